@@ -1,0 +1,130 @@
+"""Train the shipped text-to-image backbone from nothing, in two stages, on the procedural outfits.
+
+    python -m weft.scripts.train_tiny_diffusion autoencoder --output_dir outputs/autoencoder
+    python -m weft.scripts.train_tiny_diffusion denoiser --vae outputs/autoencoder/final --output_dir outputs/denoiser
+
+The denoiser stage draws and encodes its pictures once into `--cache_dir`, and `--init_from` starts it from a trained
+folder, which is how a larger world is added later. Its result is a complete Stable Diffusion folder.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from tqdm.auto import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from weft.training.autoencoder import (
+    AutoencoderTask,
+    PictureDataset,
+    build_autoencoder,
+    to_unit,
+    with_scaling_factor,
+)
+from weft.training.backbone import (
+    LatentDataset,
+    TextDenoiser,
+    TextToImageTask,
+    build_denoiser,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    training_caption,
+)
+from weft.training.config import TrainingConfig, add_arguments, from_arguments
+from weft.training.loop import train
+from weft.training.picture_cache import OutfitPictures, file_digest
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    first = stages.add_parser("autoencoder", help="pictures to latents and back")
+    add_arguments(
+        first,
+        TrainingConfig,
+        max_train_steps=1600,
+        train_batch_size=32,
+        learning_rate=2e-3,
+        validation_steps=400,
+    )
+    second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
+    second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    second.add_argument("--init_from", type=Path, help="start from this Stable Diffusion folder")
+    add_arguments(
+        second,
+        TrainingConfig,
+        max_train_steps=3600,
+        train_batch_size=48,
+        learning_rate=7e-4,
+        validation_steps=400,
+    )
+    for stage in (first, second):
+        stage.add_argument("--pictures", type=int, default=30_000, help="training pictures to draw")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    if arguments.stage == "autoencoder":
+        _train_autoencoder(arguments, config)
+    else:
+        _train_denoiser(arguments, config)
+
+
+def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.pictures)
+    held_out = OutfitPictures(arguments.cache_dir, "validation", 256)
+    module = build_autoencoder().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    folder = train(AutoencoderTask(module, held_out.images), PictureDataset(pictures.images), config)
+    trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+    sample = torch.from_numpy(np.array(pictures.images[:256]))
+    with_scaling_factor(trained, sample).save_pretrained(folder, safe_serialization=True)
+
+
+def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.pictures)
+    vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
+    latents = cached_latents(arguments.cache_dir, vae, arguments.vae, pictures)
+    if arguments.init_from:
+        tokenizer = CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer")
+        text_encoder = CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder")
+        unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
+    else:
+        rng = np.random.default_rng(config.seed)
+        tokenizer = build_tokenizer(training_caption(g, rng) for g in pictures.garments for _ in range(2))
+        text_encoder = build_text_encoder(tokenizer)
+        unet = build_denoiser(vae.config["latent_channels"])
+    module = TextDenoiser(unet.to(memory_format=torch.channels_last), text_encoder)
+    task = TextToImageTask(module, tokenizer, build_scheduler(), vae)
+    folder = train(task, LatentDataset(latents, pictures.garments), config)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    task.pipeline(TextDenoiser(unet, text_encoder)).save_pretrained(config.output_dir + "/pipeline")
+
+
+@torch.no_grad()
+def cached_latents(
+    cache_dir: Path, vae: AutoencoderKL, source: Path, pictures: OutfitPictures
+) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Scaled latents (posterior means) of all pictures, encoded once per autoencoder."""
+    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
+    path = cache_dir / f"latents-{len(pictures)}-{digest[:16]}.npy"
+    if not path.is_file():
+        rows = []
+        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
+            batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
+            rows.append(vae.encode(batch).latent_dist.mode().mul(vae.config["scaling_factor"]).half().numpy())  # pyright: ignore[reportAttributeAccessIssue]
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.concatenate(rows))
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The autoencoder of the shipped backbones: pictures to latents an eighth of their size and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, ModelMixin
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+LATENT_CHANNELS = 12
+
+
+def build_autoencoder() -> AutoencoderKL:
+    """A small fully convolutional `AutoencoderKL`, so that crops train it for whole pictures."""
+    return AutoencoderKL(
+        block_out_channels=(24, 48, 96, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        sample_size=128,
+    )
+
+
+def to_unit(pictures: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
+    """Pictures of bytes to [-1, 1], channels first."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class PictureDataset(Dataset[np.ndarray[Any, np.dtype[np.uint8]]]):
+    """The pictures of a memory map."""
+
+    def __init__(self, images: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return self.images[index]
+
+
+class AutoencoderTask:
+    """L1 on pixels and on their differences (edges), and a light pull to a normal latent.
+
+    Args:
+        crop: side of the random crops, in pixels.
+        kl_weight: weight of the mean Kullback–Leibler divergence per latent number.
+    """
+
+    def __init__(
+        self,
+        module: AutoencoderKL,
+        held_out: np.ndarray[Any, np.dtype[np.uint8]],
+        *,
+        crop: int = 64,
+        kl_weight: float = 5e-4,
+    ) -> None:
+        self.module, self.held_out = module, held_out
+        self.crop, self.kl_weight = crop, kl_weight
+
+    def collate(self, samples: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> UInt8[Tensor, "batch height width 3"]:
+        return torch.from_numpy(np.stack(samples))
+
+    def loss(self, module: Any, batch: UInt8[Tensor, "batch height width 3"], generator: torch.Generator) -> Tensor:
+        pictures = to_unit(self._crops(batch, generator))
+        posterior = module.encode(pictures).latent_dist
+        restored = module.decode(posterior.sample(generator)).sample
+        error = F.l1_loss(restored, pictures)
+        for dim in (2, 3):
+            error = error + 0.5 * F.l1_loss(restored.diff(dim=dim), pictures.diff(dim=dim))
+        return error + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+
+    def _crops(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        """One random crop per picture, mirrored at random."""
+        room = batch.shape[1] - self.crop + 1
+        corners = torch.randint(0, room, (len(batch), 2), generator=generator).tolist()
+        flips = (torch.rand(len(batch), generator=generator) < 0.5).tolist()
+        cut = [p[y : y + self.crop, x : x + self.crop] for p, (y, x) in zip(batch, corners, strict=True)]
+        return torch.stack([p.flip(1) if flip else p for p, flip in zip(cut, flips, strict=True)])
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Peak signal-to-noise ratio on held-out pictures, in dB; pairs of picture and reconstruction as PNG."""
+        pictures = to_unit(torch.from_numpy(np.array(self.held_out[:32])))
+        restored = module.decode(module.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
+        rows = torch.cat([pictures[:8], restored[:8]]).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1)
+        sheet = np.concatenate([np.concatenate(list(half), 1) for half in (rows[:8].numpy(), rows[8:].numpy())])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(folder / f"{step:06d}.png")
+        return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, pictures))).item()}
+
+
+def with_scaling_factor(module: AutoencoderKL, pictures: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
+    """Set `scaling_factor` so that latents of `pictures` have standard deviation 1."""
+    with torch.no_grad():
+        latents = module.encode(to_unit(pictures)).latent_dist.mode()
+    module.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    return module

@@ -1,0 +1,210 @@
+"""The shipped text-to-image backbone: its parts, and the task that trains denoiser and text encoder together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from weft.datasets.outfits import Garment, caption
+from weft.training.objectives import diffusion_loss
+
+TEXT_LENGTH = 48
+TEXT_WIDTH = 128
+CAPTION_SHARES: Mapping[str, float] = {
+    "full": 0.55,
+    "partial": 0.15,
+    "kinds": 0.08,
+    "generic": 0.14,
+    "": 0.08,
+}
+"""How often a training caption tells how much; the empty one is the null condition of guidance."""
+
+
+def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
+    """A byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    model = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end))
+    model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
+    model.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    model.decoder = decoders.BPEDecoder("</w>")  # pyright: ignore[reportAttributeAccessIssue]
+    characters = list("abcdefghijklmnopqrstuvwxyz0123456789.,-'!?")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[start, end],
+        initial_alphabet=characters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    model.train_from_iterator(texts, trainer)
+    learned = model.get_vocab()
+    merges = [tuple(pair) for pair in _merges(model)]
+    tokens = sorted(learned, key=learned.__getitem__)
+    tokens += [f"{c}</w>" for c in characters if f"{c}</w>" not in learned]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=TEXT_LENGTH
+    )
+
+
+def _merges(model: Tokenizer) -> list[list[str]]:
+    import json
+
+    return [m.split(" ") if isinstance(m, str) else m for m in json.loads(model.to_str())["model"]["merges"]]
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_denoiser(latent_channels: int) -> UNet2DConditionModel:
+    """7.2 M parameters on 16x16 and 8x8; `attention_head_dim` is the number of heads in this class."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=(96, 160),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=(3, 5),  # pyright: ignore[reportArgumentType]
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """v prediction with zero terminal signal-to-noise (arXiv 2305.08891): small latents would leak their mean else."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+class TextDenoiser(nn.Module):
+    """Denoiser and text encoder, trained and saved together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, latents: Tensor, times: Tensor, token_ids: Tensor) -> Tensor:
+        return self.unet(latents, times, self.text_encoder(token_ids).last_hidden_state).sample
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        self.unet.save_pretrained(folder / "unet", safe_serialization=safe_serialization)
+        self.text_encoder.save_pretrained(folder / "text_encoder")
+
+
+@dataclass(frozen=True)
+class CaptionedLatent:
+    latents: Float[Tensor, "channel height width"]
+    garments: tuple[Garment, ...]
+
+
+class LatentDataset(Dataset[CaptionedLatent]):
+    """Cached latents with what their pictures show."""
+
+    def __init__(self, latents: np.ndarray[Any, Any], garments: Sequence[tuple[Garment, ...]]) -> None:
+        self.latents, self.garments = latents, garments
+
+    def __len__(self) -> int:
+        return len(self.garments)
+
+    def __getitem__(self, index: int) -> CaptionedLatent:
+        return CaptionedLatent(torch.from_numpy(self.latents[index].astype(np.float32)), self.garments[index])
+
+
+class TextToImageTask:
+    """Latents from captions that tell all, some or nothing of an outfit."""
+
+    def __init__(
+        self, module: TextDenoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler, vae: AutoencoderKL
+    ) -> None:
+        self.module, self.tokenizer, self.scheduler, self.vae = module, tokenizer, scheduler, vae
+
+    def collate(self, samples: list[CaptionedLatent]) -> tuple[Tensor, list[tuple[Garment, ...]]]:
+        return torch.stack([s.latents for s in samples]), [s.garments for s in samples]
+
+    def loss(self, module: Any, batch: Any, generator: torch.Generator) -> Tensor:
+        latents, outfits = batch
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        token_ids = self._tokens([training_caption(garments, rng) for garments in outfits]).to(latents.device)
+        return diffusion_loss(lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator)
+
+    def _tokens(self, captions: list[str]) -> Tensor:
+        return self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+        ).input_ids
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Eight pictures of fixed prompts as one PNG."""
+        pipe = self.pipeline(module)
+        pipe.set_progress_bar_config(disable=True)
+        images = pipe(
+            list(VALIDATION_PROMPTS),
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(VALIDATION_PROMPTS))],
+            output_type="np",
+        ).images  # pyright: ignore[reportAttributeAccessIssue]
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = np.concatenate([np.concatenate(list(images[i : i + 4]), 1) for i in (0, 4)])
+        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(folder / f"{step:06d}.png")
+        return {}
+
+    def pipeline(self, module: TextDenoiser) -> StableDiffusionPipeline:
+        """The stock pipeline over the live parts."""
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=module.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=module.unet,
+            scheduler=self.scheduler,
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+
+
+VALIDATION_PROMPTS = (
+    "a person wearing a red striped jacket, a black dotted skirt and plain brown boots",
+    "a person wearing a blue plain t-shirt and yellow checked trousers",
+    "a person wearing a green diagonal striped sweater and pink plain shorts",
+    "a person wearing a white dotted vest, an orange plain long skirt and a purple plain hat",
+    "a person wearing a black plain jacket, white striped trousers and red plain sneakers",
+    "a person wearing a pink checked t-shirt, a blue dotted skirt and a yellow plain bag",
+    "a person wearing an outfit",
+    "a person wearing a brown pinstriped sweater, green plain trousers and a red plain scarf",
+)
+
+
+def training_caption(garments: Sequence[Garment], rng: np.random.Generator) -> str:
+    """A caption in one of the shares of `CAPTION_SHARES`."""
+    detail = rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values()))
+    return caption(garments, rng, str(detail)) if detail else ""

@@ -1,0 +1,73 @@
+"""What a training run needs to know beside its task: one schema for Python, disk and the command line."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field, fields
+from types import NoneType
+from typing import Any, get_args
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Names as in diffusers' training scripts.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    output_dir: str = field(metadata={"help": "folder for checkpoints, metrics and the result"})
+    max_train_steps: int = _option(1000, "number of optimizer steps")
+    train_batch_size: int = _option(16, "samples per process and micro-batch")
+    gradient_accumulation_steps: int = _option(1, "micro-batches per optimizer step")
+    learning_rate: float = _option(1e-4, "peak learning rate")
+    lr_scheduler: str = _option("cosine", "a schedule of diffusers.optimization.get_scheduler")
+    lr_warmup_steps: int = _option(100, "optimizer steps of linear warm-up")
+    adam_beta1: float = _option(0.9, "AdamW")
+    adam_beta2: float = _option(0.99, "AdamW")
+    adam_weight_decay: float = _option(1e-2, "AdamW")
+    adam_epsilon: float = _option(1e-8, "AdamW")
+    max_grad_norm: float = _option(1.0, "gradients are clipped to this norm")
+    use_ema: bool = _option(True, "average the weights; what is saved is the average")
+    ema_decay: float = _option(0.999, "decay of the average, reached by a warm-up")
+    mixed_precision: str = _option("no", "no, fp16 or bf16; trained weights stay float32")
+    seed: int = _option(0, "seeds the order of samples and every random draw")
+    checkpointing_steps: int = _option(500, "save a checkpoint every this many steps; 0 = never")
+    checkpoints_total_limit: int | None = _option(2, "keep at most this many checkpoints")
+    resume_from_checkpoint: str | None = _option(None, "'latest' or the folder of a checkpoint")
+    validation_steps: int = _option(0, "validate every this many steps; 0 = never")
+    dataloader_num_workers: int = _option(0, "worker processes that load data")
+    report_to: str | None = _option(None, "a tracker of accelerate, for example tensorboard")
+    use_cpu: bool = _option(False, "stay on the CPU even if an accelerator is present")
+
+    def __post_init__(self) -> None:
+        for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")
+        if self.mixed_precision not in ("no", "fp16", "bf16"):
+            raise ValueError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: type[Any], **defaults: Any) -> None:
+    """One `--flag` per field of a dataclass; `defaults` replace the dataclass's own."""
+    for entry in fields(config):
+        default = defaults.get(entry.name, entry.default)
+        required = default is dataclasses.MISSING
+        text = entry.metadata.get("help", "") + ("" if required else " (default: %(default)s)")
+        options: dict[str, Any] = {"required": True} if required else {"default": default}
+        if entry.type is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            kinds = [t for t in get_args(entry.type) if t is not NoneType] or [entry.type]
+            options["type"] = kinds[0]
+        parser.add_argument(f"--{entry.name}", help=text, **options)
+
+
+def from_arguments(config: type[Any], arguments: argparse.Namespace) -> Any:
+    """The dataclass from parsed arguments."""
+    return config(**{entry.name: getattr(arguments, entry.name) for entry in fields(config)})

@@ -1,0 +1,294 @@
+"""One training loop for every model: a task brings the module and its loss, the loop brings the rest.
+
+The order of samples is a function of (seed, epoch) and every random draw of a micro-batch a function of
+(seed, micro-batch, process), so a run that was interrupted anywhere and resumed ends with the same bits as a
+straight one. A checkpoint is the module's own loadable folder (`config.json` and safetensors, averaged weights
+where averaging is on) plus `state/`, which only resuming reads.
+"""
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration, set_seed
+from diffusers import ModelMixin
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from weft.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Task(Protocol):
+    """What a model brings to the loop."""
+
+    module: ModelMixin
+    """The trainable module; everything else the task touches stays frozen."""
+
+    def collate(self, samples: list[Any]) -> Any:
+        """One batch from a list of samples, on the CPU."""
+        ...
+
+    def loss(self, module: torch.nn.Module, batch: Any, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Scalar loss of one micro-batch; every random draw takes `generator`."""
+        ...
+
+    def validate(self, module: ModelMixin, step: int, folder: Path) -> Mapping[str, float]:
+        """Scores of the (averaged) module; may write pictures below `folder`."""
+        ...
+
+
+def train(task: Task, dataset: Dataset[Any], config: TrainingConfig) -> Path:
+    """Train `task.module` on `dataset`; returns the folder that holds the result.
+
+    Ctrl-C saves a checkpoint before it stops.
+
+    Raises:
+        ValueError: the data set is smaller than one batch, or the checkpoint to resume from does not exist.
+        FloatingPointError: the loss was not finite.
+    """
+    return _Run(task, dataset, config).run()
+
+
+class _Run:
+    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig) -> None:
+        self.task, self.config = task, config
+        self.folder = Path(config.output_dir)
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=config.use_cpu,
+            dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
+            log_with=config.report_to or None,
+            project_dir=str(self.folder / "logs"),
+        )
+        set_seed(config.seed)
+        size = len(dataset)  # pyright: ignore[reportArgumentType]
+        if size < config.train_batch_size * self.accelerator.num_processes:
+            raise ValueError(
+                f"dataset: got {size} samples, expected at least one batch of {config.train_batch_size} per process; "
+                "lower --train_batch_size or add data"
+            )
+        parameters = [p for p in task.module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            eps=config.adam_epsilon,
+        )
+        loader = DataLoader(
+            dataset,
+            batch_size=config.train_batch_size,
+            shuffle=True,
+            drop_last=True,
+            collate_fn=task.collate,
+            num_workers=config.dataloader_num_workers,
+            persistent_workers=config.dataloader_num_workers > 0,
+        )
+        schedule = get_scheduler(
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=config.lr_warmup_steps,
+            num_training_steps=config.max_train_steps,
+        )
+        self.module, self.optimizer, self.loader = self.accelerator.prepare(task.module, optimizer, loader)
+        self.schedule = schedule  # stepped once per optimizer step, whatever the number of processes
+        self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
+        if self.ema is not None:
+            self.ema.to(self.accelerator.device)
+        self.step = 0
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def run(self) -> Path:
+        config, accelerator = self.config, self.accelerator
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process:
+            (self.folder / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+        accelerator.init_trackers("training")
+        if config.resume_from_checkpoint:
+            self._resume(config.resume_from_checkpoint)
+        batches = self._batches(self.step * config.gradient_accumulation_steps)
+        progress = tqdm(
+            total=config.max_train_steps,
+            initial=self.step,
+            desc="training",
+            disable=not accelerator.is_main_process,
+            mininterval=1.0,
+        )
+        try:
+            while self.step < config.max_train_steps:
+                started = time.perf_counter()
+                loss = self._optimizer_step(batches)
+                self._after_step(loss, time.perf_counter() - started, progress)
+        except KeyboardInterrupt:
+            self._save_checkpoint()
+            logger.warning("stopped at step %d; go on with --resume_from_checkpoint latest", self.step)
+            raise
+        finally:
+            progress.close()
+        result = self._save(self.folder / "final")
+        accelerator.end_training()
+        return result
+
+    def _optimizer_step(self, batches: Iterator[tuple[int, Any]]) -> float:
+        config, accelerator = self.config, self.accelerator
+        total = 0.0
+        self.module.train()
+        for part in range(config.gradient_accumulation_steps):
+            micro, batch = next(batches)
+            last = part == config.gradient_accumulation_steps - 1
+            seed = (config.seed << 40) + (micro << 8) + accelerator.process_index
+            generator = torch.Generator().manual_seed(seed)
+            with nullcontext() if last else accelerator.no_sync(self.module), accelerator.autocast():
+                loss = self.task.loss(self.module, batch, generator)
+            accelerator.backward(loss / config.gradient_accumulation_steps)
+            total += loss.item() / config.gradient_accumulation_steps
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"loss: got {total} at step {self.step + 1}; nothing was updated: lower --learning_rate or check the data"
+            )
+        accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.step(self._trainable())
+        self.step += 1
+        return total
+
+    def _after_step(self, loss: float, seconds: float, progress: "tqdm[Any]") -> None:
+        config = self.config
+        rate = self.schedule.get_last_lr()[0]
+        progress.update()
+        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", refresh=False)
+        scores: dict[str, float] = {"loss": loss, "learning_rate": rate, "seconds": seconds}
+        last = self.step == config.max_train_steps
+        if config.validation_steps and (self.step % config.validation_steps == 0 or last):
+            with self._averaged() as module, torch.no_grad():
+                scores |= self.task.validate(module, self.step, self.folder / "validation")
+        if self.accelerator.is_main_process:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step, **scores}) + "\n")
+        self.accelerator.log(scores, step=self.step)
+        if config.checkpointing_steps and self.step % config.checkpointing_steps == 0:
+            self._save_checkpoint()
+
+    def _batches(self, micro: int) -> Iterator[tuple[int, Any]]:
+        """Endless micro-batches from number `micro` on, with that number."""
+        per_epoch = len(self.loader)
+        epoch, skip = divmod(micro, per_epoch)
+        while True:
+            self.loader.set_epoch(epoch)
+            loader = self.accelerator.skip_first_batches(self.loader, skip) if skip else self.loader
+            for batch in loader:
+                yield micro, batch
+                micro += 1
+            epoch, skip = epoch + 1, 0
+
+    # -- weights and checkpoints ---------------------------------------------------------------------------
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.task.module.parameters() if p.requires_grad]
+
+    def _averaged(self) -> "_Averaged":
+        return _Averaged(self.task.module, self.ema, self._trainable())
+
+    def _save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write the loadable folder next to its place, then rename: it is there whole or not at all."""
+        if self.accelerator.is_main_process:
+            partial = folder.with_name(f".{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            with self._averaged() as module:
+                module.save_pretrained(partial, safe_serialization=True)
+            if extra is not None:
+                self._write_state(partial / "state", extra)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _write_state(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        folder.mkdir()
+        save_file(
+            {n: p.detach().cpu().contiguous() for n, p in self.task.module.named_parameters() if p.requires_grad},
+            folder / "weights.safetensors",
+        )
+        if self.ema is not None:
+            shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(self.ema.shadow_params)}
+            save_file(shadow, folder / "average.safetensors")
+        torch.save(
+            {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()},
+            folder / "optimizer.pt",
+        )
+        (folder / "progress.json").write_text(json.dumps(extra) + "\n")
+
+    def _save_checkpoint(self) -> None:
+        steps = 0 if self.ema is None else self.ema.optimization_step
+        self._save(self.folder / f"checkpoint-{self.step}", {"step": self.step, "average_steps": steps})
+        if self.accelerator.is_main_process and self.config.checkpoints_total_limit:
+            for old in checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
+                shutil.rmtree(old)
+
+    def _resume(self, source: str) -> None:
+        known = checkpoints(self.folder)
+        if source == "latest" and not known:
+            logger.warning("no checkpoint in %s: starting from step 0", self.folder)
+            return
+        folder = known[-1] if source == "latest" else Path(source)
+        state = folder / "state"
+        if not (state / "progress.json").is_file():
+            found = ", ".join(p.name for p in known) or "none"
+            raise ValueError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}")
+        extra = json.loads((state / "progress.json").read_text())
+        self.task.module.load_state_dict(load_file(state / "weights.safetensors"), strict=False)
+        saved = torch.load(state / "optimizer.pt", weights_only=True, map_location="cpu")
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.ema is not None:
+            shadow = load_file(state / "average.safetensors")
+            for i, parameter in enumerate(self.ema.shadow_params):
+                parameter.copy_(shadow[str(i)])
+            self.ema.optimization_step = extra["average_steps"]
+        self.step = extra["step"]
+
+
+class _Averaged:
+    """The module with its averaged weights inside the block, its live ones outside."""
+
+    def __init__(self, module: ModelMixin, ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> None:
+        self.module, self.ema, self.parameters = module, ema, parameters
+
+    def __enter__(self) -> ModelMixin:
+        self.training = self.module.training
+        self.module.eval()
+        if self.ema is not None:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+        return self.module
+
+    def __exit__(self, *_: object) -> None:
+        if self.ema is not None:
+            self.ema.restore(self.parameters)
+        self.module.train(self.training)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [p for p in folder.glob("checkpoint-*") if (p / "state" / "progress.json").is_file()]
+    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
