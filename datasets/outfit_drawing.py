@@ -65,6 +65,30 @@ class Layers:
     lines: dict[int, Plane]
 
 
+@dataclass(frozen=True)
+class Window:
+    """The part of a picture where a material is seen; nothing is computed elsewhere."""
+
+    size: int
+    part: tuple[slice, slice]
+
+    @classmethod
+    def around(cls, share: Plane) -> "Window":
+        """The smallest window that holds the whole shape."""
+        rows, columns = np.flatnonzero(share.any(axis=1)), np.flatnonzero(share.any(axis=0))
+        return cls(len(share), (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)))
+
+    @property
+    def unit(self) -> float:
+        """Pixels per unit."""
+        return self.size / UNITS
+
+    def grid(self) -> tuple[Plane, Plane]:
+        """Pixel centres in units, as (y, x)."""
+        y, x = _grid(self.size)
+        return y[self.part], x[self.part]
+
+
 def read_layers(canvas: Canvas, size: int) -> Layers:
     """Average the cells of each material over the pixels they fall in."""
     factor = CANVAS_SIZE // size
@@ -76,22 +100,21 @@ def read_layers(canvas: Canvas, size: int) -> Layers:
     return Layers(shares, drawn)
 
 
-def shade(share: Plane, light: float, rng: np.random.Generator) -> Plane:
+def shade(share: Plane, window: Window, light: float, rng: np.random.Generator) -> Plane:
     """A soft relief of a shape lit from one side, with a few faint folds."""
-    size = share.shape[0]
-    unit = size / UNITS
-    blurred = _blur(share, 3.2 * unit)
-    step = round(2 * unit)
-    slope = np.roll(blurred, step, axis=1) - np.roll(blurred, -step, axis=1)
-    y, x = _grid(size)
+    blurred = _blur(share, 3.2 * window.unit)
+    step = round(2 * window.unit)
+    slope = (np.roll(blurred, step, axis=1) - np.roll(blurred, -step, axis=1))[window.part]
+    blurred = blurred[window.part]
+    y, x = window.grid()
     angle, period = rng.uniform(-0.5, 0.5), rng.uniform(13, 22)
     folds = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / period) + rng.uniform(0, 2 * np.pi))
     return (1.0 - 0.22 * light * slope + 0.025 * folds + 0.04 * (blurred - 0.6)).astype(np.float32)
 
 
-def pattern_share(pattern: str, size: int, small: bool, rng: np.random.Generator) -> Plane:
+def pattern_share(pattern: str, window: Window, small: bool, rng: np.random.Generator) -> Plane:
     """How much of each pixel the second colour of a pattern covers, before clipping to the garment."""
-    y, x = _grid(size)
+    y, x = window.grid()
     period = rng.uniform(6.8, 7.8) if small else rng.uniform(7.4, 9.6)
     tilt = np.deg2rad(rng.uniform(-4, 4))
     phase_u, phase_v = rng.uniform(0, period, 2)
@@ -99,9 +122,9 @@ def pattern_share(pattern: str, size: int, small: bool, rng: np.random.Generator
         tilt += np.deg2rad(45 if rng.random() < 0.5 else -45)
     u = x * np.cos(tilt) + y * np.sin(tilt) + phase_u
     v = -x * np.sin(tilt) + y * np.cos(tilt) + phase_v
-    unit = size / UNITS
+    unit = window.unit
     if pattern == "plain":
-        return np.zeros((size, size), np.float32)
+        return np.zeros(x.shape, np.float32)
     if pattern in ("striped", "diagonal"):
         return _bands(v, period, 0.40 * period, unit)
     if pattern == "pinstriped":
@@ -118,18 +141,14 @@ def pattern_share(pattern: str, size: int, small: bool, rng: np.random.Generator
 def second_color(color: str) -> tuple[float, float, float]:
     """The contrasting colour of a pattern: cream on deep colours, ink on light ones, tinted with the base."""
     contrast, part = (INK, 0.12) if color in LIGHT_COLORS else (CREAM, 0.06)
-    red, green, blue = (
-        part * base + (1 - part) * other for base, other in zip(RGB[color], contrast, strict=True)
-    )
+    red, green, blue = (part * base + (1 - part) * other for base, other in zip(RGB[color], contrast, strict=True))
     return red, green, blue
 
 
 def draw_room(figure: Figure, size: int, rng: np.random.Generator) -> Picture:
     """A wall with a soft gradient, a floor, one or two plain shapes and the person's shadow."""
     y, x = _grid(size)
-    wall = np.asarray(ROOMS[int(rng.integers(len(ROOMS)))], np.float32) + rng.uniform(-10, 10, 3).astype(
-        np.float32
-    )
+    wall = np.asarray(ROOMS[int(rng.integers(len(ROOMS)))], np.float32) + rng.uniform(-10, 10, 3).astype(np.float32)
     slope = rng.uniform(-0.10, 0.10) * (x / UNITS - 0.5) + rng.uniform(-0.04, 0.12) * (0.6 - y / UNITS)
     room = wall * (1 + slope[..., None])
     for _ in range(int(rng.integers(0, 3))):
@@ -180,20 +199,24 @@ def paint_picture(
     for material, share in layers.shares.items():
         if material == BACKGROUND:
             continue
+        window = Window.around(share)
         if material in garments:
             rng = streams[garments[material].slot]
-            color = _cloth(garments[material], size, rng) * (1 - 0.30 * layers.lines[material][..., None])
-            tone = shade(share, light, rng)
+            line = layers.lines[material][window.part]
+            color = _cloth(garments[material], window, rng) * (1 - 0.30 * line[..., None])
+            tone = shade(share, window, light, rng)
         else:
             color = np.asarray(plain[material], np.float32)
-            tone = shade(share, light, light_rng)
+            tone = shade(share, window, light, light_rng)
+        share = share[window.part]
         edge = 1 - 0.22 * 4 * share * (1 - share)
-        picture += color * (share * tone * edge)[..., None]
+        picture[window.part] += color * (share * tone * edge)[..., None]
     return np.clip(picture * ambient + 0.5, 0, 255).astype(np.uint8)
 
 
-def _cloth(garment: Garment, size: int, rng: np.random.Generator) -> Picture:
-    second = pattern_share(garment.pattern, size, garment.slot in ("shoes", "accessory"), rng)[..., None]
+def _cloth(garment: Garment, window: Window, rng: np.random.Generator) -> Picture:
+    small = garment.slot in ("shoes", "accessory")
+    second = pattern_share(garment.pattern, window, small, rng)[..., None]
     jitter = rng.uniform(-5, 5, 3).astype(np.float32)
     base = np.asarray(RGB[garment.color], np.float32) + jitter
     return (base + second * (np.asarray(second_color(garment.color), np.float32) - base)).astype(np.float32)

@@ -1,7 +1,7 @@
 """The person under the outfit: pose, proportions and the index canvas all shapes are painted on.
 
 Every shape is a polygon of one material. Later shapes hide earlier ones, so the finished canvas says for each
-of its 512x512 cells which material is seen there: the picture, the masks and the sketches are all read from it.
+of its 512x512 cells which material is seen there: picture, masks and sketches are all read from it.
 """
 
 from dataclasses import dataclass
@@ -203,9 +203,7 @@ def paint_head(canvas: Canvas) -> None:
     elif style == "side":
         canvas.polygon([(-9.6, 18), (-9.8, 8), (-3, 4), (5, 4), (9.8, 9), (9.4, 17), (6, 11), (-5, 10)], HAIR)
     else:
-        canvas.polygon(
-            [(-9.6, 17), (-9.8, 8), (-4, 4), (4, 4), (9.8, 8), (9.6, 17), (7, 12), (0, 9.6), (-7, 12)], HAIR
-        )
+        canvas.polygon([(-9.6, 17), (-9.8, 8), (-4, 4), (4, 4), (9.8, 8), (9.6, 17), (7, 12), (0, 9.6), (-7, 12)], HAIR)
 
 
 def mirrored(right: Points) -> Points:

@@ -107,9 +107,7 @@ def _jacket(canvas: Canvas, material: int, rng: np.random.Generator) -> None:
     _sleeves(canvas, material, [7.2, width, rng.uniform(5.4, 6.8)], rng.uniform(0.9, 1.0), 3.6)
     pocket = rng.uniform(58, 63)
     for sign in (-1, 1):
-        canvas.line(
-            [(sign * 4.2, 27), (sign * 9.5, 34.5), (sign * 6.8, 36.5), (sign * opening, lapel)], material
-        )
+        canvas.line([(sign * 4.2, 27), (sign * 9.5, 34.5), (sign * 6.8, 36.5), (sign * opening, lapel)], material)
         canvas.line([(sign * 7, pocket), (sign * 12 * b, pocket + rng.uniform(-1.5, 1.5))], material, width=1)
         canvas.line([(sign * (opening + 1.6), lapel), (sign * (opening + 2.6), hem)], material, width=0.6)
 

@@ -20,9 +20,7 @@ def draw_sketch(share: Plane, lines: Plane, style: str, rng: np.random.Generator
         style: one of ``SKETCH_STYLES``.
     """
     if style not in SKETCH_STYLES:
-        raise ValueError(
-            f"sketch_style: got {style!r}, expected one of {', '.join(SKETCH_STYLES)}; pass one of these"
-        )
+        raise ValueError(f"sketch_style: got {style!r}, expected one of {', '.join(SKETCH_STYLES)}; pass one of these")
     ink = _professional(share, lines, rng) if style == "professional" else _wild(share, lines, rng)
     return np.clip(255 - 225 * ink, 0, 255).astype(np.uint8)
 
@@ -39,9 +37,7 @@ def _wild(share: Plane, lines: Plane, rng: np.random.Generator) -> Plane:
     ink = np.zeros_like(share)
     shift, scale = rng.uniform(-3, 3, 2) * unit, rng.uniform(0.94, 1.06)
     for _ in range(int(rng.integers(1, 3))):
-        moved = _warp(
-            share, shift + rng.uniform(-1.2, 1.2, 2) * unit, scale, rng.uniform(1.2, 2.6) * unit, rng
-        )
+        moved = _warp(share, shift + rng.uniform(-1.2, 1.2, 2) * unit, scale, rng.uniform(1.2, 2.6) * unit, rng)
         stroke = _outline(moved, rng.uniform(0.6, 1.6) * unit) * rng.uniform(0.8, 1.6)
         keep = np.clip(4 * (_field(size, 7, rng) + rng.uniform(0.3, 1.1)), 0, 1)
         ink = np.maximum(ink, np.clip(stroke, 0, 1) * keep)

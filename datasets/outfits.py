@@ -132,13 +132,9 @@ def sample(
     if split not in SPLITS:
         raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
     if index < 0 or seed < 0:
-        raise ValueError(
-            f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers"
-        )
+        raise ValueError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
     if count is not None and not 1 <= count <= len(SLOTS):
-        raise ValueError(
-            f"count: got {count}, expected 1 to {len(SLOTS)} garments; pass one of these or leave it out"
-        )
+        raise ValueError(f"count: got {count}, expected 1 to {len(SLOTS)} garments; pass one of these or leave it out")
     key = (SPLITS.index(split), seed, index)
     rng = np.random.default_rng([*key, 0])
     drawn = 1 + int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES))
@@ -162,9 +158,7 @@ def render(
     garments = sorted(garments, key=lambda garment: SLOTS.index(garment.slot))
     slots = [garment.slot for garment in garments]
     if len(set(slots)) != len(slots):
-        raise ValueError(
-            f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled"
-        )
+        raise ValueError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
     if size not in (64, 128, 256):
         raise ValueError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
     key = [seed] if isinstance(seed, int) else list(seed)

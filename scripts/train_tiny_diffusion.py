@@ -20,7 +20,9 @@ from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from weft.training.autoencoder import (
+    LATENT_CHANNELS,
     AutoencoderTask,
+    PatchCode,
     PictureDataset,
     build_autoencoder,
     to_unit,
@@ -49,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         first,
         TrainingConfig,
         max_train_steps=1600,
-        train_batch_size=32,
-        learning_rate=2e-3,
-        validation_steps=400,
+        train_batch_size=16,
+        learning_rate=1.5e-3,
+        validation_steps=200,
     )
     second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_train_steps=3600,
         train_batch_size=48,
         learning_rate=7e-4,
-        validation_steps=400,
+        validation_steps=200,
     )
     for stage in (first, second):
         stage.add_argument("--pictures", type=int, default=30_000, help="training pictures to draw")
@@ -81,7 +83,8 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     pictures = OutfitPictures(arguments.cache_dir, "train", arguments.pictures)
     held_out = OutfitPictures(arguments.cache_dir, "validation", 256)
     module = build_autoencoder().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    folder = train(AutoencoderTask(module, held_out.images), PictureDataset(pictures.images), config)
+    code = PatchCode(torch.from_numpy(np.array(pictures.images[:1500])), LATENT_CHANNELS)
+    folder = train(AutoencoderTask(module, held_out.images, code), PictureDataset(pictures.images), config)
     trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
     sample = torch.from_numpy(np.array(pictures.images[:256]))
     with_scaling_factor(trained, sample).save_pretrained(folder, safe_serialization=True)

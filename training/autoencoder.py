@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 LATENT_CHANNELS = 12
+PATCH = 8
 
 
 def build_autoencoder() -> AutoencoderKL:
     """A small fully convolutional `AutoencoderKL`, so that crops train it for whole pictures."""
-    return AutoencoderKL(
+    module = AutoencoderKL(
         block_out_channels=(24, 48, 96, 128),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -28,6 +29,10 @@ def build_autoencoder() -> AutoencoderKL:
         mid_block_add_attention=False,
         sample_size=128,
     )
+    with torch.no_grad():  # posteriors start narrow, so that the first codes get through
+        module.quant_conv.weight[LATENT_CHANNELS:] *= 0.1  # pyright: ignore[reportOptionalSubscript]
+        module.quant_conv.bias[LATENT_CHANNELS:] = -5.0  # pyright: ignore
+    return module
 
 
 def to_unit(pictures: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
@@ -48,8 +53,28 @@ class PictureDataset(Dataset[np.ndarray[Any, np.dtype[np.uint8]]]):
         return self.images[index]
 
 
+class PatchCode:
+    """Principal components of 8x8 patches, half whitened: the code that training starts from.
+
+    An autoencoder that starts from random weights spends its first thousands of steps on finding any code at all.
+    """
+
+    def __init__(self, pictures: UInt8[Tensor, "batch height width 3"], channels: int) -> None:
+        patches = F.pixel_unshuffle(to_unit(pictures), PATCH).movedim(1, -1).flatten(0, 2)
+        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        self.mean = patches.mean(0).view(-1, 1, 1)
+        self.basis = (vectors * values.clamp_min(1e-8) ** -0.25).flip(1)[:, :channels]
+
+    def __call__(self, pictures: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channel h w"]:
+        """Codes of pictures in [-1, 1]."""
+        return torch.einsum("bchw,cd->bdhw", F.pixel_unshuffle(pictures, PATCH) - self.mean, self.basis)
+
+
 class AutoencoderTask:
-    """L1 on pixels and on their differences (edges), and a light pull to a normal latent.
+    """L1 and squared error on pixels, L1 on their differences (edges), and a light pull to a normal latent.
+
+    For the first `guided_steps` micro-batches the encoder imitates a `PatchCode` and the decoder restores from it; from
+    then on both are trained together.
 
     Args:
         crop: side of the random crops, in pixels.
@@ -60,24 +85,35 @@ class AutoencoderTask:
         self,
         module: AutoencoderKL,
         held_out: np.ndarray[Any, np.dtype[np.uint8]],
+        code: PatchCode,
         *,
+        guided_steps: int = 400,
         crop: int = 64,
         kl_weight: float = 5e-4,
     ) -> None:
-        self.module, self.held_out = module, held_out
-        self.crop, self.kl_weight = crop, kl_weight
+        self.module, self.held_out, self.code = module, held_out, code
+        self.guided_steps, self.crop, self.kl_weight = guided_steps, crop, kl_weight
 
     def collate(self, samples: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> UInt8[Tensor, "batch height width 3"]:
         return torch.from_numpy(np.stack(samples))
 
-    def loss(self, module: Any, batch: UInt8[Tensor, "batch height width 3"], generator: torch.Generator) -> Tensor:
-        pictures = to_unit(self._crops(batch, generator))
+    def loss(
+        self, module: Any, batch: UInt8[Tensor, "batch height width 3"], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        pictures = to_unit(self._crops(batch, generator)).contiguous(memory_format=torch.channels_last)
         posterior = module.encode(pictures).latent_dist
-        restored = module.decode(posterior.sample(generator)).sample
-        error = F.l1_loss(restored, pictures)
+        if micro < self.guided_steps:
+            code = self.code(pictures)
+            pull = F.mse_loss(posterior.mean, code)
+            latents = code + 0.05 * torch.randn(code.shape, generator=generator)
+        else:
+            pull = self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+            latents = posterior.sample(generator)
+        restored = module.decode(latents).sample
+        error = F.l1_loss(restored, pictures) + F.mse_loss(restored, pictures)
         for dim in (2, 3):
             error = error + 0.5 * F.l1_loss(restored.diff(dim=dim), pictures.diff(dim=dim))
-        return error + self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+        return error + pull
 
     def _crops(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """One random crop per picture, mirrored at random."""

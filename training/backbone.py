@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from weft.datasets.outfits import Garment, caption
+from weft.datasets.outfits import Garment, caption, describe
 from weft.training.objectives import diffusion_loss
 
 TEXT_LENGTH = 48
@@ -27,7 +27,7 @@ CAPTION_SHARES: Mapping[str, float] = {
     "generic": 0.14,
     "": 0.08,
 }
-"""How often a training caption tells how much; the empty one is the null condition of guidance."""
+"""How often a training caption tells how much; "free" lists the garments in varied words, the empty one is the null condition of guidance."""
 
 
 def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
@@ -151,7 +151,7 @@ class TextToImageTask:
     def collate(self, samples: list[CaptionedLatent]) -> tuple[Tensor, list[tuple[Garment, ...]]]:
         return torch.stack([s.latents for s in samples]), [s.garments for s in samples]
 
-    def loss(self, module: Any, batch: Any, generator: torch.Generator) -> Tensor:
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
         latents, outfits = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         token_ids = self._tokens([training_caption(garments, rng) for garments in outfits]).to(latents.device)
@@ -206,5 +206,7 @@ VALIDATION_PROMPTS = (
 
 def training_caption(garments: Sequence[Garment], rng: np.random.Generator) -> str:
     """A caption in one of the shares of `CAPTION_SHARES`."""
-    detail = rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values()))
-    return caption(garments, rng, str(detail)) if detail else ""
+    detail = str(rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values())))
+    if detail == "free":
+        return ", ".join(describe(garment, rng) for garment in garments)
+    return caption(garments, rng, detail) if detail else ""

@@ -44,8 +44,8 @@ class Task(Protocol):
         """One batch from a list of samples, on the CPU."""
         ...
 
-    def loss(self, module: torch.nn.Module, batch: Any, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Scalar loss of one micro-batch; every random draw takes `generator`."""
+    def loss(self, module: torch.nn.Module, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        """Scalar loss of micro-batch number `micro`; every random draw takes `generator`."""
         ...
 
     def validate(self, module: ModelMixin, step: int, folder: Path) -> Mapping[str, float]:
@@ -156,7 +156,7 @@ class _Run:
             seed = (config.seed << 40) + (micro << 8) + accelerator.process_index
             generator = torch.Generator().manual_seed(seed)
             with nullcontext() if last else accelerator.no_sync(self.module), accelerator.autocast():
-                loss = self.task.loss(self.module, batch, generator)
+                loss = self.task.loss(self.module, batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
         if not math.isfinite(total):

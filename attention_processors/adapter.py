@@ -1,0 +1,229 @@
+"""The base of every trained module: which layers it serves, its keys and values there, and its folder on disk."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from weft.attention_processors.conditioning import Encoded
+from weft.attention_processors.processor import attention_layers, base_description
+
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+PRESETS: Mapping[str, str] = {
+    "all": r".*\.attn2",
+    "encoder": r"down_blocks\..*\.attn2",
+    "middle": r"mid_block\..*\.attn2",
+    "decoder": r"up_blocks\..*\.attn2",
+    "self": r".*\.attn1",
+}
+"""Names for sets of layers; `attn2` reads the text, `attn1` the picture itself."""
+
+
+def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
+    """Names and inner widths of attention layers.
+
+    Args:
+        layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
+
+    Raises:
+        ValueError: an unknown name, or no match.
+    """
+    known = {name: int(layer.inner_dim) for name, layer in attention_layers(denoiser).items()}
+    if isinstance(layers, str):
+        pattern = re.compile(PRESETS.get(layers, layers))
+        chosen = [name for name in known if pattern.fullmatch(name)]
+        if not chosen:
+            raise ValueError(
+                f"layers: got {layers!r}, which matches none of {len(known)} attention layers; pass one of "
+                f"{', '.join(PRESETS)}, a regular expression for names like {next(iter(known))!r}, or a list"
+            )
+    else:
+        unknown = [name for name in layers if name not in known]
+        if unknown or not layers:
+            raise ValueError(
+                f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {next(iter(known))!r}"
+            )
+        chosen = list(layers)
+    return {name: known[name] for name in chosen}
+
+
+class Adapter(ModelMixin, ConfigMixin):
+    """A method's trained module. Building one changes no denoiser; `adapter(features)` runs once per generation.
+
+    The path of a condition, shared by training and generation:
+
+        collate(conditions) -> features(batch, encoders) -> adapter(features) -> Encoded
+          typed values          frozen encoders, no_grad     trained               rows of any batch
+
+    A subclass registers `layers` (name to inner width) and `base` in its config, and implements the three.
+    """
+
+    condition_type: ClassVar[type]
+    """The type of one condition that this adapter understands."""
+
+    @abstractmethod
+    def collate(self, conditions: Sequence[Sequence[Any]]) -> Mapping[str, Any]:
+        """One row per design from its conditions (none allowed); plain tensors on the CPU."""
+
+    @abstractmethod
+    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the frozen encoders say of a batch; cacheable."""
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Any]) -> Encoded:
+        """Branches-to-be for every layer."""
+
+    @classmethod
+    def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: Any) -> Self:
+        """A new adapter for a denoiser, its keys and values initialised as copies of the layers' own.
+
+        Raises:
+            ValueError: `layers` names or matches nothing there.
+        """
+        chosen = select_layers(denoiser, layers)
+        adapter = cls(layers=chosen, base=base_description(denoiser), **config)
+        adapter.initialize_from(attention_layers(denoiser))
+        return adapter
+
+    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+        """Copy the frozen layers' key and value projections where the widths agree."""
+
+    def check_base(self, denoiser: nn.Module) -> None:
+        """Raise unless this adapter fits a denoiser; changes nothing.
+
+        Raises:
+            ValueError: another family, a layer that is missing or has another width.
+        """
+        base, here = self.config["base"], base_description(denoiser)
+        if base["family"] != here["family"]:
+            raise ValueError(
+                f"base: got an adapter for {base['family']}, but the denoiser is a {here['family']}; "
+                "load one that was trained for it"
+            )
+        known = attention_layers(denoiser)
+        for name, width in self.config["layers"].items():
+            if name not in known:
+                raise ValueError(
+                    f"base: the adapter has keys for {name!r}, which this {here['family']} does not have; "
+                    "load an adapter that was trained for this backbone"
+                )
+            if int(known[name].inner_dim) != width:
+                raise ValueError(
+                    f"base: got width {width} for {name!r}, but the layer has {known[name].inner_dim}; "
+                    "load an adapter that was trained for this backbone"
+                )
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None, **kwargs: Any) -> Self:
+        """Load a folder or a repository on the Hub; safetensors only.
+
+        Raises:
+            ValueError: a file that is missing, damaged or not safetensors; keys, shapes or numbers that do not fit,
+                naming the first; another format version.
+        """
+        folder = Path(str(pretrained_model_name_or_path))
+        if folder.is_dir():
+            folder = folder / (kwargs.get("subfolder") or "")
+            check_folder(folder)
+        kwargs["use_safetensors"] = True
+        expected = cls.load_config(folder if folder.is_dir() else pretrained_model_name_or_path)
+        name = expected.get("_class_name")
+        if name not in (None, cls.__name__):
+            raise ValueError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
+        version = expected.get("format_version", FORMAT_VERSION)
+        if version > FORMAT_VERSION:
+            raise ValueError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weft")
+        if folder.is_dir():
+            cls._check_weights(folder / WEIGHTS_NAME, expected)
+        adapter = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        adapter.register_to_config(_name_or_path="")  # a machine's path does not belong into a saved file
+        return adapter
+
+    @classmethod
+    def _check_weights(cls, path: Path, config: Mapping[str, Any]) -> None:
+        """Every key is consumed, every shape fits and every number is finite, before anything is built for real."""
+        with torch.device("meta"):
+            wanted = {n: tuple(t.shape) for n, t in cls.from_config(config).state_dict().items()}
+        with _opened(path) as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            missing, unexpected = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+            if missing or unexpected:
+                raise ValueError(
+                    f"{path}: {len(missing)} keys are missing (first: {_first(missing)}) and {len(unexpected)} "
+                    f"unexpected (first: {_first(unexpected)}); the file and config.json do not belong together"
+                )
+            for name, shape in found.items():
+                if shape != wanted[name]:
+                    raise ValueError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
+                tensor = file.get_tensor(name)
+                if not tensor.is_floating_point():
+                    raise ValueError(f"{path}: {name} has dtype {tensor.dtype}, expected a floating-point one")
+                if not bool(tensor.isfinite().all()):
+                    raise ValueError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable."""
+        kwargs["safe_serialization"] = True
+        self.register_to_config(_name_or_path="")
+        super().save_pretrained(save_directory, **kwargs)
+
+
+class KeyValueAdapter(Adapter):
+    """An adapter that reads its own tokens through keys and values of its own at every layer (decoupled attention)."""
+
+    def make_projections(self, layers: Mapping[str, int], token_dim: int) -> None:
+        """One key and one value projection per layer, found in the state dict by the layer's name."""
+        widths = {name.replace(".", "-"): width for name, width in layers.items()}
+        self.to_key = nn.ModuleDict({slot: nn.Linear(token_dim, width, bias=False) for slot, width in widths.items()})
+        self.to_value = nn.ModuleDict({slot: nn.Linear(token_dim, width, bias=False) for slot, width in widths.items()})
+
+    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+        for name in self.config["layers"]:
+            layer, slot = layers[name], name.replace(".", "-")
+            for own, frozen in ((self.to_key[slot], layer.to_k), (self.to_value[slot], layer.to_v)):
+                if own.weight.shape == frozen.weight.shape:
+                    own.load_state_dict({"weight": frozen.weight.detach().clone()})
+
+    def project(self, tokens: Float[Tensor, "design token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Keys and values of tokens, by layer."""
+        slots = {name: name.replace(".", "-") for name in self.config["layers"]}
+        return {name: (self.to_key[slot](tokens), self.to_value[slot](tokens)) for name, slot in slots.items()}
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless a folder has the two files of an adapter.
+
+    Raises:
+        ValueError: what is missing, and what is there instead.
+    """
+    for name in ("config.json", WEIGHTS_NAME):
+        if not (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
+            here = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "no such folder"
+            raise ValueError(
+                f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weft loads safetensors only, "
+                "`weft convert` turns other formats into it"
+            )
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}); it is damaged or of another format: "
+            "copy or convert it again"
+        ) from error
+
+
+def _first(names: Iterable[str]) -> str:
+    return next(iter(names), "none")

@@ -1,0 +1,95 @@
+"""Frozen encoders that adapters read through: a pipeline's own text encoders, and vision models by name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class TextEncoders:
+    """The text encoders of a pipeline, one or two of them, as encoders of short descriptions.
+
+    Vectors and token states of several encoders are concatenated along the last dimension, as SDXL does it.
+    """
+
+    def __init__(self, tokenizers: Sequence[Any], models: Sequence[Any], device: torch.device | str = "cpu") -> None:
+        self.tokenizers, self.models, self.device = list(tokenizers), list(models), device
+
+    @classmethod
+    def of(cls, pipe: Any) -> "TextEncoders":
+        """Those of a diffusers pipeline."""
+        suffixes = [s for s in ("", "_2") if getattr(pipe, f"text_encoder{s}", None) is not None]
+        return cls(
+            [getattr(pipe, f"tokenizer{s}") for s in suffixes],
+            [getattr(pipe, f"text_encoder{s}") for s in suffixes],
+            pipe._execution_device,
+        )
+
+    @torch.no_grad()
+    def pooled(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """One vector per text: the final state at the end token, projected where the encoder projects (LOTS 3.1)."""
+        vectors = []
+        for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
+            output = model(self._ids(tokenizer, texts))
+            projected = getattr(output, "text_embeds", None)
+            vectors.append(output.pooler_output if projected is None else projected)
+        return torch.cat(vectors, -1)
+
+    @torch.no_grad()
+    def tokens(
+        self, texts: Sequence[str], length: int
+    ) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
+        """Final states of the first `length` tokens, and which of them belong to the text."""
+        states, mask = [], None
+        for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
+            ids = self._ids(tokenizer, texts, length)
+            states.append(model(ids).last_hidden_state)
+            if mask is None:
+                ends = (ids == tokenizer.eos_token_id).int().argmax(1)
+                mask = torch.arange(length, device=ids.device)[None] <= ends[:, None]
+        assert mask is not None
+        return torch.cat(states, -1), mask
+
+    def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:
+        length = length or tokenizer.model_max_length
+        for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
+            if len(ids) > length:
+                raise ValueError(
+                    f"text: {text[:60]!r} has {len(ids) - 2} tokens, expected at most {length - 2}; shorten the description"
+                )
+        padded = tokenizer(list(texts), padding="max_length", max_length=length, return_tensors="pt")
+        return padded.input_ids.to(self.device)
+
+
+class SketchEncoder:
+    """A frozen vision transformer of `transformers` (DINOv2, as LOTS uses it) on sketches.
+
+    Args:
+        model: gives `last_hidden_state` for normalised pictures [picture, 3, size, size].
+        mean, std: per channel normalisation.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+    @classmethod
+    def from_pretrained(cls, name: str, revision: str | None = None) -> "SketchEncoder":
+        """Load for example "facebook/dinov2-small" from the Hub or a folder; safetensors only."""
+        from transformers import AutoModel
+
+        return cls(AutoModel.from_pretrained(name, revision=revision, use_safetensors=True))
+
+    @torch.no_grad()
+    def __call__(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
+        """All final states; `pictures` are in [0, 1]."""
+        parameter = next(self.model.parameters())
+        normal = (pictures - self.mean.to(pictures)) / self.std.to(pictures)
+        return self.model(normal.to(parameter.device, parameter.dtype)).last_hidden_state

@@ -1,0 +1,157 @@
+"""How strongly conditions act: weights, schedules and regions as tensors that are overwritten between steps."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a condition acts: at loop index i of n iff start <= i / n < end; end = 1 includes the last.
+
+    Args:
+        curve: optional factor over the progress within [start, end], itself in [0, 1].
+
+    Raises:
+        ValueError: not 0 <= start <= end <= 1.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    curve: Callable[[float], float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end <= 1:
+            raise ValueError(
+                f"schedule: got start {self.start} and end {self.end}, expected 0 <= start <= end <= 1: "
+                "fractions of the denoising run"
+            )
+
+    def at(self, step: int, num_steps: int) -> float:
+        """The factor at a loop index."""
+        progress = step / num_steps
+        if not (self.start <= progress < self.end or (self.end == 1 and self.start <= progress)):
+            return 0.0
+        if self.curve is None:
+            return 1.0
+        return float(self.curve((progress - self.start) / max(self.end - self.start, 1e-8)))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How conditions of designs become rows of one denoiser call."""
+
+    levels: Mapping[str, int]
+    """By layer: how often its grid was halved."""
+    latent_size: tuple[int, int]
+    repeat: int = 1
+    """`num_images_per_prompt`."""
+    guidance: bool = False
+    """True: the batch is [unconditional | conditional]."""
+
+    def grid(self, layer: str) -> tuple[int, int]:
+        """Height and width of a layer's grid: ceil-halvings of the latent size."""
+        height, width = self.latent_size
+        for _ in range(self.levels[layer]):
+            height, width = (height + 1) // 2, (width + 1) // 2
+        return height, width
+
+    def expand(self, values: Tensor, null: Tensor | None = None) -> Tensor:
+        """[design, …] to [row, …]; `null` (default: the values) fills the unconditional half."""
+        values = values.repeat_interleave(self.repeat, 0)
+        if not self.guidance:
+            return values
+        other = values if null is None else null.expand(values.shape[0] // self.repeat, *null.shape[1:])
+        return torch.cat([other if null is None else other.repeat_interleave(self.repeat, 0), values])
+
+
+class Strength:
+    """How strongly the parts of one adapter act, row by row and place by place, at the current step.
+
+    With a_p(x) = weight_p * schedule_p(step) * region_p(x) and A(x) = max_p a_p(x), the branch is
+    A * softmax(Q K^T / sqrt(d) + log(a_p / A)) V: one softmax over the tokens of all parts, as LOTS has it, extended by
+    weights and regions. Equal a_p give a bias of 0; a part at 0 is absent; all at 0 is nothing, and finite.
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "row part"],
+        schedules: Sequence[Sequence[Schedule]],
+        token_part: Int[Tensor, " token"],
+        token_mask: Bool[Tensor, "row token"],
+        regions: Mapping[tuple[int, int], Float[Tensor, "row part query"]] | None = None,
+        windows: Mapping[tuple[int, int], Float[Tensor, "query token"]] | None = None,
+    ) -> None:
+        self.weight, self.schedules = weight, schedules
+        self.token_part, self.token_mask = token_part, token_mask
+        self.regions, self.windows = regions, windows
+        self.competes = weight.shape[1] > 1 or windows is not None or not bool(token_mask.all())
+        self._gains: dict[tuple[tuple[int, int] | None, float], Tensor] = {}
+        self._biases: dict[tuple[int, int] | None, Tensor] = {}
+        self._active = self._factors(0, 1)
+
+    def gain(self, grid: tuple[int, int], layer_weight: float) -> Float[Tensor, "row place 1 1"]:
+        """A tensor that follows the schedule; layers of one grid and weight share it."""
+        key = (grid if self.regions is not None else None, layer_weight)
+        if key not in self._gains:
+            self._gains[key] = self._gain(key).clone()
+        return self._gains[key]
+
+    def bias(self, grid: tuple[int, int]) -> Float[Tensor, "row 1 place token"] | None:
+        """A tensor that follows the schedule; None where a single part needs none, whatever the values."""
+        if not (self.competes or self.regions is not None):
+            return None
+        key = grid if self.regions is not None or self.windows is not None else None
+        if key not in self._biases:
+            self._biases[key] = self._bias(key).clone()
+        return self._biases[key]
+
+    def set_step(self, step: int, num_steps: int) -> None:
+        """Overwrite every gain and bias handed out with its value at a loop index."""
+        active = self._factors(step, num_steps)
+        if torch.equal(active, self._active):
+            return
+        self._active = active
+        for key, gain in self._gains.items():
+            gain.copy_(self._gain(key))
+        for key, bias in self._biases.items():
+            bias.copy_(self._bias(key))
+
+    def _factors(self, step: int, num_steps: int) -> Float[Tensor, "row part"]:
+        factors = [[schedule.at(step, num_steps) for schedule in row] for row in self.schedules]
+        return self.weight * torch.tensor(factors, dtype=self.weight.dtype, device=self.weight.device)
+
+    def _acting(self, grid: tuple[int, int] | None) -> Float[Tensor, "row part place"]:
+        acting = self._active.unsqueeze(-1)
+        return acting if grid is None or self.regions is None else acting * self.regions[grid]
+
+    def _gain(self, key: tuple[tuple[int, int] | None, float]) -> Tensor:
+        grid, layer_weight = key
+        return layer_weight * self._acting(grid).amax(1)[:, :, None, None]
+
+    def _bias(self, grid: tuple[int, int] | None) -> Tensor:
+        acting = self._acting(grid)
+        most = acting.amax(1, keepdim=True)
+        nothing = most == 0
+        relative = torch.where(nothing, 0, (acting / torch.where(nothing, 1, most)).log())  # [row, part, place]
+        bias = relative.transpose(1, 2)[..., self.token_part]
+        if self.windows is not None and grid is not None:
+            bias = bias + self.windows[grid]
+        hidden = ~self.token_mask[:, None, :] & ~nothing.transpose(1, 2)
+        return bias.masked_fill(hidden, -math.inf).unsqueeze(1)
+
+
+def anchor_windows(
+    anchors: Float[Tensor, "token 2"], grid: tuple[int, int], sigma: float
+) -> Float[Tensor, "query token"]:
+    """Log of a normal density around each token's place, 0 at its centre and for tokens without one."""
+    height, width = grid
+    y = (torch.arange(height, device=anchors.device) + 0.5) / height
+    x = (torch.arange(width, device=anchors.device) + 0.5) / width
+    places = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).flatten(0, 1)
+    squared = (places[:, None] - anchors[None].float()).square().sum(-1)
+    return torch.nan_to_num(-squared / (2 * sigma**2), nan=0.0)

@@ -1,0 +1,260 @@
+"""People's pictures, read safely: a file becomes a plain RGB or grey picture, or one clear line of error.
+
+Whatever a file holds is brought to one convention: eight bits, upright, its first frame, on white where it was
+transparent. Sixteen bits are scaled, never clipped. Formats that run programs or hold no pixels (EPS, PDF, SVG) are
+refused. A sketch is dark strokes on a light ground, in one channel.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageFilter, ImageOps
+
+Mode = Literal["RGB", "L"]
+Ink = Literal["auto", "dark", "light"]
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+MAX_PIXELS: Final = 64_000_000
+MIN_CONTRAST: Final = 16
+MAX_ASPECT: Final = 16
+BICUBIC: Final = Image.Resampling.BICUBIC
+
+# stroke regions are found on a grid of at most this many cells a side, and their lengths are counted in its cells
+REGION_CELLS: Final = 128
+CLOSINGS: Final = (1, 4, 12)
+CLOSED_SHARE: Final = 0.7
+MARGIN: Final = 1
+SOFTNESS: Final = 1.0
+
+
+def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in a file, upright, eight bits a channel, on white.
+
+    Raises:
+        ValueError: the file is missing, not a picture, damaged, cut short, or holds more than ``max_pixels``.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"image: got no file at {str(path)!r}, expected a picture; check the path")
+    return as_image(_decode(path, max_pixels), mode, name=f"image {str(path)!r}")
+
+
+def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The sketch in a file, as dark strokes on a light ground; see ``as_sketch``."""
+    return as_sketch(read_image(path, "L", max_pixels=max_pixels), ink, name=f"sketch {str(path)!r}")
+
+
+def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
+    """A picture of any mode as RGB or grey: 16 bits and floats scaled to 8, transparency composited on white."""
+    if mode not in ("RGB", "L"):
+        raise ValueError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
+    if 0 in image.size:
+        raise ValueError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass a picture that holds something")
+    if image.mode.startswith(("I", "F")):
+        image = _scaled_to_8_bits(image, name)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB").convert(mode)
+
+
+def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") -> Image.Image:
+    """A picture as a sketch: one channel, dark strokes on a light ground.
+
+    Args:
+        ink: whether the strokes are "dark" or "light"; light ones are inverted. "auto" takes the median of the
+            picture's border for the ground, and the strokes for light when the ground is nearer its darkest tone
+            than its lightest.
+
+    Raises:
+        ValueError: there are no strokes; all is one tone.
+    """
+    if ink not in ("auto", "dark", "light"):
+        raise ValueError(f"ink: got {ink!r}, expected 'auto', 'dark' or 'light'; pass one of these")
+    grey = as_image(image, "L", name=name)
+    values = np.asarray(grey)
+    darkest, lightest = int(values.min()), int(values.max())
+    if lightest - darkest < MIN_CONTRAST:
+        raise ValueError(
+            f"{name}: got one tone all over ({darkest} to {lightest} of 255), expected strokes on a plain ground; "
+            "draw some (light strokes on a transparent ground vanish on white)"
+        )
+    light = ink == "light" or (ink == "auto" and _ground(values) < (darkest + lightest) / 2)
+    return ImageOps.invert(grey) if light else grey
+
+
+def letterbox(
+    image: Image.Image, size: int | tuple[int, int], fill: str | int | tuple[int, int, int] = "white"
+) -> Image.Image:
+    """The whole picture, its aspect kept, centred on a canvas of this size (a side, or width and height)."""
+    size = (size, size) if isinstance(size, int) else size
+    scale = min(side / old for side, old in zip(size, image.size, strict=True))
+    width, height = (max(1, round(old * scale)) for old in image.size)
+    canvas = Image.new(image.mode, size, fill)
+    canvas.paste(image.resize((width, height), BICUBIC), ((size[0] - width) // 2, (size[1] - height) // 2))
+    return canvas
+
+
+def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -> Image.Image:
+    """The middle of a picture: shortest edge resized, then a square cut out, with 6 % of each margin lost.
+
+    Source: preprocessing of facebook/dinov2-base, which LOTS (arXiv 2507.22627) uses for sketches.
+    Differs: a picture longer than ``MAX_ASPECT`` times its short edge loses its ends before the resizing.
+    """
+    reach = MAX_ASPECT * min(image.size)
+    image = _crop(image, min(image.width, reach), min(image.height, reach))
+    short = min(image.size)
+    resized = image.resize((shortest_edge * image.width // short, shortest_edge * image.height // short), BICUBIC)
+    return _crop(resized, size, size)
+
+
+def compose_sketches(sketches: Sequence[Image.Image]) -> Image.Image:
+    """Several sketches of one canvas as one: every pixel about as dark as in the darkest of them.
+
+    Each sketch is inverted and pasted through itself on black, and the whole inverted, as LOTS composes its global
+    sketch. A sketch of another size than the first is stretched to it.
+    """
+    canvas = Image.new("L", sketches[0].size, 0)
+    for sketch in sketches:
+        strokes = ImageOps.invert(sketch if sketch.size == canvas.size else sketch.resize(canvas.size, BICUBIC))
+        canvas.paste(strokes, mask=strokes)
+    return ImageOps.invert(canvas)
+
+
+def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
+    """Where the subject of a sketch (dark strokes, see ``as_sketch``) is: 1 inside, falling softly to 0 around.
+
+    Gaps in the strokes are closed, what they enclose is filled, and the strokes themselves are added with a margin. Of
+    three closings, the finest is taken that encloses about as much as the widest, so that whole outlines keep their
+    bays and broken ones are filled all the same. An outline that leaves the canvas is closed along its edge.
+    """
+    ink = _ink(np.asarray(as_image(sketch, "L", name="sketch")))
+    for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
+        touched = np.flatnonzero(edge)
+        if touched.size:
+            edge[touched[0] : touched[-1]] = True
+    region = _grown(ink, MARGIN)
+    if ink.any():
+        rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        region[box] |= _filled(ink[box], max(ink.shape) / REGION_CELLS)
+    soft = _picture(region).filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
+    return np.asarray(soft, np.float32) / 255
+
+
+def _decode(path: str | Path, max_pixels: int) -> Image.Image:
+    """The first frame, upright; decoders of damaged files fail in every way there is, and warn before they do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height <= max_pixels:
+                    image.load()
+                    return _upright(image)
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"image: got {str(path)!r}, which cannot be read ({reason}), expected a whole {', '.join(FORMATS)} "
+                "file; export it again, for example as PNG"
+            ) from error
+    raise ValueError(f"image: got {str(path)!r} with {_by(image)} pixels, expected at most {max_pixels}; scale it down")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; as stored when that cannot be understood."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image.copy()
+
+
+def _scaled_to_8_bits(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image)
+    limit = 1 if image.mode == "F" else 65535
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= limit):
+        raise ValueError(
+            f"{name}: got values from {low} to {high} in mode {image.mode}, expected 0 to {limit}; save it with 8 bits"
+        )
+    grey = np.rint(values * (255 / limit)).astype(np.uint8)
+    clear = image.info.get("transparency")
+    return Image.fromarray(grey if clear is None else np.where(values == clear, np.uint8(255), grey))
+
+
+def _crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _by(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def _ground(values: UInt8[np.ndarray, "height width"]) -> float:
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    return float(np.median(border))
+
+
+def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:
+    """Which cells hold a stroke: the darkest of their pixels stands out from the ground."""
+    ground, shrink = _ground(values), min(1, REGION_CELLS / max(values.shape))
+    for axis, length in enumerate(values.shape):
+        cells = max(1, round(length * shrink))
+        values = np.minimum.reduceat(values, np.arange(cells) * length // cells, axis=axis)
+    contrast = ground - values.astype(np.float32)
+    return contrast > 0.3 * max(contrast.max(), MIN_CONTRAST)
+
+
+def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndarray, "rows columns"]:
+    """What the strokes enclose, by the finest closing that encloses about as much as the widest."""
+    *finer, widest = (round(radius * scale) for radius in CLOSINGS)
+    most = _enclosed(ink, widest)
+    for radius in finer:
+        region = _enclosed(ink, radius)
+        if np.count_nonzero(region) >= CLOSED_SHARE * np.count_nonzero(most):
+            return region
+    return most
+
+
+def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
+    """The strokes thickened by a radius, what cannot be reached from outside, thinned by the same radius again."""
+    around = radius + 1
+    outside = _reached(~_grown(np.pad(ink, around), radius))
+    return ~_grown(outside, radius)[around:-around, around:-around]
+
+
+def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
+    """All cells within a square of this radius around the mask's cells."""
+    for radii in ((radius, 0), (0, radius)):
+        mask = np.asarray(_picture(mask).filter(ImageFilter.BoxBlur(radii))) > 0
+    return mask
+
+
+def _reached(free: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    """The free cells that a walk along rows and columns of free cells reaches from the border, which is all free."""
+    seen = np.zeros_like(free)
+    seen[0] = True
+    known = 0
+    while (count := np.count_nonzero(seen)) > known:
+        known = count
+        for _ in range(4):
+            seen, free = np.rot90(_walked_down(seen, free)), np.rot90(free)
+    return seen
+
+
+def _walked_down(
+    seen: Bool[np.ndarray, "rows columns"], free: Bool[np.ndarray, "rows columns"]
+) -> Bool[np.ndarray, "rows columns"]:
+    """The cells that stand below a seen cell, or are one, with no wall in between."""
+    rows, none = np.arange(len(free), dtype=np.int16)[:, None], np.int16(-1)
+    last_seen = np.maximum.accumulate(np.where(seen, rows, none), axis=0)
+    last_wall = np.maximum.accumulate(np.where(free, none, rows), axis=0)
+    return last_seen > last_wall
+
+
+def _picture(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:
+    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))

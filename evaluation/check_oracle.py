@@ -1,0 +1,56 @@
+"""How reliable the oracle is: its scores on held-out renders, as they are, blurred, resampled and with noise."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.datasets.outfits import SPLITS, sample
+from weft.evaluation.oracle import Oracle, pretrained_oracle
+from weft.evaluation.outfit_scores import OutfitScores, score_outfits
+from weft.training.oracle_data import gaussian_blur, resample
+
+CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "as rendered": lambda images: images,
+    "blur of 0.8 px": lambda images: gaussian_blur(images, 0.8),
+    "blur of 1.2 px": lambda images: gaussian_blur(images, 1.2),
+    "resampled at 64 px": lambda images: resample(images, 64),
+    "noise of 0.05": lambda images: (images + 0.05 * _noise(images)).clamp(0, 1),
+}
+
+
+def check_oracle(oracle: Oracle, split: str, count: int, *, seed: int = 0) -> dict[str, OutfitScores]:
+    """Scores of the oracle on renders of a split, by what was done to the pictures."""
+    outfits = [sample(split, index, seed=seed) for index in range(count)]
+    images = torch.from_numpy(np.stack([outfit.image for outfit in outfits])).permute(0, 3, 1, 2) / 255
+    return {name: score_outfits(outfits, oracle.read(change(images))) for name, change in CHANGES.items()}
+
+
+def _noise(images: Tensor) -> Tensor:
+    return torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--oracle", default=None, help="folder of an oracle; the package's own if left out")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="whose triples are shown")
+    parser.add_argument("--count", type=int, default=600, help="number of outfits")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the renders")
+    arguments = parser.parse_args()
+    oracle = Oracle.from_pretrained(arguments.oracle).eval() if arguments.oracle else pretrained_oracle()
+    scores = check_oracle(oracle, arguments.split, arguments.count, seed=arguments.seed)
+    report = {
+        name: {score: round(value, 4) for score, value in dataclasses.asdict(scores_of_change).items()}
+        for name, scores_of_change in scores.items()
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()
