@@ -1,0 +1,56 @@
+"""The only code that touches attention: processors, branches, and the adapters that fill them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from weft.attention_processors.adapter import Adapter, KeyValueAdapter
+from weft.attention_processors.bank import AdapterBank
+from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
+from weft.attention_processors.encoders import SketchEncoder, TextEncoders
+from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
+from weft.attention_processors.processor import ConditionedAttnProcessor
+from weft.attention_processors.strength import Layout, Schedule
+
+ADAPTERS: dict[str, type[Adapter]] = {"PairedAdapter": PairedAdapter}
+"""Adapter classes by the name that `config.json` gives."""
+
+
+def adapter_class(folder: str | Path) -> type[Adapter]:
+    """The class of the adapter in a local folder or a repository on the Hub.
+
+    Raises:
+        ValueError: no `config.json`, or a class weft does not know.
+    """
+    config: dict[str, Any]
+    path = Path(folder) / "config.json"
+    if path.is_file():
+        config = json.loads(path.read_text())
+    elif Path(folder).exists():
+        raise ValueError(f"{folder}: config.json is missing; give the folder of one adapter")
+    else:
+        config = dict(Adapter.load_config(str(folder)))  # pyright: ignore[reportArgumentType]
+    name = config.get("_class_name")
+    if name not in ADAPTERS:
+        raise ValueError(f"{folder}: got class {name!r}, expected one of {', '.join(ADAPTERS)}; it is no weft adapter")
+    return ADAPTERS[name]
+
+
+__all__ = [
+    "Adapter",
+    "AdapterBank",
+    "Branch",
+    "ConditionedAttnProcessor",
+    "Conditioning",
+    "DecoupledBranch",
+    "EncodedTokens",
+    "GlobalSketch",
+    "KeyValueAdapter",
+    "Layout",
+    "PairedAdapter",
+    "Schedule",
+    "SketchEncoder",
+    "SketchTextPair",
+    "TextEncoders",
+    "adapter_class",
+]

@@ -66,8 +66,8 @@ class Adapter(ModelMixin, ConfigMixin):
     A subclass registers `layers` (name to inner width) and `base` in its config, and implements the three.
     """
 
-    condition_type: ClassVar[type]
-    """The type of one condition that this adapter understands."""
+    condition_type: ClassVar[tuple[type, ...]]
+    """The types of a condition that this adapter understands."""
 
     @abstractmethod
     def collate(self, conditions: Sequence[Sequence[Any]]) -> Mapping[str, Any]:

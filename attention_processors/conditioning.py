@@ -22,6 +22,9 @@ from torch import Tensor
 
 from weft.attention_processors.strength import Layout, Schedule, Strength, anchor_windows
 
+ASPECT_TOLERANCE = 0.15
+"""Latent sides are whole numbers: aspects within this many e-folds count as equal."""
+
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(query, key, value, mask) to the attention's output, on the kernel of the user's choice; heads are third."""
 
@@ -135,6 +138,8 @@ class EncodedTokens(Encoded):
     weight: Float[Tensor, "design part"]
     schedules: Sequence[Sequence[Schedule]]
     region: Float[Tensor, "design part height width"] | None = None
+    region_aspect: float | None = None
+    """Height over width of the canvas the regions were drawn on; None fits any."""
     anchors: Float[Tensor, "token 2"] | None = None
     anchor_sigma: float = 0.1
     layer_weight: Mapping[str, float] = field(default_factory=dict)
@@ -145,6 +150,12 @@ class EncodedTokens(Encoded):
             raise ValueError(
                 f"layers: got {unknown[0]!r} (and {len(unknown) - 1} more), which the denoiser does not have; load the "
                 "adapter that was trained for this backbone"
+            )
+        height, width = layout.latent_size
+        if self.region_aspect is not None and abs(math.log(self.region_aspect * width / height)) > ASPECT_TOLERANCE:
+            raise ValueError(
+                f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for a picture of "
+                f"{height / width:.2f}; draw them on a canvas of the picture's aspect"
             )
         padded = self._padded_to_power_of_two()
         strength = padded._strength(layout)

@@ -15,42 +15,14 @@ may lack its sketch or its text; no dropout; parameters have other names, which 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from weft.attention_processors.per_item import MultiHeadAttention, PerItemLinear, gelu
 
 MASKINGS = ("compression", "pair", "modality", "all")
 FUSIONS = ("deferred", "mean")
 ISOLATIONS = ("shared_norm", "per_pair")
-
-
-def is_exact(tokens: Tensor) -> bool:
-    """Where items are kept apart to the last bit: float32 on the CPU."""
-    return tokens.device.type == "cpu" and tokens.dtype == torch.float32
-
-
-class PerItemLinear(nn.Linear):
-    """A `Linear` whose items get the same bits in any batch, in float32 on the CPU.
-
-    A matrix product picks its kernel, and so the order of its sums, by the number of rows; a batch of products picks it
-    by the rows of one item. Measured, not promised by the libraries: bit-equal for 1 to 32 items, 1 to 293 rows and
-    widths to 2048 with MKL's AVX-512, AVX2 and SSE4.2 kernels on one and two threads, where the plain product differs
-    for most small sizes. Other devices and dtypes run the plain product: items there agree up to rounding. The price
-    is a weight gradient per item before their sum.
-    """
-
-    def forward(self, input: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token out"]:
-        if not is_exact(input):
-            return super().forward(input)
-        weight = self.weight.T.expand(input.shape[0], -1, -1)
-        return torch.bmm(input, weight) if self.bias is None else torch.baddbmm(self.bias, input, weight)
-
-
-def gelu(tokens: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token dim"]:
-    """The exact GELU, item by item where bits count: threads cut a whole batch at places that depend on its size."""
-    if not is_exact(tokens) or len(tokens) < 2:
-        return F.gelu(tokens)
-    return torch.stack([F.gelu(item) for item in tokens])
 
 
 class ImageProjector(nn.Module):
@@ -77,28 +49,6 @@ class TextProjector(nn.Module):
     def forward(self, vectors: Float[Tensor, "design pair text_dim"]) -> Float[Tensor, "design pair token dim"]:
         tokens = self.projection(vectors.flatten(0, 1).unsqueeze(1))
         return self.norm(tokens.unflatten(-1, (self.num_tokens, -1))).view(*vectors.shape[:2], self.num_tokens, -1)
-
-
-class MultiHeadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V over a context; `bias` is that of queries, keys and values."""
-
-    def __init__(self, dim: int, num_heads: int, *, bias: bool) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.query = PerItemLinear(dim, dim, bias=bias)
-        self.key = PerItemLinear(dim, dim, bias=bias)
-        self.value = PerItemLinear(dim, dim, bias=bias)
-        self.output = PerItemLinear(dim, dim)
-
-    def forward(
-        self,
-        tokens: Float[Tensor, "item token dim"],
-        context: Float[Tensor, "item context_token dim"],
-        mask: Bool[Tensor, "item 1 place context_token"] | None = None,
-    ) -> Float[Tensor, "item token dim"]:
-        projected = self.query(tokens), self.key(context), self.value(context)
-        query, key, value = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in projected)
-        return self.output(F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2))
 
 
 class GatedFeedForward(nn.Module):

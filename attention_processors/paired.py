@@ -22,12 +22,17 @@ import torch
 from diffusers import ModelMixin  # noqa: F401  (diffusers looks the name up here when a pipeline folder is opened)
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from weft.attention_processors.adapter import FORMAT_VERSION, KeyValueAdapter
 from weft.attention_processors.conditioning import EncodedTokens
-from weft.attention_processors.pair_former import GlobalSketchAttention, ImageProjector, PairFormer, TextProjector
+from weft.attention_processors.pair_former import (
+    GlobalSketchAttention,
+    ImageProjector,
+    PairFormer,
+    TextProjector,
+    null_tokens,
+)
 from weft.attention_processors.paired_conditions import (
     GlobalSketch,
     PreparedPair,
@@ -77,7 +82,7 @@ class PairedAdapter(KeyValueAdapter):
             `set_encoders(sketch=SketchEncoder.from_pretrained(id))` brings.
         sketch_size: side in pixels that sketches are brought to.
         center_crop: the authors' preprocessing (shortest edge to 256, centre 224) instead of letter-boxing.
-        anchored: image tokens act around their own place on the canvas, with this standard deviation (a fraction of the
+        anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with this standard deviation (a fraction of the
             canvas); 0 is the published equation.
         training: where the weights come from (data, steps, seed), for the reader of `config.json`.
     """
@@ -110,6 +115,11 @@ class PairedAdapter(KeyValueAdapter):
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
+        side = math.isqrt(num_readout_tokens)
+        if anchored and masking in ("compression", "all") and side * side != num_readout_tokens:
+            raise ValueError(
+                f"num_readout_tokens: got {num_readout_tokens}, expected a square: anchored ones form a grid"
+            )
         self.image_projector = ImageProjector(image_dim, token_dim)
         if text_states:
             self.text_projector = ImageProjector(text_dim, token_dim)
@@ -216,18 +226,55 @@ class PairedAdapter(KeyValueAdapter):
                 image_token, image_dim], or `sketch` pixels for the small encoder; `pair_mask` [design, pair]; `weight`
                 [design, part]; `schedules`; `region` [design, part, height, width] or None.
         """
-        weights = self.to_key[next(iter(self.to_key))].weight
-        image, text = self._image(features).to(weights), features["text"].to(weights)
-        mask = features["pair_mask"].to(weights.device)
-        whole = self._whole(features, weights)
-        tokens, null = self._tokens(image, text, mask, whole), self._null(image, text, mask, whole)
-        count = tokens.shape[2] if isinstance(tokens, Tensor) and tokens.ndim == 4 else 1
-        return self._encoded(tokens, null, mask, count, features)
+        weight = self.image_projector.projection.weight
+        image, text = self._image(features).to(weight), features["text"].to(weight)
+        mask = features["pair_mask"].to(weight.device)
+        tokens = self.pair_former(self.image_projector(image), self.text_projector(text), mask)
+        null = null_tokens(self.pair_former, self.image_projector, self.text_projector, image, text)
+        null = null.expand_as(tokens)
+        parts, count = tokens.shape[1:3]
+        part = torch.arange(parts, device=weight.device).repeat_interleave(count)
+        keep = mask.any(1, keepdim=True) if self.config["fusion"] == "mean" else mask
+        keep = keep.repeat_interleave(count, 1)
+        tokens, null = tokens.flatten(1, 2), null.flatten(1, 2)
+        anchors = self._anchors(image.shape[2], parts, count)
+        if self.global_sketch is not None:
+            whole = features["whole"].to(weight)
+            tokens, null = self.global_sketch(whole, tokens), self.global_sketch(torch.zeros_like(whole), null)
+            here = features["has_whole"].to(weight.device)[:, None].expand(-1, whole.shape[1])
+            keep = torch.cat([here, keep], 1)
+            part = torch.cat([torch.full((whole.shape[1],), parts, device=weight.device), part])
+        return EncodedTokens(
+            self.project(tokens),
+            self.project(null),
+            keep,
+            part,
+            self._part_weights(features["weight"].to(weight.device)),
+            features["schedules"],
+            None if features["region"] is None else features["region"].to(weight.device),
+            features["region_aspect"],
+            anchors,
+            self.config["anchored"],
+        )
+
+    def _part_weights(self, weight: Float[Tensor, "design pair"]) -> Float[Tensor, "design part"]:
+        """With the mean of all pairs there is one part, as strong as the strongest pair."""
+        return weight.amax(1, keepdim=True) if self.config["fusion"] == "mean" else weight
+
+    def _anchors(self, image_tokens: int, parts: int, count: int) -> Float[Tensor, "token 2"] | None:
+        """Places of image tokens that stand in the result (masking "pair"), else of read-outs on a grid of their own."""
+        if not self.config["anchored"]:
+            return None
+        placed = self.pair_former.num_readout_tokens or image_tokens
+        side = math.isqrt(placed)
+        centres = (torch.arange(side) + 0.5) / side
+        grid = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), -1).flatten(0, 1)
+        free = torch.full((count - len(grid), 2), math.nan)
+        return torch.cat([grid, free]).repeat(parts, 1).to(self.image_projector.projection.weight.device)
 
     def _image(self, features: Mapping[str, Any]) -> Float[Tensor, "design pair image_token image_dim"]:
         if self.stroke_encoder is None:
             return features["image"]
         sketch = features["sketch"]
-        weight = self.stroke_encoder.position
-        tokens = self.stroke_encoder(sketch.flatten(0, 1).to(weight)).unflatten(0, sketch.shape[:2])
-        return tokens * features["has_sketch"].to(tokens)[:, :, None, None]
+        tokens = self.stroke_encoder(sketch.flatten(0, 1).to(self.stroke_encoder.position))
+        return tokens.unflatten(0, sketch.shape[:2]) * features["has_sketch"].to(tokens)[:, :, None, None]

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from weft.attention_processors.strength import Schedule
-from weft.datasets.images import as_image, as_sketch, read_image, read_sketch, stroke_region
+from weft.datasets.images import as_image, as_sketch, letterbox, read_image, read_sketch, stroke_region
 
 Picture = Image.Image | np.ndarray[Any, Any] | str | Path
 Box = tuple[float, float, float, float]

@@ -72,7 +72,7 @@ class Oracle(ModelMixin, ConfigMixin):
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, channels: tuple[int, int, int, int] = (24, 48, 72, 96), least_pixels: int = 100) -> None:
+    def __init__(self, channels: tuple[int, int, int, int] = (24, 48, 72, 88), least_pixels: int = 100) -> None:
         super().__init__()
         at_2, at_4, at_8, at_16 = channels
         self.cells = nn.PixelUnshuffle(2)
@@ -84,7 +84,7 @@ class Oracle(ModelMixin, ConfigMixin):
         self.up_8, self.merge_8 = nn.Conv2d(at_16, at_8, 1), ConvBlock(at_8, at_8)
         self.up_4, self.merge_4 = nn.Conv2d(at_8, at_4, 1), ConvBlock(at_4, at_4)
         self.up_2, self.merge_2 = nn.Conv2d(at_4, at_2, 1), ConvBlock(at_2 + 12, at_2)
-        self.kind = nn.Conv2d(at_8, len(KINDS), 1)
+        self.kind = nn.Sequential(ConvBlock(at_8, at_8), nn.Conv2d(at_8, len(KINDS), 1))
         self.color = nn.Conv2d(at_4, len(COLORS), 1)
         self.pattern = nn.Conv2d(at_4, len(PATTERNS), 1)
         self.slot = nn.Sequential(nn.Conv2d(at_2, 4 * (1 + len(SLOTS)), 1), nn.PixelShuffle(2))

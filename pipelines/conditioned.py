@@ -74,7 +74,7 @@ class ConditionedPipelineMixin:
         if not have:
             self._found_processors = install(self.unet)
         for adapter in adapters.values():
-            adapter.to(self.unet.device, self.unet.dtype).eval()  # pyright: ignore
+            nn.Module.to(adapter, self.unet.device, self.unet.dtype).eval()  # pyright: ignore
         self._set_bank({**have, **adapters})
 
     def detach(self, *names: str) -> None:
@@ -258,22 +258,21 @@ def _extend_call(cls: type) -> None:
     cls.__call__ = __call__
 
 
-def _designs(name: str, given: Any, batch: int, kind: type) -> list[list[Any]]:
+def _designs(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> list[list[Any]]:
     """One list of conditions per prompt, from what the caller passed."""
-    if isinstance(given, kind):
+    names = " or ".join(kind.__name__ for kind in kinds)
+    if isinstance(given, kinds):
         given = [given]
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise ValueError(
-            f"conditions[{name!r}]: got a {type(given).__name__}, expected {kind.__name__} or a list of them"
-        )
+        raise ValueError(f"conditions[{name!r}]: got a {type(given).__name__}, expected {names} or a list of them")
     per_prompt = any(row is None or isinstance(row, Sequence) for row in given)
     designs = [list(row or ()) for row in given] if per_prompt else [list(given)] * batch
     if len(designs) != batch:
         raise ValueError(
             f"conditions[{name!r}]: got {len(designs)} lists for {batch} prompts; pass one list (or None) per prompt"
         )
-    for wrong in (c for row in designs for c in row if not isinstance(c, kind)):
-        raise ValueError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {kind.__name__}")
+    for wrong in (c for row in designs for c in row if not isinstance(c, kinds)):
+        raise ValueError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {names}")
     return designs
 
 

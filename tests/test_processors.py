@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Method, raw_adapter, tiny_pipe, tiny_unet
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from tiny import Method, raw_adapter, raw_conditions, tiny_pipe, tiny_unet
 
 from weft.attention_processors.conditioning import Conditioning
 from weft.attention_processors.processor import ConditionedAttnProcessor, layer_levels
@@ -157,8 +157,6 @@ def test_encoded_conditions_serve_several_seeds(method: Method) -> None:
 def test_two_adapters_add_up_in_any_order(method: Method) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     other = raw_adapter(pipe.unet)
-    from conftest import raw_conditions
-
     conditions = {"it": method.conditions(), "other": raw_conditions(5)}
     pipe.attach(it=method.adapter(pipe.unet))
     alone = run(pipe, conditions={"it": method.conditions()})

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.datasets.outfits import SLOTS, sample
+
+STRANGE_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,11 @@ def render_examples(split: str, count: int, *, seed: int) -> OracleExamples:
 def augment(
     examples: OracleExamples, generator: torch.Generator
 ) -> tuple[Float[Tensor, "batch 3 h w"], OracleExamples]:
-    """Augmented pictures in [0, 1] with the examples they show; flips and shifts move the truth along."""
+    """Augmented pictures in [0, 1] with the examples they show; flips and shifts move the truth along.
+
+    Part of the pictures get strange colours, and no colour to learn: kinds, patterns and pixels must not depend on
+    colours, of which training shows each kind and pattern only some.
+    """
     images, slots = examples.images, examples.slots
     if _chance(0.5, generator):
         images, slots = images.flip(-1), slots.flip(-1)
@@ -53,14 +60,18 @@ def augment(
     images, slots = images.roll((row, column), (2, 3)), slots.roll((row, column), (1, 2))
     pictures = _jpeg(images, generator).float() / 255
     order = torch.randperm(len(pictures), generator=generator)
-    parts = list(order.tensor_split(5))
+    strange = order[: int(STRANGE_SHARE * len(order))]
+    pictures[strange] = _strange_colors(pictures[strange], generator)
+    attributes = examples.attributes.clone()
+    attributes[strange, :, 1] = -1
+    parts = list(torch.randperm(len(pictures), generator=generator).tensor_split(5))
     for rows in parts[:2]:
         pictures[rows] = gaussian_blur(pictures[rows], 0.3 + 1.1 * _uniform(generator))
     pictures[parts[2]] = resample(pictures[parts[2]], int(60 + 50 * _uniform(generator)))
     pictures = _recolor(pictures, generator)
     strength = 0.05 * torch.rand(len(pictures), 1, 1, 1, generator=generator) ** 2
     noise = torch.randn(pictures.shape, generator=generator)
-    return (pictures + strength * noise).clamp(0, 1), OracleExamples(images, slots, examples.attributes)
+    return (pictures + strength * noise).clamp(0, 1), OracleExamples(images, slots, attributes)
 
 
 def gaussian_blur(images: Float[Tensor, "batch 3 height width"], sigma: float) -> Float[Tensor, "batch 3 height width"]:
@@ -78,6 +89,18 @@ def resample(images: Float[Tensor, "batch 3 height width"], side: int) -> Float[
     """Down to this side and back."""
     small = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
     return functional.interpolate(small, images.shape[2:], mode="bilinear")
+
+
+def _strange_colors(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Random mixtures of the channels, some without colour, some as negatives."""
+    count = len(pictures)
+    mixture = torch.rand(count, 3, 3, generator=generator) ** 3
+    gray = torch.rand(count, 1, 1, generator=generator) < 0.4
+    mixture = torch.where(gray, mixture[:, :1].expand(-1, 3, -1), mixture)
+    mixed = torch.einsum("bij,bjhw->bihw", mixture / mixture.sum(dim=2, keepdim=True), pictures)
+    negative = torch.rand(count, 1, 1, 1, generator=generator) < 0.4
+    mixed = torch.where(negative, 1 - mixed, mixed)
+    return mixed ** (0.5 + 1.3 * torch.rand(count, 1, 1, 1, generator=generator))
 
 
 def _recolor(pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -27,8 +27,8 @@ class OracleTraining:
 
     output: str = "outputs/oracle"
     seed: int = 0
-    renders: int = 6000
-    steps: int = 2400
+    renders: int = 8000
+    steps: int = 3600
     batch: int = 16
     learning_rate: float = 4e-3
     weight_decay: float = 1e-2
@@ -49,12 +49,12 @@ def oracle_loss(logits: OracleLogits, examples: OracleExamples, offset: tuple[in
     row, column = offset
     slots = examples.slots.long()
     loss = 2 * functional.cross_entropy(logits.slot, slots)
-    for index, plane in enumerate((logits.kind, logits.color, logits.pattern)):
+    for index, (plane, weight) in enumerate(((logits.kind, 2.0), (logits.color, 1.0), (logits.pattern, 1.0))):
         values, cell = examples.attributes[:, :, index], slots.shape[-1] // plane.shape[-1]
         coarse = slots[:, row % cell :: cell, column % cell :: cell]
         padded = functional.pad(values, (1, 0), value=-1)
         loss = loss + 0.5 * functional.cross_entropy(plane, _at_pixels(padded, coarse), ignore_index=-1)
-        loss = loss + _pooled_loss(plane, coarse, values)
+        loss = loss + weight * _pooled_loss(plane, coarse, values)
     return loss
 
 

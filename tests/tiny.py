@@ -1,0 +1,195 @@
+"""Tiny real components, seeded, and the table of methods that every behaviour test runs over."""
+
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from weft.attention_processors.adapter import KeyValueAdapter
+from weft.attention_processors.conditioning import EncodedTokens
+from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+from weft.attention_processors.strength import Schedule
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    letters = list(string.ascii_lowercase + string.digits + ".,-")
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
+
+
+def tiny_unet(**changes: Any) -> UNet2DConditionModel:
+    torch.manual_seed(1)
+    config: dict[str, Any] = dict(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+    return UNet2DConditionModel(**{**config, **changes}).eval().requires_grad_(False)
+
+
+def tiny_parts() -> dict[str, Any]:
+    """The components of a Stable Diffusion pipeline, 64x64 pixels to 8x8 latents."""
+    tokenizer = tiny_tokenizer()
+    unet = tiny_unet()
+    torch.manual_seed(2)
+    vae = AutoencoderKL(
+        block_out_channels=[8, 8, 16, 16],  # pyright: ignore[reportArgumentType]
+        down_block_types=["DownEncoderBlock2D"] * 4,  # pyright: ignore[reportArgumentType]
+        up_block_types=["UpDecoderBlock2D"] * 4,  # pyright: ignore[reportArgumentType]
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=37,
+            num_attention_heads=4,
+            num_hidden_layers=2,
+            max_position_embeddings=77,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=1,
+        )
+    )
+    scheduler = DDIMScheduler(
+        clip_sample=False,
+        set_alpha_to_one=False,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+    )
+    return dict(unet=unet, vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, scheduler=scheduler)
+
+
+def tiny_pipe(cls: type, **more: Any) -> Any:
+    pipe = cls(**tiny_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False, **more)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@dataclass(frozen=True, eq=False)
+class RawTokens:
+    """The simplest condition: tokens as they are."""
+
+    tokens: torch.Tensor
+    weight: float = 1.0
+    region: torch.Tensor | None = None
+    start: float = 0.0
+    end: float = 1.0
+
+
+class RawTokensAdapter(KeyValueAdapter):
+    """The simplest adapter: keys and values of given tokens; the unconditional half is the frozen model."""
+
+    condition_type = (RawTokens,)
+
+    @register_to_config
+    def __init__(self, layers: dict[str, int], base: dict[str, Any] | None = None, token_dim: int = 24) -> None:
+        super().__init__()
+        self.make_projections(layers, token_dim)
+
+    def collate(self, conditions: Sequence[Sequence[RawTokens]]) -> dict[str, Any]:
+        most = max(1, *map(len, conditions))
+        blank = RawTokens(torch.zeros(3, self.config["token_dim"]), weight=0.0)
+        rows = [[*row, *[blank] * (most - len(row))] for row in conditions]
+        regions = [[torch.ones(8, 8) if c.region is None else c.region for c in row] for row in rows]
+        with_region = any(c.region is not None for row in rows for c in row)
+        return {
+            "tokens": torch.stack([torch.stack([c.tokens for c in row]) for row in rows]),
+            "weight": torch.tensor([[c.weight for c in row] for row in rows]),
+            "schedules": [[Schedule(c.start, c.end) for c in row] for row in rows],
+            "region": torch.stack([torch.stack(row) for row in regions]) if with_region else None,
+        }
+
+    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(batch)
+
+    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
+        tokens = features["tokens"].to(next(self.parameters()).dtype)
+        designs, parts, count, _ = tokens.shape
+        key_value = self.project(tokens.flatten(1, 2))
+        return EncodedTokens(
+            key_value,
+            None,
+            torch.ones(designs, parts * count, dtype=torch.bool),
+            torch.arange(parts).repeat_interleave(count),
+            features["weight"],
+            features["schedules"],
+            features["region"],
+        )
+
+
+def raw_adapter(unet: Any) -> RawTokensAdapter:
+    torch.manual_seed(3)
+    return RawTokensAdapter.for_denoiser(unet)
+
+
+def raw_conditions(seed: int = 0, **options: Any) -> list[RawTokens]:
+    generator = torch.Generator().manual_seed(seed)
+    return [RawTokens(torch.randn(3, 24, generator=generator), **options) for _ in range(2)]
+
+
+def paired_adapter(unet: Any, **options: Any) -> PairedAdapter:
+    torch.manual_seed(3)
+    config = dict(
+        token_dim=32,
+        image_dim=16,
+        text_dim=32,
+        text_tokens=2,
+        num_readout_tokens=4,
+        num_layers=1,
+        num_heads=4,
+        norm_groups=8,
+        sketch_encoder="strokes",
+        sketch_size=32,
+    )
+    return PairedAdapter.for_denoiser(unet, **{**config, **options})
+
+
+def drawn_sketch(seed: int = 0, size: int = 64) -> Any:
+    """Dark strokes on white: a box somewhere."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("L", (size, size), 255)
+    offset = 4 + 7 * (seed % 4)
+    ImageDraw.Draw(image).rectangle((offset, offset, offset + size // 2, offset + size // 2), outline=0, width=2)
+    return image
+
+
+def paired_conditions(seed: int = 0, **options: Any) -> list[SketchTextPair]:
+    return [
+        SketchTextPair(drawn_sketch(seed), "a red jacket", **options),
+        SketchTextPair(drawn_sketch(seed + 1), "a blue skirt", **options),
+    ]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the behaviour table: how to make the adapter, and conditions that differ by seed."""
+
+    name: str
+    adapter: Callable[..., Any]
+    conditions: Callable[..., Any]
+
+
+METHODS = (
+    Method("raw", raw_adapter, raw_conditions),
+    Method("paired", paired_adapter, paired_conditions),
+    Method("paired_anchored", lambda u: paired_adapter(u, masking="pair", anchored=0.2), paired_conditions),
+    Method("paired_shared_norm", lambda u: paired_adapter(u, isolation="shared_norm"), paired_conditions),
+)
