@@ -1,15 +1,15 @@
 """The modules of LOTS (arXiv 2507.22627, section 3) and of its multi-level extension (arXiv 2602.18309).
 
-A pair is a sketch and a description of one thing. Projectors bring both to tokens of one width, the pair-former lets the
-tokens of a pair speak with each other and hands on a few read-out tokens; a sketch of the whole may refine those.
+A pair is a sketch and a description of one thing. Projectors bring both to tokens of one width; the pair-former lets
+the tokens of a pair speak with each other and hands on a few read-out tokens; a sketch of the whole may refine those.
 
 Shapes: `design` is one picture, `pair` one of its pairs, `item` what is computed on its own: a pair, or a design where
 pairs see each other.
 
 Source: intelligolabs/lots@5913624, src/lots/{projectors,pair_former}.py;
 intelligolabs/lots-extension@43c4f4f, src/lots/global_attn_reverse.py.
-Differs: pairs are rows of the batch instead of blocks of a mask, which costs N instead of N^2 and is the same sum; a pair
-may lack its sketch or its text; no dropout; parameters have other names, which `weft convert` maps.
+Differs: pairs are rows of a batch instead of blocks of a mask (cost N instead of N^2, the same sums); a pair may lack its
+sketch or its text; no dropout; parameters have other names, which `weft convert` maps.
 """
 
 from collections.abc import Callable
@@ -105,10 +105,10 @@ class PairFormer(nn.Module):
         num_readout_tokens: read-out tokens per pair; unused where the masking has none.
         norm_groups: groups of the GroupNorm over channels.
         fusion: "deferred" keeps the pairs apart (the denoiser's attention merges them), "mean" averages the real ones.
-        isolation: "shared_norm", as published, takes the statistics of the GroupNorm over all pairs of a design, padding
-            included, so that neighbours and padding move a pair's tokens by some per cent. "per_pair" normalises
-            every pair on its own: with a masking of pairs, neither another pair, nor their number, nor padding changes
-            one bit of its tokens in float32 on the CPU (for the reach of that see `PerItemLinear`).
+        isolation: "shared_norm", as published, takes the statistics of the GroupNorm over all pairs of a design,
+            padding included, so that neighbours and padding move a pair's tokens by some per cent. "per_pair"
+            normalises every pair on its own. With a masking of pairs, neither another pair, nor their number, nor
+            padding then changes one bit of its tokens in float32 on the CPU; see `PerItemLinear` for the reach of that.
         inner_dim: width of the blocks, where it is not `dim`.
 
     Raises:
@@ -253,7 +253,7 @@ class PairFormer(nn.Module):
         dim = self.norm.num_channels
         if (image_tokens.shape[-1], text_tokens.shape[-1]) != (dim, dim):
             raise ValueError(
-                f"tokens: got image tokens of width {image_tokens.shape[-1]} and text tokens of {text_tokens.shape[-1]}, "
+                f"tokens: got widths {image_tokens.shape[-1]} (image) and {text_tokens.shape[-1]} (text), "
                 f"expected {dim}; pass them through ImageProjector and TextProjector first"
             )
 
@@ -264,7 +264,7 @@ class GlobalSketchAttention(nn.Module):
         g = W s + b;   p' = p + attention(LN(p), g);   p'' = p' + W2 GELU(W1 LN(p'));   [g | p'']
 
     Source: arXiv 2602.18309; intelligolabs/lots-extension@43c4f4f, src/lots/global_attn_reverse.py.
-    Differs: the projection of the sketch is always there (theirs is dropped where widths agree); masks are the caller's.
+    Differs: the sketch is always projected (theirs only where widths differ); masks are the caller's.
     """
 
     def __init__(self, image_dim: int, dim: int, num_heads: int) -> None:

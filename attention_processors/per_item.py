@@ -1,7 +1,7 @@
 """Layers whose results for one item of a batch do not depend on the others, to the last bit.
 
-Mathematically no layer of a transformer mixes the items of a batch. Numerically most do: kernels are picked, and work is
-cut into pieces, by the size of the whole batch, and so the last bits of one item follow the number of its neighbours.
+On paper no layer of a transformer mixes the items of a batch. In numbers most do: kernels are picked, and work is cut
+into pieces, by the size of the whole batch, so the last bits of one item follow the number of its neighbours.
 """
 
 import torch

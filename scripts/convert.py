@@ -1,7 +1,7 @@
 """Other people's files to weft's adapter folders, and back, tensor by tensor.
 
-    weft convert lots lots/lots.bin adapters/lots           a published checkpoint (either version) to a folder
-    weft convert lots adapters/lots lots-again --to lots    the folder to lots.bin and pair_former_config.json
+weft convert lots lots/lots.bin adapters/lots           a published checkpoint (either version) to a folder
+weft convert lots adapters/lots lots-again --to lots    the folder to lots.bin and pair_former_config.json
 """
 
 import argparse

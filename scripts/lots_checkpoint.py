@@ -110,7 +110,7 @@ def lots_to_adapter(
         ValueError: groups, keys or shapes that are missing, unexpected or contradict `layers` or `settings`.
     """
     _check_names("groups", groups, [*GROUPS, *[g for g in groups if g == GLOBAL_GROUP]])
-    config = _config(groups, layers, _our_settings(settings or {}))
+    config = _config(groups, layers, _checked_settings(settings or {}))
     shapes = adapter_shapes(config)
     table = _table(config, shapes)
     _check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
@@ -202,7 +202,7 @@ def _table(config: Mapping[str, Any], shapes: Iterable[str]) -> dict[Key, list[s
         if name != READOUTS:
             module, dot, kind = name.rpartition(".")
             if module + dot not in modules:
-                raise ValueError(f"{name}: a LOTS checkpoint has no place for it; this adapter cannot be written as one")
+                raise ValueError(f"{name}: a LOTS checkpoint has no place for it; write this adapter as weft's only")
             group, prefix = modules[module + dot]
             key = (group, prefix + kind)
         table.setdefault(key, []).append(name)
@@ -223,16 +223,16 @@ def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, An
         )
     sizes = _sizes(groups)
     for name, value in settings.items():
-        if sizes.get(name, value) != value:
+        if sizes.get(SETTINGS[name], value) != value:
             raise ValueError(
-                f"pair_former_config.json: {name} is {value}, but the tensors say {sizes[name]}; "
+                f"pair_former_config.json: {name} is {value}, but the tensors say {sizes[SETTINGS[name]]}; "
                 "the two files do not belong together"
             )
     config = {
         "layers": {name: layers[name] for name in _ordered(layers)},
         "base": {"family": "UNet2DConditionModel", "context_dim": sizes["token_dim"]},
         **PUBLISHED,
-        **settings,
+        **{SETTINGS[name]: value for name, value in settings.items()},
         **sizes,
         "isolation": "shared_norm",
         "global_sketch": GLOBAL_GROUP in groups,
@@ -261,8 +261,8 @@ def _sizes(groups: Groups) -> dict[str, int]:
     return sizes
 
 
-def _our_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`pair_former_config.json` in our words; `pooling_method` is what their code writes for `fusion_strategy`."""
+def _checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`pair_former_config.json` with one word for `fusion_strategy`, which their code writes as `pooling_method`."""
     given = {"fusion_strategy" if name == "pooling_method" else name: value for name, value in settings.items()}
     activation = given.pop("activation_fn", "geglu")
     given.pop("dropout", None)  # acts in training only
@@ -270,9 +270,7 @@ def _our_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     if unknown or activation != "geglu":
         what = f"the key {unknown[0]!r}" if unknown else f"activation_fn {activation!r}"
         raise ValueError(f"pair_former_config.json: got {what}, expected {', '.join(SETTINGS)}, and geglu")
-    if given.get("inner_dim", given.get("in_channels")) != given.get("in_channels", given.get("inner_dim")):
-        raise ValueError("pair_former_config.json: inner_dim and in_channels differ, expected one width; no such file exists")
-    return {SETTINGS[name]: value for name, value in given.items()}
+    return given
 
 
 def _their_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,6 +283,6 @@ def _check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
     missing, unexpected = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
     if missing or unexpected:
         raise ValueError(
-            f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} unexpected "
-            f"(first: {next(iter(unexpected), 'none')}); the file is incomplete or of another method"
+            f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} "
+            f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete or of another method"
         )
