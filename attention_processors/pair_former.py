@@ -8,8 +8,8 @@ pairs see each other.
 
 Source: intelligolabs/lots@5913624, src/lots/{projectors,pair_former}.py;
 intelligolabs/lots-extension@43c4f4f, src/lots/global_attn_reverse.py.
-Differs: pairs are rows of a batch instead of blocks of a mask (cost N instead of N^2, the same sums); a pair may lack its
-sketch or its text; no dropout; parameters have other names, which `weft convert` maps.
+Differs: pairs are rows of a batch instead of blocks of a mask (cost N instead of N^2, the same sums); a pair may lack
+its sketch or its text; no dropout; parameters have other names, which `weft convert` maps.
 """
 
 from collections.abc import Callable
@@ -169,9 +169,10 @@ class PairFormer(nn.Module):
         if pair_mask.shape[1] == 0:
             return image_tokens.new_zeros(*self._of_result(real).shape, image_tokens.shape[-1])
         sequence = self._sequence(image_tokens, text_tokens)
-        normal = self._normalize(sequence, present if self.isolation == "shared_norm" else real)
+        keep = present if self.isolation == "shared_norm" else real
+        normal = self._normalize(sequence, keep)
         if self.masking in ("compression", "pair"):
-            tokens = _per_pair(self._transform, normal, present if self.isolation == "shared_norm" else real)
+            tokens = _per_pair(self._transform, normal, keep)
         else:
             joint = self._transform(normal.flatten(1, 2), self._joint_mask(real, image_tokens.shape[2]))
             tokens = joint.unflatten(1, normal.shape[1:3])

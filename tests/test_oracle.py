@@ -175,15 +175,13 @@ def test_augmentation_keeps_values_and_truth_in_place() -> None:
 
 
 def test_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    def run(folder: str, steps: int) -> OracleTraining:
-        return OracleTraining(str(tmp_path / folder), renders=4, steps=steps, batch=2, checkpoint_steps=1)
-
-    whole = train(run("whole", 3))
-    saved = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
+    config = OracleTraining(str(tmp_path), renders=4, max_train_steps=3, train_batch_size=2, checkpointing_steps=1)
+    whole = train(config)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 3
-    again = train(run("whole", 3))  # nothing left to do: the checkpoint is the result
+    again = train(config)  # nothing left to do: the checkpoint is the result
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
-    loaded = Oracle.from_pretrained(tmp_path / "whole").eval()
+    loaded = Oracle.from_pretrained(tmp_path).eval()
     image = pictures([sample("train", 0)])
     torch.testing.assert_close(loaded(image).kind, whole(image).kind, rtol=0, atol=0)

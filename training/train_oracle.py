@@ -5,7 +5,8 @@ import dataclasses
 import json
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,31 @@ from torch.nn import functional
 
 from weft.datasets.outfits import SLOTS
 from weft.evaluation.oracle import Oracle, OracleLogits
+from weft.training.config import add_arguments, from_arguments
 from weft.training.oracle_data import OracleExamples, augment, render_examples
 
 logger = logging.getLogger(__name__)
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class OracleTraining:
     """How the oracle is trained; a run that was cut off goes on from its checkpoint."""
 
-    output: str = "outputs/oracle"
-    seed: int = 0
-    renders: int = 8000
-    steps: int = 3600
-    batch: int = 16
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    checkpoint_steps: int = 200
+    output_dir: str = _option("outputs/oracle", "folder for the checkpoint and the oracle")
+    seed: int = _option(0, "seeds weights, order, augmentation and the renders")
+    renders: int = _option(8000, "pictures of the training split to learn from")
+    max_train_steps: int = _option(3600, "number of optimizer steps")
+    train_batch_size: int = _option(16, "pictures per step")
+    learning_rate: float = _option(4e-3, "peak learning rate of one cycle")
+    adam_weight_decay: float = _option(1e-2, "AdamW")
+    checkpointing_steps: int = _option(200, "save a checkpoint every this many steps")
 
     def __post_init__(self) -> None:
-        for name in ("renders", "steps", "batch", "checkpoint_steps"):
+        for name in ("renders", "max_train_steps", "train_batch_size", "checkpointing_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1; pass a positive number")
 
@@ -61,26 +67,26 @@ def oracle_loss(logits: OracleLogits, examples: OracleExamples, offset: tuple[in
 def train(config: OracleTraining) -> Oracle:
     """Render, train, save; returns the trained oracle in evaluation mode."""
     torch.manual_seed(config.seed)
-    output = Path(config.output)
+    output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     (output / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     examples = render_examples("train", config.renders, seed=1 + config.seed)
     oracle = Oracle()
     oracle.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.adam_weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.15
+        optimizer, config.learning_rate, total_steps=config.max_train_steps, pct_start=0.15
     )
     generator = torch.Generator().manual_seed(config.seed)
     state: dict[str, Any] = {"oracle": oracle, "optimizer": optimizer, "schedule": schedule}
     first = _resume(output / "checkpoint.pt", state, generator)
     started = time.monotonic()
-    for step in range(first, config.steps):
-        loss = _step(oracle, optimizer, examples, config.batch, generator)
+    for step in range(first, config.max_train_steps):
+        loss = _step(oracle, optimizer, examples, config.train_batch_size, generator)
         schedule.step()
-        if (step + 1) % config.checkpoint_steps == 0 or step + 1 == config.steps:
+        if (step + 1) % config.checkpointing_steps == 0 or step + 1 == config.max_train_steps:
             seconds = time.monotonic() - started
-            logger.info("step %d of %d, loss %.4f, %.0f s", step + 1, config.steps, loss, seconds)
+            logger.info("step %d of %d, loss %.4f, %.0f s", step + 1, config.max_train_steps, loss, seconds)
             _save(output / "checkpoint.pt", state, generator, step + 1)
     oracle.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     oracle.save_pretrained(output, safe_serialization=True)
@@ -140,13 +146,12 @@ def _resume(path: Path, state: dict[str, Any], generator: torch.Generator) -> in
     return saved["step"]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for field in dataclasses.fields(OracleTraining):
-        parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default, help=" ")
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser, OracleTraining)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(OracleTraining(**vars(parser.parse_args())))
+    train(from_arguments(OracleTraining, parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""Training data of the paired method: latents, pairs as tensors, captions; from the outfit world or a user's folder."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weft.attention_processors.paired import PairedAdapter
+from weft.attention_processors.paired_conditions import REGION_SIZE, PreparedPair, SketchTextPair, stroke_pixels
+from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
+from weft.datasets.pair_folder import PairSample
+
+WILD_SHARE = 0.3
+"""Share of training samples with sketches as drawn by an unpractised hand."""
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """One design for training.
+
+    Args:
+        captions: prompts to draw from; the training loop replaces some by the empty one.
+    """
+
+    latents: Float[Tensor, "channel height width"]
+    pairs: tuple[PreparedPair, ...]
+    captions: tuple[str, ...]
+
+
+class OutfitPairs(Dataset[PairRecord]):
+    """The outfits of `OutfitPictures` with their sketches and words; drawn once into `folder`.
+
+    Args:
+        latents: the cached latents of the same pictures, [index, channel, height, width].
+        merged: one pair per outfit: all sketches on one canvas with all words, the `global_sketch` baseline.
+    """
+
+    def __init__(
+        self, folder: Path, latents: "np.ndarray[Any, Any]", count: int, *, size: int = 128, merged: bool = False
+    ) -> None:
+        name = f"pairs-train-{count}-{size}"
+        pixels, words = folder / f"{name}.npy", folder / f"{name}.json"
+        if not words.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            _draw_all(pixels, words, count, size)
+        self.latents, self.merged = latents, merged
+        self.pixels = np.load(pixels, mmap_mode="r")
+        self.words: list[dict[str, Any]] = json.loads(words.read_text())
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, index: int) -> PairRecord:
+        words = self.words[index]
+        pixels = torch.from_numpy(self.pixels[index, : len(words["texts"])].astype(np.float32) / 255)
+        texts: list[str] = words["texts"]
+        if self.merged:
+            pixels, texts = pixels.amax(0, keepdim=True), [", ".join(texts)]
+        pairs = [PreparedPair(p, t, region=_region(p[1]), aspect=1.0) for p, t in zip(pixels, texts, strict=True)]
+        latents = torch.from_numpy(self.latents[index].astype(np.float32))
+        return PairRecord(latents, tuple(pairs), tuple(words["captions"]))
+
+
+def _region(hull: Float[Tensor, "size size"]) -> Float[Tensor, "region_size region_size"]:
+    if hull.shape[-1] == REGION_SIZE:
+        return hull
+    return F.interpolate(hull[None, None], (REGION_SIZE, REGION_SIZE), mode="bilinear", antialias=True)[0, 0]
+
+
+def _draw_one(arguments: tuple[int, int]) -> tuple["np.ndarray[Any, np.dtype[np.uint8]]", dict[str, Any]]:
+    index, size = arguments
+    rng = np.random.default_rng([7, index])
+    style = "wild" if rng.random() < WILD_SHARE else "professional"
+    drawn = sample("train", index, sketch_style=style)
+    pixels = np.zeros((len(SLOTS), 2, size, size), np.uint8)
+    for slot, sketch in enumerate(drawn.sketches):
+        if (sketch < 128).any():
+            pixels[slot] = (stroke_pixels(Image.fromarray(sketch), size).numpy() * 255).round()
+    captions = [PROMPT, PROMPT, *(caption(drawn.garments, rng, d) for d in ("generic", "full", "partial"))]
+    return pixels, {"texts": drawn.texts, "captions": captions}
+
+
+def _draw_all(path: Path, words: Path, count: int, size: int) -> None:
+    partial = path.with_suffix(".partial.npy")
+    pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, len(SLOTS), 2, size, size))
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        jobs = pool.map(_draw_one, ((i, size) for i in range(count)), chunksize=32)
+        for i, (drawn, row) in enumerate(tqdm(jobs, total=count, desc="drawing sketches", mininterval=1.0)):
+            pixels[i] = drawn
+            rows.append(row)
+    pixels.flush()
+    del pixels
+    partial.replace(path)
+    partial_words = words.with_suffix(".partial")
+    partial_words.write_text(json.dumps(rows))
+    partial_words.replace(words)
+
+
+class SamplePairs(Dataset[PairRecord]):
+    """People's own pairs (`PairFolder`, `Sketchy`), brought to one size; latents are encoded once into `cache_dir`.
+
+    Args:
+        resolution: side in pixels that pictures are brought to, squeezed as the authors of LOTS do.
+    """
+
+    def __init__(
+        self, samples: Dataset[PairSample], adapter: PairedAdapter, vae: Any, cache_dir: Path, resolution: int
+    ) -> None:
+        self.samples, self.adapter, self.resolution = samples, adapter, resolution
+        self.latents = self._encoded(vae, cache_dir)
+
+    def __len__(self) -> int:
+        return len(self.samples)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, index: int) -> PairRecord:
+        drawn = self.samples[index]
+        return PairRecord(self.latents[index], tuple(self._pairs(drawn)), (drawn.caption,))
+
+    def _pairs(self, drawn: PairSample) -> Sequence[PreparedPair]:
+        rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
+        return [self.adapter.prepare(SketchTextPair(s, t, region=r)) for s, t, r in rows]
+
+    @torch.no_grad()
+    def _encoded(self, vae: Any, cache_dir: Path) -> list[Tensor]:
+        """One file of latents per picture, keyed by the autoencoder and the picture's bytes."""
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        key = "-".join(str(vae.config.get(n)) for n in ("_name_or_path", "scaling_factor", "latent_channels"))
+        latents = []
+        for i in tqdm(range(len(self)), desc="encoding pictures", mininterval=1.0):
+            image = self.samples[i].image.convert("RGB").resize((self.resolution, self.resolution))
+            values = np.array(image)
+            path = cache_dir / f"{_digest(values.tobytes() + key.encode())}.safetensors"
+            if not path.is_file():
+                unit = torch.from_numpy(values).permute(2, 0, 1)[None].float() / 127.5 - 1
+                posterior = vae.encode(unit.to(vae.device, vae.dtype)).latent_dist
+                scaled = (posterior.mode() * vae.config.scaling_factor).float().cpu()[0]
+                partial = path.with_suffix(".partial")
+                save_file({"latents": scaled.contiguous()}, partial)
+                partial.replace(path)
+            latents.append(load_file(path)["latents"])
+        return latents
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
