@@ -135,6 +135,8 @@ class PairFormer(nn.Module):
         _check_option("masking", masking, MASKINGS)
         _check_option("fusion", fusion, FUSIONS)
         _check_option("isolation", isolation, ISOLATIONS)
+        if num_readout_tokens < 1:
+            raise ValueError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
         _check_divides("num_heads", num_heads, inner_dim)
         _check_divides("norm_groups", norm_groups, dim)
         self.masking, self.fusion, self.isolation = masking, fusion, isolation

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--train_data_dir", type=Path, help="folder with metadata.jsonl, or the Sketchy data set")
     data.add_argument("--world", choices=("outfits",), help="train on a procedural world instead")
-    data.add_argument("--samples", type=int, default=10_000, help="samples of the world")
+    data.add_argument("--samples", type=int, default=6_000, help="samples of the world")
     data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
     data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
     data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from weft.datasets.outfits import Garment, OutfitSample, render, sample
 from weft.evaluation.oracle import Oracle, Reading, SlotReading, pretrained_oracle
 from weft.evaluation.outfit_scores import score_outfits
+from weft.training import train_oracle
 from weft.training.oracle_data import augment, gaussian_blur, render_examples
 from weft.training.train_oracle import OracleTraining, train
 
@@ -174,14 +176,25 @@ def test_augmentation_keeps_values_and_truth_in_place() -> None:
     assert abs((shown.slots > 0).sum() - (examples.slots > 0).sum()) == 0
 
 
-def test_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    config = OracleTraining(str(tmp_path), renders=4, max_train_steps=3, train_batch_size=2, checkpointing_steps=1)
-    whole = train(config)
-    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert saved["step"] == 3
-    again = train(config)  # nothing left to do: the checkpoint is the result
+def test_training_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def config(folder: str) -> OracleTraining:
+        return OracleTraining(
+            str(tmp_path / folder), renders=4, max_train_steps=3, train_batch_size=2, checkpointing_steps=1
+        )
+
+    whole = train(config("whole"))
+    save = train_oracle.save_checkpoint
+
+    def save_twice(path: Path, state: dict[str, Any], generator: torch.Generator, step: int) -> None:
+        save(path, state, generator, step)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_oracle, "save_checkpoint", save_twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(config("cut off"))
+    monkeypatch.undo()
+    train(config("cut off"))
+    resumed = Oracle.from_pretrained(tmp_path / "cut off")
     for name, value in whole.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
-    loaded = Oracle.from_pretrained(tmp_path).eval()
-    image = pictures([sample("train", 0)])
-    torch.testing.assert_close(loaded(image).kind, whole(image).kind, rtol=0, atol=0)
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)

@@ -87,7 +87,7 @@ def train(config: OracleTraining) -> Oracle:
         if (step + 1) % config.checkpointing_steps == 0 or step + 1 == config.max_train_steps:
             seconds = time.monotonic() - started
             logger.info("step %d of %d, loss %.4f, %.0f s", step + 1, config.max_train_steps, loss, seconds)
-            _save(output / "checkpoint.pt", state, generator, step + 1)
+            save_checkpoint(output / "checkpoint.pt", state, generator, step + 1)
     oracle.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     oracle.save_pretrained(output, safe_serialization=True)
     return oracle.eval()
@@ -130,7 +130,8 @@ def _pooled_loss(
     return functional.cross_entropy(pooled.flatten(0, 1), seen.flatten(), ignore_index=-1)
 
 
-def _save(path: Path, state: dict[str, Any], generator: torch.Generator, step: int) -> None:
+def save_checkpoint(path: Path, state: dict[str, Any], generator: torch.Generator, step: int) -> None:
+    """All that `train` needs to go on after this step."""
     parts = {name: part.state_dict() for name, part in state.items()}
     torch.save({**parts, "generator": generator.get_state(), "step": step}, path)
 

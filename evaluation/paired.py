@@ -1,0 +1,169 @@
+"""How well pairs say what each garment is: unseen outfits, read back by the oracle, beside ceilings and baselines.
+
+The prompt is the same constant wherever pairs are under test, so nothing else carries an attribute. All outfits are of
+the test split: no triple of kind, colour and pattern in it was ever trained on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from weft.attention_processors.paired import SketchTextPair
+from weft.datasets.images import compose_sketches
+from weft.datasets.outfits import PROMPT, OutfitSample, sample
+from weft.evaluation.oracle import Oracle
+from weft.evaluation.outfit_scores import score_outfits
+from weft.evaluation.report import Report, Row
+
+Designs = list[list[SketchTextPair]] | None
+BATCH = 16
+SHEET_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class PairedEvaluation:
+    """The pieces of one evaluation.
+
+    Args:
+        pipe: a conditioned pipeline with an adapter `paired` attached, and `global_sketch` where that baseline exists.
+        split: "test", or "validation" for choosing settings.
+    """
+
+    pipe: Any
+    oracle: Oracle
+    split: str = "test"
+    seed: int = 0
+    count: int = 200
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+
+    def run(self, folder: Path, only: Sequence[str] = ()) -> Report:
+        """All rows, or those named; writes the report and a contact sheet into `folder`."""
+        rows, sheet = [], []
+        for name, make in self._rows().items():
+            if only and name not in only:
+                continue
+            samples, pictures = make()
+            rows.append(Row(name, asdict(score_outfits(samples, self.oracle.read(pictures)))))
+            sheet.append((name, pictures[:SHEET_COLUMNS]))
+        settings = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+        report = Report("evaluation", "paired", rows, self.seed, self.count, self.split, settings)
+        report.write(folder)
+        contact_sheet(sheet).save(folder / "paired.png")
+        return report
+
+    def _rows(self) -> dict[str, Callable[[], tuple[list[OutfitSample], torch.Tensor]]]:
+        rows: dict[str, Callable[[], tuple[list[OutfitSample], torch.Tensor]]] = {
+            "real": lambda: self._given(lambda pictures: pictures),
+            "reconstruction": lambda: self._given(self._reconstructed),
+            "no_condition": lambda: self._generated("no_condition", lambda _: None),
+            "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
+        }
+        if "global_sketch" in (self.pipe.adapters or ()):
+            rows["global_sketch"] = lambda: self._generated("global_sketch", _merged, adapter="global_sketch")
+        rows |= {
+            "pairs_without_regions": lambda: self._generated("pairs_without_regions", lambda s: pairs(s, region=None)),
+            "pairs": lambda: self._generated("pairs", pairs),
+            "pairs_wild": lambda: self._generated("pairs_wild", pairs, style="wild"),
+            "texts_swapped": lambda: self._generated("texts_swapped", _texts_swapped),
+            "sketches_swapped": lambda: self._generated("sketches_swapped", _sketches_swapped),
+        }
+        for number in (1, 2, 3, 4):
+            name = f"pairs_{number}"
+            rows[name] = lambda name=name, number=number: self._generated(name, pairs, number=number)
+        return rows
+
+    def _samples(self, number: int | None = None, style: str = "professional") -> list[OutfitSample]:
+        return [
+            sample(self.split, index, seed=self.seed, count=number, sketch_style=style) for index in range(self.count)
+        ]
+
+    def _given(self, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[list[OutfitSample], torch.Tensor]:
+        samples = self._samples()
+        return samples, change(_as_tensor([s.image for s in samples]))
+
+    @torch.no_grad()
+    def _reconstructed(self, pictures: torch.Tensor) -> torch.Tensor:
+        vae = self.pipe.vae
+        restored = [vae.decode(vae.encode(p * 2 - 1).latent_dist.mode()).sample for p in pictures.split(BATCH)]
+        return (torch.cat(restored) / 2 + 0.5).clamp(0, 1)
+
+    def _generated(
+        self,
+        name: str,
+        design: Callable[[OutfitSample], list[SketchTextPair] | None],
+        *,
+        prompts: Callable[[OutfitSample], str] = lambda _: PROMPT,
+        adapter: str = "paired",
+        number: int | None = None,
+        style: str = "professional",
+    ) -> tuple[list[OutfitSample], torch.Tensor]:
+        samples = self._samples(number, style)
+        designs = [design(s) for s in samples]
+        self.pipe.set_progress_bar_config(disable=True)
+        pictures = []
+        for start in tqdm(range(0, self.count, BATCH), desc=name):
+            chosen = range(start, min(start + BATCH, self.count))
+            conditions = [designs[i] for i in chosen]
+            pictures.append(
+                self.pipe(
+                    [prompts(samples[i]) for i in chosen],
+                    conditions={adapter: conditions} if any(conditions) else None,
+                    num_inference_steps=self.num_inference_steps,
+                    guidance_scale=self.guidance_scale,
+                    generator=[torch.Generator().manual_seed((self.seed << 20) + i) for i in chosen],
+                    output_type="pt",
+                ).images
+            )
+        return samples, torch.cat(pictures).float()
+
+
+def pairs(drawn: OutfitSample, region: str | None = "sketch") -> list[SketchTextPair]:
+    """An outfit as pairs; a garment that is covered whole has no strokes and is left to its words."""
+    return [_pair(s, t, region) for s, t in zip(drawn.sketches, drawn.texts, strict=True)]
+
+
+def _pair(sketch: np.ndarray[Any, Any], text: str, region: str | None) -> SketchTextPair:
+    if sketch.min() > 128:
+        return SketchTextPair(text=text)
+    return SketchTextPair(Image.fromarray(sketch), text, region=region)
+
+
+def _texts_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
+    texts = [*drawn.texts[1:], drawn.texts[0]]
+    return [_pair(s, t, "sketch") for s, t in zip(drawn.sketches, texts, strict=True)]
+
+
+def _sketches_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
+    sketches = [*drawn.sketches[1:], drawn.sketches[0]]
+    return [_pair(s, t, "sketch") for s, t in zip(sketches, drawn.texts, strict=True)]
+
+
+def _merged(drawn: OutfitSample) -> list[SketchTextPair]:
+    whole = compose_sketches([Image.fromarray(s) for s in drawn.sketches])
+    return [SketchTextPair(whole, ", ".join(drawn.texts), region="sketch")]
+
+
+def _as_tensor(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def contact_sheet(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
+    """One row of pictures per name, the name at its left."""
+    from PIL import ImageDraw
+
+    height, width = rows[0][1].shape[-2:]
+    left = 150
+    canvas = Image.new("RGB", (left + SHEET_COLUMNS * width, len(rows) * height), "white")
+    for i, (name, pictures) in enumerate(rows):
+        ImageDraw.Draw(canvas).text((6, i * height + height // 2), name, fill="black")
+        for j, picture in enumerate(pictures):
+            values = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            canvas.paste(Image.fromarray(values), (left + j * width, i * height))
+    return canvas
