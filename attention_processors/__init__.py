@@ -1,10 +1,9 @@
 """The only code that touches attention: processors, branches, and the adapters that fill them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from weft.attention_processors.adapter import Adapter, KeyValueAdapter
+from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_config
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
 from weft.attention_processors.encoders import SketchEncoder, TextEncoders
@@ -23,13 +22,12 @@ def adapter_class(folder: str | Path) -> type[Adapter]:
         ValueError: no `config.json`, or a class weft does not know.
     """
     config: dict[str, Any]
-    path = Path(folder) / "config.json"
-    if path.is_file():
-        config = json.loads(path.read_text())
+    if (Path(folder) / "config.json").is_file():
+        config = read_config(Path(folder))
     elif Path(folder).exists():
         raise ValueError(f"{folder}: config.json is missing; give the folder of one adapter")
     else:
-        config = dict(Adapter.load_config(str(folder)))  # pyright: ignore[reportArgumentType]
+        config = {**Adapter.load_config(str(folder))}  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
     name = config.get("_class_name")
     if name not in ADAPTERS:
         raise ValueError(f"{folder}: got class {name!r}, expected one of {', '.join(ADAPTERS)}; it is no weft adapter")

@@ -1,9 +1,12 @@
 """The base of every trained module: which layers it serves, its keys and values there, and its folder on disk."""
 
+import json
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,6 +20,7 @@ from weft.attention_processors.processor import attention_layers, base_descripti
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 PRESETS: Mapping[str, str] = {
     "all": r".*\.attn2",
     "encoder": r"down_blocks\..*\.attn2",
@@ -89,7 +93,8 @@ class Adapter(ModelMixin, ConfigMixin):
             ValueError: `layers` names or matches nothing there.
         """
         chosen = select_layers(denoiser, layers)
-        adapter = cls(layers=chosen, base=base_description(denoiser), **config)
+        settings: dict[str, Any] = {"layers": chosen, "base": base_description(denoiser), **config}
+        adapter = cls(**settings)
         adapter.initialize_from(attention_layers(denoiser))
         return adapter
 
@@ -102,7 +107,7 @@ class Adapter(ModelMixin, ConfigMixin):
         Raises:
             ValueError: another family, a layer that is missing or has another width.
         """
-        base, here = self.config["base"], base_description(denoiser)
+        base, here = self.config["base"] or {"family": "no known model"}, base_description(denoiser)
         if base["family"] != here["family"]:
             raise ValueError(
                 f"base: got an adapter for {base['family']}, but the denoiser is a {here['family']}; "
@@ -124,7 +129,7 @@ class Adapter(ModelMixin, ConfigMixin):
     # -- files ---------------------------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path | None, **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
         """Load a folder or a repository on the Hub; safetensors only.
 
         Raises:
@@ -136,7 +141,7 @@ class Adapter(ModelMixin, ConfigMixin):
             folder = folder / (kwargs.get("subfolder") or "")
             check_folder(folder)
         kwargs["use_safetensors"] = True
-        expected = cls.load_config(folder if folder.is_dir() else pretrained_model_name_or_path)
+        expected: Any = read_config(folder) if folder.is_dir() else cls.load_config(pretrained_model_name_or_path)
         name = expected.get("_class_name")
         if name not in (None, cls.__name__):
             raise ValueError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
@@ -152,8 +157,14 @@ class Adapter(ModelMixin, ConfigMixin):
     @classmethod
     def _check_weights(cls, path: Path, config: Mapping[str, Any]) -> None:
         """Every key is consumed, every shape fits and every number is finite, before anything is built for real."""
-        with torch.device("meta"):
-            wanted = {n: tuple(t.shape) for n, t in cls.from_config(config).state_dict().items()}
+        try:
+            with torch.device("meta"):
+                empty: Any = cls.from_config(dict(config))
+            wanted = {n: tuple(t.shape) for n, t in empty.state_dict().items()}
+        except Exception as error:  # values of any type may stand in the file
+            raise ValueError(
+                f"{path.parent}: config.json does not describe a {cls.__name__} ({error}); restore it"
+            ) from error
         with _opened(path) as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             missing, unexpected = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
@@ -166,16 +177,39 @@ class Adapter(ModelMixin, ConfigMixin):
                 if shape != wanted[name]:
                     raise ValueError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
                 tensor = file.get_tensor(name)
-                if not tensor.is_floating_point():
-                    raise ValueError(f"{path}: {name} has dtype {tensor.dtype}, expected a floating-point one")
+                if tensor.dtype not in DTYPES:
+                    raise ValueError(
+                        f"{path}: {name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}; "
+                        "convert it"
+                    )
                 if not bool(tensor.isfinite().all()):
                     raise ValueError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable."""
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
+        """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable.
+
+        Raises:
+            ValueError: the name of a file.
+            OSError: the folder cannot be written; what was there before is unchanged.
+        """
+        target = Path(save_directory)
+        if target.is_file():
+            raise ValueError(f"save_directory: got the file {str(target)!r}, expected a folder; choose another name")
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", target.name)
         kwargs["safe_serialization"] = True
         self.register_to_config(_name_or_path="")
-        super().save_pretrained(save_directory, **kwargs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as stage:
+            try:
+                super().save_pretrained(stage, **kwargs)
+            except SafetensorError as error:
+                raise OSError(
+                    f"{target}: the weights cannot be written ({error}); make room or choose another"
+                ) from error
+            target.mkdir(exist_ok=True)
+            for path in sorted(Path(stage).iterdir()):
+                os.replace(path, target / path.name)
 
 
 class KeyValueAdapter(Adapter):
@@ -213,6 +247,22 @@ def check_folder(folder: Path) -> None:
                 f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weft loads safetensors only, "
                 "`weft convert` turns other formats into it"
             )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of a folder's `config.json`.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: got a text that is not JSON ({error}); restore it") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
+    return config
 
 
 def _opened(path: Path) -> Any:

@@ -42,7 +42,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
         return len(self._modules_by_name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._modules_by_name
+        return name in list(self._modules_by_name)
 
     def items(self) -> Iterator[tuple[str, Adapter]]:
         return iter(self._modules_by_name.items())  # pyright: ignore[reportReturnType]

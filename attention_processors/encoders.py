@@ -53,11 +53,11 @@ class TextEncoders:
         return torch.cat(states, -1), mask
 
     def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:
-        length = length or tokenizer.model_max_length
+        length = int(length or tokenizer.model_max_length)
         for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
             if len(ids) > length:
                 raise ValueError(
-                    f"text: {text[:60]!r} has {len(ids) - 2} tokens, expected at most {length - 2}; shorten the description"
+                    f"text: {text[:60]!r} has {len(ids) - 2} tokens, expected at most {length - 2}; shorten it"
                 )
         padded = tokenizer(list(texts), padding="max_length", max_length=length, return_tensors="pt")
         return padded.input_ids.to(self.device)

@@ -15,6 +15,7 @@ regions per pair; a pair may lack its sketch or its text (the missing half is th
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class StrokeEncoder(nn.Module):
         widths = (2, 24, 48, 96, dim)
         stages = [
             layer
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
             for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU())
         ]
         self.stages = nn.Sequential(*stages, nn.Conv2d(dim, dim, 3, padding=1))
@@ -82,15 +83,15 @@ class PairedAdapter(KeyValueAdapter):
             `set_encoders(sketch=SketchEncoder.from_pretrained(id))` brings.
         sketch_size: side in pixels that sketches are brought to.
         center_crop: the authors' preprocessing (shortest edge to 256, centre 224) instead of letter-boxing.
-        anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with this standard deviation (a fraction of the
-            canvas); 0 is the published equation.
+        anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with
+            this standard deviation (a fraction of the canvas); 0 is the published equation.
         training: where the weights come from (data, steps, seed), for the reader of `config.json`.
     """
 
     condition_type = (SketchTextPair, GlobalSketch)
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
         layers: dict[str, int],
         base: dict[str, Any] | None = None,
@@ -198,6 +199,11 @@ class PairedAdapter(KeyValueAdapter):
             values = values * mask[..., None]
         else:
             values = text.pooled(flat)
+        if values.shape[-1] != self.config["text_dim"]:
+            raise ValueError(
+                f"text: got vectors of width {values.shape[-1]} from the pipeline's text encoders, but the adapter was "
+                f"trained on {self.config['text_dim']}; load one that was trained for this pipeline"
+            )
         has_text = batch["has_text"].to(values.device)
         values = values.unflatten(0, has_text.shape)
         features["text"] = values * has_text.view(*has_text.shape, *[1] * (values.ndim - 2))
@@ -262,7 +268,7 @@ class PairedAdapter(KeyValueAdapter):
         return weight.amax(1, keepdim=True) if self.config["fusion"] == "mean" else weight
 
     def _anchors(self, image_tokens: int, parts: int, count: int) -> Float[Tensor, "token 2"] | None:
-        """Places of image tokens that stand in the result (masking "pair"), else of read-outs on a grid of their own."""
+        """Places of read-outs on a grid of their own, or of image tokens where these are the result."""
         if not self.config["anchored"]:
             return None
         placed = self.pair_former.num_readout_tokens or image_tokens

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class PreparedPair:
     pixels: Float[Tensor, "channel size size"] | None
     text: str | None
     weight: float = 1.0
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     region: Float[Tensor, "height width"] | None = None
     aspect: float | None = None
     """Of the region, where it has one of its own."""
@@ -204,7 +204,8 @@ def check_box(box: Sequence[float]) -> Box:
     left, top, right, bottom = (float(v) for v in box)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(
-            f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1: fractions of the canvas"
+            f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
+            "(fractions of the canvas)"
         )
     return left, top, right, bottom
 

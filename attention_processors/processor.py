@@ -21,20 +21,21 @@ class ConditionedAttnProcessor:
 
     Args:
         layer: the dotted module path of the attention layer.
+        found: the processor that stood there before.
     """
 
     _attention_backend = None  # what `set_attention_backend` looks for and sets
     _parallel_config = None
 
-    def __init__(self, layer: str | None = None) -> None:
-        self.layer = layer
+    def __init__(self, layer: str | None = None, found: Any = None) -> None:
+        self.layer, self.found = layer, found
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer!r})"
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,  # diffusers' Attention, whose optional parts are typed as never there
         hidden_states: Tensor,
         encoder_hidden_states: Float[Tensor, "row token dim"] | None = None,
         attention_mask: Tensor | None = None,
@@ -63,9 +64,7 @@ class ConditionedAttnProcessor:
             out = out + residual
         return out / attn.rescale_output_factor
 
-    def _context(
-        self, attn: Attention, hidden_states: Tensor, given: Tensor | None, branches: tuple[Branch, ...]
-    ) -> Tensor:
+    def _context(self, attn: Any, hidden_states: Tensor, given: Tensor | None, branches: tuple[Branch, ...]) -> Tensor:
         context = hidden_states if given is None else given
         if given is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
@@ -75,7 +74,7 @@ class ConditionedAttnProcessor:
 
     def _attention(
         self,
-        attn: Attention,
+        attn: Any,
         hidden_states: Tensor,
         context: Tensor,
         mask: Tensor | None,
@@ -119,7 +118,7 @@ class ConditionedAttnProcessor:
         )
 
 
-def _mask(attn: Attention, mask: Tensor | None, tokens: int, context: Tensor) -> Tensor | None:
+def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tensor | None:
     """The layer's own mask per head, for its own `tokens`; those that a branch appended to the context are visible."""
     if mask is None:
         return None
@@ -170,19 +169,23 @@ def base_description(denoiser: nn.Module) -> dict[str, Any]:
 def install(denoiser: nn.Module) -> dict[str, Any]:
     """Put a `ConditionedAttnProcessor` on every attention layer; returns the processors found, by layer.
 
+    Where another pipeline of the same denoiser has put ours, those found are the ones that it found.
+
     Raises:
         ValueError: a processor that is neither stock nor ours is there, by name; nothing is changed.
     """
     inner = unwrapped(denoiser)
     found: dict[str, Any] = dict(inner.attn_processors)  # pyright: ignore
+    found = {n: p.found if isinstance(p, ConditionedAttnProcessor) and p.found else p for n, p in found.items()}
     for name, processor in found.items():
         if type(processor).__name__ not in STOCK_PROCESSORS:
             raise ValueError(
                 f"{name}: got {type(processor).__name__}, expected a stock attention processor; remove what installed "
                 "it (unload_ip_adapter(), disable_attention_slicing(), unfuse_qkv_projections()) and attach again"
             )
-    backends = {p._attention_backend for p in found.values() if getattr(p, "_attention_backend", None) is not None}
-    ours = {name: ConditionedAttnProcessor(name.removesuffix(".processor")) for name in found}
+    here = inner.attn_processors.values()  # pyright: ignore
+    backends = {p._attention_backend for p in here if getattr(p, "_attention_backend", None) is not None}
+    ours = {name: ConditionedAttnProcessor(name.removesuffix(".processor"), there) for name, there in found.items()}
     for processor in ours.values():
         processor._attention_backend = next(iter(backends), None)
     inner.set_attn_processor(ours)  # pyright: ignore

@@ -25,9 +25,10 @@ class Schedule:
     curve: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end <= 1:
+        numbers = isinstance(self.start, int | float) and isinstance(self.end, int | float)
+        if not (numbers and 0 <= self.start <= self.end <= 1):
             raise ValueError(
-                f"schedule: got start {self.start} and end {self.end}, expected 0 <= start <= end <= 1: "
+                f"schedule: got start {self.start!r} and end {self.end!r}, expected 0 <= start <= end <= 1: "
                 "fractions of the denoising run"
             )
 

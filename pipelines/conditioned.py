@@ -64,6 +64,8 @@ class ConditionedPipelineMixin:
         """
         have = {} if self.adapters is None else dict(self.adapters.items())
         for name, adapter in adapters.items():
+            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+                raise ValueError(f"attach: got the name {name!r}, expected letters and digits; use another name")
             if name in have:
                 raise ValueError(f"attach: {name!r} is attached already; detach({name!r}) first or use another name")
             if not isinstance(adapter, Adapter):
@@ -110,8 +112,8 @@ class ConditionedPipelineMixin:
         for name, weight in weights.items():
             if self.adapters is None or name not in self.adapters:
                 raise ValueError(f"set_weights: got {name!r}, attached are: {', '.join(self.adapters or ()) or 'none'}")
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"set_weights: got {weight} for {name!r}, expected a finite number of at least 0")
+            if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
+                raise ValueError(f"set_weights: got {weight!r} for {name!r}, expected a finite number of at least 0")
         if self.adapters is not None:
             self.adapters.weights.update(weights)
 
@@ -181,9 +183,10 @@ class ConditionedPipelineMixin:
         factor: int = self.vae_scale_factor  # pyright: ignore[reportAttributeAccessIssue]
         if arguments.get("latents") is not None:
             return tuple(arguments["latents"].shape[-2:])  # pyright: ignore[reportReturnType]
-        default = self.unet.config["sample_size"]  # pyright: ignore
+        default: Any = self.unet.config["sample_size"]  # pyright: ignore
         sides = (default, default) if isinstance(default, int) else tuple(default)
-        height, width = (arguments.get(n) or s * factor for n, s in zip(("height", "width"), sides, strict=True))
+        height: int = arguments.get("height") or sides[0] * factor
+        width: int = arguments.get("width") or sides[1] * factor
         return height // factor, width // factor
 
     def _prepared(self, arguments: dict[str, Any], extra: Mapping[str, Any]) -> None:
@@ -197,6 +200,8 @@ class ConditionedPipelineMixin:
             unguided = self.unet.config.get("time_cond_proj_dim") is not None  # pyright: ignore
             guidance = arguments["guidance_scale"] > 1 and not unguided
             size, repeat = self._latent_size(arguments), arguments.get("num_images_per_prompt") or 1
+            if arguments.get("height") or arguments.get("width"):  # a stock pipeline may ignore one without the other
+                arguments["height"], arguments["width"] = (side * self.vae_scale_factor for side in size)  # pyright: ignore
             layout = Layout(layer_levels(self.unet), size, repeat, guidance)
             conditioning = self._conditioning(conditions, batch, layout, extra["recorder"])
         check_installed(self.unet)
@@ -254,7 +259,7 @@ def _extend_call(cls: type) -> None:
 
     named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     added = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in EXTRA_ARGUMENTS]
-    __call__.__signature__ = signature.replace(parameters=[*named, *added])  # pyright: ignore[reportFunctionMemberAccess]
+    __call__.__signature__ = signature.replace(parameters=[*named, *added])  # pyright: ignore
     cls.__call__ = __call__
 
 

@@ -103,7 +103,8 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
         tokenizer = build_tokenizer(training_caption(g, rng) for g in pictures.garments for _ in range(2))
         text_encoder = build_text_encoder(tokenizer)
         unet = build_denoiser(vae.config["latent_channels"])
-    module = TextDenoiser(unet.to(memory_format=torch.channels_last), text_encoder)
+    unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = TextDenoiser(unet, text_encoder)
     task = TextToImageTask(module, tokenizer, build_scheduler(), vae)
     folder = train(task, LatentDataset(latents, pictures.garments), config)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)

@@ -168,7 +168,9 @@ def test_training_mode_raises() -> None:
 def test_augmentation_keeps_values_and_truth_in_place() -> None:
     examples = render_examples("train", 8, seed=0)
     generator = torch.Generator().manual_seed(0)
-    images, shown = augment(examples, generator)
+    for _ in range(20):
+        images, shown = augment(examples, generator)
+        assert images.isfinite().all()
     assert images.min() >= 0 and images.max() <= 1
     for index, kept in enumerate((8, 4, 8)):  # half of the pictures have strange colours, and none to learn
         same = (shown.attributes[..., index] == examples.attributes[..., index]).all(dim=1)

@@ -1,0 +1,1 @@
+"""Objectives, the training loop, and the tasks that use it."""

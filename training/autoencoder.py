@@ -19,10 +19,13 @@ PATCH = 8
 
 def build_autoencoder() -> AutoencoderKL:
     """A small fully convolutional `AutoencoderKL`, so that crops train it for whole pictures."""
+    config: dict[str, Any] = {
+        "block_out_channels": (24, 48, 96, 128),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
     module = AutoencoderKL(
-        block_out_channels=(24, 48, 96, 128),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        **config,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
@@ -30,8 +33,9 @@ def build_autoencoder() -> AutoencoderKL:
         sample_size=128,
     )
     with torch.no_grad():  # posteriors start narrow, so that the first codes get through
-        module.quant_conv.weight[LATENT_CHANNELS:] *= 0.1  # pyright: ignore[reportOptionalSubscript]
-        module.quant_conv.bias[LATENT_CHANNELS:] = -5.0  # pyright: ignore
+        moments: Any = module.quant_conv
+        moments.weight[LATENT_CHANNELS:] *= 0.1
+        moments.bias[LATENT_CHANNELS:] = -5.0
     return module
 
 
@@ -134,7 +138,7 @@ class AutoencoderTask:
         return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, pictures))).item()}
 
 
-def with_scaling_factor(module: AutoencoderKL, pictures: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
+def with_scaling_factor(module: Any, pictures: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
     """Set `scaling_factor` so that latents of `pictures` have standard deviation 1."""
     with torch.no_grad():
         latents = module.encode(to_unit(pictures)).latent_dist.mode()

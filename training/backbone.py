@@ -1,5 +1,6 @@
 """The shipped text-to-image backbone: its parts, and the task that trains denoiser and text encoder together."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ CAPTION_SHARES: Mapping[str, float] = {
     "generic": 0.14,
     "": 0.08,
 }
-"""How often a training caption tells how much; "free" lists the garments in varied words, the empty one is the null condition of guidance."""
+"""How often a training caption tells how much. "free" lists the garments in varied words; the empty caption is the
+null condition of guidance."""
 
 
 def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
@@ -50,18 +52,15 @@ def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenize
     merges = [tuple(pair) for pair in _merges(model)]
     tokens = sorted(learned, key=learned.__getitem__)
     tokens += [f"{c}</w>" for c in characters if f"{c}</w>" not in learned]
-    return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=TEXT_LENGTH
-    )
+    vocab = {token: i for i, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_LENGTH)  # pyright: ignore
 
 
 def _merges(model: Tokenizer) -> list[list[str]]:
-    import json
-
     return [m.split(" ") if isinstance(m, str) else m for m in json.loads(model.to_str())["model"]["merges"]]
 
 
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -166,7 +165,7 @@ class TextToImageTask:
         """Eight pictures of fixed prompts as one PNG."""
         pipe = self.pipeline(module)
         pipe.set_progress_bar_config(disable=True)
-        images = pipe(
+        images: Any = pipe(
             list(VALIDATION_PROMPTS),
             num_inference_steps=20,
             guidance_scale=3.0,
@@ -185,7 +184,7 @@ class TextToImageTask:
             text_encoder=module.text_encoder,
             tokenizer=self.tokenizer,
             unet=module.unet,
-            scheduler=self.scheduler,
+            scheduler=self.scheduler,  # pyright: ignore[reportArgumentType]
             safety_checker=None,  # pyright: ignore[reportArgumentType]
             feature_extractor=None,  # pyright: ignore[reportArgumentType]
             requires_safety_checker=False,

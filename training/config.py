@@ -53,7 +53,7 @@ class TrainingConfig:
             raise ValueError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
 
 
-def add_arguments(parser: argparse.ArgumentParser, config: type[Any], **defaults: Any) -> None:
+def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **defaults: Any) -> None:
     """One `--flag` per field of a dataclass; `defaults` replace the dataclass's own."""
     for entry in fields(config):
         default = defaults.get(entry.name, entry.default)

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, set_seed
-from diffusers import ModelMixin
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
@@ -37,18 +36,18 @@ logger = logging.getLogger(__name__)
 class Task(Protocol):
     """What a model brings to the loop."""
 
-    module: ModelMixin
-    """The trainable module; everything else the task touches stays frozen."""
+    module: Any
+    """The trainable module with `save_pretrained`; everything else the task touches stays frozen."""
 
     def collate(self, samples: list[Any]) -> Any:
         """One batch from a list of samples, on the CPU."""
         ...
 
-    def loss(self, module: torch.nn.Module, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         """Scalar loss of micro-batch number `micro`; every random draw takes `generator`."""
         ...
 
-    def validate(self, module: ModelMixin, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Scores of the (averaged) module; may write pictures below `folder`."""
         ...
 
@@ -161,7 +160,8 @@ class _Run:
             total += loss.item() / config.gradient_accumulation_steps
         if not math.isfinite(total):
             raise FloatingPointError(
-                f"loss: got {total} at step {self.step + 1}; nothing was updated: lower --learning_rate or check the data"
+                f"loss: got {total} at step {self.step + 1}, so nothing was updated; "
+                "lower --learning_rate or check the data"
             )
         accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
         self.optimizer.step()
@@ -177,11 +177,11 @@ class _Run:
         rate = self.schedule.get_last_lr()[0]
         progress.update()
         progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", refresh=False)
-        scores: dict[str, float] = {"loss": loss, "learning_rate": rate, "seconds": seconds}
+        scores: dict[str, Any] = {"loss": loss, "learning_rate": rate, "seconds": seconds}
         last = self.step == config.max_train_steps
         if config.validation_steps and (self.step % config.validation_steps == 0 or last):
             with self._averaged() as module, torch.no_grad():
-                scores |= self.task.validate(module, self.step, self.folder / "validation")
+                scores.update(self.task.validate(module, self.step, self.folder / "validation"))
         if self.accelerator.is_main_process:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": self.step, **scores}) + "\n")
@@ -271,10 +271,10 @@ class _Run:
 class _Averaged:
     """The module with its averaged weights inside the block, its live ones outside."""
 
-    def __init__(self, module: ModelMixin, ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> None:
+    def __init__(self, module: Any, ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> None:
         self.module, self.ema, self.parameters = module, ema, parameters
 
-    def __enter__(self) -> ModelMixin:
+    def __enter__(self) -> Any:
         self.training = self.module.training
         self.module.eval()
         if self.ema is not None:

@@ -100,7 +100,7 @@ def _strange_colors(pictures: Tensor, generator: torch.Generator) -> Tensor:
     mixed = torch.einsum("bij,bjhw->bihw", mixture / mixture.sum(dim=2, keepdim=True), pictures)
     negative = torch.rand(count, 1, 1, 1, generator=generator) < 0.4
     mixed = torch.where(negative, 1 - mixed, mixed)
-    return mixed ** (0.5 + 1.3 * torch.rand(count, 1, 1, 1, generator=generator))
+    return mixed.clamp(0, 1) ** (0.5 + 1.3 * torch.rand(count, 1, 1, 1, generator=generator))
 
 
 def _recolor(pictures: Tensor, generator: torch.Generator) -> Tensor:

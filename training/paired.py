@@ -69,7 +69,8 @@ class PairedTask:
         prompt: str = "",
     ) -> None:
         assert isinstance(pipe, ConditionedPipelineMixin)
-        self.module, self.pipe, self.config = module, pipe, config
+        self.module, self.config = module, config
+        self.pipe: Any = pipe
         self.validation, self.prompt = validation, prompt
         for name in ("unet", "text_encoder", "text_encoder_2", "vae"):
             part = getattr(pipe, name, None)

@@ -106,6 +106,8 @@ def _step(
     row, column = torch.randint(8, (2,), generator=generator).tolist()
     logits = oracle(pictures.contiguous(memory_format=torch.channels_last))
     loss = oracle_loss(logits, shown, (row, column))
+    if not loss.isfinite():
+        raise FloatingPointError(f"loss: got {loss.item()}, expected a finite number; lower learning_rate")
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(oracle.parameters(), 2.0)

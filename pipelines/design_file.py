@@ -1,0 +1,180 @@
+"""A design as a JSON file: the prompt, the settings of the run, and the conditions by adapter name.
+
+    {"prompt": "a person wearing an outfit", "seed": 0, "num_inference_steps": 20, "guidance_scale": 3.0,
+     "conditions": {"paired": [{"sketch": "jacket.png", "text": "a red striped jacket", "region": "sketch"},
+                               {"text": "a black skirt", "region": [0.2, 0.5, 0.8, 0.8], "weight": 0.7, "end": 0.5}]}}
+
+- only `prompt` is required; `negative_prompt`, `height` and `width` exist too; what is `null` counts as left out;
+- a pair has a sketch or a text or both; paths are relative to the file;
+- a region is "sketch", a box `[left, top, right, bottom]` in fractions of the canvas, or the path of a mask;
+- other keys, and keys given twice, are refused.
+"""
+
+import json
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from weft.attention_processors.paired_conditions import SketchTextPair
+
+PAIR_KEYS: Final = ("sketch", "text", "weight", "region", "start", "end")
+MAX_STEPS: Final = 1000
+MAX_SIDE: Final = 4096
+SIDE_MULTIPLE: Final = 8
+MAX_SEED: Final = 2**63
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What one picture is made of.
+
+    Args:
+        prompt: words for the whole picture; may be empty.
+        negative_prompt: words for what guidance leads away from.
+        seed: of the noise; None draws one.
+        height, width: in pixels, multiples of 8; None takes the model's own size.
+        conditions: pairs by adapter name.
+        source: the file's content as it was read.
+
+    Raises:
+        ValueError: a value of the wrong type or out of its range, by name.
+    """
+
+    prompt: str
+    negative_prompt: str | None = None
+    seed: int | None = None
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+    height: int | None = None
+    width: int | None = None
+    conditions: Mapping[str, Sequence[SketchTextPair]] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise ValueError(f"prompt: got {_short(self.prompt)}, expected a text; quote it")
+        if not isinstance(self.negative_prompt, str | None):
+            raise ValueError(f"negative_prompt: got {_short(self.negative_prompt)}, expected a text; quote it")
+        _check_whole("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
+        if self.seed is not None:
+            _check_whole("seed", self.seed, 0, MAX_SEED - 1)
+        scale = self.guidance_scale
+        if not (_is_number(scale) and math.isfinite(scale) and scale >= 0):
+            raise ValueError(
+                f"guidance_scale: got {_short(scale)}, expected a finite number of at least 0; 1 turns guidance off"
+            )
+        for name in ("height", "width"):
+            side = getattr(self, name)
+            if side is not None:
+                _check_whole(name, side, SIDE_MULTIPLE, MAX_SIDE)
+                if side % SIDE_MULTIPLE:
+                    raise ValueError(
+                        f"{name}: got {side}, expected a multiple of {SIDE_MULTIPLE}; "
+                        f"use {side // SIDE_MULTIPLE * SIDE_MULTIPLE} or leave it out"
+                    )
+
+
+KEYS: Final = tuple(entry.name for entry in fields(Design) if entry.name != "source")
+
+
+def read_design(path: str | Path) -> Design:
+    """Read and check a design, its pictures included.
+
+    Raises:
+        ValueError: no such file, no JSON, an unknown key, or a bad value; the message says where.
+    """
+    path = Path(path)
+    record = _read_json(path)
+    try:
+        _check_keys(record, "the design", KEYS)
+        given = {key: value for key, value in record.items() if value is not None}
+        if "prompt" not in given:
+            raise ValueError('prompt: got none, expected a text; add "prompt": "…"')
+        conditions = _read_conditions(given.pop("conditions", {}), path.parent)
+        return Design(**given, conditions=conditions, source=record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except FileNotFoundError as error:
+        raise ValueError(f"design: got no file at {str(path)!r}, expected a JSON file; check the path") from error
+    except OSError as error:
+        raise ValueError(
+            f"design: got {str(path)!r}, which cannot be read ({error.strerror}), expected a JSON file; check the path"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: got a text that is not JSON ({error}), expected an object; mend it") from error
+
+
+def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[SketchTextPair, ...]]:
+    if not isinstance(record, dict):
+        raise ValueError(
+            f'conditions: got {_short(record)}, expected lists by adapter name; write {{"paired": [{{…}}, …]}}'
+        )
+    conditions: dict[str, tuple[SketchTextPair, ...]] = {}
+    for name, pairs in record.items():
+        if not isinstance(pairs, list):
+            raise ValueError(f"conditions.{name}: got {_short(pairs)}, expected a list of pairs; write [{{…}}, …]")
+        conditions[name] = tuple(_read_pair(p, f"conditions.{name}[{i}]", folder) for i, p in enumerate(pairs))
+    return conditions
+
+
+def _read_pair(record: Any, place: str, folder: Path) -> SketchTextPair:
+    _check_keys(record, place, PAIR_KEYS)
+    given = {key: value for key, value in record.items() if value is not None}
+    for name in ("sketch", "text"):
+        if name in given and not isinstance(given[name], str):
+            kind = "the path of a picture" if name == "sketch" else "words"
+            raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected {kind}; quote it")
+    for name in ("weight", "start", "end"):
+        if name in given and not _is_number(given[name]):
+            raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected a number; write it without quotes")
+    region = given.get("region")
+    if not isinstance(region, str | list | None):
+        raise ValueError(
+            f'{place}: region: got {_short(region)}, expected "sketch", [left, top, right, bottom] or the path of a '
+            "mask; use one of these or leave it out"
+        )
+    if "sketch" in given:
+        given["sketch"] = folder / given["sketch"]
+    if isinstance(region, str) and region != "sketch":
+        given["region"] = folder / region
+    try:
+        return SketchTextPair(**given)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _check_keys(record: Any, place: str, known: Sequence[str]) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: got {_short(record)}, expected an object with {', '.join(known)}; write {{…}}")
+    unknown = [key for key in record if key not in known]
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        raise ValueError(f"{place}: got the unknown key {names}, expected {', '.join(known)}; rename or drop it")
+
+
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name}: got {_short(value)}, expected a whole number from {low} to {high}; change it")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    return reprlib.repr(value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
+    return record

@@ -1,0 +1,85 @@
+"""The command `weft`: a word for each thing it does, in a module of its own that is imported only when chosen."""
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Final
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "generate": "a picture from a design file",
+    "train": "train an adapter on pictures of your own",
+    "evaluate": "measure a shipped method against its baselines",
+    "convert": "others' checkpoints to adapter folders, and back",
+    "benchmark": "time and memory, as ratios of one run",
+}
+BAD_INPUT: Final = 2
+INTERRUPTED: Final = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 when all went well, 2 after bad input (one message on standard error), 130 after an interruption.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    module = _module(chosen) if chosen in commands() else None
+    parsed = _parser(chosen, module).parse_args(arguments)
+    assert module is not None
+    return _guarded(lambda: module.run(parsed), show_traceback=parsed.traceback)
+
+
+def commands() -> dict[str, str]:
+    """The commands of this installation, with a line about each."""
+    return {name: text for name, text in COMMANDS.items() if importlib.util.find_spec(f"weft.scripts.{name}")}
+
+
+def _module(name: str | None) -> ModuleType:
+    return importlib.import_module(f"weft.scripts.{name}")
+
+
+def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
+    """All commands by name, and the arguments of the chosen one."""
+    parser = argparse.ArgumentParser(prog="weft", description="Sketches, words and other conditions for diffusion.")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    several = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, text in commands().items():
+        description = module.__doc__ if module is not None and name == chosen else text
+        one = several.add_parser(
+            name, help=text, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if module is not None and name == chosen:
+            module.add_arguments(one)
+        one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
+    """Run with weft's messages shown, and what users can mend told in one message."""
+    logger, handler = logging.getLogger("weft"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        return run() or 0
+    except KeyboardInterrupt:
+        print("weft: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"weft: {error}", file=sys.stderr)
+        return BAD_INPUT
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

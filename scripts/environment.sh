@@ -1,0 +1,37 @@
+# Sourced by quickstart.sh and test.sh: makes .venv in the repository and installs weft there, once.
+#
+#   set_up runtime        what `weft` needs
+#   set_up dev            that, and what the tests need
+#
+# WEFT_PYTHON names another interpreter than python3. Both are done again when pyproject.toml, constraints.txt or the
+# interpreter change.
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+
+set_up() {
+  local kind="$1" python="${WEFT_PYTHON:-python3}" target=. stamp=".venv/weft-$1.stamp" wanted
+  if [ "$kind" = dev ]; then target=".[dev]"; fi
+  if ! [ -x .venv/bin/python ]; then
+    make_venv "$python"
+  fi
+  wanted="$(cat pyproject.toml constraints.txt | sha256sum | cut -d ' ' -f 1) $(.venv/bin/python --version)"
+  if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+    return
+  fi
+  echo "installing into .venv (once; torch is the largest part)"
+  .venv/bin/python -m pip install --quiet --constraint constraints.txt "$(grep '^torch==' constraints.txt)"
+  .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable "$target"
+  echo "$wanted" > "$stamp"
+}
+
+make_venv() {
+  if ! "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+    echo "weft: got $("$1" --version 2>&1 || true), expected Python 3.11 or newer; install it or set WEFT_PYTHON" >&2
+    return 2
+  fi
+  if ! "$1" -m venv .venv; then
+    rm -rf .venv
+    echo "weft: $1 has no venv module; install it (Debian: apt install python3-venv)" >&2
+    return 2
+  fi
+}

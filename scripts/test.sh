@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The fast tests, after installing what they need into .venv. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/environment.sh
+
+set_up dev
+HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -q "$@"

@@ -1,0 +1,288 @@
+"""`weft generate`: a design file to a PNG that knows its design, and one message for everything wrong with either."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import drawn_sketch, paired_adapter, tiny_pipe
+
+from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.pipelines.design_file import KEYS, PAIR_KEYS, Design, read_design
+from weft.scripts.cli import COMMANDS, commands, main
+
+PAIR: dict[str, Any] = {"sketch": "jacket.png", "text": "a red jacket", "region": "sketch"}
+DESIGN: dict[str, Any] = {"prompt": "a person", "seed": 3, "num_inference_steps": 2, "conditions": {"paired": [PAIR]}}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.save_pretrained(folder / "model")
+    paired_adapter(pipe.unet).save_pretrained(folder / "paired")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    drawn_sketch().save(tmp_path / "jacket.png")
+    Image.new("L", (8, 8), 255).save(tmp_path / "blank.png")
+    Image.new("L", (8, 8), 0).save(tmp_path / "black.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "jacket.png").read_bytes()[:50])
+    return tmp_path
+
+
+def write(folder: Path, record: Any) -> Path:
+    path = folder / "design.json"
+    path.write_text(record if isinstance(record, str) else json.dumps(record), encoding="utf-8")
+    return path
+
+
+def generate(folder: Path, models: Path, *options: str) -> int:
+    model = ["--model", str(models / "model"), "--adapter", f"paired={models / 'paired'}"]
+    output = ["--output", str(folder / "out" / "picture.png")]
+    return main(["generate", str(folder / "design.json"), *model, *output, *options])
+
+
+def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Pixels and stored design of a written picture."""
+    with Image.open(path) as image:
+        return np.asarray(image, np.int16), json.loads(image.info["weft"])
+
+
+def refused(code: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The message of a run that must have failed cleanly."""
+    text = capsys.readouterr().err
+    assert code == 2, text
+    assert "Traceback" not in text
+    assert not list((folder / "out").glob("*") if (folder / "out").exists() else ())
+    (line,) = [line for line in text.splitlines() if line.startswith("weft: ")]
+    return line
+
+
+# Good designs
+
+
+def test_the_picture_holds_its_design_and_seed(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, DESIGN)
+    assert generate(folder, models) == 0
+    path = folder / "out" / "picture.png"
+    assert str(path) in capsys.readouterr().out
+    assert [p.name for p in path.parent.iterdir()] == ["picture.png"]
+    pixels, stored = read(path)
+    assert pixels.shape == (64, 64, 3)
+    assert stored["seed"] == 3
+    assert stored["design"]["conditions"] == DESIGN["conditions"]
+
+
+def test_a_stored_design_makes_the_same_picture_again(folder: Path, models: Path) -> None:
+    write(folder, {**DESIGN, "seed": None})
+    assert generate(folder, models, "--guidance_scale", "2.5", "--height", "72") == 0
+    first, stored = read(folder / "out" / "picture.png")
+    assert first.shape[:2] == (72, 64)
+    write(folder, stored["design"])
+    assert generate(folder, models) == 0
+    assert np.array_equal(read(folder / "out" / "picture.png")[0], first)
+
+
+def test_one_side_alone_is_heard_without_conditions_too(folder: Path, models: Path) -> None:
+    write(folder, {"prompt": "a person", "num_inference_steps": 1, "width": 80})
+    assert generate(folder, models) == 0
+    assert read(folder / "out" / "picture.png")[0].shape[:2] == (64, 80)
+
+
+def test_several_pictures_count_their_seeds_on(folder: Path, models: Path) -> None:
+    write(folder, DESIGN)
+    assert generate(folder, models, "--num_images", "2") == 0
+    names = sorted(p.name for p in (folder / "out").iterdir())
+    assert names == ["picture-0.png", "picture-1.png"]
+    several = [read(folder / "out" / name) for name in names]
+    assert [stored["seed"] for _, stored in several] == [3, 4]
+    assert generate(folder, models, "--seed", "4") == 0
+    alone, _ = read(folder / "out" / "picture.png")
+    assert np.abs(several[1][0] - alone).max() <= 1
+
+
+def test_everything_a_file_may_say(folder: Path) -> None:
+    Image.new("L", (64, 64), 255).save(folder / "mask.png")
+    pairs = [PAIR, {"text": "boots", "region": [0, 0.5, 1, 1], "weight": 0.5, "start": 0.1, "end": 0.9, "sketch": None}]
+    record = {**DESIGN, "height": 64, "width": 128, "negative_prompt": "fog", "guidance_scale": 4}
+    design = read_design(write(folder, {**record, "conditions": {"paired": [*pairs, {**PAIR, "region": "mask.png"}]}}))
+    first, second, third = design.conditions["paired"]
+    assert (design.height, design.width, design.negative_prompt, design.guidance_scale) == (64, 128, "fog", 4)
+    assert isinstance(first.sketch, Image.Image) and first.region == "sketch"
+    assert (second.region, second.weight, second.start, second.end) == ((0, 0.5, 1, 1), 0.5, 0.1, 0.9)
+    assert isinstance(third.region, Image.Image)
+
+
+def test_only_a_prompt_is_required(folder: Path) -> None:
+    design = read_design(write(folder, {"prompt": "a person"}))
+    assert design.conditions == {}
+    assert design.num_inference_steps == Design("x").num_inference_steps
+
+
+def test_the_example_is_a_design() -> None:
+    path = Path(__file__).parent.parent / "examples" / "outfit" / "outfit.json"
+    assert [len(pairs) for pairs in read_design(path).conditions.values()] == [3]
+
+
+# Bad designs
+
+
+def pair(**changes: Any) -> dict[str, Any]:
+    return {**DESIGN, "conditions": {"paired": [{**PAIR, **changes}]}}
+
+
+BAD_DESIGNS: list[tuple[Any, str]] = [
+    ("{", "not JSON"),
+    ('{"prompt": "a", "prompt": "b"}', "a key given twice"),
+    ([], f"got \\[\\], expected an object with {KEYS[0]}"),
+    ({}, "prompt: got none"),
+    ({**DESIGN, "promt": "a"}, "unknown key 'promt', expected prompt, negative_prompt"),
+    ({**DESIGN, "prompt": 3}, "prompt: got 3, expected a text"),
+    ({**DESIGN, "negative_prompt": ["a"]}, "negative_prompt: got"),
+    ({**DESIGN, "seed": -1}, "seed: got -1"),
+    ({**DESIGN, "seed": 1.5}, "seed: got 1.5, expected a whole number"),
+    ({**DESIGN, "num_inference_steps": 0}, "num_inference_steps: got 0"),
+    ({**DESIGN, "num_inference_steps": True}, "num_inference_steps: got True"),
+    ({**DESIGN, "guidance_scale": float("nan")}, "guidance_scale: got nan"),
+    ({**DESIGN, "guidance_scale": "3"}, "guidance_scale: got '3'"),
+    ({**DESIGN, "height": 100}, "height: got 100, expected a multiple of 8; use 96"),
+    ({**DESIGN, "width": 10**6}, "width: got 1000000"),
+    ({**DESIGN, "conditions": []}, "conditions: got \\[\\], expected lists by adapter name"),
+    ({**DESIGN, "conditions": {"paired": PAIR}}, "conditions.paired: got .*, expected a list"),
+    ({**DESIGN, "conditions": {"paired": ["a"]}}, "conditions.paired\\[0\\]: got 'a', expected an object"),
+    ({**DESIGN, "conditions": {"paired": [PAIR, {}]}}, "conditions.paired\\[1\\]: pair: got neither"),
+    (pair(wieght=1), f"unknown key 'wieght', expected {', '.join(PAIR_KEYS)}"),
+    (pair(text=""), "text: got an empty text"),
+    (pair(text=7), "text: got 7, expected words"),
+    (pair(sketch=7), "sketch: got 7, expected the path"),
+    (pair(sketch="none.png"), "image: got no file at .*none.png"),
+    (pair(sketch="broken.png"), "cannot be read"),
+    (pair(sketch="blank.png"), "got one tone all over"),
+    (pair(weight=-1), "weight: got -1, expected a finite number of at least 0"),
+    (pair(weight=float("nan")), "weight: got nan"),
+    (pair(weight=float("inf")), "weight: got inf"),
+    (pair(weight="1"), "weight: got '1', expected a number"),
+    (pair(weight=True), "weight: got True, expected a number"),
+    (pair(start=0.6, end=0.5), "schedule: got start 0.6 and end 0.5"),
+    (pair(end=1.5), "schedule: got start 0.0 and end 1.5"),
+    (pair(region=[0, 0, 1.1, 1]), "region: got .*1.1.*expected 0 <= left < right <= 1"),
+    (pair(region=[0, 0, 1]), "region: got .*expected four numbers"),
+    (pair(region={"left": 0}), 'region: got .*expected "sketch"'),
+    (pair(region="none.png"), "got no file at .*none.png"),
+    (pair(region="black.png"), "black everywhere"),
+    (pair(sketch=None), 'got "sketch" for a pair without a sketch'),
+]
+
+
+@pytest.mark.parametrize(("record", "message"), BAD_DESIGNS, ids=[m[:40] for _, m in BAD_DESIGNS])
+def test_bad_designs_are_one_message(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str], record: Any, message: str
+) -> None:
+    path = write(folder, record)
+    with pytest.raises(ValueError, match=message):
+        read_design(path)
+    assert str(path) in refused(generate(folder, models), folder, capsys)
+
+
+BAD_RUNS: list[tuple[dict[str, Any], list[str], str]] = [
+    ({}, ["--num_images", "0"], "num_images: got 0"),
+    ({}, ["--height", "63"], "height: got 63"),
+    ({}, ["--seed", "-5"], "seed: got -5"),
+    ({}, ["--output", "picture.jpg"], "output: got 'picture.jpg', expected a name that ends in .png"),
+    ({}, ["--adapter", "paired"], "adapter: got 'paired', expected NAME=FOLDER"),
+    ({}, ["--adapter", "paired=x"], "adapter: got 'paired' twice"),
+    ({}, ["--adapter", "other=nowhere"], "adapter: got other=nowhere, expected a folder"),
+    ({}, ["--model", "nowhere"], "model: got 'nowhere', expected a folder with model_index.json"),
+    ({"prompt": "x " * 200}, [], "prompt: got 200 tokens, expected at most 75"),
+    (pair(text="x " * 200), [], "has 200 tokens, expected at most"),
+    ({"conditions": {"peired": [PAIR]}}, [], "conditions: got 'peired', for which there is no adapter"),
+]
+
+
+@pytest.mark.parametrize(("changes", "options", "message"), BAD_RUNS, ids=[m[:40] for *_, m in BAD_RUNS])
+def test_bad_options_are_one_message(
+    folder: Path,
+    models: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    options: list[str],
+    message: str,
+) -> None:
+    write(folder, {**DESIGN, **changes})
+    assert message in refused(generate(folder, models, *options), folder, capsys)
+
+
+def test_a_damaged_model_is_one_message(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(folder, DESIGN)
+    damaged = folder / "damaged"
+    damaged.mkdir()
+    (damaged / "model_index.json").write_text("{")
+    line = refused(generate(folder, models, "--model", str(damaged)), folder, capsys)
+    assert "which cannot be opened" in line
+
+
+def test_no_design(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "got no file at" in refused(generate(folder, models), folder, capsys)
+
+
+def test_a_full_disk_leaves_the_old_picture_and_no_rest(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, DESIGN)
+    (folder / "out").mkdir()
+    (folder / "out" / "picture.png").write_bytes(b"old")
+
+    def full(self: Image.Image, file: Any, *_: Any, **__: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert generate(folder, models) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert [(p.name, p.read_bytes()) for p in (folder / "out").iterdir()] == [("picture.png", b"old")]
+
+
+# The command
+
+
+def test_help_is_quick_and_lists_what_is_there() -> None:
+    lines = ["from weft.scripts.cli import main", "try: main(['--help'])", "finally: assert 'torch' not in sys.modules"]
+    code = "\n".join(["import sys", *lines])
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in COMMANDS if f"\n    {name} " in result.stdout] == list(commands())
+    assert "generate" in commands()
+
+
+def test_commands_without_a_module_are_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft.scripts.cli.COMMANDS", {"generate": "a", "nothing_here": "b"})
+    assert list(commands()) == ["generate"]
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def run(_: Any) -> None:
+        raise error
+
+    return run
+
+
+def test_interruption_and_tracebacks(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["generate", str(folder / "x.json")]
+    monkeypatch.setattr("weft.scripts.generate.run", raising(KeyboardInterrupt()))
+    assert main(arguments) == 130
+    monkeypatch.setattr("weft.scripts.generate.run", raising(RuntimeError("it: got worse")))
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "weft: it: got worse"
+    assert main([*arguments, "--traceback"]) == main(["--traceback", *arguments]) == 2
+    assert capsys.readouterr().err.count("Traceback") == 2

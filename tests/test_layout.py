@@ -1,0 +1,75 @@
+"""The repository's shape: the root folders are the sub-packages of weft, nothing is shadowed, and files stay small."""
+
+import ast
+import importlib.util
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_FILE_LINES, MAX_BODY_LINES = 350, 45
+NOT_PACKAGES = {"tests", "docs", "examples", "outputs", "build", "dist"}
+
+pytestmark = pytest.mark.skipif(not (ROOT / "attention_processors").is_dir(), reason="not in a checkout")
+
+
+def folders() -> list[Path]:
+    """Root folders that hold modules, nested ones too."""
+    roots = [f for f in sorted(ROOT.iterdir()) if f.is_dir() and f.name[0] != "." and f.name not in NOT_PACKAGES]
+    return sorted({path.parent for root in roots for path in root.rglob("*.py")})
+
+
+def modules() -> list[Path]:
+    return [path for folder in folders() for path in sorted(folder.glob("*.py"))]
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_every_folder_with_modules_is_packaged_and_nothing_else() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    expected = {f"weft.{name(folder).replace('/', '.')}": name(folder) for folder in folders()}
+    assert tool["package-dir"] == expected
+    assert set(tool["packages"]) == set(expected)
+
+
+def test_the_type_checker_sees_the_same_folders() -> None:
+    links = {link.name: link.resolve() for link in (ROOT / ".typecheck" / "weft").iterdir()}
+    assert links == {folder.name: folder for folder in folders() if folder.parent == ROOT}
+
+
+def test_no_package_shadows_hugging_faces_datasets() -> None:
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+    assert not (ROOT / "weft").exists()
+    spec = importlib.util.find_spec("datasets")
+    assert spec is not None and spec.origin is not None, "install Hugging Face's datasets"
+    assert ROOT / "datasets" not in Path(spec.origin).resolve().parents
+
+
+def test_weft_is_a_namespace() -> None:
+    spec = importlib.util.find_spec("weft")
+    assert spec is not None and spec.origin is None
+
+
+def test_every_package_is_typed() -> None:
+    assert not [name(folder) for folder in folders() if not (folder / "py.typed").is_file()]
+
+
+@pytest.mark.parametrize("path", modules(), ids=name)
+def test_budgets(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    lines = len(text.splitlines())
+    assert lines <= MAX_FILE_LINES, f"{lines} lines, expected at most {MAX_FILE_LINES}; split the file"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert length <= MAX_BODY_LINES, f"{node.name}: {length} lines, expected at most {MAX_BODY_LINES}; split it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=name)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), "no docstring; say the idea of the file in one line"

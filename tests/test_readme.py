@@ -1,0 +1,93 @@
+"""What the README shows is run: its Python as it stands, its commands as far as their arguments."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import paired_adapter, tiny_pipe
+
+from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.pipelines.pretrained import available
+from weft.scripts import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
+    """Name and text of a page's code blocks."""
+    for index, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
+        yield f"{page.stem}-{index}", text
+
+
+SNIPPETS = dict(block for page in PAGES for block in blocks(page, "python"))
+COMMANDS = [
+    line for page in PAGES for _, text in blocks(page, "sh") for line in text.splitlines() if line[:5] == "weft "
+]
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with the examples."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Untrained models of the shipped ones' classes."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.save_pretrained(folder / "tiny-diffusion")
+    paired_adapter(pipe.unet).save_pretrained(folder / "paired")
+    return folder
+
+
+def execute(text: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(text, "snippet", "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped: Callable[[str], Path] = lambda model: tiny_models / model  # noqa: E731
+    for module in ("weft.pipelines", "weft.pipelines.pretrained", "weft.pretrained"):
+        monkeypatch.setattr(f"{module}.shipped", shipped)
+    execute(re.sub(r"num_inference_steps=\d+", "num_inference_steps=1", SNIPPETS[name]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("paired" not in available(), reason="the shipped models are not installed")
+def test_the_first_snippet_runs_on_the_shipped_models(room: Path) -> None:
+    torch.set_num_threads(2)
+    image = execute(SNIPPETS["README-0"])["image"]
+    assert image.size[0] >= 128
+    assert (room / "outfit.png").is_file()
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_have_these_arguments(line: str) -> None:
+    arguments = shlex.split(line, comments=True)[1:]
+    if arguments[0] not in cli.commands():
+        pytest.skip(f"weft {arguments[0]} is not installed")
+    module = cli._module(arguments[0])
+    assert cli._parser(arguments[0], module).parse_args(arguments).command == arguments[0]
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            if target.endswith(".md") and (ROOT / "pyproject.toml").is_file() and (ROOT / "datasets").is_dir():
+                assert (page.parent / target).is_file(), f"{page.name}: {target}"
+
+
+def test_it_says_what_is_required() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.index("scripts/quickstart.sh") < text.index("scripts/test.sh") < text.index("docs/quickstart.png")

@@ -1,0 +1,175 @@
+"""The training loop and its objectives on tiny real components."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load_file
+from tiny import drawn_sketch, paired_adapter, tiny_pipe
+from torch.utils.data import Dataset
+
+from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.training.config import TrainingConfig
+from weft.training.loop import checkpoints, train
+from weft.training.objectives import diffusion_loss
+from weft.training.pair_data import PairRecord
+from weft.training.paired import PairedConfig, PairedTask, state_sha256
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class Records(Dataset[PairRecord]):
+    """Ragged designs on random latents."""
+
+    def __init__(self, adapter: PairedAdapter, count: int = 10) -> None:
+        self.adapter, self.count = adapter, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> PairRecord:
+        pairs = [SketchTextPair(drawn_sketch(i), f"thing {i}", region="sketch") for i in range(1 + index % 2)]
+        latents = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(index))
+        return PairRecord(latents, tuple(self.adapter.prepare(p) for p in pairs), ("a b", "c"))
+
+
+def make_task() -> PairedTask:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    return PairedTask(paired_adapter(pipe.unet), pipe, PairedConfig())
+
+
+def config(folder: Path, **changes: Any) -> TrainingConfig:
+    settings: dict[str, Any] = dict(
+        output_dir=str(folder),
+        max_train_steps=5,
+        train_batch_size=2,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-3,
+        lr_warmup_steps=2,
+        checkpointing_steps=0,
+        use_cpu=True,
+    )
+    return TrainingConfig(**{**settings, **changes})
+
+
+def run(folder: Path, **changes: Any) -> Path:
+    task = make_task()
+    return train(task, Records(task.module), config(folder, **changes))
+
+
+def losses(folder: Path) -> dict[int, float]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows}
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_an_interrupted_run_ends_with_the_bits_of_a_straight_one(tmp_path: Path, stop: int) -> None:
+    """5 micro-batches an epoch, 2 a step: both stops are inside an epoch."""
+    straight = run(tmp_path / "straight")
+    run(tmp_path / "broken", checkpointing_steps=stop)
+    for later in checkpoints(tmp_path / "broken")[1:]:
+        later.rename(tmp_path / later.name)
+    (tmp_path / "broken" / "metrics.jsonl").unlink()
+    resumed = run(tmp_path / "broken", resume_from_checkpoint="latest")
+    one, other = load_file(straight / WEIGHTS), load_file(resumed / WEIGHTS)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    whole, rest = losses(tmp_path / "straight"), losses(tmp_path / "broken")
+    assert rest == {step: loss for step, loss in whole.items() if step > stop}
+
+
+def test_training_changes_the_adapter_and_not_the_backbone(tmp_path: Path) -> None:
+    task = make_task()
+    before = state_sha256(task.pipe.unet)
+    start = {n: p.clone() for n, p in task.module.named_parameters()}
+    folder = train(task, Records(task.module), config(tmp_path))
+    assert state_sha256(task.pipe.unet) == before
+    trained = PairedAdapter.from_pretrained(folder)
+    for name, parameter in trained.named_parameters():
+        assert not torch.equal(parameter, start[name]), name
+
+
+def test_a_checkpoint_is_a_loadable_adapter(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, checkpoints_total_limit=1)
+    (folder,) = checkpoints(tmp_path)
+    assert folder.name == "checkpoint-4"
+    assert isinstance(PairedAdapter.from_pretrained(folder), PairedAdapter)
+
+
+def test_ctrl_c_saves_a_checkpoint(tmp_path: Path) -> None:
+    task = make_task()
+    original, seen = task.loss, []
+
+    def loss(*arguments: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    task.loss = loss  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(KeyboardInterrupt):
+        train(task, Records(task.module), config(tmp_path))
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-3"]
+    whole = run(tmp_path / "whole")
+    resumed = run(tmp_path, resume_from_checkpoint="latest")
+    one, other = load_file(whole / WEIGHTS), load_file(resumed / WEIGHTS)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    task = make_task()
+    task.loss = lambda *_: torch.tensor(float("nan"), requires_grad=True)  # pyright: ignore
+    before = state_sha256(task.module)
+    with pytest.raises(FloatingPointError, match="step 1, so nothing was updated"):
+        train(task, Records(task.module), config(tmp_path))
+    assert state_sha256(task.module) == before
+
+
+def test_errors_name_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"dataset: got 10 samples, expected at least one batch of 64"):
+        run(tmp_path, train_batch_size=64)
+    with pytest.raises(ValueError, match=r"resume_from_checkpoint: got 'nowhere', expected 'latest' or one of: none"):
+        run(tmp_path, resume_from_checkpoint="nowhere")
+    with pytest.raises(ValueError, match=r"learning_rate: got 0, expected a number above 0"):
+        config(tmp_path, learning_rate=0)
+    with pytest.raises(ValueError, match=r"pair_dropout: got 1.5, expected a share"):
+        PairedConfig(pair_dropout=1.5)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("snr_gamma", [None, 5.0])
+def test_a_perfect_prediction_has_no_loss(kind: str, snr_gamma: float | None) -> None:
+    scheduler = DDIMScheduler(prediction_type=kind, rescale_betas_zero_snr=True)
+    latents = torch.randn(4, 4, 8, 8)
+
+    def perfect(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        alpha = scheduler.alphas_cumprod[times].view(-1, 1, 1, 1).double()
+        noise = (noisy.double() - alpha.sqrt() * latents) / (1 - alpha).sqrt()
+        by_kind = {
+            "epsilon": noise,
+            "sample": latents,
+            "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * latents,
+        }
+        return by_kind[kind].float()
+
+    loss = diffusion_loss(perfect, scheduler, latents, torch.Generator().manual_seed(0), snr_gamma=snr_gamma)
+    assert loss < 1e-6
+    worse = diffusion_loss(
+        lambda x, t: perfect(x, t) + 1, scheduler, latents, torch.Generator().manual_seed(0), snr_gamma=snr_gamma
+    )
+    assert torch.isfinite(worse) and worse > 1e-3
+
+
+def test_flow_matching_asks_for_the_velocity_from_data_to_noise() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    latents = torch.randn(2, 4, 8, 8)
+
+    def perfect(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        sigma = (times / 1000).view(-1, 1, 1, 1)
+        return (noisy - latents) / sigma
+
+    assert diffusion_loss(perfect, scheduler, latents, torch.Generator().manual_seed(0)) < 1e-6
