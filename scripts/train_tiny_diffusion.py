@@ -8,6 +8,7 @@ folder, which is how a larger world is added later. Its result is a complete Sta
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +110,18 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     folder = train(task, LatentDataset(latents, pictures.garments), config)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    task.pipeline(TextDenoiser(unet, text_encoder)).save_pretrained(config.output_dir + "/pipeline")
+    vae.half(), unet.half()  # half the size; opened without a dtype they come back in float32, as the text encoder is
+    pipe = task.pipeline(TextDenoiser(unet, text_encoder))
+    pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
+    strip_paths(Path(config.output_dir) / "pipeline")
+
+
+def strip_paths(folder: Path) -> None:
+    """Drop the paths that saving leaves in JSON files: they name a machine, and no two runs agree on them."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @torch.no_grad()
