@@ -7,6 +7,7 @@ from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_con
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
 from weft.attention_processors.encoders import SketchEncoder, TextEncoders
+from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor
 from weft.attention_processors.strength import Layout, Schedule
@@ -45,10 +46,12 @@ __all__ = [
     "GlobalSketch",
     "KeyValueAdapter",
     "Layout",
+    "MapRecorder",
     "PairedAdapter",
     "Schedule",
     "SketchEncoder",
     "SketchTextPair",
     "TextEncoders",
     "adapter_class",
+    "overlay",
 ]

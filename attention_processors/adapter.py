@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weft.attention_processors.conditioning import Encoded
+from weft.attention_processors.per_item import PerItemLinear
 from weft.attention_processors.processor import attention_layers, base_description
 
 FORMAT_VERSION = 1
@@ -41,22 +42,26 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
         ValueError: an unknown name, or no match.
     """
     known = {name: int(layer.inner_dim) for name, layer in attention_layers(denoiser).items()}
+    return {name: known[name] for name in select_names(list(known), layers)}
+
+
+def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]:
+    """As `select_layers`, of known names."""
     if isinstance(layers, str):
         pattern = re.compile(PRESETS.get(layers, layers))
         chosen = [name for name in known if pattern.fullmatch(name)]
         if not chosen:
             raise ValueError(
                 f"layers: got {layers!r}, which matches none of {len(known)} attention layers; pass one of "
-                f"{', '.join(PRESETS)}, a regular expression for names like {next(iter(known))!r}, or a list"
+                f"{', '.join(PRESETS)}, a regular expression for names like {known[0]!r}, or a list"
             )
-    else:
-        unknown = [name for name in layers if name not in known]
-        if unknown or not layers:
-            raise ValueError(
-                f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {next(iter(known))!r}"
-            )
-        chosen = list(layers)
-    return {name: known[name] for name in chosen}
+        return chosen
+    unknown = [name for name in layers if name not in known]
+    if unknown or not layers:
+        raise ValueError(
+            f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}"
+        )
+    return list(layers)
 
 
 class Adapter(ModelMixin, ConfigMixin):
@@ -218,8 +223,11 @@ class KeyValueAdapter(Adapter):
     def make_projections(self, layers: Mapping[str, int], token_dim: int) -> None:
         """One key and one value projection per layer, found in the state dict by the layer's name."""
         widths = {name.replace(".", "-"): width for name, width in layers.items()}
-        self.to_key = nn.ModuleDict({slot: nn.Linear(token_dim, width, bias=False) for slot, width in widths.items()})
-        self.to_value = nn.ModuleDict({slot: nn.Linear(token_dim, width, bias=False) for slot, width in widths.items()})
+
+        def projections() -> nn.ModuleDict:
+            return nn.ModuleDict({slot: PerItemLinear(token_dim, width, bias=False) for slot, width in widths.items()})
+
+        self.to_key, self.to_value = projections(), projections()
 
     def initialize_from(self, layers: Mapping[str, Any]) -> None:
         for name in self.config["layers"]:
@@ -228,10 +236,17 @@ class KeyValueAdapter(Adapter):
                 if own.weight.shape == frozen.weight.shape:
                     own.load_state_dict({"weight": frozen.weight.detach().clone()})
 
-    def project(self, tokens: Float[Tensor, "design token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Keys and values of tokens, by layer."""
-        slots = {name: name.replace(".", "-") for name in self.config["layers"]}
-        return {name: (self.to_key[slot](tokens), self.to_value[slot](tokens)) for name, slot in slots.items()}
+    def project(self, tokens: Float[Tensor, "design part token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Keys and values of the tokens of all parts, [design, part * token, inner] twice, by layer.
+
+        Each part on its own, to the last bit; see `PerItemLinear` for the reach of that.
+        """
+        items, designs = tokens.flatten(0, 1), tokens.shape[0]
+
+        def projected(projections: nn.ModuleDict, name: str) -> Float[Tensor, "design token inner"]:
+            return projections[name.replace(".", "-")](items).unflatten(0, (designs, -1)).flatten(1, 2)
+
+        return {name: (projected(self.to_key, name), projected(self.to_value, name)) for name in self.config["layers"]}
 
 
 def check_folder(folder: Path) -> None:

@@ -216,6 +216,8 @@ class Conditioning:
     """
 
     branches: Mapping[str, tuple[Branch, ...]]
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By layer, which adapter each branch is from."""
     strengths: tuple[Strength, ...] = ()
     encoded: Mapping[str, Encoded] = field(default_factory=dict)
     layout: Layout | None = None
@@ -229,7 +231,7 @@ class Conditioning:
         Raises:
             ValueError: a layer the denoiser does not have, or two replacing branches on one layer.
         """
-        branches: dict[str, list[Branch]] = {}
+        branches: dict[str, list[tuple[str, Branch]]] = {}
         replacing: dict[str, str] = {}
         strengths: list[Strength] = []
         for name, one in encoded.items():
@@ -241,9 +243,10 @@ class Conditioning:
                         f"adapters: {replacing[layer]!r} and {name!r} both replace queries or keys at {layer}; "
                         "detach one of them or restrict its layers"
                     )
-                branches.setdefault(layer, []).append(branch)
-        by_layer = {layer: tuple(row) for layer, row in branches.items()}
-        conditioning = cls(by_layer, tuple(strengths), dict(encoded), layout, recorder)
+                branches.setdefault(layer, []).append((name, branch))
+        by_layer = {layer: tuple(branch for _, branch in row) for layer, row in branches.items()}
+        names = {layer: tuple(name for name, _ in row) for layer, row in branches.items()}
+        conditioning = cls(by_layer, names, tuple(strengths), dict(encoded), layout, recorder)
         conditioning.set_step(0, 1)
         return conditioning
 

@@ -136,7 +136,7 @@ class PairedAdapter(KeyValueAdapter):
             fusion=fusion,
             isolation=isolation,
         )
-        self.global_sketch = GlobalSketchAttention(image_dim, token_dim, num_heads) if global_sketch else None
+        self.whole = GlobalSketchAttention(image_dim, token_dim, num_heads) if global_sketch else None
         self.stroke_encoder = StrokeEncoder(image_dim, sketch_size) if sketch_encoder == "strokes" else None
         self.make_projections(layers, token_dim)
 
@@ -151,12 +151,12 @@ class PairedAdapter(KeyValueAdapter):
         """
         pairs = [[self.prepare(c) for c in row if isinstance(c, SketchTextPair)] for row in conditions]
         wholes = [[c for c in row if isinstance(c, GlobalSketch)] for row in conditions]
-        if any(wholes) and self.global_sketch is None:
+        if any(wholes) and self.whole is None:
             raise ValueError("conditions: got a GlobalSketch, but this adapter was trained without one; leave it out")
         if any(len(row) > 1 for row in wholes):
             raise ValueError("conditions: got several GlobalSketch in one design, expected at most one; merge them")
         batch = stack_pairs(pairs, self._pixels(None))
-        if self.global_sketch is not None:
+        if self.whole is not None:
             given = [row[0] if row else None for row in wholes]
             batch["whole"] = torch.stack([self._pixels(g.sketch if g else None) for g in given])
             batch["has_whole"] = torch.tensor([g is not None for g in given])
@@ -218,7 +218,7 @@ class PairedAdapter(KeyValueAdapter):
             sketches = batch["sketch"]
             tokens = encoder(sketches.flatten(0, 1)).unflatten(0, sketches.shape[:2])
             features["image"] = tokens * batch["has_sketch"].to(tokens.device)[:, :, None, None]
-            if self.global_sketch is not None:
+            if self.whole is not None:
                 features["whole"] = encoder(batch["whole"]) * batch["has_whole"][:, None, None]
         return features
 
@@ -233,6 +233,7 @@ class PairedAdapter(KeyValueAdapter):
                 [design, part]; `schedules`; `region` [design, part, height, width] or None.
         """
         weight = self.image_projector.projection.weight
+        strength = self._merged(features) if self.config["fusion"] == "mean" else features
         image, text = self._image(features).to(weight), features["text"].to(weight)
         mask = features["pair_mask"].to(weight.device)
         tokens = self.pair_former(self.image_projector(image), self.text_projector(text), mask)
@@ -242,11 +243,14 @@ class PairedAdapter(KeyValueAdapter):
         part = torch.arange(parts, device=weight.device).repeat_interleave(count)
         keep = mask.any(1, keepdim=True) if self.config["fusion"] == "mean" else mask
         keep = keep.repeat_interleave(count, 1)
-        tokens, null = tokens.flatten(1, 2), null.flatten(1, 2)
         anchors = self._anchors(image.shape[2], parts, count)
-        if self.global_sketch is not None:
-            whole = features["whole"].to(weight)
-            tokens, null = self.global_sketch(whole, tokens), self.global_sketch(torch.zeros_like(whole), null)
+        if self.whole is not None:
+            whole = self._whole(features).to(weight)
+            tokens, null = (
+                self.whole(whole, tokens.flatten(1, 2)),
+                self.whole(torch.zeros_like(whole), null.flatten(1, 2)),
+            )
+            tokens, null = tokens[:, None], null[:, None]
             here = features["has_whole"].to(weight.device)[:, None].expand(-1, whole.shape[1])
             keep = torch.cat([here, keep], 1)
             part = torch.cat([torch.full((whole.shape[1],), parts, device=weight.device), part])
@@ -255,17 +259,33 @@ class PairedAdapter(KeyValueAdapter):
             self.project(null),
             keep,
             part,
-            self._part_weights(features["weight"].to(weight.device)),
-            features["schedules"],
-            None if features["region"] is None else features["region"].to(weight.device),
+            strength["weight"].to(weight.device),
+            strength["schedules"],
+            None if strength["region"] is None else strength["region"].to(weight.device),
             features["region_aspect"],
             anchors,
             self.config["anchored"],
         )
 
-    def _part_weights(self, weight: Float[Tensor, "design pair"]) -> Float[Tensor, "design part"]:
-        """With the mean of all pairs there is one part, as strong as the strongest pair."""
-        return weight.amax(1, keepdim=True) if self.config["fusion"] == "mean" else weight
+    def _merged(self, features: Mapping[str, Any]) -> dict[str, Any]:
+        """The mean of all pairs is one part: as strong as the strongest, where any acts, when the first does."""
+        pairs = features["pair_mask"].shape[1]
+
+        def merged(values: Float[Tensor, "design part *place"]) -> Float[Tensor, "design merged_part *place"]:
+            return torch.cat([values[:, :pairs].amax(1, keepdim=True), values[:, pairs:]], 1)
+
+        return {
+            "weight": merged(features["weight"]),
+            "schedules": [[row[0], *row[pairs:]] for row in features["schedules"]],
+            "region": None if features["region"] is None else merged(features["region"]),
+        }
+
+    def _whole(self, features: Mapping[str, Any]) -> Float[Tensor, "design image_token image_dim"]:
+        whole = features["whole"]
+        if self.stroke_encoder is None:
+            return whole
+        tokens = self.stroke_encoder(whole.to(self.stroke_encoder.position))
+        return tokens * features["has_whole"].to(tokens)[:, None, None]
 
     def _anchors(self, image_tokens: int, parts: int, count: int) -> Float[Tensor, "token 2"] | None:
         """Places of read-outs on a grid of their own, or of image tokens where these are the result."""

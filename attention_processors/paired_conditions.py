@@ -86,9 +86,7 @@ class SketchTextPair:
             values = torch.from_numpy(np.array(stroke_region(self.sketch), np.float32))
         else:
             values = torch.from_numpy(np.asarray(self.region, np.float32) / 255)
-        return (
-            F.adaptive_avg_pool2d(values[None], size)[0] if min(values.shape) >= max(size) else _resized(values, size)
-        )
+        return _resized(values, size)
 
     @property
     def aspect(self) -> float | None:
@@ -256,4 +254,5 @@ def _from_array(given: Any, name: str) -> Image.Image:
 
 
 def _resized(values: Float[Tensor, "height width"], size: tuple[int, int]) -> Float[Tensor, "h w"]:
-    return F.interpolate(values[None, None], size, mode="bilinear", align_corners=False, antialias=True)[0, 0]
+    """Means over the cells, so that a mask ends where it ends, also when it is enlarged."""
+    return F.adaptive_avg_pool2d(values[None], size)[0]

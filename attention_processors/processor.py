@@ -89,12 +89,11 @@ class ConditionedAttnProcessor:
         key = key if attn.norm_k is None else attn.norm_k(key)
         for branch in branches:
             query, key, value = branch.qkv(query, key, value)
-        out = self.attend(query, key, value, mask)
+        out = text = self.attend(query, key, value, mask)
         for branch in branches:
-            mixed = branch.mix(query, out, self.attend)
-            if conditioning is not None and conditioning.recorder is not None:
-                conditioning.recorder.record(self.layer, branch, query, out, mixed)
-            out = mixed
+            out = branch.mix(query, out, self.attend)
+        if conditioning is not None and conditioning.recorder is not None:
+            conditioning.recorder.record(self.layer, branches, query, text, conditioning)
         return out.flatten(2).to(query.dtype)
 
     def attend(
@@ -130,6 +129,12 @@ def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tenso
 def unwrapped(denoiser: nn.Module) -> nn.Module:
     """The module behind `torch.compile`, whose parameter and layer names carry no prefix."""
     return getattr(denoiser, "_orig_mod", denoiser)
+
+
+def is_compiled(denoiser: nn.Module) -> bool:
+    """Whether the module, or any part of it, runs through `torch.compile`."""
+    inner = unwrapped(denoiser)
+    return inner is not denoiser or any(getattr(m, "_compiled_call_impl", None) is not None for m in inner.modules())
 
 
 def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:

@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from weft.attention_processors.adapter import Adapter
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Conditioning
 from weft.attention_processors.encoders import TextEncoders
-from weft.attention_processors.processor import check_installed, install, layer_levels, restore
+from weft.attention_processors.maps import refuse_compiled
+from weft.attention_processors.processor import check_installed, install, is_compiled, layer_levels, restore
 from weft.attention_processors.strength import Layout
 
 logger = logging.getLogger(__name__)
@@ -75,8 +77,10 @@ class ConditionedPipelineMixin:
             return
         if not have:
             self._found_processors = install(self.unet)
-        for adapter in adapters.values():
-            nn.Module.to(adapter, self.unet.device, self.unet.dtype).eval()  # pyright: ignore
+        device = self._execution_device  # pyright: ignore[reportAttributeAccessIssue]
+        for adapter in {**have, **adapters}.values():
+            if all(p.device.type != "meta" for p in adapter.parameters()):  # else accelerate moves it itself
+                nn.Module.to(adapter, device, self.unet.dtype).eval()  # pyright: ignore
         self._set_bank({**have, **adapters})
 
     def detach(self, *names: str) -> None:
@@ -130,7 +134,6 @@ class ConditionedPipelineMixin:
 
     # -- conditions ----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode_conditions(
         self,
         conditions: Mapping[str, Any],
@@ -154,9 +157,8 @@ class ConditionedPipelineMixin:
         layout = Layout(layer_levels(self.unet), size, num_images_per_prompt, do_classifier_free_guidance)
         return self._conditioning(conditions, batch_size, layout)
 
-    def _conditioning(
-        self, conditions: Mapping[str, Any], batch: int, layout: Layout, recorder: Any = None
-    ) -> Conditioning:
+    @torch.no_grad()
+    def _conditioning(self, conditions: Mapping[str, Any], batch: int, layout: Layout) -> Conditioning:
         bank = self.adapters
         for name in conditions:
             if bank is None or name not in bank:
@@ -176,7 +178,7 @@ class ConditionedPipelineMixin:
             raw = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
             raw["weight"] = raw["weight"] * bank.weights[name]
             encoded[name] = bank(name, bank[name].features(raw, encoders))
-        return Conditioning.of(encoded, layout, recorder)
+        return Conditioning.of(encoded, layout)
 
     def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the latents that a call with these arguments denoises."""
@@ -191,7 +193,7 @@ class ConditionedPipelineMixin:
 
     def _prepared(self, arguments: dict[str, Any], extra: Mapping[str, Any]) -> None:
         """Put the conditioning of a call, and the callback that moves its schedules, into the call's arguments."""
-        conditioning, conditions = extra["conditioning"], extra["conditions"]
+        conditioning, conditions, recorder = extra["conditioning"], extra["conditions"], extra["recorder"]
         if conditioning is not None and conditions:
             raise ValueError("conditions, conditioning: got both; pass the encoded one or the raw ones")
         if conditioning is None:
@@ -203,7 +205,11 @@ class ConditionedPipelineMixin:
             if arguments.get("height") or arguments.get("width"):  # a stock pipeline may ignore one without the other
                 arguments["height"], arguments["width"] = (side * self.vae_scale_factor for side in size)  # pyright: ignore
             layout = Layout(layer_levels(self.unet), size, repeat, guidance)
-            conditioning = self._conditioning(conditions, batch, layout, extra["recorder"])
+            conditioning = self._conditioning(conditions, batch, layout)
+        if recorder is not None:
+            refuse_compiled(is_compiled(self.unet))
+            recorder.begin(conditioning.layout)
+            conditioning = replace(conditioning, recorder=recorder)
         check_installed(self.unet)
         conditioning.set_step(0, 1)
         given = arguments.get("cross_attention_kwargs") or {}
@@ -249,6 +255,8 @@ def _extend_call(cls: type) -> None:
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         extra = {name: kwargs.pop(name, None) for name in EXTRA_ARGUMENTS}
         if not extra["conditions"] and extra["conditioning"] is None:
+            if extra["recorder"] is not None:
+                raise ValueError("recorder: got one without conditions, so there is nothing to record; pass conditions")
             return base_call(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
@@ -288,6 +296,8 @@ class _ImageSizedMixin(ConditionedPipelineMixin):
         image = arguments.get("image")
         if image is None or (arguments.get("height") and arguments.get("width")):
             return super()._latent_size(arguments)
+        if isinstance(image, torch.Tensor) and image.ndim == 4 and image.shape[1] == self.vae.config.latent_channels:  # pyright: ignore
+            return image.shape[-2], image.shape[-1]
         image = image[0] if isinstance(image, list) else image
         height, width = self.image_processor.get_default_height_width(image)  # pyright: ignore
         return super()._latent_size({"height": height, "width": width})

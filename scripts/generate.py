@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from PIL import Image
 
+    from weft.attention_processors.maps import MapRecorder
     from weft.pipelines.design_file import Design
 
 OVERRIDES: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="in pixels")
     parser.add_argument("--width", type=int, help="in pixels")
     parser.add_argument("--negative_prompt", help="what guidance leads away from")
+    parser.add_argument("--maps", action="store_true", help="also write where each pair acted, as NAME-maps.png")
     parser.add_argument("--num_images", type=int, default=1, help="pictures to make (default: %(default)s)")
 
 
@@ -59,6 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     began = time.perf_counter()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    from weft.attention_processors.maps import MapRecorder
     from weft.pipelines.design_file import read_design
 
     count = arguments.num_images
@@ -70,9 +75,19 @@ def run(arguments: argparse.Namespace) -> None:
         design = replace(design, seed=secrets.randbelow(2**31))
     targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
     pipe = _pipeline(arguments.model, _adapter_folders(arguments.adapter), design)
-    pictures = _pictures(pipe, design, count)
-    _write(pictures, targets, design)
-    for target in targets:
+    recorder = MapRecorder() if arguments.maps else None
+    pictures = _pictures(pipe, design, count, recorder)
+    files = {
+        target: (picture, _stored(design, i)) for i, (target, picture) in enumerate(zip(targets, pictures, strict=True))
+    }
+    if recorder is not None:
+        sheets = _map_sheets(recorder, design, pictures)
+        files |= {
+            t.with_stem(f"{t.stem}-maps"): (s, _stored(design, i))
+            for i, (t, s) in enumerate(zip(targets, sheets, strict=True))
+        }
+    _write(files)
+    for target in files:
         print(target)
     print(f"took {time.perf_counter() - began:.1f} s, seed {design.seed}")
 
@@ -132,7 +147,7 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
     return pipe
 
 
-def _pictures(pipe: Any, design: "Design", count: int) -> list["Image.Image"]:
+def _pictures(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None") -> list["Image.Image"]:
     import numpy as np
     import torch
 
@@ -153,6 +168,7 @@ def _pictures(pipe: Any, design: "Design", count: int) -> list["Image.Image"]:
         num_images_per_prompt=count,
         generator=[torch.Generator().manual_seed(design.seed + index) for index in range(count)],
         conditions={name: list(pairs) for name, pairs in design.conditions.items()},
+        recorder=recorder,
         output_type="np",
     ).images
     if not np.isfinite(images).all():
@@ -160,26 +176,51 @@ def _pictures(pipe: Any, design: "Design", count: int) -> list["Image.Image"]:
     return pipe.image_processor.numpy_to_pil(images)
 
 
-def _write(pictures: Sequence["Image.Image"], targets: Sequence[Path], design: "Design") -> None:
+def _map_sheets(recorder: "MapRecorder", design: "Design", pictures: Sequence["Image.Image"]) -> list["Image.Image"]:
+    """Per picture the influence of every pair on it, side by side in the order of the design."""
+    from PIL import Image
+
+    from weft.attention_processors.maps import overlay
+
+    if not any(design.conditions.values()):
+        raise ValueError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
+    maps = {name: recorder.maps("influence", adapter=name) for name, pairs in design.conditions.items() if pairs}
+    sheets = []
+    for row, picture in enumerate(pictures):
+        views = [overlay(picture, maps[n][row, i]) for n, pairs in design.conditions.items() for i in range(len(pairs))]
+        sheet = Image.new("RGB", (picture.width * len(views), picture.height))
+        for index, view in enumerate(views):
+            sheet.paste(view, (picture.width * index, 0))
+        sheets.append(sheet)
+    return sheets
+
+
+def _stored(design: "Design", index: int) -> str:
+    """What a picture knows of its making; a design file in itself under `design`."""
+    assert design.seed is not None
+    settings = {name: getattr(design, name) for name in OVERRIDES}
+    return json.dumps(
+        {"design": {**design.source, **settings, "seed": design.seed + index}, "seed": design.seed + index}
+    )
+
+
+def _write(files: Mapping[Path, tuple["Image.Image", str]]) -> None:
     """All pictures, or none: each is written beside its place, and they move there when all are complete."""
     from PIL import PngImagePlugin
 
-    assert design.seed is not None
-    settings = {name: getattr(design, name) for name in OVERRIDES}
-    folder = targets[0].parent
+    folder = next(iter(files)).parent
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as cleaning:
-        staged: list[Path] = []
-        for index, picture in enumerate(pictures):
-            text = json.dumps({"design": {**design.source, **settings}, "seed": design.seed + index})
+        staged: dict[Path, Path] = {}
+        for target, (picture, text) in files.items():
             info = PngImagePlugin.PngInfo()
             info.add_text(TEXT_CHUNK, text)
             descriptor, name = tempfile.mkstemp(dir=folder, prefix=".weft-", suffix=".png")
             cleaning.callback(Path(name).unlink, missing_ok=True)
             with os.fdopen(descriptor, "wb") as file:
                 picture.save(file, "PNG", pnginfo=info)
-            staged.append(Path(name))
-        for path, target in zip(staged, targets, strict=True):
+            staged[target] = Path(name)
+        for target, path in staged.items():
             path.chmod(0o666 & ~_umask())
             os.replace(path, target)
 

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--sketch_encoder", default="strokes", help="strokes (small, trained) or a frozen vision model's id"
     )
+    model.add_argument("--text_states", type=int, default=40, help="token states read per description; 0 = pooled")
     model.add_argument("--token_dim", type=int, default=128, help="width of pair tokens of a new adapter")
     data = parser.add_argument_group("data")
     data.add_argument("--train_data_dir", type=Path, help="folder with metadata.jsonl, or the Sketchy data set")
@@ -111,7 +112,7 @@ def _adapter(arguments: argparse.Namespace, pipe: Any) -> Any:
         layers=arguments.layers,
         token_dim=arguments.token_dim,
         text_dim=pipe.text_encoder.config.hidden_size,
-        text_states=24,
+        text_states=arguments.text_states,
         num_heads=4 if small else 8,
         sketch_encoder=arguments.sketch_encoder,
         **options,

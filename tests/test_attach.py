@@ -85,7 +85,7 @@ def test_attach_refuses_a_taken_name_and_detach_an_unknown_one() -> None:
     with pytest.raises(ValueError, match="set_weights: got 'other', attached are: it"):
         pipe.set_weights(other=1.0)
     for weight in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="set_weights: got .* for 'it', expected a finite number of at least 0"):
+        with pytest.raises(ValueError, match=r"set_weights: got .* for 'it', expected a finite number of at least 0"):
             pipe.set_weights(it=weight)
     pipe.detach()
     with pytest.raises(ValueError, match="detach: got 'it', attached are: none"):
@@ -202,7 +202,7 @@ def test_two_pipelines_share_a_denoiser() -> None:
     first.unet.set_attention_backend("native")
     second = ConditionedStableDiffusionPipeline.from_pipe(first)
     second.set_progress_bar_config(disable=True)
-    assert {str(p._attention_backend) for p in second.unet.attn_processors.values()} == {"native"}
+    assert {str(p._attention_backend) for p in second.unet.attn_processors.values()} == {"AttentionBackendName.NATIVE"}
     conditions = {"it": paired_conditions()}
     assert np.array_equal(run(second, conditions=conditions), run(first, conditions=conditions))
     second.detach()

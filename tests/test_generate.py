@@ -80,6 +80,7 @@ def test_the_picture_holds_its_design_and_seed(folder: Path, models: Path, capsy
     pixels, stored = read(path)
     assert pixels.shape == (64, 64, 3)
     assert stored["seed"] == 3
+    assert stored["design"]["seed"] == 3
     assert stored["design"]["conditions"] == DESIGN["conditions"]
 
 
@@ -109,6 +110,13 @@ def test_several_pictures_count_their_seeds_on(folder: Path, models: Path) -> No
     assert generate(folder, models, "--seed", "4") == 0
     alone, _ = read(folder / "out" / "picture.png")
     assert np.abs(several[1][0] - alone).max() <= 1
+
+
+def test_maps_stand_beside_the_picture(folder: Path, models: Path) -> None:
+    write(folder, {**DESIGN, "conditions": {"paired": [PAIR, {"text": "boots"}]}})
+    assert generate(folder, models, "--maps") == 0
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["picture-maps.png", "picture.png"]
+    assert read(folder / "out" / "picture-maps.png")[0].shape == (64, 128, 3)
 
 
 def test_everything_a_file_may_say(folder: Path) -> None:
@@ -196,6 +204,7 @@ def test_bad_designs_are_one_message(
 
 BAD_RUNS: list[tuple[dict[str, Any], list[str], str]] = [
     ({}, ["--num_images", "0"], "num_images: got 0"),
+    ({"conditions": {}}, ["--maps"], "maps: got a design without conditions"),
     ({}, ["--height", "63"], "height: got 63"),
     ({}, ["--seed", "-5"], "seed: got -5"),
     ({}, ["--output", "picture.jpg"], "output: got 'picture.jpg', expected a name that ends in .png"),

@@ -1,6 +1,7 @@
 """The paired method: the authors' layer to the last digits, ragged designs, options, conditions and encoders."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def test_ragged_designs(unet: Any) -> None:
     branches, _ = encoded.build(Layout(layer_levels(unet), (8, 8), repeat=2, guidance=True))
     for branch in branches.values():
         assert branch.key.shape[:2] == branch.value.shape[:2] == (12, 16)  # pyright: ignore
-        assert branch.bias.shape[-1] == 16 and branch.bias[..., 12:].max() == -math.inf  # pyright: ignore
+        acting = branch.gain.flatten() > 0  # pyright: ignore[reportAttributeAccessIssue]
+        assert branch.bias.shape[-1] == 16 and branch.bias[acting, ..., 12:].max() == -math.inf  # pyright: ignore
         assert torch.isfinite(branch.gain).all()  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -92,17 +94,28 @@ def test_tokens_are_padded_to_a_power_of_two(unet: Any, count: int) -> None:
     assert lengths == {1 << math.ceil(math.log2(4 * count))}
 
 
-def test_pairs_are_isolated_to_the_last_bit(unet: Any) -> None:
-    """A pair's keys and values do not know its neighbours, their number, or the padding."""
-    adapter = paired_adapter(unet, isolation="per_pair")
-    text_only, sketch_only = SketchTextPair(text="a hat"), SketchTextPair(drawn_sketch(3))
-    alone = encode(adapter, [[PAIR]])
-    for design in ([PAIR, text_only], [PAIR, sketch_only, *paired_conditions(1)], [PAIR, PAIR, PAIR]):
-        for batch in ([design], [[], design], [[sketch_only] * 5, design]):
-            together = encode(adapter, batch)
-            for layer, pair in alone.key_value.items():
-                for mine, ours in zip(pair, together.key_value[layer], strict=True):
-                    assert torch.equal(mine[0, :4], ours[-1, :4]), layer
+@pytest.mark.parametrize("text_states", [0, 5], ids=["pooled", "states"])
+def test_pairs_are_isolated_to_the_last_bit(unet: Any, text_states: int) -> None:
+    """The keys and values of a pair's features do not know its neighbours, their number, or the padding."""
+    adapter = paired_adapter(unet, isolation="per_pair", sketch_encoder="frozen", text_states=text_states)
+    image = torch.randn(2, 5, 17, 16)
+    text = torch.randn(2, 5, text_states, 32) if text_states else torch.randn(2, 5, 32)
+
+    def keys(mask: list[list[bool]], start: int = 0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        designs, pairs = slice(start, start + len(mask)), slice(0, len(mask[0]))
+        features = dict(image=image[designs, pairs], text=text[designs, pairs], pair_mask=torch.tensor(mask))
+        rest = dict(weight=features["pair_mask"].float(), region=None, region_aspect=None)
+        schedules = [[Schedule()] * len(row) for row in mask]
+        with torch.no_grad():
+            return adapter({**features, **rest, "schedules": schedules}).key_value
+
+    alone = keys([[True]], start=1)
+    for first in ([True] * 5, [False] * 5, [True, True, False, False, False]):
+        for second in ([True] * 5, [True, False, False, False, False], [True, True, False, False, False]):
+            together = keys([first, second])
+            for layer, pair in alone.items():
+                for mine, ours in zip(pair, together[layer], strict=True):
+                    assert torch.equal(mine[0, :4], ours[1, :4]), layer
 
 
 def test_shared_norm_leaks_as_the_authors_code_does(unet: Any) -> None:
@@ -127,7 +140,7 @@ def test_half_pairs_lack_what_they_lack(unet: Any) -> None:
     assert torch.isfinite(keys).all()
     pipe.attach(it=adapter)
     outputs = [run(pipe, conditions={"it": [c]}) for c in (sketch, SketchTextPair(text="a red jacket"), PAIR)]
-    assert all(np.abs(a - b).max() > 1e-6 for a, b in zip(outputs, outputs[1:], strict=False))
+    assert all(np.abs(a - b).max() > 1e-6 for a, b in pairwise(outputs))
 
 
 @pytest.mark.parametrize("text_states", [0, 20], ids=["pooled", "states"])
@@ -242,7 +255,7 @@ def test_wrong_pairs_are_refused_when_they_are_made(options: dict[str, Any], mes
 
 
 def test_texts_beyond_the_tokenizer_are_refused(unet: Any) -> None:
-    with pytest.raises(ValueError, match="text: 'aa.*' has 99 tokens, expected at most 75; shorten the description"):
+    with pytest.raises(ValueError, match=r"text: 'aa.*' has 99 tokens, expected at most 75; shorten it"):
         encode(paired_adapter(unet), [[SketchTextPair(text="a" * 99)]])
 
 

@@ -122,7 +122,7 @@ class RawTokensAdapter(KeyValueAdapter):
     def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
         tokens = features["tokens"].to(next(self.parameters()).dtype)
         designs, parts, count, _ = tokens.shape
-        key_value = self.project(tokens.flatten(1, 2))
+        key_value = self.project(tokens)
         return EncodedTokens(
             key_value,
             None,

@@ -22,9 +22,10 @@ from weft.training.objectives import diffusion_loss
 TEXT_LENGTH = 48
 TEXT_WIDTH = 128
 CAPTION_SHARES: Mapping[str, float] = {
-    "full": 0.55,
+    "full": 0.42,
+    "free": 0.15,
     "partial": 0.15,
-    "kinds": 0.08,
+    "kinds": 0.06,
     "generic": 0.14,
     "": 0.08,
 }

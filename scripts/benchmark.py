@@ -1,0 +1,172 @@
+"""Measure speed: ratios within one run, in interleaved rounds, as medians; a table and a JSON file.
+
+weft benchmark generate     the whole command, the generation alone, peak memory
+weft benchmark step         a denoising step with four pairs over the plain step, U-Net of Stable Diffusion 1.5's size
+weft benchmark encoding     encoding of 1 to 16 pairs
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+NAMES = ("generate", "step", "encoding")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=NAMES, help="what to measure")
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table and write the report."""
+    from weft.evaluation.report import Report, Row
+
+    if arguments.rounds < 1:
+        raise ValueError(f"rounds: got {arguments.rounds}, expected at least 1")
+    measure = {"generate": _generate, "step": _step, "encoding": _encoding}[arguments.name]
+    rows = [Row(name, scores) for name, scores in measure(arguments).items()]
+    report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
+    report.write(arguments.output)
+    print(report.table())
+
+
+def interleaved(rounds: int, **tasks: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of every task in every round, after one warm-up each; tasks take turns within a round."""
+    for task in tasks.values():
+        task()
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratios(seconds: Mapping[str, list[float]], over: str) -> dict[str, dict[str, float]]:
+    """Median, minimum and maximum over rounds of each task's time over another's of the same round."""
+    rows = {}
+    for name, times in seconds.items():
+        shares = [mine / base for mine, base in zip(times, seconds[over], strict=True)]
+        rows[name] = {
+            "seconds": statistics.median(times),
+            "ratio": statistics.median(shares),
+            "ratio_minimum": min(shares),
+            "ratio_maximum": max(shares),
+        }
+    return rows
+
+
+def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    import resource
+    import subprocess
+    import sys
+    import tempfile
+
+    commands, alone = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "weft.scripts.cli", "generate", str(arguments.design)]
+        for _ in range(arguments.rounds):
+            started = time.perf_counter()
+            done = subprocess.run(
+                [*command, "--output", f"{folder}/out.png"], capture_output=True, text=True, check=False
+            )
+            commands.append(time.perf_counter() - started)
+            if done.returncode:
+                raise RuntimeError(f"weft generate: {done.stderr.strip()}")
+        alone = _generation_alone(arguments)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    return {
+        "command": {"seconds": statistics.median(commands), "peak_gb": peak},
+        "generation": {"seconds": statistics.median(alone)},
+    }
+
+
+def _generation_alone(arguments: argparse.Namespace) -> list[float]:
+    from weft.attention_processors.paired import PairedAdapter
+    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    from weft.pipelines.design_file import read_design
+    from weft.pretrained import shipped
+
+    design = read_design(arguments.design)
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
+    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
+    pipe.set_progress_bar_config(disable=True)
+    return interleaved(
+        arguments.rounds,
+        generation=lambda: pipe(
+            design.prompt,
+            conditions=design.conditions,
+            num_inference_steps=design.num_inference_steps,
+            guidance_scale=design.guidance_scale,
+        ),
+    )["generation"]
+
+
+def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from weft.attention_processors.conditioning import Conditioning, EncodedTokens
+    from weft.attention_processors.processor import attention_layers, install, layer_levels
+    from weft.attention_processors.strength import Layout, Schedule
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64).eval().requires_grad_(False)  # SD 1.5's layout
+    latents, context = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 768)
+    layers = {n: layer.inner_dim for n, layer in attention_layers(unet).items() if n.endswith("attn2")}
+    pairs, tokens = 4, 32
+    key_value = {n: (torch.randn(1, pairs * tokens, w), torch.randn(1, pairs * tokens, w)) for n, w in layers.items()}
+    encoded = EncodedTokens(
+        key_value,
+        None,
+        torch.ones(1, pairs * tokens, dtype=torch.bool),
+        torch.arange(pairs).repeat_interleave(tokens),
+        torch.ones(1, pairs),
+        [[Schedule()] * pairs],
+        torch.rand(1, pairs, 128, 128),
+    )
+
+    def step(**kwargs: object) -> None:
+        with torch.inference_mode():
+            unet(latents, 500, context, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    stock = dict(unet.attn_processors)
+    install(unet)
+    conditioning = Conditioning.of({"pairs": encoded}, Layout(layer_levels(unet), (64, 64)))
+    ours = dict(unet.attn_processors)
+
+    def plain() -> None:
+        unet.set_attn_processor(dict(stock))  # pyright: ignore[reportArgumentType]
+        step()
+
+    def four_pairs() -> None:
+        unet.set_attn_processor(dict(ours))  # pyright: ignore[reportArgumentType]
+        step(cross_attention_kwargs={"conditioning": conditioning})
+
+    return ratios(interleaved(arguments.rounds, plain=plain, four_pairs=four_pairs), "plain")
+
+
+def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    import torch
+
+    from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+    from weft.datasets.outfits import sample
+    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    from weft.pretrained import shipped
+
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
+    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
+    drawn = sample("test", 0, count=1)
+    pair = SketchTextPair(drawn.sketches[0], drawn.texts[0], region="sketch")
+
+    def encode(number: int) -> None:
+        with torch.inference_mode():
+            pipe.encode_conditions({"paired": [pair] * number})
+
+    tasks = {f"pairs_{n}": (lambda n=n: encode(n)) for n in (1, 2, 4, 8, 16)}
+    return ratios(interleaved(arguments.rounds, **tasks), "pairs_1")
