@@ -92,7 +92,7 @@ class ConditionedAttnProcessor:
         out = text = self.attend(query, key, value, mask)
         for branch in branches:
             out = branch.mix(query, out, self.attend)
-        if conditioning is not None and conditioning.recorder is not None:
+        if branches and conditioning is not None and conditioning.recorder is not None:
             conditioning.recorder.record(self.layer, branches, query, text, conditioning)
         return out.flatten(2).to(query.dtype)
 
@@ -188,7 +188,7 @@ def install(denoiser: nn.Module) -> dict[str, Any]:
                 f"{name}: got {type(processor).__name__}, expected a stock attention processor; remove what installed "
                 "it (unload_ip_adapter(), disable_attention_slicing(), unfuse_qkv_projections()) and attach again"
             )
-    here = inner.attn_processors.values()  # pyright: ignore
+    here: list[Any] = list(inner.attn_processors.values())  # pyright: ignore
     backends = {p._attention_backend for p in here if getattr(p, "_attention_backend", None) is not None}
     ours = {name: ConditionedAttnProcessor(name.removesuffix(".processor"), there) for name, there in found.items()}
     for processor in ours.values():

@@ -1,0 +1,70 @@
+"""Reports have one shape, and the evaluation of pairs fills it with all its rows."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from weft.attention_processors.paired import PairedAdapter
+from weft.evaluation.oracle import Oracle
+from weft.evaluation.paired import PairedEvaluation
+from weft.evaluation.report import Report, Row
+from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.pretrained import shipped
+from weft.scripts.benchmark import interleaved, ratios
+
+ROWS = [
+    *("real", "reconstruction", "no_condition", "text_only", "pairs_without_regions", "pairs", "pairs_wild"),
+    *("texts_swapped", "sketches_swapped", "pairs_1", "pairs_2", "pairs_3", "pairs_4"),
+]
+SCORES = {"color_accuracy", "pattern_accuracy", "kind_accuracy", "leakage", "sketch_iou"}
+
+
+def test_a_report_prints_and_writes_the_same_rows(tmp_path: Path) -> None:
+    report = Report("evaluation", "paired", [Row("a", {"x": 0.5}), Row("b", {"x": math.nan, "y": 1.0})], 3, 7, "test")
+    lines = report.table().splitlines()
+    assert lines[0].split() == ["paired", "x", "y"]
+    assert [line.split() for line in lines[1:]] == [["a", "0.500", "-"], ["b", "-", "1.000"]]
+    content = json.loads(report.write(tmp_path).read_text())
+    assert content["rows"] == [
+        {"name": "a", "scores": {"x": 0.5}},
+        {"name": "b", "scores": {"x": None, "y": 1.0}},
+    ]
+    assert (content["kind"], content["split"], content["seed"], content["count"]) == ("evaluation", "test", 3, 7)
+    assert content["versions"]["torch"] and content["hardware"]
+    assert [p.name for p in tmp_path.iterdir()] == ["paired.json"]
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> PairedEvaluation:
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
+    adapter = PairedAdapter.for_denoiser(
+        pipe.unet, token_dim=32, image_dim=16, text_dim=128, norm_groups=8, num_heads=4, num_layers=1,
+        num_readout_tokens=4, sketch_encoder="strokes", sketch_size=32,
+    )  # fmt: skip
+    pipe.attach(paired=adapter)
+    return PairedEvaluation(pipe, Oracle().eval(), "validation", count=2, num_inference_steps=1)
+
+
+def test_the_evaluation_fills_all_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:
+    report = evaluation.run(tmp_path)
+    assert [row.name for row in report.rows] == ROWS
+    assert all(set(row.scores) == SCORES for row in report.rows)
+    assert json.loads((tmp_path / "paired.json").read_text())["split"] == "validation"
+    with Image.open(tmp_path / "paired.png") as sheet:
+        assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)
+
+
+def test_the_evaluation_can_be_kept_to_some_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:
+    assert [row.name for row in evaluation.run(tmp_path, ("real", "pairs")).rows] == ["real", "pairs"]
+
+
+def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
+    calls: list[str] = []
+    seconds = interleaved(2, a=lambda: calls.append("a"), b=lambda: calls.append("b"))
+    assert calls == ["a", "b"] * 3
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+    rows = ratios({"a": [1.0, 2.0, 4.0], "b": [2.0, 2.0, 16.0]}, "a")
+    assert rows["b"] == {"seconds": 2.0, "ratio": 2.0, "ratio_minimum": 1.0, "ratio_maximum": 4.0}
