@@ -241,7 +241,7 @@ class KeyValueAdapter(Adapter):
 
         Each part on its own, to the last bit; see `PerItemLinear` for the reach of that.
         """
-        items, designs = tokens.flatten(0, 1), tokens.shape[0]
+        items, designs = tokens.flatten(0, 1).contiguous(), tokens.shape[0]  # other strides are other bits
 
         def projected(projections: nn.ModuleDict, name: str) -> Float[Tensor, "design token inner"]:
             return projections[name.replace(".", "-")](items).unflatten(0, (designs, -1)).flatten(1, 2)

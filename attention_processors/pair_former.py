@@ -47,8 +47,8 @@ class TextProjector(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, vectors: Float[Tensor, "design pair text_dim"]) -> Float[Tensor, "design pair token dim"]:
-        tokens = self.projection(vectors.flatten(0, 1).unsqueeze(1))
-        return self.norm(tokens.unflatten(-1, (self.num_tokens, -1))).view(*vectors.shape[:2], self.num_tokens, -1)
+        tokens = self.projection(vectors.flatten(0, 1).unsqueeze(1)).squeeze(1).unflatten(-1, (self.num_tokens, -1))
+        return self.norm(tokens).unflatten(0, vectors.shape[:2])
 
 
 class GatedFeedForward(nn.Module):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from weft.pretrained import available
+
 ROOT = Path(__file__).resolve().parent.parent
 MAX_FILE_LINES, MAX_BODY_LINES = 350, 45
 NOT_PACKAGES = {"tests", "docs", "examples", "outputs", "build", "dist"}
@@ -55,6 +57,10 @@ def test_weft_is_a_namespace() -> None:
 
 def test_every_package_is_typed() -> None:
     assert not [name(folder) for folder in folders() if not (folder / "py.typed").is_file()]
+
+
+def test_every_shipped_model_has_a_card() -> None:
+    assert not [model for model in available() if not (ROOT / "pretrained" / model / "README.md").is_file()]
 
 
 @pytest.mark.parametrize("path", modules(), ids=name)

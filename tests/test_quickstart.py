@@ -1,0 +1,42 @@
+"""The shipped models draw the example as asked: the oracle, which sees the picture only, reads it back."""
+
+import numpy as np
+import pytest
+import torch
+
+from weft.evaluation.oracle import Oracle, Reading
+from weft.pipelines import ConditionedStableDiffusionPipeline, shipped
+from weft.pipelines.design_file import read_design
+
+DESIGN = "examples/outfit/outfit.json"
+
+
+@pytest.fixture(scope="module")
+def reading(request: pytest.FixtureRequest) -> Reading:
+    design = read_design(request.config.rootpath / DESIGN)
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_adapter(shipped("paired"), "paired")
+    image = pipe(
+        design.prompt,
+        conditions=design.conditions,
+        num_inference_steps=design.num_inference_steps,
+        guidance_scale=design.guidance_scale,
+        generator=torch.Generator().manual_seed(design.seed or 0),
+        output_type="np",
+    ).images[0]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    return Oracle.from_pretrained(shipped("oracle")).eval().read(pixels)[0]
+
+
+@pytest.mark.parametrize(
+    ("slot", "kind", "color", "pattern"),
+    [("top", "jacket", "red", "striped"), ("bottom", "skirt", "black", "dotted"), ("shoes", "boots", "brown", None)],
+)
+def test_the_oracle_reads_the_example_as_asked(
+    reading: Reading, slot: str, kind: str, color: str, pattern: str | None
+) -> None:
+    """Boots cover too few pixels for their pattern to be judged."""
+    worn = reading.slots[slot]
+    assert (worn.kind, worn.color) == (kind, color)
+    assert pattern is None or worn.pattern == pattern
