@@ -17,8 +17,8 @@ from torch import Tensor, nn
 class PerItemLinear(nn.Linear):
     """A `Linear` whose items get the same bits in any batch.
 
-    A matrix product picks its kernel, and so the order of its sums, by the number of all rows; a batch of products picks
-    it by the rows of one item. On one thread that is measured, not promised by the library: bit-equal with MKL's
+    A matrix product picks its kernel, and so the order of its sums, by the number of all rows; a batch of products by
+    the rows of one item. On one thread that is measured, not promised by the library: bit-equal with MKL's
     AVX-512, AVX2 and SSE4.2 kernels for widths to 256 (1 to 101 rows, to 32 items) and 2048 (to 293 rows, to 4 items),
     where the plain product differs in up to four fifths of the sizes. On several threads, which share one product when
     items are few, each item is a call of its own. With gradients it is a batch there too: equal up to rounding.

@@ -17,6 +17,7 @@ from variants import SD, run
 
 from weft.attention_processors.paired import SketchTextPair
 
+pytestmark = pytest.mark.slow
 WORDS = ("a red jacket", "a blue skirt", "black shoes", "a hat")
 
 
@@ -80,11 +81,10 @@ def check_compiled(backend: str, tolerance: float) -> None:
 
 
 def test_no_recompilation_for_new_values() -> None:
-    """The tracer alone, without code generation: fast enough for every run."""
+    """The tracer alone, without code generation."""
     check_compiled("eager", 1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler")
 def test_generated_code_equals_eager() -> None:
     check_compiled("inductor", 1e-3)

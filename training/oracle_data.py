@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from weft.datasets.outfits import SLOTS, sample
 
-STRANGE_SHARE: Final = 0.5
+STRANGE_SHARE: Final = 0.375
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +95,10 @@ def _strange_colors(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Random mixtures of the channels, some without colour, some as negatives."""
     count = len(pictures)
     mixture = torch.rand(count, 3, 3, generator=generator) ** 3
-    gray = torch.rand(count, 1, 1, generator=generator) < 0.4
+    gray = torch.rand(count, 1, 1, generator=generator) < 0.3
     mixture = torch.where(gray, mixture[:, :1].expand(-1, 3, -1), mixture)
     mixed = torch.einsum("bij,bjhw->bihw", mixture / mixture.sum(dim=2, keepdim=True), pictures)
-    negative = torch.rand(count, 1, 1, 1, generator=generator) < 0.4
+    negative = torch.rand(count, 1, 1, 1, generator=generator) < 0.3
     mixed = torch.where(negative, 1 - mixed, mixed)
     return mixed.clamp(0, 1) ** (0.5 + 1.3 * torch.rand(count, 1, 1, 1, generator=generator))
 

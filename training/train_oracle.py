@@ -32,6 +32,7 @@ class OracleTraining:
     """How the oracle is trained; a run that was cut off goes on from its checkpoint."""
 
     output_dir: str = _option("outputs/oracle", "folder for the checkpoint and the oracle")
+    init_from: str = _option("", "folder of an oracle to go on from; empty for new weights")
     seed: int = _option(0, "seeds weights, order, augmentation and the renders")
     renders: int = _option(8000, "pictures of the training split to learn from")
     max_train_steps: int = _option(3600, "number of optimizer steps")
@@ -54,7 +55,7 @@ def oracle_loss(logits: OracleLogits, examples: OracleExamples, offset: tuple[in
     """
     row, column = offset
     slots = examples.slots.long()
-    loss = 2 * functional.cross_entropy(logits.slot, slots)
+    loss = 6 * functional.cross_entropy(logits.slot, slots)
     for index, (plane, weight) in enumerate(((logits.kind, 2.0), (logits.color, 1.0), (logits.pattern, 1.0))):
         values, cell = examples.attributes[:, :, index], slots.shape[-1] // plane.shape[-1]
         coarse = slots[:, row % cell :: cell, column % cell :: cell]
@@ -71,7 +72,7 @@ def train(config: OracleTraining) -> Oracle:
     output.mkdir(parents=True, exist_ok=True)
     (output / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
     examples = render_examples("train", config.renders, seed=1 + config.seed)
-    oracle = Oracle()
+    oracle = Oracle.from_pretrained(config.init_from) if config.init_from else Oracle()
     oracle.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.adam_weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
