@@ -111,8 +111,7 @@ def lots_to_adapter(
     """
     _check_names("groups", groups, [*GROUPS, *[g for g in groups if g == GLOBAL_GROUP]])
     config = _config(groups, layers, _checked_settings(settings or {}))
-    shapes = adapter_shapes(config)
-    table = _table(config, shapes)
+    table, shapes = _table(adapter_on_meta(config))
     _check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
     state: dict[str, Tensor] = {}
     for (group, key), names in table.items():
@@ -139,8 +138,8 @@ def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> t
                 f"{name}: got {config[name]!r}, but a LOTS checkpoint always means {only!r}; "
                 "this adapter cannot be written as one"
             )
-    shapes = adapter_shapes(config)
-    table = _table(config, shapes)
+    adapter = adapter_on_meta(config)
+    table, shapes = _table(adapter)
     _check_names("keys", state, shapes)
     groups: Groups = {}
     for (group, key), names in table.items():
@@ -150,7 +149,8 @@ def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> t
                 raise ValueError(f"{name}: got shape {got}, config.json asks for {wanted}; convert the original again")
         tensor = state[names[0]] if len(names) == 1 else torch.cat([state[name] for name in names])
         groups.setdefault(group, {})[key] = tensor.reshape(_their_shape(names, shapes))
-    return groups, _their_settings(config)
+    settings = {theirs: adapter.config[ours] for theirs, ours in SETTINGS.items()}
+    return groups, {**settings, "dropout": 0.0, "activation_fn": "geglu"}
 
 
 def adapter_on_meta(config: Mapping[str, Any]) -> PairedAdapter:
@@ -164,11 +164,6 @@ def adapter_on_meta(config: Mapping[str, Any]) -> PairedAdapter:
             return PairedAdapter(**config)
     except TypeError as error:
         raise ValueError(f"config: not that of a PairedAdapter ({error}); convert the original again") from error
-
-
-def adapter_shapes(config: Mapping[str, Any]) -> dict[str, torch.Size]:
-    """Shapes of the state dict of the adapter of a config."""
-    return {name: tensor.shape for name, tensor in adapter_on_meta(config).state_dict().items()}
 
 
 def _ordered(layers: Iterable[str]) -> list[str]:
@@ -187,15 +182,16 @@ def _ordered(layers: Iterable[str]) -> list[str]:
     return sorted(layers, key=place)
 
 
-def _table(config: Mapping[str, Any], shapes: Iterable[str]) -> dict[Key, list[str]]:
-    """Their keys, each with ours that lie in it, in order."""
+def _table(adapter: PairedAdapter) -> tuple[dict[Key, list[str]], dict[str, torch.Size]]:
+    """Their keys, each with ours that lie in it, in order; and the shapes of ours."""
     modules = dict(MODULES)
-    for i in range(config["num_layers"]):
+    for i in range(adapter.config["num_layers"]):
         for ours, theirs in BLOCK_MODULES.items():
             modules[f"pair_former.blocks.{i}.{ours}"] = ("pair_former", f"transformer_blocks.{i}.{theirs}")
-    for j, layer in enumerate(_ordered(config["layers"])):
+    for j, layer in enumerate(_ordered(adapter.config["layers"])):
         for ours, theirs in (("to_key", "to_k_lots"), ("to_value", "to_v_lots")):
             modules[f"{ours}.{layer.replace('.', '-')}."] = ("cross_attn", f"{2 * j + 1}.{theirs}.")
+    shapes = {name: tensor.shape for name, tensor in adapter.state_dict().items()}
     table: dict[Key, list[str]] = {}
     for name in shapes:
         key = THEIR_READOUTS
@@ -206,7 +202,7 @@ def _table(config: Mapping[str, Any], shapes: Iterable[str]) -> dict[Key, list[s
             group, prefix = modules[module + dot]
             key = (group, prefix + kind)
         table.setdefault(key, []).append(name)
-    return table
+    return table, shapes
 
 
 def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
@@ -271,11 +267,6 @@ def _checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         what = f"the key {unknown[0]!r}" if unknown else f"activation_fn {activation!r}"
         raise ValueError(f"pair_former_config.json: got {what}, expected {', '.join(SETTINGS)}, and geglu")
     return given
-
-
-def _their_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    full = adapter_on_meta(config).config
-    return {**{theirs: full[ours] for theirs, ours in SETTINGS.items()}, "dropout": 0.0, "activation_fn": "geglu"}
 
 
 def _check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:

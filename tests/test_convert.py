@@ -23,21 +23,15 @@ from weft.scripts.convert import (
     read_lots,
     sdxl_layers,
 )
+from weft.scripts.lots_checkpoint import adapter_on_meta
 
 FIXTURE = Path(__file__).parent / "data" / "lots_reference.safetensors"
 Groups = dict[str, dict[str, Tensor]]
-SETTINGS = {
-    "in_channels": 64,
-    "fusion_strategy": "deferred",
-    "num_layers": 2,
-    "num_attention_heads": 8,
-    "inner_dim": 64,
-    "dropout": 0.0,
-    "norm_num_groups": 32,
-    "activation_fn": "geglu",
-    "masking_strategy": "compression",
-    "num_cls_tokens": 6,
-}
+SETTINGS = json.loads(
+    '{"in_channels": 64, "fusion_strategy": "deferred", "num_layers": 2, "num_attention_heads": 8, "inner_dim": 64, '
+    '"dropout": 0.0, "norm_num_groups": 32, "activation_fn": "geglu", "masking_strategy": "compression", '
+    '"num_cls_tokens": 6}'
+)
 
 
 def recorded() -> tuple[Groups, dict[str, int]]:
@@ -138,6 +132,19 @@ def test_sdxl_layers_are_those_of_the_denoiser() -> None:
     layers = {name: unet.get_submodule(name).inner_dim for name in names if name.endswith("attn2")}
     assert list(sdxl_layers().items()) == list(layers.items())
     assert len(layers) == 70
+
+
+@pytest.mark.parametrize(
+    ("readouts", "whole", "tensors", "values"), [(32, False, 191, 526_280_704), (64, True, 205, 577_492_992)]
+)
+def test_published_sizes(readouts: int, whole: bool, tensors: int, values: int) -> None:
+    options = dict(num_readout_tokens=readouts, global_sketch=whole, isolation="shared_norm", center_crop=True)
+    config = {"layers": sdxl_layers(), **options}
+    groups, _ = adapter_to_lots(config, adapter_on_meta(config).state_dict())
+    every = [tensor for keys in groups.values() for tensor in keys.values()]
+    assert (len(every), sum(tensor.numel() for tensor in every)) == (tensors, values)
+    again, _ = lots_to_adapter(groups, sdxl_layers())
+    assert {**again, **config, "sketch_encoder": "facebook/dinov2-small"} == again
 
 
 # -- what the config says ------------------------------------------------------------------------------------
@@ -254,7 +261,7 @@ def test_settings_that_contradict_are_refused(settings: dict[str, Any], message:
         ({"isolation": "per_pair"}, "isolation: got 'per_pair', but a LOTS checkpoint always means 'shared_norm'"),
         ({"anchored": 0.2}, "anchored: got 0.2, but a LOTS checkpoint always means 0.0"),
         ({"sketch_encoder": "strokes"}, "stroke_encoder.position: a LOTS checkpoint has no place for it"),
-        ({"num_layers": 3}, r"keys: 13 are missing .* and 0 unexpected"),
+        ({"num_layers": 3}, r"keys: 20 are missing .* and 0 unexpected"),
         (
             {"text_dim": 41},
             r"text_projector.projection.weight: got shape \(256, 40\), config.json asks for \(256, 41\)",

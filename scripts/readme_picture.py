@@ -1,0 +1,30 @@
+"""The picture at the top of the README: the sketches of a design with their words, and what was made of them.
+
+python -m weft.scripts.readme_picture examples/outfit/outfit.json outputs/quickstart.png docs/quickstart.png
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from weft.pipelines.design_file import read_design
+
+SIDE, MARGIN, LINE = 256, 12, 24
+
+
+def main() -> None:
+    design, picture, target = (Path(text) for text in sys.argv[1:4])
+    pairs = [pair for row in read_design(design).conditions.values() for pair in row]
+    views = [(pair.sketch, pair.text or "") for pair in pairs if isinstance(pair.sketch, Image.Image)]
+    views.append((Image.open(picture), "the picture"))
+    canvas = Image.new("RGB", (len(views) * (SIDE + MARGIN) - MARGIN, SIDE + LINE), "white")
+    for i, (view, words) in enumerate(views):
+        left = i * (SIDE + MARGIN)
+        canvas.paste(view.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, LINE))
+        ImageDraw.Draw(canvas).text((left + 4, 4), words, fill="black", font_size=15)
+    canvas.save(target)
+
+
+if __name__ == "__main__":
+    main()
