@@ -71,6 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
     given = {name: value for name in OVERRIDES if (value := getattr(arguments, name)) is not None}
     design = replace(read_design(arguments.design), **given)
+    if arguments.maps and not any(design.conditions.values()):
+        raise ValueError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
@@ -182,8 +184,6 @@ def _map_sheets(recorder: "MapRecorder", design: "Design", pictures: Sequence["I
 
     from weft.attention_processors.maps import overlay
 
-    if not any(design.conditions.values()):
-        raise ValueError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
     maps = {name: recorder.maps("influence", adapter=name) for name, pairs in design.conditions.items() if pairs}
     sheets = []
     for row, picture in enumerate(pictures):

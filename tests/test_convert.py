@@ -123,7 +123,7 @@ def test_sdxl_layers_are_those_of_the_denoiser() -> None:
             block_out_channels=(320, 640, 1280),
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=(1, 2, 10),
+            transformer_layers_per_block=(1, 2, 10),  # pyright: ignore[reportArgumentType]
             attention_head_dim=(5, 10, 20),  # pyright: ignore[reportArgumentType]
             cross_attention_dim=2048,
             use_linear_projection=True,
@@ -224,10 +224,7 @@ def with_a_damaged_norm(groups: Groups, _: dict[str, int]) -> None:
         (without_size, r"image_proj.proj.weight: got none, expected 2 dimensions"),
         (with_another_key, r"0 are missing \(first: none\) and 1 unexpected \(first: image_proj.scale\)"),
         (with_fewer_layers, r"cross_attn: got 56 tensors, expected two for each of 27 layers"),
-        (
-            with_wider_layers,
-            r"cross_attn.51.to_k_lots.weight: got shape \(96, 64\), expected \(128, 64\) for to_key.mid",
-        ),
+        (with_wider_layers, r"cross_attn.51.to_k_lots.weight: got shape \(96, 64\), expected \(128, 64\) for to_key"),
         (with_self_attention, r"layers: got 28 like .*, expected every text attention \(attn2\)"),
         (with_a_damaged_norm, r"pair_former.norm.bias: got shape \(63,\), expected \(64,\)"),
     ],
@@ -262,10 +259,7 @@ def test_settings_that_contradict_are_refused(settings: dict[str, Any], message:
         ({"anchored": 0.2}, "anchored: got 0.2, but a LOTS checkpoint always means 0.0"),
         ({"sketch_encoder": "strokes"}, "stroke_encoder.position: a LOTS checkpoint has no place for it"),
         ({"num_layers": 3}, r"keys: 20 are missing .* and 0 unexpected"),
-        (
-            {"text_dim": 41},
-            r"text_projector.projection.weight: got shape \(256, 40\), config.json asks for \(256, 41\)",
-        ),
+        ({"text_dim": 41}, r"projection.weight: got shape \(256, 40\), config.json asks for \(256, 41\)"),
         ({"colour": "red"}, "config: not that of a PairedAdapter .*colour"),
     ],
 )

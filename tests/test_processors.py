@@ -85,7 +85,9 @@ def _raising(*_: Any) -> dict[str, Any]:
 def test_batch_equals_single_runs(method: Method) -> None:
     """Two prompts with different designs, two pictures each, against four single runs."""
     pipe = build(method)
-    designs = [method.conditions(0), method.conditions(2)[:1]]
+    designs = [method.conditions(0), method.conditions(2)]
+    if method.name != "paired_shared_norm":  # whose statistics, as published, run over padding too
+        designs[1] = designs[1][:1]
     seeds = [torch.Generator().manual_seed(i) for i in range(4)]
     batch = run(pipe, prompt=[PROMPT, "a b"], conditions={"it": designs}, num_images_per_prompt=2, generator=seeds)
     for i, (prompt, design) in enumerate([(PROMPT, 0), (PROMPT, 0), ("a b", 1), ("a b", 1)]):
