@@ -4,20 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from safetensors.torch import load_file
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 from torch.utils.data import Dataset
 
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+from weft.datasets.outfits import sample
+from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.training.config import TrainingConfig
 from weft.training.loop import checkpoints, train
 from weft.training.objectives import diffusion_loss
-from weft.training.pair_data import PairRecord
+from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
 from weft.training.paired import PairedConfig, PairedTask, state_sha256
+from weft.training.picture_cache import OutfitPictures
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -173,3 +178,33 @@ def test_flow_matching_asks_for_the_velocity_from_data_to_noise() -> None:
         return (noisy - latents) / sigma
 
     assert diffusion_loss(perfect, scheduler, latents, torch.Generator().manual_seed(0)) < 1e-6
+
+
+def test_worlds_are_drawn_once_and_read_back(tmp_path: Path) -> None:
+    pictures = OutfitPictures(tmp_path, "train", 3)
+    assert all((pictures.images[i] == sample("train", i).image).all() for i in range(3))
+    assert pictures.garments[1] == sample("train", 1).garments
+    latents = np.zeros((3, 4, 8, 8), np.float16)
+    pairs = OutfitPairs(tmp_path, latents, 3, size=64)
+    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    record, merged = pairs[1], OutfitPairs(tmp_path, latents, 3, size=64, merged=True)[1]
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == before
+    assert [p.text for p in record.pairs] == list(sample("train", 1).texts)
+    assert [tuple(p.pixels.shape) for p in record.pairs if p.pixels is not None] == [(2, 64, 64)] * len(record.pairs)
+    assert len(merged.pairs) == 1 and merged.pairs[0].text == ", ".join(sample("train", 1).texts)
+
+
+def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    image, sketch = Image.new("RGB", (64, 64), "red"), drawn_sketch()
+    own: Any = [
+        PairSample(image, (sketch, None), ("a thing", "a word"), "a b", None, "1", ((0.0, 0.0, 1.0, 0.5), None))
+    ]
+    records = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, 64)
+    (path,) = tmp_path.iterdir()
+    written = path.stat().st_mtime_ns
+    again = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, 64)
+    assert path.stat().st_mtime_ns == written
+    assert torch.equal(records[0].latents, again[0].latents) and records[0].latents.shape == (4, 8, 8)
+    assert [p.text for p in records[0].pairs] == ["a thing", "a word"]
+    assert records[0].pairs[1].pixels is None and records[0].captions == ("a b",)

@@ -2,11 +2,8 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.paired_conditions import REGION_SIZE, PreparedPair, SketchTextPair, stroke_pixels
 from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
 from weft.datasets.pair_folder import PairSample
+from weft.training.picture_cache import draw_once
 
 WILD_SHARE = 0.3
 """Share of training samples with sketches as drawn by an unpractised hand."""
@@ -56,8 +54,7 @@ class OutfitPairs(Dataset[PairRecord]):
         name = f"pairs-train-{count}-{size}"
         pixels, words = folder / f"{name}.npy", folder / f"{name}.json"
         if not words.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            _draw_all(pixels, words, count, size)
+            draw_once(pixels, words, _draw_one, [(i, size) for i in range(count)])
         self.latents, self.merged = latents, merged
         self.pixels = np.load(pixels, mmap_mode="r")
         self.words: list[dict[str, Any]] = json.loads(words.read_text())
@@ -93,23 +90,6 @@ def _draw_one(arguments: tuple[int, int]) -> tuple["np.ndarray[Any, np.dtype[np.
             pixels[slot] = (stroke_pixels(Image.fromarray(sketch), size).numpy() * 255).round()
     captions = [PROMPT, PROMPT, *(caption(drawn.garments, rng, d) for d in ("generic", "full", "partial"))]
     return pixels, {"texts": drawn.texts, "captions": captions}
-
-
-def _draw_all(path: Path, words: Path, count: int, size: int) -> None:
-    partial = path.with_suffix(".partial.npy")
-    pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, len(SLOTS), 2, size, size))
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        jobs = pool.map(_draw_one, ((i, size) for i in range(count)), chunksize=32)
-        for i, (drawn, row) in enumerate(tqdm(jobs, total=count, desc="drawing sketches", mininterval=1.0)):
-            pixels[i] = drawn
-            rows.append(row)
-    pixels.flush()
-    del pixels
-    partial.replace(path)
-    partial_words = words.with_suffix(".partial")
-    partial_words.write_text(json.dumps(rows))
-    partial_words.replace(words)
 
 
 class SamplePairs(Dataset[PairRecord]):

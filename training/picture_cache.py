@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -28,8 +29,7 @@ class OutfitPictures:
         name = f"outfits-{split}-{seed}-{count}"
         pictures, truth = folder / f"{name}.npy", folder / f"{name}.json"
         if not truth.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            _render_all(pictures, truth, split, count, seed)
+            draw_once(pictures, truth, _render_one, [(split, i, seed) for i in range(count)])
         self.images: np.ndarray[Any, np.dtype[np.uint8]] = np.load(pictures, mmap_mode="r")
         self.garments = [tuple(Garment(**g) for g in row) for row in json.loads(truth.read_text())]
 
@@ -45,21 +45,27 @@ def _render_one(
     return drawn.image, [asdict(garment) for garment in drawn.garments]
 
 
-def _render_all(pictures: Path, truth: Path, split: str, count: int, seed: int) -> None:
-    partial = pictures.with_suffix(".partial.npy")
-    first, _ = _render_one((split, 0, seed))
-    images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, *first.shape))
-    garments: list[list[dict[str, str]]] = []
+def draw_once(
+    pixels: Path, truth: Path, draw: Callable[[Any], tuple[np.ndarray[Any, Any], Any]], jobs: Sequence[Any]
+) -> None:
+    """Fill a memory map of bytes and a JSON list with what `draw` makes of every job, on all cores.
+
+    `truth` is written last, so whoever finds it finds both whole.
+    """
+    pixels.parent.mkdir(parents=True, exist_ok=True)
+    partial, partial_truth = pixels.with_suffix(".partial.npy"), truth.with_suffix(".partial")
+    shape = (len(jobs), *draw(jobs[0])[0].shape)
+    images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+    rows: list[Any] = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        jobs = pool.map(_render_one, ((split, i, seed) for i in range(count)), chunksize=64)
-        for i, (image, row) in enumerate(tqdm(jobs, total=count, desc=f"drawing {split}", mininterval=1.0)):
+        drawn = pool.map(draw, jobs, chunksize=32)
+        for i, (image, row) in enumerate(tqdm(drawn, total=len(jobs), desc=f"drawing {pixels.stem}", mininterval=1.0)):
             images[i] = image
-            garments.append(row)
+            rows.append(row)
     images.flush()
     del images
-    partial.replace(pictures)
-    partial_truth = truth.with_suffix(".partial")
-    partial_truth.write_text(json.dumps(garments))
+    partial.replace(pixels)
+    partial_truth.write_text(json.dumps(rows))
     partial_truth.replace(truth)
 
 
