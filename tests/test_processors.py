@@ -279,3 +279,15 @@ def test_pass_through_without_arguments() -> None:
     unet.set_default_attn_processor = None
     fresh = tiny_unet()
     assert torch.equal(fresh(sample, 3, context, encoder_attention_mask=mask).sample, masked)
+
+
+def test_a_conditioning_moves_and_casts_its_keys(method: Method) -> None:
+    pipe = build(method)
+    encoded = pipe.encode_conditions({"it": method.conditions(end=0.5)})
+    same, half = encoded.to("cpu"), encoded.to(dtype=torch.bfloat16)
+    assert np.array_equal(run(pipe, conditioning=same), run(pipe, conditioning=encoded))
+    for layer, branches in half.branches.items():
+        for branch, original in zip(branches, encoded.branches[layer], strict=True):
+            assert branch.key.dtype == branch.value.dtype == torch.bfloat16  # pyright: ignore
+            assert branch.gain.dtype == original.gain.dtype == torch.float32  # pyright: ignore
+    np.testing.assert_allclose(run(pipe, conditioning=half), run(pipe, conditioning=encoded), atol=0.1)
