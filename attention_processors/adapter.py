@@ -1,6 +1,8 @@
 """The base of every trained module: which layers it serves, its keys and values there, and its folder on disk."""
 
+import hashlib
 import json
+import logging
 import os
 import re
 from abc import abstractmethod
@@ -17,9 +19,13 @@ from torch import Tensor, nn
 
 from weft.attention_processors.conditioning import Encoded
 from weft.attention_processors.per_item import PerItemLinear
-from weft.attention_processors.processor import attention_layers, base_description
+from weft.attention_processors.processor import attention_layers, base_description, unwrapped
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+HASHED_PARAMETERS = 50_000_000
+"""Denoisers of up to this size are compared with the one an adapter was trained on."""
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 PRESETS: Mapping[str, str] = {
@@ -62,6 +68,15 @@ def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]
             f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}"
         )
     return list(layers)
+
+
+def state_sha256(module: nn.Module) -> str:
+    """SHA-256 over names and bytes of a module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Adapter(ModelMixin, ConfigMixin):
@@ -130,6 +145,24 @@ class Adapter(ModelMixin, ConfigMixin):
                     f"base: got width {width} for {name!r}, but the layer has {known[name].inner_dim}; "
                     "load an adapter that was trained for this backbone"
                 )
+
+    def warn_of_other_weights(self, denoiser: nn.Module) -> None:
+        """Log a warning if the denoiser has other weights than the one this adapter was trained on.
+
+        Large denoisers, and those in half precision, are not hashed: it would take longer than loading them.
+        """
+        trained_on = (self.config.get("training") or {}).get("base_sha256")
+        size = sum(p.numel() for p in denoiser.parameters())
+        parameter = next(denoiser.parameters())
+        if trained_on is None or size > HASHED_PARAMETERS or parameter.dtype != torch.float32 or parameter.is_meta:
+            return
+        here = state_sha256(unwrapped(denoiser))
+        if here != trained_on:
+            logger.warning(
+                "base: the adapter was trained on weights %s…, the denoiser has %s…; results may differ",
+                trained_on[:12],
+                here[:12],
+            )
 
     # -- files ---------------------------------------------------------------------------------------------
 

@@ -75,6 +75,8 @@ class ConditionedPipelineMixin:
             adapter.check_base(self.unet)
         if not adapters:
             return
+        for adapter in adapters.values():
+            adapter.warn_of_other_weights(self.unet)
         if not have:
             self._found_processors = install(self.unet)
         device = self._execution_device  # pyright: ignore[reportAttributeAccessIssue]

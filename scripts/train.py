@@ -54,8 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Train and leave the loadable folder at `output_dir/final`."""
     import torch
 
+    from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
-    from weft.training.paired import PairedConfig, PairedTask, state_sha256
+    from weft.training.paired import PairedConfig, PairedTask
 
     config = from_arguments(TrainingConfig, arguments)
     dropout = from_arguments(PairedConfig, arguments)

@@ -110,7 +110,8 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     folder = train(task, LatentDataset(latents, pictures.garments), config)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    vae.half(), unet.half()  # half the size; opened without a dtype they come back in float32, as the text encoder is
+    for part in (vae, unet):  # half the size; opened without a dtype they come back in float32, as the text encoder is
+        part.half()
     pipe = task.pipeline(TextDenoiser(unet, text_encoder))
     pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
     strip_paths(Path(config.output_dir) / "pipeline")

@@ -208,3 +208,17 @@ def test_two_pipelines_share_a_denoiser() -> None:
     second.detach()
     after = second.unet.attn_processors
     assert all(after[name] is processor for name, processor in found.items())
+
+
+def test_other_weights_of_the_same_base_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    from weft.attention_processors.adapter import state_sha256
+
+    pipe = SD.make(SD.conditioned)
+    adapter = paired_adapter(pipe.unet)
+    adapter.register_to_config(training={"base_sha256": state_sha256(pipe.unet)})
+    pipe.attach(it=adapter)
+    assert not caplog.records
+    pipe.detach("it")
+    adapter.register_to_config(training={"base_sha256": "0" * 64})
+    pipe.attach(it=adapter)
+    assert "the adapter was trained on weights 000000000000" in caplog.text

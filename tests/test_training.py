@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 from torch.utils.data import Dataset
 
+from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
@@ -21,7 +22,7 @@ from weft.training.config import TrainingConfig
 from weft.training.loop import checkpoints, train
 from weft.training.objectives import diffusion_loss
 from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
-from weft.training.paired import PairedConfig, PairedTask, state_sha256
+from weft.training.paired import PairedConfig, PairedTask
 from weft.training.picture_cache import OutfitPictures
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

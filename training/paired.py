@@ -1,6 +1,5 @@
 """The training task of the paired method: the frozen denoiser predicts better with the pairs than without."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,12 +160,3 @@ def _composed(design: Sequence[SketchTextPair], size: tuple[int, int]) -> Image.
 
     sketches = [pair.sketch.resize(size) for pair in design if isinstance(pair.sketch, Image.Image)]
     return compose_sketches(sketches) if sketches else Image.new("L", size, 255)
-
-
-def state_sha256(module: nn.Module) -> str:
-    """SHA-256 over names and bytes of a module's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
