@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_config
+from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_json
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
 from weft.attention_processors.encoders import SketchEncoder, TextEncoders
@@ -24,7 +24,7 @@ def adapter_class(folder: str | Path) -> type[Adapter]:
     """
     config: dict[str, Any]
     if (Path(folder) / "config.json").is_file():
-        config = read_config(Path(folder))
+        config = read_json(Path(folder) / "config.json")
     elif Path(folder).exists():
         raise ValueError(f"{folder}: config.json is missing; give the folder of one adapter")
     else:

@@ -179,7 +179,9 @@ class Adapter(ModelMixin, ConfigMixin):
             folder = folder / (kwargs.get("subfolder") or "")
             check_folder(folder)
         kwargs["use_safetensors"] = True
-        expected: Any = read_config(folder) if folder.is_dir() else cls.load_config(pretrained_model_name_or_path)
+        expected: Any = (
+            read_json(folder / "config.json") if folder.is_dir() else cls.load_config(pretrained_model_name_or_path)
+        )
         name = expected.get("_class_name")
         if name not in (None, cls.__name__):
             raise ValueError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
@@ -297,13 +299,12 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's `config.json`.
+def read_json(path: Path) -> dict[str, Any]:
+    """The options in a JSON file.
 
     Raises:
         ValueError: it is no JSON, or no object.
     """
-    path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

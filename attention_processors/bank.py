@@ -12,7 +12,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from weft.attention_processors.adapter import Adapter
+from weft.attention_processors.adapter import Adapter, read_json
 from weft.attention_processors.conditioning import Encoded
 
 
@@ -21,8 +21,6 @@ class AdapterBank(ModelMixin, ConfigMixin):
 
     On disk: `config.json` with the class of each, and one adapter folder per name.
     """
-
-    config_name = "config.json"
 
     @register_to_config
     def __init__(self, adapters: Mapping[str, Any] | None = None) -> None:
@@ -72,7 +70,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
             ValueError: an adapter class outside weft that the caller has not imported.
         """
         folder = Path(pretrained_model_name_or_path) / (kwargs.pop("subfolder", None) or "")
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
         loaded = {n: _adapter_class(*kind).from_pretrained(folder / n) for n, kind in config["adapters"].items()}
         bank = cls(loaded)

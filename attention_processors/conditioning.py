@@ -63,7 +63,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class DecoupledBranch(Branch):
-    """Attention to tokens of its own beside the frozen one (IP-Adapter, arXiv 2308.06721, eq. 4; LOTS, eq. of 3.3).
+    """Attention to tokens of its own beside the frozen one (as IP-Adapter, arXiv 2308.06721, and LOTS do).
 
         out + gain * softmax(Q K^T / sqrt(d) + bias) V,   exactly `out` wherever gain is 0
 

@@ -29,7 +29,7 @@ class TextEncoders:
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
-        """One vector per text: the final state at the end token, projected where the encoder projects (LOTS 3.1)."""
+        """One vector per text: the final state at the end token, projected where the encoder does (as LOTS's code)."""
         vectors = []
         for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
             output = model(self._ids(tokenizer, texts))

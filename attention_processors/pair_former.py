@@ -1,4 +1,4 @@
-"""The modules of LOTS (arXiv 2507.22627, section 3) and of its multi-level extension (arXiv 2602.18309).
+"""The modules of LOTS (arXiv 2507.22627) and of its multi-level extension (arXiv 2602.18309).
 
 A pair is a sketch and a description of one thing. Projectors bring both to tokens of one width; the pair-former lets
 the tokens of a pair speak with each other and hands on a few read-out tokens; a sketch of the whole may refine those.

@@ -155,10 +155,10 @@ class PairedAdapter(KeyValueAdapter):
             raise ValueError("conditions: got a GlobalSketch, but this adapter was trained without one; leave it out")
         if any(len(row) > 1 for row in wholes):
             raise ValueError("conditions: got several GlobalSketch in one design, expected at most one; merge them")
-        batch = stack_pairs(pairs, self._pixels(None))
+        batch = stack_pairs(pairs, self.pixels(None))
         if self.whole is not None:
             given = [row[0] if row else None for row in wholes]
-            batch["whole"] = torch.stack([self._pixels(g.sketch if g else None) for g in given])
+            batch["whole"] = torch.stack([self.pixels(g.sketch if g else None) for g in given])
             batch["has_whole"] = torch.tensor([g is not None for g in given])
             batch["weight"] = torch.cat([batch["weight"], torch.tensor([[g.weight if g else 0.0] for g in given])], 1)
             whole = [Schedule(g.start, g.end) if g else Schedule() for g in given]
@@ -170,10 +170,10 @@ class PairedAdapter(KeyValueAdapter):
     def prepare(self, pair: SketchTextPair) -> PreparedPair:
         """One pair as tensors; what a data set may cache."""
         region = None if pair.region is None else pair.region_map(region_size(pair.aspect or 1.0))
-        pixels = None if pair.sketch is None else self._pixels(pair.sketch)
+        pixels = None if pair.sketch is None else self.pixels(pair.sketch)
         return PreparedPair(pixels, pair.text, pair.weight, pair.schedule, region, pair.aspect)
 
-    def _pixels(self, image: Any) -> Float[Tensor, "channel size size"]:
+    def pixels(self, image: Any) -> Float[Tensor, "channel size size"]:
         """A sketch as the encoder wants it: strokes and hull for the small one, RGB in [0, 1] for frozen ones."""
         size = self.config["sketch_size"]
         if image is None:
@@ -236,13 +236,12 @@ class PairedAdapter(KeyValueAdapter):
         strength = self._merged(features) if self.config["fusion"] == "mean" else features
         image, text = self._image(features).to(weight), features["text"].to(weight)
         mask = features["pair_mask"].to(weight.device)
-        tokens = self.pair_former(self.image_projector(image), self.text_projector(text), mask)
+        parts_of_pairs = self.image_projector(image), self.text_projector(text), mask
+        tokens, keep = self.pair_former(*parts_of_pairs), self.pair_former.token_mask(*parts_of_pairs).flatten(1)
         null = null_tokens(self.pair_former, self.image_projector, self.text_projector, image, text)
         null = null.expand_as(tokens)
         parts, count = tokens.shape[1:3]
         part = torch.arange(parts, device=weight.device).repeat_interleave(count)
-        keep = mask.any(1, keepdim=True) if self.config["fusion"] == "mean" else mask
-        keep = keep.repeat_interleave(count, 1)
         anchors = self._anchors(image.shape[2], parts, count)
         if self.whole is not None:
             whole = self._whole(features).to(weight)
@@ -254,6 +253,8 @@ class PairedAdapter(KeyValueAdapter):
             here = features["has_whole"].to(weight.device)[:, None].expand(-1, whole.shape[1])
             keep = torch.cat([here, keep], 1)
             part = torch.cat([torch.full((whole.shape[1],), parts, device=weight.device), part])
+            if anchors is not None:  # a sketch of the whole speaks everywhere
+                anchors = torch.cat([anchors.new_full((whole.shape[1], 2), math.nan), anchors])
         return EncodedTokens(
             self.project(tokens),
             self.project(null),

@@ -6,7 +6,6 @@ kind, colour and pattern are read at coarser levels and averaged over the pixels
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.datasets.outfits import COLORS, KINDS, KINDS_BY_SLOT, PATTERNS, SLOTS
+from weft.pretrained import shipped
 
 SIDE: Final = 128
 READ_BATCH: Final = 64
@@ -68,8 +68,6 @@ class Oracle(ModelMixin, ConfigMixin):
         channels: widths at 1/2, 1/4, 1/8 and 1/16 of the picture's side.
         least_pixels: a slot with fewer pixels (of 128x128) than this counts as empty.
     """
-
-    config_name = "config.json"
 
     @register_to_config
     def __init__(self, channels: tuple[int, int, int, int] = (24, 48, 72, 88), least_pixels: int = 100) -> None:
@@ -139,10 +137,7 @@ class Oracle(ModelMixin, ConfigMixin):
 
 def pretrained_oracle() -> Oracle:
     """The oracle that comes with the package, in evaluation mode."""
-    import weft.pretrained
-
-    oracle = Oracle.from_pretrained(Path(weft.pretrained.__file__).parent / "oracle")
-    return oracle.eval()
+    return Oracle.from_pretrained(shipped("oracle")).eval()
 
 
 def _read_slot(slot: str, mask: Tensor, planes: Sequence[Tensor], least: float) -> SlotReading | None:

@@ -66,7 +66,7 @@ class PairedEvaluation:
             "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
         }
         if "global_sketch" in (self.pipe.adapters or ()):
-            rows["global_sketch"] = lambda: self._generated("global_sketch", _merged, adapter="global_sketch")
+            rows["global_sketch"] = lambda: self._generated("global_sketch", merged, adapter="global_sketch")
         rows |= {
             "pairs_without_regions": lambda: self._generated("pairs_without_regions", lambda s: pairs(s, region=None)),
             "pairs": lambda: self._generated("pairs", pairs),
@@ -145,7 +145,8 @@ def _sketches_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
     return [_pair(s, t, "sketch") for s, t in zip(sketches, drawn.texts, strict=True)]
 
 
-def _merged(drawn: OutfitSample) -> list[SketchTextPair]:
+def merged(drawn: OutfitSample) -> list[SketchTextPair]:
+    """An outfit as one pair: all sketches on one canvas, with all words."""
     whole = compose_sketches([Image.fromarray(s) for s in drawn.sketches])
     return [SketchTextPair(whole, ", ".join(drawn.texts), region="sketch")]
 

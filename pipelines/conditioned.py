@@ -318,13 +318,3 @@ class ConditionedStableDiffusionInpaintPipeline(ConditionedPipelineMixin, Stable
 
 
 class ConditionedStableDiffusionControlNetPipeline(_ImageSizedMixin, StableDiffusionControlNetPipeline): ...
-
-
-__all__ = [
-    "ConditionedPipelineMixin",
-    "ConditionedStableDiffusionControlNetPipeline",
-    "ConditionedStableDiffusionImg2ImgPipeline",
-    "ConditionedStableDiffusionInpaintPipeline",
-    "ConditionedStableDiffusionPipeline",
-    "ConditionedStableDiffusionXLPipeline",
-]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from weft.attention_processors.adapter import WEIGHTS_NAME, check_folder
+from weft.attention_processors.adapter import WEIGHTS_NAME, check_folder, read_json
 from weft.scripts.lots_checkpoint import (
     GROUPS,
     Groups,
@@ -70,7 +70,7 @@ def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | No
     """
     _check_target(target)
     settings_path = source.with_name(SETTINGS_NAME)
-    settings = _read_json(settings_path) if settings_path.is_file() else None
+    settings = read_json(settings_path) if settings_path.is_file() else None
     config, state = lots_to_adapter(read_lots(source), layers or sdxl_layers(), settings)
 
     def write(folder: Path) -> None:
@@ -90,7 +90,7 @@ def convert_to_lots(source: Path, target: Path) -> None:
     """
     _check_target(target)
     check_folder(source)
-    config = {name: value for name, value in _read_json(source / "config.json").items() if not name.startswith("_")}
+    config = {name: value for name, value in read_json(source / "config.json").items() if not name.startswith("_")}
     try:
         state = load_file(source / WEIGHTS_NAME)
     except SafetensorError as error:
@@ -146,16 +146,6 @@ def _is_group(name: Any, group: Any) -> bool:
         and isinstance(group, dict)
         and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in group.items())
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); restore or remove it") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: got a {type(content).__name__}, expected an object of options; restore or remove it")
-    return content
 
 
 def _check_target(target: Path) -> None:

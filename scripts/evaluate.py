@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and write the report."""
     from weft.attention_processors.paired import PairedAdapter
-    from weft.evaluation.oracle import Oracle
+    from weft.evaluation.oracle import pretrained_oracle
     from weft.evaluation.paired import PairedEvaluation
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
     from weft.pretrained import available, shipped
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
         pipe.attach(global_sketch=PairedAdapter.from_pretrained(baseline))
     evaluation = PairedEvaluation(
         pipe,
-        Oracle.from_pretrained(shipped("oracle")).eval(),
+        pretrained_oracle(),
         arguments.split,
         arguments.seed,
         arguments.limit,

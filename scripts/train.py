@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from weft.attention_processors.adapter import state_sha256
+    from weft.datasets.outfits import PROMPT
     from weft.training.loop import train
     from weft.training.paired import PairedConfig, PairedTask
 
@@ -78,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         "merged": arguments.merged,
     }
     adapter.register_to_config(training=provenance)
-    task = PairedTask(adapter, pipe, dropout, validation, "a person wearing an outfit" if arguments.world else "")
+    task = PairedTask(adapter, pipe, dropout, validation, PROMPT if arguments.world else "")
     folder = train(task, data, config)
     after = state_sha256(pipe.unet)
     if after != before:
@@ -124,13 +125,15 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
     from weft.training.pair_data import OutfitPairs, SamplePairs
 
     if arguments.world:
-        from weft.scripts.train_tiny_diffusion import cached_latents
-        from weft.training.picture_cache import OutfitPictures
+        from weft.datasets.outfits import sample
+        from weft.evaluation.paired import merged, pairs
+        from weft.training.picture_cache import OutfitPictures, cached_latents
 
-        pictures = OutfitPictures(arguments.cache_dir, "train", 30_000)
+        pictures = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
         latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
         data = OutfitPairs(arguments.cache_dir, latents, arguments.samples, merged=arguments.merged)
-        return data, _world_designs(merged=arguments.merged)
+        drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
+        return data, [merged(one) if arguments.merged else pairs(one) for one in drawn]
     folder = arguments.train_data_dir
     if (folder / "train_sketchy.json").is_file():
         from weft.datasets.sketchy import Sketchy
@@ -145,22 +148,3 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
         samples = PairFolder(folder)
     resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
     return SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", resolution), []
-
-
-def _world_designs(*, merged: bool) -> list[Any]:
-    from PIL import Image
-
-    from weft.attention_processors.paired import SketchTextPair
-    from weft.datasets.images import compose_sketches
-    from weft.datasets.outfits import sample
-
-    designs = []
-    for index in range(8):
-        drawn = sample("validation", index, count=3 + index % 2)
-        sketches = [Image.fromarray(s) for s in drawn.sketches]
-        if merged:
-            sketches, texts = [compose_sketches(sketches)], [", ".join(drawn.texts)]
-        else:
-            texts = list(drawn.texts)
-        designs.append([SketchTextPair(s, t, region="sketch") for s, t in zip(sketches, texts, strict=True)])
-    return designs

@@ -12,12 +12,10 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from weft.training.autoencoder import (
@@ -26,7 +24,6 @@ from weft.training.autoencoder import (
     PatchCode,
     PictureDataset,
     build_autoencoder,
-    to_unit,
     with_scaling_factor,
 )
 from weft.training.backbone import (
@@ -41,7 +38,7 @@ from weft.training.backbone import (
 )
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
 from weft.training.loop import train
-from weft.training.picture_cache import OutfitPictures, file_digest
+from weft.training.picture_cache import OutfitPictures, cached_latents
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,24 +120,6 @@ def strip_paths(folder: Path) -> None:
         content = json.loads(path.read_text())
         if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-@torch.no_grad()
-def cached_latents(
-    cache_dir: Path, vae: AutoencoderKL, source: Path, pictures: OutfitPictures
-) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """Scaled latents (posterior means) of all pictures, encoded once per autoencoder."""
-    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    path = cache_dir / f"latents-{len(pictures)}-{digest[:16]}.npy"
-    if not path.is_file():
-        rows = []
-        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
-            batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
-            rows.append(vae.encode(batch).latent_dist.mode().mul(vae.config["scaling_factor"]).half().numpy())  # pyright: ignore[reportAttributeAccessIssue]
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(rows))
-        partial.replace(path)
-    return np.load(path, mmap_mode="r")
 
 
 if __name__ == "__main__":

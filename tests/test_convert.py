@@ -340,7 +340,7 @@ def test_damaged_adapter_folders_are_refused(tmp_path: Path) -> None:
     for name, content, message in (
         (WEIGHTS_NAME, b"{", f"{WEIGHTS_NAME} is damaged"),
         ("config.json", b"[]", "config.json: got a list, expected an object"),
-        ("config.json", b'{"layers": {', "config.json: not readable as JSON"),
+        ("config.json", b'{"layers": {', "config.json: got a text that is not JSON"),
     ):
         (tmp_path / "adapter" / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):

@@ -292,3 +292,15 @@ def test_a_frozen_vision_encoder(center_crop: bool) -> None:
     features = adapter.features(batch, {"text": TextEncoders.of(pipe), "sketch": encoder})
     assert features["image"].shape == (1, 3, 17, 16)
     assert features["image"][0, 2].abs().max() == 0 < features["image"][0, :2].abs().amax((1, 2)).min()
+
+
+def test_a_sketch_of_the_whole_beside_anchored_pairs_speaks_everywhere() -> None:
+    unet = tiny_unet()
+    adapter = paired_adapter(unet, masking="pair", anchored=0.2, global_sketch=True)
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.attach(it=adapter)
+    encoded = pipe.encode_conditions({"it": [*paired_conditions(), GlobalSketch(drawn_sketch(3))]}).encoded["it"]
+    whole = encoded.token_part == 2
+    assert encoded.anchors.shape == (len(encoded.token_part), 2)
+    assert encoded.anchors[whole].isnan().all()
+    assert (~encoded.anchors[~whole].isnan()).any()

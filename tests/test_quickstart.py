@@ -1,10 +1,10 @@
-"""The shipped models draw the example as asked: the oracle, which sees the picture only, reads it back."""
+"""What the oracle, which sees the picture only, reads of the example drawn with the shipped models."""
 
 import numpy as np
 import pytest
 import torch
 
-from weft.evaluation.oracle import Oracle, Reading
+from weft.evaluation.oracle import Reading, pretrained_oracle
 from weft.pipelines import ConditionedStableDiffusionPipeline, shipped
 from weft.pipelines.design_file import read_design
 
@@ -26,7 +26,7 @@ def reading(request: pytest.FixtureRequest) -> Reading:
         output_type="np",
     ).images[0]
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
-    return Oracle.from_pretrained(shipped("oracle")).eval().read(pixels)[0]
+    return pretrained_oracle().read(pixels)[0]
 
 
 NOT_YET = pytest.mark.xfail(reason="the shipped weights are a first short run: see their model cards", strict=False)

@@ -7,7 +7,8 @@ from types import NoneType
 from typing import Any, get_args
 
 
-def _option(default: Any, text: str) -> Any:
+def option(default: Any, text: str) -> Any:
+    """A field of a configuration, with what `--help` says of it."""
     return field(default=default, metadata={"help": text})
 
 
@@ -20,28 +21,28 @@ class TrainingConfig:
     """
 
     output_dir: str = field(metadata={"help": "folder for checkpoints, metrics and the result"})
-    max_train_steps: int = _option(1000, "number of optimizer steps")
-    train_batch_size: int = _option(16, "samples per process and micro-batch")
-    gradient_accumulation_steps: int = _option(1, "micro-batches per optimizer step")
-    learning_rate: float = _option(1e-4, "peak learning rate")
-    lr_scheduler: str = _option("cosine", "a schedule of diffusers.optimization.get_scheduler")
-    lr_warmup_steps: int = _option(100, "optimizer steps of linear warm-up")
-    adam_beta1: float = _option(0.9, "AdamW")
-    adam_beta2: float = _option(0.99, "AdamW")
-    adam_weight_decay: float = _option(1e-2, "AdamW")
-    adam_epsilon: float = _option(1e-8, "AdamW")
-    max_grad_norm: float = _option(1.0, "gradients are clipped to this norm")
-    use_ema: bool = _option(True, "average the weights; what is saved is the average")
-    ema_decay: float = _option(0.999, "decay of the average, reached by a warm-up")
-    mixed_precision: str = _option("no", "no, fp16 or bf16; trained weights stay float32")
-    seed: int = _option(0, "seeds the order of samples and every random draw")
-    checkpointing_steps: int = _option(500, "save a checkpoint every this many steps; 0 = never")
-    checkpoints_total_limit: int | None = _option(2, "keep at most this many checkpoints")
-    resume_from_checkpoint: str | None = _option(None, "'latest' or the folder of a checkpoint")
-    validation_steps: int = _option(0, "validate every this many steps; 0 = never")
-    dataloader_num_workers: int = _option(0, "worker processes that load data")
-    report_to: str | None = _option(None, "a tracker of accelerate, for example tensorboard")
-    use_cpu: bool = _option(False, "stay on the CPU even if an accelerator is present")
+    max_train_steps: int = option(1000, "number of optimizer steps")
+    train_batch_size: int = option(16, "samples per process and micro-batch")
+    gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step")
+    learning_rate: float = option(1e-4, "peak learning rate")
+    lr_scheduler: str = option("cosine", "a schedule of diffusers.optimization.get_scheduler")
+    lr_warmup_steps: int = option(100, "optimizer steps of linear warm-up")
+    adam_beta1: float = option(0.9, "AdamW")
+    adam_beta2: float = option(0.99, "AdamW")
+    adam_weight_decay: float = option(1e-2, "AdamW")
+    adam_epsilon: float = option(1e-8, "AdamW")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    use_ema: bool = option(True, "average the weights; what is saved is the average")
+    ema_decay: float = option(0.999, "decay of the average, reached by a warm-up")
+    mixed_precision: str = option("no", "no, fp16 or bf16; trained weights stay float32")
+    seed: int = option(0, "seeds the order of samples and every random draw")
+    checkpointing_steps: int = option(500, "save a checkpoint every this many steps; 0 = never")
+    checkpoints_total_limit: int | None = option(2, "keep at most this many checkpoints")
+    resume_from_checkpoint: str | None = option(None, "'latest' or the folder of a checkpoint")
+    validation_steps: int = option(0, "validate every this many steps; 0 = never")
+    dataloader_num_workers: int = option(0, "worker processes that load data")
+    report_to: str | None = option(None, "a tracker of accelerate, for example tensorboard")
+    use_cpu: bool = option(False, "stay on the CPU even if an accelerator is present")
 
     def __post_init__(self) -> None:
         for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):

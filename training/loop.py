@@ -1,4 +1,4 @@
-"""One training loop for every model: a task brings the module and its loss, the loop brings the rest.
+"""The training loop of backbones and adapters: a task brings the module and its loss, the loop brings the rest.
 
 The order of samples is a function of (seed, epoch) and every random draw of a micro-batch a function of
 (seed, micro-batch, process), so a run that was interrupted anywhere and resumed ends with the same bits as a

@@ -25,7 +25,7 @@ def diffusion_loss(
     Args:
         scheduler: a scheduler of diffusers; its `prediction_type` (epsilon, sample, v_prediction), or its being a
             flow-matching scheduler, decides the target.
-        snr_gamma: min-SNR weighting (arXiv 2303.09556, eq. 3, and its v form); finite at zero terminal
+        snr_gamma: min-SNR weighting (arXiv 2303.09556, and its v form); finite at zero terminal
             signal-to-noise, where the epsilon form is 0 / 0. None weights all times alike.
 
     Raises:
@@ -63,7 +63,7 @@ def _min_snr_weight(scheduler: Any, times: Int[Tensor, " batch"], gamma: float) 
 
 
 def _flow_loss(denoise: Denoise, scheduler: Any, latents: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-    """Rectified flow (arXiv 2403.03206, eq. 12): the velocity from data to noise, at logit-normal times."""
+    """Rectified flow (arXiv 2403.03206): the velocity from data to noise, at logit-normal times."""
     normal = torch.randn(len(latents), generator=generator).to(latents)
     sigma = torch.sigmoid(normal).view(-1, *[1] * (latents.ndim - 1))
     noisy = (1 - sigma) * latents + sigma * noise

@@ -1,7 +1,7 @@
 """The training task of the paired method: the frozen denoiser predicts better with the pairs than without."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.paired_conditions import SketchTextPair, stack_pairs
 from weft.attention_processors.processor import layer_levels
 from weft.attention_processors.strength import Layout
+from weft.datasets.images import compose_sketches
 from weft.pipelines.conditioned import ConditionedPipelineMixin
+from weft.training.config import option
 from weft.training.objectives import diffusion_loss
 from weft.training.pair_data import PairRecord
 
@@ -30,13 +32,13 @@ class PairedConfig:
         ValueError: a share outside [0, 1].
     """
 
-    pair_dropout: float = field(default=0.1, metadata={"help": "share of pairs left out"})
-    sketch_dropout: float = field(default=0.1, metadata={"help": "share of pairs without their sketch"})
-    text_dropout: float = field(default=0.1, metadata={"help": "share of pairs without their text"})
-    null_dropout: float = field(default=0.1, metadata={"help": "share of designs as the null condition"})
-    caption_dropout: float = field(default=0.15, metadata={"help": "share of empty prompts"})
-    region_share: float = field(default=0.7, metadata={"help": "share of batches that act in regions only"})
-    snr_gamma: float | None = field(default=None, metadata={"help": "min-SNR weighting, for example 5"})
+    pair_dropout: float = option(0.1, "share of pairs left out")
+    sketch_dropout: float = option(0.1, "share of pairs without their sketch")
+    text_dropout: float = option(0.1, "share of pairs without their text")
+    null_dropout: float = option(0.1, "share of designs as the null condition")
+    caption_dropout: float = option(0.15, "share of empty prompts")
+    region_share: float = option(0.7, "share of batches that act in regions only")
+    snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
 
     def __post_init__(self) -> None:
         for name in (
@@ -82,7 +84,7 @@ class PairedTask:
         module.train()
 
     def collate(self, samples: list[PairRecord]) -> dict[str, Any]:
-        blank = self.module._pixels(None)
+        blank = self.module.pixels(None)
         batch = stack_pairs([record.pairs for record in samples], blank)
         latents = torch.stack([record.latents for record in samples])
         return {**batch, "latents": latents, "captions": [record.captions for record in samples]}
@@ -156,7 +158,5 @@ class PairedTask:
 
 
 def _composed(design: Sequence[SketchTextPair], size: tuple[int, int]) -> Image.Image:
-    from weft.datasets.images import compose_sketches
-
     sketches = [pair.sketch.resize(size) for pair in design if isinstance(pair.sketch, Image.Image)]
     return compose_sketches(sketches) if sketches else Image.new("L", size, 255)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from weft.datasets.outfits import Garment, sample
+from weft.training.autoencoder import to_unit
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,24 @@ def draw_once(
     partial.replace(pixels)
     partial_truth.write_text(json.dumps(rows))
     partial_truth.replace(truth)
+
+
+@torch.no_grad()
+def cached_latents(
+    cache_dir: Path, vae: Any, source: Path, pictures: OutfitPictures
+) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Scaled latents (posterior means) of all pictures, encoded once per autoencoder."""
+    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
+    path = cache_dir / f"latents-{len(pictures)}-{digest[:16]}.npy"
+    if not path.is_file():
+        rows = []
+        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
+            batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
+            rows.append(vae.encode(batch).latent_dist.mode().mul(vae.config["scaling_factor"]).half().numpy())
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.concatenate(rows))
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
 
 
 def file_digest(path: Path) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,25 @@ from torch.nn import functional
 
 from weft.datasets.outfits import SLOTS
 from weft.evaluation.oracle import Oracle, OracleLogits
-from weft.training.config import add_arguments, from_arguments
+from weft.training.config import add_arguments, from_arguments, option
 from weft.training.oracle_data import OracleExamples, augment, render_examples
 
 logger = logging.getLogger(__name__)
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class OracleTraining:
     """How the oracle is trained; a run that was cut off goes on from its checkpoint."""
 
-    output_dir: str = _option("outputs/oracle", "folder for the checkpoint and the oracle")
-    init_from: str = _option("", "folder of an oracle to go on from; empty for new weights")
-    seed: int = _option(0, "seeds weights, order, augmentation and the renders")
-    renders: int = _option(8000, "pictures of the training split to learn from")
-    max_train_steps: int = _option(3600, "number of optimizer steps")
-    train_batch_size: int = _option(16, "pictures per step")
-    learning_rate: float = _option(4e-3, "peak learning rate of one cycle")
-    adam_weight_decay: float = _option(1e-2, "AdamW")
-    checkpointing_steps: int = _option(200, "save a checkpoint every this many steps")
+    output_dir: str = option("outputs/oracle", "folder for the checkpoint and the oracle")
+    init_from: str = option("", "folder of an oracle to go on from; empty for new weights")
+    seed: int = option(0, "seeds weights, order, augmentation and the renders")
+    renders: int = option(8000, "pictures of the training split to learn from")
+    max_train_steps: int = option(3600, "number of optimizer steps")
+    train_batch_size: int = option(16, "pictures per step")
+    learning_rate: float = option(4e-3, "peak learning rate of one cycle")
+    adam_weight_decay: float = option(1e-2, "AdamW")
+    checkpointing_steps: int = option(200, "save a checkpoint every this many steps")
 
     def __post_init__(self) -> None:
         for name in ("renders", "max_train_steps", "train_batch_size", "checkpointing_steps"):
@@ -55,7 +51,7 @@ def oracle_loss(logits: OracleLogits, examples: OracleExamples, offset: tuple[in
     """
     row, column = offset
     slots = examples.slots.long()
-    loss = 6 * functional.cross_entropy(logits.slot, slots)
+    loss = 2 * functional.cross_entropy(logits.slot, slots)
     for index, (plane, weight) in enumerate(((logits.kind, 2.0), (logits.color, 1.0), (logits.pattern, 1.0))):
         values, cell = examples.attributes[:, :, index], slots.shape[-1] // plane.shape[-1]
         coarse = slots[:, row % cell :: cell, column % cell :: cell]
