@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(
         second,
         TrainingConfig,
-        max_train_steps=3600,
-        train_batch_size=48,
+        max_train_steps=4500,
+        train_batch_size=32,
         learning_rate=7e-4,
-        validation_steps=200,
+        validation_steps=600,
     )
     for stage in (first, second):
         stage.add_argument("--pictures", type=int, default=30_000, help="training pictures to draw")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.training_utils import compute_snr
+from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,6 +19,7 @@ def diffusion_loss(
     generator: torch.Generator,
     *,
     snr_gamma: float | None = None,
+    logit_normal: tuple[float, float] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error of one noising of `latents` at random times.
 
@@ -27,15 +28,18 @@ def diffusion_loss(
             flow-matching scheduler, decides the target.
         snr_gamma: min-SNR weighting (arXiv 2303.09556, and its v form); finite at zero terminal
             signal-to-noise, where the epsilon form is 0 / 0. None weights all times alike.
+        logit_normal: mean and standard deviation of the logit of the times, as shares of all (arXiv 2403.03206). None
+            draws them evenly; a flow-matching scheduler takes (0, 1) then.
 
     Raises:
         ValueError: an unknown prediction type.
     """
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     if not hasattr(scheduler, "alphas_cumprod"):
-        return _flow_loss(denoise, scheduler, latents, noise, generator)
-    times = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), generator=generator)
-    times = times.to(latents.device)
+        return _flow_loss(denoise, scheduler, latents, noise, _shares(len(latents), logit_normal or (0, 1), generator))
+    shares = _shares(len(latents), logit_normal, generator).to(latents.device)
+    steps = scheduler.config.num_train_timesteps
+    times = (shares * steps).long().clamp_max(steps - 1)
     prediction = denoise(scheduler.add_noise(latents, noise, times), times)
     target = _target(scheduler, latents, noise, times)
     error = (prediction.float() - target.float()).square().flatten(1).mean(1)
@@ -62,10 +66,20 @@ def _min_snr_weight(scheduler: Any, times: Int[Tensor, " batch"], gamma: float) 
     return capped / by_kind[scheduler.config.prediction_type]
 
 
-def _flow_loss(denoise: Denoise, scheduler: Any, latents: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-    """Rectified flow (arXiv 2403.03206): the velocity from data to noise, at logit-normal times."""
-    normal = torch.randn(len(latents), generator=generator).to(latents)
-    sigma = torch.sigmoid(normal).view(-1, *[1] * (latents.ndim - 1))
+def _flow_loss(
+    denoise: Denoise, scheduler: Any, latents: Tensor, noise: Tensor, shares: Float[Tensor, " batch"]
+) -> Tensor:
+    """Rectified flow (arXiv 2403.03206): the velocity from data to noise."""
+    sigma = shares.to(latents).view(-1, *[1] * (latents.ndim - 1))
     noisy = (1 - sigma) * latents + sigma * noise
     prediction = denoise(noisy, sigma.flatten() * scheduler.config.num_train_timesteps)
     return (prediction.float() - (noise - latents).float()).square().mean()
+
+
+def _shares(
+    count: int, logit_normal: tuple[float, float] | None, generator: torch.Generator
+) -> Float[Tensor, " batch"]:
+    """Random times in [0, 1]."""
+    mean, std = logit_normal or (0.0, 1.0)
+    scheme = "logit_normal" if logit_normal else "none"
+    return compute_density_for_timestep_sampling(scheme, count, mean, std, generator=generator)

@@ -29,7 +29,7 @@ class PairedConfig:
     """What the paired task draws and drops.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        ValueError: a share outside [0, 1], or a number that is out of its range.
     """
 
     pair_dropout: float = option(0.1, "share of pairs left out")
@@ -39,6 +39,8 @@ class PairedConfig:
     caption_dropout: float = option(0.15, "share of empty prompts")
     region_share: float = option(0.7, "share of batches that act in regions only")
     snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
+    logit_mean: float | None = option(None, "draw times with this mean logit, below 0 = less noise; None = evenly")
+    logit_std: float = option(1.4, "standard deviation of that logit")
 
     def __post_init__(self) -> None:
         for name in (
@@ -51,6 +53,8 @@ class PairedConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a share in [0, 1]")
+        if self.logit_std <= 0:
+            raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
 
 
 class PairedTask:
@@ -103,8 +107,10 @@ class PairedTask:
         def denoise(noisy: Tensor, times: Tensor) -> Tensor:
             return self.pipe.unet(noisy, times, context, cross_attention_kwargs=kwargs).sample
 
-        gamma = self.config.snr_gamma
-        return diffusion_loss(denoise, self.pipe.scheduler, latents, generator, snr_gamma=gamma)
+        config = self.config
+        times = None if config.logit_mean is None else (config.logit_mean, config.logit_std)
+        gamma = config.snr_gamma
+        return diffusion_loss(denoise, self.pipe.scheduler, latents, generator, snr_gamma=gamma, logit_normal=times)
 
     def _context(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> Tensor:
         """One of the captions of each design, or the empty prompt."""
