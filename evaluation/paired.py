@@ -5,7 +5,7 @@ the test split: no triple of kind, colour and pattern in it was ever trained on.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,30 @@ class PairedEvaluation:
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
 
-    def run(self, folder: Path, only: Sequence[str] = ()) -> Report:
-        """All rows, or those named; writes the report and a contact sheet into `folder`."""
+    def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
+        """All rows, or those named; writes the report and a contact sheet (of the first seed) into `folder`.
+
+        Args:
+            seeds: each draws other outfits and other noise; with several, scores are means with their spread.
+
+        Raises:
+            ValueError: a row that does not exist.
+        """
+        runs = [replace(self, seed=seed)._rows() for seed in seeds]
+        unknown = [name for name in only if name not in runs[0]]
+        if unknown:
+            raise ValueError(
+                f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names"
+            )
         rows, sheet = [], []
-        for name, make in self._rows().items():
-            if only and name not in only:
-                continue
-            samples, pictures = make()
-            rows.append(Row(name, asdict(score_outfits(samples, self.oracle.read(pictures)))))
-            sheet.append((name, pictures[:SHEET_COLUMNS]))
+        for name in only or runs[0]:
+            drawn = [run[name]() for run in runs]
+            scores = [asdict(score_outfits(samples, self.oracle.read(pictures))) for samples, pictures in drawn]
+            rows.append(Row.over_seeds(name, scores))
+            sheet.append((name, drawn[0][1][:SHEET_COLUMNS]))
         settings = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
-        report = Report("evaluation", "paired", rows, self.seed, self.count, self.split, settings)
+        seed = seeds[0] if len(seeds) == 1 else list(seeds)
+        report = Report("evaluation", "paired", rows, seed, self.count, self.split, settings)
         report.write(folder)
         contact_sheet(sheet).save(folder / "paired.png")
         return report

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", choices=METHODS, help="what to measure")
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     parser.add_argument("--limit", type=int, default=200, help="cases per row")
-    parser.add_argument("--seed", type=int, default=0, help="draws other cases and other noise")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
     parser.add_argument("--model", default=None, help="Stable Diffusion folder (default: the shipped tiny-diffusion)")
     parser.add_argument("--adapter", default=None, help="adapter folder (default: the shipped one)")
@@ -41,11 +41,10 @@ def run(arguments: argparse.Namespace) -> None:
         pipe,
         pretrained_oracle(),
         arguments.split,
-        arguments.seed,
-        arguments.limit,
-        arguments.num_inference_steps,
-        arguments.guidance_scale,
+        count=arguments.limit,
+        num_inference_steps=arguments.num_inference_steps,
+        guidance_scale=arguments.guidance_scale,
     )
-    report = evaluation.run(arguments.output, arguments.rows)
+    report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
     print(report.table())
     print(f"written to {arguments.output}")

@@ -37,6 +37,18 @@ def test_a_report_prints_and_writes_the_same_rows(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["paired.json"]
 
 
+def test_scores_of_several_seeds_are_means_with_their_spread(tmp_path: Path) -> None:
+    rows = [Row.over_seeds("a", [{"x": 0.2}, {"x": 0.4}, {"x": 0.6}]), Row.over_seeds("b", [{"x": 0.5}])]
+    report = Report("evaluation", "paired", rows, [0, 1, 2])
+    assert [line.split() for line in report.table().splitlines()[1:]] == [["a", "0.400", "±0.200"], ["b", "0.500"]]
+    content = json.loads(report.write(tmp_path).read_text())
+    assert content["seed"] == [0, 1, 2]
+    assert content["rows"] == [
+        {"name": "a", "scores": {"x": 0.4}, "spread": {"x": 0.2}},
+        {"name": "b", "scores": {"x": 0.5}},
+    ]
+
+
 @pytest.fixture(scope="module")
 def evaluation() -> PairedEvaluation:
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
@@ -59,6 +71,19 @@ def test_the_evaluation_fills_all_rows(evaluation: PairedEvaluation, tmp_path: P
 
 def test_the_evaluation_can_be_kept_to_some_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:
     assert [row.name for row in evaluation.run(tmp_path, ("real", "pairs")).rows] == ["real", "pairs"]
+
+
+def test_every_seed_draws_other_cases(evaluation: PairedEvaluation, tmp_path: Path) -> None:
+    [row] = evaluation.run(tmp_path, ["real"], seeds=[0, 1]).rows
+    alone = [evaluation.run(tmp_path, ["real"], seeds=[seed]).rows[0].scores["sketch_iou"] for seed in (0, 1)]
+    assert alone[0] != alone[1]
+    assert row.scores["sketch_iou"] == pytest.approx(sum(alone) / 2)
+
+
+def test_a_row_that_does_not_exist_is_named(evaluation: PairedEvaluation, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rows: got pears, expected some of real, .*pairs_4"):
+        evaluation.run(tmp_path, ["real", "pears"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
