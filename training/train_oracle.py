@@ -35,6 +35,7 @@ class OracleTraining:
     train_batch_size: int = option(16, "pictures per step")
     learning_rate: float = option(4e-3, "peak learning rate of one cycle")
     adam_weight_decay: float = option(1e-2, "AdamW")
+    slot_weight: float = option(6.0, "weight of the loss on outlines beside those on kinds, colours and patterns")
     checkpointing_steps: int = option(200, "save a checkpoint every this many steps")
 
     def __post_init__(self) -> None:
@@ -43,7 +44,9 @@ class OracleTraining:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1; pass a positive number")
 
 
-def oracle_loss(logits: OracleLogits, examples: OracleExamples, offset: tuple[int, int]) -> Float[Tensor, ""]:
+def oracle_loss(
+    logits: OracleLogits, examples: OracleExamples, offset: tuple[int, int], slot_weight: float = 6.0
+) -> Float[Tensor, ""]:
     """Cross entropy per pixel, and once more on the logits averaged over each garment.
 
     Args:
@@ -51,7 +54,7 @@ def oracle_loss(logits: OracleLogits, examples: OracleExamples, offset: tuple[in
     """
     row, column = offset
     slots = examples.slots.long()
-    loss = 2 * functional.cross_entropy(logits.slot, slots)
+    loss = slot_weight * functional.cross_entropy(logits.slot, slots)
     for index, (plane, weight) in enumerate(((logits.kind, 2.0), (logits.color, 1.0), (logits.pattern, 1.0))):
         values, cell = examples.attributes[:, :, index], slots.shape[-1] // plane.shape[-1]
         coarse = slots[:, row % cell :: cell, column % cell :: cell]
@@ -79,7 +82,7 @@ def train(config: OracleTraining) -> Oracle:
     first = _resume(output / "checkpoint.pt", state, generator)
     started = time.monotonic()
     for step in range(first, config.max_train_steps):
-        loss = _step(oracle, optimizer, examples, config.train_batch_size, generator)
+        loss = _step(oracle, optimizer, examples, config, generator)
         schedule.step()
         if (step + 1) % config.checkpointing_steps == 0 or step + 1 == config.max_train_steps:
             seconds = time.monotonic() - started
@@ -94,15 +97,15 @@ def _step(
     oracle: Oracle,
     optimizer: torch.optim.Optimizer,
     examples: OracleExamples,
-    batch: int,
+    config: OracleTraining,
     generator: torch.Generator,
 ) -> float:
     oracle.train()
-    rows = torch.randint(len(examples.images), (batch,), generator=generator)
+    rows = torch.randint(len(examples.images), (config.train_batch_size,), generator=generator)
     pictures, shown = augment(examples.take(rows), generator)
     row, column = torch.randint(8, (2,), generator=generator).tolist()
     logits = oracle(pictures.contiguous(memory_format=torch.channels_last))
-    loss = oracle_loss(logits, shown, (row, column))
+    loss = oracle_loss(logits, shown, (row, column), config.slot_weight)
     if not loss.isfinite():
         raise FloatingPointError(f"loss: got {loss.item()}, expected a finite number; lower learning_rate")
     optimizer.zero_grad()
