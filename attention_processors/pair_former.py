@@ -108,7 +108,8 @@ class PairFormer(nn.Module):
         isolation: "shared_norm", as published, takes the statistics of the GroupNorm over all pairs of a design,
             padding included, so that neighbours and padding move a pair's tokens by some per cent. "per_pair"
             normalises every pair on its own. With a masking of pairs, neither another pair, nor their number, nor
-            padding then changes one bit of its tokens in float32 on the CPU; see `PerItemLinear` for the reach of that.
+            padding then changes one bit of its tokens in float32 on the CPU without gradients; see `PerItemLinear` for
+            the reach of that.
         inner_dim: width of the blocks, where it is not `dim`.
 
     Raises:

@@ -2,8 +2,8 @@
 
 On paper no layer of a transformer mixes the items of a batch. In numbers most do: kernels are picked, and work is cut
 into pieces, by the size of the whole batch, so the last bits of one item follow the number of its neighbours.
-The layers here avoid that in float32 on the CPU. On other devices and in other dtypes they are the plain ones, and
-items agree up to rounding.
+The layers here avoid that in float32 on the CPU while no gradients are recorded. In training, on other devices and in
+other dtypes they are the plain ones, and items agree up to rounding.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,13 @@ class PerItemLinear(nn.Linear):
     the rows of one item. On one thread that is measured, not promised by the library: bit-equal with MKL's
     AVX-512, AVX2 and SSE4.2 kernels for widths to 256 (1 to 101 rows, to 32 items) and 2048 (to 293 rows, to 4 items),
     where the plain product differs in up to four fifths of the sizes. On several threads, which share one product when
-    items are few, each item is a call of its own. With gradients it is a batch there too: equal up to rounding.
-    The price is one weight gradient per item before they are summed.
+    items are few, each item is a call of its own.
     """
 
     def forward(self, input: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token out"]:
         if not is_exact(input):
             return super().forward(input)
-        if torch.get_num_threads() > 1 and not torch.is_grad_enabled():
+        if torch.get_num_threads() > 1:
             return item_by_item(super().forward, input)
         weight = self.weight.T.expand(input.shape[0], -1, -1)
         return torch.bmm(input, weight) if self.bias is None else torch.baddbmm(self.bias, input, weight)
@@ -62,8 +61,8 @@ def gelu(tokens: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token d
 
 
 def is_exact(tokens: Tensor) -> bool:
-    """Where items are kept apart to the last bit: in float32 on the CPU."""
-    return tokens.device.type == "cpu" and tokens.dtype == torch.float32
+    """Where items are kept apart to the last bit: in float32 on the CPU, without gradients."""
+    return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.is_grad_enabled()
 
 
 def item_by_item(
