@@ -6,6 +6,7 @@
 
 - only `prompt` is required; `negative_prompt`, `height` and `width` exist too; what is `null` counts as left out;
 - a pair has a sketch or a text or both; paths are relative to the file;
+- `{"global_sketch": "all.png", "weight": 1.0}` is a sketch of the whole, for adapters with a module for it;
 - a region is "sketch", a box `[left, top, right, bottom]` in fractions of the canvas, or the path of a mask;
 - other keys, and keys given twice, are refused.
 """
@@ -18,8 +19,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from weft.attention_processors.paired_conditions import SketchTextPair
+from weft.attention_processors.paired_conditions import GlobalSketch, SketchTextPair
 
+GLOBAL_SKETCH_KEYS: Final = ("global_sketch", "weight", "start", "end")
 PAIR_KEYS: Final = ("sketch", "text", "weight", "region", "start", "end")
 MAX_STEPS: Final = 1000
 MAX_SIDE: Final = 4096
@@ -36,7 +38,7 @@ class Design:
         negative_prompt: words for what guidance leads away from.
         seed: of the noise; None draws one.
         height, width: in pixels, multiples of 8; None takes the model's own size.
-        conditions: pairs by adapter name.
+        conditions: pairs, and sketches of the whole, by adapter name.
         source: the file's content as it was read.
 
     Raises:
@@ -50,7 +52,7 @@ class Design:
     guidance_scale: float = 3.0
     height: int | None = None
     width: int | None = None
-    conditions: Mapping[str, Sequence[SketchTextPair]] = field(default_factory=dict)
+    conditions: Mapping[str, Sequence[SketchTextPair | GlobalSketch]] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,25 +114,26 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path}: got a text that is not JSON ({error}), expected an object; mend it") from error
 
 
-def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[SketchTextPair, ...]]:
+def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[SketchTextPair | GlobalSketch, ...]]:
     if not isinstance(record, dict):
         raise ValueError(
             f'conditions: got {_short(record)}, expected lists by adapter name; write {{"paired": [{{…}}, …]}}'
         )
-    conditions: dict[str, tuple[SketchTextPair, ...]] = {}
+    conditions: dict[str, tuple[SketchTextPair | GlobalSketch, ...]] = {}
     for name, pairs in record.items():
         if not isinstance(pairs, list):
             raise ValueError(f"conditions.{name}: got {_short(pairs)}, expected a list of pairs; write [{{…}}, …]")
-        conditions[name] = tuple(_read_pair(p, f"conditions.{name}[{i}]", folder) for i, p in enumerate(pairs))
+        conditions[name] = tuple(_read_condition(p, f"conditions.{name}[{i}]", folder) for i, p in enumerate(pairs))
     return conditions
 
 
-def _read_pair(record: Any, place: str, folder: Path) -> SketchTextPair:
-    _check_keys(record, place, PAIR_KEYS)
+def _read_condition(record: Any, place: str, folder: Path) -> SketchTextPair | GlobalSketch:
+    of_whole = isinstance(record, dict) and record.get("global_sketch") is not None
+    _check_keys(record, place, GLOBAL_SKETCH_KEYS if of_whole else PAIR_KEYS)
     given = {key: value for key, value in record.items() if value is not None}
-    for name in ("sketch", "text"):
+    for name in ("global_sketch", "sketch", "text"):
         if name in given and not isinstance(given[name], str):
-            kind = "the path of a picture" if name == "sketch" else "words"
+            kind = "words" if name == "text" else "the path of a picture"
             raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected {kind}; quote it")
     for name in ("weight", "start", "end"):
         if name in given and not _is_number(given[name]):
@@ -141,12 +144,11 @@ def _read_pair(record: Any, place: str, folder: Path) -> SketchTextPair:
             f'{place}: region: got {_short(region)}, expected "sketch", [left, top, right, bottom] or the path of a '
             "mask; use one of these or leave it out"
         )
-    if "sketch" in given:
-        given["sketch"] = folder / given["sketch"]
-    if isinstance(region, str) and region != "sketch":
-        given["region"] = folder / region
+    for name in ("global_sketch", "sketch", "region"):
+        if isinstance(path := given.get(name), str) and (name, path) != ("region", "sketch"):
+            given[name] = folder / path
     try:
-        return SketchTextPair(**given)
+        return GlobalSketch(given.pop("global_sketch"), **given) if of_whole else SketchTextPair(**given)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
 

@@ -179,7 +179,7 @@ def _pictures(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | 
 
 
 def _map_sheets(recorder: "MapRecorder", design: "Design", pictures: Sequence["Image.Image"]) -> list["Image.Image"]:
-    """Per picture the influence of every pair on it, side by side in the order of the design."""
+    """Per picture the influence of every pair on it, side by side in the order of the design, a whole sketch last."""
     from PIL import Image
 
     from weft.attention_processors.maps import overlay

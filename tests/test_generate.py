@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 
+from weft.attention_processors.paired import GlobalSketch, SketchTextPair
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import KEYS, PAIR_KEYS, Design, read_design
 from weft.scripts.cli import COMMANDS, commands, main
@@ -131,6 +132,15 @@ def test_everything_a_file_may_say(folder: Path) -> None:
     assert isinstance(third.region, Image.Image)
 
 
+def test_a_sketch_of_the_whole(folder: Path) -> None:
+    whole = {"global_sketch": "jacket.png", "weight": 0.5, "end": 0.4}
+    design = read_design(write(folder, {**DESIGN, "conditions": {"paired": [whole, PAIR]}}))
+    first, second = design.conditions["paired"]
+    assert isinstance(first, GlobalSketch) and isinstance(second, SketchTextPair)
+    assert isinstance(first.sketch, Image.Image)
+    assert (first.weight, first.end) == (0.5, 0.4)
+
+
 def test_only_a_prompt_is_required(folder: Path) -> None:
     design = read_design(write(folder, {"prompt": "a person"}))
     assert design.conditions == {}
@@ -147,6 +157,10 @@ def test_the_example_is_a_design() -> None:
 
 def pair(**changes: Any) -> dict[str, Any]:
     return {**DESIGN, "conditions": {"paired": [{**PAIR, **changes}]}}
+
+
+def whole(**changes: Any) -> dict[str, Any]:
+    return {**DESIGN, "conditions": {"paired": [{"global_sketch": "jacket.png", **changes}]}}
 
 
 BAD_DESIGNS: list[tuple[Any, str]] = [
@@ -188,6 +202,10 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (pair(region={"left": 0}), 'region: got .*expected "sketch"'),
     (pair(region="none.png"), "got no file at .*none.png"),
     (pair(region="black.png"), "black everywhere"),
+    (whole(global_sketch=7), "global_sketch: got 7, expected the path"),
+    (whole(global_sketch="none.png"), "image: got no file at .*none.png"),
+    (whole(text="all"), "unknown key 'text', expected global_sketch"),
+    (whole(weight=-1), "weight: got -1"),
     (pair(sketch=None), 'got "sketch" for a pair without a sketch'),
 ]
 
@@ -214,6 +232,7 @@ BAD_RUNS: list[tuple[dict[str, Any], list[str], str]] = [
     ({}, ["--model", "nowhere"], "model: got 'nowhere', expected a folder with model_index.json"),
     ({"prompt": "x " * 200}, [], "prompt: got 200 tokens, expected at most 75"),
     (pair(text="x " * 200), [], "has 200 tokens, expected at most"),
+    (whole(), [], "got a GlobalSketch, but this adapter was trained without one"),
     ({"conditions": {"peired": [PAIR]}}, [], "conditions: got 'peired', for which there is no adapter"),
 ]
 
