@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from weft.attention_processors.conditioning import Encoded
+from weft.attention_processors.layers import select_layers
 from weft.attention_processors.per_item import PerItemLinear
 from weft.attention_processors.processor import attention_layers, base_description, unwrapped
 
@@ -28,46 +28,6 @@ HASHED_PARAMETERS = 50_000_000
 """Denoisers of up to this size are compared with the one an adapter was trained on."""
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-PRESETS: Mapping[str, str] = {
-    "all": r".*\.attn2",
-    "encoder": r"down_blocks\..*\.attn2",
-    "middle": r"mid_block\..*\.attn2",
-    "decoder": r"up_blocks\..*\.attn2",
-    "self": r".*\.attn1",
-}
-"""Names for sets of layers; `attn2` reads the text, `attn1` the picture itself."""
-
-
-def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
-    """Names and inner widths of attention layers.
-
-    Args:
-        layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
-
-    Raises:
-        ValueError: an unknown name, or no match.
-    """
-    known = {name: int(layer.inner_dim) for name, layer in attention_layers(denoiser).items()}
-    return {name: known[name] for name in select_names(list(known), layers)}
-
-
-def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]:
-    """As `select_layers`, of known names."""
-    if isinstance(layers, str):
-        pattern = re.compile(PRESETS.get(layers, layers))
-        chosen = [name for name in known if pattern.fullmatch(name)]
-        if not chosen:
-            raise ValueError(
-                f"layers: got {layers!r}, which matches none of {len(known)} attention layers; pass one of "
-                f"{', '.join(PRESETS)}, a regular expression for names like {known[0]!r}, or a list"
-            )
-        return chosen
-    unknown = [name for name in layers if name not in known]
-    if unknown or not layers:
-        raise ValueError(
-            f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}"
-        )
-    return list(layers)
 
 
 def state_sha256(module: nn.Module) -> str:
@@ -255,21 +215,29 @@ class Adapter(ModelMixin, ConfigMixin):
 class KeyValueAdapter(Adapter):
     """An adapter that reads its own tokens through keys and values of its own at every layer (decoupled attention)."""
 
-    def make_projections(self, layers: Mapping[str, int], token_dim: int) -> None:
-        """One key and one value projection per layer, found in the state dict by the layer's name."""
+    def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0) -> None:
+        """One key and one value projection per layer, found in the state dict by the layer's name.
+
+        Args:
+            rank: 0 for full matrices, else their rank.
+        """
         widths = {name.replace(".", "-"): width for name, width in layers.items()}
 
+        def projection(width: int) -> nn.Module:
+            if not rank:
+                return PerItemLinear(token_dim, width, bias=False)
+            return nn.Sequential(PerItemLinear(token_dim, rank, bias=False), PerItemLinear(rank, width, bias=False))
+
         def projections() -> nn.ModuleDict:
-            return nn.ModuleDict({slot: PerItemLinear(token_dim, width, bias=False) for slot, width in widths.items()})
+            return nn.ModuleDict({slot: projection(width) for slot, width in widths.items()})
 
         self.to_key, self.to_value = projections(), projections()
 
     def initialize_from(self, layers: Mapping[str, Any]) -> None:
         for name in self.config["layers"]:
             layer, slot = layers[name], name.replace(".", "-")
-            for own, frozen in ((self.to_key[slot], layer.to_k), (self.to_value[slot], layer.to_v)):
-                if own.weight.shape == frozen.weight.shape:
-                    own.load_state_dict({"weight": frozen.weight.detach().clone()})
+            _start_from(self.to_key[slot], layer.to_k.weight.detach())
+            _start_from(self.to_value[slot], layer.to_v.weight.detach())
 
     def project(self, tokens: Float[Tensor, "design part token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values of the tokens of all parts, [design, part * token, inner] twice, by layer.
@@ -282,6 +250,21 @@ class KeyValueAdapter(Adapter):
             return projections[name.replace(".", "-")](items).unflatten(0, (designs, -1)).flatten(1, 2)
 
         return {name: (projected(self.to_key, name), projected(self.to_value, name)) for name in self.config["layers"]}
+
+
+@torch.no_grad()
+def _start_from(own: Any, frozen: Float[Tensor, "inner context"]) -> None:
+    """A copy of the frozen matrix, or the best one of lower rank, where the widths agree."""
+    if isinstance(own, nn.Linear):
+        if own.weight.shape == frozen.shape:
+            own.weight.copy_(frozen)
+        return
+    down, up = own
+    if (up.weight.shape[0], down.weight.shape[1]) == frozen.shape and not frozen.is_meta:
+        left, values, right = torch.linalg.svd(frozen.float(), full_matrices=False)
+        root, rank = values.sqrt(), down.weight.shape[0]
+        up.weight.copy_(left[:, :rank] * root[:rank])
+        down.weight.copy_(root[:rank, None] * right[:rank])
 
 
 def check_folder(folder: Path) -> None:

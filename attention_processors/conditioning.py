@@ -29,6 +29,16 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(query, key, value, mask) to the attention's output, on the kernel of the user's choice; heads are third."""
 
 
+@dataclass(frozen=True)
+class OwnAttention:
+    """The layer's attention without branches: what it reads, the mask of that, and what comes out."""
+
+    key: Float[Tensor, "row token head dim"]
+    value: Float[Tensor, "row token head dim"]
+    mask: Tensor | None
+    out: Float[Tensor, "row query head dim"]
+
+
 class Branch:
     """What one method adds at one attention layer. Every stage is optional; together they are its equation."""
 
@@ -44,9 +54,13 @@ class Branch:
         return query, key, value
 
     def mix(
-        self, query: Float[Tensor, "row query head dim"], out: Float[Tensor, "row query head dim"], attend: Attend
+        self,
+        query: Float[Tensor, "row query head dim"],
+        out: Float[Tensor, "row query head dim"],
+        attend: Attend,
+        own: OwnAttention,
     ) -> Float[Tensor, "row query head dim"]:
-        """The layer's attention output, before its output projection."""
+        """The layer's attention output, before its output projection; `out` is that of the branches before."""
         return out
 
     def rows(self, count: int) -> "Branch":
@@ -78,7 +92,7 @@ class DecoupledBranch(Branch):
     token_part: Int[Tensor, " token"] | None = None
     """Which part a token belongs to; read by attention maps only."""
 
-    def mix(self, query: Tensor, out: Tensor, attend: Attend) -> Tensor:
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         queries = query.shape[1]
         if self.gain.shape[1] not in (1, queries):
             raise ValueError(
@@ -87,9 +101,21 @@ class DecoupledBranch(Branch):
             )
         head_dim = query.shape[-1]
         key, value = (x.to(query.dtype).unflatten(-1, (-1, head_dim)) for x in (self.key, self.value))
-        branch = attend(query, key, value, None if self.bias is None else self.bias.to(query.dtype))
+        bias = None if self.bias is None else self.bias.to(query.dtype)
         gain = self.gain.to(out.dtype)
-        return torch.where(gain == 0, out, out + gain * branch)
+        return torch.where(gain == 0, out, out + gain * self.added(query, key, value, bias, attend, own))
+
+    def added(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        attend: Attend,
+        own: OwnAttention,
+    ) -> Float[Tensor, "row query head dim"]:
+        """What is added to `out` at a gain of 1."""
+        return attend(query, key, value, bias)
 
     def rows(self, count: int) -> "DecoupledBranch":
         have = self.key.shape[0]
@@ -142,7 +168,11 @@ class EncodedTokens(Encoded):
     """Height over width of the canvas the regions were drawn on; None fits any."""
     anchors: Float[Tensor, "token 2"] | None = None
     anchor_sigma: float = 0.1
-    layer_weight: Mapping[str, float] = field(default_factory=dict)
+    layer_weight: Mapping[str, Float[Tensor, "design part"]] = field(default_factory=dict)
+    """By layer a factor on the weights; 1 where a layer is not named."""
+    null_weight: Float[Tensor, "design part"] | None = None
+    """Weights in the unconditional half; None: as in the other half where `null` is given, else 0."""
+    branch: type[DecoupledBranch] = DecoupledBranch
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         unknown = sorted(set(self.key_value) - set(layout.levels))
@@ -162,20 +192,20 @@ class EncodedTokens(Encoded):
         branches: dict[str, Branch] = {}
         for layer, (key, value) in padded.key_value.items():
             null = (None, None) if padded.null is None else padded.null[layer]
-            grid, weight = layout.grid(layer), padded.layer_weight.get(layer, 1.0)
-            branches[layer] = DecoupledBranch(
+            grid = layout.grid(layer)
+            branches[layer] = self.branch(
                 layout.expand(key, null[0]),
                 layout.expand(value, null[1]),
-                strength.gain(grid, weight),
-                strength.bias(grid),
+                strength.gain(grid, layer),
+                strength.bias(grid, layer),
                 layout.guidance,
                 strength.token_part,
             )
         return branches, (strength,)
 
     def _strength(self, layout: Layout) -> Strength:
-        off = torch.zeros_like(self.weight) if self.null is None else None
-        weight = layout.expand(self.weight.float(), off)
+        unconditional = torch.zeros_like(self.weight) if self.null is None else self.null_weight
+        weight = layout.expand(self.weight.float(), unconditional)
         grids = {layout.grid(layer) for layer in self.key_value}
         regions = windows = None
         if self.region is not None:
@@ -185,7 +215,8 @@ class EncodedTokens(Encoded):
             windows = {grid: anchor_windows(self.anchors, grid, self.anchor_sigma) for grid in grids}
         rows = [row for row in self.schedules for _ in range(layout.repeat)] * (2 if layout.guidance else 1)
         mask = layout.expand(self.token_mask)
-        return Strength(weight, rows, self.token_part, mask, regions, windows)
+        layer_weights = {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()}
+        return Strength(weight, rows, self.token_part, mask, regions, windows, layer_weights)
 
     def _padded_to_power_of_two(self) -> "EncodedTokens":
         """Token counts are padded to a power of two and masked, so that a compiled denoiser sees few of them."""

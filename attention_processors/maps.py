@@ -25,8 +25,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from weft.attention_processors.adapter import select_names
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch
+from weft.attention_processors.layers import select_names
 from weft.attention_processors.strength import Layout
 
 
@@ -96,7 +96,7 @@ class MapRecorder:
         if layer is None or layer not in self._chosen or (self.steps is not None and self._step not in self.steps):
             return
         for name, branch in zip(conditioning.names[layer], branches, strict=True):
-            if isinstance(branch, DecoupledBranch) and branch.token_part is not None:
+            if type(branch) is DecoupledBranch and branch.token_part is not None:
                 one = _measure(branch, query, text)
                 so_far = self._sums.setdefault(name, {})
                 so_far[layer] = so_far[layer].add(one) if layer in so_far else one

@@ -38,10 +38,10 @@ from weft.attention_processors.paired_conditions import (
     GlobalSketch,
     PreparedPair,
     SketchTextPair,
-    region_size,
     stack_pairs,
     stroke_pixels,
 )
+from weft.attention_processors.regions import region_size
 from weft.attention_processors.strength import Schedule
 from weft.datasets.images import center_crop, letterbox
 

@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weft.attention_processors.conditioning import Branch, Conditioning
+from weft.attention_processors.conditioning import Branch, Conditioning, OwnAttention
 
 
 class ConditionedAttnProcessor:
@@ -90,8 +90,9 @@ class ConditionedAttnProcessor:
         for branch in branches:
             query, key, value = branch.qkv(query, key, value)
         out = text = self.attend(query, key, value, mask)
+        own = OwnAttention(key, value, mask, text)
         for branch in branches:
-            out = branch.mix(query, out, self.attend)
+            out = branch.mix(query, out, self.attend, own)
         if branches and conditioning is not None and conditioning.recorder is not None:
             conditioning.recorder.record(self.layer, branches, query, text, conditioning)
         return out.flatten(2).to(query.dtype)

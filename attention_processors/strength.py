@@ -42,6 +42,11 @@ class Schedule:
         return float(self.curve((progress - self.start) / max(self.end - self.start, 1e-8)))
 
 
+def check_weight(weight: float) -> None:
+    if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight: got {weight!r}, expected a finite number of at least 0; 0 turns the condition off")
+
+
 @dataclass(frozen=True)
 class Layout:
     """How conditions of designs become rows of one denoiser call."""
@@ -73,7 +78,7 @@ class Layout:
 class Strength:
     """How strongly the parts of one adapter act, row by row and place by place, at the current step.
 
-    With a_p(x) = weight_p * schedule_p(step) * region_p(x) and A(x) = max_p a_p(x), the branch is
+    With a_p(x) = weight_p * layer weight_p * schedule_p(step) * region_p(x) and A(x) = max_p a_p(x), the branch is
     A * softmax(Q K^T / sqrt(d) + log(a_p / A)) V: one softmax over the tokens of all parts, as LOTS has it, extended by
     weights and regions. Equal a_p give a bias of 0; a part at 0 is absent; all at 0 is nothing, and finite.
     """
@@ -86,29 +91,32 @@ class Strength:
         token_mask: Bool[Tensor, "row token"],
         regions: Mapping[tuple[int, int], Float[Tensor, "row part query"]] | None = None,
         windows: Mapping[tuple[int, int], Float[Tensor, "query token"]] | None = None,
+        layer_weights: Mapping[str, Float[Tensor, "row part"]] | None = None,
     ) -> None:
         self.weight, self.schedules = weight, schedules
         self.token_part, self.token_mask = token_part, token_mask
         self.regions, self.windows = regions, windows
+        self.layer_weights = layer_weights or {}
         self.competes = weight.shape[1] > 1 or windows is not None or not bool(token_mask.all())
-        self._gains: dict[tuple[tuple[int, int] | None, float], Tensor] = {}
-        self._biases: dict[tuple[int, int] | None, Tensor] = {}
+        self._gains: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}
+        self._biases: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}
         self._active = self._factors(0, 1)
 
-    def gain(self, grid: tuple[int, int], layer_weight: float) -> Float[Tensor, "row place 1 1"]:
-        """A tensor that follows the schedule; layers of one grid and weight share it."""
-        key = (grid if self.regions is not None else None, layer_weight)
+    def gain(self, grid: tuple[int, int], layer: str) -> Float[Tensor, "row place 1 1"]:
+        """A tensor that follows the schedule; layers of one grid without weights of their own share it."""
+        key = (grid if self.regions is not None else None, layer if layer in self.layer_weights else None)
         if key not in self._gains:
-            self._gains[key] = self._gain(key).clone()
+            self._gains[key] = self._gain(*key).clone()
         return self._gains[key]
 
-    def bias(self, grid: tuple[int, int]) -> Float[Tensor, "row 1 place token"] | None:
+    def bias(self, grid: tuple[int, int], layer: str) -> Float[Tensor, "row 1 place token"] | None:
         """A tensor that follows the schedule; None where a single part needs none, whatever the values."""
         if not (self.competes or self.regions is not None):
             return None
-        key = grid if self.regions is not None or self.windows is not None else None
+        placed = self.regions is not None or self.windows is not None
+        key = (grid if placed else None, layer if layer in self.layer_weights else None)
         if key not in self._biases:
-            self._biases[key] = self._bias(key).clone()
+            self._biases[key] = self._bias(*key).clone()
         return self._biases[key]
 
     def set_step(self, step: int, num_steps: int) -> None:
@@ -118,24 +126,23 @@ class Strength:
             return
         self._active = active
         for key, gain in self._gains.items():
-            gain.copy_(self._gain(key))
+            gain.copy_(self._gain(*key))
         for key, bias in self._biases.items():
-            bias.copy_(self._bias(key))
+            bias.copy_(self._bias(*key))
 
     def _factors(self, step: int, num_steps: int) -> Float[Tensor, "row part"]:
         factors = [[schedule.at(step, num_steps) for schedule in row] for row in self.schedules]
         return self.weight * torch.tensor(factors, dtype=self.weight.dtype, device=self.weight.device)
 
-    def _acting(self, grid: tuple[int, int] | None) -> Float[Tensor, "row part place"]:
-        acting = self._active.unsqueeze(-1)
+    def _acting(self, grid: tuple[int, int] | None, layer: str | None) -> Float[Tensor, "row part place"]:
+        acting = (self._active if layer is None else self._active * self.layer_weights[layer]).unsqueeze(-1)
         return acting if grid is None or self.regions is None else acting * self.regions[grid]
 
-    def _gain(self, key: tuple[tuple[int, int] | None, float]) -> Tensor:
-        grid, layer_weight = key
-        return layer_weight * self._acting(grid).amax(1)[:, :, None, None]
+    def _gain(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
+        return self._acting(grid, layer).amax(1)[:, :, None, None]
 
-    def _bias(self, grid: tuple[int, int] | None) -> Tensor:
-        acting = self._acting(grid)
+    def _bias(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
+        acting = self._acting(grid, layer)
         most = acting.amax(1, keepdim=True)
         nothing = most == 0
         relative = torch.where(nothing, 0, (acting / torch.where(nothing, 1, most)).log())  # [row, part, place]

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions
 from variants import SD, picture, run
 
-from weft.attention_processors.conditioning import Conditioning, DecoupledBranch
+from weft.attention_processors.conditioning import Conditioning, DecoupledBranch, OwnAttention
 from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.paired import SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor
@@ -86,7 +86,8 @@ def test_the_influences_of_a_single_part_are_the_branch_over_the_text(pipe: Any)
         def record(self, layer: Any, branches: Any, query: Any, text: Any, conditioning: Any) -> None:
             super().record(layer, branches, query, text, conditioning)
             if layer in self._chosen:
-                added = branches[0].mix(query, text, ConditionedAttnProcessor(layer).attend) - text
+                own = OwnAttention(query, query, None, text)
+                added = branches[0].mix(query, text, ConditionedAttnProcessor(layer).attend, own) - text
                 norms = [x[1:].norm(dim=-1).mean(2) for x in (added, text)]
                 seen[layer] = norms[0] / norms[1]
 

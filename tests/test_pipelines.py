@@ -14,7 +14,7 @@ from peft import LoraConfig
 from tiny import paired_adapter, paired_conditions
 from variants import SD, VARIANTS, Variant, picture, run
 
-from weft.attention_processors.adapter import select_layers
+from weft.attention_processors.layers import select_layers
 from weft.pipelines.conditioned import EXTRA_ARGUMENTS, ConditionedStableDiffusionPipeline
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import drawn_sketch, paired_conditions
 from variants import SD, half_mask, picture, run
 
-from weft.attention_processors.conditioning import Conditioning
+from weft.attention_processors.conditioning import Conditioning, OwnAttention
 from weft.attention_processors.paired import SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor, layer_levels
 from weft.attention_processors.strength import Layout
@@ -37,7 +37,7 @@ def branch_outputs(pipe: Any, conditions: list[SketchTextPair], size: tuple[int,
     class Recorder:
         def record(self, layer: str, branches: Any, query: Any, text: Any, _: Any) -> None:
             attend = ConditionedAttnProcessor(layer).attend
-            added[layer] = branches[0].mix(query, text, attend) - text
+            added[layer] = branches[0].mix(query, text, attend, OwnAttention(query, query, None, text)) - text
 
     encoded = pipe.encode_conditions({"it": conditions}, height=8 * size[0], width=8 * size[1])
     conditioning = Conditioning.of(encoded.encoded, encoded.layout, Recorder())

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weft.attention_processors.paired import PairedAdapter
-from weft.attention_processors.paired_conditions import REGION_SIZE, PreparedPair, SketchTextPair, stroke_pixels
+from weft.attention_processors.paired_conditions import PreparedPair, SketchTextPair, stroke_pixels
+from weft.attention_processors.regions import REGION_SIZE
 from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
 from weft.datasets.pair_folder import PairSample
 from weft.training.picture_cache import draw_once
