@@ -11,8 +11,13 @@ from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor
 from weft.attention_processors.strength import Layout, Schedule
+from weft.attention_processors.style import Style, StyleAdapter, StyleCard, StyleCards
 
-ADAPTERS: dict[str, type[Adapter]] = {"PairedAdapter": PairedAdapter}
+ADAPTERS: dict[str, type[Adapter]] = {
+    "PairedAdapter": PairedAdapter,
+    "StyleAdapter": StyleAdapter,
+    "StyleCards": StyleCards,
+}
 """Adapter classes by the name that `config.json` gives."""
 
 
@@ -51,6 +56,10 @@ __all__ = [
     "Schedule",
     "SketchEncoder",
     "SketchTextPair",
+    "Style",
+    "StyleAdapter",
+    "StyleCard",
+    "StyleCards",
     "TextEncoders",
     "adapter_class",
     "overlay",

@@ -14,6 +14,7 @@ from weft.attention_processors.adapter import KeyValueAdapter
 from weft.attention_processors.conditioning import EncodedTokens
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
 from weft.attention_processors.strength import Schedule
+from weft.attention_processors.style import Style, StyleAdapter
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
@@ -178,6 +179,20 @@ def paired_conditions(seed: int = 0, **options: Any) -> list[SketchTextPair]:
     ]
 
 
+STYLES = ("ink", "pastel", "neon", "woodcut")
+
+
+def style_adapter(unet: Any, **options: Any) -> StyleAdapter:
+    torch.manual_seed(3)
+    config = dict(layers="decoder", styles=STYLES, style_dim=16, token_dim=32, num_tokens=2)
+    return StyleAdapter.for_denoiser(unet, **{**config, **options})
+
+
+def style_conditions(seed: int = 0, **options: Any) -> list[Style]:
+    first, second = STYLES[seed % 4], STYLES[(seed + 1) % 4]
+    return [Style(first, **options), Style({first: 1, second: 3}, **options)]
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of the behaviour table: how to make the adapter, and conditions that differ by seed."""
@@ -192,4 +207,6 @@ METHODS = (
     Method("paired", paired_adapter, paired_conditions),
     Method("paired_anchored", lambda u: paired_adapter(u, masking="pair", anchored=0.2), paired_conditions),
     Method("paired_shared_norm", lambda u: paired_adapter(u, isolation="shared_norm"), paired_conditions),
+    Method("style", style_adapter, style_conditions),
+    Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
 )

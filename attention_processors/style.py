@@ -1,0 +1,308 @@
+"""Style without a reference picture: one reading of PokeFusion Attention (arXiv 2602.03220).
+
+Every style is a learned row, projected to a few tokens that the decoder's cross-attention reads beside the text:
+
+    c_s = LayerNorm(reshape(W_p E[s] + b_p));    y = softmax(Q K_t^T / sqrt(d)) V_t + a softmax(Q K_s^T / sqrt(d)) V_s
+
+with K_s = c_s W_k^s and V_s = c_s W_v^s trained and all else frozen; a(x) is weight, layer weight, schedule and region.
+
+Source: the abstracts only (versions 1 and 3); the paper's text and code were not available.
+Ours, not the paper's: that styles are free rows of a table; that the trained matrices stand beside the frozen ones;
+addition as the default of four fusions; the number of tokens; the learned null style; the initialisation; mixing.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from diffusers import ModelMixin  # noqa: F401  (diffusers looks the name up here when a pipeline folder is opened)
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weft.attention_processors.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
+from weft.attention_processors.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
+from weft.attention_processors.layers import select_names
+from weft.attention_processors.regions import area_map, common_aspect, region_size
+from weft.attention_processors.strength import Schedule
+from weft.attention_processors.style_card import PARTS, StyleCard
+from weft.attention_processors.style_conditions import Style
+
+__all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
+
+
+class JointBranch(DecoupledBranch):
+    """Fusion "concat": one softmax over the text and the style, as if the style's tokens stood in the prompt."""
+
+    def added(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        attend: Attend,
+        own: OwnAttention,
+    ) -> Tensor:
+        tokens = own.key.shape[1]
+        if bias is not None or own.mask is not None:
+            rows, places = query.shape[0], 1 if bias is None else bias.shape[2]
+            left = query.new_zeros(rows, 1, places, tokens) if own.mask is None else own.mask
+            right = query.new_zeros(rows, 1, 1, key.shape[1]) if bias is None else bias
+            shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
+            bias = torch.cat([left.expand(*shape, -1), right.expand(*shape, -1)], -1)
+        groups = own.key.shape[2] // key.shape[2]
+        key, value = (x.repeat_interleave(groups, 2) for x in (key, value))
+        return attend(query, torch.cat([own.key, key], 1), torch.cat([own.value, value], 1), bias) - own.out
+
+
+class NormMatchedBranch(DecoupledBranch):
+    """Fusion "norm_matched": the style's output gets the length of the text's, query by query."""
+
+    def added(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        attend: Attend,
+        own: OwnAttention,
+    ) -> Tensor:
+        style = attend(query, key, value, bias)
+        lengths = [x.float().flatten(2).norm(dim=-1)[..., None, None] for x in (own.out, style)]
+        return style * (lengths[0] / lengths[1].clamp(min=1e-6)).to(style.dtype)
+
+
+FUSIONS: Mapping[str, type[DecoupledBranch]] = {
+    "additive": DecoupledBranch,
+    "gated": DecoupledBranch,
+    "concat": JointBranch,
+    "norm_matched": NormMatchedBranch,
+}
+"""How a style's attention joins the text's; "gated" adds it by tanh of a learned number per layer, 0 at birth."""
+
+
+class StyleReader(Adapter):
+    """What table and baked styles share: from conditions, and keys and values of all styles, to branches."""
+
+    condition_type = (Style,)
+
+    def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By layer, keys and values of all styles and, in the second half, of what is null to each: [2 * style, token,
+        inner]."""
+        raise NotImplementedError
+
+    def collate(self, conditions: Sequence[Sequence[Style]]) -> dict[str, Any]:
+        """Padded tensors, one row per design; designs may differ in their number of styles, also 0.
+
+        Raises:
+            ValueError: an unknown style, or regions of different aspects.
+        """
+        most = max(1, *map(len, conditions))
+        rows = [[*row, *[None] * (most - len(row))] for row in conditions]
+        aspect = common_aspect(style.aspect for row in conditions for style in row)
+        size = region_size(aspect or 1.0)
+        with_region = any(style.region is not None for row in conditions for style in row)
+
+        def table(value: Callable[[Style], Any], absent: Any) -> list[list[Any]]:
+            return [[absent if style is None else value(style) for style in row] for row in rows]
+
+        def region(style: Style) -> Tensor:
+            return area_map(style.region, size)  # pyright: ignore[reportArgumentType]
+
+        maps = table(region, torch.zeros(size)) if with_region else []
+        weight = torch.tensor(table(lambda s: float(s.weight), 0.0))
+        layers = torch.tensor(table(self._layer_factors, [1.0] * len(self.config["layers"])))
+        return {
+            "shares": torch.tensor(table(self._shares, [0.0] * len(self.config["styles"]))),
+            "weight": weight,
+            "guided": torch.tensor(table(lambda s: float(s.cfg == "both"), 0.0)),
+            "layer_weight": layers,
+            "schedules": table(lambda s: s.schedule, Schedule()),
+            "region": torch.stack([torch.stack(row) for row in maps]) if with_region else None,
+            "region_aspect": aspect,
+        }
+
+    def _shares(self, style: Style) -> list[float]:
+        known = self.config["styles"]
+        assert not isinstance(style.styles, str)
+        for name in style.styles:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "use one of these"
+                raise ValueError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
+        return [float(style.styles.get(name, 0.0)) for name in known]
+
+    def _layer_factors(self, style: Style) -> list[float]:
+        names = list(self.config["layers"])
+        factors = dict.fromkeys(names, 1.0)
+        for pattern, factor in style.layers.items():
+            factors |= dict.fromkeys(select_names(names, pattern), float(factor))
+        return [factors[name] for name in names]
+
+    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(batch)
+
+    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
+        """Mixtures of keys and values: `shares` is [design, part, style]."""
+        keys = self.style_keys()
+        some = next(iter(keys.values()))[0]
+        shares = features["shares"].to(some)
+        parts, tokens = shares.shape[1], some.shape[1]
+
+        def mixed(values: Float[Tensor, "style token inner"]) -> Float[Tensor, "design token inner"]:
+            return torch.einsum("dps,sti->dpti", shares, values).flatten(1, 2)
+
+        count = shares.shape[2]
+        layer_weight = features["layer_weight"].to(some.device)
+        guided = features["guided"].to(some.device)
+        weight = features["weight"].to(some.device)
+        return EncodedTokens(
+            {name: (mixed(key[:count]), mixed(value[:count])) for name, (key, value) in keys.items()},
+            {name: (mixed(key[count:]), mixed(value[count:])) for name, (key, value) in keys.items()},
+            torch.ones(shares.shape[0], parts * tokens, dtype=torch.bool, device=some.device),
+            torch.arange(parts, device=some.device).repeat_interleave(tokens),
+            weight,
+            features["schedules"],
+            None if features["region"] is None else features["region"].to(some.device),
+            features["region_aspect"],
+            layer_weight={name: layer_weight[..., i] for i, name in enumerate(keys)},
+            null_weight=weight * guided,
+            branch=FUSIONS[self.config["fusion"]],
+        )
+
+    def bake(self, styles: str | Mapping[str, float], name: str | None = None) -> StyleCard:
+        """The card of a style, or of a mixture under a name of its own.
+
+        Raises:
+            ValueError: an unknown style, or a mixture without a name.
+        """
+        if name is None and not isinstance(styles, str):
+            raise ValueError("name: got a mixture of styles without one; name the card")
+        with torch.no_grad():
+            encoded = self(self.collate([[Style(styles)]]))
+        assert encoded.null is not None
+        tensors = {
+            layer: tuple(tensor[0].clone() for tensor in (*pair, *encoded.null[layer]))
+            for layer, pair in encoded.key_value.items()
+        }
+        return StyleCard(name or str(styles), self.config["base"], self.config["fusion"], tensors)  # pyright: ignore
+
+
+class StyleAdapter(StyleReader, KeyValueAdapter):
+    """A table of styles with keys and values of their own in chosen layers.
+
+    Args:
+        layers: inner width by layer name; `StyleAdapter.for_denoiser` fills it in (pass `layers="decoder"` there).
+        base: what the adapter was trained on.
+        styles: names, in the order of the rows.
+        style_dim: width of a style's row.
+        token_dim: width of style tokens: the text width of the backbone, so that K and V can start as copies.
+        num_tokens: tokens per style.
+        rank: 0 for full matrices; n > 0 for keys and values of rank n, which start as the best such approximation of
+            the layer's own.
+        fusion: one of `FUSIONS`.
+        training: where the weights come from, for the reader of `config.json`.
+
+    Raises:
+        ValueError: no style, a name given twice, or an unknown fusion.
+    """
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913  (each is a key of the config)
+        self,
+        layers: dict[str, int],
+        base: dict[str, Any] | None = None,
+        styles: Sequence[str] = (),
+        style_dim: int = 128,
+        token_dim: int = 768,
+        num_tokens: int = 4,
+        rank: int = 0,
+        fusion: str = "additive",
+        training: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
+        super().__init__()
+        if not styles or len(set(styles)) != len(styles):
+            raise ValueError(f"styles: got {list(styles)}, expected at least one name and each once")
+        _check_fusion(fusion)
+        self.table = nn.Parameter(torch.randn(len(styles) + 1, style_dim))
+        self.projection = nn.Linear(style_dim, num_tokens * token_dim)
+        self.norm = nn.LayerNorm(token_dim)
+        self.gates = nn.Parameter(torch.zeros(len(layers))) if fusion == "gated" else None
+        self.make_projections(layers, token_dim, rank)
+
+    def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        token_dim = self.norm.normalized_shape[0]
+        tokens = self.norm(self.projection(self.table).unflatten(-1, (-1, token_dim)))
+        styles = len(self.config["styles"])
+        tokens = torch.cat([tokens[:styles], tokens[styles:].expand(styles, -1, -1)])  # one null for all
+        keys = self.project(tokens[:, None])
+        if self.gates is None:
+            return keys
+        return {n: (key, value * gate.tanh()) for (n, (key, value)), gate in zip(keys.items(), self.gates, strict=True)}
+
+
+class StyleCards(StyleReader):
+    """Baked styles as an adapter: `pipe.attach(style=StyleCards.of(cards))`.
+
+    Mixtures are linear in keys and values, so cards mix as the table that they were baked from.
+
+    Args:
+        layers, base, styles, num_tokens, fusion: as in `StyleAdapter`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        layers: dict[str, int],
+        base: dict[str, Any] | None = None,
+        styles: Sequence[str] = (),
+        num_tokens: int = 4,
+        fusion: str = "additive",
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
+        super().__init__()
+        _check_fusion(fusion)
+
+        def empty() -> nn.ParameterDict:
+            shape = 2 * len(styles), num_tokens
+            return nn.ParameterDict({n.replace(".", "-"): torch.zeros(*shape, width) for n, width in layers.items()})
+
+        self.baked_keys, self.baked_values = empty(), empty()
+
+    @classmethod
+    def of(cls, cards: Sequence[StyleCard]) -> Self:
+        """Cards of one backbone and fusion, side by side.
+
+        Raises:
+            ValueError: no card, cards that do not belong together, or two of one name.
+        """
+        names = [card.name for card in cards]
+        if not cards or len(set(names)) != len(names):
+            raise ValueError(f"cards: got {names}, expected at least one and each name once; rename or drop one")
+        first = cards[0]
+        for card in cards[1:]:
+            for what in ("base", "fusion", "shapes"):
+                if getattr(card, what) != getattr(first, what):
+                    raise ValueError(
+                        f"cards: {card.name!r} has another {what} than {first.name!r}; stack cards that were baked for "
+                        "one backbone in one way"
+                    )
+        layers = {layer: shape[1] for layer, shape in first.shapes.items()}
+        tokens = next(iter(first.shapes.values()))[0]
+        reader = cls(layers, dict(first.base), names, tokens, first.fusion)
+        for layer in layers:
+            stacked = [torch.stack([card.tensors[layer][part] for card in cards]) for part in range(len(PARTS))]
+            reader.baked_keys[layer.replace(".", "-")].data = torch.cat(stacked[0::2])
+            reader.baked_values[layer.replace(".", "-")].data = torch.cat(stacked[1::2])
+        return reader
+
+    def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        slots = {name: name.replace(".", "-") for name in self.config["layers"]}
+        return {name: (self.baked_keys[slot], self.baked_values[slot]) for name, slot in slots.items()}
+
+
+def _check_fusion(fusion: str) -> None:
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion: got {fusion!r}, expected one of {', '.join(FUSIONS)}")
