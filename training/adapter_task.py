@@ -1,0 +1,127 @@
+"""What training any adapter shares: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weft.attention_processors.adapter import Adapter
+from weft.attention_processors.conditioning import Conditioning, Encoded
+from weft.attention_processors.encoders import TextEncoders
+from weft.attention_processors.processor import layer_levels
+from weft.attention_processors.strength import Layout
+from weft.pipelines.conditioned import ConditionedPipelineMixin
+from weft.training.config import option
+from weft.training.objectives import diffusion_loss
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The denoising objective of an adapter.
+
+    Raises:
+        ValueError: a number that is out of its range.
+    """
+
+    caption_dropout: float = option(0.15, "share of empty prompts")
+    snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
+    logit_mean: float | None = option(None, "draw times with this mean logit, below 0 = less noise; None = evenly")
+    logit_std: float = option(1.4, "standard deviation of that logit")
+
+    def __post_init__(self) -> None:
+        self.check_shares("caption_dropout")
+        if self.logit_std <= 0:
+            raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
+
+    def check_shares(self, *names: str) -> None:
+        """Raise unless these are in [0, 1]."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a share in [0, 1]")
+
+
+class AdapterTask:
+    """An adapter alone is trained; everything of the pipeline stays frozen.
+
+    Args:
+        pipe: a conditioned pipeline with nothing attached; it generates the validation pictures too.
+        name: what the adapter is attached as.
+    """
+
+    def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+        assert isinstance(pipe, ConditionedPipelineMixin)
+        self.module, self.name, self.objective = module, name, objective
+        self.pipe: Any = pipe
+        for part_name in ("unet", "text_encoder", "text_encoder_2", "vae"):
+            part = getattr(pipe, part_name, None)
+            if part is not None:
+                part.requires_grad_(False).eval()
+        module.check_base(pipe.unet)
+        self.text_encoders = TextEncoders.of(pipe)
+        self.levels = layer_levels(pipe.unet)
+        pipe.attach(**{name: module})
+        module.train()
+
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The frozen encoders of the pipeline."""
+        return {"text": self.text_encoders, **getattr(self.pipe, "_encoders", {})}
+
+    def denoising_loss(
+        self,
+        encoded: Encoded,
+        latents: Float[Tensor, "design channel height width"],
+        captions: Sequence[Sequence[str]],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """The loss of the frozen denoiser with these conditions.
+
+        Args:
+            captions: prompts to draw from, per design.
+        """
+        with torch.no_grad():
+            context = self._context(captions, generator).to(latents.device)
+        conditioning = Conditioning.of({self.name: encoded}, Layout(self.levels, tuple(latents.shape[-2:])))
+        kwargs = {"conditioning": conditioning}
+
+        def denoise(noisy: Tensor, times: Tensor) -> Tensor:
+            return self.pipe.unet(noisy, times, context, cross_attention_kwargs=kwargs).sample
+
+        objective = self.objective
+        times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
+        scheduler = self.pipe.scheduler
+        return diffusion_loss(denoise, scheduler, latents, generator, snr_gamma=objective.snr_gamma, logit_normal=times)
+
+    def _context(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> Tensor:
+        """One of the captions of each design, or the empty prompt."""
+        picks = torch.rand(len(captions), 2, generator=generator).tolist()
+        chosen = [
+            "" if empty < self.objective.caption_dropout else options[int(which * len(options))]
+            for options, (empty, which) in zip(captions, picks, strict=True)
+        ]
+        length = self.text_encoders.tokenizers[0].model_max_length
+        return self.text_encoders.tokens(chosen, length)[0]
+
+    @torch.no_grad()
+    def sheet(
+        self, path: Path, prompts: Sequence[str], conditions: Sequence[Any], above: Sequence[Image.Image] = ()
+    ) -> None:
+        """Write one picture per prompt with its conditions as a PNG, under the pictures `above` them."""
+        self.pipe.set_progress_bar_config(disable=True)
+        images = self.pipe(
+            list(prompts),
+            conditions={self.name: list(conditions)},
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+        ).images
+        path.parent.mkdir(parents=True, exist_ok=True)
+        top = [picture.resize(images[0].size) for picture in above]
+        rows = [np.concatenate([np.asarray(i.convert("RGB")) for i in row], 1) for row in (top, images) if row]
+        Image.fromarray(np.concatenate(rows)).save(path)
