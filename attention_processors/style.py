@@ -144,22 +144,34 @@ class StyleReader(Adapter):
         return dict(batch)
 
     def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
-        """Mixtures of keys and values: `shares` is [design, part, style]."""
+        """Mixtures of keys and values.
+
+        Args:
+            features: as `collate` makes them, `shares` [design, part, style]; `null` [design], where there is one, says
+                which designs get the null style, as training drops styles.
+        """
         keys = self.style_keys()
         some = next(iter(keys.values()))[0]
         shares = features["shares"].to(some)
         parts, tokens = shares.shape[1], some.shape[1]
 
-        def mixed(values: Float[Tensor, "style token inner"]) -> Float[Tensor, "design token inner"]:
-            return torch.einsum("dps,sti->dpti", shares, values).flatten(1, 2)
+        null = features.get("null", torch.zeros(len(shares), dtype=torch.bool)).to(some)[:, None, None]
+        nothing = torch.zeros_like(shares)
+        conditional = torch.cat([shares * (1 - null), shares * null], -1)
+        unconditional = torch.cat([nothing, shares], -1)
 
-        count = shares.shape[2]
+        def mixed(mixture: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+            def one(values: Float[Tensor, "style token inner"]) -> Float[Tensor, "design token inner"]:
+                return torch.einsum("dps,sti->dpti", mixture, values).flatten(1, 2)
+
+            return {name: (one(key), one(value)) for name, (key, value) in keys.items()}
+
         layer_weight = features["layer_weight"].to(some.device)
         guided = features["guided"].to(some.device)
         weight = features["weight"].to(some.device)
         return EncodedTokens(
-            {name: (mixed(key[:count]), mixed(value[:count])) for name, (key, value) in keys.items()},
-            {name: (mixed(key[count:]), mixed(value[count:])) for name, (key, value) in keys.items()},
+            mixed(conditional),
+            mixed(unconditional),
             torch.ones(shares.shape[0], parts * tokens, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(tokens),
             weight,

@@ -89,6 +89,7 @@ def train(config: OracleTraining) -> Oracle:
             logger.info("step %d of %d, loss %.4f, %.0f s", step + 1, config.max_train_steps, loss, seconds)
             save_checkpoint(output / "checkpoint.pt", state, generator, step + 1)
     oracle.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    oracle.register_to_config(_name_or_path="")  # a machine's path does not belong into a saved file
     oracle.save_pretrained(output, safe_serialization=True)
     return oracle.eval()
 
