@@ -7,6 +7,8 @@
 - only `prompt` is required; `negative_prompt`, `height` and `width` exist too; what is `null` counts as left out;
 - a pair has a sketch or a text or both; paths are relative to the file;
 - `{"global_sketch": "all.png", "weight": 1.0}` is a sketch of the whole, for adapters with a module for it;
+- `{"style": "ink"}` or `{"style": {"ink": 0.7, "pastel": 0.3}}` is a style, with `weight`, `region`, `start`, `end`,
+  `layers` (factors by preset or pattern) and `cfg`;
 - a region is "sketch", a box `[left, top, right, bottom]` in fractions of the canvas, or the path of a mask;
 - other keys, and keys given twice, are refused.
 """
@@ -20,9 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from weft.attention_processors.paired_conditions import GlobalSketch, SketchTextPair
+from weft.attention_processors.style_conditions import Style
 
 GLOBAL_SKETCH_KEYS: Final = ("global_sketch", "weight", "start", "end")
+STYLE_KEYS: Final = ("style", "weight", "region", "start", "end", "layers", "cfg")
 PAIR_KEYS: Final = ("sketch", "text", "weight", "region", "start", "end")
+Condition = SketchTextPair | GlobalSketch | Style
 MAX_STEPS: Final = 1000
 MAX_SIDE: Final = 4096
 SIDE_MULTIPLE: Final = 8
@@ -38,7 +43,7 @@ class Design:
         negative_prompt: words for what guidance leads away from.
         seed: of the noise; None draws one.
         height, width: in pixels, multiples of 8; None takes the model's own size.
-        conditions: pairs, and sketches of the whole, by adapter name.
+        conditions: pairs, sketches of the whole and styles by adapter name.
         source: the file's content as it was read.
 
     Raises:
@@ -52,7 +57,7 @@ class Design:
     guidance_scale: float = 3.0
     height: int | None = None
     width: int | None = None
-    conditions: Mapping[str, Sequence[SketchTextPair | GlobalSketch]] = field(default_factory=dict)
+    conditions: Mapping[str, Sequence[Condition]] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,12 +119,12 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path}: got a text that is not JSON ({error}), expected an object; mend it") from error
 
 
-def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[SketchTextPair | GlobalSketch, ...]]:
+def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[Condition, ...]]:
     if not isinstance(record, dict):
         raise ValueError(
             f'conditions: got {_short(record)}, expected lists by adapter name; write {{"paired": [{{…}}, …]}}'
         )
-    conditions: dict[str, tuple[SketchTextPair | GlobalSketch, ...]] = {}
+    conditions: dict[str, tuple[Condition, ...]] = {}
     for name, pairs in record.items():
         if not isinstance(pairs, list):
             raise ValueError(f"conditions.{name}: got {_short(pairs)}, expected a list of pairs; write [{{…}}, …]")
@@ -127,17 +132,24 @@ def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[SketchTextPai
     return conditions
 
 
-def _read_condition(record: Any, place: str, folder: Path) -> SketchTextPair | GlobalSketch:
-    of_whole = isinstance(record, dict) and record.get("global_sketch") is not None
-    _check_keys(record, place, GLOBAL_SKETCH_KEYS if of_whole else PAIR_KEYS)
-    given = {key: value for key, value in record.items() if value is not None}
+def _read_condition(record: Any, place: str, folder: Path) -> Condition:
+    named = {} if not isinstance(record, dict) else {key: value for key, value in record.items() if value is not None}
+    kind = next((key for key in ("global_sketch", "style") if key in named), "pair")
+    keys = {"global_sketch": GLOBAL_SKETCH_KEYS, "style": STYLE_KEYS, "pair": PAIR_KEYS}[kind]
+    _check_keys(record, place, keys)
+    return _condition(kind, named, place, folder)
+
+
+def _condition(kind: str, given: dict[str, Any], place: str, folder: Path) -> Condition:
     for name in ("global_sketch", "sketch", "text"):
         if name in given and not isinstance(given[name], str):
-            kind = "words" if name == "text" else "the path of a picture"
-            raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected {kind}; quote it")
+            expected = "words" if name == "text" else "the path of a picture"
+            raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected {expected}; quote it")
     for name in ("weight", "start", "end"):
         if name in given and not _is_number(given[name]):
             raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected a number; write it without quotes")
+    _check_shares("style", given.get("style", ""), place)
+    _check_shares("layers", given.get("layers", {}), place)
     region = given.get("region")
     if not isinstance(region, str | list | None):
         raise ValueError(
@@ -148,7 +160,9 @@ def _read_condition(record: Any, place: str, folder: Path) -> SketchTextPair | G
         if isinstance(path := given.get(name), str) and (name, path) != ("region", "sketch"):
             given[name] = folder / path
     try:
-        return GlobalSketch(given.pop("global_sketch"), **given) if of_whole else SketchTextPair(**given)
+        if kind == "global_sketch":
+            return GlobalSketch(given.pop("global_sketch"), **given)
+        return Style(given.pop("style"), **given) if kind == "style" else SketchTextPair(**given)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
 
@@ -160,6 +174,12 @@ def _check_keys(record: Any, place: str, known: Sequence[str]) -> None:
     if unknown:
         names = ", ".join(map(repr, unknown))
         raise ValueError(f"{place}: got the unknown key {names}, expected {', '.join(known)}; rename or drop it")
+
+
+def _check_shares(name: str, value: Any, place: str) -> None:
+    named = isinstance(value, dict) and all(_is_number(share) for share in value.values())
+    if not named and not (name == "style" and isinstance(value, str)):
+        raise ValueError(f'{place}: {name}: got {_short(value)}, expected numbers by name; write {{"name": 0.5}}')
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

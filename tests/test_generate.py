@@ -15,6 +15,7 @@ from PIL import Image
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 
 from weft.attention_processors.paired import GlobalSketch, SketchTextPair
+from weft.attention_processors.style import Style
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import KEYS, PAIR_KEYS, Design, read_design
 from weft.scripts.cli import COMMANDS, commands, main
@@ -141,6 +142,15 @@ def test_a_sketch_of_the_whole(folder: Path) -> None:
     assert (first.weight, first.end) == (0.5, 0.4)
 
 
+def test_styles(folder: Path) -> None:
+    styles = [{"style": "ink", "region": [0, 0, 0.5, 1]}, {"style": {"ink": 1, "neon": 3}, "layers": {"decoder": 0.5}}]
+    design = read_design(write(folder, {**DESIGN, "conditions": {"style": styles}}))
+    first, second = design.conditions["style"]
+    assert isinstance(first, Style) and isinstance(second, Style)
+    assert (first.styles, first.region) == ({"ink": 1.0}, (0, 0, 0.5, 1))
+    assert (second.styles, second.layers) == ({"ink": 0.25, "neon": 0.75}, {"decoder": 0.5})
+
+
 def test_only_a_prompt_is_required(folder: Path) -> None:
     design = read_design(write(folder, {"prompt": "a person"}))
     assert design.conditions == {}
@@ -161,6 +171,10 @@ def pair(**changes: Any) -> dict[str, Any]:
 
 def whole(**changes: Any) -> dict[str, Any]:
     return {**DESIGN, "conditions": {"paired": [{"global_sketch": "jacket.png", **changes}]}}
+
+
+def styled(style: Any, **changes: Any) -> dict[str, Any]:
+    return {**DESIGN, "conditions": {"style": [{"style": style, **changes}]}}
 
 
 BAD_DESIGNS: list[tuple[Any, str]] = [
@@ -206,6 +220,12 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (whole(global_sketch="none.png"), "image: got no file at .*none.png"),
     (whole(text="all"), "unknown key 'text', expected global_sketch"),
     (whole(weight=-1), "weight: got -1"),
+    (styled(7), "style: got 7, expected numbers by name"),
+    (styled({"ink": "much"}), "style: got .*expected numbers by name"),
+    (styled({"ink": 0}), "styles: got shares that sum to 0"),
+    (styled("ink", layers=2), "layers: got 2, expected numbers by name"),
+    (styled("ink", cfg="none"), "cfg: got 'none'"),
+    (styled("ink", text="a cat"), "unknown key 'text', expected style"),
     (pair(sketch=None), 'got "sketch" for a pair without a sketch'),
 ]
 
