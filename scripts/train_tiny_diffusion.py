@@ -3,8 +3,9 @@
     python -m weft.scripts.train_tiny_diffusion autoencoder --output_dir outputs/autoencoder
     python -m weft.scripts.train_tiny_diffusion denoiser --vae outputs/autoencoder/final --output_dir outputs/denoiser
 
-The denoiser stage draws and encodes its pictures once into `--cache_dir`, and `--init_from` starts it from a trained
-folder, which is how a larger world is added later. Its result is a complete Stable Diffusion folder.
+Pictures are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second world: creatures in all looks to
+the autoencoder's pictures, in the neutral look to the denoiser's; `--init_from` starts from a trained folder. The
+denoiser's result is a complete Stable Diffusion folder.
 """
 
 import argparse
@@ -12,12 +13,15 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.data import ConcatDataset
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from weft.datasets.creatures import NEUTRAL
 from weft.training.autoencoder import (
     LATENT_CHANNELS,
     AutoencoderTask,
@@ -38,7 +42,7 @@ from weft.training.backbone import (
 )
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
 from weft.training.loop import train
-from weft.training.picture_cache import OutfitPictures, cached_latents
+from weft.training.picture_cache import CreaturePictures, OutfitPictures, cached_latents
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
-    second.add_argument("--init_from", type=Path, help="start from this Stable Diffusion folder")
     add_arguments(
         second,
         TrainingConfig,
@@ -65,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         validation_steps=600,
     )
     for stage in (first, second):
-        stage.add_argument("--pictures", type=int, default=30_000, help="training pictures to draw")
+        stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
+        stage.add_argument("--pictures", type=int, default=30_000, help="outfits to draw")
+        stage.add_argument("--creatures", type=int, default=0, help="creatures to draw")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
@@ -78,33 +83,55 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.pictures)
-    held_out = OutfitPictures(arguments.cache_dir, "validation", 256)
-    module = build_autoencoder().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    code = PatchCode(torch.from_numpy(np.array(pictures.images[:1500])), LATENT_CHANNELS)
-    folder = train(AutoencoderTask(module, held_out.images, code), PictureDataset(pictures.images), config)
+    cache, count = arguments.cache_dir, arguments.creatures
+    worlds = [OutfitPictures(cache, "train", arguments.pictures).images]
+    held_out = [OutfitPictures(cache, "validation", 256).images]
+    if count:
+        worlds += [
+            CreaturePictures(cache, "train", count).images,
+            CreaturePictures(cache, "train", count, NEUTRAL).images,
+        ]
+        held_out.append(CreaturePictures(cache, "validation", 256).images)
+    share = len(worlds)
+    some = torch.from_numpy(np.concatenate([images[: 1500 // share] for images in worlds]))
+    if arguments.init_from:
+        module: Any = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
+    else:
+        module = build_autoencoder()
+    module.to(memory_format=torch.channels_last)
+    guided = {"guided_steps": 0} if arguments.init_from else {}
+    task = AutoencoderTask(
+        module,
+        np.concatenate([images[: 32 // len(held_out)] for images in held_out]),
+        PatchCode(some, LATENT_CHANNELS),
+        **guided,
+    )
+    folder = train(task, ConcatDataset([PictureDataset(images) for images in worlds]), config)
     trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
-    sample = torch.from_numpy(np.array(pictures.images[:256]))
-    with_scaling_factor(trained, sample).save_pretrained(folder, safe_serialization=True)
+    with_scaling_factor(trained, some[:: len(some) // 256]).save_pretrained(folder, safe_serialization=True)
 
 
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.pictures)
+    cache = arguments.cache_dir
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    latents = cached_latents(arguments.cache_dir, vae, arguments.vae, pictures)
+    outfits = OutfitPictures(cache, "train", arguments.pictures)
+    data = [LatentDataset(cached_latents(cache, vae, arguments.vae, outfits), outfits.garments)]
+    if arguments.creatures:
+        creatures = CreaturePictures(cache, "train", arguments.creatures, NEUTRAL)
+        data.append(LatentDataset(cached_latents(cache, vae, arguments.vae, creatures), creatures.creatures))
     if arguments.init_from:
         tokenizer = CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer")
         text_encoder = CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder")
         unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
     else:
         rng = np.random.default_rng(config.seed)
-        tokenizer = build_tokenizer(training_caption(g, rng) for g in pictures.garments for _ in range(2))
+        tokenizer = build_tokenizer(training_caption(one, rng) for part in data for one in part.shown for _ in range(2))
         text_encoder = build_text_encoder(tokenizer)
         unet = build_denoiser(vae.config["latent_channels"])
     unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     module = TextDenoiser(unet, text_encoder)
     task = TextToImageTask(module, tokenizer, build_scheduler(), vae)
-    folder = train(task, LatentDataset(latents, pictures.garments), config)
+    folder = train(task, ConcatDataset(data), config)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
     for part in (vae, unet):  # half the size; opened without a dtype they come back in float32, as the text encoder is

@@ -16,8 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from weft.datasets import creatures
+from weft.datasets.creatures import Creature
 from weft.datasets.outfits import Garment, caption, describe
 from weft.training.objectives import diffusion_loss
+
+Shown = tuple[Garment, ...] | Creature
+"""What a picture of the worlds shows."""
 
 TEXT_LENGTH = 48
 TEXT_WIDTH = 128
@@ -127,37 +132,37 @@ class TextDenoiser(nn.Module):
 @dataclass(frozen=True)
 class CaptionedLatent:
     latents: Float[Tensor, "channel height width"]
-    garments: tuple[Garment, ...]
+    shown: Shown
 
 
 class LatentDataset(Dataset[CaptionedLatent]):
     """Cached latents with what their pictures show."""
 
-    def __init__(self, latents: np.ndarray[Any, Any], garments: Sequence[tuple[Garment, ...]]) -> None:
-        self.latents, self.garments = latents, garments
+    def __init__(self, latents: np.ndarray[Any, Any], shown: Sequence[Shown]) -> None:
+        self.latents, self.shown = latents, shown
 
     def __len__(self) -> int:
-        return len(self.garments)
+        return len(self.shown)
 
     def __getitem__(self, index: int) -> CaptionedLatent:
-        return CaptionedLatent(torch.from_numpy(self.latents[index].astype(np.float32)), self.garments[index])
+        return CaptionedLatent(torch.from_numpy(self.latents[index].astype(np.float32)), self.shown[index])
 
 
 class TextToImageTask:
-    """Latents from captions that tell all, some or nothing of an outfit."""
+    """Latents from captions that tell all, some or nothing of what is shown."""
 
     def __init__(
         self, module: TextDenoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler, vae: AutoencoderKL
     ) -> None:
         self.module, self.tokenizer, self.scheduler, self.vae = module, tokenizer, scheduler, vae
 
-    def collate(self, samples: list[CaptionedLatent]) -> tuple[Tensor, list[tuple[Garment, ...]]]:
-        return torch.stack([s.latents for s in samples]), [s.garments for s in samples]
+    def collate(self, samples: list[CaptionedLatent]) -> tuple[Tensor, list[Shown]]:
+        return torch.stack([s.latents for s in samples]), [s.shown for s in samples]
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
-        latents, outfits = batch
+        latents, shown = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        token_ids = self._tokens([training_caption(garments, rng) for garments in outfits]).to(latents.device)
+        token_ids = self._tokens([training_caption(one, rng) for one in shown]).to(latents.device)
         return diffusion_loss(
             lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMES
         )
@@ -209,9 +214,13 @@ VALIDATION_PROMPTS = (
 )
 
 
-def training_caption(garments: Sequence[Garment], rng: np.random.Generator) -> str:
+def training_caption(shown: Shown, rng: np.random.Generator) -> str:
     """A caption in one of the shares of `CAPTION_SHARES`."""
     detail = str(rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values())))
+    if not detail:
+        return ""
+    if isinstance(shown, Creature):  # whose full captions vary their words as they are
+        return creatures.caption(shown, rng, "full" if detail == "free" else detail)
     if detail == "free":
-        return ", ".join(describe(garment, rng) for garment in garments)
-    return caption(garments, rng, detail) if detail else ""
+        return ", ".join(describe(garment, rng) for garment in shown)
+    return caption(shown, rng, detail)

@@ -15,36 +15,67 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from weft.datasets.outfits import Garment, sample
+from weft.datasets import creatures, outfits
+from weft.datasets.creatures import Creature
+from weft.datasets.outfits import Garment
 from weft.training.autoencoder import to_unit
 
 logger = logging.getLogger(__name__)
 
 
-class OutfitPictures:
-    """The first `count` pictures of a split with what they show, drawn once into `folder`.
+class DrawnPictures:
+    """Pictures of a world with what they show, drawn once into `folder`.
 
-    `images[i]` is uint8 [height, width, 3]; `garments[i]` the garments of that picture.
+    `images[i]` is uint8 [height, width, 3]; `truth[i]` is what `draw` said of that picture.
     """
 
-    def __init__(self, folder: Path, split: str, count: int, seed: int = 0) -> None:
-        name = f"outfits-{split}-{seed}-{count}"
+    def __init__(self, folder: Path, name: str, draw: Callable[[Any], tuple[Any, Any]], jobs: Sequence[Any]) -> None:
+        self.name = name
         pictures, truth = folder / f"{name}.npy", folder / f"{name}.json"
         if not truth.is_file():
-            draw_once(pictures, truth, _render_one, [(split, i, seed) for i in range(count)])
+            draw_once(pictures, truth, draw, jobs)
         self.images: np.ndarray[Any, np.dtype[np.uint8]] = np.load(pictures, mmap_mode="r")
-        self.garments = [tuple(Garment(**g) for g in row) for row in json.loads(truth.read_text())]
+        self.truth: list[Any] = json.loads(truth.read_text())
 
     def __len__(self) -> int:
-        return len(self.garments)
+        return len(self.truth)
 
 
-def _render_one(
-    arguments: tuple[str, int, int],
-) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, str]]]:
+class OutfitPictures(DrawnPictures):
+    """The first `count` outfits of a split; `garments[i]` are those of picture i."""
+
+    def __init__(self, folder: Path, split: str, count: int, seed: int = 0) -> None:
+        jobs = [(split, i, seed) for i in range(count)]
+        super().__init__(folder, f"outfits-{split}-{seed}-{count}", _draw_outfit, jobs)
+        self.garments = [tuple(Garment(**g) for g in row) for row in self.truth]
+
+
+class CreaturePictures(DrawnPictures):
+    """The first `count` creatures of a split; `creatures[i]` in `styles[i]`.
+
+    Args:
+        style: the one look to draw; None draws all styles, and no neutral look.
+    """
+
+    def __init__(self, folder: Path, split: str, count: int, style: str | None = None, seed: int = 0) -> None:
+        jobs = [(split, i, seed, style) for i in range(count)]
+        super().__init__(folder, f"creatures-{style or 'styled'}-{split}-{seed}-{count}", _draw_creature, jobs)
+        self.creatures = [Creature(**row["creature"]) for row in self.truth]
+        self.styles: list[str] = [row["style"] for row in self.truth]
+
+
+def _draw_outfit(arguments: tuple[str, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, str]]]:
     split, index, seed = arguments
-    drawn = sample(split, index, seed=seed)
+    drawn = outfits.sample(split, index, seed=seed)
     return drawn.image, [asdict(garment) for garment in drawn.garments]
+
+
+def _draw_creature(
+    arguments: tuple[str, int, int, str | None],
+) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+    split, index, seed, style = arguments
+    drawn = creatures.sample(split, index, seed=seed, style=style)
+    return drawn.image, {"creature": asdict(drawn.creature), "style": drawn.style}
 
 
 def draw_once(
@@ -73,11 +104,11 @@ def draw_once(
 
 @torch.no_grad()
 def cached_latents(
-    cache_dir: Path, vae: Any, source: Path, pictures: OutfitPictures
+    cache_dir: Path, vae: Any, source: Path, pictures: DrawnPictures
 ) -> "np.ndarray[Any, np.dtype[np.float16]]":
     """Scaled latents (posterior means) of all pictures, encoded once per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    path = cache_dir / f"latents-{len(pictures)}-{digest[:16]}.npy"
+    path = cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy"
     if not path.is_file():
         rows = []
         for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
