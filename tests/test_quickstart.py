@@ -29,20 +29,17 @@ def reading(request: pytest.FixtureRequest) -> Reading:
     return pretrained_oracle().read(pixels)[0]
 
 
-NOT_YET = pytest.mark.xfail(reason="the shipped weights are a first short run: see their model cards", strict=False)
-
-
 @pytest.mark.parametrize(
     ("slot", "attribute", "asked"),
     [
         ("top", "kind", "jacket"),
         ("top", "color", "red"),
-        pytest.param("top", "pattern", "striped", marks=NOT_YET),
+        ("top", "pattern", "striped"),
         ("bottom", "kind", "skirt"),
         ("bottom", "color", "black"),
-        pytest.param("bottom", "pattern", "dotted", marks=NOT_YET),
+        ("bottom", "pattern", "dotted"),
         ("shoes", "kind", "boots"),
-        pytest.param("shoes", "color", "brown", marks=NOT_YET),
+        ("shoes", "color", "brown"),
     ],
 )
 def test_the_oracle_reads_the_example_as_asked(reading: Reading, slot: str, attribute: str, asked: str) -> None:
