@@ -80,13 +80,17 @@ def caption(garments: Sequence[Garment], rng: np.random.Generator, detail: str =
         chosen = sorted(rng.choice(len(garments), count, replace=False))
         garments = [garments[index] for index in chosen]
     verb = _pick(("wearing", "wearing", "in", "dressed in"), rng)
-    words = [_plainly(garment, attributes=detail != "kinds") for garment in garments]
+    words = [_plainly(garment, with_attributes=detail != "kinds") for garment in garments]
     return f"a person {verb} {_listed(words)}"
 
 
-def _plainly(garment: Garment, *, attributes: bool) -> str:
-    pattern = "diagonal striped" if garment.pattern == "diagonal" else garment.pattern
-    words = f"{garment.color} {pattern} {garment.kind}" if attributes else garment.kind
+def attributes(garment: Garment) -> str:
+    """Colour and pattern in words."""
+    return f"{garment.color} {'diagonal striped' if garment.pattern == 'diagonal' else garment.pattern}"
+
+
+def _plainly(garment: Garment, *, with_attributes: bool) -> str:
+    words = f"{attributes(garment)} {garment.kind}" if with_attributes else garment.kind
     return words if garment.kind in PLURAL else _with_article(words)
 
 

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from weft.attention_processors.paired import SketchTextPair
 from weft.datasets.images import compose_sketches
+from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import PROMPT, OutfitSample, sample
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
@@ -79,10 +80,12 @@ class PairedEvaluation:
             "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
         }
         if "global_sketch" in (self.pipe.adapters or ()):
-            rows["global_sketch"] = lambda: self._generated("global_sketch", merged, adapter="global_sketch")
+            for name, make in (("global_sketch", merged), ("global_sketch_unnamed", lambda s: merged(unnamed(s)))):
+                rows[name] = lambda name=name, make=make: self._generated(name, make, adapter="global_sketch")
         rows |= {
             "pairs_without_regions": lambda: self._generated("pairs_without_regions", lambda s: pairs(s, region=None)),
             "pairs": lambda: self._generated("pairs", pairs),
+            "pairs_unnamed": lambda: self._generated("pairs_unnamed", lambda s: pairs(unnamed(s))),
             "pairs_wild": lambda: self._generated("pairs_wild", pairs, style="wild"),
             "texts_swapped": lambda: self._generated("texts_swapped", _texts_swapped),
             "sketches_swapped": lambda: self._generated("sketches_swapped", _sketches_swapped),
@@ -162,6 +165,17 @@ def merged(drawn: OutfitSample) -> list[SketchTextPair]:
     """An outfit as one pair: all sketches on one canvas, with all words."""
     whole = compose_sketches([Image.fromarray(s) for s in drawn.sketches])
     return [SketchTextPair(whole, ", ".join(drawn.texts), region="sketch")]
+
+
+def unnamed(drawn: OutfitSample) -> OutfitSample:
+    """The outfit with words for colours and patterns only: which thing they belong to is left to sketches and places.
+
+    Texts are sorted with their garments, so that their order tells nothing of the garments' kinds.
+    """
+    order = sorted(range(len(drawn.garments)), key=lambda i: attributes(drawn.garments[i]))
+    garments = tuple(drawn.garments[i] for i in order)
+    texts = tuple(map(attributes, garments))
+    return replace(drawn, garments=garments, masks=drawn.masks[order], sketches=drawn.sketches[order], texts=texts)
 
 
 def _as_tensor(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:

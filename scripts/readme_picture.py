@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from weft.attention_processors.paired_conditions import SketchTextPair
 from weft.pipelines.design_file import read_design
 
 SIDE, MARGIN, LINE = 256, 12, 24
@@ -15,7 +16,7 @@ SIDE, MARGIN, LINE = 256, 12, 24
 
 def main() -> None:
     design, picture, target = (Path(text) for text in sys.argv[1:4])
-    pairs = [pair for row in read_design(design).conditions.values() for pair in row]
+    pairs = [c for row in read_design(design).conditions.values() for c in row if isinstance(c, SketchTextPair)]
     views = [(pair.sketch, pair.text or "") for pair in pairs if isinstance(pair.sketch, Image.Image)]
     views.append((Image.open(picture), "the picture"))
     canvas = Image.new("RGB", (len(views) * (SIDE + MARGIN) - MARGIN, SIDE + LINE), "white")

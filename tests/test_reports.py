@@ -16,7 +16,16 @@ from weft.pretrained import shipped
 from weft.scripts.benchmark import interleaved, ratios
 
 ROWS = [
-    *("real", "reconstruction", "no_condition", "text_only", "pairs_without_regions", "pairs", "pairs_wild"),
+    *(
+        "real",
+        "reconstruction",
+        "no_condition",
+        "text_only",
+        "pairs_without_regions",
+        "pairs",
+        "pairs_unnamed",
+        "pairs_wild",
+    ),
     *("texts_swapped", "sketches_swapped", "pairs_1", "pairs_2", "pairs_3", "pairs_4"),
 ]
 SCORES = {"color_accuracy", "pattern_accuracy", "kind_accuracy", "leakage", "sketch_iou"}

@@ -87,7 +87,8 @@ class AdapterTask:
         """
         with torch.no_grad():
             context = self._context(captions, generator).to(latents.device)
-        conditioning = Conditioning.of({self.name: encoded}, Layout(self.levels, tuple(latents.shape[-2:])))
+        height, width = latents.shape[-2:]
+        conditioning = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
         kwargs = {"conditioning": conditioning}
 
         def denoise(noisy: Tensor, times: Tensor) -> Tensor:
