@@ -6,15 +6,17 @@ from typing import Any
 from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_json
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
-from weft.attention_processors.encoders import SketchEncoder, TextEncoders
+from weft.attention_processors.encoders import ImageEncoder, SketchEncoder, TextEncoders
 from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor
+from weft.attention_processors.reference import Reference, ReferenceAdapter
 from weft.attention_processors.strength import Layout, Schedule
 from weft.attention_processors.style import Style, StyleAdapter, StyleCard, StyleCards
 
 ADAPTERS: dict[str, type[Adapter]] = {
     "PairedAdapter": PairedAdapter,
+    "ReferenceAdapter": ReferenceAdapter,
     "StyleAdapter": StyleAdapter,
     "StyleCards": StyleCards,
 }
@@ -49,10 +51,13 @@ __all__ = [
     "DecoupledBranch",
     "EncodedTokens",
     "GlobalSketch",
+    "ImageEncoder",
     "KeyValueAdapter",
     "Layout",
     "MapRecorder",
     "PairedAdapter",
+    "Reference",
+    "ReferenceAdapter",
     "Schedule",
     "SketchEncoder",
     "SketchTextPair",

@@ -1,6 +1,7 @@
 """Frozen encoders that adapters read through: a pipeline's own text encoders, and vision models by name."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,3 +94,59 @@ class SketchEncoder:
         parameter = next(self.model.parameters())
         normal = (pictures - self.mean.to(pictures)) / self.std.to(pictures)
         return self.model(normal.to(parameter.device, parameter.dtype)).last_hidden_state
+
+
+class ImageEncoder:
+    """A frozen CLIP vision model of `transformers` on reference pictures, as IP-Adapter (arXiv 2308.06721) reads them.
+
+    Args:
+        model: a `CLIPVisionModelWithProjection`.
+        mean, std: per channel normalisation; CLIP's by default.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
+        std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self._null: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str, revision: str | None = None) -> "ImageEncoder":
+        """Load a folder, "owner/repository", or "owner/repository/folder/in/it" on the Hub; safetensors only."""
+        from transformers import CLIPVisionModelWithProjection
+
+        parts = [name, ""] if Path(name).is_dir() else ["/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])]
+        return cls(
+            CLIPVisionModelWithProjection.from_pretrained(
+                parts[0], subfolder=parts[1], revision=revision or "main", use_safetensors=True
+            )
+        )
+
+    @torch.no_grad()
+    def pooled(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture dim"]:
+        """One projected vector per picture; `pictures` are in [0, 1]."""
+        return self.model(self._normal(pictures)).image_embeds
+
+    @torch.no_grad()
+    def states(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
+        """The states before the last block; `pictures` are in [0, 1]."""
+        return self.model(self._normal(pictures), output_hidden_states=True).hidden_states[-2]
+
+    @torch.no_grad()
+    def null_states(self) -> Float[Tensor, "token dim"]:
+        """The states of a picture of zeros after normalisation, encoded once."""
+        parameter = next(self.model.parameters())
+        null, size = self._null, self.model.config.image_size
+        if null is None:
+            zeros = parameter.new_zeros(1, 3, size, size)
+            self._null = null = self.model(zeros, output_hidden_states=True).hidden_states[-2][0]
+        return null.to(parameter.device, parameter.dtype)
+
+    def _normal(self, pictures: Tensor) -> Tensor:
+        parameter = next(self.model.parameters())
+        normal = (pictures - self.mean.to(pictures)) / self.std.to(pictures)
+        return normal.to(parameter.device, parameter.dtype)

@@ -47,3 +47,15 @@ def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]
             f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}"
         )
     return list(layers)
+
+
+def layer_factors(names: Sequence[str], given: Mapping[str, float]) -> list[float]:
+    """A factor per layer from factors by preset or pattern: 1 where none matches, the last that does elsewhere.
+
+    Raises:
+        ValueError: a pattern that matches nothing.
+    """
+    factors = dict.fromkeys(names, 1.0)
+    for pattern, factor in given.items():
+        factors |= dict.fromkeys(select_names(names, pattern), float(factor))
+    return [factors[name] for name in names]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from weft.attention_processors.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
 from weft.attention_processors.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
-from weft.attention_processors.layers import select_names
+from weft.attention_processors.layers import layer_factors
 from weft.attention_processors.regions import area_map, common_aspect, region_size
 from weft.attention_processors.strength import Schedule
 from weft.attention_processors.style_card import PARTS, StyleCard
@@ -102,6 +102,7 @@ class StyleReader(Adapter):
         rows = [[*row, *[None] * (most - len(row))] for row in conditions]
         aspect = common_aspect(style.aspect for row in conditions for style in row)
         size = region_size(aspect or 1.0)
+        names = list(self.config["layers"])
         with_region = any(style.region is not None for row in conditions for style in row)
 
         def table(value: Callable[[Style], Any], absent: Any) -> list[list[Any]]:
@@ -112,7 +113,7 @@ class StyleReader(Adapter):
 
         maps = table(region, torch.zeros(size)) if with_region else []
         weight = torch.tensor(table(lambda s: float(s.weight), 0.0))
-        layers = torch.tensor(table(self._layer_factors, [1.0] * len(self.config["layers"])))
+        layers = torch.tensor(table(lambda s: layer_factors(names, s.layers), [1.0] * len(names)))
         return {
             "shares": torch.tensor(table(self._shares, [0.0] * len(self.config["styles"]))),
             "weight": weight,
@@ -132,13 +133,6 @@ class StyleReader(Adapter):
                 hint = f"did you mean {near[0]!r}?" if near else "use one of these"
                 raise ValueError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
         return [float(style.styles.get(name, 0.0)) for name in known]
-
-    def _layer_factors(self, style: Style) -> list[float]:
-        names = list(self.config["layers"])
-        factors = dict.fromkeys(names, 1.0)
-        for pattern, factor in style.layers.items():
-            factors |= dict.fromkeys(select_names(names, pattern), float(factor))
-        return [factors[name] for name in names]
 
     def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
         return dict(batch)

@@ -13,6 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from weft.attention_processors.adapter import KeyValueAdapter
 from weft.attention_processors.conditioning import EncodedTokens
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+from weft.attention_processors.reference import Reference, ReferenceAdapter
 from weft.attention_processors.strength import Schedule
 from weft.attention_processors.style import Style, StyleAdapter
 
@@ -193,6 +194,17 @@ def style_conditions(seed: int = 0, **options: Any) -> list[Style]:
     return [Style(first, **options), Style({first: 1, second: 3}, **options)]
 
 
+def reference_adapter(unet: Any, **options: Any) -> ReferenceAdapter:
+    torch.manual_seed(3)
+    config = dict(image_dim=16, token_dim=32, num_tokens=2, hidden_dim=64, num_heads=1, image_size=32)
+    return ReferenceAdapter.for_denoiser(unet, **{**config, **options})
+
+
+def reference_conditions(seed: int = 0, **options: Any) -> list[Reference]:
+    generator = torch.Generator().manual_seed(seed)
+    return [Reference(embeds=torch.randn(16, generator=generator), **options) for _ in range(2)]
+
+
 @dataclass(frozen=True)
 class Method:
     """A row of the behaviour table: how to make the adapter, and conditions that differ by seed."""
@@ -209,4 +221,5 @@ METHODS = (
     Method("paired_shared_norm", lambda u: paired_adapter(u, isolation="shared_norm"), paired_conditions),
     Method("style", style_adapter, style_conditions),
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
+    Method("reference", reference_adapter, reference_conditions),
 )
