@@ -2,6 +2,9 @@
 
 weft convert lots lots/lots.bin adapters/lots           a published checkpoint (either version) to a folder
 weft convert lots adapters/lots lots-again --to lots    the folder to lots.bin and pair_former_config.json
+
+weft convert ip-adapter ip-adapter-plus_sd15.bin adapters/plus    an IP-Adapter (basic, plus, full) for SD 1.5 or SDXL
+weft convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder to ip-adapter.safetensors
 """
 
 import argparse
@@ -16,9 +19,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from weft.attention_processors.adapter import WEIGHTS_NAME, check_folder, read_json
+from weft.attention_processors.adapter import WEIGHTS_NAME, Adapter, check_folder, read_json
+from weft.scripts import ip_adapter_checkpoint
+from weft.scripts.ip_adapter_checkpoint import BASES, adapter_to_ip_adapter, ip_adapter_to_adapter
 from weft.scripts.lots_checkpoint import (
     GROUPS,
     Groups,
@@ -33,6 +38,7 @@ __all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
 logger = logging.getLogger(__name__)
 
 SETTINGS_NAME = "pair_former_config.json"
+IP_ADAPTER_NAME = "ip-adapter.safetensors"
 
 
 def read_lots(path: Path) -> Groups:
@@ -41,20 +47,37 @@ def read_lots(path: Path) -> Groups:
     Raises:
         ValueError: no file, a damaged one, or one that holds anything but groups of tensors.
     """
+    return _read(path, "a LOTS checkpoint (lots.bin or .safetensors)", GROUPS, _grouped)
+
+
+def read_ip_adapter(path: Path) -> Groups:
+    """The groups of a published IP-Adapter, as `read_lots`; or of a denoiser that diffusers saved with one.
+
+    Raises:
+        ValueError: as `read_lots`; or keys that are no IP-Adapter's, naming the first.
+    """
+    expected = "an IP-Adapter checkpoint (.bin or .safetensors)"
+    return _read(path, expected, ip_adapter_checkpoint.GROUPS, ip_adapter_checkpoint.grouped)
+
+
+def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mapping[str, Tensor]], Groups]) -> Groups:
     if not path.is_file():
-        raise ValueError(f"{path}: got no file there, expected a LOTS checkpoint (lots.bin or .safetensors)")
+        raise ValueError(f"{path}: got no file there, expected {what}")
     try:
         if path.suffix == ".safetensors":
-            return _grouped(load_file(path))
-        groups = torch.load(path, map_location="cpu", weights_only=True)
+            groups: Any = load_file(path)
+        else:
+            groups = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is not foreseeable
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
             f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
         ) from error
+    if isinstance(groups, dict) and groups and _is_group("", groups):  # flat: the names say the groups
+        return grouped(groups)
     if not isinstance(groups, dict) or not all(_is_group(name, group) for name, group in groups.items()):
         raise ValueError(
-            f"{path}: got a {type(groups).__name__} with other content, expected groups of tensors: {', '.join(GROUPS)}"
+            f"{path}: got a {type(groups).__name__} with other content, expected groups of tensors: {', '.join(names)}"
         )
     return groups
 
@@ -72,14 +95,7 @@ def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | No
     settings_path = source.with_name(SETTINGS_NAME)
     settings = read_json(settings_path) if settings_path.is_file() else None
     config, state = lots_to_adapter(read_lots(source), layers or sdxl_layers(), settings)
-
-    def write(folder: Path) -> None:
-        adapter = adapter_on_meta(config)
-        adapter.register_to_config(_name_or_path="")
-        (folder / "config.json").write_text(adapter.to_json_string(), encoding="utf-8")
-        save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
-
-    _write_folder(target, write)
+    _write_adapter(target, adapter_on_meta(config), state)
 
 
 def convert_to_lots(source: Path, target: Path) -> None:
@@ -89,13 +105,7 @@ def convert_to_lots(source: Path, target: Path) -> None:
         ValueError: see `adapter_to_lots`; a source that is no adapter folder, a target that is not empty.
     """
     _check_target(target)
-    check_folder(source)
-    config = {name: value for name, value in read_json(source / "config.json").items() if not name.startswith("_")}
-    try:
-        state = load_file(source / WEIGHTS_NAME)
-    except SafetensorError as error:
-        raise ValueError(f"{source}: {WEIGHTS_NAME} is damaged ({error}); copy or convert it again") from error
-    groups, settings = adapter_to_lots(config, state)
+    groups, settings = adapter_to_lots(*_read_adapter(source))
 
     def write(folder: Path) -> None:
         torch.save(groups, folder / "lots.bin")
@@ -104,18 +114,61 @@ def convert_to_lots(source: Path, target: Path) -> None:
     _write_folder(target, write)
 
 
+def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """A published IP-Adapter to an adapter folder, all or nothing.
+
+    Args:
+        denoiser: see `ip_adapter_to_adapter`.
+
+    Raises:
+        ValueError: see `read_ip_adapter` and `ip_adapter_to_adapter`; a target that is not empty.
+    """
+    _check_target(target)
+    config, state = ip_adapter_to_adapter(read_ip_adapter(source), denoiser)
+    _write_adapter(target, ip_adapter_checkpoint.adapter_on_meta(config), state)
+
+
+def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """An adapter folder to a folder with `ip-adapter.safetensors`, which diffusers' `load_ip_adapter` reads.
+
+    Raises:
+        ValueError: see `adapter_to_ip_adapter`; a source that is no adapter folder, a target that is not empty.
+    """
+    _check_target(target)
+    groups = adapter_to_ip_adapter(*_read_adapter(source), denoiser)
+    flat = {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
+    _write_folder(target, lambda folder: save_file(flat, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `weft convert`."""
-    parser.add_argument("format", choices=["lots"], help="whose format")
-    parser.add_argument("source", type=Path, help="their checkpoint; with --to lots an adapter folder")
+    parser.add_argument("format", choices=["lots", "ip-adapter"], help="whose format")
+    parser.add_argument("source", type=Path, help="their checkpoint; with --to lots or ip-adapter an adapter folder")
     parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
-    parser.add_argument("--to", choices=["weft", "lots"], default="weft", help="direction (default: %(default)s)")
+    parser.add_argument(
+        "--to", choices=["weft", "lots", "ip-adapter"], default="weft", help="direction (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--base", choices=list(BASES), help="what an IP-Adapter is for (default: the one with text of its width)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """What `weft convert` does."""
-    convert = convert_to_lots if args.to == "lots" else convert_from_lots
-    convert(args.source, args.target)
+    """What `weft convert` does.
+
+    Raises:
+        ValueError: options that do not go together; see the functions that convert.
+    """
+    if args.to not in ("weft", args.format):
+        raise ValueError(f"--to: got {args.to!r} for the format {args.format!r}, expected 'weft' or {args.format!r}")
+    if args.format == "lots":
+        if args.base is not None:
+            raise ValueError(f"--base: got {args.base!r} for the format 'lots', which is always SDXL's; leave it out")
+        (convert_to_lots if args.to == "lots" else convert_from_lots)(args.source, args.target)
+    else:
+        convert = convert_to_ip_adapter if args.to == "ip-adapter" else convert_from_ip_adapter
+        denoiser = None if args.base is None else ip_adapter_checkpoint.base_denoiser(args.base)
+        convert(args.source, args.target, denoiser)
     logger.info("wrote %s", args.target)
 
 
@@ -146,6 +199,27 @@ def _is_group(name: Any, group: Any) -> bool:
         and isinstance(group, dict)
         and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in group.items())
     )
+
+
+def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and state of an adapter folder."""
+    check_folder(folder)
+    config = {name: value for name, value in read_json(folder / "config.json").items() if not name.startswith("_")}
+    try:
+        return config, load_file(folder / WEIGHTS_NAME)
+    except SafetensorError as error:
+        raise ValueError(f"{folder}: {WEIGHTS_NAME} is damaged ({error}); copy or convert it again") from error
+
+
+def _write_adapter(target: Path, adapter: Adapter, state: Mapping[str, Tensor]) -> None:
+    """The folder that the adapter itself would save."""
+
+    def write(folder: Path) -> None:
+        adapter.register_to_config(_name_or_path="")
+        (folder / "config.json").write_text(adapter.to_json_string(), encoding="utf-8")
+        save_file(dict(state), folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+    _write_folder(target, write)
 
 
 def _check_target(target: Path) -> None:
