@@ -99,23 +99,17 @@ class DecoupledBranch(Branch):
                 f"region: got a grid of {self.gain.shape[1]} places for a layer with {queries} queries; the "
                 "conditioning was built for another latent size: build it for the height and width being denoised"
             )
-        head_dim = query.shape[-1]
-        key, value = (x.to(query.dtype).unflatten(-1, (-1, head_dim)) for x in (self.key, self.value))
-        bias = None if self.bias is None else self.bias.to(query.dtype)
         gain = self.gain.to(out.dtype)
-        return torch.where(gain == 0, out, out + gain * self.added(query, key, value, bias, attend, own))
+        return torch.where(gain == 0, out, out + gain * self.added(query, attend, own))
 
-    def added(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        attend: Attend,
-        own: OwnAttention,
-    ) -> Float[Tensor, "row query head dim"]:
+    def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, [row, token, head, dim each], and bias, as the query has them."""
+        key, value = (x.to(query.dtype).unflatten(-1, (-1, query.shape[-1])) for x in (self.key, self.value))
+        return key, value, None if self.bias is None else self.bias.to(query.dtype)
+
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Float[Tensor, "row query head dim"]:
         """What is added to `out` at a gain of 1."""
-        return attend(query, key, value, bias)
+        return attend(query, *self.tokens(query))
 
     def rows(self, count: int) -> "DecoupledBranch":
         have = self.key.shape[0]

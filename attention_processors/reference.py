@@ -17,7 +17,7 @@ a guessed one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weft.attention_processors.acting import Acting, encoded_acting, padded, stack_acting
 from weft.attention_processors.adapter import FORMAT_VERSION, KeyValueAdapter
 from weft.attention_processors.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
-from weft.attention_processors.layers import layer_factors
 from weft.attention_processors.reference_projections import (
     POOLED,
     ProjectionSizes,
@@ -40,17 +40,7 @@ from weft.attention_processors.reference_projections import (
     filled_in,
     make_projection,
 )
-from weft.attention_processors.regions import (
-    Area,
-    Picture,
-    area_map,
-    checked_area,
-    common_aspect,
-    from_array,
-    region_size,
-)
-from weft.attention_processors.strength import Schedule, check_weight
-from weft.attention_processors.style_conditions import GUIDANCE
+from weft.attention_processors.regions import Picture, from_array
 from weft.datasets.images import as_image, center_crop, read_image
 
 __all__ = ["MERGINGS", "Reference", "ReferenceAdapter"]
@@ -59,8 +49,11 @@ VIT_H = "h94/IP-Adapter/models/image_encoder"
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """A picture to take after, or what an image encoder says of it.
+class Reference(Acting):
+    """A picture to take after, or what an image encoder says of it; the other arguments are those of `Acting`.
+
+    At a weight of 0 neither picture nor encoder is needed. In the unconditional half of guidance stands the null of the
+    originals: zero features for "basic", encoded zero pixels otherwise.
 
     Args:
         image: a picture, an array or a path; its middle square is read.
@@ -68,30 +61,18 @@ class Reference:
             "full".
         null_embeds: what the unconditional half of guidance reads beside `embeds`: those of another picture, to lead
             away from it, or of zero pixels, for which "plus" and "full" need the image encoder otherwise.
-        weight: 0 means off, exactly, and needs neither picture nor encoder; 1 as trained.
-        region, start, end, curve, layers: as in `Style`.
-        cfg: "both" gives the unconditional half of guidance the null of the originals (zero features for "basic",
-            encoded zero pixels otherwise), "cond_only" leaves it to the frozen model.
 
     Raises:
         ValueError: not exactly one of `image` and `embeds` at a weight above 0, embeds that are no finite floating
-            tensor of one or two dimensions, null embeds of another shape; and as for `Style`.
+            tensor of one or two dimensions, null embeds of another shape; and as for `Acting`.
     """
 
     image: Picture | None = None
     embeds: Tensor | None = None
     null_embeds: Tensor | None = None
-    weight: float = 1.0
-    region: Area = None
-    start: float = 0.0
-    end: float = 1.0
-    curve: Callable[[float], float] | None = None
-    layers: Mapping[str, float] = field(default_factory=dict)
-    cfg: str = "both"
 
     def __post_init__(self) -> None:
-        for factor in (self.weight, *self.layers.values()):
-            check_weight(factor)
+        super().__post_init__()
         given = (self.image is not None) + (self.embeds is not None)
         if given > 1 or (not given and self.weight > 0):
             got = "both image and" if given else "no image and no"
@@ -103,21 +84,8 @@ class Reference:
             raise ValueError(
                 f"null_embeds: got shape {tuple(self.null_embeds.shape)} beside {beside}; encode zero pixels as embeds"
             )
-        if self.cfg not in GUIDANCE:
-            raise ValueError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
-        Schedule(self.start, self.end, self.curve)
         if self.image is not None:
             object.__setattr__(self, "image", _picture(self.image))
-        object.__setattr__(self, "region", checked_area(self.region))
-
-    @property
-    def schedule(self) -> Schedule:
-        return Schedule(self.start, self.end, self.curve)
-
-    @property
-    def aspect(self) -> float | None:
-        """Height over width of the region, where it has an aspect of its own."""
-        return self.region.height / self.region.width if isinstance(self.region, Image.Image) else None
 
 
 @dataclass(frozen=True)
@@ -136,15 +104,8 @@ class SummedBranch(DecoupledBranch):
         spans = tuple((first, end) for place, (part, first, end) in enumerate(runs) if part == place)
         object.__setattr__(self, "spans", spans)  # what follows the last part is padding
 
-    def added(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        attend: Attend,
-        own: OwnAttention,
-    ) -> Tensor:
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        key, value, bias = self.tokens(query)
         if bias is None or len(self.spans) < 2:
             return attend(query, key, value, bias)
         shares = [bias[:, 0, :, first].exp()[:, :, None, None] for first, _ in self.spans]
@@ -216,11 +177,8 @@ class ReferenceAdapter(KeyValueAdapter):
             ValueError: embeds of a shape that the projection does not read or of several shapes, layers that match
                 nothing, or regions of different aspects.
         """
-        most = max(1, *map(len, conditions))
-        rows = [[*row, *[ABSENT] * (most - len(row))] for row in conditions]
-        every = [reference for row in rows for reference in row]
-        aspect = common_aspect(reference.aspect for reference in every)
-        size, blank = region_size(aspect or 1.0), self._blank_embeds(every)
+        rows = padded(conditions, ABSENT)
+        blank = self._blank_embeds([reference for row in rows for reference in row])
 
         def table(value: Callable[[Reference], Any]) -> list[list[Any]]:
             return [[value(reference) for reference in row] for row in rows]
@@ -240,12 +198,7 @@ class ReferenceAdapter(KeyValueAdapter):
             "null_embeds": stacked("null_embeds", filled),
             "has_image": torch.tensor(table(lambda r: r.image is not None)),
             "has_null": torch.tensor(table(lambda r: r.null_embeds is not None)),
-            "weight": torch.tensor(table(lambda r: float(r.weight))),
-            "guided": torch.tensor(table(lambda r: float(r.cfg == "both"))),
-            "layer_weight": torch.tensor(table(lambda r: layer_factors(list(self.config["layers"]), r.layers))),
-            "schedules": table(lambda r: r.schedule),
-            "region": stacked("region", lambda area: area_map(area, size)),
-            "region_aspect": aspect,
+            **stack_acting(rows, list(self.config["layers"])),
         }
 
     def pixels(self, image: Any) -> Float[Tensor, "3 size size"]:
@@ -320,19 +273,12 @@ class ReferenceAdapter(KeyValueAdapter):
 
         image = tokens("image")
         designs, parts, count, _ = image.shape
-        weight, region = features["weight"].to(some.device), features["region"]
-        layer_weight = features["layer_weight"].to(some.device)
         return EncodedTokens(
             self.project(image),
             self.project(tokens("null")),
             torch.ones(designs, parts * count, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(count),
-            weight,
-            features["schedules"],
-            None if region is None else region.to(some.device),
-            features["region_aspect"],
-            layer_weight={name: layer_weight[..., i] for i, name in enumerate(self.config["layers"])},
-            null_weight=weight * features["guided"].to(some.device),
+            **encoded_acting(features, list(self.config["layers"]), some.device),
             branch=MERGINGS[self.config["merging"]],
         )
 

@@ -12,7 +12,7 @@ addition as the default of four fusions; the number of tokens; the learned null 
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -21,11 +21,9 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weft.attention_processors.acting import Acting, encoded_acting, padded, stack_acting
 from weft.attention_processors.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
 from weft.attention_processors.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
-from weft.attention_processors.layers import layer_factors
-from weft.attention_processors.regions import area_map, common_aspect, region_size
-from weft.attention_processors.strength import Schedule
 from weft.attention_processors.style_card import PARTS, StyleCard
 from weft.attention_processors.style_conditions import Style
 
@@ -35,15 +33,8 @@ __all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
 class JointBranch(DecoupledBranch):
     """Fusion "concat": one softmax over the text and the style, as if the style's tokens stood in the prompt."""
 
-    def added(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        attend: Attend,
-        own: OwnAttention,
-    ) -> Tensor:
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        key, value, bias = self.tokens(query)
         tokens = own.key.shape[1]
         if bias is not None or own.mask is not None:
             rows, places = query.shape[0], 1 if bias is None else bias.shape[2]
@@ -59,15 +50,8 @@ class JointBranch(DecoupledBranch):
 class NormMatchedBranch(DecoupledBranch):
     """Fusion "norm_matched": the style's output gets the length of the text's, query by query."""
 
-    def added(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        bias: Tensor | None,
-        attend: Attend,
-        own: OwnAttention,
-    ) -> Tensor:
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        key, value, bias = self.tokens(query)
         style = attend(query, key, value, bias)
         lengths = [x.float().flatten(2).norm(dim=-1)[..., None, None] for x in (own.out, style)]
         return style * (lengths[0] / lengths[1].clamp(min=1e-6)).to(style.dtype)
@@ -80,6 +64,9 @@ FUSIONS: Mapping[str, type[DecoupledBranch]] = {
     "norm_matched": NormMatchedBranch,
 }
 """How a style's attention joins the text's; "gated" adds it by tanh of a learned number per layer, 0 at birth."""
+
+
+ABSENT = Acting(weight=0.0)
 
 
 class StyleReader(Adapter):
@@ -98,41 +85,21 @@ class StyleReader(Adapter):
         Raises:
             ValueError: an unknown style, or regions of different aspects.
         """
-        most = max(1, *map(len, conditions))
-        rows = [[*row, *[None] * (most - len(row))] for row in conditions]
-        aspect = common_aspect(style.aspect for row in conditions for style in row)
-        size = region_size(aspect or 1.0)
-        names = list(self.config["layers"])
-        with_region = any(style.region is not None for row in conditions for style in row)
-
-        def table(value: Callable[[Style], Any], absent: Any) -> list[list[Any]]:
-            return [[absent if style is None else value(style) for style in row] for row in rows]
-
-        def region(style: Style) -> Tensor:
-            return area_map(style.region, size)  # pyright: ignore[reportArgumentType]
-
-        maps = table(region, torch.zeros(size)) if with_region else []
-        weight = torch.tensor(table(lambda s: float(s.weight), 0.0))
-        layers = torch.tensor(table(lambda s: layer_factors(names, s.layers), [1.0] * len(names)))
+        rows = padded(conditions, ABSENT)
         return {
-            "shares": torch.tensor(table(self._shares, [0.0] * len(self.config["styles"]))),
-            "weight": weight,
-            "guided": torch.tensor(table(lambda s: float(s.cfg == "both"), 0.0)),
-            "layer_weight": layers,
-            "schedules": table(lambda s: s.schedule, Schedule()),
-            "region": torch.stack([torch.stack(row) for row in maps]) if with_region else None,
-            "region_aspect": aspect,
+            "shares": torch.tensor([[self._shares(style) for style in row] for row in rows]),
+            **stack_acting(rows, list(self.config["layers"])),
         }
 
-    def _shares(self, style: Style) -> list[float]:
+    def _shares(self, style: Acting) -> list[float]:
         known = self.config["styles"]
-        assert not isinstance(style.styles, str)
-        for name in style.styles:
+        shares: Any = style.styles if isinstance(style, Style) else {}
+        for name in shares:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else "use one of these"
                 raise ValueError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
-        return [float(style.styles.get(name, 0.0)) for name in known]
+        return [float(shares.get(name, 0.0)) for name in known]
 
     def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
         return dict(batch)
@@ -160,20 +127,12 @@ class StyleReader(Adapter):
 
             return {name: (one(key), one(value)) for name, (key, value) in keys.items()}
 
-        layer_weight = features["layer_weight"].to(some.device)
-        guided = features["guided"].to(some.device)
-        weight = features["weight"].to(some.device)
         return EncodedTokens(
             mixed(conditional),
             mixed(unconditional),
             torch.ones(shares.shape[0], parts * tokens, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(tokens),
-            weight,
-            features["schedules"],
-            None if features["region"] is None else features["region"].to(some.device),
-            features["region_aspect"],
-            layer_weight={name: layer_weight[..., i] for i, name in enumerate(keys)},
-            null_weight=weight * guided,
+            **encoded_acting(features, list(keys), some.device),
             branch=FUSIONS[self.config["fusion"]],
         )
 

@@ -1,44 +1,24 @@
 """What a user says with styles: one by name, or a mixture; validated when it is made."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from PIL import Image
-
-from weft.attention_processors.regions import Area, checked_area
-from weft.attention_processors.strength import Schedule, check_weight
-
-GUIDANCE = ("both", "cond_only")
+from weft.attention_processors.acting import Acting
 
 
 @dataclass(frozen=True, eq=False)
-class Style:
-    """A style, or a mixture of styles, by name.
+class Style(Acting):
+    """A style, or a mixture of styles, by name; the other arguments are those of `Acting`.
 
     Args:
         styles: a name, or shares by name; shares are divided by their sum.
-        weight: 0 means off, exactly; 1 as trained.
-        region: where it acts: None (everywhere), a box (left, top, right, bottom) in fractions of the canvas, or a mask
-            (white = acts) of the canvas's aspect.
-        start, end, curve: when it acts, see `Schedule`.
-        layers: factors on the weight by preset or regular expression of layer names, 1 elsewhere; of several that match
-            a layer, the last counts.
-        cfg: "both" gives the unconditional half of guidance the null style, "cond_only" leaves it to the frozen model.
 
     Raises:
-        ValueError: no style, shares or weights that are negative, not finite or sum to 0, an unknown `cfg`; and as
-            for `SketchTextPair`.
+        ValueError: no style, shares that are negative, not finite or sum to 0; and as for `Acting`.
     """
 
     styles: str | Mapping[str, float]
-    weight: float = 1.0
-    region: Area = None
-    start: float = 0.0
-    end: float = 1.0
-    curve: Callable[[float], float] | None = None
-    layers: Mapping[str, float] = field(default_factory=dict)
-    cfg: str = "both"
 
     def __post_init__(self) -> None:
         shares = {self.styles: 1.0} if isinstance(self.styles, str) else dict(self.styles)
@@ -54,20 +34,5 @@ class Style:
             raise ValueError(
                 "styles: got shares that sum to 0; give one more than 0, or weight=0 to turn the style off"
             )
-        check_weight(self.weight)
-        for factor in self.layers.values():
-            check_weight(factor)
-        if self.cfg not in GUIDANCE:
-            raise ValueError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
-        Schedule(self.start, self.end, self.curve)
+        super().__post_init__()
         object.__setattr__(self, "styles", {name: share / total for name, share in shares.items()})
-        object.__setattr__(self, "region", checked_area(self.region))
-
-    @property
-    def schedule(self) -> Schedule:
-        return Schedule(self.start, self.end, self.curve)
-
-    @property
-    def aspect(self) -> float | None:
-        """Height over width of the region, where it has an aspect of its own."""
-        return self.region.height / self.region.width if isinstance(self.region, Image.Image) else None

@@ -22,16 +22,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from weft.attention_processors.adapter import WEIGHTS_NAME, Adapter, check_folder, read_json
+from weft.attention_processors.paired import PairedAdapter
+from weft.attention_processors.reference import ReferenceAdapter
 from weft.scripts import ip_adapter_checkpoint
 from weft.scripts.ip_adapter_checkpoint import BASES, adapter_to_ip_adapter, ip_adapter_to_adapter
 from weft.scripts.lots_checkpoint import (
     GROUPS,
-    Groups,
-    adapter_on_meta,
     adapter_to_lots,
     lots_to_adapter,
     sdxl_layers,
 )
+from weft.scripts.published import Groups, adapter_on_meta
 
 __all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
 
@@ -95,7 +96,7 @@ def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | No
     settings_path = source.with_name(SETTINGS_NAME)
     settings = read_json(settings_path) if settings_path.is_file() else None
     config, state = lots_to_adapter(read_lots(source), layers or sdxl_layers(), settings)
-    _write_adapter(target, adapter_on_meta(config), state)
+    _write_adapter(target, adapter_on_meta(PairedAdapter, config), state)
 
 
 def convert_to_lots(source: Path, target: Path) -> None:
@@ -125,7 +126,7 @@ def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | No
     """
     _check_target(target)
     config, state = ip_adapter_to_adapter(read_ip_adapter(source), denoiser)
-    _write_adapter(target, ip_adapter_checkpoint.adapter_on_meta(config), state)
+    _write_adapter(target, adapter_on_meta(ReferenceAdapter, config), state)
 
 
 def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:

@@ -11,7 +11,7 @@ for granted.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from weft.attention_processors.layers import select_layers
 from weft.attention_processors.processor import attention_layers, base_description
 from weft.attention_processors.reference import VIT_H, ReferenceAdapter
-from weft.scripts.lots_checkpoint import Groups, Key
+from weft.scripts.published import Groups, Key, adapter_on_meta, check_names, check_shapes
 
 PROJECTION, KEYS = "image_proj", "ip_adapter"
 GROUPS = (PROJECTION, KEYS)
@@ -131,7 +131,7 @@ def ip_adapter_to_adapter(
         ValueError: a FaceID checkpoint; groups, keys or shapes that are missing, unexpected or contradict each other or
             the denoiser.
     """
-    _check_names("groups", groups, GROUPS)
+    check_names("groups", groups, GROUPS)
     kind = _projection(groups)
     sizes = _sizes(groups[PROJECTION], kind)
     denoiser = _denoiser_for(sizes["token_dim"]) if denoiser is None else denoiser
@@ -143,8 +143,8 @@ def ip_adapter_to_adapter(
         )
     encoder = IMAGE_ENCODERS.get((kind == "basic", sizes["image_dim"]), "unknown")
     config = {"layers": layers, "base": base, "projection": kind, **sizes, "image_encoder": encoder}
-    table, shapes = _table(adapter_on_meta(config), layer_positions(denoiser), _own_names(groups))
-    _check_names("keys", [f"{g}.{k}" for g in GROUPS for k in groups[g]], [f"{g}.{k}" for g, k in table])
+    table, shapes = _table(adapter_on_meta(ReferenceAdapter, config), layer_positions(denoiser), _own_names(groups))
+    check_names("keys", [f"{g}.{k}" for g in GROUPS for k in groups[g]], [f"{g}.{k}" for g, k in table])
     state: dict[str, Tensor] = {}
     for (group, key), names in table.items():
         tensor, wanted = groups[group][key], _their_shape(names, shapes)
@@ -167,7 +167,7 @@ def adapter_to_ip_adapter(
         ValueError: an adapter with what the published format cannot say, keys and shapes beside its config, or layers
             that are not all text attention layers of the denoiser.
     """
-    adapter = adapter_on_meta(config)
+    adapter = adapter_on_meta(ReferenceAdapter, config)
     for name, only in NOTHING_SAID.items():
         if adapter.config[name] != only:
             raise ValueError(
@@ -175,30 +175,13 @@ def adapter_to_ip_adapter(
                 "this adapter cannot be written as one"
             )
     positions = layer_positions(_denoiser_for(adapter.config["token_dim"]) if denoiser is None else denoiser)
-    _check_names("layers", adapter.config["layers"], positions)
+    check_names("layers", adapter.config["layers"], positions)
     table, shapes = _table(adapter, positions, (False, False))
-    _check_names("keys", state, shapes)
+    check_shapes(state, shapes)
     groups: Groups = {}
     for (group, key), names in table.items():
-        for name in names:
-            if state[name].shape != shapes[name]:
-                got, wanted = tuple(state[name].shape), tuple(shapes[name])
-                raise ValueError(f"{name}: got shape {got}, config.json asks for {wanted}; convert the original again")
         groups.setdefault(group, {})[key] = torch.cat([state[name] for name in names]) if names[1:] else state[names[0]]
     return groups
-
-
-def adapter_on_meta(config: Mapping[str, Any]) -> ReferenceAdapter:
-    """The adapter of a config, without memory for its tensors.
-
-    Raises:
-        ValueError: keys or values that no `ReferenceAdapter` has.
-    """
-    try:
-        with torch.device("meta"):
-            return ReferenceAdapter(**config)
-    except TypeError as error:
-        raise ValueError(f"config: not that of a ReferenceAdapter ({error}); convert the original again") from error
 
 
 def _denoiser_for(token_dim: int) -> UNet2DConditionModel:
@@ -305,13 +288,3 @@ def _table(
 def _their_shape(names: list[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
     first, *rest = shapes[names[0]]
     return torch.Size([len(names) * first, *rest])
-
-
-def _check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
-    got, wanted = list(got), list(wanted)
-    missing, unexpected = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
-    if missing or unexpected:
-        raise ValueError(
-            f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} "
-            f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete, or for another denoiser"
-        )

@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 
 from weft.attention_processors.paired import PairedAdapter
-
-Groups = dict[str, dict[str, Tensor]]
-Key = tuple[str, str]
-"""Group, and key within it."""
+from weft.scripts.published import Groups, Key, adapter_on_meta, check_names, check_shapes
 
 GROUPS = ("image_proj", "text_proj", "pair_former", "cross_attn")
 GLOBAL_GROUP = "global_attn"
@@ -109,10 +106,10 @@ def lots_to_adapter(
     Raises:
         ValueError: groups, keys or shapes that are missing, unexpected or contradict `layers` or `settings`.
     """
-    _check_names("groups", groups, [*GROUPS, *[g for g in groups if g == GLOBAL_GROUP]])
+    check_names("groups", groups, [*GROUPS, *[g for g in groups if g == GLOBAL_GROUP]])
     config = _config(groups, layers, _checked_settings(settings or {}))
-    table, shapes = _table(adapter_on_meta(config))
-    _check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
+    table, shapes = _table(adapter_on_meta(PairedAdapter, config))
+    check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
     state: dict[str, Tensor] = {}
     for (group, key), names in table.items():
         tensor, wanted = groups[group][key], _their_shape(names, shapes)
@@ -138,32 +135,15 @@ def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> t
                 f"{name}: got {config[name]!r}, but a LOTS checkpoint always means {only!r}; "
                 "this adapter cannot be written as one"
             )
-    adapter = adapter_on_meta(config)
+    adapter = adapter_on_meta(PairedAdapter, config)
     table, shapes = _table(adapter)
-    _check_names("keys", state, shapes)
+    check_shapes(state, shapes)
     groups: Groups = {}
     for (group, key), names in table.items():
-        for name in names:
-            if state[name].shape != shapes[name]:
-                got, wanted = tuple(state[name].shape), tuple(shapes[name])
-                raise ValueError(f"{name}: got shape {got}, config.json asks for {wanted}; convert the original again")
         tensor = state[names[0]] if len(names) == 1 else torch.cat([state[name] for name in names])
         groups.setdefault(group, {})[key] = tensor.reshape(_their_shape(names, shapes))
     settings = {theirs: adapter.config[ours] for theirs, ours in SETTINGS.items()}
     return groups, {**settings, "dropout": 0.0, "activation_fn": "geglu"}
-
-
-def adapter_on_meta(config: Mapping[str, Any]) -> PairedAdapter:
-    """The adapter of a config, without memory for its tensors.
-
-    Raises:
-        ValueError: keys or values that no `PairedAdapter` has.
-    """
-    try:
-        with torch.device("meta"):
-            return PairedAdapter(**config)
-    except TypeError as error:
-        raise ValueError(f"config: not that of a PairedAdapter ({error}); convert the original again") from error
 
 
 def _ordered(layers: Iterable[str]) -> list[str]:
@@ -267,13 +247,3 @@ def _checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         what = f"the key {unknown[0]!r}" if unknown else f"activation_fn {activation!r}"
         raise ValueError(f"pair_former_config.json: got {what}, expected {', '.join(SETTINGS)}, and geglu")
     return given
-
-
-def _check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
-    got, wanted = list(got), list(wanted)
-    missing, unexpected = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
-    if missing or unexpected:
-        raise ValueError(
-            f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} "
-            f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete or of another method"
-        )

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
     from weft.training.paired import PairedConfig
 
-    add_config_arguments(parser.add_argument_group("dropout"), PairedConfig)
+    add_config_arguments(parser.add_argument_group("objective and dropout"), PairedConfig)
     add_config_arguments(
         parser.add_argument_group("training"),
         TrainingConfig,

@@ -23,7 +23,7 @@ from weft.scripts.convert import (
     read_lots,
     sdxl_layers,
 )
-from weft.scripts.lots_checkpoint import adapter_on_meta
+from weft.scripts.published import adapter_on_meta
 
 FIXTURE = Path(__file__).parent / "data" / "lots_reference.safetensors"
 Groups = dict[str, dict[str, Tensor]]
@@ -140,7 +140,7 @@ def test_sdxl_layers_are_those_of_the_denoiser() -> None:
 def test_published_sizes(readouts: int, whole: bool, tensors: int, values: int) -> None:
     options = dict(num_readout_tokens=readouts, global_sketch=whole, isolation="shared_norm", center_crop=True)
     config = {"layers": sdxl_layers(), **options}
-    groups, _ = adapter_to_lots(config, adapter_on_meta(config).state_dict())
+    groups, _ = adapter_to_lots(config, adapter_on_meta(PairedAdapter, config).state_dict())
     every = [tensor for keys in groups.values() for tensor in keys.values()]
     assert (len(every), sum(tensor.numel() for tensor in every)) == (tensors, values)
     again, _ = lots_to_adapter(groups, sdxl_layers())

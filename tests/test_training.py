@@ -15,9 +15,11 @@ from torch.utils.data import Dataset
 
 from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+from weft.datasets import creatures
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.training.backbone import training_caption
 from weft.training.config import TrainingConfig
 from weft.training.loop import checkpoints, train
 from weft.training.objectives import diffusion_loss
@@ -209,3 +211,12 @@ def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
     assert torch.equal(records[0].latents, again[0].latents) and records[0].latents.shape == (4, 8, 8)
     assert [p.text for p in records[0].pairs] == ["a thing", "a word"]
     assert records[0].pairs[1].pixels is None and records[0].captions == ("a b",)
+
+
+def test_both_worlds_have_training_captions() -> None:
+    rng = np.random.default_rng(0)
+    creature = creatures.sample("train", 0, style=creatures.NEUTRAL).creature
+    said = {training_caption(shown, rng) for shown in (creature, sample("train", 0).garments) for _ in range(40)}
+    assert "" in said
+    assert any(creature.species in text and creature.color in text for text in said)
+    assert any(sample("train", 0).garments[0].color in text for text in said)
