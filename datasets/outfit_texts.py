@@ -89,6 +89,11 @@ def attributes(garment: Garment) -> str:
     return f"{garment.color} {'diagonal striped' if garment.pattern == 'diagonal' else garment.pattern}"
 
 
+def unnamed(garments: Sequence[Garment]) -> list[tuple[int, str]]:
+    """Colour and pattern of every garment, with its index, sorted by the words: nothing tells whose they are."""
+    return sorted(((i, attributes(garment)) for i, garment in enumerate(garments)), key=lambda pair: pair[1])
+
+
 def _plainly(garment: Garment, *, with_attributes: bool) -> str:
     words = f"{attributes(garment)} {garment.kind}" if with_attributes else garment.kind
     return words if garment.kind in PLURAL else _with_article(words)

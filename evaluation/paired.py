@@ -15,8 +15,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from weft.attention_processors.paired import SketchTextPair
+from weft.datasets import outfit_texts
 from weft.datasets.images import compose_sketches
-from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import PROMPT, OutfitSample, sample
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
@@ -172,10 +172,10 @@ def unnamed(drawn: OutfitSample) -> OutfitSample:
 
     Texts are sorted with their garments, so that their order tells nothing of the garments' kinds.
     """
-    order = sorted(range(len(drawn.garments)), key=lambda i: attributes(drawn.garments[i]))
-    garments = tuple(drawn.garments[i] for i in order)
-    texts = tuple(map(attributes, garments))
-    return replace(drawn, garments=garments, masks=drawn.masks[order], sketches=drawn.sketches[order], texts=texts)
+    order, texts = zip(*outfit_texts.unnamed(drawn.garments), strict=True)
+    chosen = list(order)
+    garments = tuple(drawn.garments[i] for i in chosen)
+    return replace(drawn, garments=garments, masks=drawn.masks[chosen], sketches=drawn.sketches[chosen], texts=texts)
 
 
 def _as_tensor(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--world", choices=("outfits",), help="train on a procedural world instead")
     data.add_argument("--samples", type=int, default=6_000, help="samples of the world")
     data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
+    data.add_argument(
+        "--unnamed_share", type=float, default=0.0, help="share of the world's outfits whose words name no garment"
+    )
     data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
     data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
     from weft.training.paired import PairedConfig
@@ -77,7 +80,10 @@ def run(arguments: argparse.Namespace) -> None:
         "seed": config.seed,
         "base_sha256": before,
         "merged": arguments.merged,
+        "unnamed_share": arguments.unnamed_share,
     }
+    if arguments.init_from:
+        provenance["after"] = adapter.config["training"]
     adapter.register_to_config(training=provenance)
     task = PairedTask(adapter, pipe, dropout, validation, PROMPT if arguments.world else "")
     folder = train(task, data, config)
@@ -131,7 +137,13 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
 
         pictures = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
         latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
-        data = OutfitPairs(arguments.cache_dir, latents, arguments.samples, merged=arguments.merged)
+        data = OutfitPairs(
+            arguments.cache_dir,
+            pictures,
+            latents,
+            merged=arguments.merged,
+            unnamed_share=arguments.unnamed_share,
+        )
         drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
         return data, [merged(one) if arguments.merged else pairs(one) for one in drawn]
     folder = arguments.train_data_dir

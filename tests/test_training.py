@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
 from weft.datasets import creatures
+from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
@@ -188,13 +189,19 @@ def test_worlds_are_drawn_once_and_read_back(tmp_path: Path) -> None:
     assert all((pictures.images[i] == sample("train", i).image).all() for i in range(3))
     assert pictures.garments[1] == sample("train", 1).garments
     latents = np.zeros((3, 4, 8, 8), np.float16)
-    pairs = OutfitPairs(tmp_path, latents, 3, size=64)
+    pairs = OutfitPairs(tmp_path, pictures, latents, size=64)
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    record, merged = pairs[1], OutfitPairs(tmp_path, latents, 3, size=64, merged=True)[1]
+    record, merged = pairs[1], OutfitPairs(tmp_path, pictures, latents, size=64, merged=True)[1]
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == before
     assert [p.text for p in record.pairs] == list(sample("train", 1).texts)
     assert [tuple(p.pixels.shape) for p in record.pairs if p.pixels is not None] == [(2, 64, 64)] * len(record.pairs)
     assert len(merged.pairs) == 1 and merged.pairs[0].text == ", ".join(sample("train", 1).texts)
+    unnamed = OutfitPairs(tmp_path, pictures, latents, size=64, unnamed_share=1)[1]
+    garments = sample("train", 1).garments
+    assert [p.text for p in unnamed.pairs] == sorted(map(attributes, garments))
+    for pair in unnamed.pairs:
+        whose = next(i for i, garment in enumerate(garments) if attributes(garment) == pair.text)
+        assert pair.pixels is not None and torch.equal(pair.pixels, record.pairs[whose].pixels)
 
 
 def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:

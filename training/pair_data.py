@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.paired_conditions import PreparedPair, SketchTextPair, stroke_pixels
 from weft.attention_processors.regions import REGION_SIZE
+from weft.datasets.outfit_texts import unnamed
 from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
 from weft.datasets.pair_folder import PairSample
-from weft.training.picture_cache import draw_once
+from weft.training.picture_cache import OutfitPictures, draw_once
 
 WILD_SHARE = 0.3
 """Share of training samples with sketches as drawn by an unpractised hand."""
@@ -42,21 +43,33 @@ class PairRecord:
 
 
 class OutfitPairs(Dataset[PairRecord]):
-    """The outfits of `OutfitPictures` with their sketches and words; drawn once into `folder`.
+    """Outfits with their sketches and words; drawn once into `folder`.
 
     Args:
-        latents: the cached latents of the same pictures, [index, channel, height, width].
+        pictures: the first outfits of the training split.
+        latents: the cached latents of these pictures, [index, channel, height, width].
         merged: one pair per outfit: all sketches on one canvas with all words, the `global_sketch` baseline.
+        unnamed_share: share of outfits whose words give colours and patterns only, and do not say of which garment.
     """
 
     def __init__(
-        self, folder: Path, latents: "np.ndarray[Any, Any]", count: int, *, size: int = 128, merged: bool = False
+        self,
+        folder: Path,
+        pictures: OutfitPictures,
+        latents: "np.ndarray[Any, Any]",
+        *,
+        size: int = 128,
+        merged: bool = False,
+        unnamed_share: float = 0.0,
     ) -> None:
+        if not 0 <= unnamed_share <= 1:
+            raise ValueError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
+        count = len(pictures)
         name = f"pairs-train-{count}-{size}"
         pixels, words = folder / f"{name}.npy", folder / f"{name}.json"
         if not words.is_file():
             draw_once(pixels, words, _draw_one, [(i, size) for i in range(count)])
-        self.latents, self.merged = latents, merged
+        self.garments, self.latents, self.merged, self.unnamed_share = pictures.garments, latents, merged, unnamed_share
         self.pixels = np.load(pixels, mmap_mode="r")
         self.words: list[dict[str, Any]] = json.loads(words.read_text())
 
@@ -67,6 +80,9 @@ class OutfitPairs(Dataset[PairRecord]):
         words = self.words[index]
         pixels = torch.from_numpy(self.pixels[index, : len(words["texts"])].astype(np.float32) / 255)
         texts: list[str] = words["texts"]
+        if np.random.default_rng([11, index]).random() < self.unnamed_share:
+            order, texts = map(list, zip(*unnamed(self.garments[index]), strict=True))
+            pixels = pixels[order]
         if self.merged:
             pixels, texts = pixels.amax(0, keepdim=True), [", ".join(texts)]
         pairs = [PreparedPair(p, t, region=_region(p[1]), aspect=1.0) for p, t in zip(pixels, texts, strict=True)]
