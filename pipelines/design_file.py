@@ -10,12 +10,14 @@
 - `{"style": "ink"}` or `{"style": {"ink": 0.7, "pastel": 0.3}}` is a style, with `weight`, `region`, `start`, `end`,
   `layers` (factors by preset or pattern) and `cfg`;
 - a region is "sketch", a box `[left, top, right, bottom]` in fractions of the canvas, or the path of a mask;
+- `$schema` is ignored; it may lead editors to `design.schema.json` beside this file, with which they check designs;
 - other keys, and keys given twice, are refused.
 """
 
 import json
 import math
 import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -85,6 +87,7 @@ class Design:
 
 
 KEYS: Final = tuple(entry.name for entry in fields(Design) if entry.name != "source")
+SCHEMA_KEY: Final = "$schema"
 
 
 def read_design(path: str | Path) -> Design:
@@ -96,8 +99,8 @@ def read_design(path: str | Path) -> Design:
     path = Path(path)
     record = _read_json(path)
     try:
-        _check_keys(record, "the design", KEYS)
-        given = {key: value for key, value in record.items() if value is not None}
+        _check_keys(record, "the design", (*KEYS, SCHEMA_KEY))
+        given = {key: value for key, value in record.items() if value is not None and key != SCHEMA_KEY}
         if "prompt" not in given:
             raise ValueError('prompt: got none, expected a text; add "prompt": "…"')
         conditions = _read_conditions(given.pop("conditions", {}), path.parent)
@@ -151,7 +154,7 @@ def _condition(kind: str, given: dict[str, Any], place: str, folder: Path) -> Co
     _check_shares("style", given.get("style", ""), place)
     _check_shares("layers", given.get("layers", {}), place)
     region = given.get("region")
-    if not isinstance(region, str | list | None):
+    if not isinstance(region, str | list | None) or (isinstance(region, list) and not all(map(_is_number, region))):
         raise ValueError(
             f'{place}: region: got {_short(region)}, expected "sketch", [left, top, right, bottom] or the path of a '
             "mask; use one of these or leave it out"
@@ -188,7 +191,10 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """JSON's whole numbers have any number of digits; those beyond every float are none of ours."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
 def _short(value: Any) -> str:

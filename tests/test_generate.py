@@ -191,6 +191,7 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     ({**DESIGN, "num_inference_steps": True}, "num_inference_steps: got True"),
     ({**DESIGN, "guidance_scale": float("nan")}, "guidance_scale: got nan"),
     ({**DESIGN, "guidance_scale": "3"}, "guidance_scale: got '3'"),
+    ({**DESIGN, "guidance_scale": 10**400}, "guidance_scale: got 1000.*, expected a finite number"),
     ({**DESIGN, "height": 100}, "height: got 100, expected a multiple of 8; use 96"),
     ({**DESIGN, "width": 10**6}, "width: got 1000000"),
     ({**DESIGN, "conditions": []}, "conditions: got \\[\\], expected lists by adapter name"),
