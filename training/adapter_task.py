@@ -46,15 +46,15 @@ class ObjectiveConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a share in [0, 1]")
 
 
-class AdapterTask:
-    """An adapter alone is trained; everything of the pipeline stays frozen.
+class DenoisingTask:
+    """Something on top of a pipeline is trained; everything of the pipeline itself stays frozen.
 
     Args:
         pipe: a conditioned pipeline with nothing attached; it generates the validation pictures too.
-        name: what the adapter is attached as.
+        name: what the conditions of the trained module go by.
     """
 
-    def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+    def __init__(self, module: Any, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
         assert isinstance(pipe, ConditionedPipelineMixin)
         self.module, self.name, self.objective = module, name, objective
         self.pipe: Any = pipe
@@ -62,11 +62,8 @@ class AdapterTask:
             part = getattr(pipe, part_name, None)
             if part is not None:
                 part.requires_grad_(False).eval()
-        module.check_base(pipe.unet)
         self.text_encoders = TextEncoders.of(pipe)
         self.levels = layer_levels(pipe.unet)
-        pipe.attach(**{name: module})
-        module.train()
 
     @property
     def encoders(self) -> Mapping[str, Any]:
@@ -75,21 +72,22 @@ class AdapterTask:
 
     def denoising_loss(
         self,
-        encoded: Encoded,
+        encoded: Encoded | None,
         latents: Float[Tensor, "design channel height width"],
         captions: Sequence[Sequence[str]],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """The loss of the frozen denoiser with these conditions.
+        """The loss of the frozen denoiser with these conditions, or without any.
 
         Args:
             captions: prompts to draw from, per design.
         """
         with torch.no_grad():
             context = self._context(captions, generator).to(latents.device)
-        height, width = latents.shape[-2:]
-        conditioning = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
-        kwargs = {"conditioning": conditioning}
+        kwargs: dict[str, Any] = {}
+        if encoded is not None:
+            height, width = latents.shape[-2:]
+            kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
 
         def denoise(noisy: Tensor, times: Tensor) -> Tensor:
             return self.pipe.unet(noisy, times, context, cross_attention_kwargs=kwargs).sample
@@ -111,13 +109,13 @@ class AdapterTask:
 
     @torch.no_grad()
     def sheet(
-        self, path: Path, prompts: Sequence[str], conditions: Sequence[Any], above: Sequence[Image.Image] = ()
+        self, path: Path, prompts: Sequence[str], conditions: Sequence[Any] = (), above: Sequence[Image.Image] = ()
     ) -> None:
         """Write one picture per prompt with its conditions as a PNG, under the pictures `above` them."""
         self.pipe.set_progress_bar_config(disable=True)
         images = self.pipe(
             list(prompts),
-            conditions={self.name: list(conditions)},
+            conditions={self.name: list(conditions)} if conditions else None,
             num_inference_steps=20,
             guidance_scale=3.0,
             generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
@@ -126,3 +124,17 @@ class AdapterTask:
         top = [picture.resize(images[0].size) for picture in above]
         rows = [np.concatenate([np.asarray(i.convert("RGB")) for i in row], 1) for row in (top, images) if row]
         Image.fromarray(np.concatenate(rows)).save(path)
+
+
+class AdapterTask(DenoisingTask):
+    """An adapter alone is trained.
+
+    Args:
+        name: what the adapter is attached as.
+    """
+
+    def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+        super().__init__(module, pipe, name, objective)
+        module.check_base(pipe.unet)
+        pipe.attach(**{name: module})
+        module.train()

@@ -1,6 +1,5 @@
 """Training data of the paired method: latents, pairs as tensors, captions; from the outfit world or a user's folder."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.paired_conditions import PreparedPair, SketchTextPair, stroke_pixels
@@ -23,7 +20,7 @@ from weft.attention_processors.regions import REGION_SIZE
 from weft.datasets.outfit_texts import unnamed
 from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
 from weft.datasets.pair_folder import PairSample
-from weft.training.picture_cache import OutfitPictures, draw_once
+from weft.training.picture_cache import OutfitPictures, draw_once, encoded_once
 
 WILD_SHARE = 0.3
 """Share of training samples with sketches as drawn by an unpractised hand."""
@@ -119,8 +116,9 @@ class SamplePairs(Dataset[PairRecord]):
     def __init__(
         self, samples: Dataset[PairSample], adapter: PairedAdapter, vae: Any, cache_dir: Path, resolution: int
     ) -> None:
-        self.samples, self.adapter, self.resolution = samples, adapter, resolution
-        self.latents = self._encoded(vae, cache_dir)
+        self.samples, self.adapter = samples, adapter
+        pictures = (samples[index].image for index in range(len(self)))
+        self.latents = encoded_once(pictures, len(self), vae, cache_dir, resolution)
 
     def __len__(self) -> int:
         return len(self.samples)  # pyright: ignore[reportArgumentType]
@@ -132,27 +130,3 @@ class SamplePairs(Dataset[PairRecord]):
     def _pairs(self, drawn: PairSample) -> Sequence[PreparedPair]:
         rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
         return [self.adapter.prepare(SketchTextPair(s, t, region=r)) for s, t, r in rows]
-
-    @torch.no_grad()
-    def _encoded(self, vae: Any, cache_dir: Path) -> list[Tensor]:
-        """One file of latents per picture, keyed by the autoencoder and the picture's bytes."""
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        key = "-".join(str(vae.config.get(n)) for n in ("_name_or_path", "scaling_factor", "latent_channels"))
-        latents = []
-        for i in tqdm(range(len(self)), desc="encoding pictures", mininterval=1.0):
-            image = self.samples[i].image.convert("RGB").resize((self.resolution, self.resolution))
-            values = np.array(image)
-            path = cache_dir / f"{_digest(values.tobytes() + key.encode())}.safetensors"
-            if not path.is_file():
-                unit = torch.from_numpy(values).permute(2, 0, 1)[None].float() / 127.5 - 1
-                posterior = vae.encode(unit.to(vae.device, vae.dtype)).latent_dist
-                scaled = (posterior.mode() * vae.config.scaling_factor).float().cpu()[0]
-                partial = path.with_suffix(".partial")
-                save_file({"latents": scaled.contiguous()}, partial)
-                partial.replace(path)
-            latents.append(load_file(path)["latents"])
-        return latents
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]

@@ -1,0 +1,100 @@
+"""Train styles by name: pictures of each, with captions of what they show (docs/style.md)."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from weft.training.config import add_arguments as add_config_arguments
+from weft.training.config import from_arguments
+
+SOURCES = ("train_data_dir", "dataset_name", "world")
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> None:
+    """Arguments of this method; `model` and `data` are groups that all methods share."""
+    from weft.training.style import StyleConfig
+
+    model.add_argument(
+        "--layers", default="decoder", help="layers of a new adapter: all, decoder, … or a regular expression"
+    )
+    model.add_argument("--fusion", default="additive", help="additive, gated, concat or norm_matched")
+    model.add_argument("--num_tokens", type=int, default=4, help="tokens per style of a new adapter")
+    model.add_argument("--style_dim", type=int, default=128, help="width of a style's row of a new adapter")
+    model.add_argument("--rank", type=int, default=0, help="rank of keys and values of a new adapter; 0 = full")
+    data.add_argument("--train_data_dir", type=Path, help="folder of pictures with metadata.jsonl: text and style")
+    data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
+    data.add_argument("--style", help="the name of the one style, where the data have no style column")
+    data.add_argument("--world", choices=("creatures",), help="train on a procedural world instead")
+    data.add_argument("--samples", type=int, default=12_000, help="samples of the world")
+    add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise before anything is loaded unless there is one source of data, and a valid objective."""
+    from weft.training.style import StyleConfig
+
+    from_arguments(StyleConfig, arguments)
+    given = [f"--{name}" for name in SOURCES if getattr(arguments, name) is not None]
+    if len(given) != 1:
+        names = ", ".join(f"--{name}" for name in SOURCES)
+        raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
+    if arguments.world and arguments.style:
+        raise ValueError(f"style: got {arguments.style!r} beside --world, which has styles of its own; leave it out")
+
+
+def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The task, its data, and what the adapter's config says of them."""
+    from weft.training.style import StyleConfig, StyleTask
+
+    data, prompts = _data(arguments, pipe, source)
+    adapter = _adapter(arguments, pipe, data.styles)
+    name = arguments.world or arguments.dataset_name or arguments.train_data_dir.name
+    return StyleTask(adapter, pipe, from_arguments(StyleConfig, arguments), prompts), data, {"data": name}
+
+
+def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) -> Any:
+    from weft.attention_processors.style import StyleAdapter
+
+    if arguments.init_from:
+        adapter = StyleAdapter.from_pretrained(arguments.init_from)
+        adapter.check_base(pipe.unet)
+        unknown = [style for style in styles if style not in adapter.config["styles"]]
+        if unknown:
+            raise ValueError(
+                f"init_from: got an adapter of {', '.join(adapter.config['styles'])}, but the data show "
+                f"{', '.join(unknown)} too; train a new adapter, or leave these pictures out"
+            )
+        return adapter
+    return StyleAdapter.for_denoiser(
+        pipe.unet,
+        layers=arguments.layers,
+        styles=list(styles),
+        style_dim=arguments.style_dim,
+        token_dim=pipe.unet.config.cross_attention_dim,
+        num_tokens=arguments.num_tokens,
+        rank=arguments.rank,
+        fusion=arguments.fusion,
+    )
+
+
+def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
+    """The training data, and prompts whose pictures validation draws in every style."""
+    from weft.training.style_data import StyledCreatures, StyledImages
+
+    if arguments.world:
+        from weft.datasets import creatures
+        from weft.training.picture_cache import CreaturePictures, cached_latents
+
+        pictures = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+        latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
+        prompts = [creatures.sample("validation", index).caption for index in range(4)]
+        return StyledCreatures(pictures, latents), prompts
+    from weft.datasets.captioned_images import CaptionedImages
+
+    if arguments.train_data_dir is not None:
+        samples = CaptionedImages.from_folder(arguments.train_data_dir, style=arguments.style)
+    else:
+        samples = CaptionedImages.from_name(arguments.dataset_name, style=arguments.style)
+    resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", resolution)
+    return data, [samples[index].caption for index in range(min(4, len(samples)))]

@@ -1,0 +1,78 @@
+"""Train what `weft evaluate style` compares with: an image encoder and an IP-Adapter on it, and a LoRA.
+
+    python -m weft.scripts.train_style_baselines encoder --output_dir outputs/creature-encoder
+    python -m weft.scripts.train_style_baselines reference --encoder outputs/creature-encoder/final \\
+        --output_dir outputs/style-reference
+    python -m weft.scripts.train_style_baselines lora --output_dir outputs/style-lora
+
+Data, steps and objective are those of `weft train style --world creatures`.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.attention_processors.encoders import ImageEncoder
+from weft.attention_processors.reference import ReferenceAdapter
+from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.pretrained import shipped
+from weft.training.config import TrainingConfig, add_arguments, from_arguments
+from weft.training.image_encoder import ImageEncoderTask, LabelledCreatures, LabelledEncoder
+from weft.training.loop import train
+from weft.training.picture_cache import CreaturePictures, cached_latents
+from weft.training.style import StyleConfig
+from weft.training.style_baselines import LoraTask, ReferencedCreatures, ReferenceTask
+from weft.training.style_data import StyledCreatures
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    for name, text in (("encoder", "pictures to vectors"), ("reference", "an IP-Adapter"), ("lora", "a LoRA")):
+        stage = stages.add_parser(name, help=text)
+        add_arguments(stage, TrainingConfig, max_train_steps=2000, learning_rate=1e-3, validation_steps=250)
+        stage.add_argument("--samples", type=int, default=12_000, help="styled creatures to draw")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+        if name != "encoder":
+            stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
+            add_arguments(stage, StyleConfig)
+    stages.choices["reference"].add_argument("--encoder", type=Path, required=True, help="folder of the image encoder")
+    stages.choices["lora"].add_argument("--rank", type=int, default=8, help="of the added matrices")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    pictures = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+    if arguments.stage == "encoder":
+        held_out = LabelledCreatures(CreaturePictures(arguments.cache_dir, "validation", 256))
+        train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(pictures), config)
+    else:
+        _train_baseline(arguments, config, pictures)
+
+
+def _train_baseline(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
+    pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
+    objective = from_arguments(StyleConfig, arguments)
+    if arguments.stage == "lora":
+        train(LoraTask(pipe, objective, arguments.rank), StyledCreatures(pictures, latents, named=True), config)
+        return
+    encoder = ImageEncoder.from_pretrained(str(arguments.encoder))
+    adapter: Any = ReferenceAdapter.for_denoiser(
+        pipe.unet,
+        layers="decoder",
+        image_dim=encoder.model.config.projection_dim,
+        token_dim=pipe.unet.config.cross_attention_dim,
+        image_size=encoder.model.config.image_size,
+        image_encoder=arguments.encoder.name,
+    )
+    data = ReferencedCreatures(StyledCreatures(pictures, latents), encoder)
+    train(ReferenceTask(adapter, pipe, objective), data, config)
+
+
+if __name__ == "__main__":
+    main()
