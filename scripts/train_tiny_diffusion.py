@@ -4,14 +4,14 @@
     python -m weft.scripts.train_tiny_diffusion denoiser --vae outputs/autoencoder/final --output_dir outputs/denoiser
 
 Pictures are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second world: creatures in all looks to
-the autoencoder's pictures, in the neutral look to the denoiser's; `--init_from` starts from a trained folder. The
-denoiser's result is a complete Stable Diffusion folder.
+the autoencoder's pictures, in the neutral look to the denoiser's; `--init_from` starts from a trained folder, whose
+words keep their meaning in a larger vocabulary. The denoiser's result is a complete Stable Diffusion folder.
 """
 
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.data import ConcatDataset
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from weft.datasets.creatures import NEUTRAL
+from weft.datasets.creatures import NEUTRAL, STYLES, Creature, style_caption
 from weft.training.autoencoder import (
     LATENT_CHANNELS,
     AutoencoderTask,
@@ -38,6 +38,7 @@ from weft.training.backbone import (
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
+    grown_text_encoder,
     training_caption,
 )
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
@@ -119,13 +120,15 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     if arguments.creatures:
         creatures = CreaturePictures(cache, "train", arguments.creatures, NEUTRAL)
         data.append(LatentDataset(cached_latents(cache, vae, arguments.vae, creatures), creatures.creatures))
+    tokenizer = build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:
-        tokenizer = CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer")
-        text_encoder = CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder")
+        text_encoder = grown_text_encoder(
+            CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder"),
+            CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"),
+            tokenizer,
+        )
         unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
     else:
-        rng = np.random.default_rng(config.seed)
-        tokenizer = build_tokenizer(training_caption(one, rng) for part in data for one in part.shown for _ in range(2))
         text_encoder = build_text_encoder(tokenizer)
         unet = build_denoiser(vae.config["latent_channels"])
     unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -139,6 +142,17 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     pipe = task.pipeline(TextDenoiser(unet, text_encoder))
     pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
     strip_paths(Path(config.output_dir) / "pipeline")
+
+
+def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
+    """What the tokenizer learns words from: captions of all that is shown, and of creatures the words for styles."""
+    rng = np.random.default_rng(seed)
+    for part in data:
+        for shown in part.shown:
+            for _ in range(2):
+                yield training_caption(shown, rng)
+            if isinstance(shown, Creature):
+                yield style_caption(shown, STYLES[int(rng.integers(len(STYLES)))], rng)
 
 
 def strip_paths(folder: Path) -> None:

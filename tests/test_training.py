@@ -20,7 +20,7 @@ from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-from weft.training.backbone import training_caption
+from weft.training.backbone import build_text_encoder, build_tokenizer, grown_text_encoder, training_caption
 from weft.training.config import TrainingConfig
 from weft.training.loop import checkpoints, train
 from weft.training.objectives import diffusion_loss
@@ -227,3 +227,20 @@ def test_both_worlds_have_training_captions() -> None:
     assert "" in said
     assert any(creature.species in text and creature.color in text for text in said)
     assert any(sample("train", 0).garments[0].color in text for text in said)
+
+
+def test_a_text_encoder_grows_with_its_words() -> None:
+    few = build_tokenizer(iter(["a red skirt", "a blue skirt"] * 20))
+    more = build_tokenizer(iter(["a red skirt", "a green octopus", "a blue skirt", "a green snail"] * 20))
+    torch.manual_seed(0)
+    known = build_text_encoder(few).eval()
+    grown = grown_text_encoder(known, few, more).eval()
+    assert len(more) > len(few)
+    with torch.no_grad():
+        states = [
+            encoder(torch.tensor([tokenizer("a blue skirt").input_ids])).last_hidden_state
+            for encoder, tokenizer in ((known, few), (grown, more))
+        ]
+    assert torch.equal(*states)
+    unknown = [len(tokenizer("octopus").input_ids) for tokenizer in (few, more)]
+    assert unknown == [9, 3]

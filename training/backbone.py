@@ -85,6 +85,20 @@ def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
     )
 
 
+def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: Any) -> CLIPTextModel:
+    """A trained text encoder for a tokenizer of more words: tokens that both have keep their vectors."""
+    grown = build_text_encoder(tokenizer)
+    tables: list[Any] = [encoder.get_input_embeddings() for encoder in (grown, known)]  # pyright: ignore
+    vectors, known_vectors = (table.weight.detach() for table in tables)
+    places, known_places = tokenizer.get_vocab(), known_tokenizer.get_vocab()
+    shared = sorted(set(places) & set(known_places))
+    vectors[[places[token] for token in shared]] = known_vectors[[known_places[token] for token in shared]]
+    state = known.state_dict()
+    table = next(name for name, value in state.items() if value.shape == known_vectors.shape and "token" in name)
+    grown.load_state_dict({**state, table: vectors})
+    return grown
+
+
 def build_denoiser(latent_channels: int) -> UNet2DConditionModel:
     """7.2 M parameters on 16x16 and 8x8; `attention_head_dim` is the number of heads in this class."""
     return UNet2DConditionModel(
