@@ -3,8 +3,8 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -27,8 +27,33 @@ CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 def check_oracle(oracle: Oracle, split: str, count: int, *, seed: int = 0) -> dict[str, OutfitScores]:
     """Scores of the oracle on renders of a split, by what was done to the pictures."""
     outfits = [sample(split, index, seed=seed) for index in range(count)]
-    images = torch.from_numpy(np.stack([outfit.image for outfit in outfits])).permute(0, 3, 1, 2) / 255
-    return {name: score_outfits(outfits, oracle.read(change(images))) for name, change in CHANGES.items()}
+    return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_pictures(outfits)}
+
+
+def changed_pictures(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+    """What is done to the pictures, and the pictures of all samples after it: [sample, 3, height, width] in [0, 1]."""
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2) / 255
+    for name, change in CHANGES.items():
+        yield name, change(images)
+
+
+def make_parser(text: str | None, count: int) -> argparse.ArgumentParser:
+    """The command line of a check: whose pictures, and how many."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--oracle", default=None, help="folder of an oracle; the package's own if left out")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="whose triples are shown")
+    parser.add_argument("--count", type=int, default=count, help="number of pictures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the renders")
+    return parser
+
+
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """Dataclasses of scores by name, as JSON."""
+    report = {
+        name: {score: round(value, 4) for score, value in dataclasses.asdict(scores_of_change).items()}
+        for name, scores_of_change in scores.items()
+    }
+    print(json.dumps(report, indent=2))
 
 
 def _noise(images: Tensor) -> Tensor:
@@ -37,19 +62,9 @@ def _noise(images: Tensor) -> Tensor:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--oracle", default=None, help="folder of an oracle; the package's own if left out")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="whose triples are shown")
-    parser.add_argument("--count", type=int, default=600, help="number of outfits")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the renders")
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, 600).parse_args()
     oracle = Oracle.from_pretrained(arguments.oracle).eval() if arguments.oracle else pretrained_oracle()
-    scores = check_oracle(oracle, arguments.split, arguments.count, seed=arguments.seed)
-    report = {
-        name: {score: round(value, 4) for score, value in dataclasses.asdict(scores_of_change).items()}
-        for name, scores_of_change in scores.items()
-    }
-    print(json.dumps(report, indent=2))
+    print_scores(check_oracle(oracle, arguments.split, arguments.count, seed=arguments.seed))
 
 
 if __name__ == "__main__":

@@ -95,34 +95,25 @@ class Oracle(ModelMixin, ConfigMixin):
         at_8 = self.down_8(at_4)
         at_16 = self.down_16(at_8)
         at_16 = at_16 + self.context(at_16.mean(dim=(2, 3)))[:, :, None, None]
-        at_8 = self.merge_8(at_8 + _doubled(self.up_8(at_16)))
-        at_4 = self.merge_4(at_4 + _doubled(self.up_4(at_8)))
-        at_2 = self.merge_2(torch.cat([at_2 + _doubled(self.up_2(at_4)), cells], dim=1))
+        at_8 = self.merge_8(at_8 + doubled(self.up_8(at_16)))
+        at_4 = self.merge_4(at_4 + doubled(self.up_4(at_8)))
+        at_2 = self.merge_2(torch.cat([at_2 + doubled(self.up_2(at_4)), cells], dim=1))
         return OracleLogits(self.slot(at_2), self.kind(at_8), self.color(at_4), self.pattern(at_4))
 
     @torch.no_grad()
     def read(self, images: Float[Tensor, "batch 3 height width"]) -> list[Reading]:
         """The garments of each picture, values in [0, 1]; masks have the size of the pictures."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"images: got shape {tuple(images.shape)}, expected (batch, 3, height, width); "
-                f"stack RGB pictures along the first axis"
-            )
-        if images.amin() < -1e-3 or images.amax() > 1 + 1e-3:
-            raise ValueError(
-                f"images: got values in [{images.amin():.3g}, {images.amax():.3g}], expected [0, 1]; "
-                f"map pictures from [-1, 1] by (x + 1) / 2"
-            )
+        check_images(images)
         if self.training:
             raise ValueError("oracle: got training mode, expected evaluation mode; call .eval() before reading")
         return [reading for part in images.split(READ_BATCH) for reading in self._read_batch(part)]
 
     def _read_batch(self, images: Float[Tensor, "batch 3 height width"]) -> list[Reading]:
         height, width = images.shape[2:]
-        logits = self(_resize(images.to(self.dtype), SIDE, SIDE))
-        slots = _resize(logits.slot, height, width).argmax(dim=1)
+        logits = self(resize(images.to(self.dtype), SIDE, SIDE))
+        slots = resize(logits.slot, height, width).argmax(dim=1)
         least = self.config["least_pixels"] * height * width / SIDE**2
-        planes = [_resize(plane, height, width) for plane in (logits.kind, logits.color, logits.pattern)]
+        planes = [resize(plane, height, width) for plane in (logits.kind, logits.color, logits.pattern)]
         return [
             Reading(
                 {
@@ -140,6 +131,33 @@ def pretrained_oracle() -> Oracle:
     return Oracle.from_pretrained(shipped("oracle")).eval()
 
 
+def check_images(images: Tensor) -> None:
+    """Raise unless these are RGB pictures in [0, 1]."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"images: got shape {tuple(images.shape)}, expected (batch, 3, height, width); "
+            f"stack RGB pictures along the first axis"
+        )
+    if images.amin() < -1e-3 or images.amax() > 1 + 1e-3:
+        raise ValueError(
+            f"images: got values in [{images.amin():.3g}, {images.amax():.3g}], expected [0, 1]; "
+            f"map pictures from [-1, 1] by (x + 1) / 2"
+        )
+
+
+def doubled(planes: Float[Tensor, "batch channel rows columns"]) -> Tensor:
+    """Twice the rows and columns, each value repeated."""
+    return functional.interpolate(planes, scale_factor=2.0)
+
+
+def resize(planes: Float[Tensor, "batch channel rows columns"], height: int, width: int) -> Tensor:
+    """Planes of another size, smoothed where they shrink."""
+    if planes.shape[2:] == (height, width):
+        return planes
+    shrinks = planes.shape[2] > height
+    return functional.interpolate(planes, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
 def _read_slot(slot: str, mask: Tensor, planes: Sequence[Tensor], least: float) -> SlotReading | None:
     pixels = int(mask.sum())
     if pixels < max(1, least):
@@ -150,14 +168,3 @@ def _read_slot(slot: str, mask: Tensor, planes: Sequence[Tensor], least: float) 
     return SlotReading(
         KINDS_BY_SLOT[slot][kind_index], COLORS[int(color.argmax())], PATTERNS[int(pattern.argmax())], mask, pixels
     )
-
-
-def _doubled(planes: Float[Tensor, "batch channel rows columns"]) -> Tensor:
-    return functional.interpolate(planes, scale_factor=2.0)
-
-
-def _resize(planes: Float[Tensor, "batch channel rows columns"], height: int, width: int) -> Tensor:
-    if planes.shape[2:] == (height, width):
-        return planes
-    shrinks = planes.shape[2] > height
-    return functional.interpolate(planes, (height, width), mode="bilinear", align_corners=False, antialias=shrinks)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from weft.attention_processors.paired import SketchTextPair
 from weft.datasets import outfit_texts
@@ -20,11 +19,10 @@ from weft.datasets.images import compose_sketches
 from weft.datasets.outfits import PROMPT, OutfitSample, sample
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
+from weft.evaluation.pictures import SHEET_COLUMNS, as_tensor, contact_sheet, generate, reconstructed
 from weft.evaluation.report import Report, Row
 
 Designs = list[list[SketchTextPair]] | None
-BATCH = 16
-SHEET_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class PairedEvaluation:
     def _rows(self) -> dict[str, Callable[[], tuple[list[OutfitSample], torch.Tensor]]]:
         rows: dict[str, Callable[[], tuple[list[OutfitSample], torch.Tensor]]] = {
             "real": lambda: self._given(lambda pictures: pictures),
-            "reconstruction": lambda: self._given(self._reconstructed),
+            "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
             "no_condition": lambda: self._generated("no_condition", lambda _: None),
             "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
         }
@@ -102,13 +100,7 @@ class PairedEvaluation:
 
     def _given(self, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[list[OutfitSample], torch.Tensor]:
         samples = self._samples()
-        return samples, change(_as_tensor([s.image for s in samples]))
-
-    @torch.no_grad()
-    def _reconstructed(self, pictures: torch.Tensor) -> torch.Tensor:
-        vae = self.pipe.vae
-        restored = [vae.decode(vae.encode(p * 2 - 1).latent_dist.mode()).sample for p in pictures.split(BATCH)]
-        return (torch.cat(restored) / 2 + 0.5).clamp(0, 1)
+        return samples, change(as_tensor([s.image for s in samples]))
 
     def _generated(
         self,
@@ -121,23 +113,16 @@ class PairedEvaluation:
         style: str = "professional",
     ) -> tuple[list[OutfitSample], torch.Tensor]:
         samples = self._samples(number, style)
-        designs = [design(s) for s in samples]
-        self.pipe.set_progress_bar_config(disable=True)
-        pictures = []
-        for start in tqdm(range(0, self.count, BATCH), desc=name):
-            chosen = range(start, min(start + BATCH, self.count))
-            conditions = [designs[i] for i in chosen]
-            pictures.append(
-                self.pipe(
-                    [prompts(samples[i]) for i in chosen],
-                    conditions={adapter: conditions} if any(conditions) else None,
-                    num_inference_steps=self.num_inference_steps,
-                    guidance_scale=self.guidance_scale,
-                    generator=[torch.Generator().manual_seed((self.seed << 20) + i) for i in chosen],
-                    output_type="pt",
-                ).images
-            )
-        return samples, torch.cat(pictures).float()
+        pictures = generate(
+            self.pipe,
+            [prompts(s) for s in samples],
+            {adapter: [design(s) for s in samples]},
+            [(self.seed << 20) + i for i in range(self.count)],
+            name=name,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+        )
+        return samples, pictures
 
 
 def pairs(drawn: OutfitSample, region: str | None = "sketch") -> list[SketchTextPair]:
@@ -176,22 +161,3 @@ def unnamed(drawn: OutfitSample) -> OutfitSample:
     chosen = list(order)
     garments = tuple(drawn.garments[i] for i in chosen)
     return replace(drawn, garments=garments, masks=drawn.masks[chosen], sketches=drawn.sketches[chosen], texts=texts)
-
-
-def _as_tensor(images: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-
-
-def contact_sheet(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
-    """One row of pictures per name, the name at its left."""
-    from PIL import ImageDraw
-
-    height, width = rows[0][1].shape[-2:]
-    left = 150
-    canvas = Image.new("RGB", (left + SHEET_COLUMNS * width, len(rows) * height), "white")
-    for i, (name, pictures) in enumerate(rows):
-        ImageDraw.Draw(canvas).text((6, i * height + height // 2), name, fill="black")
-        for j, picture in enumerate(pictures):
-            values = (picture.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            canvas.paste(Image.fromarray(values), (left + j * width, i * height))
-    return canvas

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+LORA = "pytorch_lora_weights.safetensors"
+"""What diffusers calls a LoRA in a folder; such a folder has no `config.json`."""
 
 
 def available() -> list[str]:
@@ -25,7 +27,7 @@ def shipped(name: str) -> Path:
 
 
 def _is_model(folder: Path) -> bool:
-    return (folder / "model_index.json").is_file() or (folder / "config.json").is_file()
+    return any((folder / name).is_file() for name in ("model_index.json", "config.json", LORA))
 
 
 __all__ = ["available", "shipped"]

@@ -3,6 +3,7 @@
 weft benchmark generate     the whole command, the generation alone, peak memory
 weft benchmark step         a denoising step with four pairs over the plain step, U-Net of Stable Diffusion 1.5's size
 weft benchmark encoding     encoding of 1 to 16 pairs
+weft benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
 """
 
 import argparse
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-NAMES = ("generate", "step", "encoding")
+NAMES = ("generate", "step", "encoding", "style")
+SIZES = ("full", "tiny")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
+    parser.add_argument("--size", choices=SIZES, default="full", help="of the denoisers, for `style`")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -27,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.rounds < 1:
         raise ValueError(f"rounds: got {arguments.rounds}, expected at least 1")
-    measure = {"generate": _generate, "step": _step, "encoding": _encoding}[arguments.name]
+    measure = {"generate": _generate, "step": _step, "encoding": _encoding, "style": _style}[arguments.name]
     rows = [Row(name, scores) for name, scores in measure(arguments).items()]
     report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
     report.write(arguments.output)
@@ -170,3 +173,9 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
     tasks = {f"pairs_{n}": (lambda n=n: encode(n)) for n in (1, 2, 4, 8, 16)}
     return ratios(interleaved(arguments.rounds, **tasks), "pairs_1")
+
+
+def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weft.scripts.benchmark_style import measure
+
+    return measure(arguments.size, arguments.rounds)

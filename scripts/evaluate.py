@@ -1,50 +1,127 @@
-"""Measure a method on unseen cases, beside its ceilings and baselines: a table, a JSON file and a contact sheet."""
+"""Measure a method on unseen cases, beside its ceilings and baselines: a table, a JSON file and a contact sheet.
+
+weft evaluate paired      attributes and outlines of garments, pair by pair
+weft evaluate style       style and content of creatures; --curve plots them over the weight
+"""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
-METHODS = ("paired",)
+METHODS: Final[Mapping[str, str]] = {"paired": "localized pairs of sketch and text", "style": "styles by name"}
+STYLE_ADAPTERS: Final[Mapping[str, str]] = {
+    "style": "additive",
+    "style_gated": "gated",
+    "style_concat": "joint softmax",
+    "reference": "IP-Adapter",
+    "paired": "pairs, for styled outfits",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", choices=METHODS, help="what to measure")
-    parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
-    parser.add_argument("--limit", type=int, default=200, help="cases per row")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
-    parser.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
-    parser.add_argument("--model", default=None, help="Stable Diffusion folder (default: the shipped tiny-diffusion)")
-    parser.add_argument("--adapter", default=None, help="adapter folder (default: the shipped one)")
-    parser.add_argument("--baseline", default=None, help="adapter folder of the global-sketch baseline")
-    parser.add_argument("--num_inference_steps", type=int, default=20)
-    parser.add_argument("--guidance_scale", type=float, default=3.0)
-    parser.add_argument("--rows", nargs="*", default=(), help="only these rows")
+    several = parser.add_subparsers(dest="method", required=True, metavar="method")
+    for name, text in METHODS.items():
+        one = several.add_parser(name, help=text)
+        one.add_argument("--output", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
+        one.add_argument("--limit", type=int, default=200, help="cases per row")
+        one.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
+        one.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
+        one.add_argument("--model", default=None, help="Stable Diffusion folder (default: the shipped tiny-diffusion)")
+        one.add_argument("--num_inference_steps", type=int, default=20)
+        one.add_argument("--guidance_scale", type=float, default=3.0)
+        one.add_argument("--rows", nargs="*", default=(), help="only these rows")
+    paired, style = several.choices["paired"], several.choices["style"]
+    paired.add_argument("--adapter", default=None, help="adapter folder (default: the shipped one)")
+    paired.add_argument("--baseline", default=None, help="adapter folder of the global-sketch baseline")
+    for name, text in STYLE_ADAPTERS.items():
+        style.add_argument(f"--{name}", default=None, help=f"adapter folder: {text} (default: the shipped one)")
+    style.add_argument("--image_encoder", default=None, help="folder of the encoder that --reference reads through")
+    style.add_argument(
+        "--lora", default=None, help="folder of a LoRA that reads style names (default: the shipped one)"
+    )
+    style.add_argument("--curve", action="store_true", help="scores over the weight, as a plot; needs matplotlib")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and write the report."""
-    from weft.attention_processors.paired import PairedAdapter
-    from weft.evaluation.oracle import pretrained_oracle
-    from weft.evaluation.paired import PairedEvaluation
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-    from weft.pretrained import available, shipped
+    from weft.pretrained import shipped
 
     if arguments.limit < 1:
         raise ValueError(f"limit: got {arguments.limit}, expected at least 1")
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model or str(shipped("tiny-diffusion")))
+    evaluation: Any = {"paired": _paired, "style": _style}[arguments.method](arguments, pipe)
+    report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
+    print(report.table())
+    if arguments.method == "style" and arguments.curve:
+        from weft.evaluation.curve import plot_curve
+
+        plot_curve(evaluation.curve(), arguments.output)
+    print(f"written to {arguments.output}")
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "split": arguments.split,
+        "count": arguments.limit,
+        "num_inference_steps": arguments.num_inference_steps,
+        "guidance_scale": arguments.guidance_scale,
+    }
+
+
+def _paired(arguments: argparse.Namespace, pipe: Any) -> Any:
+    from weft.attention_processors.paired import PairedAdapter
+    from weft.evaluation.oracle import pretrained_oracle
+    from weft.evaluation.paired import PairedEvaluation
+    from weft.pretrained import available, shipped
+
     pipe.attach(paired=PairedAdapter.from_pretrained(arguments.adapter or shipped("paired")))
     baseline = arguments.baseline
     if baseline is None and arguments.adapter is None and "paired-global-sketch" in available():
         baseline = shipped("paired-global-sketch")
     if baseline is not None:
         pipe.attach(global_sketch=PairedAdapter.from_pretrained(baseline))
-    evaluation = PairedEvaluation(
-        pipe,
-        pretrained_oracle(),
-        arguments.split,
-        count=arguments.limit,
-        num_inference_steps=arguments.num_inference_steps,
-        guidance_scale=arguments.guidance_scale,
-    )
-    report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
-    print(report.table())
-    print(f"written to {arguments.output}")
+    return PairedEvaluation(pipe, pretrained_oracle(), **_settings(arguments))
+
+
+def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
+    from weft.attention_processors import PairedAdapter, ReferenceAdapter, StyleAdapter
+    from weft.attention_processors.encoders import ImageEncoder
+    from weft.evaluation.creature_oracle import pretrained_creature_oracle
+    from weft.evaluation.oracle import pretrained_oracle
+    from weft.evaluation.style import StyleEvaluation
+
+    files: dict[str, Path] = {}
+    for name in (*STYLE_ADAPTERS, "lora", "image_encoder"):
+        folder = _folder(name, getattr(arguments, name))
+        if folder is not None:
+            files[name] = folder
+    if "style" not in files:
+        raise ValueError("style: got no adapter, and none is shipped; train one (weft train style), pass --style")
+    kinds = {"paired": PairedAdapter, "reference": ReferenceAdapter}
+    for name in STYLE_ADAPTERS:
+        if name in files:
+            pipe.attach(**{name: kinds.get(name, StyleAdapter).from_pretrained(files[name])})
+    if "reference" in files:
+        if "image_encoder" not in files:
+            raise ValueError("image_encoder: got none beside --reference; pass the folder it was trained with")
+        pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
+    return StyleEvaluation(pipe, files, pretrained_creature_oracle(), pretrained_oracle(), **_settings(arguments))
+
+
+def _folder(name: str, given: str | None) -> Path | None:
+    """The folder a user named, or the shipped one if there is one."""
+    from weft.pretrained import available, shipped
+
+    known = {
+        "style_gated": "style-gated",
+        "style_concat": "style-concat",
+        "reference": "style-reference",
+        "image_encoder": "creature-encoder",
+        "lora": "style-lora",
+    }
+    if given is not None:
+        return Path(given)
+    model = known.get(name, name)
+    return Path(shipped(model)) if model in available() else None

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from weft.attention_processors.paired import PairedAdapter
@@ -14,6 +16,8 @@ from weft.evaluation.report import Report, Row
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
 from weft.scripts.benchmark import interleaved, ratios
+from weft.scripts.benchmark_style import DENOISERS, steps
+from weft.scripts.cli import main
 
 ROWS = [
     *(
@@ -102,3 +106,33 @@ def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
     rows = ratios({"a": [1.0, 2.0, 4.0], "b": [2.0, 2.0, 16.0]}, "a")
     assert rows["b"] == {"seconds": 2.0, "ratio": 2.0, "ratio_minimum": 1.0, "ratio_maximum": 4.0}
+
+
+def test_the_benchmark_of_styles_fills_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "style", "--size", "tiny", "--rounds", "2", "--output", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "benchmark-style.json").read_text())
+    rows = {row["name"]: row["scores"] for row in content["rows"]}
+    timed = [f"{who}{masks}" for masks in ("", "_masked") for who in ("stock", "diffusers", "weft")]
+    assert list(rows) == [f"{name}_{row}" for name in DENOISERS["tiny"] for row in (*timed, "card")]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["benchmark-style", *rows]
+    assert (content["kind"], content["count"]) == ("benchmark", 2)
+    for name, scores in rows.items():
+        assert all(score is not None for score in scores.values()), name
+        if name.endswith("_card"):
+            assert 0 < scores["percent"] < 1
+        else:
+            assert min(scores["ratio"], scores["attention_seconds"], scores["attention_ratio"]) > 0
+        if "_weft" in name:
+            assert scores["difference"] < 1e-4
+
+
+@pytest.mark.parametrize("name", DENOISERS["tiny"])
+def test_steps_that_are_compared_are_the_same_and_not_the_stock_one(name: str) -> None:
+    tasks = steps(UNet2DConditionModel(**DENOISERS["tiny"][name]).eval())
+    for task in tasks.values():
+        task()
+    samples = {name: task.sample for name, task in tasks.items()}
+    for suffix in ("", "_masked"):
+        torch.testing.assert_close(samples[f"weft{suffix}"], samples[f"diffusers{suffix}"], rtol=0, atol=1e-4)
+        assert (samples[f"weft{suffix}"] - samples["stock"]).abs().max() > 1e-2
+    assert (samples["weft_masked"] - samples["weft"]).abs().max() > 1e-2

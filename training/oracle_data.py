@@ -58,20 +58,39 @@ def augment(
         images, slots = images.flip(-1), slots.flip(-1)
     row, column = (int(step) for step in torch.randint(-4, 5, (2,), generator=generator))
     images, slots = images.roll((row, column), (2, 3)), slots.roll((row, column), (1, 2))
-    pictures = _jpeg(images, generator).float() / 255
+    pictures = compressed(images, generator).float() / 255
     order = torch.randperm(len(pictures), generator=generator)
     strange = order[: int(STRANGE_SHARE * len(order))]
     pictures[strange] = _strange_colors(pictures[strange], generator)
     attributes = examples.attributes.clone()
     attributes[strange, :, 1] = -1
+    return degraded(pictures, generator), OracleExamples(images, slots, attributes)
+
+
+def degraded(pictures: Float[Tensor, "batch 3 h w"], generator: torch.Generator) -> Float[Tensor, "batch 3 h w"]:
+    """Pictures in [0, 1], some of them blurred or resampled, all with colours a bit off and with noise."""
     parts = list(torch.randperm(len(pictures), generator=generator).tensor_split(5))
+    pictures = pictures.clone()
     for rows in parts[:2]:
         pictures[rows] = gaussian_blur(pictures[rows], 0.3 + 1.1 * _uniform(generator))
     pictures[parts[2]] = resample(pictures[parts[2]], int(60 + 50 * _uniform(generator)))
     pictures = _recolor(pictures, generator)
     strength = 0.05 * torch.rand(len(pictures), 1, 1, 1, generator=generator) ** 2
     noise = torch.randn(pictures.shape, generator=generator)
-    return (pictures + strength * noise).clamp(0, 1), OracleExamples(images, slots, attributes)
+    return (pictures + strength * noise).clamp(0, 1)
+
+
+def compressed(
+    images: UInt8[Tensor, "batch 3 height width"], generator: torch.Generator
+) -> UInt8[Tensor, "batch 3 height width"]:
+    """A quarter of the pictures, compressed."""
+    images = images.clone()
+    for row in range(0, len(images), 4):
+        buffer = io.BytesIO()
+        quality = int(35 + 55 * _uniform(generator))
+        Image.fromarray(images[row].permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
+        images[row] = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+    return images
 
 
 def gaussian_blur(images: Float[Tensor, "batch 3 height width"], sigma: float) -> Float[Tensor, "batch 3 height width"]:
@@ -111,17 +130,6 @@ def _recolor(pictures: Tensor, generator: torch.Generator) -> Tensor:
     gray = pictures.mean(dim=1, keepdim=True)
     saturation = 1 + 0.10 * torch.randn(count, 1, 1, 1, generator=generator).clamp(-2, 1.5)
     return (gray + saturation * (pictures - gray)) * gain + offset
-
-
-def _jpeg(images: UInt8[Tensor, "batch 3 height width"], generator: torch.Generator) -> Tensor:
-    """A quarter of the pictures, compressed."""
-    images = images.clone()
-    for row in range(0, len(images), 4):
-        buffer = io.BytesIO()
-        quality = int(35 + 55 * _uniform(generator))
-        Image.fromarray(images[row].permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
-        images[row] = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
-    return images
 
 
 def _uniform(generator: torch.Generator) -> float:

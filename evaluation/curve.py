@@ -1,0 +1,32 @@
+"""Scores over the weight of a condition, as a table in JSON and a plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from weft.evaluation.report import Report, Row
+
+SHOWN = ("style_accuracy", "content_accuracy", "shape_consistency")
+
+
+def plot_curve(rows: Sequence[Row], folder: Path) -> Path:
+    """`folder/style-curve.json` and, with matplotlib, `folder/style-curve.png`; names of rows end in the weight.
+
+    Raises:
+        RuntimeError: matplotlib is not there; the JSON file is written before.
+    """
+    Report("evaluation", "style-curve", rows).write(folder)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RuntimeError("plot: got no matplotlib; install it with pip install 'weft[plots]'") from error
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    weights = [float(row.name.rpartition("_")[2]) for row in rows]
+    for score in SHOWN:
+        axes.plot(weights, [row.scores[score] for row in rows], marker="o", label=score.replace("_", " "))
+    axes.set(xlabel="weight of the style", ylabel="score", ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path = folder / "style-curve.png"
+    figure.savefig(path, dpi=120)
+    return path

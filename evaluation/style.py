@@ -1,0 +1,206 @@
+"""How well styles change how things look, and only that: unseen creatures, read back by the oracle.
+
+Every content (species, colour, pose, accessory) is drawn in one style of the test split, a triple of species, colour
+and style that was never trained on, from two noises. The prompt says what is shown; it names the style in the rows of
+methods that have no other way to know it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from weft.attention_processors.reference import Reference
+from weft.attention_processors.style import Style
+from weft.datasets import creatures, outfits
+from weft.datasets.creatures import CreatureSample
+from weft.evaluation.creature_oracle import CreatureOracle
+from weft.evaluation.creature_scores import score_creatures, shape_consistency
+from weft.evaluation.oracle import Oracle
+from weft.evaluation.outfit_scores import score_outfits
+from weft.evaluation.paired import pairs
+from weft.evaluation.pictures import SHEET_COLUMNS, as_tensor, contact_sheet, generate, reconstructed
+from weft.evaluation.report import Report, Row
+
+NOISES = 2
+CURVE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+FUSIONS = ("style", "style_gated", "style_concat")
+
+Drawn = tuple[Float[Tensor, "picture 3 height width"], Mapping[str, float]]
+"""Pictures, and what they cost."""
+
+
+@dataclass(frozen=True)
+class StyleEvaluation:
+    """The pieces of one evaluation.
+
+    Args:
+        pipe: a conditioned pipeline; of the adapters `style`, `style_gated`, `style_concat`, `reference` and `paired`
+            those that are attached get rows.
+        files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
+        oracle, outfit_oracle: read creatures, and outfits.
+        split: "test", or "validation" for choosing settings.
+        count: pictures per row, two per content.
+    """
+
+    pipe: Any
+    files: Mapping[str, Path]
+    oracle: CreatureOracle
+    outfit_oracle: Oracle
+    split: str = "test"
+    seed: int = 0
+    count: int = 200
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+
+    def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
+        """All rows, or those named; writes the report and a contact sheet (of the first seed) into `folder`.
+
+        Args:
+            seeds: each draws other contents and other noise; with several, scores are means with their spread.
+
+        Raises:
+            ValueError: a row that does not exist.
+        """
+        runs = [replace(self, seed=seed) for seed in seeds]
+        known = self._rows()
+        unknown = [name for name in only if name not in known]
+        if unknown:
+            raise ValueError(f"rows: got {', '.join(unknown)}, expected some of {', '.join(known)}; correct the names")
+        rows, sheet = [], []
+        for name in only or known:
+            drawn = [run._rows()[name]() for run in runs]
+            rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
+            sheet.append((name, drawn[0][0][: NOISES * SHEET_COLUMNS : NOISES]))
+        settings = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+        seed = seeds[0] if len(seeds) == 1 else list(seeds)
+        report = Report("evaluation", "style", rows, seed, self.count, self.split, settings)
+        report.write(folder)
+        contact_sheet(sheet).save(folder / "style.png")
+        return report
+
+    def curve(self, name: str = "style") -> list[Row]:
+        """Style and content accuracy over the weight of the style; a quarter of the pictures per weight."""
+        few = replace(self, count=max(NOISES, self.count // 4 // NOISES * NOISES))
+        rows = []
+        for weight in CURVE:
+            samples = few.samples
+            pictures = few._generated(name, {name: [[Style(s.style, weight=weight)] for s in samples]})[0]
+            rows.append(Row(f"{name}_at_{weight:g}", few._scores(samples, pictures)))
+        return rows
+
+    @property
+    def samples(self) -> list[CreatureSample]:
+        """What is shown; every content twice, the second time as it is rendered from another seed."""
+        shown = [creatures.sample(self.split, i, seed=self.seed) for i in range(self.count // NOISES)]
+        place = creatures.SPLITS.index(self.split)
+        return [
+            s if noise == 0 else creatures.render(s.creature, s.style, seed=(place, self.seed, i, noise))
+            for i, s in enumerate(shown)
+            for noise in range(NOISES)
+        ]
+
+    def _rows(self) -> dict[str, Callable[[], Drawn]]:
+        adapters = self.pipe.adapters or {}
+        rows: dict[str, Callable[[], Drawn]] = {
+            "real": lambda: self._given(lambda pictures: pictures),
+            "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
+            "no_condition": lambda: self._scored("no_condition", {}),
+            "text_only": lambda: self._scored("text_only", {}, named=True),
+        }
+        if "reference" in adapters:
+            rows["reference_branch"] = lambda: self._scored("reference", {"reference": self._references()})
+        if "lora" in self.files:
+            rows["lora"] = self._lora
+        for name in FUSIONS:
+            if name in adapters:
+                rows[name] = lambda name=name: self._scored(name, {name: [[Style(s.style)] for s in self.samples]})
+        if "paired" in adapters:
+            rows["pairs"] = lambda: self._outfits("pairs", styled=False)
+            if "style" in adapters:
+                rows["pairs_styled"] = lambda: self._outfits("pairs_styled", styled=True)
+        return rows
+
+    def _given(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+        pictures = change(as_tensor([s.image for s in self.samples]))
+        return pictures, self._scores(self.samples, pictures)
+
+    def _scored(self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False) -> Drawn:
+        pictures, seconds = self._generated(name, conditions, named=named)
+        cost = {"ms_per_step": 1000 * seconds / len(pictures) / self.num_inference_steps}
+        if name in (self.pipe.adapters or {}):
+            cost["trained_parameters"] = sum(p.numel() for p in self.pipe.adapters[name].parameters())
+        if name in self.files:
+            cost["bytes"] = _bytes(self.files[name])
+        return pictures, self._scores(self.samples, pictures) | cost
+
+    def _lora(self) -> Drawn:
+        folder = self.files["lora"]
+        self.pipe.load_lora_weights(folder, adapter_name="lora")
+        try:
+            trained = sum(p.numel() for name, p in self.pipe.unet.named_parameters() if "lora_" in name)
+            pictures, scores = self._scored("lora", {}, named=True)
+        finally:
+            self.pipe.unload_lora_weights()
+        return pictures, {**scores, "trained_parameters": trained}
+
+    def _generated(
+        self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False
+    ) -> tuple[Tensor, float]:
+        started = time.perf_counter()
+        pictures = generate(
+            self.pipe,
+            [s.style_caption if named else s.caption for s in self.samples],
+            conditions,
+            [(self.seed << 20) + i for i in range(self.count)],
+            name=name,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+        )
+        return pictures, time.perf_counter() - started
+
+    def _references(self) -> list[list[Reference]]:
+        """For every picture one of the training split in its style, of another content."""
+        rng = np.random.default_rng([self.seed, 17])
+        drawn = [creatures.sample("train", int(rng.integers(1000)), style=s.style) for s in self.samples]
+        return [[Reference(one.image)] for one in drawn]
+
+    def _scores(self, samples: Sequence[CreatureSample], pictures: Tensor) -> dict[str, float]:
+        readings = self.oracle.read(pictures)
+        groups = [readings[i : i + NOISES] for i in range(0, len(readings), NOISES)]
+        consistency = float(np.mean([shape_consistency(group) for group in groups]))
+        return asdict(score_creatures(samples, readings)) | {"shape_consistency": consistency}
+
+    def _outfits(self, name: str, *, styled: bool) -> Drawn:
+        """Outfits by pairs, plain or each in a style that was trained on creatures only."""
+        drawn = [outfits.sample(self.split, i, seed=self.seed) for i in range(self.count)]
+        styles = [Style(creatures.STYLES[i % len(creatures.STYLES)]) for i in range(self.count)]
+        conditions: dict[str, Sequence[Any]] = {"paired": [pairs(one) for one in drawn]}
+        if styled:
+            conditions["style"] = [[style] for style in styles]
+        pictures = generate(
+            self.pipe,
+            [outfits.PROMPT] * self.count,
+            conditions,
+            [(self.seed << 20) + i for i in range(self.count)],
+            name=name,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+        )
+        scores = asdict(score_outfits(drawn, self.outfit_oracle.read(pictures)))
+        if styled:
+            readings = self.oracle.read(pictures)
+            shown = [next(iter(style.styles)) for style in styles]
+            matches = [seen.style == style for seen, style in zip(readings, shown, strict=True)]
+            scores["style_accuracy"] = float(np.mean(matches))
+        return pictures, {f"outfit_{key}" if key != "style_accuracy" else key: value for key, value in scores.items()}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
