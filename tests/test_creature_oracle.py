@@ -251,8 +251,9 @@ def test_the_command_leaves_an_oracle_and_its_scores(cache: Path, tmp_path: Path
 @needs_weights
 def test_the_pretrained_oracle_reads_triples_it_has_never_seen(oracle: CreatureOracle) -> None:
     for name, scores in check_creature_oracle(oracle, "test", 64, seed=5).items():
-        assert min(scores.style_accuracy, scores.species_accuracy, scores.color_accuracy) > 0.95, name
-        assert min(scores.pose_accuracy, scores.accessory_accuracy, scores.mask_iou) > 0.93, name
+        assert min(scores.style_accuracy, scores.species_accuracy, scores.color_accuracy) > 0.97, name
+        assert min(scores.pose_accuracy, scores.accessory_accuracy) > 0.95, name
+        assert scores.mask_iou > 0.89, name
 
 
 @needs_weights
