@@ -8,6 +8,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalized(
+    pictures: Float[Tensor, "picture 3 size size"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "picture 3 size size"]:
+    """Pictures in [0, 1] as a vision model was trained on them, channel by channel."""
+    centre, scale = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (pictures - centre) / scale
+
+
+def clip_normalized(pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture 3 size size"]:
+    """As the vision models of CLIP read them."""
+    return normalized(pictures, CLIP_MEAN, CLIP_STD)
+
 
 class TextEncoders:
     """The text encoders of a pipeline, one or two of them, as encoders of short descriptions.
@@ -79,7 +94,7 @@ class SketchEncoder:
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self.mean, self.std = mean, std
 
     @classmethod
     def from_pretrained(cls, name: str, revision: str | None = None) -> "SketchEncoder":
@@ -92,7 +107,7 @@ class SketchEncoder:
     def __call__(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
         """All final states; `pictures` are in [0, 1]."""
         parameter = next(self.model.parameters())
-        normal = (pictures - self.mean.to(pictures)) / self.std.to(pictures)
+        normal = normalized(pictures, self.mean, self.std)
         return self.model(normal.to(parameter.device, parameter.dtype)).last_hidden_state
 
 
@@ -107,11 +122,11 @@ class ImageEncoder:
     def __init__(
         self,
         model: Any,
-        mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073),
-        std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711),
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.mean, self.std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+        self.mean, self.std = mean, std
         self._null: Tensor | None = None
 
     @classmethod
@@ -148,5 +163,5 @@ class ImageEncoder:
 
     def _normal(self, pictures: Tensor) -> Tensor:
         parameter = next(self.model.parameters())
-        normal = (pictures - self.mean.to(pictures)) / self.std.to(pictures)
+        normal = normalized(pictures, self.mean, self.std)
         return normal.to(parameter.device, parameter.dtype)

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from weft.datasets.outfits import SPLITS, sample
 from weft.evaluation.oracle import Oracle, pretrained_oracle
 from weft.evaluation.outfit_scores import OutfitScores, score_outfits
+from weft.evaluation.pictures import as_tensor
 from weft.training.oracle_data import gaussian_blur, resample
 
 CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
@@ -32,7 +32,7 @@ def check_oracle(oracle: Oracle, split: str, count: int, *, seed: int = 0) -> di
 
 def changed_pictures(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
     """What is done to the pictures, and the pictures of all samples after it: [sample, 3, height, width] in [0, 1]."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2) / 255
+    images = as_tensor([sample.image for sample in samples])
     for name, change in CHANGES.items():
         yield name, change(images)
 

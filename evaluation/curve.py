@@ -1,6 +1,7 @@
 """Scores over the weight of a condition, as a table in JSON and a plot."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from weft.evaluation.report import Report, Row
@@ -8,17 +9,21 @@ from weft.evaluation.report import Report, Row
 SHOWN = ("style_accuracy", "content_accuracy", "shape_consistency")
 
 
-def plot_curve(rows: Sequence[Row], folder: Path) -> Path:
-    """`folder/style-curve.json` and, with matplotlib, `folder/style-curve.png`; names of rows end in the weight.
+def check_plots() -> None:
+    """Raise before anything is measured.
 
     Raises:
-        RuntimeError: matplotlib is not there; the JSON file is written before.
+        RuntimeError: matplotlib is not there.
     """
+    if find_spec("matplotlib") is None:
+        raise RuntimeError("plot: got no matplotlib; install it with pip install 'weft[plots]'")
+
+
+def plot_curve(rows: Sequence[Row], folder: Path) -> Path:
+    """`folder/style-curve.json` and `folder/style-curve.png`; names of rows end in the weight."""
+    from matplotlib.figure import Figure
+
     Report("evaluation", "style-curve", rows).write(folder)
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeError("plot: got no matplotlib; install it with pip install 'weft[plots]'") from error
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     weights = [float(row.name.rpartition("_")[2]) for row in rows]

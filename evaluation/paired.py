@@ -6,8 +6,8 @@ the test split: no triple of kind, colour and pattern in it was ever trained on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from functools import lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,61 +17,24 @@ from weft.attention_processors.paired import SketchTextPair
 from weft.datasets import outfit_texts
 from weft.datasets.images import compose_sketches
 from weft.datasets.outfits import PROMPT, OutfitSample, sample
+from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
-from weft.evaluation.pictures import SHEET_COLUMNS, as_tensor, contact_sheet, generate, reconstructed
-from weft.evaluation.report import Report, Row
+from weft.evaluation.pictures import as_tensor, reconstructed
 
 Designs = list[list[SketchTextPair]] | None
 
 
-@dataclass(frozen=True)
-class PairedEvaluation:
-    """The pieces of one evaluation.
+@dataclass(frozen=True, kw_only=True)
+class PairedEvaluation(Evaluation):
+    """Outfits: the pipeline has an adapter `paired`, and `global_sketch` where that baseline exists."""
 
-    Args:
-        pipe: a conditioned pipeline with an adapter `paired` attached, and `global_sketch` where that baseline exists.
-        split: "test", or "validation" for choosing settings.
-    """
+    name: ClassVar[str] = "paired"
 
-    pipe: Any
     oracle: Oracle
-    split: str = "test"
-    seed: int = 0
-    count: int = 200
-    num_inference_steps: int = 20
-    guidance_scale: float = 3.0
 
-    def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
-        """All rows, or those named; writes the report and a contact sheet (of the first seed) into `folder`.
-
-        Args:
-            seeds: each draws other outfits and other noise; with several, scores are means with their spread.
-
-        Raises:
-            ValueError: a row that does not exist.
-        """
-        runs = [replace(self, seed=seed)._rows() for seed in seeds]
-        unknown = [name for name in only if name not in runs[0]]
-        if unknown:
-            raise ValueError(
-                f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names"
-            )
-        rows, sheet = [], []
-        for name in only or runs[0]:
-            drawn = [run[name]() for run in runs]
-            scores = [asdict(score_outfits(samples, self.oracle.read(pictures))) for samples, pictures in drawn]
-            rows.append(Row.over_seeds(name, scores))
-            sheet.append((name, drawn[0][1][:SHEET_COLUMNS]))
-        settings = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
-        seed = seeds[0] if len(seeds) == 1 else list(seeds)
-        report = Report("evaluation", "paired", rows, seed, self.count, self.split, settings)
-        report.write(folder)
-        contact_sheet(sheet).save(folder / "paired.png")
-        return report
-
-    def _rows(self) -> dict[str, Callable[[], tuple[list[OutfitSample], torch.Tensor]]]:
-        rows: dict[str, Callable[[], tuple[list[OutfitSample], torch.Tensor]]] = {
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        rows: dict[str, Callable[[], Drawn]] = {
             "real": lambda: self._given(lambda pictures: pictures),
             "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
             "no_condition": lambda: self._generated("no_condition", lambda _: None),
@@ -93,14 +56,12 @@ class PairedEvaluation:
             rows[name] = lambda name=name, number=number: self._generated(name, pairs, number=number)
         return rows
 
-    def _samples(self, number: int | None = None, style: str = "professional") -> list[OutfitSample]:
-        return [
-            sample(self.split, index, seed=self.seed, count=number, sketch_style=style) for index in range(self.count)
-        ]
+    def _given(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Drawn:
+        samples = outfits_of(self.split, self.seed, self.count)
+        return self._scored(samples, change(as_tensor([s.image for s in samples])))
 
-    def _given(self, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[list[OutfitSample], torch.Tensor]:
-        samples = self._samples()
-        return samples, change(as_tensor([s.image for s in samples]))
+    def _scored(self, samples: Sequence[OutfitSample], pictures: torch.Tensor) -> Drawn:
+        return pictures, asdict(score_outfits(samples, self.oracle.read(pictures)))
 
     def _generated(
         self,
@@ -111,18 +72,18 @@ class PairedEvaluation:
         adapter: str = "paired",
         number: int | None = None,
         style: str = "professional",
-    ) -> tuple[list[OutfitSample], torch.Tensor]:
-        samples = self._samples(number, style)
-        pictures = generate(
-            self.pipe,
-            [prompts(s) for s in samples],
-            {adapter: [design(s) for s in samples]},
-            [(self.seed << 20) + i for i in range(self.count)],
-            name=name,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-        )
-        return samples, pictures
+    ) -> Drawn:
+        samples = outfits_of(self.split, self.seed, self.count, number, style)
+        conditions = {adapter: [design(s) for s in samples]}
+        return self._scored(samples, self.generated(name, [prompts(s) for s in samples], conditions))
+
+
+@lru_cache(maxsize=3)
+def outfits_of(
+    split: str, seed: int, count: int, number: int | None = None, sketch_style: str = "professional"
+) -> tuple[OutfitSample, ...]:
+    """The first outfits of a split; drawn once for the rows that follow each other, of up to three seeds."""
+    return tuple(sample(split, i, seed=seed, count=number, sketch_style=sketch_style) for i in range(count))
 
 
 def pairs(drawn: OutfitSample, region: str | None = "sketch") -> list[SketchTextPair]:

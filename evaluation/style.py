@@ -8,11 +8,11 @@ methods that have no other way to know it.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 from torch import Tensor
 
 from weft.attention_processors.reference import Reference
@@ -21,68 +21,35 @@ from weft.datasets import creatures, outfits
 from weft.datasets.creatures import CreatureSample
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.creature_scores import score_creatures, shape_consistency
+from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
-from weft.evaluation.paired import pairs
-from weft.evaluation.pictures import SHEET_COLUMNS, as_tensor, contact_sheet, generate, reconstructed
-from weft.evaluation.report import Report, Row
+from weft.evaluation.paired import outfits_of, pairs
+from weft.evaluation.pictures import as_tensor, reconstructed
+from weft.evaluation.report import Row
 
 NOISES = 2
 CURVE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 FUSIONS = ("style", "style_gated", "style_concat")
 
-Drawn = tuple[Float[Tensor, "picture 3 height width"], Mapping[str, float]]
-"""Pictures, and what they cost."""
 
+@dataclass(frozen=True, kw_only=True)
+class StyleEvaluation(Evaluation):
+    """Creatures, two pictures per content.
 
-@dataclass(frozen=True)
-class StyleEvaluation:
-    """The pieces of one evaluation.
+    Of the adapters `style`, `style_gated`, `style_concat`, `reference` and `paired` those that are attached get rows.
 
     Args:
-        pipe: a conditioned pipeline; of the adapters `style`, `style_gated`, `style_concat`, `reference` and `paired`
-            those that are attached get rows.
         files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
         oracle, outfit_oracle: read creatures, and outfits.
-        split: "test", or "validation" for choosing settings.
-        count: pictures per row, two per content.
     """
 
-    pipe: Any
+    name: ClassVar[str] = "style"
+    every: ClassVar[int] = NOISES
+
     files: Mapping[str, Path]
     oracle: CreatureOracle
     outfit_oracle: Oracle
-    split: str = "test"
-    seed: int = 0
-    count: int = 200
-    num_inference_steps: int = 20
-    guidance_scale: float = 3.0
-
-    def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
-        """All rows, or those named; writes the report and a contact sheet (of the first seed) into `folder`.
-
-        Args:
-            seeds: each draws other contents and other noise; with several, scores are means with their spread.
-
-        Raises:
-            ValueError: a row that does not exist.
-        """
-        runs = [replace(self, seed=seed) for seed in seeds]
-        known = self._rows()
-        unknown = [name for name in only if name not in known]
-        if unknown:
-            raise ValueError(f"rows: got {', '.join(unknown)}, expected some of {', '.join(known)}; correct the names")
-        rows, sheet = [], []
-        for name in only or known:
-            drawn = [run._rows()[name]() for run in runs]
-            rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
-            sheet.append((name, drawn[0][0][: NOISES * SHEET_COLUMNS : NOISES]))
-        settings = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
-        seed = seeds[0] if len(seeds) == 1 else list(seeds)
-        report = Report("evaluation", "style", rows, seed, self.count, self.split, settings)
-        report.write(folder)
-        contact_sheet(sheet).save(folder / "style.png")
-        return report
 
     def curve(self, name: str = "style") -> list[Row]:
         """Style and content accuracy over the weight of the style; a quarter of the pictures per weight."""
@@ -94,7 +61,7 @@ class StyleEvaluation:
             rows.append(Row(f"{name}_at_{weight:g}", few._scores(samples, pictures)))
         return rows
 
-    @property
+    @cached_property
     def samples(self) -> list[CreatureSample]:
         """What is shown; every content twice, the second time as it is rendered from another seed."""
         shown = [creatures.sample(self.split, i, seed=self.seed) for i in range(self.count // NOISES)]
@@ -105,7 +72,7 @@ class StyleEvaluation:
             for noise in range(NOISES)
         ]
 
-    def _rows(self) -> dict[str, Callable[[], Drawn]]:
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
         adapters = self.pipe.adapters or {}
         rows: dict[str, Callable[[], Drawn]] = {
             "real": lambda: self._given(lambda pictures: pictures),
@@ -153,15 +120,8 @@ class StyleEvaluation:
         self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False
     ) -> tuple[Tensor, float]:
         started = time.perf_counter()
-        pictures = generate(
-            self.pipe,
-            [s.style_caption if named else s.caption for s in self.samples],
-            conditions,
-            [(self.seed << 20) + i for i in range(self.count)],
-            name=name,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-        )
+        prompts = [s.style_caption if named else s.caption for s in self.samples]
+        pictures = self.generated(name, prompts, conditions)
         return pictures, time.perf_counter() - started
 
     def _references(self) -> list[list[Reference]]:
@@ -178,20 +138,12 @@ class StyleEvaluation:
 
     def _outfits(self, name: str, *, styled: bool) -> Drawn:
         """Outfits by pairs, plain or each in a style that was trained on creatures only."""
-        drawn = [outfits.sample(self.split, i, seed=self.seed) for i in range(self.count)]
+        drawn = outfits_of(self.split, self.seed, self.count)
         styles = [Style(creatures.STYLES[i % len(creatures.STYLES)]) for i in range(self.count)]
         conditions: dict[str, Sequence[Any]] = {"paired": [pairs(one) for one in drawn]}
         if styled:
             conditions["style"] = [[style] for style in styles]
-        pictures = generate(
-            self.pipe,
-            [outfits.PROMPT] * self.count,
-            conditions,
-            [(self.seed << 20) + i for i in range(self.count)],
-            name=name,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-        )
+        pictures = self.generated(name, [outfits.PROMPT] * self.count, conditions)
         scores = asdict(score_outfits(drawn, self.outfit_oracle.read(pictures)))
         if styled:
             readings = self.oracle.read(pictures)

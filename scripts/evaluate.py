@@ -45,9 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and write the report."""
+    from weft.evaluation.curve import check_plots, plot_curve
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
     from weft.pretrained import shipped
 
+    if arguments.method == "style" and arguments.curve:
+        check_plots()
     if arguments.limit < 1:
         raise ValueError(f"limit: got {arguments.limit}, expected at least 1")
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model or str(shipped("tiny-diffusion")))
@@ -55,8 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
     report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
     print(report.table())
     if arguments.method == "style" and arguments.curve:
-        from weft.evaluation.curve import plot_curve
-
         plot_curve(evaluation.curve(), arguments.output)
     print(f"written to {arguments.output}")
 
@@ -71,22 +72,20 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _paired(arguments: argparse.Namespace, pipe: Any) -> Any:
-    from weft.attention_processors.paired import PairedAdapter
     from weft.evaluation.oracle import pretrained_oracle
     from weft.evaluation.paired import PairedEvaluation
     from weft.pretrained import available, shipped
 
-    pipe.attach(paired=PairedAdapter.from_pretrained(arguments.adapter or shipped("paired")))
+    pipe.load_adapter(arguments.adapter or shipped("paired"), "paired")
     baseline = arguments.baseline
     if baseline is None and arguments.adapter is None and "paired-global-sketch" in available():
         baseline = shipped("paired-global-sketch")
     if baseline is not None:
-        pipe.attach(global_sketch=PairedAdapter.from_pretrained(baseline))
-    return PairedEvaluation(pipe, pretrained_oracle(), **_settings(arguments))
+        pipe.load_adapter(baseline, "global_sketch")
+    return PairedEvaluation(pipe=pipe, oracle=pretrained_oracle(), **_settings(arguments))
 
 
 def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
-    from weft.attention_processors import PairedAdapter, ReferenceAdapter, StyleAdapter
     from weft.attention_processors.encoders import ImageEncoder
     from weft.evaluation.creature_oracle import pretrained_creature_oracle
     from weft.evaluation.oracle import pretrained_oracle
@@ -99,15 +98,20 @@ def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
             files[name] = folder
     if "style" not in files:
         raise ValueError("style: got no adapter, and none is shipped; train one (weft train style), pass --style")
-    kinds = {"paired": PairedAdapter, "reference": ReferenceAdapter}
     for name in STYLE_ADAPTERS:
         if name in files:
-            pipe.attach(**{name: kinds.get(name, StyleAdapter).from_pretrained(files[name])})
+            pipe.load_adapter(files[name], name)
     if "reference" in files:
         if "image_encoder" not in files:
             raise ValueError("image_encoder: got none beside --reference; pass the folder it was trained with")
         pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
-    return StyleEvaluation(pipe, files, pretrained_creature_oracle(), pretrained_oracle(), **_settings(arguments))
+    return StyleEvaluation(
+        pipe=pipe,
+        files=files,
+        oracle=pretrained_creature_oracle(),
+        outfit_oracle=pretrained_oracle(),
+        **_settings(arguments),
+    )
 
 
 def _folder(name: str, given: str | None) -> Path | None:

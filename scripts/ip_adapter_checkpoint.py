@@ -11,7 +11,7 @@ for granted.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from weft.attention_processors.layers import select_layers
 from weft.attention_processors.processor import attention_layers, base_description
 from weft.attention_processors.reference import VIT_H, ReferenceAdapter
-from weft.scripts.published import Groups, Key, adapter_on_meta, check_names, check_shapes
+from weft.scripts.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors
 
 PROJECTION, KEYS = "image_proj", "ip_adapter"
 GROUPS = (PROJECTION, KEYS)
@@ -144,18 +144,7 @@ def ip_adapter_to_adapter(
     encoder = IMAGE_ENCODERS.get((kind == "basic", sizes["image_dim"]), "unknown")
     config = {"layers": layers, "base": base, "projection": kind, **sizes, "image_encoder": encoder}
     table, shapes = _table(adapter_on_meta(ReferenceAdapter, config), layer_positions(denoiser), _own_names(groups))
-    check_names("keys", [f"{g}.{k}" for g in GROUPS for k in groups[g]], [f"{g}.{k}" for g, k in table])
-    state: dict[str, Tensor] = {}
-    for (group, key), names in table.items():
-        tensor, wanted = groups[group][key], _their_shape(names, shapes)
-        if tensor.shape != wanted:
-            raise ValueError(
-                f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted)} for {names[0]}; "
-                "the file is for another denoiser, or damaged"
-            )
-        parts = [tensor.contiguous()] if len(names) == 1 else [part.clone() for part in tensor.chunk(len(names))]
-        state |= dict(zip(names, parts, strict=True))
-    return config, state
+    return config, own_tensors(groups, table, lambda names: _their_shape(names, shapes))
 
 
 def adapter_to_ip_adapter(
@@ -285,6 +274,6 @@ def _table(
     return table, shapes
 
 
-def _their_shape(names: list[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
+def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
     first, *rest = shapes[names[0]]
     return torch.Size([len(names) * first, *rest])

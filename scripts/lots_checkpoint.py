@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from weft.attention_processors.paired import PairedAdapter
-from weft.scripts.published import Groups, Key, adapter_on_meta, check_names, check_shapes
+from weft.scripts.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors
 
 GROUPS = ("image_proj", "text_proj", "pair_former", "cross_attn")
 GLOBAL_GROUP = "global_attn"
@@ -109,18 +109,8 @@ def lots_to_adapter(
     check_names("groups", groups, [*GROUPS, *[g for g in groups if g == GLOBAL_GROUP]])
     config = _config(groups, layers, _checked_settings(settings or {}))
     table, shapes = _table(adapter_on_meta(PairedAdapter, config))
-    check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
-    state: dict[str, Tensor] = {}
-    for (group, key), names in table.items():
-        tensor, wanted = groups[group][key], _their_shape(names, shapes)
-        if tensor.shape != wanted:
-            raise ValueError(
-                f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted)} for {names[0]}; "
-                "the file is for another denoiser, or damaged"
-            )
-        parts = [tensor] if len(names) == 1 else [part.clone() for part in tensor.chunk(len(names))]
-        state |= {name: part.reshape(shapes[name]) for name, part in zip(names, parts, strict=True)}
-    return config, state
+    state = own_tensors(groups, table, lambda names: _their_shape(names, shapes))
+    return config, {name: tensor.reshape(shapes[name]) for name, tensor in state.items()}
 
 
 def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Groups, dict[str, Any]]:

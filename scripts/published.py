@@ -1,6 +1,6 @@
 """What reading others' checkpoints, and writing them, has in common."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -42,6 +42,32 @@ def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
             f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete, of another method, or for "
             "another denoiser"
         )
+
+
+def own_tensors(
+    groups: Groups, table: Mapping[Key, Sequence[str]], wanted: Callable[[Sequence[str]], torch.Size]
+) -> dict[str, Tensor]:
+    """The very tensors of a checkpoint under our names; what is one there may be several here.
+
+    Args:
+        table: by their group and key, our names.
+        wanted: the shape there of what has these names here.
+
+    Raises:
+        ValueError: keys or a shape beside the table.
+    """
+    check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
+    state: dict[str, Tensor] = {}
+    for (group, key), names in table.items():
+        tensor = groups[group][key]
+        if tensor.shape != wanted(names):
+            raise ValueError(
+                f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted(names))} for {names[0]}; "
+                "the file is for another denoiser, or damaged"
+            )
+        parts = [tensor.contiguous()] if len(names) == 1 else [part.clone() for part in tensor.chunk(len(names))]
+        state |= dict(zip(names, parts, strict=True))
+    return state
 
 
 def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def evaluation() -> PairedEvaluation:
         num_readout_tokens=4, sketch_encoder="strokes", sketch_size=32,
     )  # fmt: skip
     pipe.attach(paired=adapter)
-    return PairedEvaluation(pipe, Oracle().eval(), "validation", count=2, num_inference_steps=1)
+    return PairedEvaluation(pipe=pipe, oracle=Oracle().eval(), split="validation", count=2, num_inference_steps=1)
 
 
 def test_the_evaluation_fills_all_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:

@@ -60,7 +60,13 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
     pipe.set_encoders(image=ImageEncoder(LabelledEncoder().encoder))
     files = {name: folder / name for name in ("lora", "style", "style_gated")}
     return StyleEvaluation(
-        pipe, files, CreatureOracle().eval(), Oracle().eval(), "validation", count=4, num_inference_steps=1
+        pipe=pipe,
+        files=files,
+        oracle=CreatureOracle().eval(),
+        outfit_oracle=Oracle().eval(),
+        split="validation",
+        count=4,
+        num_inference_steps=1,
     )
 
 

@@ -54,9 +54,11 @@ class DenoisingTask:
         name: what the conditions of the trained module go by.
     """
 
-    def __init__(self, module: Any, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+    module: Any
+
+    def __init__(self, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
         assert isinstance(pipe, ConditionedPipelineMixin)
-        self.module, self.name, self.objective = module, name, objective
+        self.name, self.objective = name, objective
         self.pipe: Any = pipe
         for part_name in ("unet", "text_encoder", "text_encoder_2", "vae"):
             part = getattr(pipe, part_name, None)
@@ -134,7 +136,8 @@ class AdapterTask(DenoisingTask):
     """
 
     def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
-        super().__init__(module, pipe, name, objective)
+        super().__init__(pipe, name, objective)
+        self.module = module
         module.check_base(pipe.unet)
         pipe.attach(**{name: module})
         module.train()

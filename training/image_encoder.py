@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from weft.attention_processors.encoders import ImageEncoder
+from weft.attention_processors.encoders import clip_normalized
 from weft.datasets.creatures import COLORS, POSES, SPECIES, STYLES
+from weft.evaluation.pictures import as_tensor
 from weft.training.picture_cache import CreaturePictures
-from weft.training.style_baselines import pixels
 
 HEADS: Mapping[str, tuple[str, ...]] = {"style": STYLES, "species": SPECIES, "color": COLORS, "pose": POSES}
 
@@ -66,25 +66,23 @@ class LabelledCreatures(Dataset[tuple[Any, list[int]]]):
 
 
 class ImageEncoderTask:
-    """Cross entropy of every head; the normalisation is that of `ImageEncoder`."""
+    """Cross entropy of every head; pictures are normalised as `ImageEncoder` does it."""
 
     def __init__(self, module: LabelledEncoder, held_out: LabelledCreatures) -> None:
         self.module, self.held_out = module, held_out
-        self.normalized = ImageEncoder(module.encoder)._normal
-        module.requires_grad_(True).train()
 
     def collate(self, samples: list[Any]) -> tuple[Tensor, Int[Tensor, "picture attribute"]]:
-        return pixels(np.stack([picture for picture, _ in samples])), torch.tensor([values for _, values in samples])
+        return as_tensor([picture for picture, _ in samples]), torch.tensor([values for _, values in samples])
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         pictures, values = batch
         shift = torch.randint(-6, 7, (2,), generator=generator).tolist()
-        logits = module(self.normalized(pictures.roll(shift, (2, 3))))
+        logits = module(clip_normalized(pictures.roll(shift, (2, 3))))
         losses = [F.cross_entropy(logits[name], values[:, i]) for i, name in enumerate(HEADS)]
         return torch.stack(losses).sum()
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Accuracy of every head on held-out pictures."""
         pictures, values = self.collate([self.held_out[i] for i in range(min(256, len(self.held_out)))])
-        logits = module(self.normalized(pictures))
+        logits = module(clip_normalized(pictures))
         return {name: (logits[name].argmax(1) == values[:, i]).float().mean().item() for i, name in enumerate(HEADS)}

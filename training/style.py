@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weft.attention_processors.style import Style, StyleReader
@@ -29,6 +29,16 @@ class StyleConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_shares("style_dropout", "joint_dropout")
+
+
+def dropped(
+    config: StyleConfig, captions: Sequence[tuple[str, ...]], generator: torch.Generator
+) -> tuple[list[tuple[str, ...]], Bool[Tensor, " design"]]:
+    """Captions, empty where both are dropped, and which designs get the null condition."""
+    draws = torch.rand(2, len(captions), generator=generator)
+    both = draws[1] < config.joint_dropout
+    kept = [("",) if none else row for none, row in zip(both.tolist(), captions, strict=True)]
+    return kept, both | (draws[0] < config.style_dropout)
 
 
 @dataclass(frozen=True)
@@ -65,10 +75,7 @@ class StyleTask(AdapterTask):
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        draws = torch.rand(2, len(batch["captions"]), generator=generator)
-        both = draws[1] < self.config.joint_dropout
-        captions = [("",) if none else row for none, row in zip(both.tolist(), batch["captions"], strict=True)]
-        null = both | (draws[0] < self.config.style_dropout)
+        captions, null = dropped(self.config, batch["captions"], generator)
         features = self.module.features({**batch, "null": null}, self.encoders)
         return self.denoising_loss(module(features), batch["latents"], captions, generator)
 

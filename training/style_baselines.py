@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from jaxtyping import Float
@@ -19,8 +18,9 @@ from torch.utils.data import Dataset
 
 from weft.attention_processors.encoders import ImageEncoder
 from weft.attention_processors.reference import Reference, ReferenceAdapter
+from weft.evaluation.pictures import as_tensor
 from weft.training.adapter_task import AdapterTask, DenoisingTask
-from weft.training.style import StyleConfig, StyledRecord
+from weft.training.style import StyleConfig, StyledRecord, dropped
 from weft.training.style_data import StyledCreatures
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -51,7 +51,7 @@ class LoraTask(DenoisingTask):
     """
 
     def __init__(self, pipe: Any, config: StyleConfig, rank: int) -> None:
-        super().__init__(None, pipe, "lora", config)
+        super().__init__(pipe, "lora", config)
         self.module = LoraModule(pipe.unet, rank)
 
     def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class ReferencedCreatures(Dataset[ReferencedRecord]):
     def __init__(self, styled: StyledCreatures, encoder: ImageEncoder) -> None:
         self.styled = styled
         images = styled.pictures.images
-        parts = [pixels(np.array(images[start : start + 64])) for start in range(0, len(styled), 64)]
+        parts = [as_tensor(list(images[start : start + 64])) for start in range(0, len(styled), 64)]
         self.embeds = torch.cat([encoder.pooled(part) for part in parts])
 
     def __len__(self) -> int:
@@ -91,11 +91,6 @@ class ReferencedCreatures(Dataset[ReferencedRecord]):
     def __getitem__(self, index: int) -> ReferencedRecord:
         record = self.styled[index]
         return ReferencedRecord(record.latents, self.embeds[index], record.captions)
-
-
-def pixels(images: "np.ndarray[Any, np.dtype[np.uint8]]") -> Float[Tensor, "picture 3 height width"]:
-    """Pictures of bytes, [picture, height, width, 3], to [0, 1], channels first."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 class ReferenceTask(AdapterTask):
@@ -115,10 +110,7 @@ class ReferenceTask(AdapterTask):
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        draws = torch.rand(2, len(batch["captions"]), generator=generator)
-        both = draws[1] < self.config.joint_dropout
-        captions = [("",) if none else row for none, row in zip(both.tolist(), batch["captions"], strict=True)]
-        null = both | (draws[0] < self.config.style_dropout)
+        captions, null = dropped(self.config, batch["captions"], generator)
         features = self.module.features(batch, {})
         features["image"] = features["image"] * ~null[:, None, None].to(features["image"].device)
         return self.denoising_loss(module(features), batch["latents"], captions, generator)

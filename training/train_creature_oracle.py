@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from weft.datasets.creatures import NEUTRAL, CreatureSample, sample
 from weft.evaluation.creature_oracle import ATTRIBUTES, CreatureLogits, CreatureOracle
 from weft.evaluation.creature_scores import score_creatures
+from weft.evaluation.pictures import as_tensor
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
 from weft.training.loop import train
 from weft.training.oracle_data import compressed, degraded
@@ -73,8 +74,8 @@ class CreatureOracleTask:
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         if not self.held_out:
             return {}
-        images = torch.from_numpy(np.stack([creature.image for creature in self.held_out])).permute(0, 3, 1, 2)
-        return asdict(score_creatures(self.held_out, module.read(images / 255)))
+        pictures = as_tensor([creature.image for creature in self.held_out])
+        return asdict(score_creatures(self.held_out, module.read(pictures)))
 
 
 def augment(
