@@ -31,7 +31,7 @@ def plot_curve(rows: Sequence[Row], folder: Path) -> Path:
         axes.plot(weights, [row.scores[score] for row in rows], marker="o", label=score.replace("_", " "))
     axes.set(xlabel="weight of the style", ylabel="score", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=len(SHOWN))
     path = folder / "style-curve.png"
     figure.savefig(path, dpi=120)
     return path
