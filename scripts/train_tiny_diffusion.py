@@ -108,8 +108,9 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
         **guided,
     )
     folder = train(task, ConcatDataset([PictureDataset(images) for images in worlds]), config)
-    trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
-    with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
+    if not arguments.init_from:  # else denoisers know the scale
+        trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+        with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
 
 
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
