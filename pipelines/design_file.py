@@ -9,6 +9,9 @@
 - `{"global_sketch": "all.png", "weight": 1.0}` is a sketch of the whole, for adapters with a module for it;
 - `{"style": "ink"}` or `{"style": {"ink": 0.7, "pastel": 0.3}}` is a style, with `weight`, `region`, `start`, `end`,
   `layers` (factors by preset or pattern) and `cfg`;
+- `loras` and `controlnets` beside `conditions` are lists of `{"lora": "my-lora", "weight": 0.8}` and
+  `{"controlnet": "my-controlnet", "image": "edges.png", "weight": 0.7}`, the latter with `start` and `end` too: what
+  diffusers' own `load_lora_weights` and `ControlNetModel.from_pretrained` read;
 - a region is "sketch", a box `[left, top, right, bottom]` in fractions of the canvas, or the path of a mask;
 - `$schema` is ignored; it may lead editors to `design.schema.json` beside this file, with which they check designs;
 - other keys, and keys given twice, are refused.
@@ -23,17 +26,69 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from PIL import Image
+
 from weft.attention_processors.paired_conditions import GlobalSketch, SketchTextPair
 from weft.attention_processors.style_conditions import Style
+from weft.datasets.images import read_image
 
 GLOBAL_SKETCH_KEYS: Final = ("global_sketch", "weight", "start", "end")
 STYLE_KEYS: Final = ("style", "weight", "region", "start", "end", "layers", "cfg")
 PAIR_KEYS: Final = ("sketch", "text", "weight", "region", "start", "end")
+LORA_KEYS: Final = ("lora", "weight")
+CONTROLNET_KEYS: Final = ("controlnet", "image", "weight", "start", "end")
 Condition = SketchTextPair | GlobalSketch | Style
 MAX_STEPS: Final = 1000
 MAX_SIDE: Final = 4096
 SIDE_MULTIPLE: Final = 8
 MAX_SEED: Final = 2**63
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA of diffusers' format.
+
+    Args:
+        lora: safetensors file, or a folder with one.
+        weight: 0 is off, 1 as trained.
+
+    Raises:
+        ValueError: a weight that is not finite.
+    """
+
+    lora: Path
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_number("weight", self.weight, -math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A ControlNet with its picture.
+
+    Args:
+        controlnet: folder of a `ControlNetModel`.
+        image: what it reads, resized to the canvas.
+        weight: diffusers' `controlnet_conditioning_scale`.
+        start, end: when it acts, in fractions of the steps: `control_guidance_start` and `control_guidance_end`.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    controlnet: Path
+    image: Image.Image
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_number("weight", self.weight, 0, math.inf)
+        _check_number("end", self.end, 0, 1)
+        _check_number("start", self.start, 0, 1)
+        if self.start >= self.end:
+            raise ValueError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +101,7 @@ class Design:
         seed: of the noise; None draws one.
         height, width: in pixels, multiples of 8; None takes the model's own size.
         conditions: pairs, sketches of the whole and styles by adapter name.
+        loras, controlnets: what diffusers itself adds to a pipeline.
         source: the file's content as it was read.
 
     Raises:
@@ -60,6 +116,8 @@ class Design:
     height: int | None = None
     width: int | None = None
     conditions: Mapping[str, Sequence[Condition]] = field(default_factory=dict)
+    loras: Sequence[Lora] = ()
+    controlnets: Sequence[Control] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -70,11 +128,7 @@ class Design:
         _check_whole("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
         if self.seed is not None:
             _check_whole("seed", self.seed, 0, MAX_SEED - 1)
-        scale = self.guidance_scale
-        if not (_is_number(scale) and math.isfinite(scale) and scale >= 0):
-            raise ValueError(
-                f"guidance_scale: got {_short(scale)}, expected a finite number of at least 0; 1 turns guidance off"
-            )
+        _check_number("guidance_scale", self.guidance_scale, 0, math.inf)
         for name in ("height", "width"):
             side = getattr(self, name)
             if side is not None:
@@ -103,8 +157,10 @@ def read_design(path: str | Path) -> Design:
         given = {key: value for key, value in record.items() if value is not None and key != SCHEMA_KEY}
         if "prompt" not in given:
             raise ValueError('prompt: got none, expected a text; add "prompt": "…"')
-        conditions = _read_conditions(given.pop("conditions", {}), path.parent)
-        return Design(**given, conditions=conditions, source=record)
+        read: dict[str, Any] = {"conditions": _read_conditions(given.pop("conditions", {}), path.parent)}
+        read["loras"] = _read_list(Lora, "loras", given, path.parent)
+        read["controlnets"] = _read_list(Control, "controlnets", given, path.parent)
+        return Design(**given, **read, source=record)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -133,6 +189,32 @@ def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[Condition, ..
             raise ValueError(f"conditions.{name}: got {_short(pairs)}, expected a list of pairs; write [{{…}}, …]")
         conditions[name] = tuple(_read_condition(p, f"conditions.{name}[{i}]", folder) for i, p in enumerate(pairs))
     return conditions
+
+
+def _read_list(kind: Any, name: str, given: dict[str, Any], folder: Path) -> tuple[Any, ...]:
+    """What diffusers adds: objects of `kind`, with paths relative to `folder`."""
+    records = given.pop(name, [])
+    if not isinstance(records, list):
+        raise ValueError(f"{name}: got {_short(records)}, expected a list; write [{{…}}, …]")
+    entries = fields(kind)
+    read = []
+    for i, record in enumerate(records):
+        place = f"{name}[{i}]"
+        _check_keys(record, place, [entry.name for entry in entries])
+        values = {key: value for key, value in record.items() if value is not None}
+        for name in (entry.name for entry in entries if entry.type is not float):
+            if not isinstance(values.get(name), str) or not values[name]:
+                raise ValueError(f"{place}: {name}: got {_short(values.get(name))}, expected a path; write one")
+            values[name] = folder / values[name]
+            if not values[name].exists():
+                raise ValueError(f"{place}: {name}: got nothing at {str(values[name])!r}, expected a file or folder")
+        try:
+            if "image" in values:
+                values["image"] = read_image(values["image"])
+            read.append(kind(**values))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
+    return tuple(read)
 
 
 def _read_condition(record: Any, place: str, folder: Path) -> Condition:
@@ -188,6 +270,12 @@ def _check_shares(name: str, value: Any, place: str) -> None:
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name}: got {_short(value)}, expected a whole number from {low} to {high}; change it")
+
+
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    if not (_is_number(value) and math.isfinite(value) and low <= value <= high):
+        range_ = f" from {low:g} to {high:g}" if math.isfinite(high) else " of at least 0" if low == 0 else ""
+        raise ValueError(f"{name}: got {_short(value)}, expected a finite number{range_}; change it")
 
 
 def _is_number(value: Any) -> bool:

@@ -16,7 +16,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from weft.attention_processors.maps import MapRecorder
-    from weft.pipelines.design_file import Design
+    from weft.pipelines.design_file import Control, Design, Lora
 
 OVERRIDES: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
 DEFAULT_MODEL: Final = "tiny-diffusion"
-DEFAULT_ADAPTER: Final = "paired"
+SHIPPED_ADAPTERS: Final = ("paired", "style")
+"""What conditions of these names take where --adapter says nothing else."""
 MAX_IMAGES: Final = 64
 TEXT_CHUNK: Final = "weft"
 
@@ -116,8 +117,11 @@ def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
 
 
 def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
-    """The model with what the design needs attached to it."""
-    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    """The model with what the design needs on top of it."""
+    from weft.pipelines.conditioned import (
+        ConditionedStableDiffusionControlNetPipeline,
+        ConditionedStableDiffusionPipeline,
+    )
     from weft.pipelines.pretrained import available, shipped
 
     folder = shipped(model) if model in available() else Path(model)
@@ -126,27 +130,57 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
             f"model: got {model!r}, expected a folder with model_index.json or a shipped model "
             f"({', '.join(available()) or 'none is installed'}); check the path"
         )
-    try:
-        pipe = ConditionedStableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a damaged folder fails in every way there is
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"model: got {model!r}, which cannot be opened ({reason}); copy or save it again") from error
+    with _opening("model", model):
+        pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    if design.controlnets:
+        controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
+        pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
+    _add_loras(pipe, design.loras)
     for name, path in folders.items():
         if not path.is_dir():
             raise ValueError(f"adapter: got {name}={path}, expected a folder there; check the path")
         pipe.load_adapter(path, name)
+    ready = [name for name in SHIPPED_ADAPTERS if name in available()]
     for name in design.conditions:
         if name in (pipe.adapters or ()):
             continue
-        if name != DEFAULT_ADAPTER:
+        if name not in ready:
             raise ValueError(
                 f"conditions: got {name!r}, for which there is no adapter, expected a name among "
-                f"{', '.join(pipe.adapters or ()) or 'none'} (attached) or {DEFAULT_ADAPTER!r} (shipped); "
+                f"{', '.join(pipe.adapters or ()) or 'none'} (attached) or {', '.join(ready) or 'none'} (shipped); "
                 f"pass --adapter {name}=FOLDER"
             )
         pipe.load_adapter(shipped(name), name)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
+
+
+@contextlib.contextmanager
+def _opening(what: str, source: object) -> Iterator[None]:
+    """One kind of error for files that diffusers cannot open: damaged ones fail in every way there is."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{what}: got {str(source)!r}, which cannot be opened ({reason}); copy or save it again"
+        ) from error
+
+
+def _controlnet(folder: Path) -> Any:
+    from diffusers import ControlNetModel
+
+    with _opening("controlnet", folder):
+        return ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+
+
+def _add_loras(pipe: Any, loras: "Sequence[Lora]") -> None:
+    weights = {f"lora_{index}": lora.weight for index, lora in enumerate(loras)}
+    for name, lora in zip(weights, loras, strict=True):
+        with _opening("lora", lora.lora):
+            pipe.load_lora_weights(lora.lora, adapter_name=name, local_files_only=True, use_safetensors=True)
+    if weights:
+        pipe.set_adapters(list(weights), list(weights.values()))
 
 
 def _pictures(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None") -> list["Image.Image"]:
@@ -172,10 +206,22 @@ def _pictures(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | 
         conditions={name: list(pairs) for name, pairs in design.conditions.items()},
         recorder=recorder,
         output_type="np",
+        **_control_arguments(design.controlnets),
     ).images
     if not np.isfinite(images).all():
         raise FloatingPointError("picture: got NaN or infinite numbers; lower guidance_scale or the weights")
     return pipe.image_processor.numpy_to_pil(images)
+
+
+def _control_arguments(controls: "Sequence[Control]") -> dict[str, Any]:
+    if not controls:
+        return {}
+    return {
+        "image": [control.image for control in controls],
+        "controlnet_conditioning_scale": [control.weight for control in controls],
+        "control_guidance_start": [control.start for control in controls],
+        "control_guidance_end": [control.end for control in controls],
+    }
 
 
 def _map_sheets(recorder: "MapRecorder", design: "Design", pictures: Sequence["Image.Image"]) -> list["Image.Image"]:

@@ -15,8 +15,10 @@ from weft.attention_processors.acting import GUIDANCE
 from weft.attention_processors.layers import PRESETS
 from weft.attention_processors.style import Style
 from weft.pipelines.design_file import (
+    CONTROLNET_KEYS,
     GLOBAL_SKETCH_KEYS,
     KEYS,
+    LORA_KEYS,
     MAX_SEED,
     MAX_SIDE,
     MAX_STEPS,
@@ -79,8 +81,10 @@ def test_the_schema_is_one() -> None:
         (DEFINED["pair"], PAIR_KEYS),
         (DEFINED["global_sketch"], GLOBAL_SKETCH_KEYS),
         (DEFINED["style"], STYLE_KEYS),
+        (DEFINED["lora"], LORA_KEYS),
+        (DEFINED["controlnet"], CONTROLNET_KEYS),
     ],
-    ids=["design", "pair", "global_sketch", "style"],
+    ids=["design", "pair", "global_sketch", "style", "lora", "controlnet"],
 )
 def test_the_keys_are_the_readers_and_described(schema: dict[str, Any], keys: tuple[str, ...]) -> None:
     assert sorted(schema["properties"]) == sorted(keys)
@@ -122,6 +126,8 @@ GOOD: list[dict[str, Any]] = [
     design({"style": "ink"}, {"style": {"ink": 0, "neon": 0.5}, "region": [0, 0, 1, 1], "layers": {"all": 0.5}}),
     design({"style": "ink", "cfg": "cond_only", "layers": {}, "weight": None, "start": 0.5}),
     {"prompt": "a", "conditions": {"paired": [{"text": "b"}], "style": [{"style": "c"}], "": []}},
+    {"prompt": "a", "loras": [{"lora": "a"}, {"lora": "both", "weight": -0.5}], "controlnets": []},
+    {"prompt": "a", "controlnets": [{"controlnet": "a", "image": "a", "weight": 0.5, "start": 0.1, "end": 0.9}]},
 ]
 BAD: list[Any] = [
     [],
@@ -157,6 +163,12 @@ BAD: list[Any] = [
     design({"style": "ink", "region": "sketch"}),
     design({"style": "ink", "layers": {"all": None}}),
     design({"text": "b"}, {"text": "c", "weight": -1}),
+    {"prompt": "a", "loras": {"lora": "a"}},
+    {"prompt": "a", "loras": [{}]},
+    {"prompt": "a", "loras": ["a"]},
+    {"prompt": "a", "loras": [{"lora": "a", "image": "a"}]},
+    {"prompt": "a", "controlnets": [{"controlnet": "a"}]},
+    {"prompt": "a", "controlnets": [{"controlnet": "a", "image": "a", "weight": -1}]},
 ]
 
 
@@ -186,16 +198,21 @@ BASES: dict[str, dict[str, Any]] = {
     "sketch": {"sketch": "a"},
     "global_sketch": {"global_sketch": "a"},
     "style": {"style": "a"},
+    "loras": {"lora": "a"},
+    "controlnets": {"controlnet": "a", "image": "a"},
 }
 
 
 def variants(base: str) -> Iterator[dict[str, Any]]:
     """Designs with any value under any key, known here or elsewhere."""
-    keys = [SCHEMA_KEY, *KEYS] if base == "design" else {*PAIR_KEYS, *GLOBAL_SKETCH_KEYS, *STYLE_KEYS}
-    for key in [*sorted(keys), "curve"]:
+    keys = {*PAIR_KEYS, *GLOBAL_SKETCH_KEYS, *STYLE_KEYS, *LORA_KEYS, *CONTROLNET_KEYS}
+    for key in [*([SCHEMA_KEY, *KEYS] if base == "design" else sorted(keys)), "curve"]:
         for value in VALUES:
             record = {**BASES[base], key: value}
-            yield record if base == "design" else design(record)
+            if base == "design":
+                yield record
+            else:
+                yield design(**{base: [record]}) if base in KEYS else design(record)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -213,6 +230,8 @@ def test_any_value_anywhere_is_taken_by_both_or_neither(folder: Path, base: str)
         design({"text": "b", "start": 0.6, "end": 0.5}),
         design({"text": "b", "region": [0.6, 0, 0.5, 1]}),
         design({"sketch": "none.png"}),
+        design(loras=[{"lora": "none"}]),
+        design(controlnets=[{"controlnet": "a", "image": "a", "start": 0.6, "end": 0.5}]),
         design({"sketch": "black"}),
         design({"text": "b", "region": "black"}),
     ],

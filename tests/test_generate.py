@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from PIL import Image
-from tiny import drawn_sketch, paired_adapter, tiny_pipe
+from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
+from variants import controlnet_parts
 
 from weft.attention_processors.paired import GlobalSketch, SketchTextPair
 from weft.attention_processors.style import Style
@@ -30,6 +33,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.save_pretrained(folder / "model")
     paired_adapter(pipe.unet).save_pretrained(folder / "paired")
+    style_adapter(pipe.unet).save_pretrained(folder / "style")
+    controlnet_parts()["controlnet"].save_pretrained(folder / "controlnet")
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    layers: Any = get_peft_model_state_dict(pipe.unet)
+    pipe.save_lora_weights(folder / "lora", unet_lora_layers=layers, safe_serialization=True)
     return folder
 
 
@@ -162,6 +170,36 @@ def test_the_example_is_a_design() -> None:
     assert [len(pairs) for pairs in read_design(path).conditions.values()] == [3]
 
 
+def everything(models: Path, **weights: float) -> dict[str, Any]:
+    """Pairs, a style, a LoRA and a ControlNet in one design."""
+    lora, controlnet = ({"weight": weights.get(name, 1.0)} for name in ("lora", "controlnet"))
+    style = {"style": {"ink": 1, "neon": 2}, "weight": weights.get("style", 1.0)}
+    return {
+        **DESIGN,
+        "conditions": {"paired": [PAIR], "style": [style]},
+        "loras": [{"lora": str(models / "lora"), **lora}],
+        "controlnets": [{"controlnet": str(models / "controlnet"), "image": "jacket.png", "end": 0.9, **controlnet}],
+    }
+
+
+def test_pairs_style_lora_and_controlnet_from_one_file(folder: Path, models: Path) -> None:
+    pictures = {}
+    for off in (None, "lora", "controlnet", "style"):
+        write(folder, everything(models, **({off: 0.0} if off else {})))
+        assert generate(folder, models, "--adapter", f"style={models / 'style'}") == 0
+        pictures[off], _ = read(folder / "out" / "picture.png")
+    for off in ("lora", "controlnet", "style"):
+        assert np.abs(pictures[None] - pictures[off]).max() > 2, off
+    plain = everything(models, style=0.0)
+    del plain["loras"], plain["controlnets"]
+    write(folder, plain)
+    assert generate(folder, models, "--adapter", f"style={models / 'style'}") == 0
+    without, _ = read(folder / "out" / "picture.png")
+    write(folder, everything(models, style=0.0, lora=0.0, controlnet=0.0))
+    assert generate(folder, models, "--adapter", f"style={models / 'style'}") == 0
+    assert np.array_equal(read(folder / "out" / "picture.png")[0], without)
+
+
 # Bad designs
 
 
@@ -227,6 +265,15 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (styled("ink", layers=2), "layers: got 2, expected numbers by name"),
     (styled("ink", cfg="none"), "cfg: got 'none'"),
     (styled("ink", text="a cat"), "unknown key 'text', expected style"),
+    ({**DESIGN, "loras": "a"}, "loras: got 'a', expected a list"),
+    ({**DESIGN, "loras": [{"lora": "none"}]}, "loras\\[0\\]: lora: got nothing at .*none"),
+    ({**DESIGN, "loras": [{"lora": "jacket.png", "weight": "1"}]}, "loras\\[0\\]: weight: got '1'"),
+    ({**DESIGN, "controlnets": [{"controlnet": "."}]}, "controlnets\\[0\\]: image: got None, expected a path"),
+    ({**DESIGN, "controlnets": [{"controlnet": ".", "image": "broken.png"}]}, "cannot be read"),
+    (
+        {**DESIGN, "controlnets": [{"controlnet": ".", "image": "jacket.png", "start": 1}]},
+        "start: got 1, expected less",
+    ),
     (pair(sketch=None), 'got "sketch" for a pair without a sketch'),
 ]
 
@@ -254,6 +301,8 @@ BAD_RUNS: list[tuple[dict[str, Any], list[str], str]] = [
     ({"prompt": "x " * 200}, [], "prompt: got 200 tokens, expected at most 75"),
     (pair(text="x " * 200), [], "has 200 tokens, expected at most"),
     (whole(), [], "got a GlobalSketch, but this adapter was trained without one"),
+    ({"loras": [{"lora": "jacket.png"}]}, [], "which cannot be opened"),
+    ({"controlnets": [{"controlnet": ".", "image": "jacket.png"}]}, [], "which cannot be opened"),
     ({"conditions": {"peired": [PAIR]}}, [], "conditions: got 'peired', for which there is no adapter"),
 ]
 
