@@ -21,6 +21,7 @@ def generate(
     seeds: Sequence[int],
     *,
     name: str = "",
+    images: Sequence[Image.Image] | None = None,
     **settings: Any,
 ) -> Float[Tensor, "picture 3 height width"]:
     """One picture per prompt, in [0, 1].
@@ -29,6 +30,7 @@ def generate(
         conditions: by adapter what each picture gets; None or nothing for a picture without.
         seeds: of the noise, one per picture.
         name: what the progress bar says.
+        images: what each picture's control shows, for pipelines that take `image`.
         settings: of the pipeline's call.
     """
     pipe.set_progress_bar_config(disable=True)
@@ -38,11 +40,13 @@ def generate(
         given = {adapter: [rows[i] for i in chosen] for adapter, rows in conditions.items()}
         given = {adapter: rows for adapter, rows in given.items() if any(rows)}
         generator = [torch.Generator().manual_seed(seeds[i]) for i in chosen]
+        shown: dict[str, Any] = {} if images is None else {"image": [images[i] for i in chosen]}
         made = pipe(
             [prompts[i] for i in chosen],
             conditions=given or None,
             generator=generator,
             output_type="pt",
+            **shown,
             **settings,
         )
         pictures.append(made.images)

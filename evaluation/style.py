@@ -17,14 +17,11 @@ from torch import Tensor
 
 from weft.attention_processors.reference import Reference
 from weft.attention_processors.style import Style
-from weft.datasets import creatures, outfits
+from weft.datasets import creatures
 from weft.datasets.creatures import CreatureSample
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.creature_scores import score_creatures, shape_consistency
 from weft.evaluation.evaluation import Drawn, Evaluation
-from weft.evaluation.oracle import Oracle
-from weft.evaluation.outfit_scores import score_outfits
-from weft.evaluation.paired import outfits_of, pairs
 from weft.evaluation.pictures import as_tensor, reconstructed
 from weft.evaluation.report import Row
 
@@ -37,11 +34,10 @@ FUSIONS = ("style", "style_gated", "style_concat")
 class StyleEvaluation(Evaluation):
     """Creatures, two pictures per content.
 
-    Of the adapters `style`, `style_gated`, `style_concat`, `reference` and `paired` those that are attached get rows.
+    Of the adapters `style`, `style_gated`, `style_concat` and `reference` those that are attached get rows.
 
     Args:
         files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
-        oracle, outfit_oracle: read creatures, and outfits.
     """
 
     name: ClassVar[str] = "style"
@@ -49,7 +45,6 @@ class StyleEvaluation(Evaluation):
 
     files: Mapping[str, Path]
     oracle: CreatureOracle
-    outfit_oracle: Oracle
 
     def curve(self, name: str = "style") -> list[Row]:
         """Style and content accuracy over the weight of the style; a quarter of the pictures per weight."""
@@ -87,10 +82,6 @@ class StyleEvaluation(Evaluation):
         for name in FUSIONS:
             if name in adapters:
                 rows[name] = lambda name=name: self._scored(name, {name: [[Style(s.style)] for s in self.samples]})
-        if "paired" in adapters:
-            rows["pairs"] = lambda: self._outfits("pairs", styled=False)
-            if "style" in adapters:
-                rows["pairs_styled"] = lambda: self._outfits("pairs_styled", styled=True)
         return rows
 
     def _given(self, change: Callable[[Tensor], Tensor]) -> Drawn:
@@ -135,22 +126,6 @@ class StyleEvaluation(Evaluation):
         groups = [readings[i : i + NOISES] for i in range(0, len(readings), NOISES)]
         consistency = float(np.mean([shape_consistency(group) for group in groups]))
         return asdict(score_creatures(samples, readings)) | {"shape_consistency": consistency}
-
-    def _outfits(self, name: str, *, styled: bool) -> Drawn:
-        """Outfits by pairs, plain or each in a style that was trained on creatures only."""
-        drawn = outfits_of(self.split, self.seed, self.count)
-        styles = [Style(creatures.STYLES[i % len(creatures.STYLES)]) for i in range(self.count)]
-        conditions: dict[str, Sequence[Any]] = {"paired": [pairs(one) for one in drawn]}
-        if styled:
-            conditions["style"] = [[style] for style in styles]
-        pictures = self.generated(name, [outfits.PROMPT] * self.count, conditions)
-        scores = asdict(score_outfits(drawn, self.outfit_oracle.read(pictures)))
-        if styled:
-            readings = self.oracle.read(pictures)
-            shown = [next(iter(style.styles)) for style in styles]
-            matches = [seen.style == style for seen, style in zip(readings, shown, strict=True)]
-            scores["style_accuracy"] = float(np.mean(matches))
-        return pictures, {f"outfit_{key}" if key != "style_accuracy" else key: value for key, value in scores.items()}
 
 
 def _bytes(path: Path) -> int:

@@ -2,20 +2,24 @@
 
 weft evaluate paired      attributes and outlines of garments, pair by pair
 weft evaluate style       style and content of creatures; --curve plots them over the weight
+weft evaluate composition pairs, a style, a LoRA and a ControlNet, each alone and together
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-METHODS: Final[Mapping[str, str]] = {"paired": "localized pairs of sketch and text", "style": "styles by name"}
+METHODS: Final[Mapping[str, str]] = {
+    "paired": "localized pairs of sketch and text",
+    "style": "styles by name",
+    "composition": "conditions of several kinds on one picture",
+}
 STYLE_ADAPTERS: Final[Mapping[str, str]] = {
     "style": "additive",
     "style_gated": "gated",
     "style_concat": "joint softmax",
     "reference": "IP-Adapter",
-    "paired": "pairs, for styled outfits",
 }
 
 
@@ -31,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--num_inference_steps", type=int, default=20)
         one.add_argument("--guidance_scale", type=float, default=3.0)
         one.add_argument("--rows", nargs="*", default=(), help="only these rows")
-    paired, style = several.choices["paired"], several.choices["style"]
+    paired, style, composition = (several.choices[name] for name in METHODS)
     paired.add_argument("--adapter", default=None, help="adapter folder (default: the shipped one)")
     paired.add_argument("--baseline", default=None, help="adapter folder of the global-sketch baseline")
     for name, text in STYLE_ADAPTERS.items():
@@ -40,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     style.add_argument(
         "--lora", default=None, help="folder of a LoRA that reads style names (default: the shipped one)"
     )
+    for name in ("paired", "style", "lora", "controlnet"):
+        composition.add_argument(f"--{name}", default=None, help=f"folder of the {name} (default: the shipped one)")
     style.add_argument("--curve", action="store_true", help="scores over the weight, as a plot; needs matplotlib")
 
 
@@ -54,7 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.limit < 1:
         raise ValueError(f"limit: got {arguments.limit}, expected at least 1")
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model or str(shipped("tiny-diffusion")))
-    evaluation: Any = {"paired": _paired, "style": _style}[arguments.method](arguments, pipe)
+    evaluation: Any = {"paired": _paired, "style": _style, "composition": _composition}[arguments.method](
+        arguments, pipe
+    )
     report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
     print(report.table())
     if arguments.method == "style" and arguments.curve:
@@ -88,16 +96,9 @@ def _paired(arguments: argparse.Namespace, pipe: Any) -> Any:
 def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
     from weft.attention_processors.encoders import ImageEncoder
     from weft.evaluation.creature_oracle import pretrained_creature_oracle
-    from weft.evaluation.oracle import pretrained_oracle
     from weft.evaluation.style import StyleEvaluation
 
-    files: dict[str, Path] = {}
-    for name in (*STYLE_ADAPTERS, "lora", "image_encoder"):
-        folder = _folder(name, getattr(arguments, name))
-        if folder is not None:
-            files[name] = folder
-    if "style" not in files:
-        raise ValueError("style: got no adapter, and none is shipped; train one (weft train style), pass --style")
+    files = _folders(arguments, (*STYLE_ADAPTERS, "lora", "image_encoder"), needed=("style",))
     for name in STYLE_ADAPTERS:
         if name in files:
             pipe.load_adapter(files[name], name)
@@ -109,9 +110,40 @@ def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
         pipe=pipe,
         files=files,
         oracle=pretrained_creature_oracle(),
-        outfit_oracle=pretrained_oracle(),
         **_settings(arguments),
     )
+
+
+def _composition(arguments: argparse.Namespace, pipe: Any) -> Any:
+    from diffusers import ControlNetModel
+
+    from weft.evaluation.composition import CompositionEvaluation
+    from weft.evaluation.creature_oracle import pretrained_creature_oracle
+    from weft.evaluation.oracle import pretrained_oracle
+
+    files = _folders(arguments, ("paired", "style", "lora", "controlnet"), needed=("paired", "style"))
+    for name in ("paired", "style"):
+        pipe.load_adapter(files[name], name)
+    controlnet = ControlNetModel.from_pretrained(files["controlnet"]) if "controlnet" in files else None
+    return CompositionEvaluation(
+        pipe=pipe,
+        lora=files.get("lora"),
+        controlnet=controlnet,
+        oracle=pretrained_oracle(),
+        style_oracle=pretrained_creature_oracle(),
+        **_settings(arguments),
+    )
+
+
+def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
+    """What there is of these, given or shipped."""
+    found = {name: _folder(name, getattr(arguments, name)) for name in names}
+    for name in needed:
+        if found[name] is None:
+            raise ValueError(
+                f"{name}: got no adapter, and none is shipped; train one (weft train {name}), pass --{name}"
+            )
+    return {name: folder for name, folder in found.items() if folder is not None}
 
 
 def _folder(name: str, given: str | None) -> Path | None:
@@ -124,6 +156,7 @@ def _folder(name: str, given: str | None) -> Path | None:
         "reference": "style-reference",
         "image_encoder": "creature-encoder",
         "lora": "style-lora",
+        "controlnet": "sketch-controlnet",
     }
     if given is not None:
         return Path(given)

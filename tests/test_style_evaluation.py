@@ -10,13 +10,11 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from weft.attention_processors.encoders import ImageEncoder
-from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.reference import ReferenceAdapter
 from weft.attention_processors.style import StyleAdapter
 from weft.datasets.creatures import STYLES
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.curve import plot_curve
-from weft.evaluation.oracle import Oracle
 from weft.evaluation.style import CURVE, StyleEvaluation
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
@@ -27,7 +25,7 @@ from weft.training.style_baselines import LoraModule
 
 ROWS = [
     *("real", "reconstruction", "no_condition", "text_only", "reference_branch", "lora"),
-    *("style", "style_gated", "pairs", "pairs_styled"),
+    *("style", "style_gated"),
 ]
 SCORES = {
     *("style_accuracy", "content_accuracy", "species_accuracy", "color_accuracy", "pose_accuracy"),
@@ -55,7 +53,6 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
         reference=ReferenceAdapter.for_denoiser(
             pipe.unet, layers="decoder", image_dim=128, token_dim=128, image_size=128
         ),
-        paired=PairedAdapter.from_pretrained(shipped("paired")),
     )
     pipe.set_encoders(image=ImageEncoder(LabelledEncoder().encoder))
     files = {name: folder / name for name in ("lora", "style", "style_gated")}
@@ -63,7 +60,6 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
         pipe=pipe,
         files=files,
         oracle=CreatureOracle().eval(),
-        outfit_oracle=Oracle().eval(),
         split="validation",
         count=4,
         num_inference_steps=1,
@@ -81,7 +77,6 @@ def test_the_evaluation_fills_all_rows(evaluation: StyleEvaluation, tmp_path: Pa
         assert set(scores[name]) == SCORES | COSTS
     assert scores["style_gated"]["trained_parameters"] - scores["style"]["trained_parameters"] == 4  # a gate per layer
     assert scores["style"]["bytes"] == pytest.approx(4 * scores["style"]["trained_parameters"], rel=0.02)
-    assert "style_accuracy" in scores["pairs_styled"] and "outfit_kind_accuracy" in scores["pairs"]
     assert json.loads((tmp_path / "style.json").read_text())["count"] == 4
     with Image.open(tmp_path / "style.png") as sheet:
         assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)

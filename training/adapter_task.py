@@ -1,6 +1,6 @@
 """What training any adapter shares: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,20 +84,40 @@ class DenoisingTask:
         Args:
             captions: prompts to draw from, per design.
         """
-        with torch.no_grad():
-            context = self._context(captions, generator).to(latents.device)
         kwargs: dict[str, Any] = {}
         if encoded is not None:
             height, width = latents.shape[-2:]
             kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
 
-        def denoise(noisy: Tensor, times: Tensor) -> Tensor:
+        def denoise(noisy: Tensor, times: Tensor, context: Tensor) -> Tensor:
             return self.pipe.unet(noisy, times, context, cross_attention_kwargs=kwargs).sample
 
+        return self.loss_of(denoise, latents, captions, generator)
+
+    def loss_of(
+        self,
+        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        latents: Float[Tensor, "design channel height width"],
+        captions: Sequence[Sequence[str]],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """The loss of a denoiser of noisy latents, times and prompts' states.
+
+        Args:
+            captions: prompts to draw from, per design.
+        """
+        with torch.no_grad():
+            context = self._context(captions, generator).to(latents.device)
         objective = self.objective
         times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
-        scheduler = self.pipe.scheduler
-        return diffusion_loss(denoise, scheduler, latents, generator, snr_gamma=objective.snr_gamma, logit_normal=times)
+        return diffusion_loss(
+            lambda noisy, t: denoise(noisy, t, context),
+            self.pipe.scheduler,
+            latents,
+            generator,
+            snr_gamma=objective.snr_gamma,
+            logit_normal=times,
+        )
 
     def _context(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> Tensor:
         """One of the captions of each design, or the empty prompt."""

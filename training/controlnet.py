@@ -1,0 +1,53 @@
+"""A ControlNet on sketches of whole outfits: what weft's own conditions are composed with, and measured beside."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weft.training.adapter_task import DenoisingTask, ObjectiveConfig
+from weft.training.pair_data import PairRecord
+
+EMBEDDING_CHANNELS = (16, 32, 64, 96)
+"""Of the layers that bring a control picture to the size of latents."""
+
+
+class ControlNetTask(DenoisingTask):
+    """diffusers' `ControlNetModel` (arXiv 2302.05543) beside a frozen denoiser; the designs have one merged pair each.
+
+    What it reads is the sketch as it is drawn, dark strokes on white.
+    """
+
+    def __init__(self, pipe: Any, objective: ObjectiveConfig) -> None:
+        super().__init__(pipe, "controlnet", objective)
+        self.module: Any = ControlNetModel.from_unet(
+            pipe.unet, conditioning_embedding_out_channels=EMBEDDING_CHANNELS
+        ).train()
+
+    def collate(self, samples: list[PairRecord]) -> dict[str, Any]:
+        sketches = torch.stack([self._drawn(record) for record in samples])
+        latents = torch.stack([record.latents for record in samples])
+        return {"latents": latents, "sketches": sketches, "captions": [record.captions for record in samples]}
+
+    @staticmethod
+    def _drawn(record: PairRecord) -> Float[Tensor, "3 size size"]:
+        (pair,) = record.pairs
+        assert pair.pixels is not None
+        return (1 - pair.pixels[:1]).expand(3, -1, -1)
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        def denoise(noisy: Tensor, times: Tensor, context: Tensor) -> Tensor:
+            down, middle = module(noisy, times, context, controlnet_cond=batch["sketches"], return_dict=False)
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            return self.pipe.unet(noisy, times, context, **residuals).sample
+
+        return self.loss_of(denoise, batch["latents"], batch["captions"], generator)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        return {}
