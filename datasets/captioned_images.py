@@ -22,9 +22,7 @@ import json
 import os
 import re
 import reprlib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
 from io import BytesIO
@@ -32,10 +30,10 @@ from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
 import datasets
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
-from weft.datasets.images import FORMATS, MAX_PIXELS, as_image, read_image
+from weft.datasets.images import FORMATS, as_image, check_size, decode, read_image, readable
 
 METADATA: Final = ("metadata.jsonl", "metadata.csv")
 CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
@@ -163,7 +161,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
             image = read_image(cell["path"])
         else:
             place = f"{self._name}: {self._image_column}[{index}]"
-            image = as_image(_decode(cell["bytes"], place), name=place)
+            image = as_image(decode(BytesIO(cell["bytes"]), f"{place}: got a picture"), name=place)
         return CaptionedImage(image, caption, style)
 
     def _cell(self, index: int) -> Any:
@@ -317,32 +315,5 @@ def _check_header(cell: Any, place: str) -> None:
     if data is None and not os.path.isfile(path):
         raise ValueError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
     place = f"{place}: got {path!r}" if path else f"{place}: got a picture"
-    with _readable(place), Image.open(path if data is None else BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{place} with {width}x{height} pixels, expected at most {MAX_PIXELS}; scale it down")
-
-
-def _decode(data: bytes, place: str) -> Image.Image:
-    """The first frame of a picture in bytes, upright; as stored when its orientation cannot be understood."""
-    with _readable(f"{place}: got a picture"), Image.open(BytesIO(data), formats=FORMATS) as image:
-        image.load()
-        with suppress(Exception):
-            return ImageOps.exif_transpose(image)
-        return image.copy()
-
-
-@contextmanager
-def _readable(place: str) -> Iterator[None]:
-    """Decoders of damaged pictures fail in every way there is, and warn before they do; here they fail in one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except Exception as error:
-            unknown = isinstance(error, UnidentifiedImageError)
-            reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(
-                f"{place}, which cannot be read ({reason}), expected a whole {', '.join(FORMATS)} file; export it "
-                "again, for example as PNG"
-            ) from error
+    with readable(place), Image.open(path if data is None else BytesIO(data), formats=FORMATS) as image:
+        check_size(image.size, place)

@@ -7,13 +7,14 @@ refused. A sketch is dark strokes on a light ground, in one channel.
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 Mode = Literal["RGB", "L"]
 Ink = Literal["auto", "dark", "light"]
@@ -40,7 +41,7 @@ def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PI
     """
     if not os.path.isfile(path):
         raise ValueError(f"image: got no file at {str(path)!r}, expected a picture; check the path")
-    return as_image(_decode(path, max_pixels), mode, name=f"image {str(path)!r}")
+    return as_image(decode(path, f"image: got {str(path)!r}", max_pixels), mode, name=f"image {str(path)!r}")
 
 
 def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -146,22 +147,45 @@ def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
     return np.asarray(soft, np.float32) / 255
 
 
-def _decode(path: str | Path, max_pixels: int) -> Image.Image:
-    """The first frame, upright; decoders of damaged files fail in every way there is, and warn before they do."""
+def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first frame of a picture, upright.
+
+    Args:
+        place: what errors begin with, for example "image: got 'a.png'".
+    """
+    with readable(place), Image.open(source, formats=FORMATS) as image:
+        check_size(image.size, place, max_pixels)
+        image.load()
+        return _upright(image)
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Decoders of damaged pictures fail in every way there is, and warn before they do; here they fail in one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height <= max_pixels:
-                    image.load()
-                    return _upright(image)
+            yield
+        except TooLargeError:
+            raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            unknown = isinstance(error, UnidentifiedImageError)
+            reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"image: got {str(path)!r}, which cannot be read ({reason}), expected a whole {', '.join(FORMATS)} "
-                "file; export it again, for example as PNG"
+                f"{place}, which cannot be read ({reason}), expected a whole {', '.join(FORMATS)} file; export it "
+                "again, for example as PNG"
             ) from error
-    raise ValueError(f"image: got {str(path)!r} with {_by(image)} pixels, expected at most {max_pixels}; scale it down")
+
+
+class TooLargeError(ValueError):
+    """A picture of more pixels than are wanted."""
+
+
+def check_size(size: tuple[int, int], place: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Raise before so many pixels are read."""
+    width, height = size
+    if width * height > max_pixels:
+        raise TooLargeError(f"{place} with {width}x{height} pixels, expected at most {max_pixels}; scale it down")
 
 
 def _upright(image: Image.Image) -> Image.Image:
