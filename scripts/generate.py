@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="PNG to write (default: outputs/<name of the design>.png)")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a folder (default: %(default)s)")
     parser.add_argument(
-        "--adapter", action="append", default=[], metavar="NAME=FOLDER", help="an adapter for the conditions of a name"
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="an adapter, or a style card, by name",
     )
     parser.add_argument("--seed", type=int, help="seed of the first picture; the others count on from it")
     parser.add_argument("--num_inference_steps", type=int, help="denoising steps")
@@ -109,7 +113,7 @@ def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, equals, folder = text.partition("=")
         if not (name.isidentifier() and equals and folder):
-            raise ValueError(f"adapter: got {text!r}, expected NAME=FOLDER, for example paired=outputs/mine")
+            raise ValueError(f"adapter: got {text!r}, expected NAME=PATH, for example paired=outputs/mine")
         if name in folders:
             raise ValueError(f"adapter: got {name!r} twice, expected each name once; drop one")
         folders[name] = Path(folder)
@@ -118,6 +122,7 @@ def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
 
 def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
     """The model with what the design needs on top of it."""
+    from weft.attention_processors import StyleCard, StyleCards
     from weft.pipelines.conditioned import (
         ConditionedStableDiffusionControlNetPipeline,
         ConditionedStableDiffusionPipeline,
@@ -137,9 +142,12 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
     _add_loras(pipe, design.loras)
     for name, path in folders.items():
-        if not path.is_dir():
-            raise ValueError(f"adapter: got {name}={path}, expected a folder there; check the path")
-        pipe.load_adapter(path, name)
+        if path.is_file():
+            pipe.attach(**{name: StyleCards.of([StyleCard.load(path)])})
+        elif path.is_dir():
+            pipe.load_adapter(path, name)
+        else:
+            raise ValueError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
     ready = [name for name in SHIPPED_ADAPTERS if name in available()]
     for name in design.conditions:
         if name in (pipe.adapters or ()):
@@ -148,7 +156,7 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
             raise ValueError(
                 f"conditions: got {name!r}, for which there is no adapter, expected a name among "
                 f"{', '.join(pipe.adapters or ()) or 'none'} (attached) or {', '.join(ready) or 'none'} (shipped); "
-                f"pass --adapter {name}=FOLDER"
+                f"pass --adapter {name}=PATH"
             )
         pipe.load_adapter(shipped(name), name)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())

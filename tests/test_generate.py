@@ -18,7 +18,7 @@ from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
 from variants import controlnet_parts
 
 from weft.attention_processors.paired import GlobalSketch, SketchTextPair
-from weft.attention_processors.style import Style
+from weft.attention_processors.style import Style, StyleAdapter
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import KEYS, PAIR_KEYS, Design, read_design
 from weft.scripts.cli import COMMANDS, commands, main
@@ -200,6 +200,16 @@ def test_pairs_style_lora_and_controlnet_from_one_file(folder: Path, models: Pat
     assert np.array_equal(read(folder / "out" / "picture.png")[0], without)
 
 
+def test_a_style_card_draws_as_its_adapter_does(folder: Path, models: Path) -> None:
+    StyleAdapter.from_pretrained(models / "style").bake("ink").save(folder / "ink.safetensors")
+    write(folder, {**DESIGN, "conditions": {"style": [{"style": "ink"}]}})
+    pictures = []
+    for source in (models / "style", folder / "ink.safetensors"):
+        assert generate(folder, models, "--adapter", f"style={source}") == 0
+        pictures.append(read(folder / "out" / "picture.png")[0])
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
 # Bad designs
 
 
@@ -295,10 +305,11 @@ BAD_RUNS: list[tuple[dict[str, Any], list[str], str]] = [
     ({}, ["--height", "63"], "height: got 63"),
     ({}, ["--seed", "-5"], "seed: got -5"),
     ({}, ["--output", "picture.jpg"], "output: got 'picture.jpg', expected a name that ends in .png"),
-    ({}, ["--adapter", "paired"], "adapter: got 'paired', expected NAME=FOLDER"),
+    ({}, ["--adapter", "paired"], "adapter: got 'paired', expected NAME=PATH"),
     ({}, ["--adapter", "paired=x"], "adapter: got 'paired' twice"),
-    ({}, ["--adapter", "other=nowhere"], "adapter: got other=nowhere, expected a folder"),
+    ({}, ["--adapter", "other=nowhere"], "adapter: got other=nowhere, expected a folder or a style card"),
     ({}, ["--model", "nowhere"], "model: got 'nowhere', expected a folder with model_index.json"),
+    ({}, ["--adapter", f"style={__file__}"], "not a readable safetensors file"),
     ({"prompt": "x " * 200}, [], "prompt: got 200 tokens, expected at most 75"),
     (pair(text="x " * 200), [], "has 200 tokens, expected at most"),
     (whole(), [], "got a GlobalSketch, but this adapter was trained without one"),
