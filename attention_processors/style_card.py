@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,8 +42,11 @@ class StyleCard:
         """By layer the shape of its parts."""
         return {layer: tuple(row[0].shape) for layer, row in self.tensors.items()}
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, dtype: torch.dtype | None = None) -> Path:
         """One safetensors file, whole or not at all.
+
+        Args:
+            dtype: of the numbers in the file, for example `torch.float16` for half the size; None keeps theirs.
 
         Raises:
             OSError: it cannot be written.
@@ -50,7 +54,7 @@ class StyleCard:
         path = Path(path)
         about = {"version": CARD_VERSION, "name": self.name, "base": dict(self.base), "fusion": self.fusion}
         tensors = {
-            f"{part}.{layer}": tensor.detach().cpu().contiguous()
+            f"{part}.{layer}": tensor.detach().to("cpu", dtype).contiguous()
             for layer, row in self.tensors.items()
             for part, tensor in zip(PARTS, row, strict=True)
         }

@@ -185,6 +185,18 @@ def test_cards_equal_the_table(fusion: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(styled(mixed, Style("both")), styled(pipe, mixture), rtol=0, atol=2e-5)
 
 
+def test_cards_of_half_the_size(tmp_path: Path) -> None:
+    pipe = build()
+    adapter = pipe.adapters["style"]
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    ink = StyleCard.load(adapter.bake("ink").save(half, torch.float16))
+    neon = StyleCard.load(adapter.bake("neon").save(whole))
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    baked = build(StyleCards.of([ink, neon]))
+    for name in ("ink", "neon"):
+        np.testing.assert_allclose(styled(baked, Style(name)), styled(pipe, Style(name)), rtol=0, atol=5e-3)
+
+
 def test_cards_as_an_adapter_folder(tmp_path: Path) -> None:
     adapter = style_adapter(tiny_unet())
     StyleCards.of([adapter.bake(name) for name in STYLES]).save_pretrained(tmp_path / "cards")
