@@ -100,7 +100,7 @@ class DecoupledBranch(Branch):
                 "conditioning was built for another latent size: build it for the height and width being denoised"
             )
         gain = self.gain.to(out.dtype)
-        return torch.where(gain == 0, out, out + gain * self.added(query, attend, own))
+        return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
 
     def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values, [row, token, head, dim each], and bias, as the query has them."""
