@@ -47,8 +47,6 @@ class Acting:
         if self.cfg not in GUIDANCE:
             raise ValueError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
         Schedule(self.start, self.end, self.curve)
-        if isinstance(self.region, str) and self.region == "sketch":
-            raise ValueError('region: got "sketch", but there is none here, only pairs have one; use a box or a mask')
         object.__setattr__(self, "region", checked_area(self.region))
 
     @property

@@ -25,10 +25,13 @@ def checked_area(area: Any) -> Box | Image.Image | None:
     """A box as four numbers, a mask as a picture of bytes, or None.
 
     Raises:
-        ValueError: a box outside the canvas, a mask that is black everywhere, or one that cannot be read.
+        ValueError: a box outside the canvas, a mask that is black everywhere, or one that cannot be read; "sketch",
+            which pairs alone have.
     """
     if area is None:
         return None
+    if isinstance(area, str) and area == "sketch":
+        raise ValueError('region: got "sketch", but there is none here, only pairs have one; use a box or a mask')
     return check_box(area) if isinstance(area, tuple | list) else _mask_image(area)
 
 

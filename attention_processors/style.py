@@ -258,7 +258,7 @@ class StyleCards(StyleReader):
         tokens = next(iter(first.shapes.values()))[0]
         reader = cls(layers, dict(first.base), names, tokens, first.fusion)
         for layer in layers:
-            stacked = [torch.stack([card.tensors[layer][part].float() for card in cards]) for part in range(len(PARTS))]
+            stacked = [torch.stack([card.tensors[layer][part] for card in cards]) for part in range(len(PARTS))]
             reader.baked_keys[layer.replace(".", "-")].data = torch.cat(stacked[0::2])
             reader.baked_values[layer.replace(".", "-")].data = torch.cat(stacked[1::2])
         return reader

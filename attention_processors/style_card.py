@@ -70,7 +70,7 @@ class StyleCard:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a card; nothing but numbers and names is in it.
+        """Read a card, in float32 whatever the file has; nothing but numbers and names is in it.
 
         Raises:
             ValueError: no safetensors file, no card, or one that is damaged.
@@ -78,7 +78,7 @@ class StyleCard:
         try:
             with safe_open(path, framework="pt") as file:
                 text = (file.metadata() or {}).get(METADATA_KEY)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{path}: not a readable safetensors file ({error}); cards hold no code and no pickles: save it again "

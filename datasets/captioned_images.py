@@ -33,7 +33,7 @@ import datasets
 from PIL import Image
 from torch.utils.data import Dataset
 
-from weft.datasets.images import FORMATS, as_image, check_size, decode, read_image, readable
+from weft.datasets.images import as_image, decode, opened, read_image
 
 METADATA: Final = ("metadata.jsonl", "metadata.csv")
 CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
@@ -315,5 +315,5 @@ def _check_header(cell: Any, place: str) -> None:
     if data is None and not os.path.isfile(path):
         raise ValueError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
     place = f"{place}: got {path!r}" if path else f"{place}: got a picture"
-    with readable(place), Image.open(path if data is None else BytesIO(data), formats=FORMATS) as image:
-        check_size(image.size, place)
+    with opened(path if data is None else BytesIO(data), place):
+        pass

@@ -153,21 +153,31 @@ def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
     Args:
         place: what errors begin with, for example "image: got 'a.png'".
     """
-    with readable(place), Image.open(source, formats=FORMATS) as image:
-        check_size(image.size, place, max_pixels)
+    with opened(source, place, max_pixels) as image, _failing_in_one_way(place):
         image.load()
         return _upright(image)
 
 
 @contextmanager
-def readable(place: str) -> Iterator[None]:
-    """Decoders of damaged pictures fail in every way there is, and warn before they do; here they fail in one."""
+def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The header of a picture: what it is and how large, its pixels still unread; the arguments are `decode`'s."""
+    with _failing_in_one_way(place):
+        image = Image.open(source, formats=FORMATS)
+    with image:
+        if image.width * image.height > max_pixels:
+            raise ValueError(
+                f"{place} with {image.width}x{image.height} pixels, expected at most {max_pixels}; scale it down"
+            )
+        yield image
+
+
+@contextmanager
+def _failing_in_one_way(place: str) -> Iterator[None]:
+    """Decoders of damaged pictures fail in every way there is, and warn before they do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
-        except TooLargeError:
-            raise
         except Exception as error:
             unknown = isinstance(error, UnidentifiedImageError)
             reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
@@ -175,17 +185,6 @@ def readable(place: str) -> Iterator[None]:
                 f"{place}, which cannot be read ({reason}), expected a whole {', '.join(FORMATS)} file; export it "
                 "again, for example as PNG"
             ) from error
-
-
-class TooLargeError(ValueError):
-    """A picture of more pixels than are wanted."""
-
-
-def check_size(size: tuple[int, int], place: str, max_pixels: int = MAX_PIXELS) -> None:
-    """Raise before so many pixels are read."""
-    width, height = size
-    if width * height > max_pixels:
-        raise TooLargeError(f"{place} with {width}x{height} pixels, expected at most {max_pixels}; scale it down")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from PIL import Image
 
 from weft.attention_processors.style import Style
+from weft.datasets.creature_texts import STYLE_WORDS
 from weft.datasets.creatures import STYLES
-from weft.datasets.images import compose_sketches
-from weft.datasets.outfits import PROMPT, OutfitSample
+from weft.datasets.outfits import PROMPT
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
-from weft.evaluation.paired import outfits_of, pairs
-from weft.evaluation.pictures import generate
+from weft.evaluation.paired import composed, outfits_of, pairs
 from weft.pipelines.conditioned import ConditionedStableDiffusionControlNetPipeline
 
-TOGETHER: Final = ("pairs", "style", "lora", "controlnet")
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "no_condition": (),
     "pairs": ("pairs",),
@@ -36,7 +33,7 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "pairs_style": ("pairs", "style"),
     "pairs_lora": ("pairs", "lora"),
     "pairs_controlnet": ("pairs", "controlnet"),
-    "together": TOGETHER,
+    "together": ("pairs", "style", "lora", "controlnet"),
 }
 """By row the parts that act in it."""
 
@@ -83,13 +80,12 @@ class CompositionEvaluation(Evaluation):
         prompts, images = [PROMPT] * self.count, None
         if "controlnet" in parts:
             pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=self.controlnet)
-            images = [_sketched(one) for one in drawn]
+            images = [composed(one).convert("RGB") for one in drawn]
         if "lora" in parts:
-            prompts = [f"{PROMPT}, in {style} style" for style in self.styles]
+            prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
             pipe.load_lora_weights(self.lora, adapter_name="lora")
-        seeds = [(self.seed << 20) + i for i in range(self.count)]
         try:
-            pictures = generate(pipe, prompts, conditions, seeds, name=name, images=images, **self.settings)
+            pictures = self.generated(name, prompts, conditions, pipe, images)
         finally:
             if "lora" in parts:
                 pipe.unload_lora_weights()
@@ -99,8 +95,3 @@ class CompositionEvaluation(Evaluation):
             **scores,
             "style_accuracy": float(np.mean([s == t for s, t in zip(seen, self.styles, strict=True)])),
         }
-
-
-def _sketched(drawn: OutfitSample) -> Image.Image:
-    """All sketches of an outfit on one canvas."""
-    return compose_sketches([Image.fromarray(sketch) for sketch in drawn.sketches]).convert("RGB")

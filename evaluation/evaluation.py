@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from weft.evaluation.pictures import SHEET_COLUMNS, contact_sheet, generate
@@ -74,8 +75,19 @@ class Evaluation(ABC):
         return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
 
     def generated(
-        self, name: str, prompts: Sequence[str], conditions: Mapping[str, Sequence[Any]]
+        self,
+        name: str,
+        prompts: Sequence[str],
+        conditions: Mapping[str, Sequence[Any]],
+        pipe: Any = None,
+        images: Sequence[Image.Image] | None = None,
     ) -> Float[Tensor, "picture 3 height width"]:
-        """One picture per prompt, each from noise of its own."""
+        """One picture per prompt, each from noise of its own.
+
+        Args:
+            pipe: another pipeline than the evaluation's.
+            images: what each picture's control shows, for pipelines that take `image`.
+        """
         seeds = [(self.seed << 20) + i for i in range(len(prompts))]
-        return generate(self.pipe, prompts, conditions, seeds, name=name, **self.settings)
+        pipe = self.pipe if pipe is None else pipe
+        return generate(pipe, prompts, conditions, seeds, name=name, images=images, **self.settings)

@@ -109,8 +109,12 @@ def _sketches_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
 
 def merged(drawn: OutfitSample) -> list[SketchTextPair]:
     """An outfit as one pair: all sketches on one canvas, with all words."""
-    whole = compose_sketches([Image.fromarray(s) for s in drawn.sketches])
-    return [SketchTextPair(whole, ", ".join(drawn.texts), region="sketch")]
+    return [SketchTextPair(composed(drawn), ", ".join(drawn.texts), region="sketch")]
+
+
+def composed(drawn: OutfitSample) -> Image.Image:
+    """All sketches of an outfit on one canvas."""
+    return compose_sketches([Image.fromarray(s) for s in drawn.sketches])
 
 
 def unnamed(drawn: OutfitSample) -> OutfitSample:

@@ -38,6 +38,7 @@ class StyleEvaluation(Evaluation):
 
     Args:
         files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
+        oracle: reads creatures.
     """
 
     name: ClassVar[str] = "style"

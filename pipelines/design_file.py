@@ -29,14 +29,13 @@ from typing import Any, Final
 from PIL import Image
 
 from weft.attention_processors.paired_conditions import GlobalSketch, SketchTextPair
+from weft.attention_processors.strength import Schedule, check_weight
 from weft.attention_processors.style_conditions import Style
 from weft.datasets.images import read_image
 
 GLOBAL_SKETCH_KEYS: Final = ("global_sketch", "weight", "start", "end")
 STYLE_KEYS: Final = ("style", "weight", "region", "start", "end", "layers", "cfg")
 PAIR_KEYS: Final = ("sketch", "text", "weight", "region", "start", "end")
-LORA_KEYS: Final = ("lora", "weight")
-CONTROLNET_KEYS: Final = ("controlnet", "image", "weight", "start", "end")
 Condition = SketchTextPair | GlobalSketch | Style
 MAX_STEPS: Final = 1000
 MAX_SIDE: Final = 4096
@@ -60,7 +59,8 @@ class Lora:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_number("weight", self.weight, -math.inf, math.inf)
+        if not math.isfinite(self.weight):
+            raise ValueError(f"weight: got {self.weight}, expected a finite number; change it")
 
 
 @dataclass(frozen=True)
@@ -69,26 +69,27 @@ class Control:
 
     Args:
         controlnet: folder of a `ControlNetModel`.
-        image: what it reads, resized to the canvas.
+        image: the picture that it reads, resized to the canvas; a file is opened here.
         weight: diffusers' `controlnet_conditioning_scale`.
         start, end: when it acts, in fractions of the steps: `control_guidance_start` and `control_guidance_end`.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or a picture that cannot be read.
     """
 
     controlnet: Path
-    image: Image.Image
+    image: Image.Image | Path
     weight: float = 1.0
     start: float = 0.0
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_number("weight", self.weight, 0, math.inf)
-        _check_number("end", self.end, 0, 1)
-        _check_number("start", self.start, 0, 1)
-        if self.start >= self.end:
+        check_weight(self.weight)
+        Schedule(self.start, self.end)
+        if self.start == self.end:
             raise ValueError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
+        if isinstance(self.image, Path):
+            object.__setattr__(self, "image", read_image(self.image))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,11 @@ class Design:
         _check_whole("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
         if self.seed is not None:
             _check_whole("seed", self.seed, 0, MAX_SEED - 1)
-        _check_number("guidance_scale", self.guidance_scale, 0, math.inf)
+        if not (_is_number(self.guidance_scale) and math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise ValueError(
+                f"guidance_scale: got {_short(self.guidance_scale)}, expected a finite number of at least 0; "
+                "1 turns guidance off"
+            )
         for name in ("height", "width"):
             side = getattr(self, name)
             if side is not None:
@@ -202,15 +207,16 @@ def _read_list(kind: Any, name: str, given: dict[str, Any], folder: Path) -> tup
         place = f"{name}[{i}]"
         _check_keys(record, place, [entry.name for entry in entries])
         values = {key: value for key, value in record.items() if value is not None}
-        for name in (entry.name for entry in entries if entry.type is not float):
-            if not isinstance(values.get(name), str) or not values[name]:
-                raise ValueError(f"{place}: {name}: got {_short(values.get(name))}, expected a path; write one")
-            values[name] = folder / values[name]
-            if not values[name].exists():
-                raise ValueError(f"{place}: {name}: got nothing at {str(values[name])!r}, expected a file or folder")
+        _check_numbers(values, place)
+        for key in (entry.name for entry in entries if entry.type is not float):
+            if not isinstance(values.get(key), str) or not values[key]:
+                raise ValueError(f"{place}: {key}: got {_short(values.get(key))}, expected a path; write one")
+            values[key] = folder / values[key]
+            if not values[key].exists():
+                raise ValueError(
+                    f"{place}: {key}: got nothing at {str(values[key])!r}, expected a file or folder; check the path"
+                )
         try:
-            if "image" in values:
-                values["image"] = read_image(values["image"])
             read.append(kind(**values))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
@@ -230,9 +236,7 @@ def _condition(kind: str, given: dict[str, Any], place: str, folder: Path) -> Co
         if name in given and not isinstance(given[name], str):
             expected = "words" if name == "text" else "the path of a picture"
             raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected {expected}; quote it")
-    for name in ("weight", "start", "end"):
-        if name in given and not _is_number(given[name]):
-            raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected a number; write it without quotes")
+    _check_numbers(given, place)
     _check_shares("style", given.get("style", ""), place)
     _check_shares("layers", given.get("layers", {}), place)
     region = given.get("region")
@@ -272,10 +276,10 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
         raise ValueError(f"{name}: got {_short(value)}, expected a whole number from {low} to {high}; change it")
 
 
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    if not (_is_number(value) and math.isfinite(value) and low <= value <= high):
-        range_ = f" from {low:g} to {high:g}" if math.isfinite(high) else " of at least 0" if low == 0 else ""
-        raise ValueError(f"{name}: got {_short(value)}, expected a finite number{range_}; change it")
+def _check_numbers(given: Mapping[str, Any], place: str) -> None:
+    for name in ("weight", "start", "end"):
+        if name in given and not _is_number(given[name]):
+            raise ValueError(f"{place}: {name}: got {_short(given[name])}, expected a number; write it without quotes")
 
 
 def _is_number(value: Any) -> bool:

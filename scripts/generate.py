@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
-    pipe = _pipeline(arguments.model, _adapter_folders(arguments.adapter), design)
+    pipe = _pipeline(arguments.model, _adapter_paths(arguments.adapter), design)
     recorder = MapRecorder() if arguments.maps else None
     pictures = _pictures(pipe, design, count, recorder)
     files = {
@@ -108,21 +108,20 @@ def _targets(output: Path, count: int) -> list[Path]:
     return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
 
 
-def _adapter_folders(given: Sequence[str]) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
+def _adapter_paths(given: Sequence[str]) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
     for text in given:
-        name, equals, folder = text.partition("=")
-        if not (name.isidentifier() and equals and folder):
+        name, equals, path = text.partition("=")
+        if not (name.isidentifier() and equals and path):
             raise ValueError(f"adapter: got {text!r}, expected NAME=PATH, for example paired=outputs/mine")
-        if name in folders:
+        if name in paths:
             raise ValueError(f"adapter: got {name!r} twice, expected each name once; drop one")
-        folders[name] = Path(folder)
-    return folders
+        paths[name] = Path(path)
+    return paths
 
 
-def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
+def _pipeline(model: str, adapters: Mapping[str, Path], design: "Design") -> Any:
     """The model with what the design needs on top of it."""
-    from weft.attention_processors import StyleCard, StyleCards
     from weft.pipelines.conditioned import (
         ConditionedStableDiffusionControlNetPipeline,
         ConditionedStableDiffusionPipeline,
@@ -141,7 +140,17 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
         controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
     _add_loras(pipe, design.loras)
-    for name, path in folders.items():
+    _attach(pipe, adapters, design.conditions)
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe
+
+
+def _attach(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, Any]) -> None:
+    """The adapters and cards that are given, and shipped ones for conditions that have none."""
+    from weft.attention_processors import StyleCard, StyleCards
+    from weft.pipelines.pretrained import available, shipped
+
+    for name, path in given.items():
         if path.is_file():
             pipe.attach(**{name: StyleCards.of([StyleCard.load(path)])})
         elif path.is_dir():
@@ -149,7 +158,7 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
         else:
             raise ValueError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
     ready = [name for name in SHIPPED_ADAPTERS if name in available()]
-    for name in design.conditions:
+    for name in conditions:
         if name in (pipe.adapters or ()):
             continue
         if name not in ready:
@@ -159,8 +168,6 @@ def _pipeline(model: str, folders: Mapping[str, Path], design: "Design") -> Any:
                 f"pass --adapter {name}=PATH"
             )
         pipe.load_adapter(shipped(name), name)
-    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
-    return pipe
 
 
 @contextlib.contextmanager

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
 from tiny import paired_adapter, paired_conditions, style_adapter, tiny_unet
-from variants import SD, controlnet_parts, picture, run
+from variants import SD, add_lora, controlnet_parts, picture, run
 
 from weft.attention_processors.conditioning import DecoupledBranch, OwnAttention
 from weft.attention_processors.processor import ConditionedAttnProcessor, layer_levels
@@ -18,12 +17,6 @@ from weft.attention_processors.style import FUSIONS, Style
 from weft.pipelines.conditioned import ConditionedStableDiffusionControlNetPipeline, ConditionedStableDiffusionPipeline
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
-
-
-def with_lora(pipe: Any) -> Any:
-    torch.manual_seed(9)
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False), "other")
-    return pipe
 
 
 def without_lora(pipe: Any) -> Any:
@@ -64,7 +57,7 @@ def without_controlnet(pipe: Any) -> Any:
 ADDED: Mapping[str, Callable[[Any], Any]] = {
     "pairs": with_adapter("pairs", paired_adapter),
     "style": with_adapter("style", style_adapter),
-    "lora": with_lora,
+    "lora": add_lora,
     "controlnet": with_controlnet,
 }
 REMOVED: Mapping[str, Callable[[Any], Any]] = {

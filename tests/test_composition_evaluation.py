@@ -16,7 +16,7 @@ from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.oracle import Oracle
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
-from weft.scripts.train_controlnet import main as train_controlnet
+from weft.scripts.train_baselines import main as train_baseline
 from weft.training.controlnet import EMBEDDING_CHANNELS
 from weft.training.style_baselines import LoraModule
 
@@ -73,6 +73,6 @@ def test_rows_of_what_is_not_there_are_left_out(evaluation: CompositionEvaluatio
 def test_a_controlnet_trains(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "2", "--no-use_ema"]
     few += ["--lr_warmup_steps", "0", "--train_batch_size", "8", "--checkpointing_steps", "0"]
-    train_controlnet(["--output_dir", str(tmp_path / "out"), *few])
+    train_baseline(["controlnet", "--output_dir", str(tmp_path / "out"), *few])
     trained = ControlNetModel.from_pretrained(tmp_path / "out" / "final", use_safetensors=True)
     assert trained.controlnet_mid_block.weight.abs().max() > 0

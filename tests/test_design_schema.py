@@ -1,7 +1,9 @@
 """The schema for editors accepts what the reader of designs accepts and nothing else, as far as a schema can tell."""
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,8 @@ from weft.attention_processors.acting import GUIDANCE
 from weft.attention_processors.layers import PRESETS
 from weft.attention_processors.style import Style
 from weft.pipelines.design_file import (
-    CONTROLNET_KEYS,
     GLOBAL_SKETCH_KEYS,
     KEYS,
-    LORA_KEYS,
     MAX_SEED,
     MAX_SIDE,
     MAX_STEPS,
@@ -26,7 +26,9 @@ from weft.pipelines.design_file import (
     SCHEMA_KEY,
     SIDE_MULTIPLE,
     STYLE_KEYS,
+    Control,
     Design,
+    Lora,
     read_design,
 )
 
@@ -34,6 +36,7 @@ SCHEMA: dict[str, Any] = json.loads(files("weft.pipelines").joinpath("design.sch
 DEFINED: dict[str, Any] = SCHEMA["$defs"]
 EXAMPLE = Path(__file__).parent.parent / "examples" / "outfit" / "outfit.json"
 FILES = ("a", " ", "both", "sketch")
+LORA_KEYS, CONTROLNET_KEYS = (tuple(entry.name for entry in fields(kind)) for kind in (Lora, Control))
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +210,13 @@ def variants(base: str) -> Iterator[dict[str, Any]]:
     """Designs with any value under any key, known here or elsewhere."""
     keys = {*PAIR_KEYS, *GLOBAL_SKETCH_KEYS, *STYLE_KEYS, *LORA_KEYS, *CONTROLNET_KEYS}
     for key in [*([SCHEMA_KEY, *KEYS] if base == "design" else sorted(keys)), "curve"]:
-        for value in VALUES:
-            record = {**BASES[base], key: value}
-            if base == "design":
-                yield record
-            else:
-                yield design(**{base: [record]}) if base in KEYS else design(record)
+        records = [{**BASES[base], key: value} for value in VALUES]
+        if base == "design":
+            yield from records
+        elif base in KEYS:
+            yield from (design(**{base: [record]}) for record in records)
+        else:
+            yield from map(design, records)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -239,6 +243,14 @@ def test_any_value_anywhere_is_taken_by_both_or_neither(folder: Path, base: str)
 )
 def test_the_reader_alone_tells_order_and_files(folder: Path, document: Any) -> None:
     assert admitted(document) and not read(folder, document)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((EXAMPLE.parent.parent.parent / "docs").glob("*.md")), ids=lambda page: page.stem
+)
+def test_designs_in_the_docs_are_designs(page: Path) -> None:
+    for text in re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        assert admitted(json.loads(text)), text
 
 
 # The key for editors

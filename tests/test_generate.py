@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
-from variants import controlnet_parts
+from variants import add_lora, controlnet_parts
 
 from weft.attention_processors.paired import GlobalSketch, SketchTextPair
 from weft.attention_processors.style import Style, StyleAdapter
@@ -35,8 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paired_adapter(pipe.unet).save_pretrained(folder / "paired")
     style_adapter(pipe.unet).save_pretrained(folder / "style")
     controlnet_parts()["controlnet"].save_pretrained(folder / "controlnet")
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
-    layers: Any = get_peft_model_state_dict(pipe.unet)
+    layers: Any = get_peft_model_state_dict(add_lora(pipe).unet, adapter_name="other")
     pipe.save_lora_weights(folder / "lora", unet_lora_layers=layers, safe_serialization=True)
     return folder
 
@@ -182,32 +180,31 @@ def everything(models: Path, **weights: float) -> dict[str, Any]:
     }
 
 
+def drawn(folder: Path, models: Path, record: dict[str, Any], style: Path | None = None) -> np.ndarray[Any, Any]:
+    """What comes of a design with this file or folder as the adapter of styles."""
+    write(folder, record)
+    assert generate(folder, models, "--adapter", f"style={style or models / 'style'}") == 0
+    return read(folder / "out" / "picture.png")[0]
+
+
 def test_pairs_style_lora_and_controlnet_from_one_file(folder: Path, models: Path) -> None:
-    pictures = {}
-    for off in (None, "lora", "controlnet", "style"):
-        write(folder, everything(models, **({off: 0.0} if off else {})))
-        assert generate(folder, models, "--adapter", f"style={models / 'style'}") == 0
-        pictures[off], _ = read(folder / "out" / "picture.png")
+    pictures = {
+        off: drawn(folder, models, everything(models, **({off: 0.0} if off else {})))
+        for off in (None, "lora", "controlnet", "style")
+    }
     for off in ("lora", "controlnet", "style"):
         assert np.abs(pictures[None] - pictures[off]).max() > 2, off
     plain = everything(models, style=0.0)
     del plain["loras"], plain["controlnets"]
-    write(folder, plain)
-    assert generate(folder, models, "--adapter", f"style={models / 'style'}") == 0
-    without, _ = read(folder / "out" / "picture.png")
-    write(folder, everything(models, style=0.0, lora=0.0, controlnet=0.0))
-    assert generate(folder, models, "--adapter", f"style={models / 'style'}") == 0
-    assert np.array_equal(read(folder / "out" / "picture.png")[0], without)
+    everything_off = everything(models, style=0.0, lora=0.0, controlnet=0.0)
+    assert np.array_equal(drawn(folder, models, everything_off), drawn(folder, models, plain))
 
 
 def test_a_style_card_draws_as_its_adapter_does(folder: Path, models: Path) -> None:
     StyleAdapter.from_pretrained(models / "style").bake("ink").save(folder / "ink.safetensors")
-    write(folder, {**DESIGN, "conditions": {"style": [{"style": "ink"}]}})
-    pictures = []
-    for source in (models / "style", folder / "ink.safetensors"):
-        assert generate(folder, models, "--adapter", f"style={source}") == 0
-        pictures.append(read(folder / "out" / "picture.png")[0])
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    record = {**DESIGN, "conditions": {"style": [{"style": "ink"}]}}
+    by_adapter, by_card = (drawn(folder, models, record, style) for style in (None, folder / "ink.safetensors"))
+    assert np.abs(by_adapter - by_card).max() <= 1
 
 
 # Bad designs

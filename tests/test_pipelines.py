@@ -10,9 +10,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
-from peft import LoraConfig
 from tiny import paired_adapter, paired_conditions
-from variants import SD, VARIANTS, Variant, picture, run
+from variants import SD, VARIANTS, Variant, add_lora, picture, run
 
 from weft.attention_processors.layers import select_layers
 from weft.pipelines.conditioned import EXTRA_ARGUMENTS, ConditionedStableDiffusionPipeline
@@ -94,11 +93,6 @@ def test_the_mid_batch_of_variants_is_laid_out_per_prompt(variant: Variant) -> N
 
 
 # -- beside other features of diffusers --------------------------------------------------------------------
-
-
-def add_lora(pipe: Any) -> None:
-    torch.manual_seed(9)
-    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False), "other")
 
 
 def test_lora_acts_together_in_either_order() -> None:

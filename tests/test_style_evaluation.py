@@ -19,7 +19,7 @@ from weft.evaluation.style import CURVE, StyleEvaluation
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
 from weft.scripts.cli import main
-from weft.scripts.train_style_baselines import main as train_baseline
+from weft.scripts.train_baselines import main as train_baseline
 from weft.training.image_encoder import LabelledEncoder
 from weft.training.style_baselines import LoraModule
 

@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from peft import LoraConfig
 from PIL import Image
 from tiny import paired_adapter, tiny_parts, tiny_tokenizer, tiny_unet
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -41,6 +42,12 @@ def half_mask() -> Image.Image:
     mask = np.zeros((64, 64), np.uint8)
     mask[:, 32:] = 255
     return Image.fromarray(mask)
+
+
+def add_lora(pipe: Any) -> Any:
+    torch.manual_seed(9)
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False), "other")
+    return pipe
 
 
 def xl_parts() -> dict[str, Any]:

@@ -20,6 +20,9 @@ from weft.pipelines.conditioned import ConditionedPipelineMixin
 from weft.training.config import option
 from weft.training.objectives import diffusion_loss
 
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From noisy latents, times and prompts' states to the prediction."""
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -72,36 +75,26 @@ class DenoisingTask:
         """The frozen encoders of the pipeline."""
         return {"text": self.text_encoders, **getattr(self.pipe, "_encoders", {})}
 
-    def denoising_loss(
-        self,
-        encoded: Encoded | None,
-        latents: Float[Tensor, "design channel height width"],
-        captions: Sequence[Sequence[str]],
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """The loss of the frozen denoiser with these conditions, or without any.
-
-        Args:
-            captions: prompts to draw from, per design.
-        """
-        kwargs: dict[str, Any] = {}
-        if encoded is not None:
-            height, width = latents.shape[-2:]
-            kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
+    def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
+        """The frozen denoiser with these conditions, or without any."""
 
         def denoise(noisy: Tensor, times: Tensor, context: Tensor) -> Tensor:
+            kwargs: dict[str, Any] = {}
+            if encoded is not None:
+                height, width = noisy.shape[-2:]
+                kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
             return self.pipe.unet(noisy, times, context, cross_attention_kwargs=kwargs).sample
 
-        return self.loss_of(denoise, latents, captions, generator)
+        return denoise
 
-    def loss_of(
+    def denoising_loss(
         self,
-        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        denoise: Denoiser,
         latents: Float[Tensor, "design channel height width"],
         captions: Sequence[Sequence[str]],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """The loss of a denoiser of noisy latents, times and prompts' states.
+        """The objective on these latents, each at a random time.
 
         Args:
             captions: prompts to draw from, per design.

@@ -47,7 +47,7 @@ class ControlNetTask(DenoisingTask):
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             return self.pipe.unet(noisy, times, context, **residuals).sample
 
-        return self.loss_of(denoise, batch["latents"], batch["captions"], generator)
+        return self.denoising_loss(denoise, batch["latents"], batch["captions"], generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         return {}

@@ -68,7 +68,7 @@ class PairedTask(AdapterTask):
     ) -> Float[Tensor, ""]:
         with torch.no_grad():
             features = self.module.features(self._dropped(batch, generator), self.encoders)
-        return self.denoising_loss(module(features), batch["latents"], batch["captions"], generator)
+        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], batch["captions"], generator)
 
     def _dropped(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
         """Independent dropout of pairs, sketches, texts, whole designs (to the null condition) and regions."""

@@ -77,7 +77,7 @@ class StyleTask(AdapterTask):
     ) -> Float[Tensor, ""]:
         captions, null = dropped(self.config, batch["captions"], generator)
         features = self.module.features({**batch, "null": null}, self.encoders)
-        return self.denoising_loss(module(features), batch["latents"], captions, generator)
+        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """All styles of the validation prompts as PNGs, one per prompt."""

@@ -61,7 +61,7 @@ class LoraTask(DenoisingTask):
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        return self.denoising_loss(None, batch["latents"], batch["captions"], generator)
+        return self.denoising_loss(self.denoiser(), batch["latents"], batch["captions"], generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         return {}
@@ -113,7 +113,7 @@ class ReferenceTask(AdapterTask):
         captions, null = dropped(self.config, batch["captions"], generator)
         features = self.module.features(batch, {})
         features["image"] = features["image"] * ~null[:, None, None].to(features["image"].device)
-        return self.denoising_loss(module(features), batch["latents"], captions, generator)
+        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         return {}

@@ -1,11 +1,13 @@
-"""Train what `weft evaluate style` compares with: an image encoder and an IP-Adapter on it, and a LoRA.
+"""Train what `weft evaluate` compares with, and composes: an image encoder, an IP-Adapter on it, a LoRA, a ControlNet.
 
-    python -m weft.scripts.train_style_baselines encoder --output_dir outputs/creature-encoder
-    python -m weft.scripts.train_style_baselines reference --encoder outputs/creature-encoder/final \\
+    python -m weft.scripts.train_baselines encoder --output_dir outputs/creature-encoder
+    python -m weft.scripts.train_baselines reference --encoder outputs/creature-encoder/final \\
         --output_dir outputs/style-reference
-    python -m weft.scripts.train_style_baselines lora --output_dir outputs/style-lora
+    python -m weft.scripts.train_baselines lora --output_dir outputs/style-lora
+    python -m weft.scripts.train_baselines controlnet --output_dir outputs/sketch-controlnet
 
-Data, steps and objective are those of `weft train style --world creatures`.
+The first three learn styles: data, steps and objective are those of `weft train style --world creatures`. The last
+reads sketches of whole outfits.
 """
 
 import argparse
@@ -20,42 +22,55 @@ from weft.attention_processors.encoders import ImageEncoder
 from weft.attention_processors.reference import ReferenceAdapter
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
+from weft.training.adapter_task import ObjectiveConfig
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
+from weft.training.controlnet import ControlNetTask
 from weft.training.image_encoder import ImageEncoderTask, LabelledCreatures, LabelledEncoder
 from weft.training.loop import train
-from weft.training.picture_cache import CreaturePictures, cached_latents
+from weft.training.pair_data import OutfitPairs
+from weft.training.picture_cache import CreaturePictures, OutfitPictures, cached_latents
 from weft.training.style import StyleConfig
 from weft.training.style_baselines import LoraTask, ReferencedCreatures, ReferenceTask
 from weft.training.style_data import StyledCreatures
+
+STAGES = {
+    "encoder": "pictures to vectors",
+    "reference": "an IP-Adapter",
+    "lora": "a LoRA",
+    "controlnet": "a ControlNet",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
-    for name, text in (("encoder", "pictures to vectors"), ("reference", "an IP-Adapter"), ("lora", "a LoRA")):
+    for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text)
         add_arguments(stage, TrainingConfig, max_train_steps=2000, learning_rate=1e-3, validation_steps=250)
-        stage.add_argument("--samples", type=int, default=12_000, help="styled creatures to draw")
+        stage.add_argument("--samples", type=int, default=12_000, help="pictures to draw")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
         if name != "encoder":
             stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
-            add_arguments(stage, StyleConfig)
+            add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
     stages.choices["reference"].add_argument("--encoder", type=Path, required=True, help="folder of the image encoder")
     stages.choices["lora"].add_argument("--rank", type=int, default=8, help="of the added matrices")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     config = from_arguments(TrainingConfig, arguments)
     torch.manual_seed(config.seed)
+    if arguments.stage == "controlnet":
+        _train_controlnet(arguments, config)
+        return
     pictures = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
     if arguments.stage == "encoder":
         held_out = LabelledCreatures(CreaturePictures(arguments.cache_dir, "validation", 256))
         train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(pictures), config)
     else:
-        _train_baseline(arguments, config, pictures)
+        _train_style(arguments, config, pictures)
 
 
-def _train_baseline(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
-    pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
+def _train_style(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
+    pipe = _pipeline(arguments)
     latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
     objective = from_arguments(StyleConfig, arguments)
     if arguments.stage == "lora":
@@ -64,7 +79,7 @@ def _train_baseline(arguments: argparse.Namespace, config: TrainingConfig, pictu
     encoder = ImageEncoder.from_pretrained(str(arguments.encoder))
     adapter: Any = ReferenceAdapter.for_denoiser(
         pipe.unet,
-        layers="decoder",
+        layers="all",
         image_dim=encoder.model.config.projection_dim,
         token_dim=pipe.unet.config.cross_attention_dim,
         image_size=encoder.model.config.image_size,
@@ -72,6 +87,18 @@ def _train_baseline(arguments: argparse.Namespace, config: TrainingConfig, pictu
     )
     data = ReferencedCreatures(StyledCreatures(pictures, latents), encoder)
     train(ReferenceTask(adapter, pipe, objective), data, config)
+
+
+def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    pipe = _pipeline(arguments)
+    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
+    data = OutfitPairs(arguments.cache_dir, pictures, latents, merged=True)
+    train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
+
+
+def _pipeline(arguments: argparse.Namespace) -> Any:
+    return ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
 
 
 if __name__ == "__main__":
