@@ -7,6 +7,7 @@ from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_jso
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
 from weft.attention_processors.encoders import ImageEncoder, SketchEncoder, TextEncoders
+from weft.attention_processors.instillation import Instillation, References, Taps
 from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor
@@ -52,12 +53,14 @@ __all__ = [
     "EncodedTokens",
     "GlobalSketch",
     "ImageEncoder",
+    "Instillation",
     "KeyValueAdapter",
     "Layout",
     "MapRecorder",
     "PairedAdapter",
     "Reference",
     "ReferenceAdapter",
+    "References",
     "Schedule",
     "SketchEncoder",
     "SketchTextPair",
@@ -65,6 +68,7 @@ __all__ = [
     "StyleAdapter",
     "StyleCard",
     "StyleCards",
+    "Taps",
     "TextEncoders",
     "adapter_class",
     "overlay",
