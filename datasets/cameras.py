@@ -1,0 +1,112 @@
+"""Pinhole cameras: where a pixel looks, and where a point is seen.
+
+Conventions, as OpenCV and RealEstate10K have them: a camera looks along its z axis, x is right, y is down; depth is z,
+not distance. Intrinsics are fractions of the picture's width and height, so that a camera fits every resolution. The
+centre of pixel (row i, column j) is at ((j + 0.5) / width, (i + 0.5) / height).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera in the world.
+
+    Args:
+        focal: focal lengths (x, y) as fractions of width and height.
+        center: principal point (x, y) as fractions of width and height.
+        world_to_camera: [4, 4], a rotation and a translation.
+
+    Raises:
+        ValueError: a focal length that is not above 0, numbers that are not finite, or a matrix that is no rigid motion
+            (singular, mirrored, scaled).
+    """
+
+    focal: tuple[float, float]
+    world_to_camera: Float[np.ndarray, "4 4"]
+    center: tuple[float, float] = (0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        matrix = np.asarray(self.world_to_camera, np.float64)
+        if matrix.shape == (3, 4):
+            matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+        if matrix.shape != (4, 4):
+            raise ValueError(f"world_to_camera: got shape {matrix.shape}, expected [4, 4] or [3, 4]; pass one matrix")
+        numbers = np.array([*self.focal, *self.center])
+        if not (np.isfinite(matrix).all() and np.isfinite(numbers).all()):
+            raise ValueError(
+                "camera: got NaN or infinite numbers, expected finite ones; check the file that it is from"
+            )
+        if min(self.focal) <= 0:
+            raise ValueError(f"focal: got {self.focal}, expected fractions of width and height above 0")
+        rotation = matrix[:3, :3]
+        off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
+        if off > TOLERANCE or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > TOLERANCE:
+            raise ValueError(
+                f"world_to_camera: got a matrix that is no rigid motion (R R^T is off by {off:.2g}, determinant "
+                f"{np.linalg.det(rotation):.2g}), expected a rotation and a translation; drop scales and mirrorings"
+            )
+        object.__setattr__(self, "world_to_camera", matrix)
+
+    @classmethod
+    def looking(cls, eye: Any, target: Any, *, field_of_view: float = 60.0, aspect: float = 1.0) -> Self:
+        """A camera at `eye` that looks at `target`, with the world's y upwards.
+
+        Args:
+            field_of_view: across the picture's width, in degrees.
+            aspect: height over width.
+
+        Raises:
+            ValueError: eye and target are one point, or one is straight above the other.
+        """
+        eye = np.asarray(eye, np.float64)
+        forward = np.asarray(target, np.float64) - eye
+        right = np.cross(forward, (0.0, 1.0, 0.0))
+        if np.linalg.norm(right) < 1e-9:
+            raise ValueError(
+                f"target: got {np.asarray(target)} seen from {eye}, expected another direction than up or down"
+            )
+        forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ eye
+        focal = 0.5 / np.tan(np.radians(field_of_view) / 2)
+        return cls((focal, focal / aspect), matrix)
+
+    @property
+    def position(self) -> Float[np.ndarray, "3"]:
+        """Where it stands in the world."""
+        return -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
+
+    def moved_by(self, world: Float[np.ndarray, "4 4"]) -> Self:
+        """The same camera where the world's coordinates are `world` times what they were."""
+        return replace(self, world_to_camera=self.world_to_camera @ np.linalg.inv(world))
+
+    def rays(self, height: int, width: int) -> Float[np.ndarray, "height width 3"]:
+        """By pixel the direction it looks in, in world coordinates, of depth 1."""
+        x = ((np.arange(width) + 0.5) / width - self.center[0]) / self.focal[0]
+        y = ((np.arange(height) + 0.5) / height - self.center[1]) / self.focal[1]
+        local = np.stack([*np.meshgrid(x, y), np.ones((height, width))], -1)
+        return local @ self.world_to_camera[:3, :3]
+
+    def points(self, depth: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
+        """World points of a depth map."""
+        return self.position + depth[..., None] * self.rays(*depth.shape)
+
+    def project(self, points: Float[np.ndarray, "*points 3"]) -> tuple[Array, Array]:
+        """Where world points are seen: (x, y) in fractions of the picture, [*points, 2], and depth, [*points].
+
+        Points with a depth of 0 or less are behind the camera and are not seen; their place means nothing.
+        """
+        local = points @ self.world_to_camera[:3, :3].T + self.world_to_camera[:3, 3]
+        depth = local[..., 2]
+        divisor = np.where(np.abs(depth) < 1e-9, 1e-9, depth)[..., None]
+        return local[..., :2] / divisor * np.array(self.focal) + np.array(self.center), depth
