@@ -1,0 +1,101 @@
+"""Point correspondences as features: what a warped view knows of a pixel, added after a denoiser's first convolution.
+
+A frozen `conv_in` of four channels has no place for a warped picture. Its output has: `CorrespondenceEncoder` brings
+geometry in pixels to the latents' grid, its last layer starts at zero, and `added_after_conv_in` adds the result for
+the calls within a block.
+
+After MoAI (arXiv 2506.11924), section 3.1; layers and keys are those of the authors' `PoseGuider`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weft.attention_processors.processor import unwrapped
+
+FOURIER_CHANNELS = 15
+WIDTHS = (16, 32, 64, 128)
+
+
+def fourier_points(points: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row 15 height width"]:
+    """Coordinates p as [p, sin p, cos p, sin 2p, cos 2p]."""
+    return torch.cat([points, points.sin(), points.cos(), (2 * points).sin(), (2 * points).cos()], 1)
+
+
+def correspondences(
+    points: Float[Tensor, "row 3 height width"],
+    seen: Bool[Tensor, "row height width"],
+    normals: Float[Tensor, "row 3 height width"] | None = None,
+    depth: Float[Tensor, "row height width"] | None = None,
+) -> Float[Tensor, "row channel height width"]:
+    """The channels of a view in the authors' order: embedded points, normals, depth, and 1 where there is no point.
+
+    Args:
+        points: in the target camera's frame, scaled to about [-1, 1]; 0 where there is none.
+    """
+    parts = [fourier_points(points * seen[:, None])]
+    parts += [] if normals is None else [normals * seen[:, None]]
+    parts += [] if depth is None else [(depth * seen)[:, None]]
+    return torch.cat([*parts, (~seen)[:, None].to(points.dtype)], 1)
+
+
+class CorrespondenceEncoder(ModelMixin, ConfigMixin):
+    """Channels in pixels to features of the latents' grid, an eighth of the sides; zero at birth.
+
+    Args:
+        in_channels: 16 for points and mask, 17 with depth, 20 with normals too.
+        out_channels: those of the denoiser's `conv_in`.
+    """
+
+    @register_to_config
+    def __init__(self, in_channels: int = 20, out_channels: int = 320, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for narrow, wide in pairwise(widths):
+            self.blocks.append(nn.Conv2d(narrow, narrow, 3, padding=1))
+            self.blocks.append(nn.Conv2d(narrow, wide, 3, padding=1, stride=2))
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        assert self.conv_out.bias is not None
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, channels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row out h w"]:
+        hidden = F.silu(self.conv_in(channels))
+        for block in self.blocks:
+            hidden = F.silu(block(hidden))
+        return self.conv_out(hidden)
+
+
+@contextmanager
+def added_after_conv_in(denoiser: nn.Module, features: Float[Tensor, "row channel h w"]) -> Iterator[None]:
+    """Within the block, calls of the denoiser get these features after `conv_in`; the hook leaves with the block.
+
+    Features of fewer rows than a call has are repeated, for the halves of guidance.
+
+    Raises:
+        ValueError: in the call, features that do not fit.
+    """
+
+    def add(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+        repeats, rest = divmod(out.shape[0], features.shape[0])
+        if rest or out.shape[1:] != features.shape[1:]:
+            raise ValueError(
+                f"features: got {tuple(features.shape)} for a conv_in that gives {tuple(out.shape)}, expected the same "
+                "channels and sides, and rows that divide its rows; encode them for this canvas and batch"
+            )
+        return out + features.to(out).repeat(repeats, 1, 1, 1)
+
+    handle = unwrapped(denoiser).get_submodule("conv_in").register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
