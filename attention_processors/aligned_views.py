@@ -1,0 +1,201 @@
+"""Image and geometry of a new view, drawn by one frozen denoiser in four roles (after MoAI, arXiv 2506.11924).
+
+A role is the denoiser with a LoRA of its own; the frozen weights exist once, whatever the number of roles:
+
+    image_reference      reads pictures of the references     -> what the image role reads beside its target
+    geometry_reference   reads their point maps               -> the same for the geometry role
+    image                denoises the target's picture         -> its attention, for
+    geometry             denoises the target's point map
+
+Differs from the authors': theirs are four fully trained networks, of two pretrained ones; here nothing but LoRAs and
+the correspondence encoder is trained, and what a role cannot get by its four input channels it gets by features.
+"""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float, Int
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from weft.attention_processors.adapter import read_json, state_sha256
+from weft.attention_processors.conditioning import Conditioning, Encoded
+from weft.attention_processors.correspondence import CorrespondenceEncoder, added_after_conv_in
+from weft.attention_processors.instillation import Instillation, References
+from weft.attention_processors.layers import select_layers
+from weft.attention_processors.processor import install, layer_levels, unwrapped
+from weft.attention_processors.strength import Layout
+
+ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
+SHARINGS: Final = ("instillation", "concatenated", "none")
+TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
+"""What LoRAs are put on: attention, feed-forward layers, and the convolutions of the residual blocks."""
+LORA_NAME: Final = "pytorch_lora_weights.safetensors"
+FORMAT_VERSION: Final = 1
+
+
+class AlignedViews(nn.Module):
+    """The trained modules for one denoiser, whose own weights stay as they are and are not part of this.
+
+    Args:
+        denoiser: a U-Net; it is left alone, roles are copies that share its tensors.
+        rank: of the LoRAs.
+        channels: of the correspondences, see `CorrespondenceEncoder`.
+        sharing: what the geometry role gets of the image role: its attention ("instillation"), its features as further
+            keys and values ("concatenated"), or nothing ("none").
+        layers: where, as in `select_layers`.
+        gradient: whether the geometry's loss reaches the image role, "live" or "detach".
+
+    Raises:
+        ValueError: an unknown sharing, or no U-Net.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        *,
+        rank: int = 16,
+        channels: int = 20,
+        sharing: str = "instillation",
+        layers: str | Sequence[str] = "self",
+        gradient: str = "live",
+    ) -> None:
+        super().__init__()
+        if sharing not in SHARINGS:
+            raise ValueError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
+        self.config = {"rank": rank, "channels": channels, "sharing": sharing, "layers": layers, "gradient": gradient}
+        self.levels = layer_levels(denoiser)
+        select_layers(denoiser, layers)
+        self.sharing = sharing
+        self.image_references, self.geometry_references = References(), References()
+        self.link = Instillation(layers, gradient=gradient) if sharing == "instillation" else References(layers)
+        self.roles = nn.ModuleDict()
+        for role in ROLES:
+            network = _sharing_copy(unwrapped(denoiser))
+            install(network)
+            targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
+            if role == "geometry" and isinstance(self.link, Instillation):
+                dead = {
+                    name.removesuffix(".weight").removesuffix(".bias") for name in self.link.dead_parameters(network)
+                }
+                targets = [name for name in targets if name not in dead]
+            lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+            self.roles[role] = inject_adapter_in_model(lora, network, "default")
+        width = unwrapped(denoiser).get_submodule("conv_in").out_channels
+        self.correspondence = CorrespondenceEncoder(channels, int(width))  # pyright: ignore[reportArgumentType]
+        self.base_sha256 = state_sha256(unwrapped(denoiser))
+
+    def see(
+        self,
+        images: Float[Tensor, "row_view channel h w"],
+        geometry: Float[Tensor, "row_view channel h w"],
+        channels: Float[Tensor, "row_view in height width"],
+        context: Float[Tensor, "row token dim"],
+    ) -> None:
+        """Read the references, once for all steps.
+
+        Args:
+            images, geometry: latents of the references' pictures and point maps, views of a row together.
+            channels: their correspondences, in pixels.
+            context: prompts' states, by row.
+        """
+        views = len(images) // len(context)
+        context = context.repeat_interleave(views, 0)
+        features = self.correspondence(channels)
+        times = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        for role, latents, references in (
+            ("image_reference", images, self.image_references),
+            ("geometry_reference", geometry, self.geometry_references),
+        ):
+            references.store.clear()
+            self._run(role, latents, times, context, features, references=references.record())
+
+    def forward(
+        self,
+        image: Float[Tensor, "row channel h w"],
+        geometry: Float[Tensor, "row channel h w"],
+        times: Int[Tensor, " row"],
+        features: Float[Tensor, "row out h w"],
+        context: Float[Tensor, "row token dim"],
+        views: int,
+    ) -> tuple[Tensor, Tensor]:
+        """One step: what both roles predict for noisy latents of the target, after `see`.
+
+        Args:
+            features: `correspondence` of the target's channels.
+            views: references per row.
+        """
+        self.link.store.clear()
+        instilled = isinstance(self.link, Instillation)
+        taps: dict[str, Encoded] = {"references": self.image_references.extend(views)}
+        shared = {} if self.sharing == "none" else {"link": self.link.record()}
+        first = self._run("image", image, times, context, features, **taps, **shared)
+        taps = {"references": self.geometry_references.extend(views)}
+        if self.sharing != "none":
+            taps["link"] = self.link.use() if instilled else self.link.extend(1)  # pyright: ignore
+        return first, self._run("geometry", geometry, times, context, features, **taps)
+
+    def _run(
+        self, role: str, latents: Tensor, times: Tensor, context: Tensor, features: Tensor, **taps: Encoded
+    ) -> Tensor:
+        height, width = latents.shape[-2:]
+        conditioning = Conditioning.of(taps, Layout(self.levels, (height, width)))
+        network: Any = self.roles[role]
+        with added_after_conv_in(network, features):
+            return network(latents, times, context, cross_attention_kwargs={"conditioning": conditioning}).sample
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
+        """A folder of LoRAs in diffusers' format, one per role, and the correspondence encoder."""
+        folder = Path(folder)
+        for role, network in self.roles.items():
+            layers: Any = get_peft_model_state_dict(network)
+            StableDiffusionPipeline.save_lora_weights(
+                folder / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
+            )
+        self.correspondence.save_pretrained(folder / "correspondence", safe_serialization=safe_serialization)
+        about = {**self.config, "base_sha256": self.base_sha256, "format_version": FORMAT_VERSION}
+        (folder / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:
+        """The modules in a folder, on the denoiser that they were trained for.
+
+        Raises:
+            ValueError: no such folder, a newer format, or another denoiser.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
+        config = read_json(folder / "config.json")
+        version, base = config.pop("format_version", 0), config.pop("base_sha256", None)
+        if version > FORMAT_VERSION:
+            raise ValueError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weft")
+        views = cls(denoiser, **config)
+        if views.base_sha256 != base:
+            raise ValueError(
+                f"{folder}: was trained on another denoiser than this one, expected the same weights; load the one "
+                "that its card names"
+            )
+        for role, network in views.roles.items():
+            layers = {key.removeprefix("unet."): value for key, value in load_file(folder / role / LORA_NAME).items()}
+            result: Any = set_peft_model_state_dict(network, layers)
+            if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
+                odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
+                raise ValueError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
+        views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
+        return views
+
+
+def _sharing_copy(denoiser: nn.Module) -> nn.Module:
+    """The same network as other objects, with the very same tensors, frozen."""
+    tensors = [*denoiser.parameters(), *denoiser.buffers()]
+    return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in tensors}).requires_grad_(False)
