@@ -1,0 +1,78 @@
+"""Point maps as pictures and as features: scaled into the range of what is known, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weft.attention_processors.correspondence import correspondences
+from weft.datasets.cameras import Camera
+from weft.pipelines.warping import ReferenceView, WarpedView
+
+MARGIN = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class PointRange:
+    """The box of all known points in a camera's frame, which becomes [-1, 1] along each axis.
+
+    Args:
+        camera: whose frame; the target's.
+        low, high: its corners.
+    """
+
+    camera: Camera
+    low: Float[np.ndarray, "3"]
+    high: Float[np.ndarray, "3"]
+
+    @classmethod
+    def over(cls, references: Sequence[ReferenceView], camera: Camera, margin: float = MARGIN) -> Self:
+        """The range of the references' points, wider by a share on each side for what they do not show.
+
+        Raises:
+            ValueError: points that are all in one plane across an axis, or none before the camera.
+        """
+        points = np.concatenate([_to(camera, one.points[one.known]) for one in references])
+        if not (points[:, 2] > 0).any():
+            raise ValueError("camera: got one that stands before none of the references' points; turn or move it")
+        low, high = points.min(0), points.max(0)
+        if (high - low).min() < 1e-6 * max(1.0, float(np.abs(points).max())):
+            raise ValueError(
+                f"points: got an extent of {(high - low).tolist()}, expected some along every axis; check the depth"
+            )
+        return cls(camera, low - margin * (high - low), high + margin * (high - low))
+
+    def scaled(self, points: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width 3"]:
+        """World points in [-1, 1]; those beyond the range are clipped, unknown ones are 0."""
+        inside = (_to(self.camera, np.nan_to_num(points)) - self.low) / (self.high - self.low) * 2 - 1
+        return np.where(np.isfinite(points), np.clip(inside, -1, 1), 0)
+
+    def restored(self, values: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width 3"]:
+        """World points of values in [-1, 1]."""
+        local = (np.clip(values, -1, 1) + 1) / 2 * (self.high - self.low) + self.low
+        matrix = self.camera.world_to_camera
+        return (local - matrix[:3, 3]) @ matrix[:3, :3]
+
+    def channels(self, view: WarpedView) -> Float[Tensor, "20 height width"]:
+        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, and depth by the range's."""
+        points, normals = self.scaled(view.points), view.normals @ self.camera.world_to_camera[:3, :3].T
+        parts = [torch.from_numpy(np.moveaxis(values, -1, 0).copy()).float()[None] for values in (points, normals)]
+        depth = torch.from_numpy(view.depth / max(float(self.high[2]), 1e-6)).float()[None]
+        return correspondences(parts[0], torch.from_numpy(view.seen)[None], parts[1], depth)[0]
+
+
+def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width 3"]:
+    """Normals of a point map, by differences of neighbours, towards the camera."""
+    down, right = np.gradient(points, axis=0), np.gradient(points, axis=1)
+    normals = np.cross(down, right)
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    away = (normals * (points - camera.position)).sum(-1, keepdims=True) > 0
+    return np.where(away, -normals, normals)
+
+
+def _to(camera: Camera, points: Any) -> Any:
+    return points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
