@@ -96,19 +96,19 @@ class AlignedViews(nn.Module):
         self,
         images: Float[Tensor, "row_view channel h w"],
         geometry: Float[Tensor, "row_view channel h w"],
-        channels: Float[Tensor, "row_view in height width"],
+        views_geometry: Float[Tensor, "row_view 8 height width"],
         context: Float[Tensor, "row token dim"],
     ) -> None:
         """Read the references, once for all steps.
 
         Args:
             images, geometry: latents of the references' pictures and point maps, views of a row together.
-            channels: their correspondences, in pixels.
+            views_geometry: what `CorrespondenceEncoder` reads of them.
             context: prompts' states, by row.
         """
         views = len(images) // len(context)
         context = context.repeat_interleave(views, 0)
-        features = self.correspondence(channels)
+        features = self.correspondence(views_geometry)
         times = torch.zeros(len(images), dtype=torch.long, device=images.device)
         for role, latents, references in (
             ("image_reference", images, self.image_references),
@@ -129,7 +129,7 @@ class AlignedViews(nn.Module):
         """One step: what both roles predict for noisy latents of the target, after `see`.
 
         Args:
-            features: `correspondence` of the target's channels.
+            features: `correspondence` of what the target camera sees.
             views: references per row.
         """
         self.link.store.clear()

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from weft.attention_processors.processor import unwrapped
@@ -31,33 +31,33 @@ def fourier_points(points: Float[Tensor, "row 3 height width"]) -> Float[Tensor,
 
 
 def correspondences(
-    points: Float[Tensor, "row 3 height width"],
-    seen: Bool[Tensor, "row height width"],
-    normals: Float[Tensor, "row 3 height width"] | None = None,
-    depth: Float[Tensor, "row height width"] | None = None,
+    geometry: Float[Tensor, "row 8 height width"], channels: int = 20
 ) -> Float[Tensor, "row channel height width"]:
-    """The channels of a view in the authors' order: embedded points, normals, depth, and 1 where there is no point.
+    """What the convolutions read, in the authors' order: embedded points, normals, depth, and 1 where no point is.
 
     Args:
-        points: in the target camera's frame, scaled to about [-1, 1]; 0 where there is none.
+        geometry: of a view, by pixel: its point in the target camera's frame, scaled to about [-1, 1] (3), its normal
+            there (3), its depth (1), and 1 where there is a point at all, else 0.
+        channels: 20; 17 without normals, 16 without depth as well.
     """
-    parts = [fourier_points(points * seen[:, None])]
-    parts += [] if normals is None else [normals * seen[:, None]]
-    parts += [] if depth is None else [(depth * seen)[:, None]]
-    return torch.cat([*parts, (~seen)[:, None].to(points.dtype)], 1)
+    points, normals, depth, seen = (geometry * geometry[:, 7:]).split([3, 3, 1, 1], 1)
+    parts = {16: [], 17: [depth], 20: [normals, depth]}[channels]
+    return torch.cat([fourier_points(points), *parts, 1 - seen], 1)
 
 
 class CorrespondenceEncoder(ModelMixin, ConfigMixin):
-    """Channels in pixels to features of the latents' grid, an eighth of the sides; zero at birth.
+    """Geometry in pixels to features of the latents' grid, an eighth of the sides; zero at birth.
 
     Args:
-        in_channels: 16 for points and mask, 17 with depth, 20 with normals too.
+        in_channels: 16, 17 or 20, see `correspondences`.
         out_channels: those of the denoiser's `conv_in`.
     """
 
     @register_to_config
     def __init__(self, in_channels: int = 20, out_channels: int = 320, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
+        if in_channels not in (16, 17, 20):
+            raise ValueError(f"in_channels: got {in_channels}, expected 16, 17 or 20; see correspondences")
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for narrow, wide in pairwise(widths):
@@ -68,8 +68,8 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
         assert self.conv_out.bias is not None
         nn.init.zeros_(self.conv_out.bias)
 
-    def forward(self, channels: Float[Tensor, "row channel height width"]) -> Float[Tensor, "row out h w"]:
-        hidden = F.silu(self.conv_in(channels))
+    def forward(self, geometry: Float[Tensor, "row 8 height width"]) -> Float[Tensor, "row out h w"]:
+        hidden = F.silu(self.conv_in(correspondences(geometry, self.config["in_channels"])))
         for block in self.blocks:
             hidden = F.silu(block(hidden))
         return self.conv_out(hidden)

@@ -128,9 +128,9 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         known = [warp([one], one.camera, size) for one in references]
         pictures = self._encoded([one.image for one in references], len(context))
         maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
-        channels = self._channels(span, known).repeat(len(context), 1, 1, 1)
-        self.views.see(pictures, maps, channels, context)
-        features = self.views.correspondence(self._channels(span, [warped])).repeat(len(context), 1, 1, 1)
+        geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
+        self.views.see(pictures, maps, geometry, context)
+        features = self.views.correspondence(self._geometry(span, [warped])).repeat(len(context), 1, 1, 1)
         latents = self._denoised(context, features, len(references), num_inference_steps, guidance_scale, generator)
         picture, values = (self._decoded(part) for part in latents)
         points = span.restored(values * 2 - 1)
@@ -176,8 +176,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return (decoded.float() / 2 + 0.5).clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
 
-    def _channels(self, span: PointRange, views: Sequence[WarpedView]) -> Float[Tensor, "view 20 height width"]:
-        return torch.stack([span.channels(one) for one in views]).to(self._execution_device, self.unet.dtype)
+    def _geometry(self, span: PointRange, views: Sequence[WarpedView]) -> Float[Tensor, "view 8 height width"]:
+        return torch.stack([span.geometry(one) for one in views]).to(self._execution_device, self.unet.dtype)
 
     def _denoised(
         self,

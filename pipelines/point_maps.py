@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weft.attention_processors.correspondence import correspondences
 from weft.datasets.cameras import Camera
 from weft.pipelines.warping import ReferenceView, WarpedView
 
@@ -57,12 +56,12 @@ class PointRange:
         matrix = self.camera.world_to_camera
         return (local - matrix[:3, 3]) @ matrix[:3, :3]
 
-    def channels(self, view: WarpedView) -> Float[Tensor, "20 height width"]:
-        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, and depth by the range's."""
-        points, normals = self.scaled(view.points), view.normals @ self.camera.world_to_camera[:3, :3].T
-        parts = [torch.from_numpy(np.moveaxis(values, -1, 0).copy()).float()[None] for values in (points, normals)]
-        depth = torch.from_numpy(view.depth / max(float(self.high[2]), 1e-6)).float()[None]
-        return correspondences(parts[0], torch.from_numpy(view.seen)[None], parts[1], depth)[0]
+    def geometry(self, view: WarpedView) -> Float[Tensor, "8 height width"]:
+        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, depth, where there are any."""
+        normals = view.normals @ self.camera.world_to_camera[:3, :3].T
+        depth = view.depth / max(float(self.high[2]), 1e-6)
+        parts = [self.scaled(view.points), normals, depth[..., None], view.seen[..., None]]
+        return torch.from_numpy(np.moveaxis(np.concatenate(parts, -1), -1, 0).astype(np.float32))
 
 
 def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width 3"]:

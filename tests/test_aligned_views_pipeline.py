@@ -110,17 +110,16 @@ def test_points_come_back_from_their_range() -> None:
     assert (span.scaled(np.full((1, 1, 3), np.nan)) == 0).all()
 
 
-def test_channels_hold_geometry_in_the_targets_frame() -> None:
+def test_what_is_read_is_in_the_targets_frame() -> None:
     span = PointRange.over(REFERENCES, TARGET.camera)
     warped = warp_mesh(REFERENCES, TARGET.camera, (64, 64))
-    channels = span.channels(warped).numpy()
-    assert channels.shape == (20, 64, 64)
-    assert np.array_equal(channels[19] == 0, warped.seen)
-    seen = warped.seen
-    np.testing.assert_allclose(channels[:3, seen].T, span.scaled(warped.points)[seen], atol=1e-6)
+    geometry, seen = span.geometry(warped).numpy(), warped.seen
+    assert geometry.shape == (8, 64, 64)
+    assert np.array_equal(geometry[7] == 1, seen)
+    np.testing.assert_allclose(geometry[:3, seen].T, span.scaled(warped.points)[seen], atol=1e-6)
     rays = Camera(TARGET.camera.focal, np.eye(4)).rays(64, 64)
-    assert ((channels[15:18] * np.moveaxis(rays, -1, 0)).sum(0)[seen] < 1e-6).all()  # normals face the camera
-    assert (np.abs(channels[18] - TARGET.depth / span.high[2])[seen] < 0.01).mean() > 0.97
+    assert ((geometry[3:6] * np.moveaxis(rays, -1, 0)).sum(0)[seen] < 1e-6).all()  # normals face the camera
+    assert (np.abs(geometry[6] - TARGET.depth / span.high[2])[seen] < 0.01).mean() > 0.97
 
 
 def test_normals_of_points_are_those_of_the_room() -> None:

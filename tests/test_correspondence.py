@@ -24,12 +24,15 @@ def test_points_are_embedded_in_the_published_order() -> None:
 
 
 def test_channels_say_where_nothing_is_seen() -> None:
-    seen = torch.tensor([[[True, False]]])
-    channels = correspondences(torch.ones(1, 3, 1, 2), seen, torch.ones(1, 3, 1, 2), 7 * torch.ones(1, 1, 2))
+    geometry = torch.tensor([[[1.0, 1]] * 6 + [[7, 7]] + [[1, 0]]])[..., None, :]
+    channels = correspondences(geometry)
     assert channels.shape == (1, 20, 1, 2)
     assert channels[0, :, 0, 1].tolist() == [0] * 6 + [1] * 3 + [0] * 3 + [1] * 3 + [0] * 4 + [1]
-    assert channels[0, 18:, 0, 0].tolist() == [7, 0]
-    assert correspondences(torch.ones(1, 3, 1, 2), seen).shape == (1, 16, 1, 2)
+    assert channels[0, 15:, 0, 0].tolist() == [1, 1, 1, 7, 0]
+    assert torch.equal(correspondences(geometry, 17), channels[:, [*range(15), 18, 19]])
+    assert torch.equal(correspondences(geometry, 16), channels[:, [*range(15), 19]])
+    with pytest.raises(ValueError, match="in_channels: got 4, expected 16, 17 or 20"):
+        CorrespondenceEncoder(4)
 
 
 def test_the_encoder_has_the_authors_keys_and_is_zero_at_birth() -> None:
@@ -37,7 +40,7 @@ def test_the_encoder_has_the_authors_keys_and_is_zero_at_birth() -> None:
     names = {name.removesuffix(".weight").removesuffix(".bias") for name in encoder.state_dict()}
     assert names == {"conv_in", *(f"blocks.{i}" for i in range(6)), "conv_out"}
     assert CorrespondenceEncoder().num_parameters() == 517_344
-    out = encoder(torch.randn(2, 20, 64, 64))
+    out = encoder(torch.randn(2, 8, 64, 64))
     assert out.shape == (2, 32, 8, 8) and bool((out == 0).all())
 
 

@@ -1,6 +1,6 @@
 """The quantity a denoiser is asked for, and the loss on it, read off the scheduler's own configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents, time steps) to the prediction."""
+DenoiseAll = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
+"""The same for several latents that are noised alike."""
 
 
 def diffusion_loss(
@@ -34,16 +36,44 @@ def diffusion_loss(
     Raises:
         ValueError: an unknown prediction type.
     """
-    noise = torch.randn(latents.shape, generator=generator).to(latents)
-    if not hasattr(scheduler, "alphas_cumprod"):
-        return _flow_loss(denoise, scheduler, latents, noise, _shares(len(latents), logit_normal or (0, 1), generator))
-    shares = _shares(len(latents), logit_normal, generator).to(latents.device)
+
+    def denoise_all(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
+        return (denoise(noisy[0], times),)
+
+    options: dict[str, Any] = {"snr_gamma": snr_gamma, "logit_normal": logit_normal}
+    return joint_diffusion_loss(denoise_all, scheduler, (latents,), (1.0,), generator, **options)
+
+
+def joint_diffusion_loss(
+    denoise: DenoiseAll,
+    scheduler: Any,
+    latents: Sequence[Float[Tensor, "batch *size"]],
+    weights: Sequence[float],
+    generator: torch.Generator,
+    *,
+    snr_gamma: float | None = None,
+    logit_normal: tuple[float, float] | None = None,
+) -> Float[Tensor, ""]:
+    """As `diffusion_loss`, for several latents of one shape that get the same noise at the same times.
+
+    Args:
+        weights: of the errors, one per latents.
+    """
+    first, flow = latents[0], not hasattr(scheduler, "alphas_cumprod")
+    noise = torch.randn(first.shape, generator=generator).to(first)
+    shares = _shares(len(first), (logit_normal or (0, 1)) if flow else logit_normal, generator).to(first.device)
     steps = scheduler.config.num_train_timesteps
-    times = (shares * steps).long().clamp_max(steps - 1)
-    prediction = denoise(scheduler.add_noise(latents, noise, times), times)
-    target = _target(scheduler, latents, noise, times)
-    error = (prediction.float() - target.float()).square().flatten(1).mean(1)
-    if snr_gamma is not None:
+    if flow:  # rectified flow (arXiv 2403.03206): the velocity from data to noise
+        sigma = shares.to(first).view(-1, *[1] * (first.ndim - 1))
+        times = sigma.flatten() * steps
+        noisy, targets = [(1 - sigma) * x + sigma * noise for x in latents], [noise - x for x in latents]
+    else:
+        times = (shares * steps).long().clamp_max(steps - 1)
+        noisy = [scheduler.add_noise(x, noise, times) for x in latents]
+        targets = [_target(scheduler, x, noise, times) for x in latents]
+    parts = zip(weights, denoise(noisy, times), targets, strict=True)
+    error = torch.stack([w * (p.float() - t.float()).square().flatten(1).mean(1) for w, p, t in parts]).sum(0)
+    if snr_gamma is not None and not flow:
         error = error * _min_snr_weight(scheduler, times, snr_gamma)
     return error.mean()
 
@@ -64,16 +94,6 @@ def _min_snr_weight(scheduler: Any, times: Int[Tensor, " batch"], gamma: float) 
     capped = snr.clamp_max(gamma)
     by_kind = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
     return capped / by_kind[scheduler.config.prediction_type]
-
-
-def _flow_loss(
-    denoise: Denoise, scheduler: Any, latents: Tensor, noise: Tensor, shares: Float[Tensor, " batch"]
-) -> Tensor:
-    """Rectified flow (arXiv 2403.03206): the velocity from data to noise."""
-    sigma = shares.to(latents).view(-1, *[1] * (latents.ndim - 1))
-    noisy = (1 - sigma) * latents + sigma * noise
-    prediction = denoise(noisy, sigma.flatten() * scheduler.config.num_train_timesteps)
-    return (prediction.float() - (noise - latents).float()).square().mean()
 
 
 def _shares(
