@@ -34,7 +34,7 @@ from weft.attention_processors.processor import install, layer_levels, unwrapped
 from weft.attention_processors.strength import Layout
 
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
-SHARINGS: Final = ("instillation", "concatenated", "none")
+SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
 """What LoRAs are put on: attention, feed-forward layers, and the convolutions of the residual blocks."""
 LORA_NAME: Final = "pytorch_lora_weights.safetensors"
@@ -49,7 +49,7 @@ class AlignedViews(nn.Module):
         rank: of the LoRAs.
         channels: of the correspondences, see `CorrespondenceEncoder`.
         sharing: what the geometry role gets of the image role: its attention ("instillation"), its features as further
-            keys and values ("concatenated"), or nothing ("none").
+            keys and values ("concatenated"), its attention as a target in training ("distilled"), or nothing ("none").
         layers: where, as in `select_layers`.
         gradient: whether the geometry's loss reaches the image role, "live" or "detach".
 
@@ -75,13 +75,17 @@ class AlignedViews(nn.Module):
         select_layers(denoiser, layers)
         self.sharing = sharing
         self.image_references, self.geometry_references = References(), References()
-        self.link = Instillation(layers, gradient=gradient) if sharing == "instillation" else References(layers)
+        instilled = sharing in ("instillation", "distilled")
+        self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
+        self.own = Instillation(layers)
+        """What the geometry role attends with itself, where that is compared."""
         self.roles = nn.ModuleDict()
         for role in ROLES:
             network = _sharing_copy(unwrapped(denoiser))
             install(network)
             targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
-            if role == "geometry" and isinstance(self.link, Instillation):
+            if role == "geometry" and sharing == "instillation":
+                assert isinstance(self.link, Instillation)
                 dead = {
                     name.removesuffix(".weight").removesuffix(".bias") for name in self.link.dead_parameters(network)
                 }
@@ -133,14 +137,23 @@ class AlignedViews(nn.Module):
             views: references per row.
         """
         self.link.store.clear()
-        instilled = isinstance(self.link, Instillation)
-        taps: dict[str, Encoded] = {"references": self.image_references.extend(views)}
-        shared = {} if self.sharing == "none" else {"link": self.link.record()}
-        first = self._run("image", image, times, context, features, **taps, **shared)
-        taps = {"references": self.geometry_references.extend(views)}
-        if self.sharing != "none":
-            taps["link"] = self.link.use() if instilled else self.link.extend(1)  # pyright: ignore
-        return first, self._run("geometry", geometry, times, context, features, **taps)
+        given, taken = self._taps()
+        references = self.image_references.extend(views)
+        first = self._run("image", image, times, context, features, references=references, **given)
+        references = self.geometry_references.extend(views)
+        return first, self._run("geometry", geometry, times, context, features, references=references, **taken)
+
+    def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:
+        """What the image role leaves for the geometry role, and what that takes."""
+        if self.sharing == "none":
+            return {}, {}
+        given: dict[str, Encoded] = {"link": self.link.record()}
+        if isinstance(self.link, References):
+            return given, {"link": self.link.extend(1)}
+        if self.sharing == "instillation":
+            return given, {"link": self.link.use()}
+        self.own.clear()
+        return given, {"own": self.own.record()}
 
     def _run(
         self, role: str, latents: Tensor, times: Tensor, context: Tensor, features: Tensor, **taps: Encoded

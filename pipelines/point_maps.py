@@ -57,7 +57,7 @@ class PointRange:
         return (local - matrix[:3, 3]) @ matrix[:3, :3]
 
     def geometry(self, view: WarpedView) -> Float[Tensor, "8 height width"]:
-        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, depth, where there are any."""
+        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, depth, if any."""
         normals = view.normals @ self.camera.world_to_camera[:3, :3].T
         depth = view.depth / max(float(self.high[2]), 1e-6)
         parts = [self.scaled(view.points), normals, depth[..., None], view.seen[..., None]]

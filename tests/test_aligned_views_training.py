@@ -1,0 +1,98 @@
+"""Aligned views are trained: on true rooms, with the backbone frozen, and to a folder that the pipeline opens."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pipe
+
+from weft.attention_processors.adapter import state_sha256
+from weft.attention_processors.aligned_views import SHARINGS, AlignedViews
+from weft.datasets.rooms import sample
+from weft.pipelines.aligned_views import AlignedViewsPipeline
+from weft.pipelines.point_maps import PointRange
+from weft.training.aligned_views import AlignedViewsTask, ViewsConfig
+from weft.training.config import TrainingConfig
+from weft.training.loop import train
+from weft.training.room_data import REFERENCES, RoomPictures, RoomViews, cached_room_latents, reference_of
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> RoomPictures:
+    return RoomPictures(tmp_path_factory.mktemp("rooms"), "train", 4, SIZE)
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    pipe.folder = tmp_path_factory.mktemp("model")
+    pipe.save_pretrained(pipe.folder)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def data(pictures: RoomPictures, pipe: Any) -> RoomViews:
+    folder = pipe.folder / "cache"
+    folder.mkdir()
+    return RoomViews(pictures, cached_room_latents(folder, pipe.vae, pipe.folder / "vae", pictures))
+
+
+def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
+    assert pictures.truth == ["interpolating", "extrapolating"] * 2
+    room = sample("train", 1, size=SIZE).views
+    drawn, target = pictures.view(1), room["extrapolating"]
+    np.testing.assert_allclose((drawn[2, :3] + 1) * 127.5, np.moveaxis(target.image, -1, 0), atol=0.1)
+    span = PointRange.over([reference_of(room[name]) for name in REFERENCES], target.camera)
+    points = span.restored(np.moveaxis(drawn[2, 3:6], 0, -1))
+    inside = np.abs(drawn[2, 3:6]).max(0) < 1
+    np.testing.assert_allclose(points[inside], target.points[inside], atol=0.02)
+    assert inside.mean() > 0.8
+    seen = drawn[:, 13]
+    assert set(np.unique(seen)) <= {0, 1} and seen[:2].mean() > 0.9 and 0.4 < seen[2].mean() < 1
+
+
+def test_latents_are_those_of_the_pictures(data: RoomViews, pipe: Any) -> None:
+    record = data[2]
+    drawn = torch.from_numpy(data.pictures.view(2))
+    with torch.no_grad():
+        expected = pipe.vae.encode(drawn[1:2, 3:6]).latent_dist.mode() * pipe.vae.config.scaling_factor
+    torch.testing.assert_close(record.points[1:2], expected, atol=5e-3, rtol=5e-3)
+    assert record.image.shape == record.points.shape == (3, 4, 8, 8)
+    assert record.geometry.shape == (3, 8, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_training_learns_and_leaves_the_backbone(sharing: str, data: RoomViews, pipe: Any, tmp_path: Path) -> None:
+    before = state_sha256(pipe.unet)
+    torch.manual_seed(0)
+    task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
+    config = TrainingConfig(
+        output_dir=str(tmp_path), max_train_steps=3, train_batch_size=2, learning_rate=1e-2, lr_warmup_steps=0,
+        use_ema=False, checkpointing_steps=0,
+    )  # fmt: skip
+    batch = task.collate([data[0], data[1]])
+    losses = [task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).item()]
+    folder = train(task, data, config)
+    losses.append(task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).item())
+    assert losses[1] < losses[0]
+    assert state_sha256(pipe.unet) == before
+    trained = AlignedViews.from_pretrained(folder, pipe.unet)
+    assert trained.sharing == sharing
+    again = AlignedViewsTask(trained, pipe, ViewsConfig()).loss(trained, batch, torch.Generator().manual_seed(0), 0)
+    np.testing.assert_allclose(again.item(), losses[1], rtol=1e-5)
+
+
+def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: RoomViews, pipe: Any) -> None:
+    module = AlignedViews(pipe.unet, rank=2)
+    losses = []
+    for weight in (0.0, 1.0, 3.0):
+        task = AlignedViewsTask(module, pipe, ViewsConfig(geometry_weight=weight, snr_gamma=None))
+        batch = task.collate([data[0], data[1]])
+        losses.append(task.loss(module, batch, torch.Generator().manual_seed(0), 0).item())
+    np.testing.assert_allclose(losses[2] - losses[0], 3 * (losses[1] - losses[0]), rtol=1e-4)
+    with pytest.raises(ValueError, match="geometry_weight: got -1"):
+        ViewsConfig(geometry_weight=-1)

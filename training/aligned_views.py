@@ -1,0 +1,80 @@
+"""The training task of aligned views: picture and point map of a target from one noise, with the references beside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weft.attention_processors.aligned_views import AlignedViews
+from weft.training.attention_distillation import attention_distillation_loss
+from weft.training.config import option
+from weft.training.objectives import joint_diffusion_loss
+from weft.training.room_data import ViewsRecord, stacked
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """The objective; weights are those of MoAI's training.
+
+    Raises:
+        ValueError: a weight that is negative.
+    """
+
+    geometry_weight: float = option(3.0, "weight of the point map's error beside the picture's")
+    distillation_weight: float = option(0.1, "weight of the attention's distance, for --sharing distilled")
+    snr_gamma: float | None = option(5.0, "min-SNR weighting")
+
+    def __post_init__(self) -> None:
+        for name in ("geometry_weight", "distillation_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0")
+
+
+class AlignedViewsTask:
+    """LoRAs and correspondence encoder of `AlignedViews`; the backbone stays frozen.
+
+    Args:
+        pipe: the backbone's pipeline, for its scheduler and the state of the empty prompt.
+    """
+
+    def __init__(self, module: AlignedViews, pipe: Any, config: ViewsConfig) -> None:
+        self.module, self.config = module, config
+        self.scheduler = pipe.scheduler
+        with torch.no_grad():
+            self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", "cpu", 1, False)[0]
+
+    def collate(self, samples: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
+        return stacked(samples)
+
+    def loss(
+        self, module: Any, batch: Mapping[str, Tensor], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        image, points, geometry = (batch[name] for name in ("image", "points", "geometry"))
+        rows, views = len(image), image.shape[1] - 1
+        context = self.context.to(image).expand(rows, -1, -1)
+        known = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
+        self.module.see(*known, context)
+        features = self.module.correspondence(geometry[:, -1])
+
+        def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
+            return module(*noisy, times, features, context, views)
+
+        loss = joint_diffusion_loss(
+            denoise,
+            self.scheduler,
+            (image[:, -1], points[:, -1]),
+            (1.0, self.config.geometry_weight),
+            generator,
+            snr_gamma=self.config.snr_gamma,
+        )
+        if self.module.sharing == "distilled":
+            distance = attention_distillation_loss(self.module.link.store, self.module.own.store)  # pyright: ignore
+            loss = loss + self.config.distillation_weight * distance
+        return loss
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        return {}
