@@ -1,0 +1,145 @@
+"""How good new views of unseen rooms are, in picture and geometry, and how well both agree.
+
+Every room is seen from two reference cameras; targets are by turns between them and beyond. References bring their
+exact depth. What is compared is how the geometry role is told what the picture role does; in rows of their own the
+trained modules with instillation are used in other layers, or halfway, without further training.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from weft.attention_processors.aligned_views import AlignedViews
+from weft.attention_processors.instillation import Instillation
+from weft.datasets.rooms import View, sample
+from weft.evaluation.evaluation import Drawn, Evaluation
+from weft.evaluation.pictures import reconstructed
+from weft.evaluation.view_scores import score_views
+from weft.pipelines.warping import ReferenceView, WarpedView, warp_mesh
+
+TARGETS: Final = ("interpolating", "extrapolating")
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "instillation_decoder": {"layers": r"up_blocks\..*\.attn1"},
+    "instillation_deepest": {"layers": r"mid_block\..*\.attn1"},
+    "instillation_half": {"strength": 0.5},
+}
+"""Rows that use what was trained with instillation otherwise."""
+TRAINED: Final = "instillation"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A room to be drawn: its references, what is to come out, and what the target camera sees of the references."""
+
+    references: tuple[ReferenceView, ...]
+    truth: View
+    warped: WarpedView
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedViewsEvaluation(Evaluation):
+    """Rooms: one target each.
+
+    Args:
+        pipe: an `AlignedViewsPipeline`.
+        views: by row the trained modules, on the pipeline's denoiser.
+        size: side of the pictures, as the pipeline's denoiser draws them.
+    """
+
+    name: ClassVar[str] = "aligned-views"
+
+    views: Mapping[str, AlignedViews]
+    size: int = 128
+    guidance_scale: float = 1.0
+
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        rows: dict[str, Callable[[], Drawn]] = {
+            "real": lambda: self._scored(self._true, self._depths),
+            "reconstruction": lambda: self._scored(reconstructed(self.pipe, self._true), self._depths),
+            "shuffled": lambda: self._scored(self._true, np.roll(self._depths, 1, 0)),
+            "warp": self._warp,
+        }
+        rows |= {name: lambda name=name, views=views: self._drawn(name, views) for name, views in self.views.items()}
+        if TRAINED in self.views:
+            for name, options in VARIANTS.items():
+                rows[name] = lambda name=name, options=options: self._changed(name, options)
+        return rows
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """Rooms of the split, targets by turns between the references and beyond."""
+        cases = []
+        for index in tqdm(range(self.count), desc="rooms"):
+            target = TARGETS[index % 2]
+            names = ("reference_0", "reference_1", target)
+            views = sample(self.split, index, seed=self.seed, size=self.size, views=names).views
+            references = tuple(
+                ReferenceView.of_depth(views[name].image / 255, views[name].depth, views[name].camera)
+                for name in names[:2]
+            )
+            warped = warp_mesh(references, views[target].camera, (self.size, self.size))
+            cases.append(Case(references, views[target], warped))
+        return cases
+
+    @property
+    def _true(self) -> Tensor:
+        pictures = np.stack([np.moveaxis(case.truth.image, -1, 0) for case in self.cases])
+        return torch.from_numpy(pictures).float() / 255
+
+    @property
+    def _depths(self) -> np.ndarray[Any, Any]:
+        return np.stack([case.truth.depth for case in self.cases])
+
+    def _warp(self) -> Drawn:
+        """What is seen as it is; the rest in the mean colour and depth of it."""
+        pictures, depths = [], []
+        for case in self.cases:
+            seen = case.warped.seen
+            pictures.append(np.where(seen[..., None], case.warped.image, case.warped.image[seen].mean(0)))
+            depths.append(np.where(seen, case.warped.depth, case.warped.depth[seen].mean()))
+        return self._scored(torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float(), np.stack(depths))
+
+    def _drawn(self, name: str, views: AlignedViews) -> Drawn:
+        self.pipe.load_views(views)
+        self.pipe.set_progress_bar_config(disable=True)
+        pictures, depths = [], []
+        for index, case in enumerate(tqdm(self.cases, desc=name)):
+            generator = torch.Generator().manual_seed((self.seed << 20) + index)
+            out = self.pipe(
+                case.references, case.truth.camera, generator=generator, output_type="np", **self.settings
+            )  # fmt: skip
+            pictures.append(out.images[0])
+            depths.append(np.maximum(out.depth, 1e-3))
+        return self._scored(torch.from_numpy(np.stack(pictures)).movedim(-1, 1), np.stack(depths))
+
+    def _changed(self, name: str, options: Mapping[str, Any]) -> Drawn:
+        views = self.views[TRAINED]
+        with _linked(views, Instillation(**options)):
+            return self._drawn(name, views)
+
+    def _scored(self, pictures: Tensor, depths: np.ndarray[Any, Any]) -> Drawn:
+        scores = score_views(
+            list(pictures.movedim(1, -1).numpy()),
+            list(depths),
+            list(self._true.movedim(1, -1).numpy()),
+            list(self._depths),
+            [case.warped.seen for case in self.cases],
+        )
+        return pictures, asdict(scores)
+
+
+@contextmanager
+def _linked(views: AlignedViews, link: Instillation) -> Iterator[None]:
+    """The modules with another link, within the block."""
+    kept, views.link = views.link, link
+    try:
+        yield
+    finally:
+        views.link = kept

@@ -1,0 +1,66 @@
+"""Views are scored in every row: ceilings above floors, and the modules as they were afterwards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pipe
+
+from weft.attention_processors.aligned_views import AlignedViews
+from weft.evaluation.aligned_views import VARIANTS, AlignedViewsEvaluation
+from weft.pipelines.aligned_views import AlignedViewsPipeline
+
+TRAINED = ("no_instillation", "concatenated", "instillation")
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> AlignedViewsEvaluation:
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    torch.manual_seed(0)
+    views = {}
+    for name, sharing in zip(TRAINED, ("none", "concatenated", "instillation"), strict=True):
+        views[name] = AlignedViews(pipe.unet, rank=2, sharing=sharing)
+        with torch.no_grad():
+            for key, parameter in views[name].named_parameters():
+                if "lora_B" in key:
+                    parameter.normal_(std=0.1)
+    return AlignedViewsEvaluation(pipe=pipe, views=views, size=64, count=2, num_inference_steps=1)
+
+
+def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_path: Path) -> None:
+    links = {name: views.link for name, views in evaluation.views.items()}
+    evaluation.run(tmp_path)
+    report = json.loads((tmp_path / "aligned-views.json").read_text())
+    scores = {row["name"]: row["scores"] for row in report["rows"]}
+    assert list(scores) == ["real", "reconstruction", "shuffled", "warp", *TRAINED, *VARIANTS]
+    assert set(scores["real"]) == {"psnr", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
+    real, warp = scores["real"], scores["warp"]
+    assert real["depth_error_seen"] == 0 and real["ssim"] > 0.999
+    assert warp["depth_error_seen"] < 0.05 < warp["depth_error_unseen"]
+    assert scores["shuffled"]["alignment"] < real["alignment"]
+    assert 10 < warp["psnr"] < real["psnr"]
+    assert {name: views.link for name, views in evaluation.views.items()} == links
+    assert (tmp_path / "aligned-views.png").is_file()
+
+
+def test_variants_change_the_geometry_and_not_the_picture(evaluation: AlignedViewsEvaluation) -> None:
+    rows = evaluation.rows()
+    picture, scores = rows["instillation"]()
+    for name in VARIANTS:
+        other, changed = rows[name]()
+        assert torch.equal(other, picture)
+        assert changed["depth_error_seen"] != scores["depth_error_seen"]
+
+
+def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluation) -> None:
+    first, second = evaluation.cases
+    assert first.warped.seen.mean() > second.warped.seen.mean()
+    assert np.array_equal(first.truth.image, evaluation.cases[0].truth.image)
+
+
+def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViewsEvaluation) -> None:
+    few = AlignedViewsEvaluation(pipe=evaluation.pipe, views={}, size=64, count=1)
+    assert list(few.rows()) == ["real", "reconstruction", "shuffled", "warp"]
