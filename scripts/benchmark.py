@@ -4,6 +4,7 @@ weft benchmark generate     the whole command, the generation alone, peak memory
 weft benchmark step         a denoising step with four pairs over the plain step, U-Net of Stable Diffusion 1.5's size
 weft benchmark encoding     encoding of 1 to 16 pairs
 weft benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
+weft benchmark instillation two passes that share attention over two that do not; what is held meanwhile
 """
 
 import argparse
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-NAMES = ("generate", "step", "encoding", "style")
+NAMES = ("generate", "step", "encoding", "style", "instillation")
 SIZES = ("full", "tiny")
 
 
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the denoisers, for `style`")
+    parser.add_argument(
+        "--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -30,7 +33,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.rounds < 1:
         raise ValueError(f"rounds: got {arguments.rounds}, expected at least 1")
-    measure = {"generate": _generate, "step": _step, "encoding": _encoding, "style": _style}[arguments.name]
+    measure = {
+        "generate": _generate,
+        "step": _step,
+        "encoding": _encoding,
+        "style": _style,
+        "instillation": _instillation,
+    }[arguments.name]
     rows = [Row(name, scores) for name, scores in measure(arguments).items()]
     report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
     report.write(arguments.output)
@@ -177,5 +186,11 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from weft.scripts.benchmark_style import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _instillation(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weft.scripts.benchmark_instillation import measure
 
     return measure(arguments.size, arguments.rounds)

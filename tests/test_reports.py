@@ -108,6 +108,19 @@ def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
     assert rows["b"] == {"seconds": 2.0, "ratio": 2.0, "ratio_minimum": 1.0, "ratio_maximum": 4.0}
 
 
+def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> None:
+    assert main(["benchmark", "instillation", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "benchmark-instillation.json").read_text())["rows"]
+    scores = {row["name"]: row["scores"] for row in rows}
+    assert list(scores)[:4] == ["two_passes", "instillation", "probabilities", "held"]
+    assert scores["two_passes"]["ratio"] == 1
+    layer = scores["down_blocks.0.attentions.0.transformer_blocks.0.attn1"]
+    assert layer["query_key_bytes"] == 4 * 16 * (256 + 3 * 256)  # a query and three keys per place, 16 numbers each
+    assert layer["probability_bytes"] == 4 * 256 * 3 * 256
+    layers = [row for name, row in scores.items() if name.endswith("attn1")]
+    assert scores["held"]["query_key_bytes"] == sum(row["query_key_bytes"] for row in layers)
+
+
 def test_the_benchmark_of_styles_fills_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "style", "--size", "tiny", "--rounds", "2", "--output", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "benchmark-style.json").read_text())
