@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
-    parser.add_argument(
-        "--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`"
-    )
+    parser.add_argument("--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`")
 
 
 def run(arguments: argparse.Namespace) -> None:

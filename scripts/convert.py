@@ -5,6 +5,8 @@ weft convert lots adapters/lots lots-again --to lots    the folder to lots.bin a
 
 weft convert ip-adapter ip-adapter-plus_sd15.bin adapters/plus    an IP-Adapter (basic, plus, full) for SD 1.5 or SDXL
 weft convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder to ip-adapter.safetensors
+
+weft convert moai checkpoints/main models/moai                    four U-Nets and their encoder to diffusers' folders
 """
 
 import argparse
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from weft.attention_processors.adapter import WEIGHTS_NAME, Adapter, check_folder, read_json
 from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.reference import ReferenceAdapter
-from weft.scripts import ip_adapter_checkpoint
+from weft.scripts import ip_adapter_checkpoint, moai_checkpoint
 from weft.scripts.ip_adapter_checkpoint import BASES, adapter_to_ip_adapter, ip_adapter_to_adapter
 from weft.scripts.lots_checkpoint import (
     GROUPS,
@@ -62,18 +64,7 @@ def read_ip_adapter(path: Path) -> Groups:
 
 
 def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mapping[str, Tensor]], Groups]) -> Groups:
-    if not path.is_file():
-        raise ValueError(f"{path}: got no file there, expected {what}")
-    try:
-        if path.suffix == ".safetensors":
-            groups: Any = load_file(path)
-        else:
-            groups = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged pickle raises is not foreseeable
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
-            f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
-        ) from error
+    groups = _opened(path, what)
     if isinstance(groups, dict) and groups and _is_group("", groups):  # flat: the names say the groups
         return grouped(groups)
     if not isinstance(groups, dict) or not all(_is_group(name, group) for name, group in groups.items()):
@@ -81,6 +72,21 @@ def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mappin
             f"{path}: got a {type(groups).__name__} with other content, expected groups of tensors: {', '.join(names)}"
         )
     return groups
+
+
+def _opened(path: Path, what: str) -> Any:
+    """What a file of tensors holds; no code in it is run."""
+    if not path.is_file():
+        raise ValueError(f"{path}: got no file there, expected {what}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged pickle raises is not foreseeable
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
+        ) from error
 
 
 def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | None = None) -> None:
@@ -141,10 +147,41 @@ def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None
     _write_folder(target, lambda folder: save_file(flat, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
 
 
+def convert_from_moai(source: Path, target: Path, **options: int) -> None:
+    """A folder with the five published files to a folder with a model per role, all or nothing.
+
+    Args:
+        options: `head_dim` and `groups` of `to_denoiser`.
+
+    Raises:
+        ValueError: a file that is missing or damaged; see `to_denoiser` and `to_encoder`; a target that is not empty.
+    """
+    _check_target(target)
+    states = {role: _opened(source / name, "a MoAI checkpoint") for role, name in moai_checkpoint.FILES.items()}
+    models: dict[str, Any] = {}
+    for role, state in states.items():
+        path = source / moai_checkpoint.FILES[role]
+        if not _is_group(role, state):
+            raise ValueError(f"{path}: got a {type(state).__name__} with other content, expected tensors by name")
+        try:
+            encoder = role == "correspondence"
+            models[role] = (
+                moai_checkpoint.to_encoder(state) if encoder else moai_checkpoint.to_denoiser(state, **options)
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def write(folder: Path) -> None:
+        for role, model in models.items():
+            model.save_pretrained(folder / role, safe_serialization=True)
+
+    _write_folder(target, write)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `weft convert`."""
-    parser.add_argument("format", choices=["lots", "ip-adapter"], help="whose format")
-    parser.add_argument("source", type=Path, help="their checkpoint; with --to lots or ip-adapter an adapter folder")
+    parser.add_argument("format", choices=["lots", "ip-adapter", "moai"], help="whose format")
+    parser.add_argument("source", type=Path, help="their checkpoint, or folder of several; with --to an adapter folder")
     parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
     parser.add_argument(
         "--to", choices=["weft", "lots", "ip-adapter"], default="weft", help="direction (default: %(default)s)"
@@ -162,9 +199,11 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.to not in ("weft", args.format):
         raise ValueError(f"--to: got {args.to!r} for the format {args.format!r}, expected 'weft' or {args.format!r}")
-    if args.format == "lots":
-        if args.base is not None:
-            raise ValueError(f"--base: got {args.base!r} for the format 'lots', which is always SDXL's; leave it out")
+    if args.format != "ip-adapter" and args.base is not None:
+        raise ValueError(f"--base: got {args.base!r} for the format {args.format!r}, which needs none; leave it out")
+    if args.format == "moai":
+        convert_from_moai(args.source, args.target)
+    elif args.format == "lots":
         (convert_to_lots if args.to == "lots" else convert_from_lots)(args.source, args.target)
     else:
         convert = convert_to_ip_adapter if args.to == "ip-adapter" else convert_from_ip_adapter
