@@ -13,7 +13,7 @@ the correspondence encoder is trained, and what a role cannot get by its four in
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -52,6 +52,7 @@ class AlignedViews(nn.Module):
             keys and values ("concatenated"), its attention as a target in training ("distilled"), or nothing ("none").
         layers: where, as in `select_layers`.
         gradient: whether the geometry's loss reaches the image role, "live" or "detach".
+        training: where it comes from: data, steps, seed.
 
     Raises:
         ValueError: an unknown sharing, or no U-Net.
@@ -66,11 +67,19 @@ class AlignedViews(nn.Module):
         sharing: str = "instillation",
         layers: str | Sequence[str] = "self",
         gradient: str = "live",
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if sharing not in SHARINGS:
             raise ValueError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
-        self.config = {"rank": rank, "channels": channels, "sharing": sharing, "layers": layers, "gradient": gradient}
+        self.config: dict[str, Any] = {
+            "rank": rank,
+            "channels": channels,
+            "sharing": sharing,
+            "layers": layers,
+            "gradient": gradient,
+            "training": training,
+        }
         self.levels = layer_levels(denoiser)
         select_layers(denoiser, layers)
         self.sharing = sharing
@@ -163,6 +172,10 @@ class AlignedViews(nn.Module):
         network: Any = self.roles[role]
         with added_after_conv_in(network, features):
             return network(latents, times, context, cross_attention_kwargs={"conditioning": conditioning}).sample
+
+    def register_to_config(self, **values: Any) -> None:
+        """Change what the folder's config says, as diffusers' models do."""
+        self.config.update(values)
 
     # -- files ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ weft train paired --train_data_dir my_pairs --output_dir outputs/mine
 weft train paired --world outfits --output_dir outputs/paired
 weft train style --train_data_dir my_pictures --output_dir outputs/my-styles
 weft train style --world creatures --output_dir outputs/style
+weft train aligned-views --world rooms --output_dir outputs/aligned-views
 """
 
 import argparse
@@ -19,6 +20,7 @@ from weft.training.config import add_arguments as add_config_arguments
 METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
     "style": "styles by name",
+    "aligned-views": "picture and geometry of a new view",
 }
 
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         model = one.add_argument_group("model")
         model.add_argument(
             "--pretrained_model_name_or_path",
-            help="Stable Diffusion folder or Hub id (default: the shipped tiny-diffusion)",
+            help=f"Stable Diffusion folder or Hub id (default: the shipped {_backbone(name)})",
         )
         model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
         data = one.add_argument_group("data")
@@ -83,12 +85,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _module(method: str) -> ModuleType:
     """What is particular to a method: `add_arguments`, `check`, `prepare`."""
-    return importlib.import_module(f"weft.scripts.train_{method}")
+    return importlib.import_module(f"weft.scripts.train_{method.replace('-', '_')}")
+
+
+def _backbone(method: str) -> str:
+    return "tiny-rooms" if method == "aligned-views" else "tiny-diffusion"
 
 
 def _pipeline(arguments: argparse.Namespace) -> tuple[Any, str]:
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
     from weft.pretrained import shipped
 
-    source = arguments.pretrained_model_name_or_path or str(shipped("tiny-diffusion"))
+    source = arguments.pretrained_model_name_or_path or str(shipped(_backbone(arguments.method)))
     return ConditionedStableDiffusionPipeline.from_pretrained(source, use_safetensors=True), source

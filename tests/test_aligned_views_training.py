@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_pipe
 
 from weft.attention_processors.adapter import state_sha256
@@ -13,10 +14,11 @@ from weft.attention_processors.aligned_views import SHARINGS, AlignedViews
 from weft.datasets.rooms import sample
 from weft.pipelines.aligned_views import AlignedViewsPipeline
 from weft.pipelines.point_maps import PointRange
+from weft.scripts.cli import main
 from weft.training.aligned_views import AlignedViewsTask, ViewsConfig
 from weft.training.config import TrainingConfig
 from weft.training.loop import train
-from weft.training.room_data import REFERENCES, RoomPictures, RoomViews, cached_room_latents, reference_of
+from weft.training.view_data import REFERENCES, PreparedViews, RoomPictures, cached_room_latents, reference_of
 
 SIZE = 64
 
@@ -35,10 +37,10 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def data(pictures: RoomPictures, pipe: Any) -> RoomViews:
+def data(pictures: RoomPictures, pipe: Any) -> PreparedViews:
     folder = pipe.folder / "cache"
     folder.mkdir()
-    return RoomViews(pictures, cached_room_latents(folder, pipe.vae, pipe.folder / "vae", pictures))
+    return PreparedViews(pictures, cached_room_latents(folder, pipe.vae, pipe.folder / "vae", pictures))
 
 
 def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
@@ -55,7 +57,7 @@ def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
     assert set(np.unique(seen)) <= {0, 1} and seen[:2].mean() > 0.9 and 0.4 < seen[2].mean() < 1
 
 
-def test_latents_are_those_of_the_pictures(data: RoomViews, pipe: Any) -> None:
+def test_latents_are_those_of_the_pictures(data: PreparedViews, pipe: Any) -> None:
     record = data[2]
     drawn = torch.from_numpy(data.pictures.view(2))
     with torch.no_grad():
@@ -66,7 +68,7 @@ def test_latents_are_those_of_the_pictures(data: RoomViews, pipe: Any) -> None:
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
-def test_training_learns_and_leaves_the_backbone(sharing: str, data: RoomViews, pipe: Any, tmp_path: Path) -> None:
+def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedViews, pipe: Any, tmp_path: Path) -> None:
     before = state_sha256(pipe.unet)
     torch.manual_seed(0)
     task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
@@ -86,7 +88,7 @@ def test_training_learns_and_leaves_the_backbone(sharing: str, data: RoomViews, 
     np.testing.assert_allclose(again.item(), losses[1], rtol=1e-5)
 
 
-def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: RoomViews, pipe: Any) -> None:
+def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: PreparedViews, pipe: Any) -> None:
     module = AlignedViews(pipe.unet, rank=2)
     losses = []
     for weight in (0.0, 1.0, 3.0):
@@ -96,3 +98,50 @@ def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: RoomViews, pi
     np.testing.assert_allclose(losses[2] - losses[0], 3 * (losses[1] - losses[0]), rtol=1e-4)
     with pytest.raises(ValueError, match="geometry_weight: got -1"):
         ViewsConfig(geometry_weight=-1)
+
+
+# The command
+
+
+def clips(folder: Path) -> Path:
+    """A room as a clip of four frames with depth."""
+    (folder / "clip").mkdir(parents=True)
+    lines = ["https://example.org"]
+    for i, name in enumerate(("reference_0", "interpolating", "reference_1", "extrapolating")):
+        view = sample("train", 0, size=SIZE).views[name]
+        pose = view.camera.world_to_camera[:3].flatten().tolist()
+        lines.append(" ".join(map(str, [i, *view.camera.focal, *view.camera.center, 0, 0, *pose])))
+        Image.fromarray(view.image).save(folder / "clip" / f"{i}.png")
+        np.save(folder / "clip" / f"{i}.npy", view.depth)
+    (folder / "clip.txt").write_text("\n".join(lines))
+    return folder
+
+
+def command(pipe: Any, folder: Path, *more: str) -> int:
+    few = ["--max_train_steps", "1", "--train_batch_size", "2", "--checkpointing_steps", "0", "--rank", "2"]
+    model = ["--pretrained_model_name_or_path", str(pipe.folder), "--cache_dir", str(folder / "cache")]
+    return main(["train", "aligned-views", *model, "--output_dir", str(folder / "out"), *few, *more])
+
+
+def test_the_command_trains_on_rooms_and_goes_on(pipe: Any, tmp_path: Path) -> None:
+    rooms = ["--world", "rooms", "--samples", "4", "--sharing", "concatenated"]
+    assert command(pipe, tmp_path, *rooms) == 0
+    views = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
+    assert views.sharing == "concatenated" and views.config["training"]["data"] == "rooms"
+    assert command(pipe, tmp_path, *rooms, "--init_from", str(tmp_path / "out" / "final")) == 0
+    again = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
+    assert again.config["training"]["after"] == views.config["training"]
+
+
+def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = clips(tmp_path / "data")
+    assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2") == 0
+    assert AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet).config["training"]["samples"] == 2
+    (data / "clip" / "1.npy").unlink()
+    assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2") == 2
+    assert "got a frame without depth, expected 1.npy beside it" in capsys.readouterr().err
+
+
+def test_the_command_wants_one_source(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(pipe, tmp_path) == 2
+    assert "data: got neither or both" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from weft.attention_processors.aligned_views import AlignedViews
 from weft.training.attention_distillation import attention_distillation_loss
 from weft.training.config import option
 from weft.training.objectives import joint_diffusion_loss
-from weft.training.room_data import ViewsRecord, stacked
+from weft.training.view_data import ViewsRecord, stacked
 
 
 @dataclass(frozen=True)

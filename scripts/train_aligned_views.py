@@ -1,0 +1,70 @@
+"""Train picture and geometry of new views: places seen by several cameras, with depth (docs/instillation.md)."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from weft.training.config import add_arguments as add_config_arguments
+from weft.training.config import from_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> None:
+    """Arguments of this method; `model` and `data` are groups that all methods share."""
+    from weft.attention_processors.aligned_views import SHARINGS
+    from weft.training.aligned_views import ViewsConfig
+
+    model.add_argument("--rank", type=int, default=16, help="of the LoRAs of new modules")
+    model.add_argument(
+        "--sharing", choices=SHARINGS, default="instillation", help="what the geometry gets of the image"
+    )
+    model.add_argument("--layers", default="self", help="layers that share: self, … or a regular expression")
+    model.add_argument("--gradient", choices=("live", "detach"), default="live", help="of the geometry into the image")
+    data.add_argument("--train_data_dir", type=Path, help="folder of clips with cameras and depth")
+    data.add_argument("--margin", type=int, default=30, help="frames from one reference to the other")
+    data.add_argument("--world", choices=("rooms",), help="train on a procedural world instead")
+    data.add_argument("--samples", type=int, default=2_000, help="samples of the world")
+    add_config_arguments(parser.add_argument_group("objective"), ViewsConfig)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise before anything is loaded unless there is one source of data, and a valid objective."""
+    from weft.training.aligned_views import ViewsConfig
+
+    from_arguments(ViewsConfig, arguments)
+    if (arguments.train_data_dir is None) == (arguments.world is None):
+        raise ValueError("data: got neither or both of --train_data_dir and --world; pass exactly one of them")
+
+
+def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The task, its data, and what the modules' config says of them."""
+    from weft.attention_processors.aligned_views import AlignedViews
+    from weft.training.aligned_views import AlignedViewsTask, ViewsConfig
+
+    if arguments.init_from:
+        module = AlignedViews.from_pretrained(arguments.init_from, pipe.unet)
+    else:
+        options = {name: getattr(arguments, name) for name in ("rank", "sharing", "layers", "gradient")}
+        module = AlignedViews(pipe.unet, **options)
+    task = AlignedViewsTask(module, pipe, from_arguments(ViewsConfig, arguments))
+    return task, _data(arguments, pipe, source), {"data": arguments.world or arguments.train_data_dir.name}
+
+
+def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> Any:
+    from weft.training.view_data import (
+        ClipPictures,
+        PreparedViews,
+        RoomPictures,
+        cached_room_latents,
+        view_latents,
+    )
+
+    resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if arguments.world:
+        pictures = RoomPictures(arguments.cache_dir, "train", arguments.samples, resolution)
+        return PreparedViews(
+            pictures, cached_room_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
+        )
+    from weft.datasets.posed_views import PosedViews
+
+    clips = ClipPictures(PosedViews(arguments.train_data_dir, margin=arguments.margin), resolution)
+    return PreparedViews(clips, view_latents(clips, pipe.vae))

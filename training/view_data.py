@@ -1,0 +1,168 @@
+"""Training data of aligned views: latents and geometry of two references and one target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weft.datasets.posed_views import Frame, PosedViews
+from weft.datasets.rooms import View, sample
+from weft.pipelines.point_maps import PointRange
+from weft.pipelines.warping import ReferenceView, warp_mesh
+from weft.training.picture_cache import DrawnPictures, file_digest
+
+REFERENCES: Final = ("reference_0", "reference_1")
+TARGETS: Final = ("interpolating", "extrapolating")
+COLORS, POINTS, GEOMETRY = 3, 3, 8
+PARTS: Final = (COLORS, POINTS, GEOMETRY)
+"""Channels of a prepared view: its picture, its true points in the range of the references, and what is known of it."""
+
+
+class Prepared(Protocol):
+    """Places with what `prepared` says of each."""
+
+    def __len__(self) -> int: ...
+    def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]: ...
+
+
+def reference_of(view: View) -> ReferenceView:
+    """A rendered view as a reference, with its exact depth."""
+    return ReferenceView.of_depth(view.image / 255, view.depth, view.camera)
+
+
+def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 14 height width"]:
+    """The references, then the target, as channels of `PARTS`, in the target's frame and the references' range."""
+    size = target.image.shape[:2]
+    span = PointRange.over(references, target.camera)
+    known = [warp_mesh([one], one.camera, size) for one in references]
+    known.append(warp_mesh(references, target.camera, size))
+    rows = []
+    for view, warped in zip((*references, target), known, strict=True):
+        flat = np.concatenate([view.image * 2 - 1, span.scaled(view.points)], -1)
+        rows.append(np.concatenate([np.moveaxis(flat, -1, 0), span.geometry(warped).numpy()]))
+    return np.stack(rows)
+
+
+class RoomPictures(DrawnPictures):
+    """The first `count` rooms of a split; odd ones with the target beyond the references, even ones between them.
+
+    `view(i)` is what `prepared` says of them.
+    """
+
+    def __init__(self, folder: Path, split: str, count: int, size: int = 128, seed: int = 0) -> None:
+        jobs = [(split, i, seed, size) for i in range(count)]
+        super().__init__(folder, f"rooms-{size}-{split}-{seed}-{count}", _draw_room, jobs)
+
+    def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]:
+        return np.ascontiguousarray(self.images[index]).view(np.float16)[..., 0].astype(np.float32)
+
+
+def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+    split, index, seed, size = arguments
+    name = TARGETS[index % 2]
+    views = sample(split, index, seed=seed, size=size, views=(*REFERENCES, name)).views
+    rows = prepared([reference_of(views[one]) for one in REFERENCES], reference_of(views[name]))
+    return rows.astype(np.float16)[..., None].view(np.uint8), name
+
+
+class ClipPictures:
+    """Stretches of people's own clips, every one with its target between the references and with one beyond them.
+
+    Args:
+        size: side in pixels that frames and depth are brought to, squeezed.
+
+    Raises:
+        ValueError: in `view`, a frame without depth.
+    """
+
+    def __init__(self, stretches: PosedViews, size: int) -> None:
+        self.stretches, self.size = stretches, size
+
+    def __len__(self) -> int:
+        return len(self.stretches) * len(TARGETS)
+
+    def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]:
+        place, target = divmod(index, len(TARGETS))
+        frames = self.stretches[place]
+        return prepared([self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]]))
+
+    def _read(self, frame: Frame) -> ReferenceView:
+        depth = frame.depth
+        if depth is None:
+            raise ValueError(
+                f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
+                "write what a depth model says of it"
+            )
+        image = np.asarray(frame.image.resize((self.size, self.size))) / 255
+        squeezed = Image.fromarray(depth.astype(np.float32)).resize((self.size,) * 2, Image.Resampling.NEAREST)
+        return ReferenceView.of_depth(image, np.asarray(squeezed), frame.camera)
+
+
+@dataclass(frozen=True)
+class ViewsRecord:
+    """One target with its references, references first.
+
+    Args:
+        image, points: latents of pictures and point maps.
+        geometry: what `CorrespondenceEncoder` reads.
+    """
+
+    image: Float[Tensor, "view channel h w"]
+    points: Float[Tensor, "view channel h w"]
+    geometry: Float[Tensor, "view 8 height width"]
+
+
+class PreparedViews(Dataset[ViewsRecord]):
+    """Views with the latents of their pictures and point maps.
+
+    Args:
+        latents: of `cached_view_latents`.
+    """
+
+    def __init__(self, pictures: Prepared, latents: "np.ndarray[Any, np.dtype[np.float16]]") -> None:
+        self.pictures, self.latents = pictures, latents
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> ViewsRecord:
+        image, points = torch.from_numpy(self.latents[index].astype(np.float32)).unbind(1)
+        geometry = self.pictures.view(index)[:, COLORS + POINTS :]
+        return ViewsRecord(image, points, torch.from_numpy(np.ascontiguousarray(geometry, np.float32)))
+
+
+@torch.no_grad()
+def view_latents(pictures: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Scaled latents (posterior means), [place, view, picture or points, channel, h, w]."""
+    rows = []
+    for index in tqdm(range(len(pictures)), desc="encoding", mininterval=1.0):
+        both = torch.from_numpy(pictures.view(index)[:, : COLORS + POINTS]).float().unflatten(1, (2, 3)).flatten(0, 1)
+        latents = vae.encode(both.to(vae.device, vae.dtype)).latent_dist.mode().mul(vae.config["scaling_factor"])
+        rows.append(latents.unflatten(0, (-1, 2)).half().cpu().numpy())
+    return np.stack(rows)
+
+
+def cached_room_latents(
+    cache_dir: Path, vae: Any, source: Path, pictures: RoomPictures
+) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """`view_latents` of rooms, encoded once per autoencoder."""
+    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
+    path = cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy"
+    if not path.is_file():
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, view_latents(pictures, vae))
+        partial.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
+    """One batch, [row, view, …] each."""
+    return {name: torch.stack([getattr(one, name) for one in records]) for name in ("image", "points", "geometry")}
