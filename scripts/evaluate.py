@@ -3,6 +3,7 @@
 weft evaluate paired      attributes and outlines of garments, pair by pair
 weft evaluate style       style and content of creatures; --curve plots them over the weight
 weft evaluate composition pairs, a style, a LoRA and a ControlNet, each alone and together
+weft evaluate aligned-views  picture and geometry of new views of rooms
 """
 
 import argparse
@@ -14,6 +15,7 @@ METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
     "style": "styles by name",
     "composition": "conditions of several kinds on one picture",
+    "aligned-views": "picture and geometry of new views",
 }
 STYLE_ADAPTERS: Final[Mapping[str, str]] = {
     "style": "additive",
@@ -21,6 +23,12 @@ STYLE_ADAPTERS: Final[Mapping[str, str]] = {
     "style_concat": "joint softmax",
     "reference": "IP-Adapter",
 }
+VIEWS: Final[Mapping[str, str]] = {
+    "no_instillation": "aligned-views-none",
+    "concatenated": "aligned-views-concatenated",
+    "instillation": "aligned-views",
+}
+"""By row, the shipped modules."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--limit", type=int, default=200, help="cases per row")
         one.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
         one.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
-        one.add_argument("--model", default=None, help="Stable Diffusion folder (default: the shipped tiny-diffusion)")
+        one.add_argument("--model", help=f"Stable Diffusion folder (default: the shipped {_backbone(name)})")
         one.add_argument("--num_inference_steps", type=int, default=20)
-        one.add_argument("--guidance_scale", type=float, default=3.0)
+        one.add_argument("--guidance_scale", type=float, default=1.0 if name == "aligned-views" else 3.0)
         one.add_argument("--rows", nargs="*", default=(), help="only these rows")
-    paired, style, composition = (several.choices[name] for name in METHODS)
+    paired, style, composition, views = (several.choices[name] for name in METHODS)
     paired.add_argument("--adapter", default=None, help="adapter folder (default: the shipped one)")
     paired.add_argument("--baseline", default=None, help="adapter folder of the global-sketch baseline")
     for name, text in STYLE_ADAPTERS.items():
@@ -46,28 +54,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("paired", "style", "lora", "controlnet"):
         composition.add_argument(f"--{name}", default=None, help=f"folder of the {name} (default: the shipped one)")
+    for name in VIEWS:
+        views.add_argument(f"--{name}", default=None, help="folder of trained modules (default: the shipped ones)")
     style.add_argument("--curve", action="store_true", help="scores over the weight, as a plot; needs matplotlib")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and write the report."""
     from weft.evaluation.curve import check_plots, plot_curve
-    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-    from weft.pretrained import shipped
 
     if arguments.method == "style" and arguments.curve:
         check_plots()
     if arguments.limit < 1:
         raise ValueError(f"limit: got {arguments.limit}, expected at least 1")
-    pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model or str(shipped("tiny-diffusion")))
-    evaluation: Any = {"paired": _paired, "style": _style, "composition": _composition}[arguments.method](
-        arguments, pipe
-    )
+    measure = {"paired": _paired, "style": _style, "composition": _composition, "aligned-views": _aligned_views}
+    evaluation: Any = measure[arguments.method](arguments, _pipeline(arguments))
     report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
     print(report.table())
     if arguments.method == "style" and arguments.curve:
         plot_curve(evaluation.curve(), arguments.output)
     print(f"written to {arguments.output}")
+
+
+def _backbone(method: str) -> str:
+    return "tiny-rooms" if method == "aligned-views" else "tiny-diffusion"
+
+
+def _pipeline(arguments: argparse.Namespace) -> Any:
+    from weft.pipelines.aligned_views import AlignedViewsPipeline
+    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    from weft.pretrained import shipped
+
+    kind = AlignedViewsPipeline if arguments.method == "aligned-views" else ConditionedStableDiffusionPipeline
+    return kind.from_pretrained(arguments.model or str(shipped(_backbone(arguments.method))))
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -135,6 +154,18 @@ def _composition(arguments: argparse.Namespace, pipe: Any) -> Any:
     )
 
 
+def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
+    from weft.attention_processors.aligned_views import AlignedViews
+    from weft.evaluation.aligned_views import AlignedViewsEvaluation
+
+    folders = _folders(arguments, tuple(VIEWS), needed=())
+    if not folders:
+        raise ValueError(f"views: got none, and none are shipped; pass {', '.join(f'--{name}' for name in VIEWS)}")
+    views = {name: AlignedViews.from_pretrained(folder, pipe.unet) for name, folder in folders.items()}
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, **_settings(arguments))
+
+
 def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
     """What there is of these, given or shipped."""
     found = {name: _folder(name, getattr(arguments, name)) for name in names}
@@ -157,6 +188,7 @@ def _folder(name: str, given: str | None) -> Path | None:
         "image_encoder": "creature-encoder",
         "lora": "style-lora",
         "controlnet": "sketch-controlnet",
+        **VIEWS,
     }
     if given is not None:
         return Path(given)

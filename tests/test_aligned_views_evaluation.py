@@ -12,6 +12,7 @@ from tiny import tiny_pipe
 from weft.attention_processors.aligned_views import AlignedViews
 from weft.evaluation.aligned_views import VARIANTS, AlignedViewsEvaluation
 from weft.pipelines.aligned_views import AlignedViewsPipeline
+from weft.scripts.cli import main
 
 TRAINED = ("no_instillation", "concatenated", "instillation")
 
@@ -64,3 +65,17 @@ def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluat
 def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViewsEvaluation) -> None:
     few = AlignedViewsEvaluation(pipe=evaluation.pipe, views={}, size=64, count=1)
     assert list(few.rows()) == ["real", "reconstruction", "shuffled", "warp"]
+
+
+def test_the_command_evaluates_folders(
+    evaluation: AlignedViewsEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation.pipe.save_pretrained(tmp_path / "model")
+    evaluation.views["concatenated"].save_pretrained(tmp_path / "views")
+    command = ["evaluate", "aligned-views", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
+    few = ["--limit", "2", "--num_inference_steps", "1"]
+    assert main([*command, *few, "--concatenated", str(tmp_path / "views")]) == 0
+    rows = json.loads((tmp_path / "out" / "aligned-views.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["real", "reconstruction", "shuffled", "warp", "concatenated"]
+    assert main([*command, *few]) == 2
+    assert "views: got none, and none are shipped" in capsys.readouterr().err
