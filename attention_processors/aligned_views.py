@@ -13,8 +13,10 @@ the correspondence encoder is trained, and what a role cannot get by its four in
 
 import copy
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
 import torch
@@ -180,16 +182,26 @@ class AlignedViews(nn.Module):
     # -- files ---------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
-        """A folder of LoRAs in diffusers' format, one per role, and the correspondence encoder."""
-        folder = Path(folder)
-        for role, network in self.roles.items():
-            layers: Any = get_peft_model_state_dict(network)
-            StableDiffusionPipeline.save_lora_weights(
-                folder / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
-            )
-        self.correspondence.save_pretrained(folder / "correspondence", safe_serialization=safe_serialization)
-        about = {**self.config, "base_sha256": self.base_sha256, "format_version": FORMAT_VERSION}
-        (folder / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+        """A folder of LoRAs in diffusers' format, one per role, and the correspondence encoder.
+
+        Raises:
+            OSError: it cannot be written; what was there before is unchanged.
+        """
+        target = Path(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
+            stage = Path(room) / target.name
+            for role, network in self.roles.items():
+                layers: Any = get_peft_model_state_dict(network)
+                StableDiffusionPipeline.save_lora_weights(
+                    stage / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
+                )
+            self.correspondence.save_pretrained(stage / "correspondence", safe_serialization=safe_serialization)
+            about = {**self.config, "base_sha256": self.base_sha256, "format_version": FORMAT_VERSION}
+            (stage / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+            if target.exists():
+                os.replace(target, Path(room) / "before")
+            os.replace(stage, target)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:

@@ -83,8 +83,9 @@ class CompositionEvaluation(Evaluation):
             images = [composed(one).convert("RGB") for one in drawn]
         if "lora" in parts:
             prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
-            pipe.load_lora_weights(self.lora, adapter_name="lora")
         try:
+            if "lora" in parts:
+                pipe.load_lora_weights(self.lora, adapter_name="lora")
             pictures = self.generated(name, prompts, conditions, pipe, images)
         finally:
             if "lora" in parts:
