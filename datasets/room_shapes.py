@@ -27,8 +27,10 @@ class Hit(NamedTuple):
 
 
 class Shape(Protocol):
-    surfaces: tuple[Surface, ...]
-    """By face; the last one serves all faces beyond."""
+    @property
+    def surfaces(self) -> tuple[Surface, ...]:
+        """By face; the last one serves all faces beyond."""
+        ...
 
     def meet(self, origin: Float[np.ndarray, "3"], rays: Vectors) -> Hit: ...
 
@@ -82,7 +84,7 @@ class Ball:
 
     def meet(self, origin: Float[np.ndarray, "3"], rays: Vectors) -> Hit:
         start = origin - np.array(self.middle)
-        distance = _nearest_root((rays**2).sum(1), rays @ start, start @ start - self.radius**2)
+        distance = _nearest_root((rays**2).sum(1), rays @ start, float(start @ start) - self.radius**2)
         normal = (start + np.where(np.isfinite(distance), distance, 0)[:, None] * rays) / self.radius
         angles = np.arctan2(normal[:, 2], normal[:, 0]), np.arccos(np.clip(normal[:, 1], -1, 1))
         return Hit(distance, normal, np.stack(angles, 1) * self.radius, np.zeros(len(rays), int))
@@ -99,7 +101,8 @@ class Column:
 
     def meet(self, origin: Float[np.ndarray, "3"], rays: Vectors) -> Hit:
         start, flat = origin - np.array(self.middle), rays[:, [0, 2]]
-        side = _nearest_root((flat**2).sum(1), flat @ start[[0, 2]], start[[0, 2]] @ start[[0, 2]] - self.radius**2)
+        across = start[[0, 2]]
+        side = _nearest_root((flat**2).sum(1), flat @ across, float(across @ across) - self.radius**2)
         level = start[1] + np.where(np.isfinite(side), side, 0) * rays[:, 1]
         side = np.where(np.abs(level) <= self.height / 2, side, np.inf)
         safe = np.where(np.abs(rays[:, 1]) < NEAR, NEAR, rays[:, 1])

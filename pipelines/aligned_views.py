@@ -151,8 +151,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             raise ValueError("references: got none, expected at least one view; pass the pictures to start from")
         sizes = {one.image.shape[:2] for one in references}
         side: Any = self.unet.config.sample_size
-        sides = (side, side) if isinstance(side, int) else tuple(side)
-        wanted = tuple(one * self.vae_scale_factor for one in sides)
+        height, width = (side, side) if isinstance(side, int) else side
+        wanted = height * self.vae_scale_factor, width * self.vae_scale_factor
         if sizes != {wanted}:
             got = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
             raise ValueError(
@@ -162,7 +162,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         return wanted
 
     def _context(self, prompt: str, negative_prompt: str | None, guided: bool) -> Float[Tensor, "row token dim"]:
-        positive, negative = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
+        states: Any = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
+        positive, negative = states
         return torch.cat([negative, positive]) if guided else positive
 
     def _encoded(self, pictures: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
@@ -197,7 +198,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         shape = (1, self.unet.config.in_channels, *features.shape[-2:])
         noise = torch.randn(shape, generator=generator).to(device, self.unet.dtype) * schedulers[0].init_noise_sigma
         latents = [noise, noise.clone()]
-        for time in self.progress_bar(schedulers[0].timesteps):
+        bar: Any = self.progress_bar(schedulers[0].timesteps)  # pyright: ignore[reportCallIssue]
+        for time in bar:
             inputs = [
                 s.scale_model_input(x, time).repeat(rows, 1, 1, 1) for s, x in zip(schedulers, latents, strict=True)
             ]

@@ -65,7 +65,7 @@ class ReferenceView:
 
     @property
     def known(self) -> Bool[np.ndarray, "height width"]:
-        return np.isfinite(self.points).all(-1)
+        return np.asarray(np.isfinite(self.points).all(-1))
 
 
 @dataclass(frozen=True, eq=False)

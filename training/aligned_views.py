@@ -56,8 +56,8 @@ class AlignedViewsTask:
         image, points, geometry = (batch[name] for name in ("image", "points", "geometry"))
         rows, views = len(image), image.shape[1] - 1
         context = self.context.to(image).expand(rows, -1, -1)
-        known = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
-        self.module.see(*known, context)
+        pictures, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
+        self.module.see(pictures, maps, seen, context)
         features = self.module.correspondence(geometry[:, -1])
 
         def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:

@@ -102,7 +102,7 @@ class ClipPictures:
                 "write what a depth model says of it"
             )
         image = np.asarray(frame.image.resize((self.size, self.size))) / 255
-        squeezed = Image.fromarray(depth.astype(np.float32)).resize((self.size,) * 2, Image.Resampling.NEAREST)
+        squeezed = Image.fromarray(depth.astype(np.float32)).resize((self.size, self.size), Image.Resampling.NEAREST)
         return ReferenceView.of_depth(image, np.asarray(squeezed), frame.camera)
 
 
