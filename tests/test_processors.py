@@ -217,6 +217,11 @@ def test_bfloat16_denoiser_with_float32_adapter(method: Method) -> None:
     assert np.isfinite(run(pipe, conditioning=encoded)).all()
 
 
+def assert_same(one: np.ndarray, other: np.ndarray) -> None:
+    """Up to last bits: on some processors those of a convolution depend on where in memory its weights lie."""
+    np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
+
+
 def test_adapter_round_trip(method: Method, tmp_path: Any) -> None:
     pipe = build(method)
     adapter = pipe.adapters["it"]
@@ -231,7 +236,7 @@ def test_adapter_round_trip(method: Method, tmp_path: Any) -> None:
     mine = run(pipe, conditions={"it": method.conditions()})
     pipe.detach("it")
     pipe.attach(it=loaded)
-    assert np.array_equal(run(pipe, conditions={"it": method.conditions()}), mine)
+    assert_same(run(pipe, conditions={"it": method.conditions()}), mine)
 
 
 def test_pipeline_round_trip(method: Method, tmp_path: Any, stock: np.ndarray) -> None:
@@ -241,7 +246,8 @@ def test_pipeline_round_trip(method: Method, tmp_path: Any, stock: np.ndarray) -
     pipe.save_pretrained(tmp_path)
     loaded = ConditionedStableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     loaded.set_progress_bar_config(disable=True)
-    assert np.array_equal(run(loaded, conditions={"it": method.conditions()}), mine)
+    assert all(torch.equal(v, loaded.adapters.state_dict()[n]) for n, v in pipe.adapters.state_dict().items())
+    assert_same(run(loaded, conditions={"it": method.conditions()}), mine)
     plain = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     plain.set_progress_bar_config(disable=True)
     assert np.array_equal(run(plain), stock)
