@@ -24,11 +24,6 @@ SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> RoomPictures:
-    return RoomPictures(tmp_path_factory.mktemp("rooms"), "train", 4, SIZE)
-
-
-@pytest.fixture(scope="module")
 def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pipe: Any = tiny_pipe(AlignedViewsPipeline)
     pipe.folder = tmp_path_factory.mktemp("model")
@@ -37,10 +32,14 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
+def pictures(pipe: Any) -> RoomPictures:
+    return RoomPictures(pipe.folder / "cache", "train", 4, SIZE)
+
+
+@pytest.fixture(scope="module")
 def data(pictures: RoomPictures, pipe: Any) -> PreparedViews:
-    folder = pipe.folder / "cache"
-    folder.mkdir()
-    return PreparedViews(pictures, cached_room_latents(folder, pipe.vae, pipe.folder / "vae", pictures))
+    latents = cached_room_latents(pipe.folder / "cache", pipe.vae, pipe.folder / "vae", pictures)
+    return PreparedViews(pictures, latents)
 
 
 def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
@@ -119,11 +118,11 @@ def clips(folder: Path) -> Path:
 
 def command(pipe: Any, folder: Path, *more: str) -> int:
     few = ["--max_train_steps", "1", "--train_batch_size", "2", "--checkpointing_steps", "0", "--rank", "2"]
-    model = ["--pretrained_model_name_or_path", str(pipe.folder), "--cache_dir", str(folder / "cache")]
+    model = ["--pretrained_model_name_or_path", str(pipe.folder), "--cache_dir", str(pipe.folder / "cache")]
     return main(["train", "aligned-views", *model, "--output_dir", str(folder / "out"), *few, *more])
 
 
-def test_the_command_trains_on_rooms_and_goes_on(pipe: Any, tmp_path: Path) -> None:
+def test_the_command_trains_on_rooms_and_goes_on(pipe: Any, data: PreparedViews, tmp_path: Path) -> None:
     rooms = ["--world", "rooms", "--samples", "4", "--sharing", "concatenated"]
     assert command(pipe, tmp_path, *rooms) == 0
     views = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
