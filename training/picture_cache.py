@@ -112,13 +112,22 @@ def cached_latents(
     """Scaled latents (posterior means) of all pictures, encoded once per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
     path = cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy"
-    if not path.is_file():
+
+    def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
         rows = []
         for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
             batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
             rows.append(vae.encode(batch).latent_dist.mode().mul(vae.config["scaling_factor"]).half().numpy())
+        return np.concatenate(rows)
+
+    return saved_once(path, encoded)
+
+
+def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """An array on disk, made by `make` unless it is there; whole or not at all."""
+    if not path.is_file():
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(rows))
+        np.save(partial, make())
         partial.replace(path)
     return np.load(path, mmap_mode="r")
 

@@ -17,7 +17,7 @@ from weft.datasets.posed_views import Frame, PosedViews
 from weft.datasets.rooms import View, sample
 from weft.pipelines.point_maps import PointRange
 from weft.pipelines.warping import ReferenceView, warp_mesh
-from weft.training.picture_cache import DrawnPictures, file_digest
+from weft.training.picture_cache import DrawnPictures, file_digest, saved_once
 
 REFERENCES: Final = ("reference_0", "reference_1")
 TARGETS: Final = ("interpolating", "extrapolating")
@@ -155,12 +155,7 @@ def cached_room_latents(
 ) -> "np.ndarray[Any, np.dtype[np.float16]]":
     """`view_latents` of rooms, encoded once per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    path = cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy"
-    if not path.is_file():
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, view_latents(pictures, vae))
-        partial.replace(path)
-    return np.load(path, mmap_mode="r")
+    return saved_once(cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae))
 
 
 def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
