@@ -84,7 +84,6 @@ class AlignedViews(nn.Module):
         }
         self.levels = layer_levels(denoiser)
         select_layers(denoiser, layers)
-        self.sharing = sharing
         self.image_references, self.geometry_references = References(), References()
         instilled = sharing in ("instillation", "distilled")
         self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
@@ -106,6 +105,10 @@ class AlignedViews(nn.Module):
         width = unwrapped(denoiser).get_submodule("conv_in").out_channels
         self.correspondence = CorrespondenceEncoder(channels, int(width))  # pyright: ignore[reportArgumentType]
         self.base_sha256 = state_sha256(unwrapped(denoiser))
+
+    @property
+    def sharing(self) -> str:
+        return self.config["sharing"]
 
     def see(
         self,

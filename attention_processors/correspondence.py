@@ -4,7 +4,7 @@ A frozen `conv_in` of four channels has no place for a warped picture. Its outpu
 geometry in pixels to the latents' grid, its last layer starts at zero, and `added_after_conv_in` adds the result for
 the calls within a block.
 
-After MoAI (arXiv 2506.11924), section 3.1; layers and keys are those of the authors' `PoseGuider`.
+After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`.
 """
 
 from collections.abc import Iterator, Sequence

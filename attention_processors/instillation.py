@@ -3,7 +3,7 @@
 Queries and keys of chosen self-attention layers are recorded in one pass and used in another, by layer name; the other
 pass keeps values of its own, so it looks where the first one looked and reads there what it knows:
 
-    out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student                                      (section 3.3)
+    out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student
 
 Four taps, each a branch that travels in the conditioning, none with any state but the store that it was given:
 `RecordInput` keeps what a layer reads, `ExtendContext` adds it to what another layer reads (reference attention),

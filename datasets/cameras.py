@@ -5,7 +5,7 @@ not distance. Intrinsics are fractions of the picture's width and height, so tha
 centre of pixel (row i, column j) is at ((j + 0.5) / width, (i + 0.5) / height).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -85,10 +85,6 @@ class Camera:
     def position(self) -> Float[np.ndarray, "3"]:
         """Where it stands in the world."""
         return -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
-
-    def moved_by(self, world: Float[np.ndarray, "4 4"]) -> Self:
-        """The same camera where the world's coordinates are `world` times what they were."""
-        return replace(self, world_to_camera=self.world_to_camera @ np.linalg.inv(world))
 
     def rays(self, height: int, width: int) -> Float[np.ndarray, "height width 3"]:
         """By pixel the direction it looks in, in world coordinates, of depth 1."""

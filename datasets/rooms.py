@@ -26,6 +26,8 @@ PLACES: Final[Mapping[str, float]] = {
     "extrapolating": 1.7,
 }
 """By view its place on the path: the references are at 0 and 1."""
+REFERENCES: Final = ("reference_0", "reference_1")
+TARGETS: Final = ("interpolating", "extrapolating")
 SAMPLES: Final = 2
 """A pixel's colour is the mean over a grid of so many rays a side; its geometry is that of its centre."""
 STEP: Final = 0.15
@@ -65,7 +67,7 @@ class RoomSample:
 
 
 def split_of(shape: str, pattern: str) -> str:
-    """The only split in which things of this shape wear this pattern; plain ones are in all and count as training."""
+    """The only split in which things of this shape wear this pattern; plain ones are in training."""
     if pattern == "plain":
         return "train"
     place = SHAPES.index(shape) * len(PATTERNS) + list(PATTERNS).index(pattern)

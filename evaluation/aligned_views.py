@@ -18,13 +18,12 @@ from tqdm.auto import tqdm
 
 from weft.attention_processors.aligned_views import AlignedViews
 from weft.attention_processors.instillation import Instillation
-from weft.datasets.rooms import View, sample
+from weft.datasets.rooms import REFERENCES, TARGETS, View, sample
 from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.pictures import reconstructed
 from weft.evaluation.view_scores import score_views
 from weft.pipelines.warping import ReferenceView, WarpedView, warp_mesh
 
-TARGETS: Final = ("interpolating", "extrapolating")
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "instillation_decoder": {"layers": r"up_blocks\..*\.attn1"},
     "instillation_deepest": {"layers": r"mid_block\..*\.attn1"},
@@ -78,22 +77,18 @@ class AlignedViewsEvaluation(Evaluation):
         cases = []
         for index in tqdm(range(self.count), desc="rooms"):
             target = TARGETS[index % 2]
-            names = ("reference_0", "reference_1", target)
-            views = sample(self.split, index, seed=self.seed, size=self.size, views=names).views
-            references = tuple(
-                ReferenceView.of_depth(views[name].image / 255, views[name].depth, views[name].camera)
-                for name in names[:2]
-            )
+            views = sample(self.split, index, seed=self.seed, size=self.size, views=(*REFERENCES, target)).views
+            references = tuple(ReferenceView.of_view(views[name]) for name in REFERENCES)
             warped = warp_mesh(references, views[target].camera, (self.size, self.size))
             cases.append(Case(references, views[target], warped))
         return cases
 
-    @property
+    @cached_property
     def _true(self) -> Tensor:
         pictures = np.stack([np.moveaxis(case.truth.image, -1, 0) for case in self.cases])
         return torch.from_numpy(pictures).float() / 255
 
-    @property
+    @cached_property
     def _depths(self) -> np.ndarray[Any, Any]:
         return np.stack([case.truth.depth for case in self.cases])
 
@@ -112,9 +107,8 @@ class AlignedViewsEvaluation(Evaluation):
         pictures, depths = [], []
         for index, case in enumerate(tqdm(self.cases, desc=name)):
             generator = torch.Generator().manual_seed((self.seed << 20) + index)
-            out = self.pipe(
-                case.references, case.truth.camera, generator=generator, output_type="np", **self.settings
-            )  # fmt: skip
+            options = {"generator": generator, "output_type": "np", **self.settings}
+            out = self.pipe(case.references, case.truth.camera, **options)
             pictures.append(out.images[0])
             depths.append(np.maximum(out.depth, 1e-3))
         return self._scored(torch.from_numpy(np.stack(pictures)).movedim(-1, 1), np.stack(depths))

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from weft.datasets.cameras import Camera
+from weft.datasets.rooms import View
 
 Values = np.ndarray[Any, Any]
 NEAR = 1e-3
@@ -62,6 +63,11 @@ class ReferenceView:
         known = np.isfinite(depth) & (depth > 0)
         points = np.where(known[..., None], camera.points(np.where(known, depth, 1.0)), np.nan)
         return cls(image, points, camera)
+
+    @classmethod
+    def of_view(cls, view: View) -> "ReferenceView":
+        """A rendered view of a room, with its exact depth."""
+        return cls.of_depth(view.image / 255, view.depth, view.camera)
 
     @property
     def known(self) -> Bool[np.ndarray, "height width"]:
@@ -118,7 +124,7 @@ def warp_mesh(
 ) -> WarpedView:
     """Each reference as a mesh over its grid of pixels, drawn with a depth buffer.
 
-    After MoAI (arXiv 2506.11924), section 3.2. Differs: faces are kept where they face the ray of their pixel, not the
+    After MoAI (arXiv 2506.11924). Differs: faces are kept where they face the ray of their pixel, not the
     picture's central ray, and points come of the mesh too.
 
     Args:

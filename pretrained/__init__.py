@@ -26,8 +26,13 @@ def shipped(name: str) -> Path:
     return ROOT / name
 
 
+def backbone(method: str) -> str:
+    """The name of the model that a method's shipped adapters belong to."""
+    return "tiny-rooms" if method == "aligned-views" else "tiny-diffusion"
+
+
 def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json", LORA))
 
 
-__all__ = ["available", "shipped"]
+__all__ = ["available", "backbone", "shipped"]

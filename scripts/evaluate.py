@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from weft.pretrained import backbone
+
 METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
     "style": "styles by name",
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--limit", type=int, default=200, help="cases per row")
         one.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
         one.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
-        one.add_argument("--model", help=f"Stable Diffusion folder (default: the shipped {_backbone(name)})")
+        one.add_argument("--model", help=f"Stable Diffusion folder (default: the shipped {backbone(name)})")
         one.add_argument("--num_inference_steps", type=int, default=20)
         one.add_argument("--guidance_scale", type=float, default=1.0 if name == "aligned-views" else 3.0)
         one.add_argument("--rows", nargs="*", default=(), help="only these rows")
@@ -76,17 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"written to {arguments.output}")
 
 
-def _backbone(method: str) -> str:
-    return "tiny-rooms" if method == "aligned-views" else "tiny-diffusion"
-
-
 def _pipeline(arguments: argparse.Namespace) -> Any:
     from weft.pipelines.aligned_views import AlignedViewsPipeline
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
     from weft.pretrained import shipped
 
     kind = AlignedViewsPipeline if arguments.method == "aligned-views" else ConditionedStableDiffusionPipeline
-    return kind.from_pretrained(arguments.model or str(shipped(_backbone(arguments.method))))
+    return kind.from_pretrained(arguments.model or str(shipped(backbone(arguments.method))))
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,8 +4,8 @@ Files are plain state dicts with the keys of Stable Diffusion's U-Net; their "3-
 their references lack the four of the output, which are never used: they come out as zeros here. The encoder's keys are
 ours.
 
-Source: cvlab-kaist/MoAI@8cfc44f (MoAI/main/models). Sizes are read off the tensors; heads and groups of normalisation
-are in none, and are those of Stable Diffusion 2.1 unless told otherwise.
+Source: the authors' code at 8cfc44f (MoAI/main/models). Sizes are read off the tensors; heads and groups of
+normalisation are in none, and are those of Stable Diffusion 2.1 unless told otherwise.
 """
 
 import re

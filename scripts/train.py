@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from weft.pretrained import backbone
 from weft.training.config import TrainingConfig, from_arguments
 from weft.training.config import add_arguments as add_config_arguments
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         model = one.add_argument_group("model")
         model.add_argument(
             "--pretrained_model_name_or_path",
-            help=f"Stable Diffusion folder or Hub id (default: the shipped {_backbone(name)})",
+            help=f"Stable Diffusion folder or Hub id (default: the shipped {backbone(name)})",
         )
         model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
         data = one.add_argument_group("data")
@@ -88,13 +89,9 @@ def _module(method: str) -> ModuleType:
     return importlib.import_module(f"weft.scripts.train_{method.replace('-', '_')}")
 
 
-def _backbone(method: str) -> str:
-    return "tiny-rooms" if method == "aligned-views" else "tiny-diffusion"
-
-
 def _pipeline(arguments: argparse.Namespace) -> tuple[Any, str]:
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
     from weft.pretrained import shipped
 
-    source = arguments.pretrained_model_name_or_path or str(shipped(_backbone(arguments.method)))
+    source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     return ConditionedStableDiffusionPipeline.from_pretrained(source, use_safetensors=True), source

@@ -11,14 +11,15 @@ from tiny import tiny_pipe
 
 from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.aligned_views import SHARINGS, AlignedViews
-from weft.datasets.rooms import sample
+from weft.datasets.rooms import REFERENCES, sample
 from weft.pipelines.aligned_views import AlignedViewsPipeline
 from weft.pipelines.point_maps import PointRange
+from weft.pipelines.warping import ReferenceView
 from weft.scripts.cli import main
 from weft.training.aligned_views import AlignedViewsTask, ViewsConfig
 from weft.training.config import TrainingConfig
 from weft.training.loop import train
-from weft.training.view_data import REFERENCES, PreparedViews, RoomPictures, cached_room_latents, reference_of
+from weft.training.view_data import PreparedViews, RoomPictures, cached_room_latents
 
 SIZE = 64
 
@@ -47,7 +48,7 @@ def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
     room = sample("train", 1, size=SIZE).views
     drawn, target = pictures.view(1), room["extrapolating"]
     np.testing.assert_allclose((drawn[2, :3] + 1) * 127.5, np.moveaxis(target.image, -1, 0), atol=0.1)
-    span = PointRange.over([reference_of(room[name]) for name in REFERENCES], target.camera)
+    span = PointRange.over([ReferenceView.of_view(room[name]) for name in REFERENCES], target.camera)
     points = span.restored(np.moveaxis(drawn[2, 3:6], 0, -1))
     inside = np.abs(drawn[2, 3:6]).max(0) < 1
     np.testing.assert_allclose(points[inside], target.points[inside], atol=0.02)

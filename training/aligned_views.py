@@ -18,7 +18,7 @@ from weft.training.view_data import ViewsRecord, stacked
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """The objective; weights are those of MoAI's training.
+    """The objective; the geometry's weight and min-SNR are those of MoAI's training, the distillation's is ours.
 
     Raises:
         ValueError: a weight that is negative.

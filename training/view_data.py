@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,16 +14,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weft.datasets.posed_views import Frame, PosedViews
-from weft.datasets.rooms import View, sample
+from weft.datasets.rooms import REFERENCES, TARGETS, sample
 from weft.pipelines.point_maps import PointRange
 from weft.pipelines.warping import ReferenceView, warp_mesh
 from weft.training.picture_cache import DrawnPictures, file_digest, saved_once
 
-REFERENCES: Final = ("reference_0", "reference_1")
-TARGETS: Final = ("interpolating", "extrapolating")
-COLORS, POINTS, GEOMETRY = 3, 3, 8
-PARTS: Final = (COLORS, POINTS, GEOMETRY)
-"""Channels of a prepared view: its picture, its true points in the range of the references, and what is known of it."""
+COLORS, POINTS = 3, 3
 
 
 class Prepared(Protocol):
@@ -33,13 +29,11 @@ class Prepared(Protocol):
     def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]: ...
 
 
-def reference_of(view: View) -> ReferenceView:
-    """A rendered view as a reference, with its exact depth."""
-    return ReferenceView.of_depth(view.image / 255, view.depth, view.camera)
-
-
 def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 14 height width"]:
-    """The references, then the target, as channels of `PARTS`, in the target's frame and the references' range."""
+    """The references, then the target, in the target's frame and the references' range.
+
+    Channels are a view's picture (`COLORS`), its true points (`POINTS`), and what the correspondence encoder reads.
+    """
     size = target.image.shape[:2]
     span = PointRange.over(references, target.camera)
     known = [warp_mesh([one], one.camera, size) for one in references]
@@ -69,7 +63,7 @@ def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np
     split, index, seed, size = arguments
     name = TARGETS[index % 2]
     views = sample(split, index, seed=seed, size=size, views=(*REFERENCES, name)).views
-    rows = prepared([reference_of(views[one]) for one in REFERENCES], reference_of(views[name]))
+    rows = prepared([ReferenceView.of_view(views[one]) for one in REFERENCES], ReferenceView.of_view(views[name]))
     return rows.astype(np.float16)[..., None].view(np.uint8), name
 
 
