@@ -72,6 +72,11 @@ class Surface:
     other: str
     period: float = 0.6
 
+    @property
+    def words(self) -> str:
+        """A plain one by its colour, others by both colours and pattern."""
+        return self.color if self.pattern == "plain" else f"{self.color} and {self.other} {self.pattern}"
+
     def __call__(self, coordinates: Coordinates) -> Float[np.ndarray, "*point 3"]:
         """Colours in [0, 1] at these places, given in metres."""
         second = PATTERNS[self.pattern](coordinates / self.period)

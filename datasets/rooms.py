@@ -28,6 +28,7 @@ PLACES: Final[Mapping[str, float]] = {
 """By view its place on the path: the references are at 0 and 1."""
 REFERENCES: Final = ("reference_0", "reference_1")
 TARGETS: Final = ("interpolating", "extrapolating")
+DETAILS: Final = ("full", "partial", "kinds", "generic")
 SAMPLES: Final = 2
 """A pixel's colour is the mean over a grid of so many rays a side; its geometry is that of its centre."""
 STEP: Final = 0.15
@@ -125,6 +126,29 @@ def render(scene: Scene, camera: Camera, size: int = 128) -> View:
         shape=shape.reshape(size, size),
         camera=camera,
     )
+
+
+def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str:
+    """What stands in the room, in any order; never the room's own surfaces.
+
+    Args:
+        detail: "full" names everything, "partial" leaves things out, "kinds" names shapes only, "generic" nothing.
+
+    Raises:
+        ValueError: an unknown detail.
+    """
+    if detail not in DETAILS:
+        raise ValueError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+    named = [scene.shapes[1 + i] for i in rng.permutation(len(scene.shapes) - 1)]
+    if detail == "partial":
+        named = named[: int(rng.integers(len(named) + 1))]
+    names = [type(shape).__name__.lower() for shape in named]
+    if detail != "kinds":
+        names = [f"{shape.surfaces[0].words} {name}" for shape, name in zip(named, names, strict=True)]
+    if detail == "generic" or not names:
+        return "a room"
+    phrases = [f"an {name}" if name[0] in "aeiou" else f"a {name}" for name in names]
+    return f"a room with {' and '.join(part for part in (', '.join(phrases[:-1]), phrases[-1]) if part)}"
 
 
 def geometry_edges(view: View) -> Bool[np.ndarray, "height width"]:

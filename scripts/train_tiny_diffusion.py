@@ -1,11 +1,12 @@
-"""Train the shipped text-to-image backbone from nothing, in two stages, on the procedural outfits.
+"""Train a shipped text-to-image backbone from nothing, in two stages, on procedural worlds.
 
     python -m weft.scripts.train_tiny_diffusion autoencoder --output_dir outputs/autoencoder
     python -m weft.scripts.train_tiny_diffusion denoiser --vae outputs/autoencoder/final --output_dir outputs/denoiser
 
 Pictures are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second world: creatures in all looks to
 the autoencoder's pictures, in the neutral look to the denoiser's; `--init_from` starts from a trained folder, whose
-words keep their meaning in a larger vocabulary. The denoiser's result is a complete Stable Diffusion folder.
+words keep their meaning in a larger vocabulary. `--rooms N` shows rooms instead, to the autoencoder as pictures and as
+point maps. The denoiser's result is a complete Stable Diffusion folder.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from weft.training.backbone import (
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
 from weft.training.loop import train
 from weft.training.picture_cache import CreaturePictures, OutfitPictures, cached_latents
+from weft.training.view_data import RoomPictures, cached_room_latents
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
         stage.add_argument("--pictures", type=int, default=30_000, help="outfits to draw")
         stage.add_argument("--creatures", type=int, default=0, help="creatures to draw")
+        stage.add_argument("--rooms", type=int, default=0, help="rooms to draw, instead of outfits and creatures")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
@@ -84,15 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    cache, count = arguments.cache_dir, arguments.creatures
-    worlds = [OutfitPictures(cache, "train", arguments.pictures).images]
-    held_out = [OutfitPictures(cache, "validation", 256).images]
-    if count:
-        worlds += [
-            CreaturePictures(cache, "train", count).images,
-            CreaturePictures(cache, "train", count, NEUTRAL).images,
-        ]
-        held_out.append(CreaturePictures(cache, "validation", 256).images)
+    worlds, held_out = _worlds(arguments)
     share = len(worlds)
     some = torch.from_numpy(np.concatenate([images[: 1500 // share] for images in worlds]))
     if arguments.init_from:
@@ -113,14 +108,29 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
         with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
 
 
+def _worlds(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """Pictures to train the autoencoder on, and held-out ones."""
+    cache, count = arguments.cache_dir, arguments.creatures
+    if arguments.rooms:
+        worlds = [
+            RoomPictures(cache, split, count).planes()
+            for split, count in (("train", arguments.rooms), ("validation", 8))
+        ]
+        return worlds[:1], worlds[1:]
+    worlds = [OutfitPictures(cache, "train", arguments.pictures).images]
+    held_out = [OutfitPictures(cache, "validation", 256).images]
+    if count:
+        worlds += [
+            CreaturePictures(cache, "train", count).images,
+            CreaturePictures(cache, "train", count, NEUTRAL).images,
+        ]
+        held_out.append(CreaturePictures(cache, "validation", 256).images)
+    return worlds, held_out
+
+
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    cache = arguments.cache_dir
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    outfits = OutfitPictures(cache, "train", arguments.pictures)
-    data = [LatentDataset(cached_latents(cache, vae, arguments.vae, outfits), outfits.garments)]
-    if arguments.creatures:
-        creatures = CreaturePictures(cache, "train", arguments.creatures, NEUTRAL)
-        data.append(LatentDataset(cached_latents(cache, vae, arguments.vae, creatures), creatures.creatures))
+    data = _latents(arguments, vae)
     tokenizer = build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:
         text_encoder = grown_text_encoder(
@@ -143,6 +153,21 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     pipe = task.pipeline(TextDenoiser(unet, text_encoder))
     pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
     strip_paths(Path(config.output_dir) / "pipeline")
+
+
+def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
+    """By world what to train the denoiser on."""
+    cache, source = arguments.cache_dir, arguments.vae
+    if arguments.rooms:
+        rooms = RoomPictures(cache, "train", arguments.rooms)
+        pictures = cached_room_latents(cache, vae, source, rooms)[:, :, 0]
+        return [LatentDataset(pictures[:, view], rooms.scenes) for view in range(pictures.shape[1])]
+    outfits = OutfitPictures(cache, "train", arguments.pictures)
+    data = [LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments)]
+    if arguments.creatures:
+        creatures = CreaturePictures(cache, "train", arguments.creatures, NEUTRAL)
+        data.append(LatentDataset(cached_latents(cache, vae, source, creatures), creatures.creatures))
+    return data
 
 
 def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:

@@ -57,6 +57,13 @@ def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
     assert set(np.unique(seen)) <= {0, 1} and seen[:2].mean() > 0.9 and 0.4 < seen[2].mean() < 1
 
 
+def test_planes_are_pictures_and_point_maps(pictures: RoomPictures) -> None:
+    planes = pictures.planes().reshape(4, 2, 3, SIZE, SIZE, 3)
+    drawn = np.moveaxis((pictures.view(3)[1, :6] + 1) * 127.5, 0, -1)
+    for part in range(2):
+        np.testing.assert_allclose(planes[3, part, 1], drawn[..., 3 * part : 3 * part + 3], atol=0.6)
+
+
 def test_latents_are_those_of_the_pictures(data: PreparedViews, pipe: Any) -> None:
     record = data[2]
     drawn = torch.from_numpy(data.pictures.view(2))

@@ -6,8 +6,21 @@ import numpy as np
 import pytest
 
 from weft.datasets.cameras import Camera
-from weft.datasets.room_surfaces import PATTERNS
-from weft.datasets.rooms import PLACES, SHAPES, SPLITS, RoomSample, View, geometry_edges, sample, split_of, things
+from weft.datasets.room_surfaces import COLORS, PATTERNS
+from weft.datasets.rooms import (
+    DETAILS,
+    PLACES,
+    SHAPES,
+    SPLITS,
+    RoomSample,
+    Scene,
+    View,
+    caption,
+    geometry_edges,
+    sample,
+    split_of,
+    things,
+)
 
 SIZE = 48
 
@@ -104,6 +117,18 @@ def test_one_target_is_between_the_references_and_one_beyond(rooms: list[RoomSam
         between = [np.linalg.norm(place["interpolating"] - place[f"reference_{i}"]) for i in range(2)]
         np.testing.assert_allclose(between, reach / 2, rtol=0.05)
         assert np.linalg.norm(place["extrapolating"] - place["reference_0"]) > 1.05 * reach
+
+
+def test_captions_name_what_stands_there() -> None:
+    scene, rng = sample("train", 3, views=()).scene, np.random.default_rng(0)
+    said = {detail: caption(scene, rng, detail) for detail in DETAILS}
+    named = [f"{shape.surfaces[0].words} {type(shape).__name__.lower()}" for shape in scene.shapes[1:]]
+    assert len(named) == 4 and all(name in said["full"] for name in named) and said["full"].count(" and a") >= 1
+    assert said["generic"] == caption(Scene(scene.shapes[:1], scene.light), rng, "partial") == "a room"
+    assert not any(color in said["kinds"] for color in COLORS)
+    assert {sum(name in caption(scene, rng, "partial") for name in named) for _ in range(40)} == {*range(5)}
+    with pytest.raises(ValueError, match="detail: got 'all', expected one of full, partial"):
+        caption(scene, rng, "all")
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
-from weft.datasets import creatures
+from weft.datasets import creatures, rooms
 from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
@@ -220,13 +220,15 @@ def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
     assert records[0].pairs[1].pixels is None and records[0].captions == ("a b",)
 
 
-def test_both_worlds_have_training_captions() -> None:
+def test_all_worlds_have_training_captions() -> None:
     rng = np.random.default_rng(0)
     creature = creatures.sample("train", 0, style=creatures.NEUTRAL).creature
     said = {training_caption(shown, rng) for shown in (creature, sample("train", 0).garments) for _ in range(40)}
     assert "" in said
     assert any(creature.species in text and creature.color in text for text in said)
     assert any(sample("train", 0).garments[0].color in text for text in said)
+    scene = rooms.sample("train", 0, views=()).scene
+    assert {"", "a room"} < {training_caption(scene, rng) for _ in range(40)}
 
 
 def test_a_text_encoder_grows_with_its_words() -> None:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from weft.datasets import creatures
+from weft.datasets import creatures, rooms
 from weft.datasets.creatures import Creature
 from weft.datasets.outfits import Garment, caption, describe
+from weft.datasets.rooms import Scene
 from weft.training.objectives import diffusion_loss
 
-Shown = tuple[Garment, ...] | Creature
+Shown = tuple[Garment, ...] | Creature | Scene
 """What a picture of the worlds shows."""
 
 TEXT_LENGTH = 48
@@ -233,8 +234,11 @@ def training_caption(shown: Shown, rng: np.random.Generator) -> str:
     detail = str(rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values())))
     if not detail:
         return ""
-    if isinstance(shown, Creature):  # whose full captions vary their words as they are
-        return creatures.caption(shown, rng, "full" if detail == "free" else detail)
+    full = "full" if detail == "free" else detail  # creatures' and rooms' full captions vary as they are
+    if isinstance(shown, Creature):
+        return creatures.caption(shown, rng, full)
+    if isinstance(shown, Scene):
+        return rooms.caption(shown, rng, full)
     if detail == "free":
         return ", ".join(describe(garment, rng) for garment in shown)
     return caption(shown, rng, detail)

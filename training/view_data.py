@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weft.datasets.posed_views import Frame, PosedViews
-from weft.datasets.rooms import REFERENCES, TARGETS, sample
+from weft.datasets.rooms import REFERENCES, TARGETS, Scene, sample
 from weft.pipelines.point_maps import PointRange
 from weft.pipelines.warping import ReferenceView, warp_mesh
 from weft.training.picture_cache import DrawnPictures, file_digest, saved_once
@@ -54,6 +54,20 @@ class RoomPictures(DrawnPictures):
     def __init__(self, folder: Path, split: str, count: int, size: int = 128, seed: int = 0) -> None:
         jobs = [(split, i, seed, size) for i in range(count)]
         super().__init__(folder, f"rooms-{size}-{split}-{seed}-{count}", _draw_room, jobs)
+        self.folder = folder
+        self.scenes: list[Scene] = [sample(split, i, seed=seed, views=()).scene for i in range(count)]
+
+    def planes(self) -> UInt8[np.ndarray, "plane height width 3"]:
+        """For an autoencoder to learn from, as bytes: by room the pictures of all views, then their point maps."""
+
+        def made() -> UInt8[np.ndarray, "plane height width 3"]:
+            rows = []
+            for index in range(len(self)):
+                both = np.clip(self.view(index)[:, : COLORS + POINTS] * 127.5 + 128, 0, 255).astype(np.uint8)
+                rows += [both[:, :COLORS], both[:, COLORS:]]
+            return np.moveaxis(np.concatenate(rows), 1, -1)
+
+        return saved_once(self.folder / f"planes-{self.name}.npy", made)
 
     def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]:
         return np.ascontiguousarray(self.images[index]).view(np.float16)[..., 0].astype(np.float32)
