@@ -23,38 +23,12 @@ from torch import Tensor, nn
 
 from weft.attention_processors.acting import Acting, encoded_acting, padded, stack_acting
 from weft.attention_processors.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
-from weft.attention_processors.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
+from weft.attention_processors.conditioning import DecoupledBranch, EncodedTokens
+from weft.attention_processors.fusions import JointBranch, NormMatchedBranch
 from weft.attention_processors.style_card import PARTS, StyleCard
 from weft.attention_processors.style_conditions import Style
 
 __all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
-
-
-class JointBranch(DecoupledBranch):
-    """Fusion "concat": one softmax over the text and the style, as if the style's tokens stood in the prompt."""
-
-    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        key, value, bias = self.tokens(query)
-        tokens = own.key.shape[1]
-        if bias is not None or own.mask is not None:
-            rows, places = query.shape[0], 1 if bias is None else bias.shape[2]
-            left = query.new_zeros(rows, 1, places, tokens) if own.mask is None else own.mask
-            right = query.new_zeros(rows, 1, 1, key.shape[1]) if bias is None else bias
-            shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
-            bias = torch.cat([left.expand(*shape, -1), right.expand(*shape, -1)], -1)
-        groups = own.key.shape[2] // key.shape[2]
-        key, value = (x.repeat_interleave(groups, 2) for x in (key, value))
-        return attend(query, torch.cat([own.key, key], 1), torch.cat([own.value, value], 1), bias) - own.out
-
-
-class NormMatchedBranch(DecoupledBranch):
-    """Fusion "norm_matched": the style's output gets the length of the text's, query by query."""
-
-    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        key, value, bias = self.tokens(query)
-        style = attend(query, key, value, bias)
-        lengths = [x.float().flatten(2).norm(dim=-1)[..., None, None] for x in (own.out, style)]
-        return style * (lengths[0] / lengths[1].clamp(min=1e-6)).to(style.dtype)
 
 
 FUSIONS: Mapping[str, type[DecoupledBranch]] = {
@@ -63,7 +37,8 @@ FUSIONS: Mapping[str, type[DecoupledBranch]] = {
     "concat": JointBranch,
     "norm_matched": NormMatchedBranch,
 }
-"""How a style's attention joins the text's; "gated" adds it by tanh of a learned number per layer, 0 at birth."""
+"""How a style joins the text: added; added by tanh of a learned number per layer, 0 at birth ("gated"); in one softmax
+with it; or added at its length."""
 
 
 ABSENT = Acting(weight=0.0)

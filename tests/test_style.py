@@ -11,8 +11,9 @@ from tiny import STYLES, style_adapter, style_conditions, tiny_unet
 from variants import SD, run
 
 from weft.attention_processors.conditioning import OwnAttention
+from weft.attention_processors.fusions import JointBranch, NormMatchedBranch
 from weft.attention_processors.processor import ConditionedAttnProcessor
-from weft.attention_processors.style import FUSIONS, JointBranch, NormMatchedBranch, Style, StyleCard, StyleCards
+from weft.attention_processors.style import FUSIONS, Style, StyleCard, StyleCards
 
 
 def build(adapter: Any = None, **options: Any) -> Any:
