@@ -100,9 +100,9 @@ class Adapter(ModelMixin, ConfigMixin):
                     f"base: the adapter has keys for {name!r}, which this {here['family']} does not have; "
                     "load an adapter that was trained for this backbone"
                 )
-            if int(known[name].inner_dim) != width:
+            if int(known[name].inner_kv_dim) != width:
                 raise ValueError(
-                    f"base: got width {width} for {name!r}, but the layer has {known[name].inner_dim}; "
+                    f"base: got width {width} for {name!r}, but the layer has {known[name].inner_kv_dim}; "
                     "load an adapter that was trained for this backbone"
                 )
 

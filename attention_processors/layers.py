@@ -18,7 +18,7 @@ PRESETS: Mapping[str, str] = {
 
 
 def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
-    """Names and inner widths of attention layers.
+    """Names of attention layers, and the widths of their keys.
 
     Args:
         layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
@@ -26,7 +26,7 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
     Raises:
         ValueError: an unknown name, or no match.
     """
-    known = {name: int(layer.inner_dim) for name, layer in attention_layers(denoiser).items()}
+    known = {name: int(layer.inner_kv_dim) for name, layer in attention_layers(denoiser).items()}
     return {name: known[name] for name in select_names(list(known), layers)}
 
 

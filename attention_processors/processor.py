@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import apply_rotary_emb
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from weft.attention_processors.conditioning import Branch, Conditioning, OwnAttention
 
+Rotary = tuple[Float[Tensor, "query dim"], Float[Tensor, "query dim"]]
+
 
 class ConditionedAttnProcessor:
-    """`AttnProcessor2_0` plus the branches that `conditioning` holds for this layer.
+    """`AttnProcessor2_0`, or `StableAudioAttnProcessor2_0`, plus the branches that `conditioning` holds for this layer.
 
     Without branches the output is the stock processor's, bit for bit. It owns no parameters, so the denoiser's
     `state_dict`, PEFT, offloading and `torch.compile` see a stock model. Called without arguments it is a pass-through,
@@ -40,9 +44,13 @@ class ConditionedAttnProcessor:
         encoder_hidden_states: Float[Tensor, "row token dim"] | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+        rotary_emb: Rotary | None = None,
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """`hidden_states` is [row, query, dim] or [row, dim, height, width]; the result has its shape."""
+        """`hidden_states` is [row, query, dim] or [row, dim, height, width]; the result has its shape.
+
+        `rotary_emb` (cosines and sines, [query, rotated dim]) turns queries and, in self-attention, keys.
+        """
         residual, shape = hidden_states, hidden_states.shape
         branches = () if conditioning is None else conditioning.at(self.layer)
         if attn.spatial_norm is not None:
@@ -56,7 +64,10 @@ class ConditionedAttnProcessor:
         context = self._context(attn, hidden_states, encoder_hidden_states, branches)
         tokens = (hidden_states if encoder_hidden_states is None else encoder_hidden_states).shape[1]
         mask = _mask(attn, attention_mask, tokens, context)
-        out = self._attention(attn, hidden_states, context, mask, branches, conditioning)
+        heads = self._heads(attn, hidden_states, context)
+        if rotary_emb is not None:
+            heads = _rotated(heads, rotary_emb, attn.is_cross_attention)
+        out = self._attention(heads, mask, branches, conditioning)
         out = attn.to_out[1](attn.to_out[0](out))
         if len(shape) == 4:
             out = out.transpose(-1, -2).reshape(shape)
@@ -72,21 +83,24 @@ class ConditionedAttnProcessor:
             context = branch.context(context)
         return context
 
-    def _attention(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        context: Tensor,
-        mask: Tensor | None,
-        branches: tuple[Branch, ...],
-        conditioning: Conditioning | None,
-    ) -> Float[Tensor, "row query inner"]:
+    def _heads(self, attn: Any, hidden_states: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, [row, token, head, dim each]."""
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
         head_dim = query.shape[-1]
         key = attn.to_k(context).unflatten(-1, (-1, head_dim))
         value = attn.to_v(context).unflatten(-1, (-1, head_dim))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
+        return query, key, value
+
+    def _attention(
+        self,
+        heads: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor | None,
+        branches: tuple[Branch, ...],
+        conditioning: Conditioning | None,
+    ) -> Float[Tensor, "row query inner"]:
+        query, key, value = heads
         for branch in branches:
             query, key, value = branch.qkv(query, key, value)
         out = text = self.attend(query, key, value, mask)
@@ -124,7 +138,21 @@ def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tenso
         return None
     rows, extended = context.shape[:2]
     prepared = attn.prepare_attention_mask(mask, tokens, rows).view(rows, attn.heads, -1, tokens)
-    return F.pad(prepared, (0, extended - tokens))
+    return F.pad(prepared, (0, extended - tokens), value=float(prepared.dtype == torch.bool))
+
+
+def _rotated(heads: tuple[Tensor, Tensor, Tensor], rotary: Rotary, queries_only: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The first channels of queries and keys turned by their places, in float32."""
+    query, key, value = heads
+    turned = rotary[0].shape[-1]
+
+    def rotated(x: Tensor) -> Tensor:
+        first: Any = apply_rotary_emb(
+            x[..., :turned].float(), rotary, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
+        )
+        return torch.cat([first, x[..., turned:].float()], -1).to(x.dtype)
+
+    return rotated(query), key if queries_only else rotated(key), value
 
 
 def unwrapped(denoiser: nn.Module) -> nn.Module:
@@ -219,7 +247,9 @@ def check_installed(denoiser: nn.Module) -> None:
             )
 
 
-STOCK_PROCESSORS = frozenset({"AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor"})
+STOCK_PROCESSORS = frozenset(
+    {"AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "StableAudioAttnProcessor2_0"}
+)
 REPLACED_BY: Mapping[str, str] = {
     "AttnProcessor2_0": "disable_xformers_memory_efficient_attention(), disable_attention_slicing() or "
     "set_default_attn_processor()",

@@ -128,7 +128,7 @@ def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     torch.manual_seed(0)
     unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64).eval().requires_grad_(False)  # SD 1.5's layout
     latents, context = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 768)
-    layers = {n: layer.inner_dim for n, layer in attention_layers(unet).items() if n.endswith("attn2")}
+    layers = {n: layer.inner_kv_dim for n, layer in attention_layers(unet).items() if n.endswith("attn2")}
     pairs, tokens = 4, 32
     key_value = {n: (torch.randn(1, pairs * tokens, w), torch.randn(1, pairs * tokens, w)) for n, w in layers.items()}
     encoded = EncodedTokens(

@@ -1,0 +1,61 @@
+"""Tiny real components of a Stable Audio pipeline, seeded: 16 kHz, stereo, 2.048 s are 128 latents."""
+
+from typing import Any
+
+import torch
+from diffusers import AutoencoderOobleck, StableAudioDiTModel
+
+LATENTS, CHANNELS, CONTEXT = 16, 8, 24
+
+
+def tiny_transformer(**changes: Any) -> StableAudioDiTModel:
+    torch.manual_seed(1)
+    config: dict[str, Any] = dict(
+        sample_size=128,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        num_key_value_attention_heads=2,
+        cross_attention_dim=32,
+        cross_attention_input_dim=CONTEXT,
+        time_proj_dim=16,
+        global_states_input_dim=2 * CONTEXT,
+    )
+    return StableAudioDiTModel(**{**config, **changes}).eval().requires_grad_(False)
+
+
+def tiny_oobleck() -> AutoencoderOobleck:
+    torch.manual_seed(2)
+    return (
+        AutoencoderOobleck(
+            encoder_hidden_size=2 * CHANNELS,
+            downsampling_ratios=[4, 8, 8],
+            channel_multiples=[1, 1, 1],
+            decoder_channels=16,
+            decoder_input_channels=CHANNELS,
+            audio_channels=2,
+            sampling_rate=16_000,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+
+
+def transformer_inputs(rows: int = 2, seed: int = 0) -> dict[str, Any]:
+    """Arguments of one call of the tiny transformer, with rotary places."""
+    from diffusers.models.embeddings import get_1d_rotary_pos_embed
+
+    noise = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=noise)
+
+    return {
+        "hidden_states": drawn(rows, CHANNELS, LATENTS),
+        "timestep": torch.rand(rows, generator=noise),
+        "encoder_hidden_states": drawn(rows, 5, CONTEXT),
+        "global_hidden_states": drawn(rows, 1, 2 * CONTEXT),
+        "rotary_embedding": get_1d_rotary_pos_embed(8, LATENTS + 1, use_real=True, repeat_interleave_real=False),
+    }
