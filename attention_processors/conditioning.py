@@ -166,7 +166,7 @@ class EncodedTokens(Encoded):
     """By layer a factor on the weights; 1 where a layer is not named."""
     null_weight: Float[Tensor, "design part"] | None = None
     """Weights in the unconditional half; None: as in the other half where `null` is given, else 0."""
-    branch: type[DecoupledBranch] = DecoupledBranch
+    branch: Callable[..., DecoupledBranch] = DecoupledBranch
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         unknown = sorted(set(self.key_value) - set(layout.levels))

@@ -142,17 +142,18 @@ def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tenso
 
 
 def _rotated(heads: tuple[Tensor, Tensor, Tensor], rotary: Rotary, queries_only: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The first channels of queries and keys turned by their places, in float32."""
+    """Queries and, unless they are another sequence's, keys turned by their places."""
     query, key, value = heads
-    turned = rotary[0].shape[-1]
+    return turned(query, rotary), key if queries_only else turned(key, rotary), value
 
-    def rotated(x: Tensor) -> Tensor:
-        first: Any = apply_rotary_emb(
-            x[..., :turned].float(), rotary, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
-        )
-        return torch.cat([first, x[..., turned:].float()], -1).to(x.dtype)
 
-    return rotated(query), key if queries_only else rotated(key), value
+def turned(heads: Float[Tensor, "row token head dim"], rotary: Rotary) -> Float[Tensor, "row token head dim"]:
+    """The first channels turned by the tokens' places, in float32."""
+    count = rotary[0].shape[-1]
+    first: Any = apply_rotary_emb(
+        heads[..., :count].float(), rotary, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
+    )
+    return torch.cat([first, heads[..., count:].float()], -1).to(heads.dtype)
 
 
 def unwrapped(denoiser: nn.Module) -> nn.Module:
@@ -197,7 +198,8 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
 def base_description(denoiser: nn.Module) -> dict[str, Any]:
     """What an adapter records of its base: the class and the width of its text context."""
     inner = unwrapped(denoiser)
-    return {"family": type(inner).__name__, "context_dim": inner.config.get("cross_attention_dim")}  # pyright: ignore
+    family = getattr(type(inner), "family", type(inner).__name__)
+    return {"family": family, "context_dim": inner.config.get("cross_attention_dim")}  # pyright: ignore
 
 
 def install(denoiser: nn.Module) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
     """
 
     _keep_in_fp32_modules = ("time_proj",)
+    family = StableAudioDiTModel.__name__
+    """What adapters are trained on."""
 
     @classmethod
     def from_transformer(cls, transformer: StableAudioDiTModel) -> Self:

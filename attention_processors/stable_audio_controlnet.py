@@ -87,7 +87,7 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         model = cls(**config)
         own = model.state_dict()
         model.load_state_dict({**own, **{n: t for n, t in transformer.state_dict().items() if n in own}})
-        return model.to(transformer.dtype)
+        return nn.Module.to(model, transformer.dtype)
 
     def forward(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

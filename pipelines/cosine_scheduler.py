@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 STOCK = "CosineDPMSolverMultistepScheduler"
+FOREIGN = ("algorithm_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+"""Options that the stock scheduler does not have."""
 
 
 class CosineScheduler(EDMDPMSolverMultistepScheduler):
@@ -63,6 +65,8 @@ class CosineScheduler(EDMDPMSolverMultistepScheduler):
     def to_json_string(self) -> str:
         """The config of the stock scheduler, so that the folder opens anywhere."""
         config = {**json.loads(super().to_json_string()), "_class_name": STOCK}
+        for name in FOREIGN:
+            config.pop(name, None)
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 

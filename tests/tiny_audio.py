@@ -59,3 +59,27 @@ def transformer_inputs(rows: int = 2, seed: int = 0) -> dict[str, Any]:
         "global_hidden_states": drawn(rows, 1, 2 * CONTEXT),
         "rotary_embedding": get_1d_rotary_pos_embed(8, LATENTS + 1, use_real=True, repeat_interleave_real=False),
     }
+
+
+def tiny_audio_pipe(kind: Any, **changes: Any) -> Any:
+    """A pipeline without a text encoder; pass `prompt_embeds=prompt_embeds()`."""
+    from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
+
+    from weft.pipelines.cosine_scheduler import CosineScheduler
+
+    torch.manual_seed(3)
+    projection = StableAudioProjectionModel(CONTEXT, CONTEXT, 0, 4).eval()
+    pipe = kind(
+        vae=tiny_oobleck(),
+        text_encoder=None,
+        projection_model=projection,
+        tokenizer=None,
+        transformer=tiny_transformer(**changes),
+        scheduler=CosineScheduler(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def prompt_embeds() -> torch.Tensor:
+    return torch.randn(1, 3, CONTEXT, generator=torch.Generator().manual_seed(9))

@@ -1,0 +1,291 @@
+"""Stereo sound for what a picture shows (after StereoSync, arXiv 2510.05828).
+
+    pipe = VideoToAudioPipeline.from_pretrained(backbone)
+    pipe.load_spatial(folder)
+    out = pipe([BoxTrack(times, boxes), DepthClip(times, depth), Envelope.of_audio(loudness, rate)], seconds=6.0)
+    out.save("steps.wav")
+
+The stock pipeline denoises; its transformer is given the conditions' branches and a ControlNet's residuals by a hook
+that leaves with the call.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import soundfile
+import torch
+from diffusers import StableAudioPipeline
+from diffusers.utils import BaseOutput
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weft.attention_processors.conditioning import Conditioning
+from weft.attention_processors.processor import attention_layers, install, restore
+from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
+from weft.attention_processors.spatial_conditions import BoxTrack, DepthClip, Envelope, OverTime
+from weft.attention_processors.stable_audio import ConditionedStableAudioDiTModel
+from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
+from weft.attention_processors.strength import Layout
+from weft.pipelines.cosine_scheduler import STOCK, CosineScheduler
+from weft.pipelines.sound_windows import Windows
+
+Sound = Float[np.ndarray, "2 sample"]
+
+
+@dataclass
+class SoundOutput(BaseOutput):
+    """One sound.
+
+    Args:
+        audio: in [-1, 1] unless it clips.
+        voices: the parts that it is the sum of.
+    """
+
+    audio: Sound
+    voices: Sequence[Sound]
+    sample_rate: int
+
+    def save(self, path: str | Path) -> Path:
+        """As a sound file, for example WAV or FLAC; whole or not at all.
+
+        Raises:
+            ValueError: a suffix of no known format.
+        """
+        path = Path(path)
+        if path.suffix[1:].upper() not in soundfile.available_formats():
+            raise ValueError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        soundfile.write(partial, self.audio.T, self.sample_rate)
+        partial.replace(path)
+        return path
+
+
+class VideoToAudioPipeline(StableAudioPipeline):
+    """A Stable Audio folder whose frozen transformer follows boxes, depth, a prompt and an envelope.
+
+    `load_spatial` brings the trained modules. The transformer is opened as `ConditionedStableAudioDiTModel`, the
+    scheduler as `CosineScheduler`; the folder stays a stock one.
+    """
+
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
+
+    spatial: SpatialAudioAdapter | None = None
+    controlnet: StableAudioControlNetModel | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """The stock call; the scheduler is read as `CosineScheduler`, which needs no torchsde."""
+        if "scheduler" not in kwargs:
+            where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
+            kwargs["scheduler"] = CosineScheduler.from_pretrained(
+                pretrained_model_name_or_path, subfolder="scheduler", **where
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    def register_modules(self, **kwargs: Any) -> None:
+        if kwargs.get("transformer") is not None:
+            kwargs["transformer"] = ConditionedStableAudioDiTModel.from_transformer(kwargs["transformer"])
+        super().register_modules(**kwargs)
+        if "transformer" in kwargs:
+            self.register_to_config(transformer=("diffusers", "StableAudioDiTModel"))
+        if isinstance(kwargs.get("scheduler"), CosineScheduler):
+            self.register_to_config(scheduler=("diffusers", STOCK))
+
+    # -- trained modules -----------------------------------------------------------------------------------
+
+    def load_spatial(
+        self,
+        spatial: str | Path | SpatialAudioAdapter,
+        controlnet: StableAudioControlNetModel | None = None,
+    ) -> None:
+        """The trained modules, or the folder that `adapter` and, where there is one, `controlnet` are in.
+
+        Raises:
+            ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
+        """
+        if not isinstance(spatial, SpatialAudioAdapter):
+            folder = Path(spatial)
+            spatial = SpatialAudioAdapter.from_pretrained(folder / "adapter")
+            if (folder / "controlnet").is_dir():
+                controlnet = StableAudioControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
+        spatial.check_base(self.transformer)
+        spatial.warn_of_other_weights(self.transformer)
+        if self.spatial is None:
+            self._found = install(self.transformer)
+        device, dtype = self._execution_device, self.transformer.dtype
+        for module in (spatial, controlnet):
+            if module is not None:
+                nn.Module.to(module, device, dtype).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
+        self.spatial, self.controlnet = spatial, controlnet
+
+    def unload_spatial(self) -> None:
+        """Leave the stock pipeline, with the very processors that `load_spatial` found."""
+        if self.spatial is not None:
+            restore(self.transformer, self._found)
+            self.spatial = self.controlnet = None
+
+    def set_encoders(self, **encoders: Any) -> None:
+        """Frozen encoders: `audio` makes a vector of a sound [channel, sample] and its rate in Hz, for prompts."""
+        self._encoders = {**getattr(self, "_encoders", {}), **encoders}
+
+    # -- generation ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        conditions: Sequence[OverTime] | Sequence[Sequence[OverTime]] = (),
+        prompt: str = "",
+        *,
+        seconds: float | None = None,
+        negative_prompt: str | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 2.0,
+        generator: torch.Generator | None = None,
+        prompt_embeds: Float[Tensor, "1 token dim"] | None = None,
+        overlap: float = 0.25,
+    ) -> SoundOutput:
+        """A sound, in windows of the trained length where it is longer.
+
+        Args:
+            conditions: of one voice, or lists of several, which are drawn apart and summed. A voice has any number of
+                `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
+            prompt, negative_prompt, prompt_embeds: what the backbone is told beside.
+            seconds: length; up to the last moment that a condition speaks of when left out.
+            guidance_scale: of prompt and conditions together; 1 turns it off.
+            overlap: share of a window that is faded into the next one.
+
+        Raises:
+            ValueError: conditions without trained modules, an envelope without a ControlNet, several envelopes in one
+                voice, a length that is not above 0, or an overlap outside [0, 0.5].
+        """
+        voices = [list(voice) for voice in conditions] if _nested(conditions) else [list(conditions)]  # pyright: ignore
+        self._check(voices)
+        windows = self._windows(voices, seconds, overlap)
+        rows = [voice for voice in voices for _ in windows.starts]
+        starts = windows.starts * len(voices)
+        guided = guidance_scale > 1
+        call = _Call(self, rows, starts, windows, guided)
+        shape = len(rows), self.transformer.config["in_channels"], windows.latents
+        noise = torch.randn(shape, generator=generator, dtype=self.transformer.dtype)
+        embeds = None if prompt_embeds is None else prompt_embeds.expand(len(rows), -1, -1)
+        with call:
+            audio: Any = (
+                super()
+                .__call__(
+                    None if embeds is not None else [prompt] * len(rows),
+                    negative_prompt=None if negative_prompt is None else [negative_prompt] * len(rows),
+                    audio_end_in_s=windows.seconds,
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    generator=generator,
+                    latents=noise.to(self._execution_device),
+                    prompt_embeds=embeds,
+                    callback=call.on_step_end,
+                    output_type="np",
+                )
+                .audios
+            )
+        parts = audio.reshape(len(voices), len(windows.starts), *audio.shape[1:])
+        sounds = [windows.joined(part) for part in parts]
+        return SoundOutput(np.sum(sounds, 0), sounds, self.vae.config["sampling_rate"])
+
+    def _check(self, voices: Sequence[Sequence[OverTime]]) -> None:
+        for voice in voices:
+            for one in voice:
+                if not isinstance(one, OverTime):
+                    raise ValueError(f"conditions: got a {type(one).__name__}, expected BoxTrack, DepthClip, …")
+            envelopes = [one for one in voice if isinstance(one, Envelope)]
+            if len(envelopes) > 1:
+                raise ValueError(f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1")
+            if envelopes and self.controlnet is None:
+                raise ValueError("conditions: got an envelope, but there is no ControlNet; load one beside the adapter")
+            if len(voice) > len(envelopes) and self.spatial is None:
+                raise ValueError("conditions: got some without trained modules; call load_spatial(folder) first")
+
+    def _windows(self, voices: Sequence[Sequence[OverTime]], seconds: float | None, overlap: float) -> Windows:
+        known = [_end(one) for voice in voices for one in voice]
+        longest = self.transformer.config["sample_size"] * self.vae.hop_length / self.vae.config["sampling_rate"]
+        trained = longest if self.spatial is None else min(self.spatial.config["seconds"], longest)
+        total = seconds if seconds is not None else max([end for end in known if end is not None], default=trained)
+        return Windows.plan(total, trained, overlap, self.vae.hop_length, self.vae.config["sampling_rate"])
+
+
+class _Call:
+    """The conditions of one call: what the transformer is given at every step."""
+
+    def __init__(
+        self, pipe: Any, rows: list[list[OverTime]], starts: list[float], windows: Windows, guided: bool
+    ) -> None:
+        self.pipe, self.rows, self.guided, self.step = pipe, rows, guided, 0
+        self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else None
+        self.control = self._control(starts, windows) if any(map(_envelope, rows)) else None
+
+    def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
+        adapter = self.pipe.spatial
+        batch = adapter.collate([_tokens(row) for row in self.rows], seconds=windows.seconds, starts=starts)
+        encoders = {"projections": FrozenProjections(self.pipe.transformer), **getattr(self.pipe, "_encoders", {})}
+        encoded = adapter(adapter.features(batch, encoders))
+        levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
+        return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
+
+    def _control(self, starts: list[float], windows: Windows) -> Tensor:
+        signals = []
+        for row, start in zip(self.rows, starts, strict=True):
+            envelope = _envelope(row)
+            samples = windows.latents * windows.hop
+            silent = np.zeros((2, samples), np.float32)
+            signals.append(silent if envelope is None else envelope.signal(samples, windows.sample_rate, start))
+        vae = self.pipe.vae
+        signal = torch.from_numpy(np.stack(signals)).to(vae.device, vae.dtype)
+        return vae.encode(signal).latent_dist.mode().to(self.pipe.transformer.dtype)
+
+    def __enter__(self) -> None:
+        self.hook = self.pipe.transformer.register_forward_pre_hook(self._given, with_kwargs=True)
+
+    def __exit__(self, *_: Any) -> None:
+        self.hook.remove()
+
+    def on_step_end(self, step: int, *_: Any) -> None:
+        self.step = step + 1
+        if self.conditioning is not None:
+            self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
+
+    def _given(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.conditioning is not None:
+            kwargs["conditioning"] = self.conditioning
+        if self.control is not None:
+            shared = {k: v for k, v in kwargs.items() if k != "return_dict"}
+            control = torch.cat([self.control] * (2 if self.guided else 1))
+            kwargs["control"] = self.pipe.controlnet(*args, **shared, control=control, conditioning_scale=self._scale())
+        return args, kwargs
+
+    def _scale(self) -> Float[Tensor, "row 1 1"]:
+        """How strongly each row's envelope acts at this step; rows without one are left alone."""
+        steps = self.pipe.scheduler.num_inference_steps
+        envelopes = [_envelope(row) for row in self.rows]
+        scales = [0.0 if e is None else e.weight * e.schedule.at(self.step, steps) for e in envelopes]
+        scale = self.control.new_tensor(scales)[:, None, None]  # pyright: ignore[reportOptionalMemberAccess]
+        return torch.cat([scale] * (2 if self.guided else 1))
+
+
+def _nested(conditions: Sequence[Any]) -> bool:
+    return bool(conditions) and all(isinstance(one, Sequence) for one in conditions)
+
+
+def _tokens(row: Sequence[OverTime]) -> list[OverTime]:
+    return [one for one in row if not isinstance(one, Envelope)]
+
+
+def _envelope(row: Sequence[OverTime]) -> Envelope | None:
+    return next((one for one in row if isinstance(one, Envelope)), None)
+
+
+def _end(condition: OverTime) -> float | None:
+    """The last second that a condition speaks of."""
+    if isinstance(condition, BoxTrack | DepthClip):
+        return float(condition.times[-1])
+    return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None
