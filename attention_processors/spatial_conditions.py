@@ -13,6 +13,7 @@ from weft.attention_processors.acting import Acting
 
 LONGEST_GAP = 0.5
 """Seconds over which a lost track is bridged, and held at its ends."""
+PEAK = 0.5
 MEAN_SECONDS, SMOOTH_SECONDS = 10_000 / 44_100, 2_000 / 44_100
 """Of an envelope: how far its mean looks back, and the width of the low-pass after it (Stable-V2A's code)."""
 
@@ -67,6 +68,22 @@ class BoxTrack(OverTime):
             )
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "boxes", boxes)
+
+    @classmethod
+    def along(cls, times: Any, boxes: Any, *, rate: float = 30.0, **acting: Any) -> Self:
+        """A path drawn by hand: straight from box to box, however far apart in time they are.
+
+        Raises:
+            ValueError: as for `BoxTrack`, or a rate that is not above 0.
+        """
+        if not rate > 0:
+            raise ValueError(f"rate: got {rate}, expected boxes per second, above 0")
+        drawn = cls(times, boxes, **acting)
+        every = np.append(np.arange(drawn.times[0], drawn.times[-1], 1 / rate), drawn.times[-1])
+        every = every[np.append(np.diff(every) > 1e-9, True)]
+        return replace(
+            drawn, times=every, boxes=np.stack([np.interp(every, drawn.times, s) for s in drawn.boxes.T], -1)
+        )
 
     def at(self, times: Times) -> tuple[Float[np.ndarray, "time 4"], Bool[np.ndarray, " time"]]:
         """Boxes at any times, and at which of them the thing is seen; boxes where it is not are meaningless."""
@@ -163,10 +180,10 @@ class AudioPrompt(OverTime):
 
 @dataclass(frozen=True, eq=False)
 class Envelope(OverTime):
-    """How loud it is, over time; with one channel no panning can leak into it.
+    """When it is loud, against its loudest moment; how loud it is in all follows from what is seen.
 
     Args:
-        values: amplitudes of at least 0, [time] or, for left and right, [2, time].
+        values: amplitudes of at least 0, [time], or [2, time] for left and right, which then tell the panning.
         rate: of the values, in Hz.
 
     Raises:
@@ -205,11 +222,12 @@ class Envelope(OverTime):
         return cls(uniform_filter1d(np.sqrt(means), smooth, mode="constant").astype(np.float32), sample_rate, **acting)
 
     def signal(self, samples: int, sample_rate: int, start: float = 0.0) -> Float[np.ndarray, "2 sample"]:
-        """The envelope at a rate of samples, from a second on; 0 beyond its end."""
+        """The envelope at a rate of samples, from a second on, its loudest moment at `PEAK`; 0 beyond its end."""
         times = start + np.arange(samples) / sample_rate
         rows = self.values if len(self.values) == 2 else self.values.repeat(2, 0)
         own = np.arange(rows.shape[1]) / self.rate
-        return np.stack([np.interp(times, own, row, left=0.0, right=0.0) for row in rows]).astype(np.float32)
+        scale = PEAK / max(float(rows.max()), 1e-12)
+        return np.stack([np.interp(times, own, row * scale, left=0.0, right=0.0) for row in rows]).astype(np.float32)
 
 
 def checked_times(given: Any) -> Times:

@@ -9,6 +9,7 @@ The stock pipeline denoises; its transformer is given the conditions' branches a
 that leaves with the call.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import soundfile
 import torch
 from diffusers import StableAudioPipeline
 from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -95,6 +97,11 @@ class VideoToAudioPipeline(StableAudioPipeline):
         if isinstance(kwargs.get("scheduler"), CosineScheduler):
             self.register_to_config(scheduler=("diffusers", STOCK))
 
+    def to_json_string(self) -> str:
+        """The index of a stock pipeline, so that the folder opens anywhere."""
+        index = {**json.loads(super().to_json_string()), "_class_name": StableAudioPipeline.__name__}
+        return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
     # -- trained modules -----------------------------------------------------------------------------------
 
     def load_spatial(
@@ -144,7 +151,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         negative_prompt: str | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 2.0,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
         prompt_embeds: Float[Tensor, "1 token dim"] | None = None,
         overlap: float = 0.25,
     ) -> SoundOutput:
@@ -156,6 +163,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
             prompt, negative_prompt, prompt_embeds: what the backbone is told beside.
             seconds: length; up to the last moment that a condition speaks of when left out.
             guidance_scale: of prompt and conditions together; 1 turns it off.
+            generator: of all noise; a list has one for every window of every voice.
             overlap: share of a window that is faded into the next one.
 
         Raises:
@@ -170,7 +178,8 @@ class VideoToAudioPipeline(StableAudioPipeline):
         guided = guidance_scale > 1
         call = _Call(self, rows, starts, windows, guided)
         shape = len(rows), self.transformer.config["in_channels"], windows.latents
-        noise = torch.randn(shape, generator=generator, dtype=self.transformer.dtype)
+        device, dtype = self._execution_device, self.transformer.dtype
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
         embeds = None if prompt_embeds is None else prompt_embeds.expand(len(rows), -1, -1)
         with call:
             audio: Any = (
@@ -182,7 +191,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
                     generator=generator,
-                    latents=noise.to(self._execution_device),
+                    latents=noise,
                     prompt_embeds=embeds,
                     callback=call.on_step_end,
                     output_type="np",

@@ -6,6 +6,9 @@ ROOT = Path(__file__).parent
 LORA = "pytorch_lora_weights.safetensors"
 """What diffusers calls a LoRA in a folder; such a folder has no `config.json`."""
 
+BACKBONES = {"aligned-views": "tiny-rooms", "spatial-audio": "tiny-audio"}
+"""By method, where it is not the one of most."""
+
 
 def available() -> list[str]:
     """Names of the shipped models, sorted."""
@@ -28,7 +31,7 @@ def shipped(name: str) -> Path:
 
 def backbone(method: str) -> str:
     """The name of the model that a method's shipped adapters belong to."""
-    return "tiny-rooms" if method == "aligned-views" else "tiny-diffusion"
+    return BACKBONES.get(method, "tiny-diffusion")
 
 
 def _is_model(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 
 COMMANDS: Final[Mapping[str, str]] = {
     "generate": "a picture from a design file",
+    "sound": "stereo sound for a video, or for boxes over time",
     "train": "train an adapter on pictures of your own",
     "evaluate": "measure a shipped method against its baselines",
     "convert": "others' checkpoints to adapter folders, and back",

@@ -4,6 +4,7 @@ weft evaluate paired      attributes and outlines of garments, pair by pair
 weft evaluate style       style and content of creatures; --curve plots them over the weight
 weft evaluate composition pairs, a style, a LoRA and a ControlNet, each alone and together
 weft evaluate aligned-views  picture and geometry of new views of rooms
+weft evaluate spatial-audio  side, distance and time of steps that are heard
 """
 
 import argparse
@@ -18,7 +19,10 @@ METHODS: Final[Mapping[str, str]] = {
     "style": "styles by name",
     "composition": "conditions of several kinds on one picture",
     "aligned-views": "picture and geometry of new views",
+    "spatial-audio": "stereo sound that follows what is seen",
 }
+DEFAULTS: Final[Mapping[str, tuple[int, float]]] = {"aligned-views": (20, 1.0), "spatial-audio": (50, 2.0)}
+"""Steps and guidance, where they are not those of most."""
 STYLE_ADAPTERS: Final[Mapping[str, str]] = {
     "style": "additive",
     "style_gated": "gated",
@@ -29,6 +33,11 @@ VIEWS: Final[Mapping[str, str]] = {
     "no_instillation": "aligned-views-none",
     "concatenated": "aligned-views-concatenated",
     "instillation": "aligned-views",
+}
+SOUNDS: Final[Mapping[str, str]] = {
+    "spatial": "spatial-audio",
+    "no_time_code": "spatial-audio-no-time-code",
+    "own_projections": "spatial-audio-own-projections",
 }
 """By row, the shipped modules."""
 
@@ -41,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--limit", type=int, default=200, help="cases per row")
         one.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
         one.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
-        one.add_argument("--model", help=f"Stable Diffusion folder (default: the shipped {backbone(name)})")
-        one.add_argument("--num_inference_steps", type=int, default=20)
-        one.add_argument("--guidance_scale", type=float, default=1.0 if name == "aligned-views" else 3.0)
+        one.add_argument("--model", help=f"folder of the backbone (default: the shipped {backbone(name)})")
+        steps, scale = DEFAULTS.get(name, (20, 3.0))
+        one.add_argument("--num_inference_steps", type=int, default=steps)
+        one.add_argument("--guidance_scale", type=float, default=scale)
         one.add_argument("--rows", nargs="*", default=(), help="only these rows")
-    paired, style, composition, views = (several.choices[name] for name in METHODS)
+    paired, style, composition, views, sounds = (several.choices[name] for name in METHODS)
     paired.add_argument("--adapter", default=None, help="adapter folder (default: the shipped one)")
     paired.add_argument("--baseline", default=None, help="adapter folder of the global-sketch baseline")
     for name, text in STYLE_ADAPTERS.items():
@@ -56,8 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("paired", "style", "lora", "controlnet"):
         composition.add_argument(f"--{name}", default=None, help=f"folder of the {name} (default: the shipped one)")
-    for name in VIEWS:
-        views.add_argument(f"--{name}", default=None, help="folder of trained modules (default: the shipped ones)")
+    for one, names in ((views, VIEWS), (sounds, SOUNDS)):
+        for name in names:
+            one.add_argument(f"--{name}", default=None, help="folder of trained modules (default: the shipped ones)")
     style.add_argument("--curve", action="store_true", help="scores over the weight, as a plot; needs matplotlib")
 
 
@@ -69,7 +80,13 @@ def run(arguments: argparse.Namespace) -> None:
         check_plots()
     if arguments.limit < 1:
         raise ValueError(f"limit: got {arguments.limit}, expected at least 1")
-    measure = {"paired": _paired, "style": _style, "composition": _composition, "aligned-views": _aligned_views}
+    measure = {
+        "paired": _paired,
+        "style": _style,
+        "composition": _composition,
+        "aligned-views": _aligned_views,
+        "spatial-audio": _spatial_audio,
+    }
     evaluation: Any = measure[arguments.method](arguments, _pipeline(arguments))
     report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
     print(report.table())
@@ -81,9 +98,11 @@ def run(arguments: argparse.Namespace) -> None:
 def _pipeline(arguments: argparse.Namespace) -> Any:
     from weft.pipelines.aligned_views import AlignedViewsPipeline
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    from weft.pipelines.video_to_audio import VideoToAudioPipeline
     from weft.pretrained import shipped
 
-    kind = AlignedViewsPipeline if arguments.method == "aligned-views" else ConditionedStableDiffusionPipeline
+    kinds = {"aligned-views": AlignedViewsPipeline, "spatial-audio": VideoToAudioPipeline}
+    kind: Any = kinds.get(arguments.method, ConditionedStableDiffusionPipeline)
     return kind.from_pretrained(arguments.model or str(shipped(backbone(arguments.method))))
 
 
@@ -164,6 +183,17 @@ def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
     return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, **_settings(arguments))
 
 
+def _spatial_audio(arguments: argparse.Namespace, pipe: Any) -> Any:
+    from weft.attention_processors.audio_statistics import AudioStatistics
+    from weft.evaluation.spatial_audio import SpatialAudioEvaluation
+
+    folders = _folders(arguments, tuple(SOUNDS), needed=())
+    if "spatial" not in folders:
+        raise ValueError("spatial: got no trained modules, and none are shipped; train some, pass --spatial")
+    pipe.set_encoders(audio=AudioStatistics(pipe.vae))
+    return SpatialAudioEvaluation(pipe=pipe, modules=folders, **_settings(arguments))
+
+
 def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
     """What there is of these, given or shipped."""
     found = {name: _folder(name, getattr(arguments, name)) for name in names}
@@ -187,6 +217,7 @@ def _folder(name: str, given: str | None) -> Path | None:
         "lora": "style-lora",
         "controlnet": "sketch-controlnet",
         **VIEWS,
+        **SOUNDS,
     }
     if given is not None:
         return Path(given)

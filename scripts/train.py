@@ -5,6 +5,7 @@ weft train paired --world outfits --output_dir outputs/paired
 weft train style --train_data_dir my_pictures --output_dir outputs/my-styles
 weft train style --world creatures --output_dir outputs/style
 weft train aligned-views --world rooms --output_dir outputs/aligned-views
+weft train spatial-audio --world walks --output_dir outputs/spatial-audio
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from weft.pretrained import backbone
+from weft.pretrained import backbone, shipped
 from weft.training.config import TrainingConfig, from_arguments
 from weft.training.config import add_arguments as add_config_arguments
 
@@ -22,6 +23,7 @@ METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
     "style": "styles by name",
     "aligned-views": "picture and geometry of a new view",
+    "spatial-audio": "stereo sound that follows what is seen",
 }
 
 
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         model = one.add_argument_group("model")
         model.add_argument(
             "--pretrained_model_name_or_path",
-            help=f"Stable Diffusion folder or Hub id (default: the shipped {backbone(name)})",
+            help=f"the backbone's folder or Hub id (default: the shipped {backbone(name)})",
         )
         model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
         data = one.add_argument_group("data")
@@ -60,9 +62,11 @@ def run(arguments: argparse.Namespace) -> None:
     method = _module(arguments.method)
     method.check(arguments)
     torch.manual_seed(config.seed)
-    pipe, source = _pipeline(arguments)
+    source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
+    pipe = getattr(method, "pipeline", _pipeline)(source)
     task, data, about = method.prepare(arguments, pipe, source)
-    before = state_sha256(pipe.unet)
+    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+    before = state_sha256(denoiser)
     provenance = {
         "samples": len(data),
         "steps": config.max_train_steps,
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         provenance["after"] = task.module.config["training"]
     task.module.register_to_config(training=provenance)
     folder = train(task, data, config)
-    after = state_sha256(pipe.unet)
+    after = state_sha256(denoiser)
     if after != before:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
@@ -85,13 +89,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _module(method: str) -> ModuleType:
-    """What is particular to a method: `add_arguments`, `check`, `prepare`."""
+    """What is particular to a method: `add_arguments`, `check`, `prepare`, and `pipeline` where it is no picture's."""
     return importlib.import_module(f"weft.scripts.train_{method.replace('-', '_')}")
 
 
-def _pipeline(arguments: argparse.Namespace) -> tuple[Any, str]:
+def _pipeline(source: str) -> Any:
     from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-    from weft.pretrained import shipped
 
-    source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
-    return ConditionedStableDiffusionPipeline.from_pretrained(source, use_safetensors=True), source
+    return ConditionedStableDiffusionPipeline.from_pretrained(source, use_safetensors=True)

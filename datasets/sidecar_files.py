@@ -1,0 +1,128 @@
+"""Where things are in a video and how far away, as found by any detector and any depth model, in files beside it.
+
+    <name>.boxes.npz      times [frame], boxes [frame, 4] or [track, frame, 4]
+    <name>.depth.npz      times [frame], depth [frame, height, width], metric: whether it is in metres
+
+Times are seconds from the video's beginning, increasing. A box is left, top, right, bottom as fractions of the picture,
+from its top left corner, or four NaN where nothing is seen. `numpy.savez` writes such files.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+Times = Float[np.ndarray, " frame"]
+Array = Float[np.ndarray, "..."]
+
+
+class BoxFrames(NamedTuple):
+    """One track: when it is seen, and where."""
+
+    times: Times
+    boxes: Float[np.ndarray, "frame 4"]
+
+
+class DepthFrames(NamedTuple):
+    """Depth maps, in metres if `metric`, else up to a scale and a shift."""
+
+    times: Times
+    depth: Float32[np.ndarray, "frame height width"]
+    metric: bool
+
+
+def read_boxes(path: Path, start: float, seconds: float) -> tuple[BoxFrames, ...]:
+    """The tracks that are seen in a piece of a video, their times from its beginning on.
+
+    Raises:
+        ValueError: a file that says something else than the head of this module.
+    """
+    times, boxes, _ = _read(path, "boxes")
+    boxes = boxes[None] if boxes.ndim == 2 else boxes
+    if boxes.ndim != 3 or boxes.shape[1:] != (len(times), 4):
+        raise ValueError(
+            f"{path}: got boxes of shape {boxes.shape} for {len(times)} times, expected [frame, 4] or [track, frame, 4]"
+        )
+    seen = ~np.isnan(boxes).all(-1)
+    _check_boxes(path, boxes[seen])
+    here = _within(times, start, seconds)
+    tracks = (BoxFrames(times[now] - start, track[now]) for track, now in zip(boxes, seen & here, strict=True))
+    return tuple(track for track in tracks if len(track.times))
+
+
+def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
+    """The depth maps of a piece of a video, their times from its beginning on.
+
+    Raises:
+        ValueError: a file that says something else than the head of this module.
+    """
+    times, depth, metric = _read(path, "depth", "metric")
+    if depth.ndim != 3 or len(depth) != len(times):
+        raise ValueError(
+            f"{path}: got depth of shape {depth.shape} for {len(times)} times, expected [frame, height, width]"
+        )
+    if not np.isfinite(depth).all() or (metric and (depth <= 0).any()):
+        raise ValueError(f"{path}: got depth that is not finite or, in metres, not above 0; check its sign and unit")
+    here = _within(times, start, seconds)
+    return DepthFrames(times[here] - start, depth[here].astype(np.float32), metric)
+
+
+def read_array(path: Path) -> Array:
+    """What `numpy.save` has written; code in it is never run.
+
+    Raises:
+        ValueError: a file that cannot be read, or is not an array of finite numbers.
+    """
+    values = _loaded(path)
+    if (
+        not isinstance(values, np.ndarray)
+        or not np.issubdtype(values.dtype, np.number)
+        or not np.isfinite(values).all()
+    ):
+        raise ValueError(f"{path}: got no array of finite numbers, expected one; save it again")
+    return values.astype(np.float64)
+
+
+def _loaded(path: Path) -> Any:
+    """An array, or arrays by name."""
+    try:
+        values = np.load(path, allow_pickle=False)
+        if isinstance(values, np.ndarray):
+            return values
+        with values:
+            return {name: values[name] for name in values.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path}: got what numpy cannot read ({error}), expected arrays; save it again") from error
+
+
+def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array, bool]:
+    arrays = _loaded(path)
+    wanted = ("times", name, *([flag] if flag else []))
+    found = list(arrays) if isinstance(arrays, dict) else []
+    if not set(wanted) <= set(found):
+        raise ValueError(
+            f"{path}: got {', '.join(found) or 'no names'}, expected {', '.join(wanted)}; save it with all"
+        )
+    try:
+        times, values = (np.asarray(arrays[one], np.float64) for one in wanted[:2])
+        switch = bool(arrays[flag]) if flag else False
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: got what are no numbers ({error}), expected numbers; save it again") from error
+    if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise ValueError(f"{path}: got times that do not increase, expected seconds [frame]; sort them")
+    return times, values, switch
+
+
+def _check_boxes(path: Path, boxes: Float[np.ndarray, "box 4"]) -> None:
+    sound = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+    if not sound.all():
+        raise ValueError(
+            f"{path}: got the box {boxes[int((~sound).argmax())].tolist()}, expected 0 <= left < right <= 1 and "
+            "0 <= top < bottom <= 1, or four NaN; divide pixels by width and height"
+        )
+
+
+def _within(times: Times, start: float, seconds: float) -> Bool[np.ndarray, " frame"]:
+    return (times >= start - 1e-9) & (times < start + seconds - 1e-9)

@@ -1,0 +1,72 @@
+"""Stereo sound from a piece of a sound file, as loud as it is there."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32
+from scipy.signal import resample_poly
+
+MOST_CHANNELS = 2
+
+
+def sound_seconds(path: Path) -> float:
+    """How long a sound file lasts.
+
+    Raises:
+        ValueError: a file that cannot be read, or has more than two channels.
+    """
+    with _opened(path) as file:
+        return file.frames / file.samplerate
+
+
+def sound_rate(path: Path) -> int:
+    """A sound file's own samples a second.
+
+    Raises:
+        ValueError: a file that cannot be read, or has more than two channels.
+    """
+    with _opened(path) as file:
+        return file.samplerate
+
+
+def read_sound(
+    path: Path, start: float, seconds: float, sample_rate: int | None = None
+) -> Float32[np.ndarray, "2 sample"]:
+    """Both channels, never scaled; one channel is heard on both sides.
+
+    Args:
+        start, seconds: the piece to read.
+        sample_rate: that it is brought to; the file's own when None.
+
+    Raises:
+        ValueError: a file that cannot be read, ends before the piece does, has more than two channels, or NaN.
+    """
+    with _opened(path) as file:
+        own = file.samplerate
+        file.seek(min(round(start * own), file.frames))
+        samples = file.read(round(seconds * own), dtype="float32", always_2d=True).T
+    if seconds - samples.shape[1] / own > 1 / own:
+        raise ValueError(
+            f"{path}: got {samples.shape[1] / own:.4g} s of sound from {start:.4g} s on, expected {seconds:.4g} s; "
+            "copy the file again"
+        )
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{path}: got NaN or infinite samples, expected finite ones; extract it again")
+    rate = sample_rate or own
+    if rate != own:
+        samples = resample_poly(samples, rate, own, axis=1)
+    length = round(seconds * rate)
+    samples = np.pad(samples, ((0, 0), (0, max(0, length - samples.shape[1]))))[:, :length]
+    return np.repeat(samples, MOST_CHANNELS // len(samples), axis=0).astype(np.float32)
+
+
+def _opened(path: Path) -> soundfile.SoundFile:
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        raise ValueError(f"{path}: got what cannot be read ({error}), expected a WAV file; extract it again") from error
+    if file.channels > MOST_CHANNELS:
+        file.close()
+        raise ValueError(f"{path}: got {file.channels} channels, expected one or two; mix it down to stereo")
+    return file

@@ -1,0 +1,194 @@
+"""What is heard in stereo sound, and when: onsets, side, loudness and delay between the ears.
+
+Every measure is of the sound alone. Energies are those above the sound's own floor, the level of its quiet parts,
+channel by channel. An event so weak that it might be the floor is not heard: its measures are NaN, never a guess.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.signal import find_peaks
+
+WINDOW: Final = 0.060
+"""Seconds of an event that are listened to."""
+EARLY: Final = 0.002
+"""An event is listened to from so many seconds before it, so that none of its attack is lost."""
+FRAME, HOP = 0.016, 0.004
+"""Of the search for onsets, in seconds: 256 and 64 samples at 16 kHz."""
+RISE: Final = 6.0
+"""In dB; an onset is louder than what was just before by more."""
+APART: Final = 0.1
+"""Seconds from one onset to the next."""
+QUIET: Final = 0.1
+"""The floor is the level that so large a part of a sound stays below."""
+AUDIBLE: Final = 4.0
+"""Times the floor's energy; less is not heard."""
+SILENCE: Final = 1e-9
+"""Mean square (-90 dBFS) below which there is nothing, whatever the floor."""
+LARGEST_DELAY, FINER = 1e-3, 16
+
+Audio = Float[np.ndarray, "2 sample"]
+Events = Float[np.ndarray, " event"]
+Curve = Float[np.ndarray, " frame"]
+
+
+def check_audio(audio: Any, name: str = "audio") -> Audio:
+    """As float64.
+
+    Raises:
+        ValueError: not [2, samples], or numbers that are not finite.
+    """
+    values = np.asarray(audio)
+    if values.ndim != 2 or values.shape[0] != 2 or not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(f"{name}: got {values.dtype} of shape {values.shape}, expected floats [2, samples]")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: got NaN or infinite samples, expected finite ones; check what made them")
+    return values.astype(np.float64)
+
+
+def onsets(audio: Audio, sample_rate: int) -> Events:
+    """When events begin, in seconds: peaks of how much louder a frame is than the one before it.
+
+    Raises:
+        ValueError: not [2, samples], or numbers that are not finite.
+    """
+    audio = check_audio(audio)
+    frame, hop = _samples(FRAME, sample_rate), _samples(HOP, sample_rate)
+    lag = round(FRAME / HOP)
+    loud = _powers(audio, frame, hop).mean(0)
+    if len(loud) <= lag:
+        return np.zeros(0)
+    floor = max(float(np.quantile(loud, QUIET)), SILENCE)
+    levels = 10 * np.log10(np.concatenate([np.full(lag, floor), np.maximum(loud, floor)]))
+    rises = np.concatenate([[0], levels[lag:] - levels[:-lag], [0]])
+    peaks, _ = find_peaks(rises, height=RISE, distance=max(1, round(APART / HOP)))
+    return (peaks - 1) * hop / sample_rate
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What is heard at events; all arrays are by event, and NaN where nothing is.
+
+    Args:
+        energies: of left and right, above the floor, as mean squares over `WINDOW`.
+        itd: how many seconds later the left ear hears it than the right one.
+    """
+
+    energies: Float[np.ndarray, "2 event"]
+    itd: Events
+
+    @property
+    def pan(self) -> Events:
+        """The exact inverse of panning by constant power: -1 left, 1 right."""
+        return pan_of(self.energies)
+
+    @property
+    def ild(self) -> Events:
+        """How much louder the right ear hears it, in dB, within 40."""
+        return level_difference(self.energies)
+
+    @property
+    def level(self) -> Events:
+        """Of both channels, in dB."""
+        return 10 * np.log10(self.energies.sum(0))
+
+
+def hear(audio: Audio, sample_rate: int, times: Events) -> Heard:
+    """What is heard at these times, in seconds within the sound.
+
+    Raises:
+        ValueError: not [2, samples], or numbers that are not finite.
+    """
+    audio, length = check_audio(audio), _samples(WINDOW, sample_rate)
+    padded = np.pad(audio, ((0, 0), (length, length)))
+    starts = np.round((np.asarray(times, np.float64) - EARLY) * sample_rate).astype(int) + length
+    windows = sliding_window_view(padded, length, axis=1)[:, np.clip(starts, 0, padded.shape[1] - length)]
+    energies, heard = _above_floor(np.square(windows).mean(-1), _floor(audio, sample_rate))
+    delays = [_delay(windows[:, i], sample_rate) if heard[i] else np.nan for i in range(len(starts))]
+    return Heard(np.where(heard, energies, np.nan), np.array(delays, np.float64))
+
+
+def pan_of(energies: Float[np.ndarray, "2 *event"]) -> Float[np.ndarray, "*event"]:
+    """Pan in [-1, 1] from the energies of left and right."""
+    return 4 / np.pi * np.arctan2(np.sqrt(energies[1]), np.sqrt(energies[0])) - 1
+
+
+def level_difference(energies: Float[np.ndarray, "2 *event"]) -> Float[np.ndarray, "*event"]:
+    """Right over left in dB, within 40; both silent is NaN."""
+    left, right = energies + 1e-4 * energies.sum(0)
+    return 10 * np.log10(right / left)
+
+
+def pan_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> tuple[Curve, Curve]:
+    """Times in seconds and pan of the sound around them, NaN where nothing is heard.
+
+    Raises:
+        ValueError: not [2, samples], or numbers that are not finite.
+    """
+    times, powers = _curve(check_audio(audio), sample_rate, hop_seconds)
+    energies, heard = _above_floor(powers, _floor(audio, sample_rate))
+    return times, np.where(heard, pan_of(energies), np.nan)
+
+
+def loudness_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> tuple[Curve, Curve]:
+    """Times in seconds and level of both channels around them in dBFS, -90 at least.
+
+    Raises:
+        ValueError: not [2, samples], or numbers that are not finite.
+    """
+    times, powers = _curve(check_audio(audio), sample_rate, hop_seconds)
+    return times, 10 * np.log10(np.maximum(powers.mean(0), SILENCE))
+
+
+def envelope(audio: Audio, sample_rate: int) -> Curve:
+    """Root of the mean square over both channels; frames of 32 ms every 8 ms (512 and 128 samples at 16 kHz).
+
+    Differs: others take the mono mix, in which a delay between the ears changes the loudness.
+    """
+    return np.sqrt(_powers(audio, _samples(0.032, sample_rate), _samples(0.008, sample_rate)).mean(0))
+
+
+def _samples(seconds: float, sample_rate: int) -> int:
+    return max(1, round(seconds * sample_rate))
+
+
+def _powers(audio: Audio, length: int, hop: int) -> Float[np.ndarray, "2 frame"]:
+    """Mean squares of the frames that begin every `hop` samples and lie within the sound."""
+    if audio.shape[1] < length:
+        return np.zeros((2, 0))
+    return sliding_window_view(np.square(audio), length, axis=1)[:, ::hop].mean(-1)
+
+
+def _curve(audio: Audio, sample_rate: int, hop_seconds: float) -> tuple[Curve, Float[np.ndarray, "2 frame"]]:
+    length, hop = _samples(WINDOW, sample_rate), _samples(hop_seconds, sample_rate)
+    padded = np.pad(audio, ((0, 0), (length // 2, length - length // 2)), mode="symmetric")
+    powers = _powers(padded, length, hop)
+    return np.arange(powers.shape[1]) * hop / sample_rate, powers
+
+
+def _floor(audio: Audio, sample_rate: int) -> Float[np.ndarray, " 2"]:
+    """Mean square of a channel's quiet parts."""
+    powers = _powers(audio, _samples(FRAME, sample_rate), _samples(HOP, sample_rate))
+    return np.quantile(powers, QUIET, axis=1) if powers.shape[1] else np.zeros(2)
+
+
+def _above_floor(
+    powers: Float[np.ndarray, "2 event"], floor: Float[np.ndarray, " 2"]
+) -> tuple[Float[np.ndarray, "2 event"], Bool[np.ndarray, " event"]]:
+    heard = powers.sum(0) > max(AUDIBLE * floor.sum(), SILENCE)
+    return np.maximum(powers - floor[:, None], 0), heard
+
+
+def _delay(window: Float[np.ndarray, "2 sample"], sample_rate: int) -> float:
+    """By the cross-correlation of the phases alone (GCC-PHAT), on a grid finer than samples."""
+    length = 2 * window.shape[1]
+    left, right = np.fft.rfft(window, length)
+    cross = left * np.conj(right)
+    cross /= np.maximum(np.abs(cross), 1e-15)
+    correlation = np.fft.irfft(cross, length * FINER)
+    reach = int(LARGEST_DELAY * sample_rate * FINER)
+    around = np.concatenate([correlation[-reach:], correlation[: reach + 1]])
+    return (int(around.argmax()) - reach) / (sample_rate * FINER)

@@ -1,0 +1,94 @@
+"""Stereo sound for a video: it comes from where boxes are seen.
+
+    weft sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
+    weft sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
+
+Writes NAME.wav, with a video NAME.mp4, and NAME.png: where the sound is heard beside where its source is seen. Files of
+boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write them.
+"""
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `weft sound`."""
+    parser.add_argument("video", nargs="?", type=Path, help="a video whose sound is replaced in the copy")
+    parser.add_argument("--boxes", type=Path, help="NPZ: times, boxes; of several tracks")
+    parser.add_argument("--depth", type=Path, help="NPZ: times, depth, metric")
+    parser.add_argument("--loudness", type=Path, help="a sound that is loud when the new one shall be")
+    parser.add_argument("--like", type=Path, help="a sound to take after")
+    parser.add_argument("--prompt", default="a person walks", help="words (default: %(default)s)")
+    parser.add_argument("--apart", action="store_true", help="draw every track's sound on its own, and add them up")
+    parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
+    parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
+    parser.add_argument("--seconds", type=float, help="length (default: the video's, or up to the last box)")
+    parser.add_argument("--num_inference_steps", type=int, default=50)
+    parser.add_argument("--guidance_scale", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("outputs/sound"), help="name without suffix")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write sound, video and plot."""
+    import torch
+
+    from weft.attention_processors.spatial_conditions import BoxTrack
+    from weft.pipelines.videos import Video
+
+    video = None if arguments.video is None else Video.open(arguments.video)
+    seconds = arguments.seconds or (None if video is None else video.seconds)
+    shared, tracks = _conditions(arguments)
+    if video is not None:
+        video.check([*shared, *tracks])
+    voices = [[track, *shared] for track in tracks] if arguments.apart and tracks else [[*tracks, *shared]]
+    out = _pipeline(arguments)(
+        voices,
+        arguments.prompt,
+        seconds=seconds,
+        num_inference_steps=arguments.num_inference_steps,
+        guidance_scale=arguments.guidance_scale,
+        generator=torch.Generator().manual_seed(arguments.seed),
+    )
+    name = arguments.output
+    written = [out.save(name.with_name(f"{name.name}.wav"))]
+    if video is not None:
+        written.append(video.with_sound(out.audio, out.sample_rate, name.with_name(f"{name.name}.mp4")))
+    if find_spec("matplotlib") is not None:
+        from weft.evaluation.sound_plots import plot_sound
+
+        seen = [one for one in tracks if isinstance(one, BoxTrack)]
+        written.append(plot_sound(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
+    print(", ".join(map(str, written)))
+
+
+def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """What all tracks share, and the tracks."""
+    from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+    from weft.datasets.sidecar_files import read_boxes, read_depth
+    from weft.datasets.sound_files import read_sound, sound_rate, sound_seconds
+
+    shared: list[Any] = []
+    if arguments.depth is not None:
+        found = read_depth(arguments.depth, 0.0, float("inf"))
+        shared.append(DepthClip(found.times, found.depth, metric=found.metric))
+    for path, kind in ((arguments.loudness, Envelope.of_audio), (arguments.like, None)):
+        if path is not None:
+            rate = sound_rate(path)
+            audio = read_sound(path, 0.0, sound_seconds(path))
+            shared.append(kind(audio, rate) if kind else AudioPrompt(audio=audio, sample_rate=rate))
+    tracks = [] if arguments.boxes is None else read_boxes(arguments.boxes, 0.0, float("inf"))
+    return shared, [BoxTrack(track.times, track.boxes) for track in tracks]
+
+
+def _pipeline(arguments: argparse.Namespace) -> Any:
+    from weft.attention_processors.audio_statistics import AudioStatistics
+    from weft.pipelines.video_to_audio import VideoToAudioPipeline
+    from weft.pretrained import shipped
+
+    pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
+    pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
+    pipe.set_encoders(audio=AudioStatistics(pipe.vae))
+    return pipe

@@ -1,0 +1,74 @@
+"""Train sounds that follow what is seen: walks with boxes, depth, prompts and envelopes (docs/spatial_audio.md)."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from weft.training.config import add_arguments as add_config_arguments
+from weft.training.config import from_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> None:
+    """Arguments of this method; `model` and `data` are groups that all methods share."""
+    from weft.attention_processors.spatial_audio import PROJECTIONS, TIME_CODES
+    from weft.training.spatial_audio import SpatialConfig
+
+    model.add_argument("--time_code", choices=TIME_CODES, default="sinusoidal", help="how tokens say when they are")
+    model.add_argument(
+        "--projections", choices=PROJECTIONS, default="frozen", help="keys and values: the layers' own, or copies"
+    )
+    model.add_argument("--num_layers", type=int, help="blocks of the ControlNet (default: a fifth)")
+    data.add_argument("--world", choices=("walks",), required=True, help="the procedural world to train on")
+    data.add_argument("--samples", type=int, default=8_000, help="samples of the world")
+    add_config_arguments(parser.add_argument_group("dropout"), SpatialConfig)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise before anything is loaded unless the options are valid."""
+    from weft.training.spatial_audio import SpatialConfig
+
+    from_arguments(SpatialConfig, arguments)
+
+
+def pipeline(source: str) -> Any:
+    """The backbone that is trained on."""
+    from weft.pipelines.video_to_audio import VideoToAudioPipeline
+
+    return VideoToAudioPipeline.from_pretrained(source, use_safetensors=True)
+
+
+def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The task, its data, and what the modules' config says of them."""
+    from weft.attention_processors.spatial_audio import SpatialAudioAdapter
+    from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
+    from weft.training.sound_data import SpatialWalks, WalkSounds, cached_sound_latents
+    from weft.training.spatial_audio import SpatialAudioTask, SpatialConfig, SpatialModules, counts
+
+    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples)
+    latents = cached_sound_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", sounds)
+    if arguments.init_from:
+        adapter = SpatialAudioAdapter.from_pretrained(arguments.init_from / "adapter")
+        net: Any = StableAudioControlNetModel.from_pretrained(arguments.init_from / "controlnet", use_safetensors=True)
+    else:
+        adapter, net = _new(arguments, pipe)
+    modules = SpatialModules(adapter, net)
+    task = SpatialAudioTask(modules, pipe, from_arguments(SpatialConfig, arguments))
+    return task, SpatialWalks(sounds, latents), {"data": arguments.world, "parameters": counts(modules)}
+
+
+def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
+    from weft.attention_processors.spatial_audio import SpatialAudioAdapter
+    from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
+    from weft.datasets.walks import SECONDS
+
+    config = pipe.transformer.config
+    adapter = SpatialAudioAdapter.for_denoiser(
+        pipe.transformer,
+        input_dim=config.cross_attention_input_dim,
+        seconds=SECONDS,
+        latent_rate=pipe.vae.config.sampling_rate / pipe.vae.hop_length,
+        audio_dim=2 * config.in_channels,
+        time_code=arguments.time_code,
+        projections=arguments.projections,
+    )
+    return adapter, StableAudioControlNetModel.from_transformer(pipe.transformer, arguments.num_layers)

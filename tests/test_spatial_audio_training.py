@@ -1,0 +1,172 @@
+"""Sounds are trained: autoencoder and transformer from nothing, spatial modules on a frozen one; folders open."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderOobleck, StableAudioPipeline
+from tiny_audio import CONTEXT, tiny_audio_pipe, tiny_oobleck
+
+from weft.attention_processors.adapter import state_sha256
+from weft.attention_processors.audio_statistics import AudioStatistics
+from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+from weft.datasets.walks import SECONDS, sample
+from weft.evaluation.spatial_audio import SpatialAudioEvaluation
+from weft.pipelines.cosine_scheduler import CosineScheduler
+from weft.pipelines.video_to_audio import VideoToAudioPipeline
+from weft.scripts import train_tiny_audio
+from weft.scripts.cli import main
+from weft.training.audio_autoencoder import distance, with_unit_latents
+from weft.training.audio_backbone import build_text_encoder, build_text_tokenizer
+from weft.training.sound_data import VERSIONS, SpatialWalks, WalkSounds, cached_sound_latents
+from weft.training.spatial_audio import SpatialConfig
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Audio folder with a text encoder."""
+    pipe = tiny_audio_pipe(VideoToAudioPipeline)
+    torch.manual_seed(5)
+    tokenizer = build_text_tokenizer(["a", "person", "walks"])
+    encoder = build_text_encoder(tokenizer)
+    pipe.projection_model = type(pipe.projection_model)(encoder.config.d_model, CONTEXT, 0, 4)
+    pipe.register_modules(text_encoder=encoder, tokenizer=tokenizer)
+    folder = tmp_path_factory.mktemp("model")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_drawn_walks_are_the_walks_and_mirrors_match(cache: Path, tmp_path: Path) -> None:
+    vae = tiny_oobleck()
+    vae.save_pretrained(tmp_path / "vae")
+    sounds = WalkSounds(cache, "train", 3)
+    clip = sample("train", 1)
+    np.testing.assert_allclose(sounds.sounds[1] / 32767, clip.audio, atol=2e-5)
+    assert sounds.surfaces[1] == clip.surface
+    latents = cached_sound_latents(cache, vae, tmp_path / "vae", sounds)
+    assert latents.shape == (3, len(VERSIONS), 8, 128)
+    loud = torch.from_numpy(Envelope.of_audio(clip.audio, clip.sample_rate).signal(clip.audio.shape[1], 16_000))
+    expected = vae.encode(loud[None]).latent_dist.mode()[0]
+    data = SpatialWalks(sounds, latents)
+    assert len(data) == 6
+    straight, turned = data[2], data[3]
+    torch.testing.assert_close(straight.envelope, expected, atol=5e-3, rtol=5e-3)
+    assert torch.equal(straight.envelope, turned.envelope)
+    mirrored = vae.encode(torch.from_numpy(clip.audio[::-1].copy())[None]).latent_dist.mode()[0]
+    torch.testing.assert_close(turned.latents, mirrored, atol=5e-3, rtol=5e-3)
+    by_kind = [{type(c): c for c in record.conditions} for record in (straight, turned)]
+    np.testing.assert_allclose(by_kind[0][BoxTrack].mirrored().boxes, by_kind[1][BoxTrack].boxes, atol=1e-9)
+    np.testing.assert_allclose(by_kind[0][BoxTrack].boxes, clip.boxes)
+    assert {one[DepthClip].metric for one in by_kind} <= {True, False}
+    prompts = {tuple(one[AudioPrompt].embeds) for one in by_kind}
+    assert all(any(np.allclose(p, row, atol=1e-3) for row in data.prompts) for p in prompts)
+
+
+def test_prompts_do_not_tell_the_side() -> None:
+    read = AudioStatistics(tiny_oobleck())
+    clip = sample("train", 0)
+    one, other = read(clip.audio, 16_000), read(clip.audio[::-1].copy(), 16_000)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert one.shape == (16,) and not torch.allclose(one, read(sample("train", 1).audio, 16_000), atol=1e-4)
+
+
+def test_distance_hears_sides_and_latents_become_units() -> None:
+    sounds = torch.from_numpy(np.stack([sample("train", i).audio for i in range(2)]))
+    assert distance(sounds, sounds) < 1e-3 < distance(sounds.flip(1), sounds)
+    vae = tiny_oobleck()
+    before = vae.decode(vae.encode(sounds).latent_dist.mode()).sample
+    from weft.training import audio_autoencoder
+
+    channels, audio_autoencoder.LATENT_CHANNELS = audio_autoencoder.LATENT_CHANNELS, 8
+    try:
+        with_unit_latents(vae, sounds)
+    finally:
+        audio_autoencoder.LATENT_CHANNELS = channels
+    latents = vae.encode(sounds).latent_dist.mode()
+    assert abs(latents.std().item() - 1) < 1e-3
+    torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-4, rtol=1e-3)
+
+
+def test_a_backbone_is_trained_from_nothing_and_is_stock(cache: Path, tmp_path: Path) -> None:
+    common = ["--walks", "4", "--cache_dir", str(cache), "--max_train_steps", "2", "--train_batch_size", "2",
+              "--checkpointing_steps", "0", "--validation_steps", "0"]  # fmt: skip
+    train_tiny_audio.main(["autoencoder", "--output_dir", str(tmp_path / "vae"), *common])
+    trained: Any = AutoencoderOobleck.from_pretrained(tmp_path / "vae/final")
+    sounds = torch.from_numpy(WalkSounds(cache, "train", 4).sounds.astype(np.float32) / 32768)
+    assert abs(trained.encode(sounds).latent_dist.mode().std().item() - 1) < 0.02
+    vae = str(tmp_path / "vae/final")
+    train_tiny_audio.main(["transformer", "--vae", vae, "--output_dir", str(tmp_path / "dit"), *common])
+    folder = tmp_path / "dit/pipeline"
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableAudioPipeline"
+    assert all("_name_or_path" not in path.read_text() for path in folder.rglob("config.json"))
+    pipe: Any = VideoToAudioPipeline.from_pretrained(folder)
+    out = pipe(prompt="footsteps on snow", num_inference_steps=1, generator=torch.Generator().manual_seed(0))
+    assert out.audio.shape == (2, 32_768) and np.isfinite(out.audio).all()
+    stock: Any = StableAudioPipeline.from_pretrained(folder, scheduler=CosineScheduler())
+    assert stock("footsteps on snow", num_inference_steps=1, audio_end_in_s=SECONDS).audios.shape == (1, 2, 32_768)
+
+
+@pytest.mark.parametrize("projections", ["frozen", "own"])
+def test_spatial_modules_are_trained_and_measured(projections: str, model: Path, cache: Path, tmp_path: Path) -> None:
+    before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
+    command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
+               "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
+               "--train_batch_size", "2", "--projections", projections, "--learning_rate", "0.01",
+               "--lr_warmup_steps", "0", "--validation_steps", "0", "--checkpointing_steps", "0"]  # fmt: skip
+    assert main(command) == 0
+    pipe: Any = VideoToAudioPipeline.from_pretrained(model)
+    pipe.load_spatial(tmp_path / "final")
+    assert state_sha256(pipe.transformer) == before
+    assert pipe.spatial.config["training"]["parameters"]["controlnet"] > 1000
+    assert pipe.controlnet.control_out[0].weight.abs().sum() > 0
+    pipe.set_encoders(audio=AudioStatistics(pipe.vae))
+    evaluation = SpatialAudioEvaluation(
+        pipe=pipe, modules={"spatial": tmp_path / "final"}, count=3, num_inference_steps=2
+    )
+    report = evaluation.run(tmp_path / "report", ["truth", "mono", "swapped", "spatial", "no_boxes", "stereo_envelope"])
+    rows = {row.name: row.scores for row in report.rows}
+    assert rows["truth"]["pan_correlation"] > 0.99 and rows["truth"]["mirror"] > 0.99
+    assert rows["swapped"]["pan_correlation"] < -0.99 and abs(rows["mono"]["pan_correlation"]) < 0.5
+    assert rows["spatial"]["envelope_l1"] != rows["no_boxes"]["envelope_l1"] != rows["stereo_envelope"]["envelope_l1"]
+    assert (tmp_path / "report/spatial-audio.png").is_file()
+
+
+def test_shares_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"box_dropout: got 1\.5, expected a share in"):
+        SpatialConfig(box_dropout=1.5)
+
+
+def test_a_sound_is_made_from_files(
+    model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import soundfile
+    from test_videos import write_video
+
+    clip = sample("validation", 0)
+    modules = tmp_path / "trained"
+    assert main(["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
+                 "--pretrained_model_name_or_path", str(model), "--output_dir", str(modules), "--max_train_steps", "1",
+                 "--train_batch_size", "2", "--validation_steps", "0", "--checkpointing_steps", "0"]) == 0  # fmt: skip
+    np.savez(tmp_path / "a.boxes.npz", times=clip.box_times, boxes=np.stack([clip.boxes, clip.boxes]))
+    np.savez(tmp_path / "a.depth.npz", times=clip.depth_times, depth=clip.depth, metric=True)
+    soundfile.write(tmp_path / "steps.wav", clip.audio.T, clip.sample_rate)
+    video = write_video(tmp_path / "a.mp4", np.arange(62) / 30)
+    command = ["sound", str(video), "--boxes", str(tmp_path / "a.boxes.npz"), "--depth", str(tmp_path / "a.depth.npz"),
+               "--loudness", str(tmp_path / "steps.wav"), "--like", str(tmp_path / "steps.wav"), "--apart",
+               "--model", str(model), "--spatial", str(modules / "final"), "--num_inference_steps", "2"]  # fmt: skip
+    assert main([*command, "--output", str(tmp_path / "out/walk")]) == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"walk.wav", "walk.mp4", "walk.png"}
+    audio, rate = soundfile.read(tmp_path / "out/walk.wav")
+    assert rate == 16_000 and abs(len(audio) / rate - 62 / 30) < 0.01
+    short = write_video(tmp_path / "short.mp4", np.arange(10) / 30)
+    command[1] = str(short)
+    assert main([*command, "--output", str(tmp_path / "other/walk")]) == 2
+    assert "times: got a " in capsys.readouterr().err and not (tmp_path / "other").exists()

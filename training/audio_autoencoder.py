@@ -1,0 +1,104 @@
+"""The autoencoder of the shipped sound backbone: stereo to latents and back."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderOobleck
+from jaxtyping import Float, Int16
+from torch import Tensor
+
+LATENT_CHANNELS = 16
+WINDOWS: Final = (256, 1024)
+"""Of the spectra that it is measured on, in samples."""
+FAINT = 1e-2
+"""Magnitudes are told apart down to this."""
+
+StereoBatch = Float[Tensor, "row 2 sample"]
+
+
+def build_oobleck() -> AutoencoderOobleck:
+    """16 kHz stereo to 62.5 latents per second."""
+    return AutoencoderOobleck(
+        encoder_hidden_size=2 * LATENT_CHANNELS,
+        downsampling_ratios=[4, 8, 8],
+        channel_multiples=[1, 2, 4],
+        decoder_channels=32,
+        decoder_input_channels=LATENT_CHANNELS,
+        audio_channels=2,
+        sampling_rate=16_000,
+    )
+
+
+class OobleckTask:
+    """Magnitudes of spectra, their logarithms and the waveform, of left, right, middle and side; and a light pull to a
+    normal latent.
+
+    Args:
+        held_out: sounds to validate on.
+        crop: samples of the random crops.
+        kl_weight: of the mean divergence per latent number.
+    """
+
+    def __init__(
+        self, module: AutoencoderOobleck, held_out: StereoBatch, *, crop: int = 8192, kl_weight: float = 1e-4
+    ) -> None:
+        self.module, self.held_out, self.crop, self.kl_weight = module, held_out, crop, kl_weight
+
+    def collate(self, samples: list[Int16[np.ndarray, "2 sample"]]) -> StereoBatch:
+        return torch.from_numpy(np.stack(samples)).float() / 32768
+
+    def loss(self, module: Any, batch: StereoBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        sounds = self._crops(batch, generator)
+        posterior = module.encode(sounds).latent_dist
+        restored = module.decode(posterior.sample(generator)).sample
+        return distance(restored, sounds) + self.kl_weight * posterior.kl() / posterior.mean[0, :, 0].numel()
+
+    def _crops(self, batch: StereoBatch, generator: torch.Generator) -> StereoBatch:
+        """One random crop per sound, with left and right, and up and down, exchanged at random."""
+        begins = torch.randint(0, batch.shape[-1] - self.crop + 1, (len(batch),), generator=generator).tolist()
+        cut = torch.stack([one[:, begin : begin + self.crop] for one, begin in zip(batch, begins, strict=True)])
+        swap, turn = (torch.rand(len(batch), 1, 1, generator=generator) < 0.5 for _ in range(2))
+        cut = torch.where(swap, cut.flip(1), cut)
+        return torch.where(turn, -cut, cut)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Distance, and signal-to-noise ratio of the waveform in dB, on held-out sounds."""
+        restored = module.decode(module.encode(self.held_out).latent_dist.mode()).sample
+        error = (restored - self.held_out).square().sum()
+        snr = 10 * torch.log10(self.held_out.square().sum() / error)
+        return {"distance": distance(restored, self.held_out).item(), "snr": snr.item()}
+
+
+def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
+    """How far sounds are apart."""
+    total = 10 * F.l1_loss(restored, sounds)
+    for window in WINDOWS:
+        ours, theirs = (_magnitudes(_sides(x), window) for x in (restored, sounds))
+        total = total + F.l1_loss(ours, theirs) + F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
+    return total
+
+
+def _sides(sounds: StereoBatch) -> Float[Tensor, "row 4 sample"]:
+    left, right = sounds.unbind(1)
+    return torch.stack([left, right, (left + right) / 2, (left - right) / 2], 1)
+
+
+def _magnitudes(sounds: Float[Tensor, "row 4 sample"], window: int) -> Float[Tensor, "row4 bin frame"]:
+    shape = torch.hann_window(window, device=sounds.device)
+    spectra = torch.stft(sounds.flatten(0, 1), window, window // 4, window=shape, return_complex=True)
+    return (spectra.real.square() + spectra.imag.square() + 1e-9).sqrt()
+
+
+@torch.no_grad()
+def with_unit_latents(module: Any, sounds: StereoBatch) -> Any:
+    """The same autoencoder, with latents of `sounds` of standard deviation 1: Stable Audio has no factor for that."""
+    deviation = module.encode(sounds).latent_dist.mode().std()
+    last, first = module.encoder.conv2, module.decoder.conv1
+    last.weight_g[:LATENT_CHANNELS] /= deviation
+    last.bias[:LATENT_CHANNELS] /= deviation
+    first.weight_g *= deviation
+    return module

@@ -1,0 +1,111 @@
+"""Training data of sounds: walks drawn once, their latents and those of their envelopes, and what is seen of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int16
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weft.attention_processors.audio_statistics import mono, statistics
+from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
+from weft.datasets.walk_scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
+from weft.datasets.walks import SAMPLE_RATE, sample, walk_of
+from weft.training.picture_cache import DrawnPictures, file_digest, saved_once
+
+VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
+"""Of a sound: as it is, with left and right exchanged, its mono envelope, and both channels' mean."""
+
+
+class WalkSounds(DrawnPictures):
+    """The sounds of the first `count` walks of a split; `sounds[i]` is int16 [2, sample]."""
+
+    def __init__(self, folder: Path, split: str, count: int, seed: int = 0) -> None:
+        self.split, self.seed = split, seed
+        super().__init__(folder, f"walks-{split}-{seed}-{count}", _draw_walk, [(split, i, seed) for i in range(count)])
+        self.sounds: Int16[np.ndarray, "clip 2 sample"] = self.images.view(np.int16)[..., 0]
+
+    @property
+    def surfaces(self) -> list[str]:
+        return self.truth
+
+
+def _draw_walk(arguments: tuple[str, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+    split, index, seed = arguments
+    walk = sample(split, index, seed=seed)
+    return np.round(walk.audio * 32767).astype(np.int16)[..., None].view(np.uint8), walk.surface
+
+
+@dataclass(frozen=True)
+class SoundRecord:
+    """One sound for training.
+
+    Args:
+        envelope: latents of its mono envelope.
+    """
+
+    latents: Float[Tensor, "channel place"]
+    envelope: Float[Tensor, "channel place"]
+    conditions: tuple[OverTime, ...]
+
+
+class SpatialWalks(Dataset[SoundRecord]):
+    """Walks with boxes, depth (in metres, or as of a model without a unit) and another walk's sound as prompt; every
+    second one is mirrored.
+
+    Args:
+        latents: of `cached_sound_latents`.
+    """
+
+    def __init__(self, sounds: WalkSounds, latents: "np.ndarray[Any, Any]") -> None:
+        self.sounds, self.latents = sounds, latents
+        alone = torch.from_numpy(latents[:, VERSIONS.index("mono")].astype(np.float32))
+        self.prompts = statistics(alone).numpy()
+        surfaces = np.array(sounds.surfaces)
+        self.alike = {name: np.flatnonzero(surfaces == name) for name in sorted(set(sounds.surfaces))}
+
+    def __len__(self) -> int:
+        return 2 * len(self.sounds)
+
+    def __getitem__(self, index: int) -> SoundRecord:
+        place, turned = divmod(index, 2)
+        sound, envelope = (
+            torch.from_numpy(self.latents[place, VERSIONS.index(name)].astype(np.float32))
+            for name in ("mirrored" if turned else "heard", "envelope")
+        )
+        rng = np.random.default_rng([17, index])
+        other = int(rng.choice(self.alike[self.sounds.surfaces[place]]))
+        walk = walk_of(self.sounds.split, place, seed=self.sounds.seed)
+        seen = seen_of(walk.mirrored() if turned else walk, metric=bool(rng.random() < 0.5))
+        return SoundRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
+
+
+def seen_of(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
+    """What is seen of a walk; depth without a unit is off by a factor and an offset."""
+    box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
+    return DepthClip(depth_times, walk.depth(depth_times), metric=metric), BoxTrack(box_times, walk.boxes(box_times))
+
+
+@torch.no_grad()
+def cached_sound_latents(
+    cache_dir: Path, vae: Any, source: Path, sounds: WalkSounds
+) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Latents (posterior means) of all sounds, [clip, one of `VERSIONS`, channel, place], encoded once per
+    autoencoder."""
+    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
+
+    def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
+        rows = []
+        for start in tqdm(range(0, len(sounds), 16), desc="encoding", mininterval=1.0):
+            audio = sounds.sounds[start : start + 16].astype(np.float32) / 32768
+            loud = np.stack([Envelope.of_audio(one, SAMPLE_RATE).signal(one.shape[1], SAMPLE_RATE) for one in audio])
+            every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
+            latents = vae.encode(every.to(vae.device, vae.dtype)).latent_dist.mode()
+            rows.append(latents.unflatten(0, (-1, len(VERSIONS))).half().cpu().numpy())
+        return np.concatenate(rows)
+
+    return saved_once(cache_dir / f"latents-{sounds.name}-{digest[:16]}.npy", encoded)

@@ -1,0 +1,137 @@
+"""The training task of spatial sounds: projections and a ControlNet, on a transformer that stays frozen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weft.attention_processors.conditioning import Conditioning
+from weft.attention_processors.processor import attention_layers, install
+from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
+from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip
+from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
+from weft.attention_processors.strength import Layout
+from weft.pipelines.cosine_scheduler import at_time
+from weft.training.audio_backbone import PROMPT, draw_times, rotary
+from weft.training.config import option
+from weft.training.sound_data import SoundRecord
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """What is dropped; the share of the whole is the one of Stable-V2A's code, the others are ours.
+
+    Raises:
+        ValueError: a share outside [0, 1].
+    """
+
+    condition_dropout: float = option(0.1, "share of sounds without any condition, nor words")
+    prompt_dropout: float = option(0.2, "share of prompts left out")
+    depth_dropout: float = option(0.1, "share of depth left out")
+    box_dropout: float = option(0.1, "share of tracks left out")
+    envelope_dropout: float = option(0.2, "share of envelopes left out")
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: got {value}, expected a share in [0, 1]")
+
+    def of(self, kind: type) -> float:
+        """The share for one kind of condition."""
+        return {AudioPrompt: self.prompt_dropout, DepthClip: self.depth_dropout, BoxTrack: self.box_dropout}[kind]
+
+
+class SpatialModules(nn.Module):
+    """What is trained, saved as the folder that `VideoToAudioPipeline.load_spatial` reads."""
+
+    def __init__(self, adapter: SpatialAudioAdapter, controlnet: StableAudioControlNetModel) -> None:
+        super().__init__()
+        self.adapter, self.controlnet = adapter, controlnet
+
+    @property
+    def config(self) -> Any:
+        return self.adapter.config
+
+    def register_to_config(self, **values: Any) -> None:
+        for part in (self.adapter, self.controlnet):
+            part.register_to_config(**values)
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        self.adapter.save_pretrained(folder / "adapter")
+        self.controlnet.save_pretrained(folder / "controlnet", safe_serialization=safe_serialization)
+
+
+class SpatialAudioTask:
+    """Latents of sounds with what is seen of their source.
+
+    Args:
+        pipe: a `VideoToAudioPipeline` with nothing loaded; the words are always `PROMPT`.
+    """
+
+    def __init__(self, module: SpatialModules, pipe: Any, config: SpatialConfig) -> None:
+        self.module, self.config, self.transformer = module, config, pipe.transformer
+        module.adapter.check_base(pipe.transformer)
+        pipe.transformer.requires_grad_(False).eval()
+        install(pipe.transformer)
+        self.projections = FrozenProjections(pipe.transformer)
+        self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
+        self.context, self.whole = context_of(pipe, PROMPT, module.adapter.config["seconds"])
+        module.train()
+
+    def collate(self, samples: list[SoundRecord]) -> dict[str, Any]:
+        return {
+            **self.module.adapter.collate([record.conditions for record in samples]),
+            "latents": torch.stack([record.latents for record in samples]),
+            "envelope": torch.stack([record.envelope for record in samples]),
+        }
+
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        latents = batch["latents"]
+        rows, places = len(latents), latents.shape[-1]
+        none = torch.rand(rows, generator=generator) < self.config.condition_dropout
+        features = module.adapter.features(batch, {"projections": self.projections})
+        encoded = module.adapter({**features, "null": self._null(batch, none, generator)})
+        conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
+        noise, times = torch.randn(latents.shape, generator=generator).to(latents), draw_times(rows, generator)
+        seen, target = at_time(latents, noise, times.to(latents))
+        kept = torch.rand(rows, 1, 1, generator=generator) >= self.config.envelope_dropout
+        shared = (
+            seen,
+            times.to(latents),
+            self.context.expand(rows, -1, -1) * ~none[:, None, None].to(latents.device),
+            self.whole.expand(rows, -1, -1),
+        )
+        turns = rotary(self.transformer, places)
+        control = module.controlnet(*shared, batch["envelope"], turns, kept.to(latents), conditioning=conditioning)
+        predicted = self.transformer(*shared, turns, conditioning=conditioning, control=control).sample
+        return F.mse_loss(predicted, target)
+
+    def _null(
+        self, batch: Any, none: Bool[Tensor, " design"], generator: torch.Generator
+    ) -> Bool[Tensor, "design part"]:
+        """Which conditions become their null token: each on its own, or all of a sound."""
+        shares = [self.config.of(self.module.adapter.readers[index].kind) for index, _ in batch["parts"]]
+        draws = torch.rand(len(none), len(shares), generator=generator)
+        return (draws < torch.tensor(shares)) | none[:, None]
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        return {}
+
+
+@torch.no_grad()
+def context_of(pipe: Any, prompt: str, seconds: float) -> tuple[Tensor, Tensor]:
+    """Context and global state of a prompt, [1, token, dim] each, as the stock pipeline makes them."""
+    text = pipe.encode_prompt(prompt, pipe._execution_device, False)
+    start, end = pipe.encode_duration(0.0, seconds, pipe._execution_device, False, 1)
+    return torch.cat([text, start, end], 1), torch.cat([start, end], 2)
+
+
+def counts(modules: SpatialModules) -> Mapping[str, int]:
+    """Trained parameters by part."""
+    parts: Sequence[tuple[str, nn.Module]] = (("adapter", modules.adapter), ("controlnet", modules.controlnet))
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts}
