@@ -150,8 +150,9 @@ def _rotated(heads: tuple[Tensor, Tensor, Tensor], rotary: Rotary, queries_only:
 def turned(heads: Float[Tensor, "row token head dim"], rotary: Rotary) -> Float[Tensor, "row token head dim"]:
     """The first channels turned by the tokens' places, in float32."""
     count = rotary[0].shape[-1]
+    given: Any = rotary  # typed as one tensor there
     first: Any = apply_rotary_emb(
-        heads[..., :count].float(), rotary, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
+        heads[..., :count].float(), given, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
     )
     return torch.cat([first, heads[..., count:].float()], -1).to(heads.dtype)
 

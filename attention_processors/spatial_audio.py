@@ -75,7 +75,8 @@ class RotaryBranch(DecoupledBranch):
 
         def at(heads: Tensor, positions: Any) -> Tensor:
             dim = heads.shape[-1] // 2
-            return turned(heads, get_1d_rotary_pos_embed(dim, positions, use_real=True, repeat_interleave_real=False))
+            turns: Any = get_1d_rotary_pos_embed(dim, positions, use_real=True, repeat_interleave_real=False)
+            return turned(heads, turns)
 
         return attend(at(query, places), at(key, positions), value, bias)
 

@@ -65,7 +65,7 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
             own.requires_grad_(theirs.requires_grad)
         return model.train(transformer.training)
 
-    def forward(  # noqa: PLR0913  (the stock signature, and two more)
+    def forward(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         hidden_states: Float[Tensor, "row channel place"],
         timestep: Float[Tensor, " row"],
@@ -124,7 +124,7 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
     def run(self, *arguments: Any) -> Tensor:
         """`run_block`, checkpointed where that is switched on."""
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(run_block, *arguments)  # pyright: ignore[reportCallIssue]
+            return self._gradient_checkpointing_func(run_block, *arguments)  # pyright: ignore[reportOptionalCall]
         return run_block(*arguments)
 
     def controlled(self, control: Sequence[Tensor]) -> list[tuple[nn.Module, Tensor | None]]:

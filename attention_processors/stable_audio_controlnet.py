@@ -87,7 +87,8 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         model = cls(**config)
         own = model.state_dict()
         model.load_state_dict({**own, **{n: t for n, t in transformer.state_dict().items() if n in own}})
-        return nn.Module.to(model, transformer.dtype)
+        nn.Module.to(model, transformer.dtype)
+        return model
 
     def forward(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
         self,

@@ -170,34 +170,30 @@ class VideoToAudioPipeline(StableAudioPipeline):
             ValueError: conditions without trained modules, an envelope without a ControlNet, several envelopes in one
                 voice, a length that is not above 0, or an overlap outside [0, 0.5].
         """
-        voices = [list(voice) for voice in conditions] if _nested(conditions) else [list(conditions)]  # pyright: ignore
+        voices = _voices(conditions)
         self._check(voices)
         windows = self._windows(voices, seconds, overlap)
         rows = [voice for voice in voices for _ in windows.starts]
-        starts = windows.starts * len(voices)
-        guided = guidance_scale > 1
-        call = _Call(self, rows, starts, windows, guided)
+        call = _Call(self, rows, windows.starts * len(voices), windows, guidance_scale > 1)
         shape = len(rows), self.transformer.config["in_channels"], windows.latents
         device, dtype = self._execution_device, self.transformer.dtype
-        noise = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        embeds = None if prompt_embeds is None else prompt_embeds.expand(len(rows), -1, -1)
+        given: dict[str, Any] = {
+            "prompt": [prompt] * len(rows) if prompt_embeds is None else None,
+            "negative_prompt": None if negative_prompt is None else [negative_prompt] * len(rows),
+            "prompt_embeds": None if prompt_embeds is None else prompt_embeds.expand(len(rows), -1, -1),
+            "latents": randn_tensor(shape, generator=generator, device=device, dtype=dtype),
+            "audio_end_in_s": windows.seconds,
+        }
         with call:
-            audio: Any = (
-                super()
-                .__call__(
-                    None if embeds is not None else [prompt] * len(rows),
-                    negative_prompt=None if negative_prompt is None else [negative_prompt] * len(rows),
-                    audio_end_in_s=windows.seconds,
-                    num_inference_steps=num_inference_steps,
-                    guidance_scale=guidance_scale,
-                    generator=generator,
-                    latents=noise,
-                    prompt_embeds=embeds,
-                    callback=call.on_step_end,
-                    output_type="np",
-                )
-                .audios
+            out: Any = super().__call__(
+                **given,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                generator=generator,
+                callback=call.on_step_end,
+                output_type="np",
             )
+        audio = out.audios
         parts = audio.reshape(len(voices), len(windows.starts), *audio.shape[1:])
         sounds = [windows.joined(part) for part in parts]
         return SoundOutput(np.sum(sounds, 0), sounds, self.vae.config["sampling_rate"])
@@ -281,8 +277,11 @@ class _Call:
         return torch.cat([scale] * (2 if self.guided else 1))
 
 
-def _nested(conditions: Sequence[Any]) -> bool:
-    return bool(conditions) and all(isinstance(one, Sequence) for one in conditions)
+def _voices(conditions: Any) -> list[list[Any]]:
+    """Lists of conditions, from one such list or several."""
+    if conditions and all(isinstance(one, Sequence) for one in conditions):
+        return [list(voice) for voice in conditions]
+    return [list(conditions)]
 
 
 def _tokens(row: Sequence[OverTime]) -> list[OverTime]:

@@ -5,6 +5,7 @@ weft benchmark step         a denoising step with four pairs over the plain step
 weft benchmark encoding     encoding of 1 to 16 pairs
 weft benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
 weft benchmark instillation two passes that share attention over two that do not; what is held meanwhile
+weft benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer sounds
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-NAMES = ("generate", "step", "encoding", "style", "instillation")
+NAMES = ("generate", "step", "encoding", "style", "instillation", "audio")
 SIZES = ("full", "tiny")
 
 
@@ -22,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
-    parser.add_argument("--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`")
+    parser.add_argument(
+        "--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`, `audio`"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -37,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         "encoding": _encoding,
         "style": _style,
         "instillation": _instillation,
+        "audio": _audio,
     }[arguments.name]
     rows = [Row(name, scores) for name, scores in measure(arguments).items()]
     report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
@@ -184,6 +188,12 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from weft.scripts.benchmark_style import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _audio(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weft.scripts.benchmark_audio import measure
 
     return measure(arguments.size, arguments.rounds)
 

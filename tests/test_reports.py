@@ -109,6 +109,10 @@ def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
 
 
 def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> None:
+    assert main(["benchmark", "audio", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "benchmark-audio.json").read_text())
+    names = ["stock", "tokens", "stock_and_controlnet", "both", "length_43", "length_86", "length_172"]
+    assert [row["name"] for row in report["rows"]] == names
     assert main(["benchmark", "instillation", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "benchmark-instillation.json").read_text())["rows"]
     scores = {row["name"]: row["scores"] for row in rows}
