@@ -31,9 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     module = _module(chosen) if chosen in commands() else None
-    parsed = _parser(chosen, module).parse_args(arguments)
-    assert module is not None
-    return _guarded(lambda: module.run(parsed), show_traceback=parsed.traceback)
+    expand = getattr(module, "expanded", list)
+
+    def run() -> int | None:
+        parsed = _parser(chosen, module).parse_args(expand(arguments))
+        assert module is not None
+        return module.run(parsed)
+
+    return _guarded(run, show_traceback="--traceback" in arguments)
 
 
 def commands() -> dict[str, str]:

@@ -6,11 +6,14 @@ weft train style --train_data_dir my_pictures --output_dir outputs/my-styles
 weft train style --world creatures --output_dir outputs/style
 weft train aligned-views --world rooms --output_dir outputs/aligned-views
 weft train spatial-audio --world walks --output_dir outputs/spatial-audio
+weft train paired --config run.toml --learning_rate 1e-4 --dry_run
+
+A file in TOML holds options by the names of their flags; flags beside it replace its.
 """
 
 import argparse
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -31,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = parser.add_subparsers(dest="method", required=True, metavar="method")
     for name, text in METHODS.items():
         one = several.add_parser(name, help=text, description=_module(name).__doc__)
+        one.add_argument("--config", type=Path, help="a TOML file of options")
+        one.add_argument("--dry_run", action="store_true", help="load one batch, say what would be done, and stop")
         model = one.add_argument_group("model")
         model.add_argument(
             "--pretrained_model_name_or_path",
@@ -51,12 +56,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def expanded(arguments: Sequence[str]) -> list[str]:
+    """The arguments of this command with those of a file, `--config`, put in.
+
+    Raises:
+        ValueError: a file that cannot be read, or an option that there is not.
+    """
+    from weft.training import config_file
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    several: Any = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    place = next((i for i, word in enumerate(arguments) if word in METHODS), None)
+    if place is None:
+        return list(arguments)
+    before, after = list(arguments[: place + 1]), arguments[place + 1 :]
+    return before + config_file.expanded(after, several.choices[arguments[place]])
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Train and leave the loadable folder at `output_dir/final`."""
     import torch
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
+    from weft.training.preview import preview
 
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
@@ -65,6 +89,11 @@ def run(arguments: argparse.Namespace) -> None:
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
     task, data, about = method.prepare(arguments, pipe, source)
+    if arguments.dry_run:
+        parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+        parts.pop("adapters", None)
+        print(preview(task, data, config, parts))
+        return
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
     before = state_sha256(denoiser)
     provenance = {

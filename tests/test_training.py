@@ -20,6 +20,7 @@ from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.scripts.cli import main
 from weft.training.backbone import build_text_encoder, build_tokenizer, grown_text_encoder, training_caption
 from weft.training.config import TrainingConfig
 from weft.training.loop import checkpoints, train
@@ -246,3 +247,111 @@ def test_a_text_encoder_grows_with_its_words() -> None:
     assert torch.equal(*states)
     unknown = [len(tokenizer("octopus").input_ids) for tokenizer in (few, more)]
     assert unknown == [9, 3]
+
+
+# From the command line
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return ["train", "style", "--train_data_dir", str(folder / "data"), "--output_dir", str(folder / "run"),
+            "--pretrained_model_name_or_path", str(folder / "model"), "--cache_dir", str(folder / "cache"),
+            "--train_batch_size", "2", "--checkpointing_steps", "0", "--validation_steps", "0", *more]  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A tiny model, and three captioned pictures of one style."""
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    rows = []
+    for i in range(3):
+        Image.new("RGB", (64, 64), (80 * i, 0, 0)).save(tmp_path / "data" / f"{i}.png")
+        rows.append(json.dumps({"file_name": f"{i}.png", "text": "a thing", "style": "red"}))
+    (tmp_path / "data/metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(own, "--dry_run", "--max_train_steps", "4")) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "data: 3 samples, 1 batches of 2",
+        "steps: 4, 1 per epoch: 4.0 epochs",
+        "latents: [2, 4, 8, 8] float32",
+    ):
+        assert line in said
+    assert "parameters of StyleAdapter" in said and "vae" in said and str(own / "run/final") in said
+    assert not (own / "run").exists()
+
+
+def test_a_file_holds_options_and_flags_replace_them(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = own / "run.toml"
+    path.write_text(
+        "max_train_steps = 2\nlearning_rate = 1e-3\nuse_ema = false\nfusion = 'gated'\nlr_warmup_steps = 0\n"
+    )
+    assert main(command(own, "--config", str(path), "--max_train_steps", "1")) == 0
+    written = json.loads((own / "run/training.json").read_text())
+    assert written["max_train_steps"] == 1 and written["learning_rate"] == 1e-3 and written["use_ema"] is False
+    assert json.loads((own / "run/final/config.json").read_text())["fusion"] == "gated"
+    for text, message in (
+        ("learning_rat = 1e-3", "got the option 'learning_rat', which there is not; did you mean 'learning_rate'?"),
+        ("use_ema = ", "cannot be read as TOML"),
+        ("learning_rate = true", "got true for 'learning_rate', which takes a value"),
+        ("seed = {a = 1}", "expected a number, a text or a list"),
+    ):
+        path.write_text(text)
+        assert main(command(own, "--config", str(path))) == 2
+        assert message in capsys.readouterr().err
+    assert main(command(own, "--config", str(own / "none.toml"))) == 2
+
+
+def test_steps_without_a_number_are_skipped_and_counted(tmp_path: Path) -> None:
+    task = make_task()
+    original, seen = task.loss, []
+
+    def loss(*arguments: Any) -> Any:
+        seen.append(1)
+        return original(*arguments) * (float("nan") if len(seen) in (3, 7, 9) else 1.0)
+
+    task.loss = loss  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(
+        FloatingPointError, match=r"at step 5, so nothing was updated \(last checkpoint: checkpoint-4\)"
+    ):
+        train(task, Records(task.module), config(tmp_path, max_skipped_steps=1, checkpointing_steps=1))
+    assert [name for name, loss in losses(tmp_path).items() if loss is None] == [2, 4]
+    weights = [load_file(tmp_path / f"checkpoint-{step}/{WEIGHTS}") for step in (3, 4)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("name", ["adafactor", "sgd"])
+def test_other_optimizers_train_too(name: str, tmp_path: Path) -> None:
+    task = make_task()
+    before = state_sha256(task.module)
+    train(task, Records(task.module), config(tmp_path, optimizer=name, max_train_steps=2, lr_warmup_steps=0))
+    assert state_sha256(task.module) != before
+
+
+def test_optimizers_that_are_not_there_say_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="optimizer: got 'adam', expected one of adamw, adamw8bit"):
+        config(tmp_path, optimizer="adam")
+    with pytest.raises(RuntimeError, match="needs prodigyopt, which is not there; pip install prodigyopt"):
+        run(tmp_path, optimizer="prodigy")
+
+
+def test_offset_noise_is_one_number_per_channel() -> None:
+    seen: list[torch.Tensor] = []
+
+    def denoise(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        seen.append(noisy)
+        return noisy
+
+    scheduler = DDIMScheduler(prediction_type="epsilon")
+    for offset in (0.0, 0.5):
+        diffusion_loss(
+            denoise, scheduler, torch.zeros(2, 3, 4, 4), torch.Generator().manual_seed(0),
+            logit_normal=(0.0, 1e-6), noise_offset=offset,
+        )  # fmt: skip
+    added = seen[1] - seen[0]
+    assert added.abs().amin() > 0
+    torch.testing.assert_close(added, added[:, :, :1, :1].expand_as(added), atol=1e-5, rtol=0)
+    assert len(added[:, :, 0, 0].unique()) == 6

@@ -34,11 +34,12 @@ class ObjectiveConfig:
 
     caption_dropout: float = option(0.15, "share of empty prompts")
     snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
+    noise_offset: float = option(0.0, "share of noise that is one number per channel, for darker and lighter pictures")
     logit_mean: float | None = option(None, "draw times with this mean logit, below 0 = less noise; None = evenly")
     logit_std: float = option(1.4, "standard deviation of that logit")
 
     def __post_init__(self) -> None:
-        self.check_shares("caption_dropout")
+        self.check_shares("caption_dropout", "noise_offset")
         if self.logit_std <= 0:
             raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
 
@@ -110,6 +111,7 @@ class DenoisingTask:
             generator,
             snr_gamma=objective.snr_gamma,
             logit_normal=times,
+            noise_offset=objective.noise_offset,
         )
 
     def _context(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> Tensor:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args
 
+from weft.training.optimizers import check_optimizer
+
 
 def option(default: Any, text: str) -> Any:
     """A field of a configuration, with what `--help` says of it."""
@@ -25,12 +27,14 @@ class TrainingConfig:
     train_batch_size: int = option(16, "samples per process and micro-batch")
     gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step")
     learning_rate: float = option(1e-4, "peak learning rate")
+    optimizer: str = option("adamw", "adamw, adamw8bit, adafactor, prodigy or sgd")
     lr_scheduler: str = option("cosine", "a schedule of diffusers.optimization.get_scheduler")
     lr_warmup_steps: int = option(100, "optimizer steps of linear warm-up")
     adam_beta1: float = option(0.9, "AdamW")
     adam_beta2: float = option(0.99, "AdamW")
     adam_weight_decay: float = option(1e-2, "AdamW")
     adam_epsilon: float = option(1e-8, "AdamW")
+    max_skipped_steps: int = option(0, "steps in a row whose loss may be infinite or NaN; they change nothing")
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
     use_ema: bool = option(True, "average the weights; what is saved is the average")
     ema_decay: float = option(0.999, "decay of the average, reached by a warm-up")
@@ -45,6 +49,7 @@ class TrainingConfig:
     use_cpu: bool = option(False, "stay on the CPU even if an accelerator is present")
 
     def __post_init__(self) -> None:
+        check_optimizer(self.optimizer)
         for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a number above 0")

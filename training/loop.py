@@ -9,6 +9,7 @@ where averaging is on) plus `state/`, which only resuming reads.
 import json
 import logging
 import math
+import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from weft.training.config import TrainingConfig
+from weft.training.optimizers import build_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +85,12 @@ class _Run:
                 "lower --train_batch_size or add data"
             )
         parameters = [p for p in task.module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
+        optimizer = build_optimizer(
+            config.optimizer,
             parameters,
-            lr=config.learning_rate,
+            config.learning_rate,
+            config.adam_weight_decay,
             betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
             eps=config.adam_epsilon,
         )
         loader = DataLoader(
@@ -110,7 +113,7 @@ class _Run:
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
-        self.step = 0
+        self.step = self.skipped = 0
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -158,26 +161,43 @@ class _Run:
                 loss = self.task.loss(self.module, batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"loss: got {total} at step {self.step + 1}, so nothing was updated; "
-                "lower --learning_rate or check the data"
-            )
-        accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
-        self.optimizer.step()
+        if self._usable(total):
+            accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.step(self._trainable())
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.step(self._trainable())
         self.step += 1
         return total
+
+    def _usable(self, loss: float) -> bool:
+        """Whether a step's loss is a number; steps whose loss is none count, and change nothing.
+
+        Raises:
+            FloatingPointError: there were more of them in a row than allowed.
+        """
+        finite = torch.tensor(float(math.isfinite(loss)), device=self.accelerator.device)
+        if bool(self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes):
+            self.skipped = 0
+            return True
+        self.skipped += 1
+        if self.skipped > self.config.max_skipped_steps:
+            kept = checkpoints(self.folder)
+            raise FloatingPointError(
+                f"loss: got {loss} at step {self.step + 1}, so nothing was updated "
+                f"(last checkpoint: {kept[-1].name if kept else 'none'}); lower --learning_rate or check the data"
+            )
+        logger.warning("loss: got %s at step %d, so nothing was updated", loss, self.step + 1)
+        return False
 
     def _after_step(self, loss: float, seconds: float, progress: "tqdm[Any]") -> None:
         config = self.config
         rate = self.schedule.get_last_lr()[0]
         progress.update()
-        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", refresh=False)
-        scores: dict[str, Any] = {"loss": loss, "learning_rate": rate, "seconds": seconds}
+        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=_memory(), refresh=False)
+        scores: dict[str, Any] = {"loss": loss if math.isfinite(loss) else None, "learning_rate": rate}
+        scores["seconds"] = seconds
         last = self.step == config.max_train_steps
         if config.validation_steps and (self.step % config.validation_steps == 0 or last):
             with self._averaged() as module, torch.no_grad():
@@ -266,6 +286,13 @@ class _Run:
                 parameter.copy_(shadow[str(i)])
             self.ema.optimization_step = extra["average_steps"]
         self.step = extra["step"]
+
+
+def _memory() -> str:
+    """The most that was held so far, on the accelerator or in main memory."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 1024**3:.1f}G"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"
 
 
 class _Averaged:

@@ -22,6 +22,7 @@ def diffusion_loss(
     *,
     snr_gamma: float | None = None,
     logit_normal: tuple[float, float] | None = None,
+    noise_offset: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Mean squared error of one noising of `latents` at random times.
 
@@ -32,6 +33,7 @@ def diffusion_loss(
             signal-to-noise, where the epsilon form is 0 / 0. None weights all times alike.
         logit_normal: mean and standard deviation of the logit of the times, as shares of all (arXiv 2403.03206). None
             draws them evenly; a flow-matching scheduler takes (0, 1) then.
+        noise_offset: this times one more draw per row and channel is added to the noise everywhere.
 
     Raises:
         ValueError: an unknown prediction type.
@@ -40,7 +42,7 @@ def diffusion_loss(
     def denoise_all(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
         return (denoise(noisy[0], times),)
 
-    options: dict[str, Any] = {"snr_gamma": snr_gamma, "logit_normal": logit_normal}
+    options: dict[str, Any] = {"snr_gamma": snr_gamma, "logit_normal": logit_normal, "noise_offset": noise_offset}
     return joint_diffusion_loss(denoise_all, scheduler, (latents,), (1.0,), generator, **options)
 
 
@@ -53,6 +55,7 @@ def joint_diffusion_loss(
     *,
     snr_gamma: float | None = None,
     logit_normal: tuple[float, float] | None = None,
+    noise_offset: float = 0.0,
 ) -> Float[Tensor, ""]:
     """As `diffusion_loss`, for several latents of one shape that get the same noise at the same times.
 
@@ -62,6 +65,9 @@ def joint_diffusion_loss(
     first, flow = latents[0], not hasattr(scheduler, "alphas_cumprod")
     noise = torch.randn(first.shape, generator=generator).to(first)
     shares = _shares(len(first), (logit_normal or (0, 1)) if flow else logit_normal, generator).to(first.device)
+    if noise_offset:
+        offset = torch.randn(*first.shape[:2], *[1] * (first.ndim - 2), generator=generator)
+        noise = noise + noise_offset * offset.to(first)
     steps = scheduler.config.num_train_timesteps
     if flow:  # rectified flow (arXiv 2403.03206): the velocity from data to noise
         sigma = shares.to(first).view(-1, *[1] * (first.ndim - 1))
