@@ -15,9 +15,12 @@ COMMANDS: Final[Mapping[str, str]] = {
     "sound": "stereo sound for a video, or for boxes over time",
     "train": "train an adapter on pictures of your own",
     "evaluate": "measure a shipped method against its baselines",
+    "inspect": "what an adapter is: method, base, layers, parameters, where it comes from",
     "convert": "others' checkpoints to adapter folders, and back",
     "benchmark": "time and memory, as ratios of one run",
 }
+MODULES: Final[Mapping[str, str]] = {"inspect": "inspect_folder"}
+"""By command, where its module has another name: one that Python's own library has would hide it."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    module = _module(chosen) if chosen in commands() else None
+    module = _module(chosen) if chosen is not None and chosen in commands() else None
     expand = getattr(module, "expanded", list)
 
     def run() -> int | None:
@@ -43,11 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def commands() -> dict[str, str]:
     """The commands of this installation, with a line about each."""
-    return {name: text for name, text in COMMANDS.items() if importlib.util.find_spec(f"weft.scripts.{name}")}
+    return {name: text for name, text in COMMANDS.items() if importlib.util.find_spec(_path(name))}
 
 
-def _module(name: str | None) -> ModuleType:
-    return importlib.import_module(f"weft.scripts.{name}")
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(_path(name))
+
+
+def _path(name: str) -> str:
+    return f"weft.scripts.{MODULES.get(name, name)}"
 
 
 def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:

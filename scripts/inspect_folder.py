@@ -1,0 +1,129 @@
+"""What an adapter folder or a style card is, from its config and the header of its weights; nothing is loaded.
+
+weft inspect outputs/mine/final
+weft inspect paired
+"""
+
+import argparse
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from weft.pretrained import available, shipped
+
+SUFFIX = ".safetensors"
+MOST_HEADER = 100_000_000
+"""Bytes, as the format allows."""
+SHOWN = ("base", "layers", "training")
+"""Keys of a config that are no options."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `weft inspect`."""
+    parser.add_argument("folder", help="a folder of safetensors, a safetensors file, or the name of a shipped model")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print what is there."""
+    path = Path(arguments.folder)
+    if not path.exists() and arguments.folder in available():
+        path = shipped(arguments.folder)
+    found = describe(path)
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a folder or a file says of itself.
+
+    Raises:
+        ValueError: nothing there, or files that are no JSON or no safetensors.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
+    if not files:
+        raise ValueError(f"{path}: got no safetensors, expected a folder that has some; see `weft convert`")
+    headers = {str(file.relative_to(path)) if file != path else file.name: _header(file) for file in files}
+    config = _config(path / "config.json") or _config(path / "model_index.json")
+    dtypes = sorted({one["dtype"] for header in headers.values() for one in _tensors(header)})
+    card = _metadata(next(iter(headers.values()))) if path.is_file() else {}
+    return {
+        "path": str(path),
+        "class": config.get("_class_name"),
+        "base": config.get("base") or card.get("base"),
+        "layers": config.get("layers"),
+        "files": {
+            name: {"bytes": (path / name if path.is_dir() else path).stat().st_size, "parameters": _size(header)}
+            for name, header in headers.items()
+        },
+        "parameters": sum(map(_size, headers.values())),
+        "dtypes": dtypes,
+        "options": {key: value for key, value in config.items() if key[0] != "_" and key not in SHOWN},
+        "training": config.get("training"),
+        "metadata": {key: value for key, value in card.items() if key != "base"},
+    }
+
+
+def _config(path: Path) -> dict[str, Any]:
+    from weft.attention_processors.adapter import read_json
+
+    return read_json(path) if path.is_file() else {}
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON at the beginning of a safetensors file."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MOST_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+    except (OSError, struct.error, ValueError) as error:
+        raise ValueError(f"{path}: got what is no safetensors file ({error}); copy or convert it again") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: got a header that is no object; copy or convert it again")
+    return header
+
+
+def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of itself beside its tensors; texts that are JSON objects are opened."""
+    found: dict[str, Any] = {}
+    for name, text in header.get("__metadata__", {}).items():
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found |= value if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _tensors(header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [value for name, value in header.items() if name != "__metadata__"]
+
+
+def _size(header: Mapping[str, Any]) -> int:
+    total = 0
+    for one in _tensors(header):
+        count = 1
+        for side in one["shape"]:
+            count *= side
+        total += count
+    return total
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    size = f"{found['parameters']:,} parameters, {', '.join(found['dtypes'])}"
+    yield f"{found['path']}: {found['class'] or 'safetensors'}, {size}"
+    for name, file in found["files"].items():
+        yield f"  {name}: {file['bytes'] / 1e6:.2f} MB, {file['parameters']:,} parameters"
+    if found["base"]:
+        base = found["base"]
+        yield "base: " + (", ".join(f"{k} {v}" for k, v in base.items()) if isinstance(base, dict) else str(base))
+    if found["layers"]:
+        yield f"layers: {len(found['layers'])}"
+        yield from (f"  {name}: {width}" for name, width in found["layers"].items())
+    for title in ("options", "metadata", "training"):
+        if found[title]:
+            yield f"{title}:"
+            yield from (f"  {key}: {value}" for key, value in found[title].items())
