@@ -19,6 +19,7 @@
 
 import json
 import math
+import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -147,6 +148,7 @@ class Design:
 
 KEYS: Final = tuple(entry.name for entry in fields(Design) if entry.name != "source")
 SCHEMA_KEY: Final = "$schema"
+NAME: Final = re.compile(r"[\w-]{1,100}")
 
 
 def read_design(path: str | Path) -> Design:
@@ -156,31 +158,74 @@ def read_design(path: str | Path) -> Design:
         ValueError: no such file, no JSON, an unknown key, or a bad value; the message says where.
     """
     path = Path(path)
-    record = _read_json(path)
+    return _design(_read_json(path), path.parent, str(path))
+
+
+def read_designs(path: str | Path) -> dict[str, Design]:
+    """Read and check designs, a JSON object per line, by the names they have under `name` or by their line's number.
+
+    Raises:
+        ValueError: lists every line that is wrong.
+    """
+    path = Path(path)
+    designs: dict[str, Design] = {}
+    wrong: list[str] = []
+    lines = _read_text(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            record = _parsed(line, place)
+            name = record.pop("name", f"{number:06d}") if isinstance(record, dict) else ""
+            if not (isinstance(name, str) and NAME.fullmatch(name)) or name in designs:
+                raise ValueError(f"{place}: got the name {_short(name)}, expected letters, digits, - and _, once")
+            designs[name] = _design(record, path.parent, place)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong or not designs:
+        raise ValueError(
+            f"{path}: " + ("\n  ".join(["got lines that are wrong", *wrong]) if wrong else "got no design")
+        )
+    return designs
+
+
+def _design(record: Any, folder: Path, place: str) -> Design:
     try:
         _check_keys(record, "the design", (*KEYS, SCHEMA_KEY))
         given = {key: value for key, value in record.items() if value is not None and key != SCHEMA_KEY}
         if "prompt" not in given:
             raise ValueError('prompt: got none, expected a text; add "prompt": "…"')
-        read: dict[str, Any] = {"conditions": _read_conditions(given.pop("conditions", {}), path.parent)}
-        read["loras"] = _read_list(Lora, "loras", given, path.parent)
-        read["controlnets"] = _read_list(Control, "controlnets", given, path.parent)
+        read: dict[str, Any] = {"conditions": _read_conditions(given.pop("conditions", {}), folder)}
+        read["loras"] = _read_list(Lora, "loras", given, folder)
+        read["controlnets"] = _read_list(Control, "controlnets", given, folder)
         return Design(**given, **read, source=record)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
 
 
 def _read_json(path: Path) -> Any:
+    return _parsed(_read_text(path), str(path))
+
+
+def _read_text(path: Path) -> str:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ValueError(f"design: got no file at {str(path)!r}, expected a JSON file; check the path") from error
     except OSError as error:
         raise ValueError(
             f"design: got {str(path)!r}, which cannot be read ({error.strerror}), expected a JSON file; check the path"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: got a text that is not JSON ({error}), expected an object; mend it") from error
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: got a text that is not JSON ({error}), expected an object; mend it") from error
 
 
 def _read_conditions(record: Any, folder: Path) -> dict[str, tuple[Condition, ...]]:

@@ -3,9 +3,11 @@
     weft generate examples/outfit/outfit.json
     weft generate design.json --output red.png --seed 7 --num_images 4
     weft generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
+    weft generate --input designs.jsonl --output outputs/many
 
 Without --model and --adapter the shipped models are used. Options given here replace the file's. The PNG holds the
-design and the seed it was made with; nothing is written when anything is wrong.
+design and the seed it was made with; nothing is written when anything is wrong. With --input, pictures that are there
+are not made again, and `accelerate launch -m weft.scripts.cli generate …` shares the rest among processes.
 """
 
 import argparse
@@ -37,8 +39,11 @@ TEXT_CHUNK: Final = "weft"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `weft generate`."""
-    parser.add_argument("design", type=Path, help="a design file (JSON)")
-    parser.add_argument("--output", type=Path, help="PNG to write (default: outputs/<name of the design>.png)")
+    parser.add_argument("design", nargs="?", type=Path, help="a design file (JSON)")
+    parser.add_argument("--input", type=Path, help="many designs instead, one JSON object per line, each with a name")
+    parser.add_argument(
+        "--output", type=Path, help="PNG to write (default: outputs/<name>.png); with --input the folder for all"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a folder (default: %(default)s)")
     parser.add_argument(
         "--adapter",
@@ -71,32 +76,42 @@ def run(arguments: argparse.Namespace) -> None:
     from weft.attention_processors.maps import MapRecorder
     from weft.pipelines.design_file import read_design
 
+    if (arguments.design is None) == (arguments.input is None):
+        raise ValueError("design, input: got neither or both; pass one design file, or --input with a file of many")
+    if arguments.input is not None:
+        from weft.scripts.generate_many import run as run_many
+
+        return run_many(arguments)
     count = arguments.num_images
     if not 1 <= count <= MAX_IMAGES:
         raise ValueError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
-    given = {name: value for name in OVERRIDES if (value := getattr(arguments, name)) is not None}
-    design = replace(read_design(arguments.design), **given)
+    design = replace(read_design(arguments.design), **overrides(arguments))
     if arguments.maps and not any(design.conditions.values()):
         raise ValueError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
-    pipe = _pipeline(arguments.model, _adapter_paths(arguments.adapter), design)
+    pipe = open_pipeline(arguments.model, adapter_paths(arguments.adapter), design)
     recorder = MapRecorder() if arguments.maps else None
-    pictures = _pictures(pipe, design, count, recorder)
+    pictures = draw(pipe, design, count, recorder)
     files = {
-        target: (picture, _stored(design, i)) for i, (target, picture) in enumerate(zip(targets, pictures, strict=True))
+        target: (picture, stored(design, i)) for i, (target, picture) in enumerate(zip(targets, pictures, strict=True))
     }
     if recorder is not None:
         sheets = _map_sheets(recorder, design, pictures)
         files |= {
-            t.with_stem(f"{t.stem}-maps"): (s, _stored(design, i))
+            t.with_stem(f"{t.stem}-maps"): (s, stored(design, i))
             for i, (t, s) in enumerate(zip(targets, sheets, strict=True))
         }
-    _write(files)
+    write_pictures(files)
     for target in files:
         print(target)
     print(f"took {time.perf_counter() - began:.1f} s, seed {design.seed}")
+
+
+def overrides(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What options replace in designs."""
+    return {name: value for name in OVERRIDES if (value := getattr(arguments, name)) is not None}
 
 
 def _targets(output: Path, count: int) -> list[Path]:
@@ -108,7 +123,7 @@ def _targets(output: Path, count: int) -> list[Path]:
     return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
 
 
-def _adapter_paths(given: Sequence[str]) -> dict[str, Path]:
+def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for text in given:
         name, equals, path = text.partition("=")
@@ -120,7 +135,7 @@ def _adapter_paths(given: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def _pipeline(model: str, adapters: Mapping[str, Path], design: "Design") -> Any:
+def open_pipeline(model: str, adapters: Mapping[str, Path], design: "Design") -> Any:
     """The model with what the design needs on top of it."""
     from weft.pipelines.conditioned import (
         ConditionedStableDiffusionControlNetPipeline,
@@ -140,12 +155,12 @@ def _pipeline(model: str, adapters: Mapping[str, Path], design: "Design") -> Any
         controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
     _add_loras(pipe, design.loras)
-    _attach(pipe, adapters, design.conditions)
+    attach_all(pipe, adapters, design.conditions)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
 
 
-def _attach(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, Any]) -> None:
+def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, Any]) -> None:
     """The adapters and cards that are given, and shipped ones for conditions that have none."""
     from weft.attention_processors import StyleCard, StyleCards
     from weft.pipelines.pretrained import available, shipped
@@ -198,7 +213,7 @@ def _add_loras(pipe: Any, loras: "Sequence[Lora]") -> None:
         pipe.set_adapters(list(weights), list(weights.values()))
 
 
-def _pictures(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None") -> list["Image.Image"]:
+def draw(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None") -> list["Image.Image"]:
     import numpy as np
     import torch
 
@@ -256,7 +271,7 @@ def _map_sheets(recorder: "MapRecorder", design: "Design", pictures: Sequence["I
     return sheets
 
 
-def _stored(design: "Design", index: int) -> str:
+def stored(design: "Design", index: int) -> str:
     """What a picture knows of its making; a design file in itself under `design`."""
     assert design.seed is not None
     settings = {name: getattr(design, name) for name in OVERRIDES}
@@ -265,7 +280,7 @@ def _stored(design: "Design", index: int) -> str:
     )
 
 
-def _write(files: Mapping[Path, tuple["Image.Image", str]]) -> None:
+def write_pictures(files: Mapping[Path, tuple["Image.Image", str]]) -> None:
     """All pictures, or none: each is written beside its place, and they move there when all are complete."""
     from PIL import PngImagePlugin
 

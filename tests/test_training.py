@@ -355,3 +355,23 @@ def test_offset_noise_is_one_number_per_channel() -> None:
     assert added.abs().amin() > 0
     torch.testing.assert_close(added, added[:, :, :1, :1].expand_as(added), atol=1e-5, rtol=0)
     assert len(added[:, :, 0, 0].unique()) == 6
+
+
+def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=4)
+    for path in checkpoints(tmp_path)[1:]:
+        path.rename(tmp_path / f"away-{path.name}")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    run(tmp_path, resume_from_checkpoint="latest", max_train_steps=4)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_bits_of_a_straight_one(tmp_path: Path) -> None:
+    from weft.scripts.check_interruptions import main as check
+
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
+    options = ["--kills", "3", "--output", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
+    assert check([*options, "--max_train_steps", "60", "--longest", "12"]) == 0

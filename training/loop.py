@@ -286,6 +286,8 @@ class _Run:
                 parameter.copy_(shadow[str(i)])
             self.ema.optimization_step = extra["average_steps"]
         self.step = extra["step"]
+        if self.accelerator.is_main_process:
+            keep_metrics(self.folder / "metrics.jsonl", self.step)
 
 
 def _memory() -> str:
@@ -313,6 +315,22 @@ class _Averaged:
         if self.ema is not None:
             self.ema.restore(self.parameters)
         self.module.train(self.training)
+
+
+def keep_metrics(path: Path, step: int) -> None:
+    """Drop what was written after a step, and a line that a killed process left unfinished."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    partial.replace(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
