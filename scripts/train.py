@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--pretrained_model_name_or_path",
             help=f"the backbone's folder or Hub id (default: the shipped {backbone(name)})",
         )
+        one.add_argument("--license", default="unknown", help="for the card of the result, for example apache-2.0")
+        one.add_argument("--push_to_hub", metavar="REPO", help="upload the result to this repository of the Hub")
         model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
         data = one.add_argument_group("data")
         data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
@@ -80,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
+    from weft.training.model_card import push, write_card
     from weft.training.preview import preview
 
     config = from_arguments(TrainingConfig, arguments)
@@ -114,7 +117,19 @@ def run(arguments: argparse.Namespace) -> None:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
         )
+    trained = sum(p.numel() for p in task.module.parameters() if p.requires_grad)
+    about = {
+        "method": arguments.method,
+        "base": Path(source).name if Path(source).is_dir() else source,
+        "license": arguments.license,
+        "parameters": trained,
+        "training": provenance,
+        "command": f"weft train {arguments.method} --seed {config.seed} --max_train_steps {config.max_train_steps}",
+    }
+    write_card(folder, Path(config.output_dir), about)
     print(f"adapter: {folder}")
+    if arguments.push_to_hub:
+        print(f"uploaded: {push(folder, arguments.push_to_hub)}")
 
 
 def _module(method: str) -> ModuleType:

@@ -375,3 +375,22 @@ def test_a_killed_run_ends_with_the_bits_of_a_straight_one(tmp_path: Path) -> No
     tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
     options = ["--kills", "3", "--output", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
     assert check([*options, "--max_train_steps", "60", "--longest", "12"]) == 0
+
+
+def test_the_result_has_a_card_with_samples(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command(own), "--max_train_steps", "2", "--validation_steps", "1", "--license", "apache-2.0"]) == 0
+    card = (own / "run/final/README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n") and "| steps | 2 |" in card and "| seed | 0 |" in card
+    pictures = [path.name for path in (own / "run/final/samples").iterdir()]
+    assert pictures and all(name[:6] == "000002" and f"samples/{name}" in card for name in pictures)
+    assert str(own) not in card
+    assert "trained parameters" in card and "minutes of steps on" in card
+
+
+def test_an_upload_that_fails_keeps_the_result(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main([*command(own), "--max_train_steps", "1", "--push_to_hub", "me/mine"]) == 2
+    assert "push_to_hub: 'me/mine' could not be written" in capsys.readouterr().err
+    assert (own / "run/final/README.md").is_file()
