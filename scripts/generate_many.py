@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     state = PartialState()
     with state.split_between_processes(missing) as mine:
         failed = _make(arguments, {name: designs[name] for name in mine}, folder, state)
-    print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} pictures were there, {len(missing)} to make")
+    if state.is_main_process:
+        print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} pictures were there, {len(missing)} to make")
     if failed:
         raise RuntimeError("\n  ".join([f"pictures: {len(failed)} could not be made; run the command again", *failed]))
 

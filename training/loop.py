@@ -1,8 +1,9 @@
 """The training loop of backbones and adapters: a task brings the module and its loss, the loop brings the rest.
 
 The order of samples is a function of (seed, epoch) and every random draw of a micro-batch a function of
-(seed, micro-batch, process), so a run that was interrupted anywhere and resumed ends with the same bits as a
-straight one. A checkpoint is the module's own loadable folder (`config.json` and safetensors, averaged weights
+(seed, number of the micro-batch over all processes), so a run that was interrupted anywhere and resumed ends with the
+same bits as a straight one, and n processes with the weights of one that accumulates n times as many micro-batches. A
+checkpoint is the module's own loadable folder (`config.json` and safetensors, averaged weights
 where averaging is on) plus `state/`, which only resuming reads.
 """
 
@@ -155,7 +156,8 @@ class _Run:
         for part in range(config.gradient_accumulation_steps):
             micro, batch = next(batches)
             last = part == config.gradient_accumulation_steps - 1
-            seed = (config.seed << 40) + (micro << 8) + accelerator.process_index
+            here = micro * accelerator.num_processes + accelerator.process_index
+            seed = (config.seed << 40) + (here << 8)
             generator = torch.Generator().manual_seed(seed)
             with nullcontext() if last else accelerator.no_sync(self.module), accelerator.autocast():
                 loss = self.task.loss(self.module, batch, generator, micro)
