@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
         data = one.add_argument_group("data")
         data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
+        data.add_argument(
+            "--cache_features",
+            action=argparse.BooleanOptionalAction,
+            default=False,
+            help="keep what frozen encoders say of texts and pictures in --cache_dir",
+        )
         data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
         _module(name).add_arguments(one, model, data)
         add_config_arguments(
@@ -92,6 +98,8 @@ def run(arguments: argparse.Namespace) -> None:
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
     task, data, about = method.prepare(arguments, pipe, source)
+    if arguments.cache_features and hasattr(task, "cache_features"):
+        task.cache_features(arguments.cache_dir / "features")
     if arguments.dry_run:
         parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
         parts.pop("adapters", None)

@@ -18,6 +18,7 @@ from weft.attention_processors.processor import layer_levels
 from weft.attention_processors.strength import Layout
 from weft.pipelines.conditioned import ConditionedPipelineMixin
 from weft.training.config import option
+from weft.training.feature_cache import cached
 from weft.training.objectives import diffusion_loss
 
 Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -70,11 +71,17 @@ class DenoisingTask:
                 part.requires_grad_(False).eval()
         self.text_encoders = TextEncoders.of(pipe)
         self.levels = layer_levels(pipe.unet)
+        self._cached: dict[str, Any] = {}
 
     @property
     def encoders(self) -> Mapping[str, Any]:
         """The frozen encoders of the pipeline."""
-        return {"text": self.text_encoders, **getattr(self.pipe, "_encoders", {})}
+        return self._cached or {"text": self.text_encoders, **getattr(self.pipe, "_encoders", {})}
+
+    def cache_features(self, folder: Path) -> None:
+        """Keep what the frozen encoders say of texts and pictures in a folder, and read it from there."""
+        self._cached = cached(self.encoders, folder)
+        self.text_encoders = self._cached["text"]
 
     def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
         """The frozen denoiser with these conditions, or without any."""
