@@ -318,3 +318,22 @@ class ConditionedStableDiffusionInpaintPipeline(ConditionedPipelineMixin, Stable
 
 
 class ConditionedStableDiffusionControlNetPipeline(_ImageSizedMixin, StableDiffusionControlNetPipeline): ...
+
+
+def open_conditioned(source: str | Path, **options: Any) -> Any:
+    """The text-to-image pipeline of a folder or repository: XL where it is one of those.
+
+    Args:
+        options: of `from_pretrained`.
+
+    Raises:
+        ValueError: a pipeline of another kind.
+    """
+    local = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
+    name = str(DiffusionPipeline.load_config(str(source), **local).get("_class_name"))
+    kinds = {"StableDiffusionXL": ConditionedStableDiffusionXLPipeline, "Stable": ConditionedStableDiffusionPipeline}
+    plain = name.removeprefix("Conditioned")
+    for start, kind in kinds.items():
+        if plain.startswith(start):
+            return kind.from_pretrained(source, **options)
+    raise ValueError(f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder")

@@ -146,6 +146,6 @@ def _module(method: str) -> ModuleType:
 
 
 def _pipeline(source: str) -> Any:
-    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    from weft.pipelines.conditioned import open_conditioned
 
-    return ConditionedStableDiffusionPipeline.from_pretrained(source, use_safetensors=True)
+    return open_conditioned(source, use_safetensors=True)

@@ -18,11 +18,12 @@ from weft.attention_processors.processor import layer_levels
 from weft.attention_processors.strength import Layout
 from weft.pipelines.conditioned import ConditionedPipelineMixin
 from weft.training.config import option
-from weft.training.feature_cache import cached
+from weft.training.feature_cache import FeatureCache, cached, encoder_key
 from weft.training.objectives import diffusion_loss
+from weft.training.prompts import Prompted, Prompts
 
-Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From noisy latents, times and prompts' states to the prediction."""
+Denoiser = Callable[[Tensor, Tensor, Prompted], Tensor]
+"""From noisy latents, times and prompts to the prediction."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class DenoisingTask:
                 part.requires_grad_(False).eval()
         self.text_encoders = TextEncoders.of(pipe)
         self.levels = layer_levels(pipe.unet)
+        self.prompts = Prompts(pipe, self.text_encoders)
         self._cached: dict[str, Any] = {}
 
     @property
@@ -80,18 +82,22 @@ class DenoisingTask:
 
     def cache_features(self, folder: Path) -> None:
         """Keep what the frozen encoders say of texts and pictures in a folder, and read it from there."""
+        plain = self.text_encoders
         self._cached = cached(self.encoders, folder)
         self.text_encoders = self._cached["text"]
+        cache = FeatureCache(folder, encoder_key("prompt", *plain.models))
+        self.prompts = Prompts(self.pipe, self.text_encoders, cache)
 
     def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
         """The frozen denoiser with these conditions, or without any."""
 
-        def denoise(noisy: Tensor, times: Tensor, context: Tensor) -> Tensor:
+        def denoise(noisy: Tensor, times: Tensor, prompted: Prompted) -> Tensor:
             kwargs: dict[str, Any] = {}
             if encoded is not None:
                 height, width = noisy.shape[-2:]
                 kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
-            return self.pipe.unet(noisy, times, context, cross_attention_kwargs=kwargs).sample
+            options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(prompted.added)}
+            return self.pipe.unet(noisy, times, prompted.states, **options).sample
 
         return denoise
 
@@ -108,11 +114,12 @@ class DenoisingTask:
             captions: prompts to draw from, per design.
         """
         with torch.no_grad():
-            context = self._context(captions, generator).to(latents.device)
+            side = latents.shape[-1] * self.pipe.vae_scale_factor
+            prompted = self.prompts(self._chosen(captions, generator), side).to(latents.device)
         objective = self.objective
         times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
         return diffusion_loss(
-            lambda noisy, t: denoise(noisy, t, context),
+            lambda noisy, t: denoise(noisy, t, prompted),
             self.pipe.scheduler,
             latents,
             generator,
@@ -121,15 +128,13 @@ class DenoisingTask:
             noise_offset=objective.noise_offset,
         )
 
-    def _context(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> Tensor:
+    def _chosen(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> list[str]:
         """One of the captions of each design, or the empty prompt."""
         picks = torch.rand(len(captions), 2, generator=generator).tolist()
-        chosen = [
+        return [
             "" if empty < self.objective.caption_dropout else options[int(which * len(options))]
             for options, (empty, which) in zip(captions, picks, strict=True)
         ]
-        length = self.text_encoders.tokenizers[0].model_max_length
-        return self.text_encoders.tokens(chosen, length)[0]
 
     @torch.no_grad()
     def sheet(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from weft.training.adapter_task import DenoisingTask, ObjectiveConfig
 from weft.training.pair_data import PairRecord
+from weft.training.prompts import Prompted
 
 EMBEDDING_CHANNELS = (16, 32, 64, 96)
 """Of the layers that bring a control picture to the size of latents."""
@@ -42,10 +43,11 @@ class ControlNetTask(DenoisingTask):
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        def denoise(noisy: Tensor, times: Tensor, context: Tensor) -> Tensor:
-            down, middle = module(noisy, times, context, controlnet_cond=batch["sketches"], return_dict=False)
+        def denoise(noisy: Tensor, times: Tensor, prompted: Prompted) -> Tensor:
+            given, added = (noisy, times, prompted.states), dict(prompted.added)
+            down, middle = module(*given, controlnet_cond=batch["sketches"], added_cond_kwargs=added, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-            return self.pipe.unet(noisy, times, context, **residuals).sample
+            return self.pipe.unet(*given, added_cond_kwargs=added, **residuals).sample
 
         return self.denoising_loss(denoise, batch["latents"], batch["captions"], generator)
 
