@@ -5,6 +5,7 @@ weft benchmark step         a denoising step with four pairs over the plain step
 weft benchmark encoding     encoding of 1 to 16 pairs
 weft benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
 weft benchmark instillation two passes that share attention over two that do not; what is held meanwhile
+weft benchmark training     training steps that read cached features over steps that encode
 weft benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer sounds
 """
 
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-NAMES = ("generate", "step", "encoding", "style", "instillation", "audio")
+NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "audio")
 SIZES = ("full", "tiny")
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
     parser.add_argument(
-        "--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`, `audio`"
+        "--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`, `training`, `audio`"
     )
 
 
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         "encoding": _encoding,
         "style": _style,
         "instillation": _instillation,
+        "training": _training,
         "audio": _audio,
     }[arguments.name]
     rows = [Row(name, scores) for name, scores in measure(arguments).items()]
@@ -188,6 +190,12 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from weft.scripts.benchmark_style import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _training(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weft.scripts.benchmark_training import measure
 
     return measure(arguments.size, arguments.rounds)
 

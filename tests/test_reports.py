@@ -109,6 +109,9 @@ def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
 
 
 def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> None:
+    assert main(["benchmark", "training", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "benchmark-training.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["encoding", "cached"] and rows[1]["scores"]["ratio"] == 1
     assert main(["benchmark", "audio", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "benchmark-audio.json").read_text())
     names = ["stock", "tokens", "stock_and_controlnet", "both", "length_43", "length_86", "length_172"]
