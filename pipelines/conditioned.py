@@ -330,7 +330,8 @@ def open_conditioned(source: str | Path, **options: Any) -> Any:
         ValueError: a pipeline of another kind.
     """
     local = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
-    name = str(DiffusionPipeline.load_config(str(source), **local).get("_class_name"))
+    index: Any = DiffusionPipeline.load_config(str(source), **local)
+    name = str(index.get("_class_name"))
     kinds = {"StableDiffusionXL": ConditionedStableDiffusionXLPipeline, "Stable": ConditionedStableDiffusionPipeline}
     plain = name.removeprefix("Conditioned")
     for start, kind in kinds.items():

@@ -107,7 +107,7 @@ def _pipeline(shape: Shape) -> Any:
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,
-        scheduler=EulerDiscreteScheduler(),
+        scheduler=EulerDiscreteScheduler(),  # pyright: ignore[reportArgumentType]
     )
     width, layers, side = shape["sketch"]
     config = Dinov2Config(

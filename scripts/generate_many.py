@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     missing = _missing(designs, folder)
     state = PartialState()
-    with state.split_between_processes(missing) as mine:
+    with state.split_between_processes(missing) as share:
+        mine: Any = share
         failed = _make(arguments, {name: designs[name] for name in mine}, folder, state)
     if state.is_main_process:
         print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} pictures were there, {len(missing)} to make")
