@@ -28,6 +28,7 @@ METHODS: Final[Mapping[str, str]] = {
     "aligned-views": "picture and geometry of a new view",
     "spatial-audio": "stereo sound that follows what is seen",
 }
+DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         one.add_argument("--license", default="unknown", help="for the card of the result, for example apache-2.0")
         one.add_argument("--push_to_hub", metavar="REPO", help="upload the result to this repository of the Hub")
+        model.add_argument(
+            "--frozen_dtype", choices=DTYPES, default="float32", help="of the backbone; what is trained stays float32"
+        )
+        model.add_argument(
+            "--gradient_checkpointing",
+            action=argparse.BooleanOptionalAction,
+            default=False,
+            help="compute activations again in the backward pass instead of holding them",
+        )
         model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
         data = one.add_argument_group("data")
         data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
@@ -97,6 +107,12 @@ def run(arguments: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
+    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+    original = state_sha256(denoiser)
+    if arguments.frozen_dtype != "float32":
+        pipe.to(getattr(torch, arguments.frozen_dtype))
+    if arguments.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
     task, data, about = method.prepare(arguments, pipe, source)
     if arguments.cache_features and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
@@ -105,7 +121,6 @@ def run(arguments: argparse.Namespace) -> None:
         parts.pop("adapters", None)
         print(preview(task, data, config, parts))
         return
-    denoiser = getattr(pipe, "transformer", None) or pipe.unet
     before = state_sha256(denoiser)
     provenance = {
         "samples": len(data),
@@ -113,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
         "batch": config.train_batch_size * config.gradient_accumulation_steps,
         "learning_rate": config.learning_rate,
         "seed": config.seed,
-        "base_sha256": before,
+        "base_sha256": original,
         **about,
     }
     if arguments.init_from:

@@ -284,6 +284,19 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pyte
     assert not (own / "run").exists()
 
 
+@pytest.mark.parametrize("option", [["--frozen_dtype", "bfloat16"], ["--gradient_checkpointing"]])
+def test_what_saves_memory_trains_too(own: Path, option: list[str]) -> None:
+    assert main(command(own, "--max_train_steps", "2", "--lr_warmup_steps", "0", *option)) == 0
+    trained = load_file(own / "run/final" / WEIGHTS)
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in trained.values())
+    assert (
+        main(command(own, "--max_train_steps", "2", "--lr_warmup_steps", "0", "--output_dir", str(own / "plain"))) == 0
+    )
+    plain = load_file(own / "plain/final" / WEIGHTS)
+    same = all(torch.equal(trained[name], plain[name]) for name in plain)
+    assert same is (option == ["--gradient_checkpointing"])
+
+
 def test_a_file_holds_options_and_flags_replace_them(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = own / "run.toml"
     path.write_text(

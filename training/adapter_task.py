@@ -96,6 +96,7 @@ class DenoisingTask:
             if encoded is not None:
                 height, width = noisy.shape[-2:]
                 kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
+            noisy = noisy.to(self.pipe.unet.dtype)
             options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(prompted.added)}
             return self.pipe.unet(noisy, times, prompted.states, **options).sample
 
@@ -167,4 +168,4 @@ class AdapterTask(DenoisingTask):
         self.module = module
         module.check_base(pipe.unet)
         pipe.attach(**{name: module})
-        module.train()
+        module.float().train()  # whatever the backbone's precision is
