@@ -98,8 +98,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
-    from weft.training.model_card import push, write_card
-    from weft.training.preview import preview
 
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
@@ -117,20 +115,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.cache_features and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if arguments.dry_run:
-        parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-        parts.pop("adapters", None)
-        print(preview(task, data, config, parts))
+        _preview(task, data, config, pipe)
         return
     before = state_sha256(denoiser)
-    provenance = {
-        "samples": len(data),
-        "steps": config.max_train_steps,
-        "batch": config.train_batch_size * config.gradient_accumulation_steps,
-        "learning_rate": config.learning_rate,
-        "seed": config.seed,
-        "base_sha256": original,
-        **about,
-    }
+    provenance = _provenance(config, data, {"base_sha256": original, **about})
     if arguments.init_from:
         provenance["after"] = task.module.config["training"]
     task.module.register_to_config(training=provenance)
@@ -140,16 +128,45 @@ def run(arguments: argparse.Namespace) -> None:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
         )
-    trained = sum(p.numel() for p in task.module.parameters() if p.requires_grad)
+    _finish(arguments, task, folder, provenance)
+
+
+def _preview(task: Any, data: Any, config: TrainingConfig, pipe: Any) -> None:
+    import torch
+
+    from weft.training.preview import preview
+
+    parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    parts.pop("adapters", None)
+    print(preview(task, data, config, parts))
+
+
+def _provenance(config: TrainingConfig, data: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the result says of its training."""
+    return {
+        "samples": len(data),
+        "steps": config.max_train_steps,
+        "batch": config.train_batch_size * config.gradient_accumulation_steps,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+        **about,
+    }
+
+
+def _finish(arguments: argparse.Namespace, task: Any, folder: Path, provenance: Mapping[str, Any]) -> None:
+    """The card, and the upload where one is asked for."""
+    from weft.training.model_card import push, write_card
+
+    source = arguments.pretrained_model_name_or_path or backbone(arguments.method)
     about = {
         "method": arguments.method,
         "base": Path(source).name if Path(source).is_dir() else source,
         "license": arguments.license,
-        "parameters": trained,
+        "parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
         "training": provenance,
-        "command": f"weft train {arguments.method} --seed {config.seed} --max_train_steps {config.max_train_steps}",
+        "command": f"weft train {arguments.method} --seed {arguments.seed} --max_train_steps {arguments.max_train_steps}",
     }
-    write_card(folder, Path(config.output_dir), about)
+    write_card(folder, folder.parent, about)
     print(f"adapter: {folder}")
     if arguments.push_to_hub:
         print(f"uploaded: {push(folder, arguments.push_to_hub)}")
