@@ -79,7 +79,25 @@ def _pipeline(shape: Shape) -> Any:
             bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
 
-    unet = UNet2DConditionModel(
+    pipe: Any = ConditionedStableDiffusionXLPipeline(
+        vae=_autoencoder(shape),
+        text_encoder=CLIPTextModel(text(0)),
+        text_encoder_2=CLIPTextModelWithProjection(text(1)),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=_denoiser(shape),
+        scheduler=EulerDiscreteScheduler(),  # pyright: ignore[reportArgumentType]
+    )
+    width, layers, side = shape["sketch"]
+    config = Dinov2Config(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(1, width // 64), image_size=side
+    )
+    pipe.set_encoders(sketch=SketchEncoder(Dinov2Model(config)))
+    return pipe
+
+
+def _denoiser(shape: Shape) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
         sample_size=shape["side"] // 8,
         block_out_channels=shape["blocks"],
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -93,28 +111,16 @@ def _pipeline(shape: Shape) -> Any:
         addition_time_embed_dim=256,
         projection_class_embeddings_input_dim=6 * 256 + shape["text"][1],
     )
-    vae = AutoencoderKL(
+
+
+def _autoencoder(shape: Shape) -> AutoencoderKL:
+    return AutoencoderKL(
         block_out_channels=shape["vae"],
         down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
         up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
         layers_per_block=2,
         norm_num_groups=8,
     )
-    pipe: Any = ConditionedStableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(text(0)),
-        text_encoder_2=CLIPTextModelWithProjection(text(1)),
-        tokenizer=tokenizer,
-        tokenizer_2=tokenizer,
-        unet=unet,
-        scheduler=EulerDiscreteScheduler(),  # pyright: ignore[reportArgumentType]
-    )
-    width, layers, side = shape["sketch"]
-    config = Dinov2Config(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(1, width // 64), image_size=side
-    )
-    pipe.set_encoders(sketch=SketchEncoder(Dinov2Model(config)))
-    return pipe
 
 
 def _task(pipe: Any, shape: Shape) -> PairedTask:

@@ -22,8 +22,9 @@ from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.scripts.cli import main
 from weft.training.backbone import build_text_encoder, build_tokenizer, grown_text_encoder, training_caption
+from weft.training.checkpoints import checkpoints
 from weft.training.config import TrainingConfig
-from weft.training.loop import checkpoints, train
+from weft.training.loop import train
 from weft.training.objectives import diffusion_loss
 from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
 from weft.training.paired import PairedConfig, PairedTask

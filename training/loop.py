@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from weft.training.checkpoints import checkpoints, keep_metrics
 from weft.training.config import TrainingConfig
 from weft.training.optimizers import build_optimizer
 
@@ -94,15 +95,7 @@ class _Run:
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
         )
-        loader = DataLoader(
-            dataset,
-            batch_size=config.train_batch_size,
-            shuffle=True,
-            drop_last=True,
-            collate_fn=task.collate,
-            num_workers=config.dataloader_num_workers,
-            persistent_workers=config.dataloader_num_workers > 0,
-        )
+        loader = _loader(dataset, task, config)
         schedule = get_scheduler(
             config.lr_scheduler,
             optimizer,
@@ -299,6 +292,18 @@ def _memory() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"
 
 
+def _loader(dataset: Dataset[Any], task: Task, config: TrainingConfig) -> "DataLoader[Any]":
+    return DataLoader(
+        dataset,
+        batch_size=config.train_batch_size,
+        shuffle=True,
+        drop_last=True,
+        collate_fn=task.collate,
+        num_workers=config.dataloader_num_workers,
+        persistent_workers=config.dataloader_num_workers > 0,
+    )
+
+
 class _Averaged:
     """The module with its averaged weights inside the block, its live ones outside."""
 
@@ -317,25 +322,3 @@ class _Averaged:
         if self.ema is not None:
             self.ema.restore(self.parameters)
         self.module.train(self.training)
-
-
-def keep_metrics(path: Path, step: int) -> None:
-    """Drop what was written after a step, and a line that a killed process left unfinished."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
-    found = [p for p in folder.glob("checkpoint-*") if (p / "state" / "progress.json").is_file()]
-    return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
