@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "inspect": "what an adapter is: method, base, layers, parameters, where it comes from",
     "convert": "others' checkpoints to adapter folders, and back",
     "benchmark": "time and memory, as ratios of one run",
+    "report": "one page of all that was measured",
 }
 MODULES: Final[Mapping[str, str]] = {"inspect": "inspect_folder"}
 """By command, where its module has another name: one that Python's own library has would hide it."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,30 @@ def test_steps_that_are_compared_are_the_same_and_not_the_stock_one(name: str) -
         torch.testing.assert_close(samples[f"weft{suffix}"], samples[f"diffusers{suffix}"], rtol=0, atol=1e-4)
         assert (samples[f"weft{suffix}"] - samples["stock"]).abs().max() > 1e-2
     assert (samples["weft_masked"] - samples["weft"]).abs().max() > 1e-2
+
+
+# The page of all reports
+
+
+def test_the_page_has_every_report_and_needs_no_network(tmp_path: Path) -> None:
+    rows = [Row("a <b>", {"score": 0.5, "bytes": 12345.0}, {"score": 0.01}), Row("other", {"score": float("nan")})]
+    Report("evaluation", "one", rows, [0, 1], 7, "test", {"steps": 3}).write(tmp_path / "deep/er")
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "deep/er/one.png")
+    Image.new("RGB", (4, 4), (0, 255, 0)).save(tmp_path / "deep/er/one-curve.png")
+    Report("benchmark", "benchmark-step", [Row("plain", {"ratio": 1.0})]).write(tmp_path)
+    (tmp_path / "other.json").write_text("[1]")
+    (tmp_path / "broken.json").write_text("{")
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<table>") == 2 and page.count("data:image/png;base64,") == 2
+    assert "a &lt;b&gt;" in page and "<b>" not in page and "12,345" in page and "±0.010" in page
+    assert "seed [0, 1]" in page and "steps 3" in page and "torch " in page and "split test" in page
+    assert not re.search(r"(src|href)=.?https?:", page)
+    assert page.index("one</h2>") < page.index("benchmark-step</h2>")
+
+
+def test_a_page_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert "got none with a report" in capsys.readouterr().err
+    Report("benchmark", "step", [Row("plain", {"ratio": 1.0})]).write(tmp_path)
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "page.txt")]) == 2

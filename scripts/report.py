@@ -1,0 +1,130 @@
+"""One page of everything that was measured: tables, contact sheets and plots, in a single HTML file.
+
+    weft evaluate paired --output outputs/evaluation
+    weft benchmark step --output outputs/benchmark
+    weft report outputs --output outputs/report.html
+
+The page needs no network: pictures are inside it. A table's picture is what stands beside its JSON file under its name.
+"""
+
+import argparse
+import base64
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem; }
+h2 { border-bottom: 1px solid var(--line); margin-top: 2.5rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
+tbody tr:hover td { background: var(--soft); }
+.spread { opacity: .6; font-size: .85em; }
+img { max-width: 100%; margin: .8rem 0; image-rendering: auto; }
+.about { opacity: .75; font-size: .9em; }
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `weft report`."""
+    parser.add_argument("folders", nargs="+", type=Path, help="where reports lie, in any depth")
+    parser.add_argument("--output", type=Path, default=Path("outputs/report.html"), help="the page")
+    parser.add_argument("--title", default="weft: what was measured", help="of the page")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the page, whole or not at all."""
+    reports = list(found(arguments.folders))
+    if not reports:
+        names = ", ".join(map(str, arguments.folders))
+        raise ValueError(f"folders: got none with a report in {names}; run weft evaluate or weft benchmark first")
+    if arguments.output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    partial = arguments.output.with_suffix(".partial")
+    partial.write_text(page(reports, arguments.title), encoding="utf-8")
+    partial.replace(arguments.output)
+    print(f"{arguments.output}: {len(reports)} reports")
+
+
+def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Reports with their files, by kind and name; other JSON files are passed over."""
+    reports = []
+    for path in sorted({path for folder in folders for path in folder.rglob("*.json")}):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and content.get("kind") in KINDS and isinstance(content.get("rows"), list):
+            reports.append((path, content))
+    yield from sorted(reports, key=lambda one: (list(KINDS).index(one[1]["kind"]), str(one[1]["name"]), str(one[0])))
+
+
+def page(reports: Sequence[tuple[Path, Mapping[str, Any]]], title: str) -> str:
+    """The HTML of all reports."""
+    parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
+    for index, (path, report) in enumerate(reports):
+        parts += [f'<h2 id="r{index}">{html.escape(str(report["name"]))}</h2>', _about(report)]
+        parts += [f'<div class="wide">{_table(report)}</div>', *map(_picture, _pictures(path))]
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>' + "\n".join(
+        [*parts, "</body></html>\n"]
+    )
+
+
+def _contents(reports: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    lines = []
+    for kind, text in KINDS.items():
+        links = [
+            f'<a href="#r{index}">{html.escape(str(report["name"]))}</a>'
+            for index, (_, report) in enumerate(reports)
+            if report["kind"] == kind
+        ]
+        if links:
+            lines.append(f"<p>{text}: {', '.join(links)}</p>")
+    return "\n".join(lines)
+
+
+def _about(report: Mapping[str, Any]) -> str:
+    """On what, with which seeds, by which versions, where."""
+    shown = {key: report.get(key) for key in ("split", "count", "seed", "hardware")}
+    shown |= dict(report.get("settings") or {})
+    shown |= {name: version for name, version in (report.get("versions") or {}).items() if version}
+    text = " · ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
+    return f'<p class="about">{html.escape(text)}</p>'
+
+
+def _table(report: Mapping[str, Any]) -> str:
+    columns = list(dict.fromkeys(score for row in report["rows"] for score in row["scores"]))
+    head = "".join(f"<th>{html.escape(column.replace('_', ' '))}</th>" for column in ("", *columns))
+    body = []
+    for row in report["rows"]:
+        spread = row.get("spread") or {}
+        cells = "".join(f"<td>{_cell(row['scores'].get(column), spread.get(column))}</td>" for column in columns)
+        body.append(f"<tr><td>{html.escape(str(row['name']))}</td>{cells}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _cell(value: float | None, spread: float | None) -> str:
+    if value is None:
+        return "–"
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    return shown if spread is None else f'{shown} <span class="spread">±{spread:.3f}</span>'
+
+
+def _pictures(path: Path) -> list[Path]:
+    """The contact sheet of a report, and plots that begin with its name."""
+    return sorted(one for one in path.parent.glob(f"{path.stem}*.png") if one.is_file())
+
+
+def _picture(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
