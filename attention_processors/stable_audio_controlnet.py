@@ -65,6 +65,11 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
                 nn.init.zeros_(parameter)
         install(self)
 
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether the control has channels beside the latents'."""
+        return self.config["control_channels"] > self.config["in_channels"]
+
     @classmethod
     def from_transformer(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, transformer: Any, num_layers: int | None = None, control_channels: int | None = None

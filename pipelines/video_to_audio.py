@@ -28,6 +28,7 @@ from weft.attention_processors.conditioning import Conditioning
 from weft.attention_processors.processor import attention_layers, install, restore
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
 from weft.attention_processors.spatial_conditions import BoxTrack, DepthClip, Envelope, OverTime
+from weft.attention_processors.spatial_control import acts, aligned_boxes
 from weft.attention_processors.stable_audio import ConditionedStableAudioDiTModel
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
@@ -227,7 +228,10 @@ class _Call:
     ) -> None:
         self.pipe, self.rows, self.guided, self.step = pipe, rows, guided, 0
         self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else None
-        self.control = self._control(starts, windows) if any(map(_envelope, rows)) else None
+        net = pipe.controlnet
+        self.boxes = net is not None and net.reads_boxes
+        controlled = any(acts(row, 0, 1, boxes=self.boxes) or _envelope(row) for row in rows) and net is not None
+        self.control = self._control(starts, windows) if controlled else None
 
     def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
         adapter = self.pipe.spatial
@@ -246,7 +250,13 @@ class _Call:
             signals.append(silent if envelope is None else envelope.signal(samples, windows.sample_rate, start))
         vae = self.pipe.vae
         signal = torch.from_numpy(np.stack(signals)).to(vae.device, vae.dtype)
-        return vae.encode(signal).latent_dist.mode().to(self.pipe.transformer.dtype)
+        control = vae.encode(signal).latent_dist.mode()
+        if self.boxes:
+            seconds = windows.latents * windows.hop / windows.sample_rate
+            given = zip(self.rows, starts, strict=True)
+            seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given])
+            control = torch.cat([control, seen.to(control)], 1)
+        return control.to(self.pipe.transformer.dtype)
 
     def __enter__(self) -> None:
         self.hook = self.pipe.transformer.register_forward_pre_hook(self._given, with_kwargs=True)
@@ -269,10 +279,9 @@ class _Call:
         return args, kwargs
 
     def _scale(self) -> Float[Tensor, "row 1 1"]:
-        """How strongly each row's envelope acts at this step; rows without one are left alone."""
+        """How strongly each row's control acts at this step; rows without one are left alone."""
         steps = self.pipe.scheduler.num_inference_steps
-        envelopes = [_envelope(row) for row in self.rows]
-        scales = [0.0 if e is None else e.weight * e.schedule.at(self.step, steps) for e in envelopes]
+        scales = [acts(row, self.step, steps, boxes=self.boxes) for row in self.rows]
         scale = self.control.new_tensor(scales)[:, None, None]  # pyright: ignore[reportOptionalMemberAccess]
         return torch.cat([scale] * (2 if self.guided else 1))
 

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     model.add_argument(
         "--projections", choices=PROJECTIONS, default="frozen", help="keys and values: the layers' own, or copies"
     )
+    model.add_argument(
+        "--control", choices=("envelope", "boxes"), default="envelope", help="of the ControlNet; boxes has both"
+    )
     model.add_argument("--num_layers", type=int, help="blocks of the ControlNet (default: a fifth)")
     data.add_argument("--world", choices=("walks",), required=True, help="the procedural world to train on")
     data.add_argument("--samples", type=int, default=8_000, help="samples of the world")
@@ -58,6 +61,7 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
 
 def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
+    from weft.attention_processors.spatial_control import BOX_CHANNELS
     from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
     from weft.datasets.walks import SECONDS
 
@@ -71,4 +75,5 @@ def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
         time_code=arguments.time_code,
         projections=arguments.projections,
     )
-    return adapter, StableAudioControlNetModel.from_transformer(pipe.transformer, arguments.num_layers)
+    channels = config.in_channels + (BOX_CHANNELS if arguments.control == "boxes" else 0)
+    return adapter, StableAudioControlNetModel.from_transformer(pipe.transformer, arguments.num_layers, channels)

@@ -14,6 +14,7 @@ from tiny_audio import CHANNELS, CONTEXT, prompt_embeds, tiny_audio_pipe, tiny_t
 from weft.attention_processors.processor import ConditionedAttnProcessor, attention_layers
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, resampled
+from weft.attention_processors.spatial_control import aligned_boxes
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
 from weft.pipelines.sound_windows import Windows
@@ -244,6 +245,30 @@ def test_each_condition_matters_with_its_weight_and_schedule(pipe: Any, conditio
     never = sound(pipe, [dataclasses.replace(condition, start=0.1, end=0.2)])
     assert not np.array_equal(half, full) and not np.array_equal(late, full) and not np.array_equal(late, nothing)
     assert np.array_equal(never, nothing)
+
+
+def test_boxes_as_channels_are_aligned_in_time(pipe: Any) -> None:
+    seen = aligned_boxes([TRACK, PROMPT], 64, 1.024, start=0.5)
+    assert seen.shape == (5, 64) and seen[4].all()
+    np.testing.assert_allclose(seen[0, 10], 2 * (0.1 + 0.3 * (0.5 + 10.5 * 0.016)) - 1, atol=1e-5)
+    assert not aligned_boxes([PROMPT], 64, 1.024).any()
+    late = aligned_boxes([BoxTrack([0.0, 0.1], ACROSS[:2])], 64, 1.024)
+    assert late[4, 0] == 1 and not late[:, -1].any()
+    small = BoxTrack(TIMES, ACROSS * 0.1)
+    assert torch.equal(aligned_boxes([small, TRACK], 64, 1.024), aligned_boxes([TRACK], 64, 1.024))
+    net = StableAudioControlNetModel.from_transformer(pipe.transformer, 1, CHANNELS + 5)
+    torch.nn.init.eye_(net.control_out[0].weight)
+    torch.nn.init.normal_(net.control_in.weight)
+    deaf = adapter(pipe.transformer)
+    pipe.load_spatial(deaf, net.eval().requires_grad_(False))
+    for scale in (1.0, 2.0):
+        plain = sound(pipe, guidance_scale=scale)
+        track = sound(pipe, [dataclasses.replace(TRACK, layers={"all": 0.0})], guidance_scale=scale)  # channels alone
+        assert not np.array_equal(plain, track)
+        assert not np.array_equal(sound(pipe, [LOUD], guidance_scale=scale), plain)
+        never = dataclasses.replace(TRACK, start=0.1, end=0.2)
+        assert np.array_equal(sound(pipe, [never], guidance_scale=scale), plain)
+        assert np.array_equal(sound(pipe, [dataclasses.replace(TRACK, weight=0.0)], guidance_scale=scale), plain)
 
 
 def test_an_error_leaves_nothing_behind(pipe: Any) -> None:

@@ -114,12 +114,14 @@ def test_a_backbone_is_trained_from_nothing_and_is_stock(cache: Path, tmp_path: 
     assert stock("footsteps on snow", num_inference_steps=1, audio_end_in_s=SECONDS).audios.shape == (1, 2, 32_768)
 
 
-@pytest.mark.parametrize("projections", ["frozen", "own"])
-def test_spatial_modules_are_trained_and_measured(projections: str, model: Path, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("projections", "control"), [("frozen", "envelope"), ("own", "boxes")])
+def test_spatial_modules_are_trained_and_measured(
+    projections: str, control: str, model: Path, cache: Path, tmp_path: Path
+) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
-               "--train_batch_size", "2", "--projections", projections, "--learning_rate", "0.01",
+               "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
                "--lr_warmup_steps", "0", "--validation_steps", "0", "--checkpointing_steps", "0"]  # fmt: skip
     assert main(command) == 0
     pipe: Any = VideoToAudioPipeline.from_pretrained(model)

@@ -44,7 +44,7 @@ class OobleckTask:
     """
 
     def __init__(
-        self, module: AutoencoderOobleck, held_out: StereoBatch, *, crop: int = 8192, kl_weight: float = 1e-4
+        self, module: AutoencoderOobleck, held_out: StereoBatch, *, crop: int = 4096, kl_weight: float = 1e-4
     ) -> None:
         self.module, self.held_out, self.crop, self.kl_weight = module, held_out, crop, kl_weight
 

@@ -14,6 +14,7 @@ from weft.attention_processors.conditioning import Conditioning
 from weft.attention_processors.processor import attention_layers, install
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip
+from weft.attention_processors.spatial_control import aligned_boxes
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
 from weft.pipelines.cosine_scheduler import at_time
@@ -81,21 +82,30 @@ class SpatialAudioTask:
         self.projections = FrozenProjections(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
         self.context, self.whole = context_of(pipe, PROMPT, module.adapter.config["seconds"])
+        with torch.no_grad():
+            samples = torch.zeros(1, 2, round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate))
+            self.silence = pipe.vae.encode(samples.to(pipe.vae.device, pipe.vae.dtype)).latent_dist.mode()
         module.train()
 
     def collate(self, samples: list[SoundRecord]) -> dict[str, Any]:
-        return {
+        latents = torch.stack([record.latents for record in samples])
+        batch = {
             **self.module.adapter.collate([record.conditions for record in samples]),
-            "latents": torch.stack([record.latents for record in samples]),
+            "latents": latents,
             "envelope": torch.stack([record.envelope for record in samples]),
         }
+        if self.module.controlnet.reads_boxes:
+            seen = [aligned_boxes(one.conditions, latents.shape[-1], batch["seconds"]) for one in samples]
+            batch["boxes"] = torch.stack(seen)
+        return batch
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         latents = batch["latents"]
         rows, places = len(latents), latents.shape[-1]
         none = torch.rand(rows, generator=generator) < self.config.condition_dropout
         features = module.adapter.features(batch, {"projections": self.projections})
-        encoded = module.adapter({**features, "null": self._null(batch, none, generator)})
+        dropped = self._dropped(batch, generator)
+        encoded = module.adapter({**features, "null": dropped | none[:, None]})
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
         noise, times = torch.randn(latents.shape, generator=generator).to(latents), draw_times(rows, generator)
         seen, target = at_time(latents, noise, times.to(latents))
@@ -107,17 +117,32 @@ class SpatialAudioTask:
             self.whole.expand(rows, -1, -1),
         )
         turns = rotary(self.transformer, places)
-        control = module.controlnet(*shared, batch["envelope"], turns, kept.to(latents), conditioning=conditioning)
+        signal, scale = self._control(batch, kept, dropped)
+        control = module.controlnet(*shared, signal, turns, scale, conditioning=conditioning)
         predicted = self.transformer(*shared, turns, conditioning=conditioning, control=control).sample
         return F.mse_loss(predicted, target)
 
-    def _null(
-        self, batch: Any, none: Bool[Tensor, " design"], generator: torch.Generator
-    ) -> Bool[Tensor, "design part"]:
-        """Which conditions become their null token: each on its own, or all of a sound."""
+    def _control(
+        self, batch: Any, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
+    ) -> tuple[Float[Tensor, "design channel place"], Float[Tensor, "design 1 1"]]:
+        """What the ControlNet reads, in both halves of guidance, and how strongly its residuals act: not at all where
+        all of it is left out."""
+        envelope = batch["envelope"]
+        kept = kept.to(envelope.device)
+        if "boxes" not in batch:
+            return envelope, kept.to(envelope)
+        kinds = [self.module.adapter.readers[index].kind for index, _ in batch["parts"]]
+        tracks = torch.tensor([kind is BoxTrack for kind in kinds])
+        seen = (~dropped & tracks).any(1).to(envelope.device)[:, None, None]
+        silent = self.silence.to(envelope).expand_as(envelope)
+        both = torch.cat([torch.where(kept, envelope, silent), batch["boxes"] * seen], 1)
+        return both, (kept | seen).to(envelope)
+
+    def _dropped(self, batch: Any, generator: torch.Generator) -> Bool[Tensor, "design part"]:
+        """Which conditions become their null token, each on its own."""
         shares = [self.config.of(self.module.adapter.readers[index].kind) for index, _ in batch["parts"]]
-        draws = torch.rand(len(none), len(shares), generator=generator)
-        return (draws < torch.tensor(shares)) | none[:, None]
+        draws = torch.rand(len(batch["latents"]), len(shares), generator=generator)
+        return draws < torch.tensor(shares)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         return {}
