@@ -331,10 +331,10 @@ def open_conditioned(source: str | Path, **options: Any) -> Any:
     """
     local = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
     index: Any = DiffusionPipeline.load_config(str(source), **local)
-    name = str(index.get("_class_name"))
-    kinds = {"StableDiffusionXL": ConditionedStableDiffusionXLPipeline, "Stable": ConditionedStableDiffusionPipeline}
-    plain = name.removeprefix("Conditioned")
-    for start, kind in kinds.items():
-        if plain.startswith(start):
-            return kind.from_pretrained(source, **options)
-    raise ValueError(f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder")
+    if "unet" not in index or "text_encoder" not in index:
+        name = index.get("_class_name")
+        raise ValueError(
+            f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder"
+        )
+    kind = ConditionedStableDiffusionXLPipeline if "text_encoder_2" in index else ConditionedStableDiffusionPipeline
+    return kind.from_pretrained(source, **options)

@@ -89,6 +89,15 @@ class VideoToAudioPipeline(StableAudioPipeline):
             )
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """The folder's index; without torchsde the stock scheduler is no class that ours could be compared with."""
+        loaded: Any = super().load_config(*args, **kwargs)
+        index = loaded[0] if isinstance(loaded, tuple) else loaded
+        if "scheduler" in index:
+            index["scheduler"] = ["diffusers", CosineScheduler.__base__.__name__]  # pyright: ignore
+        return loaded
+
     def register_modules(self, **kwargs: Any) -> None:
         if kwargs.get("transformer") is not None:
             kwargs["transformer"] = ConditionedStableAudioDiTModel.from_transformer(kwargs["transformer"])
