@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weft.attention_processors.spatial_conditions import resampled
+from weft.datasets.sound_files import resampled
 
 
 class AudioStatistics:

@@ -1,13 +1,11 @@
 """What a user says of a sound: where it comes from, how far the room goes, what it is like, when it is loud."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import uniform_filter1d
-from scipy.signal import resample_poly
 
 from weft.attention_processors.acting import Acting
 
@@ -93,6 +91,12 @@ class BoxTrack(OverTime):
         earlier = np.where(before < 0, times, known[before])
         later = np.where(after == len(self.times), times, known[after])
         return boxes, later - earlier <= LONGEST_GAP
+
+    @property
+    def area(self) -> float:
+        """Mean share of the picture."""
+        left, top, right, bottom = self.boxes.T
+        return float(((right - left) * (bottom - top)).mean())
 
     def mirrored(self) -> Self:
         """Left and right exchanged."""
@@ -260,14 +264,3 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
     if not silent and not audio.any():
         raise ValueError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
     return audio
-
-
-def resampled(audio: Float[np.ndarray, "channel sample"], rate: int, to: int) -> Float[np.ndarray, "channel more"]:
-    """A sound at another rate, by a polyphase filter."""
-    common = int(np.gcd(int(rate), int(to)))
-    return audio if rate == to else resample_poly(audio, to // common, rate // common, axis=-1).astype(np.float32)
-
-
-def of_kind(conditions: Sequence[Any], kind: type) -> list[Any]:
-    """The conditions of one type, in their order."""
-    return [one for one in conditions if isinstance(one, kind)]

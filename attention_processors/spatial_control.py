@@ -20,7 +20,7 @@ BOX_CHANNELS = 5
 def tracks_of(conditions: Sequence[OverTime]) -> list[BoxTrack]:
     """Tracks that act, the largest first; the first one is what channels tell."""
     tracks = [one for one in conditions if isinstance(one, BoxTrack) and one.weight > 0]
-    return sorted(tracks, key=_area, reverse=True)
+    return sorted(tracks, key=lambda track: track.area, reverse=True)
 
 
 def aligned_boxes(
@@ -45,8 +45,3 @@ def acts(conditions: Sequence[OverTime], step: int, steps: int, *, boxes: bool) 
     """How strongly a ControlNet's residuals act at a step: as the envelope says, or the track where it reads boxes."""
     given = [one for one in conditions if isinstance(one, Envelope)] + (tracks_of(conditions)[:1] if boxes else [])
     return max((one.weight * one.schedule.at(step, steps) for one in given), default=0.0)
-
-
-def _area(track: BoxTrack) -> float:
-    left, top, right, bottom = track.boxes.T
-    return float(((right - left) * (bottom - top)).mean())

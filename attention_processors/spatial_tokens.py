@@ -3,6 +3,7 @@
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioNumberConditioner
@@ -33,7 +34,7 @@ class Tokens(nn.Module):
     def places(self, seconds: float) -> Times:
         """Middles of the tokens' stretches of a clip, in seconds from its start."""
         count = max(1, round(seconds * self.rate)) if self.rate else 1
-        return (torch.arange(count, dtype=torch.float64).numpy() + 0.5) * (seconds / count)
+        return (np.arange(count) + 0.5) * (seconds / count)
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
         """What a condition says at these times of its own; blank for none.

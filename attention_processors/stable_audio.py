@@ -51,7 +51,7 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
 
     _keep_in_fp32_modules = ("time_proj",)
     family = StableAudioDiTModel.__name__
-    """What adapters are trained on."""
+    """What adapters are trained on, and what a saved config says it is."""
 
     @classmethod
     def from_transformer(cls, transformer: StableAudioDiTModel) -> Self:
@@ -81,7 +81,7 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
         """The stock call.
 
         Args:
-            conditioning: branches for the attention layers; needs `install_audio(…)`.
+            conditioning: branches for the attention layers; needs `install` of `processor`.
             control: what the first blocks add to their inputs, one tensor per block.
         """
         tokens, context, mask = self.embedded(
@@ -143,5 +143,10 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
 
     def to_json_string(self) -> str:
         """The config of a stock model, so that the folder opens anywhere."""
-        config = {**json.loads(super().to_json_string()), "_class_name": StableAudioDiTModel.__name__}
-        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+        return named_as(self.family, super().to_json_string())
+
+
+def named_as(name: str, config: str, without: Sequence[str] = ()) -> str:
+    """A config in JSON under the name of another class, and without some of its options."""
+    kept = {key: value for key, value in json.loads(config).items() if key not in without}
+    return json.dumps({**kept, "_class_name": name}, indent=2, sort_keys=True) + "\n"

@@ -25,6 +25,8 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         (others): as in the transformer.
     """
 
+    family = "StableAudioControlNetModel"
+
     @register_to_config
     def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
@@ -121,6 +123,3 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
             tokens = self.run(block, tokens, context, mask, encoder_attention_mask, rotary_embedding, conditioning)
             residuals.append(out(tokens) * conditioning_scale)
         return residuals
-
-    def to_json_string(self) -> str:
-        return super(ConditionedStableAudioDiTModel, self).to_json_string()

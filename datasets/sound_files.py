@@ -54,11 +54,15 @@ def read_sound(
     if not np.isfinite(samples).all():
         raise ValueError(f"{path}: got NaN or infinite samples, expected finite ones; extract it again")
     rate = sample_rate or own
-    if rate != own:
-        samples = resample_poly(samples, rate, own, axis=1)
+    samples = resampled(samples, own, rate)
     length = round(seconds * rate)
     samples = np.pad(samples, ((0, 0), (0, max(0, length - samples.shape[1]))))[:, :length]
     return np.repeat(samples, MOST_CHANNELS // len(samples), axis=0).astype(np.float32)
+
+
+def resampled(audio: Float32[np.ndarray, "channel sample"], rate: int, to: int) -> Float32[np.ndarray, "channel more"]:
+    """A sound at another rate, by a polyphase filter."""
+    return audio if rate == to else resample_poly(audio, to, rate, axis=-1).astype(np.float32)
 
 
 def _opened(path: Path) -> soundfile.SoundFile:

@@ -1,6 +1,5 @@
 """Stable Audio's sampler without torchsde: its noise comes from a generator, not from a Brownian tree."""
 
-import json
 from typing import Any
 
 import torch
@@ -8,6 +7,8 @@ from diffusers import EDMDPMSolverMultistepScheduler
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
+
+from weft.attention_processors.stable_audio import named_as
 
 STOCK = "CosineDPMSolverMultistepScheduler"
 FOREIGN = ("algorithm_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
@@ -64,10 +65,7 @@ class CosineScheduler(EDMDPMSolverMultistepScheduler):
 
     def to_json_string(self) -> str:
         """The config of the stock scheduler, so that the folder opens anywhere."""
-        config = {**json.loads(super().to_json_string()), "_class_name": STOCK}
-        for name in FOREIGN:
-            config.pop(name, None)
-        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+        return named_as(STOCK, super().to_json_string(), FOREIGN)
 
 
 def at_time(

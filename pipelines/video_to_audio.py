@@ -9,7 +9,6 @@ The stock pipeline denoises; its transformer is given the conditions' branches a
 that leaves with the call.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from weft.attention_processors.processor import attention_layers, install, resto
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
 from weft.attention_processors.spatial_conditions import BoxTrack, DepthClip, Envelope, OverTime
 from weft.attention_processors.spatial_control import acts, aligned_boxes
-from weft.attention_processors.stable_audio import ConditionedStableAudioDiTModel
+from weft.attention_processors.stable_audio import ConditionedStableAudioDiTModel, named_as
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
 from weft.pipelines.cosine_scheduler import STOCK, CosineScheduler
@@ -109,8 +108,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     def to_json_string(self) -> str:
         """The index of a stock pipeline, so that the folder opens anywhere."""
-        index = {**json.loads(super().to_json_string()), "_class_name": StableAudioPipeline.__name__}
-        return json.dumps(index, indent=2, sort_keys=True) + "\n"
+        return named_as(StableAudioPipeline.__name__, super().to_json_string())
 
     # -- trained modules -----------------------------------------------------------------------------------
 
@@ -265,7 +263,7 @@ class _Call:
             given = zip(self.rows, starts, strict=True)
             seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given])
             control = torch.cat([control, seen.to(control)], 1)
-        return control.to(self.pipe.transformer.dtype)
+        return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))
 
     def __enter__(self) -> None:
         self.hook = self.pipe.transformer.register_forward_pre_hook(self._given, with_kwargs=True)
@@ -283,16 +281,15 @@ class _Call:
             kwargs["conditioning"] = self.conditioning
         if self.control is not None:
             shared = {k: v for k, v in kwargs.items() if k != "return_dict"}
-            control = torch.cat([self.control] * (2 if self.guided else 1))
-            kwargs["control"] = self.pipe.controlnet(*args, **shared, control=control, conditioning_scale=self._scale())
+            scale = self._scale(self.control)
+            kwargs["control"] = self.pipe.controlnet(*args, **shared, control=self.control, conditioning_scale=scale)
         return args, kwargs
 
-    def _scale(self) -> Float[Tensor, "row 1 1"]:
+    def _scale(self, control: Tensor) -> Float[Tensor, "row 1 1"]:
         """How strongly each row's control acts at this step; rows without one are left alone."""
         steps = self.pipe.scheduler.num_inference_steps
         scales = [acts(row, self.step, steps, boxes=self.boxes) for row in self.rows]
-        scale = self.control.new_tensor(scales)[:, None, None]  # pyright: ignore[reportOptionalMemberAccess]
-        return torch.cat([scale] * (2 if self.guided else 1))
+        return control.new_tensor(scales * (2 if self.guided else 1))[:, None, None]
 
 
 def _voices(conditions: Any) -> list[list[Any]]:

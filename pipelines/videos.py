@@ -73,7 +73,7 @@ class Video:
             for name, box in detect(frame).items():
                 found.setdefault(name, []).append((time, box))
         tracks = [BoxTrack(*zip(*rows, strict=True)) for rows in found.values()]
-        return sorted(tracks, key=_area, reverse=True)
+        return sorted(tracks, key=lambda track: track.area, reverse=True)
 
     def depth(self, model: DepthModel, rate: float = DEPTH_RATE, *, metric: bool = False) -> DepthClip:
         """What a depth model sees.
@@ -124,11 +124,6 @@ class Video:
             raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mp4 or .mkv") from error
         partial.replace(path)
         return path
-
-
-def _area(track: BoxTrack) -> float:
-    left, top, right, bottom = track.boxes.T
-    return float(((right - left) * (bottom - top)).mean())
 
 
 def _av() -> Any:

@@ -137,10 +137,7 @@ def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
 
 def open_pipeline(model: str, adapters: Mapping[str, Path], design: "Design") -> Any:
     """The model with what the design needs on top of it."""
-    from weft.pipelines.conditioned import (
-        ConditionedStableDiffusionControlNetPipeline,
-        ConditionedStableDiffusionPipeline,
-    )
+    from weft.pipelines.conditioned import ConditionedStableDiffusionControlNetPipeline, open_conditioned
     from weft.pipelines.pretrained import available, shipped
 
     folder = shipped(model) if model in available() else Path(model)
@@ -150,7 +147,7 @@ def open_pipeline(model: str, adapters: Mapping[str, Path], design: "Design") ->
             f"({', '.join(available()) or 'none is installed'}); check the path"
         )
     with _opening("model", model):
-        pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        pipe: Any = open_conditioned(folder, local_files_only=True)
     if design.controlnets:
         controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)

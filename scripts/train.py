@@ -158,14 +158,12 @@ def _finish(arguments: argparse.Namespace, task: Any, folder: Path, provenance: 
     from weft.training.model_card import push, write_card
 
     source = arguments.pretrained_model_name_or_path or backbone(arguments.method)
-    chosen = f"--seed {arguments.seed} --max_train_steps {arguments.max_train_steps}"
     about = {
         "method": arguments.method,
         "base": Path(source).name if Path(source).is_dir() else source,
         "license": arguments.license,
         "parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
         "training": provenance,
-        "command": f"weft train {arguments.method} {chosen}",
     }
     write_card(folder, folder.parent, about)
     print(f"adapter: {folder}")

@@ -13,10 +13,11 @@ from tiny_audio import CHANNELS, CONTEXT, prompt_embeds, tiny_audio_pipe, tiny_t
 
 from weft.attention_processors.processor import ConditionedAttnProcessor, attention_layers
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
-from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, resampled
+from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
 from weft.attention_processors.spatial_control import aligned_boxes
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
+from weft.datasets.sound_files import resampled
 from weft.pipelines.sound_windows import Windows
 from weft.pipelines.video_to_audio import VideoToAudioPipeline
 

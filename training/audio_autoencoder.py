@@ -97,8 +97,8 @@ def _magnitudes(sounds: Float[Tensor, "row 4 sample"], window: int) -> Float[Ten
 def with_unit_latents(module: Any, sounds: StereoBatch) -> Any:
     """The same autoencoder, with latents of `sounds` of standard deviation 1: Stable Audio has no factor for that."""
     deviation = module.encode(sounds).latent_dist.mode().std()
-    last, first = module.encoder.conv2, module.decoder.conv1
-    last.weight_g[:LATENT_CHANNELS] /= deviation
-    last.bias[:LATENT_CHANNELS] /= deviation
+    last, first, means = module.encoder.conv2, module.decoder.conv1, module.config.decoder_input_channels
+    last.weight_g[:means] /= deviation
+    last.bias[:means] /= deviation
     first.weight_g *= deviation
     return module

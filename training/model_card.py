@@ -18,7 +18,7 @@ def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
     Args:
         folder: of the weights.
         run: of the training, with its metrics and validation pictures.
-        about: `method`, `base`, `license`, `parameters`, `training` (a mapping) and `command`.
+        about: `method`, `base`, `license`, `parameters` and `training` (a mapping).
     """
     pictures = _samples(run / "validation", folder / "samples")
     rows = _metrics(run / "metrics.jsonl")
@@ -44,10 +44,6 @@ def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
         f"| time | {seconds / 60:.1f} minutes of steps on {hardware()} |",
         *(["", "| score | last validation |", "| --- | --- |"] if scores else []),
         *(f"| {name} | {value:.4g} |" for name, value in scores.items()),
-        "",
-        "```sh",
-        about["command"],
-        "```",
         *(line for name in pictures for line in ("", f"![sample](samples/{name})")),
         "",
     ]
