@@ -40,7 +40,7 @@ class Evaluation(ABC):
     guidance_scale: float = 3.0
 
     def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
-        """All rows, or those named; writes the report and a contact sheet (of the first seed) into `folder`.
+        """All rows, or those named; writes report and contact sheet (of the first seed) into `folder`, row by row.
 
         Args:
             seeds: each draws other cases and other noise; with several, scores are means with their spread.
@@ -54,15 +54,15 @@ class Evaluation(ABC):
             raise ValueError(
                 f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names"
             )
+        seed = seeds[0] if len(seeds) == 1 else list(seeds)
         rows, sheet = [], []
+        report = Report("evaluation", self.name, rows, seed, self.count, self.split, self.settings)
         for name in only or runs[0]:
             drawn = [run[name]() for run in runs]
             rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
             sheet.append((name, drawn[0][0][: self.every * SHEET_COLUMNS : self.every]))
-        seed = seeds[0] if len(seeds) == 1 else list(seeds)
-        report = Report("evaluation", self.name, rows, seed, self.count, self.split, self.settings)
-        report.write(folder)
-        contact_sheet(sheet).save(folder / f"{self.name}.png")
+            report.write(folder)
+            contact_sheet(sheet).save(folder / f"{self.name}.png")
         return report
 
     @abstractmethod

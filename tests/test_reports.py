@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -85,6 +86,18 @@ def test_the_evaluation_fills_all_rows(evaluation: PairedEvaluation, tmp_path: P
 
 def test_the_evaluation_can_be_kept_to_some_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:
     assert [row.name for row in evaluation.run(tmp_path, ("real", "pairs")).rows] == ["real", "pairs"]
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    evaluation: PairedEvaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setattr(PairedEvaluation, "rows", lambda self: {"real": lambda: drawn, "pairs": interrupted})
+    drawn = (torch.zeros(2, 3, 128, 128), {"kind": 0.5})
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.run(tmp_path)
+    rows = json.loads((tmp_path / "paired.json").read_text())["rows"]
+    assert rows == [{"name": "real", "scores": {"kind": 0.5}}]
 
 
 def test_every_seed_draws_other_cases(evaluation: PairedEvaluation, tmp_path: Path) -> None:
