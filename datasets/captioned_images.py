@@ -22,10 +22,9 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
@@ -33,15 +32,19 @@ import datasets
 from PIL import Image
 from torch.utils.data import Dataset
 
-from weft.datasets.images import as_image, decode, opened, read_image
+from weft.datasets.captioned_columns import (
+    STYLE_COLUMN,
+    check_header,
+    find_caption_column,
+    find_image_column,
+    find_style_column,
+    read_cell,
+    wrong_text,
+)
 
 METADATA: Final = ("metadata.jsonl", "metadata.csv")
-CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
-STYLE_COLUMN: Final = "style"
 SAVED: Final = ("state.json", "dataset_dict.json")
 HUB_NAME: Final = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
-
-Features = Mapping[str, Any]
 
 
 class Options(TypedDict, total=False):
@@ -91,9 +94,9 @@ class CaptionedImages(Dataset[CaptionedImage]):
         try:
             if not len(rows):
                 raise ValueError("rows: got none, expected at least one; add pictures or choose another split")
-            self._image_column = _image_column(rows.features, image_column)
-            caption_column = _caption_column(rows.features, caption_column)
-            style_column = _style_column(rows.features, style_column, style)
+            self._image_column = find_image_column(rows.features, image_column)
+            caption_column = find_caption_column(rows.features, caption_column)
+            style_column = find_style_column(rows.features, style_column, style)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         self._name = name
@@ -145,7 +148,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         Raises:
             ValueError: no such folder, a set that cannot be opened, or no such split; and as for the class.
         """
-        return cls(_load(name_or_path, split, config_name), name=str(name_or_path), **options)
+        return cls(load(name_or_path, split, config_name), name=str(name_or_path), **options)
 
     @property
     def styles(self) -> tuple[str, ...]:
@@ -156,13 +159,8 @@ class CaptionedImages(Dataset[CaptionedImage]):
         return len(self._captions)
 
     def __getitem__(self, index: int) -> CaptionedImage:
-        caption, style, cell = self._captions[index], self._styles[index], self._cell(index)
-        if cell["bytes"] is None:
-            image = read_image(cell["path"])
-        else:
-            place = f"{self._name}: {self._image_column}[{index}]"
-            image = as_image(decode(BytesIO(cell["bytes"]), f"{place}: got a picture"), name=place)
-        return CaptionedImage(image, caption, style)
+        image = read_cell(self._cell(index), f"{self._name}: {self._image_column}[{index}]")
+        return CaptionedImage(image, self._captions[index], self._styles[index])
 
     def _cell(self, index: int) -> Any:
         return self._pictures[index][self._image_column]
@@ -197,8 +195,8 @@ def _metadata(folder: Path) -> Path:
     return file
 
 
-def _load(name_or_path: str | Path, split: str, config_name: str | None) -> datasets.Dataset:
-    """The rows of a split of a data set on disk or on the Hub."""
+def load(name_or_path: str | Path, split: str, config_name: str | None, *, streaming: bool = False) -> Any:
+    """The rows of a split of a data set on disk or on the Hub; read as they are asked for with `streaming`."""
     path = Path(name_or_path)
     if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
         raise ValueError(
@@ -208,13 +206,13 @@ def _load(name_or_path: str | Path, split: str, config_name: str | None) -> data
         if any((path / name).is_file() for name in SAVED):
             loaded = datasets.load_from_disk(str(path))
         else:
-            loaded = datasets.load_dataset(str(name_or_path), config_name, split=split)
+            loaded = datasets.load_dataset(str(name_or_path), config_name, split=split, streaming=streaming)
     except Exception as error:
         raise ValueError(
             f"data set: got {str(name_or_path)!r}, which cannot be opened ({_reason(error)}), expected a folder or a "
             "name on the Hub; check it, its split and its config_name"
         ) from error
-    if isinstance(loaded, datasets.Dataset):
+    if isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
         return loaded
     if split not in loaded:
         raise ValueError(f"split: got {split!r}, expected one of {', '.join(map(str, loaded))}; pass one of these")
@@ -227,60 +225,6 @@ def _reason(error: Exception) -> str:
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
-def _image_column(features: Features, given: str | None) -> str:
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    if given is None:
-        if len(pictures) != 1:
-            raise ValueError(
-                f"image_column: got {', '.join(pictures) or 'none'} with an Image feature among the columns "
-                f"{', '.join(features)}, expected one; pass image_column="
-            )
-        return pictures[0]
-    _check_column("image_column", given, features)
-    if given not in pictures:
-        raise ValueError(
-            f"image_column: got {given!r} with the feature {features[given]}, expected an Image feature "
-            f"({', '.join(pictures) or 'no column has one'}); cast it with cast_column({given!r}, Image())"
-        )
-    return given
-
-
-def _caption_column(features: Features, given: str | None) -> str:
-    if given is not None:
-        return _check_column("caption_column", given, features)
-    found = [name for name in CAPTION_COLUMNS if name in features]
-    if not found:
-        raise ValueError(
-            f"caption_column: got the columns {', '.join(features)}, expected {', '.join(CAPTION_COLUMNS)} among them; "
-            "pass caption_column="
-        )
-    return found[0]
-
-
-def _style_column(features: Features, given: str | None, style: str | None) -> str | None:
-    """The column of the styles; None where all pictures have the one given."""
-    if given is not None:
-        _check_column("style_column", given, features)
-    column = given or (STYLE_COLUMN if STYLE_COLUMN in features else None)
-    if style is not None:
-        if column is not None:
-            raise ValueError(f"style: got {style!r} and the column {column!r}, expected one of them; leave style= out")
-        if not (isinstance(style, str) and style.strip()):
-            raise ValueError(f"style: got {style!r}, expected a name; write one")
-    elif column is None:
-        raise ValueError(
-            f"style_column: got the columns {', '.join(features)}, expected {STYLE_COLUMN!r} among them; pass "
-            "style_column=, or style= for one name for all"
-        )
-    return column
-
-
-def _check_column(option: str, given: str, features: Features) -> str:
-    if given not in features:
-        raise ValueError(f"{option}: got {given!r}, expected one of {', '.join(features)}; pass one of these")
-    return given
-
-
 def _styles(rows: datasets.Dataset, column: str) -> list[Any]:
     """The entries of the column of styles, labels by their names; None where there is no label."""
     feature = rows.features[column]
@@ -290,30 +234,15 @@ def _styles(rows: datasets.Dataset, column: str) -> list[Any]:
 
 
 def _wrong_texts(texts: Sequence[Any], column: str) -> list[str]:
-    return [
-        f"{column}[{index}]: got {reprlib.repr(text)}, expected words; write some or drop the row"
-        for index, text in enumerate(texts)
-        if not (isinstance(text, str) and text.strip())
-    ]
+    wrong = (wrong_text(text, f"{column}[{index}]") for index, text in enumerate(texts))
+    return [problem for problem in wrong if problem]
 
 
 def _wrong_pictures(cells: Iterable[Any], column: str) -> list[str]:
     problems: list[str] = []
     for index, cell in enumerate(cells):
         try:
-            _check_header(cell, f"{column}[{index}]")
+            check_header(cell, f"{column}[{index}]")
         except ValueError as error:
             problems.append(str(error))
     return problems
-
-
-def _check_header(cell: Any, place: str) -> None:
-    """Refuse what cannot be a picture; pixels are not read."""
-    data, path = (cell["bytes"], cell["path"] or "") if cell else (None, "")
-    if data is None and not path:
-        raise ValueError(f"{place}: got none, expected a picture; add it or drop the row")
-    if data is None and not os.path.isfile(path):
-        raise ValueError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
-    place = f"{place}: got {path!r}" if path else f"{place}: got a picture"
-    with opened(path if data is None else BytesIO(data), place):
-        pass

@@ -65,6 +65,10 @@ class Evaluation(ABC):
             contact_sheet(sheet).save(folder / f"{self.name}.png")
         return report
 
+    def scores(self, row: str) -> Mapping[str, float]:
+        """Those of one row, as its model is now."""
+        return self.rows()[row]()[1]
+
     @abstractmethod
     def rows(self) -> Mapping[str, Callable[[], Drawn]]:
         """What draws and scores each row."""

@@ -16,11 +16,14 @@ import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from weft.pretrained import backbone, shipped
 from weft.training.config import TrainingConfig, from_arguments
 from weft.training.config import add_arguments as add_config_arguments
+
+if TYPE_CHECKING:
+    from weft.training.loop import Evaluate
 
 METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
@@ -37,32 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one = several.add_parser(name, help=text, description=_module(name).__doc__)
         one.add_argument("--config", type=Path, help="a TOML file of options")
         one.add_argument("--dry_run", action="store_true", help="load one batch, say what would be done, and stop")
-        model = one.add_argument_group("model")
-        model.add_argument(
-            "--pretrained_model_name_or_path",
-            help=f"the backbone's folder or Hub id (default: the shipped {backbone(name)})",
-        )
         one.add_argument("--license", default="unknown", help="for the card of the result, for example apache-2.0")
         one.add_argument("--push_to_hub", metavar="REPO", help="upload the result to this repository of the Hub")
-        model.add_argument(
-            "--frozen_dtype", choices=DTYPES, default="float32", help="of the backbone; what is trained stays float32"
-        )
-        model.add_argument(
-            "--gradient_checkpointing",
-            action=argparse.BooleanOptionalAction,
-            default=False,
-            help="compute activations again in the backward pass instead of holding them",
-        )
-        model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
-        data = one.add_argument_group("data")
-        data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
-        data.add_argument(
-            "--cache_features",
-            action=argparse.BooleanOptionalAction,
-            default=False,
-            help="keep what frozen encoders say of texts and pictures in --cache_dir",
-        )
-        data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+        model, data = _model_arguments(one, name), _data_arguments(one)
         _module(name).add_arguments(one, model, data)
         add_config_arguments(
             one.add_argument_group("training"),
@@ -72,6 +52,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             learning_rate=1e-3,
             validation_steps=250,
         )
+
+
+def _model_arguments(one: argparse.ArgumentParser, method: str) -> Any:
+    model = one.add_argument_group("model")
+    model.add_argument(
+        "--pretrained_model_name_or_path",
+        help=f"the backbone's folder or Hub id (default: the shipped {backbone(method)})",
+    )
+    model.add_argument(
+        "--frozen_dtype", choices=DTYPES, default="float32", help="of the backbone; what is trained stays float32"
+    )
+    model.add_argument(
+        "--gradient_checkpointing",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="compute activations again in the backward pass instead of holding them",
+    )
+    model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
+    return model
+
+
+def _data_arguments(one: argparse.ArgumentParser) -> Any:
+    data = one.add_argument_group("data")
+    data.add_argument("--resolution", type=int, help="side of training pictures in pixels (default: the model's)")
+    data.add_argument(
+        "--cache_features",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep what frozen encoders say of texts and pictures in --cache_dir",
+    )
+    data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+    return data
 
 
 def expanded(arguments: Sequence[str]) -> list[str]:
@@ -102,6 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
     method.check(arguments)
+    _check_validation(arguments)
     torch.manual_seed(config.seed)
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
@@ -122,7 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.init_from:
         provenance["after"] = task.module.config["training"]
     task.module.register_to_config(training=provenance)
-    folder = train(task, data, config)
+    folder = train(task, data, config, _evaluate(arguments, method, task))
     after = state_sha256(denoiser)
     if after != before:
         raise RuntimeError(
@@ -141,10 +154,29 @@ def _preview(task: Any, data: Any, config: TrainingConfig, pipe: Any) -> None:
     print(preview(task, data, config, parts))
 
 
+def _check_validation(arguments: argparse.Namespace) -> None:
+    cases = getattr(arguments, "validation_cases", 0)
+    if cases and (arguments.world is None or getattr(arguments, "merged", False)):
+        raise ValueError(
+            f"validation_cases: got {cases}, but only what is trained on a --world, pair by pair, is read back; leave "
+            "it out, and look at the validation pictures"
+        )
+
+
+def _evaluate(arguments: argparse.Namespace, method: ModuleType, task: Any) -> "Evaluate":
+    """What scores every validation."""
+    if not getattr(arguments, "validation_cases", 0):
+        return dict
+    evaluation, row = method.evaluation(task, arguments.validation_cases)
+    return lambda: evaluation.scores(row)
+
+
 def _provenance(config: TrainingConfig, data: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     """What the result says of its training."""
+    from torch.utils.data import IterableDataset
+
     return {
-        "samples": len(data),
+        "samples": "a stream" if isinstance(data, IterableDataset) else len(data),
         "steps": config.max_train_steps,
         "batch": config.train_batch_size * config.gradient_accumulation_steps,
         "learning_rate": config.learning_rate,

@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--train_data_dir", type=Path, help="folder with metadata.jsonl, or the Sketchy data set")
     data.add_argument("--world", choices=("outfits",), help="train on a procedural world instead")
     data.add_argument("--samples", type=int, default=6_000, help="samples of the world")
+    data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
+    data.add_argument(
+        "--validation_cases", type=int, default=0, help="unseen cases of the world that every validation scores"
+    )
+    data.add_argument("--pair_buckets", action="store_true", help="batches of own designs with equally many pairs")
     data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
     data.add_argument(
         "--unnamed_share", type=float, default=0.0, help="share of the world's outfits whose words name no garment"
@@ -53,6 +58,14 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
         "unnamed_share": arguments.unnamed_share,
     }
     return PairedTask(adapter, pipe, config, validation, prompt), data, about
+
+
+def evaluation(task: Any, count: int) -> tuple[Any, str]:
+    """What scores the task's adapter as it stands, and the row that does."""
+    from weft.evaluation.oracle import pretrained_oracle
+    from weft.evaluation.paired import PairedEvaluation
+
+    return PairedEvaluation(pipe=task.pipe, oracle=pretrained_oracle(), split="validation", count=count), "pairs"
 
 
 def _adapter(arguments: argparse.Namespace, pipe: Any) -> Any:
@@ -98,6 +111,8 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
         )
         drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
         return data, [merged(one) if arguments.merged else pairs(one) for one in drawn]
+    from weft.training.own_pictures import Sizes
+
     folder = arguments.train_data_dir
     if (folder / "train_sketchy.json").is_file():
         from weft.datasets.sketchy import Sketchy
@@ -110,5 +125,6 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
         if problems:
             raise ValueError(f"{folder}:\n{report(problems)}")
         samples = PairFolder(folder)
-    resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    return SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", resolution), []
+    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+    cache = arguments.cache_dir / "latents"
+    return SamplePairs(samples, adapter, pipe.vae, cache, sizes, by_count=arguments.pair_buckets), []

@@ -24,8 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--train_data_dir", type=Path, help="folder of pictures with metadata.jsonl: text and style")
     data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
     data.add_argument("--style", help="the name of the one style, where the data have no style column")
+    data.add_argument("--streaming", action="store_true", help="read --dataset_name row by row, and keep nothing of it")
+    data.add_argument("--styles", nargs="*", default=(), help="with --streaming, the names in the style column")
     data.add_argument("--world", choices=("creatures",), help="train on a procedural world instead")
     data.add_argument("--samples", type=int, default=12_000, help="samples of the world")
+    data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
+    data.add_argument(
+        "--validation_cases", type=int, default=0, help="unseen cases of the world that every validation scores"
+    )
     add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
 
 
@@ -40,6 +46,10 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
     if arguments.world and arguments.style:
         raise ValueError(f"style: got {arguments.style!r} beside --world, which has styles of its own; leave it out")
+    if arguments.streaming and (arguments.dataset_name is None or arguments.aspect_buckets):
+        raise ValueError(
+            "streaming: got it without --dataset_name or with --aspect_buckets; stream a data set, in squares"
+        )
 
 
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
@@ -50,6 +60,15 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     adapter = _adapter(arguments, pipe, data.styles)
     name = arguments.world or arguments.dataset_name or arguments.train_data_dir.name
     return StyleTask(adapter, pipe, from_arguments(StyleConfig, arguments), prompts), data, {"data": name}
+
+
+def evaluation(task: Any, count: int) -> tuple[Any, str]:
+    """What scores the task's adapter as it stands, and the row that does."""
+    from weft.evaluation.creature_oracle import pretrained_creature_oracle
+    from weft.evaluation.style import StyleEvaluation
+
+    oracle = pretrained_creature_oracle()
+    return StyleEvaluation(pipe=task.pipe, files={}, oracle=oracle, split="validation", count=count), "style"
 
 
 def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) -> Any:
@@ -79,7 +98,7 @@ def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) 
 
 def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
     """The training data, and prompts whose pictures validation draws in every style."""
-    from weft.training.style_data import StyledCreatures, StyledImages
+    from weft.training.style_data import StyledCreatures, StyledImages, StyledStream
 
     if arguments.world:
         from weft.datasets import creatures
@@ -90,11 +109,18 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, l
         prompts = [creatures.sample("validation", index).caption for index in range(4)]
         return StyledCreatures(pictures, latents), prompts
     from weft.datasets.captioned_images import CaptionedImages
+    from weft.datasets.captioned_stream import CaptionedStream
+    from weft.training.own_pictures import Sizes
 
+    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+    if arguments.streaming:
+        stream = CaptionedStream.from_name(
+            arguments.dataset_name, style=arguments.style, styles=arguments.styles, seed=arguments.seed
+        )
+        return StyledStream(stream, pipe.vae, sizes), []
     if arguments.train_data_dir is not None:
         samples = CaptionedImages.from_folder(arguments.train_data_dir, style=arguments.style)
     else:
         samples = CaptionedImages.from_name(arguments.dataset_name, style=arguments.style)
-    resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", resolution)
+    data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
     return data, [samples[index].caption for index in range(min(4, len(samples)))]

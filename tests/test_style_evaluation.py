@@ -138,6 +138,11 @@ def test_styles_train_on_a_folder(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ([], "data: got none; pass exactly one of --train_data_dir, --dataset_name, --world"),
+        (
+            ["--dataset_name", "a/b", "--validation_cases", "8"],
+            "validation_cases: got 8, but only what is trained",
+        ),
+        (["--world", "creatures", "--streaming"], "streaming: got it without --dataset_name"),
         (["--world", "creatures", "--dataset_name", "a/b"], "data: got --dataset_name and --world"),
         (["--world", "creatures", "--style", "ink"], "style: got 'ink' beside --world"),
         (["--world", "creatures", "--style_dropout", "2"], r"style_dropout: got 2.0, expected a share in \[0, 1\]"),

@@ -37,13 +37,13 @@ def test_a_style_becomes_what_its_pictures_show(tmp_path: Path) -> None:
     task = make_task()
     before = state_sha256(task.pipe.unet)
     settings = TrainingConfig(
-        str(tmp_path), 60, 8, learning_rate=3e-2, lr_warmup_steps=2, checkpointing_steps=0, validation_steps=60,
+        str(tmp_path), 120, 8, learning_rate=3e-2, lr_warmup_steps=2, checkpointing_steps=0, validation_steps=120,
         use_ema=False, use_cpu=True,
     )  # fmt: skip
     folder = train(task, Flat(), settings)
     assert state_sha256(task.pipe.unet) == before
     sheets = sorted(path.name for path in (tmp_path / "validation").iterdir())
-    assert sheets == ["000060-0.png", "000060-1.png"]
+    assert sheets == ["000120-0.png", "000120-1.png"]
     with Image.open(tmp_path / "validation" / sheets[0]) as sheet:
         assert sheet.size == (len(STYLES) * 64, 64)
     trained = make_task(caption_dropout=0, style_dropout=0, joint_dropout=0)

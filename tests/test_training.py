@@ -10,6 +10,7 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 from torch.utils.data import Dataset
 
@@ -26,9 +27,11 @@ from weft.training.checkpoints import checkpoints
 from weft.training.config import TrainingConfig
 from weft.training.loop import train
 from weft.training.objectives import diffusion_loss
+from weft.training.own_pictures import Sizes
 from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
 from weft.training.paired import PairedConfig, PairedTask
 from weft.training.picture_cache import OutfitPictures
+from weft.training.trackers import tracker
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -212,10 +215,10 @@ def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
     own: Any = [
         PairSample(image, (sketch, None), ("a thing", "a word"), "a b", None, "1", ((0.0, 0.0, 1.0, 0.5), None))
     ]
-    records = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, 64)
+    records = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
     (path,) = tmp_path.iterdir()
     written = path.stat().st_mtime_ns
-    again = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, 64)
+    again = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
     assert path.stat().st_mtime_ns == written
     assert torch.equal(records[0].latents, again[0].latents) and records[0].latents.shape == (4, 8, 8)
     assert [p.text for p in records[0].pairs] == ["a thing", "a word"]
@@ -369,6 +372,40 @@ def test_offset_noise_is_one_number_per_channel() -> None:
     assert added.abs().amin() > 0
     torch.testing.assert_close(added, added[:, :, :1, :1].expand_as(added), atol=1e-5, rtol=0)
     assert len(added[:, :, 0, 0].unique()) == 6
+
+
+def test_more_scores_stand_beside_those_of_the_task(tmp_path: Path) -> None:
+    task, seen = make_task(), []
+
+    def evaluate() -> dict[str, float]:
+        seen.append(task.module.training)
+        return {"color_accuracy": 0.25}
+
+    train(task, Records(task.module), config(tmp_path, max_train_steps=3, validation_steps=2), evaluate)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("color_accuracy") for row in rows] == [None, 0.25, 0.25]
+    assert seen == [False, False]
+
+
+def test_tensorboard_is_told_scores_and_shown_pictures(tmp_path: Path) -> None:
+    task = make_task()
+    task.validation, task.prompt = [[SketchTextPair(drawn_sketch(), "a thing")]], "a b"
+    train(task, Records(task.module), config(tmp_path, max_train_steps=2, validation_steps=2))
+    events = EventAccumulator(str(tmp_path / "logs" / "training"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2]
+    assert [event.step for event in events.Images("validation")] == [2]
+    train(task, Records(task.module), config(tmp_path / "quiet", report_to="none"))
+    assert not (tmp_path / "quiet" / "logs").exists()
+
+
+def test_trackers_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="report_to: got 'paper', expected none or one of those installed"):
+        tracker("paper")
+    monkeypatch.setattr("weft.training.trackers.get_available_trackers", list)
+    assert tracker("tensorboard") is None
+    with pytest.raises(ValueError, match=r"report_to: got 'wandb', .* installed \(there is none\)"):
+        tracker("wandb")
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:

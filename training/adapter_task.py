@@ -115,8 +115,8 @@ class DenoisingTask:
             captions: prompts to draw from, per design.
         """
         with torch.no_grad():
-            side = latents.shape[-1] * self.pipe.vae_scale_factor
-            prompted = self.prompts(self._chosen(captions, generator), side).to(latents.device)
+            height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
+            prompted = self.prompts(self._chosen(captions, generator), (height, width)).to(latents.device)
         objective = self.objective
         times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
         return diffusion_loss(

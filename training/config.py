@@ -45,7 +45,7 @@ class TrainingConfig:
     resume_from_checkpoint: str | None = option(None, "'latest' or the folder of a checkpoint")
     validation_steps: int = option(0, "validate every this many steps; 0 = never")
     dataloader_num_workers: int = option(0, "worker processes that load data")
-    report_to: str | None = option(None, "a tracker of accelerate, for example tensorboard")
+    report_to: str | None = option("tensorboard", "a tracker of accelerate by name, or none")
     use_cpu: bool = option(False, "stay on the CPU even if an accelerator is present")
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import math
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,20 +21,26 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from weft.training.batches import Batches
 from weft.training.checkpoints import checkpoints, keep_metrics
 from weft.training.config import TrainingConfig
 from weft.training.optimizers import build_optimizer
+from weft.training.trackers import show_pictures, tracker
 
 logger = logging.getLogger(__name__)
+
+
+Evaluate = Callable[[], Mapping[str, float]]
+"""Scores by name."""
 
 
 class Task(Protocol):
@@ -56,36 +62,42 @@ class Task(Protocol):
         ...
 
 
-def train(task: Task, dataset: Dataset[Any], config: TrainingConfig) -> Path:
+def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate = dict) -> Path:
     """Train `task.module` on `dataset`; returns the folder that holds the result.
 
     Ctrl-C saves a checkpoint before it stops.
+
+    Args:
+        dataset: samples, with `buckets` where only some may share a batch (`BatchOrder`), or a stream (`Batches`).
+        evaluate: more scores at every validation, of the task's module as it stands.
 
     Raises:
         ValueError: the data set is smaller than one batch, or the checkpoint to resume from does not exist.
         FloatingPointError: the loss was not finite.
     """
-    return _Run(task, dataset, config).run()
+    return _Run(task, dataset, config, evaluate).run()
 
 
 class _Run:
-    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig) -> None:
-        self.task, self.config = task, config
+    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate) -> None:
+        self.task, self.config, self.evaluate = task, config, evaluate
         self.folder = Path(config.output_dir)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             cpu=config.use_cpu,
-            dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True),
-            log_with=config.report_to or None,
+            log_with=tracker(config.report_to),
             project_dir=str(self.folder / "logs"),
         )
         set_seed(config.seed)
-        size = len(dataset)  # pyright: ignore[reportArgumentType]
-        if size < config.train_batch_size * self.accelerator.num_processes:
-            raise ValueError(
-                f"dataset: got {size} samples, expected at least one batch of {config.train_batch_size} per process; "
-                "lower --train_batch_size or add data"
-            )
+        self.batches = Batches(
+            dataset,
+            task.collate,
+            batch_size=config.train_batch_size,
+            seed=config.seed,
+            workers=config.dataloader_num_workers,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
         parameters = [p for p in task.module.parameters() if p.requires_grad]
         optimizer = build_optimizer(
             config.optimizer,
@@ -95,19 +107,19 @@ class _Run:
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
         )
-        loader = _loader(dataset, task, config)
         schedule = get_scheduler(
             config.lr_scheduler,
             optimizer,
             num_warmup_steps=config.lr_warmup_steps,
             num_training_steps=config.max_train_steps,
         )
-        self.module, self.optimizer, self.loader = self.accelerator.prepare(task.module, optimizer, loader)
+        self.module, self.optimizer = self.accelerator.prepare(task.module, optimizer)
         self.schedule = schedule  # stepped once per optimizer step, whatever the number of processes
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
         self.step = self.skipped = 0
+        self.place = (0, 0)  # epoch, and batches of it, after the last whole step
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class _Run:
         accelerator.init_trackers("training")
         if config.resume_from_checkpoint:
             self._resume(config.resume_from_checkpoint)
-        batches = self._batches(self.step * config.gradient_accumulation_steps)
+        self.drawn = self.batches.to(accelerator.device)
         progress = tqdm(
             total=config.max_train_steps,
             initial=self.step,
@@ -130,7 +142,7 @@ class _Run:
         try:
             while self.step < config.max_train_steps:
                 started = time.perf_counter()
-                loss = self._optimizer_step(batches)
+                loss = self._optimizer_step()
                 self._after_step(loss, time.perf_counter() - started, progress)
         except KeyboardInterrupt:
             self._save_checkpoint()
@@ -142,12 +154,13 @@ class _Run:
         accelerator.end_training()
         return result
 
-    def _optimizer_step(self, batches: Iterator[tuple[int, Any]]) -> float:
+    def _optimizer_step(self) -> float:
         config, accelerator = self.config, self.accelerator
         total = 0.0
         self.module.train()
         for part in range(config.gradient_accumulation_steps):
-            micro, batch = next(batches)
+            batch = next(self.drawn)
+            micro = self.step * config.gradient_accumulation_steps + part
             last = part == config.gradient_accumulation_steps - 1
             here = micro * accelerator.num_processes + accelerator.process_index
             seed = (config.seed << 40) + (here << 8)
@@ -164,6 +177,7 @@ class _Run:
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.place = self.batches.epoch, self.batches.drawn
         return total
 
     def _usable(self, loss: float) -> bool:
@@ -194,27 +208,22 @@ class _Run:
         scores: dict[str, Any] = {"loss": loss if math.isfinite(loss) else None, "learning_rate": rate}
         scores["seconds"] = seconds
         last = self.step == config.max_train_steps
-        if config.validation_steps and (self.step % config.validation_steps == 0 or last):
-            with self._averaged() as module, torch.no_grad():
-                scores.update(self.task.validate(module, self.step, self.folder / "validation"))
+        due = config.validation_steps and (self.step % config.validation_steps == 0 or last)
         if self.accelerator.is_main_process:
+            if due:
+                scores.update(self._validate())
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": self.step, **scores}) + "\n")
         self.accelerator.log(scores, step=self.step)
         if config.checkpointing_steps and self.step % config.checkpointing_steps == 0:
             self._save_checkpoint()
 
-    def _batches(self, micro: int) -> Iterator[tuple[int, Any]]:
-        """Endless micro-batches from number `micro` on, with that number."""
-        per_epoch = len(self.loader)
-        epoch, skip = divmod(micro, per_epoch)
-        while True:
-            self.loader.set_epoch(epoch)
-            loader = self.accelerator.skip_first_batches(self.loader, skip) if skip else self.loader
-            for batch in loader:
-                yield micro, batch
-                micro += 1
-            epoch, skip = epoch + 1, 0
+    def _validate(self) -> dict[str, float]:
+        folder = self.folder / "validation"
+        with self._averaged() as module, torch.no_grad():
+            scores = {**self.task.validate(module, self.step, folder), **self.evaluate()}
+        show_pictures(self.accelerator, folder, self.step)
+        return scores
 
     # -- weights and checkpoints ---------------------------------------------------------------------------
 
@@ -255,7 +264,8 @@ class _Run:
 
     def _save_checkpoint(self) -> None:
         steps = 0 if self.ema is None else self.ema.optimization_step
-        self._save(self.folder / f"checkpoint-{self.step}", {"step": self.step, "average_steps": steps})
+        extra = {"step": self.step, "average_steps": steps, "place": self.place}
+        self._save(self.folder / f"checkpoint-{self.step}", extra)
         if self.accelerator.is_main_process and self.config.checkpoints_total_limit:
             for old in checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
                 shutil.rmtree(old)
@@ -281,6 +291,8 @@ class _Run:
                 parameter.copy_(shadow[str(i)])
             self.ema.optimization_step = extra["average_steps"]
         self.step = extra["step"]
+        self.place = extra["place"]
+        self.batches.place(*self.place)
         if self.accelerator.is_main_process:
             keep_metrics(self.folder / "metrics.jsonl", self.step)
 
@@ -290,18 +302,6 @@ def _memory() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.max_memory_allocated() / 1024**3:.1f}G"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"
-
-
-def _loader(dataset: Dataset[Any], task: Task, config: TrainingConfig) -> "DataLoader[Any]":
-    return DataLoader(
-        dataset,
-        batch_size=config.train_batch_size,
-        shuffle=True,
-        drop_last=True,
-        collate_fn=task.collate,
-        num_workers=config.dataloader_num_workers,
-        persistent_workers=config.dataloader_num_workers > 0,
-    )
 
 
 class _Averaged:

@@ -1,7 +1,7 @@
 """Training data of the paired method: latents, pairs as tensors, captions; from the outfit world or a user's folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from weft.attention_processors.regions import REGION_SIZE
 from weft.datasets.outfit_texts import unnamed
 from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
 from weft.datasets.pair_folder import PairSample
-from weft.training.picture_cache import OutfitPictures, draw_once, encoded_once
+from weft.training.own_pictures import Sizes, encoded_once
+from weft.training.picture_cache import OutfitPictures, draw_once
 
 WILD_SHARE = 0.3
 """Share of training samples with sketches as drawn by an unpractised hand."""
@@ -107,18 +108,31 @@ def _draw_one(arguments: tuple[int, int]) -> tuple["np.ndarray[Any, np.dtype[np.
 
 
 class SamplePairs(Dataset[PairRecord]):
-    """People's own pairs (`PairFolder`, `Sketchy`), brought to one size; latents are encoded once into `cache_dir`.
+    """People's own pairs (`PairFolder`, `Sketchy`); latents are encoded once into `cache_dir`.
+
+    `buckets` are the sizes of latents, by picture.
 
     Args:
-        resolution: side in pixels that pictures are brought to, squeezed as the authors of LOTS do.
+        by_count: whether buckets are numbers of pairs, too, so that none is padded.
+        sizes: what pictures are squeezed to, and their sketches and regions with them; the authors of LOTS squeeze to
+            squares.
     """
 
     def __init__(
-        self, samples: Dataset[PairSample], adapter: PairedAdapter, vae: Any, cache_dir: Path, resolution: int
+        self,
+        samples: Dataset[PairSample],
+        adapter: PairedAdapter,
+        vae: Any,
+        cache_dir: Path,
+        sizes: Sizes,
+        *,
+        by_count: bool = False,
     ) -> None:
-        self.samples, self.adapter = samples, adapter
-        pictures = (samples[index].image for index in range(len(self)))
-        self.latents = encoded_once(pictures, len(self), vae, cache_dir, resolution)
+        self.samples, self.adapter, self.sizes = samples, adapter, sizes
+        self._counts: list[int] = []
+        self.latents = encoded_once(self._pictures(), len(self), vae, cache_dir, sizes)
+        counts = self._counts if by_count else [0] * len(self)
+        self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.samples)  # pyright: ignore[reportArgumentType]
@@ -127,6 +141,17 @@ class SamplePairs(Dataset[PairRecord]):
         drawn = self.samples[index]
         return PairRecord(self.latents[index], tuple(self._pairs(drawn)), (drawn.caption,))
 
+    def _pictures(self) -> Iterator[Image.Image]:
+        for index in range(len(self)):
+            drawn = self.samples[index]
+            self._counts.append(len(drawn.texts))
+            yield drawn.image
+
     def _pairs(self, drawn: PairSample) -> Sequence[PreparedPair]:
+        size = self.sizes.nearest(*drawn.image.size)
+
+        def squeezed(part: Any) -> Any:
+            return part.resize(size) if isinstance(part, Image.Image) else part
+
         rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
-        return [self.adapter.prepare(SketchTextPair(s, t, region=r)) for s, t, r in rows]
+        return [self.adapter.prepare(SketchTextPair(squeezed(s), t, region=squeezed(r))) for s, t, r in rows]

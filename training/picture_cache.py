@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from multiprocessing import get_context
@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from weft.datasets import creatures, outfits
@@ -130,31 +127,6 @@ def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarr
         np.save(partial, make())
         partial.replace(path)
     return np.load(path, mmap_mode="r")
-
-
-@torch.no_grad()
-def encoded_once(
-    pictures: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, resolution: int
-) -> list[Tensor]:
-    """Scaled latents (posterior means) of people's own pictures, squeezed to squares.
-
-    One file per picture in `cache_dir`, keyed by the autoencoder and the picture's values.
-    """
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    key = "-".join(str(vae.config.get(n)) for n in ("_name_or_path", "scaling_factor", "latent_channels"))
-    latents = []
-    for picture in tqdm(pictures, total=count, desc="encoding pictures", mininterval=1.0):
-        values = np.array(picture.convert("RGB").resize((resolution, resolution)))
-        path = cache_dir / f"{hashlib.sha256(values.tobytes() + key.encode()).hexdigest()[:32]}.safetensors"
-        if not path.is_file():
-            unit = to_unit(torch.from_numpy(values)[None])
-            posterior = vae.encode(unit.to(vae.device, vae.dtype)).latent_dist
-            scaled = (posterior.mode() * vae.config.scaling_factor).float().cpu()[0]
-            partial = path.with_suffix(".partial")
-            save_file({"latents": scaled.contiguous()}, partial)
-            partial.replace(path)
-        latents.append(load_file(path)["latents"])
-    return latents
 
 
 def file_digest(path: Path) -> str:

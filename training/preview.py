@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from weft.training.batches import Batches
 from weft.training.config import TrainingConfig
 
 STATES = {"sgd": 0, "adafactor": 0, "adamw8bit": 0.5}
@@ -23,20 +24,13 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
     Raises:
         ValueError: fewer samples than one batch.
     """
-    if len(data) < config.train_batch_size:
-        raise ValueError(
-            f"dataset: got {len(data)} samples, expected at least one batch of {config.train_batch_size}; lower "
-            "--train_batch_size or add data"
-        )
-    batch = task.collate([data[index] for index in range(config.train_batch_size)])
+    batches = Batches(data, task.collate, batch_size=config.train_batch_size, seed=config.seed)
+    batch = next(batches.to(torch.device("cpu")))
     trained = [p for p in task.module.parameters() if p.requires_grad]
     frozen = [p for part in parts.values() for p in part.parameters() if not p.requires_grad]
-    batches = len(data) // config.train_batch_size
-    steps = max(1, batches // config.gradient_accumulation_steps)
     folder = Path(config.output_dir)
     lines = [
-        f"data: {len(data)} samples, {batches} batches of {config.train_batch_size} per epoch and process",
-        f"steps: {config.max_train_steps}, {steps} per epoch: {config.max_train_steps / steps:.1f} epochs",
+        *_epochs(batches, data, config),
         f"trained: {_count(trained):,} parameters of {type(task.module).__name__}",
         f"frozen: {_count(frozen):,} parameters of {', '.join(parts)}",
         f"memory: {_memory(trained, frozen, config) / GIB:.2f} GiB for weights, gradients and optimizer; "
@@ -47,6 +41,17 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
         *(f"  {name}: {text}" for name, text in _shapes(batch)),
     ]
     return "\n".join(lines)
+
+
+def _epochs(batches: Batches, data: Any, config: TrainingConfig) -> Iterator[str]:
+    per_epoch = batches.per_epoch
+    if per_epoch is None:
+        yield f"data: a stream, in batches of {config.train_batch_size}"
+        yield f"steps: {config.max_train_steps}"
+        return
+    steps = max(1, per_epoch // config.gradient_accumulation_steps)
+    yield f"data: {len(data)} samples, {per_epoch} batches of {config.train_batch_size} per epoch and process"
+    yield f"steps: {config.max_train_steps}, {steps} per epoch: {config.max_train_steps / steps:.1f} epochs"
 
 
 def _count(parameters: Sequence[Tensor]) -> int:

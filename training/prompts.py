@@ -39,9 +39,9 @@ class Prompts:
         self.extra = getattr(pipe, "text_encoder_2", None) is not None
 
     @torch.no_grad()
-    def __call__(self, captions: Sequence[str], side: int) -> Prompted:
+    def __call__(self, captions: Sequence[str], size: tuple[int, int]) -> Prompted:
         """Args:
-        side: of the pictures, in pixels; XL models are told that they are whole and square.
+        size: height and width of the pictures, in pixels; XL models are told that they are whole.
         """
         if not self.extra:
             return Prompted(self.text.tokens(captions, self.text.tokenizers[0].model_max_length)[0], {})
@@ -49,7 +49,7 @@ class Prompts:
         if self.pipe.config.force_zeros_for_empty_prompt:  # as in the unconditional half of guidance
             said = torch.tensor([bool(caption) for caption in captions])
             rows = {name: values * said.view(-1, *[1] * (values.ndim - 1)).to(values) for name, values in rows.items()}
-        sizes = torch.tensor([[side, side, 0, 0, side, side]] * len(captions), dtype=rows["pooled"].dtype)
+        sizes = torch.tensor([[*size, 0, 0, *size]] * len(captions), dtype=rows["pooled"].dtype)
         return Prompted(rows["states"], {"text_embeds": rows["pooled"], "time_ids": sizes.to(rows["pooled"].device)})
 
     def _rows(self, captions: Sequence[str]) -> Rows:

@@ -1,20 +1,24 @@
 """Training data of styles: latents with the name of their style and captions of what they show."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from weft.datasets.captioned_images import CaptionedImages
+from weft.datasets.captioned_stream import CaptionedStream
 from weft.datasets.creatures import STYLES, caption, style_caption
-from weft.training.picture_cache import CreaturePictures, encoded_once
+from weft.training.own_pictures import Sizes, encoded, encoded_once
+from weft.training.picture_cache import CreaturePictures
 from weft.training.style import StyledRecord
 
 CAPTION_DETAILS = ("full", "full", "partial")
+ENCODED_AT_ONCE = 8
 
 
 class StyledCreatures(Dataset[StyledRecord]):
@@ -46,14 +50,14 @@ class StyledCreatures(Dataset[StyledRecord]):
 class StyledImages(Dataset[StyledRecord]):
     """People's own pictures; latents are encoded once into `cache_dir`.
 
-    Args:
-        resolution: side in pixels that pictures are brought to, squeezed.
+    `buckets` are the sizes of latents, by picture.
     """
 
-    def __init__(self, samples: CaptionedImages, vae: Any, cache_dir: Path, resolution: int) -> None:
+    def __init__(self, samples: CaptionedImages, vae: Any, cache_dir: Path, sizes: Sizes) -> None:
         self.samples, self.styles = samples, tuple(samples.styles)
         pictures = (samples[index].image for index in range(len(samples)))
-        self.latents: Sequence[Tensor] = encoded_once(pictures, len(samples), vae, cache_dir, resolution)
+        self.latents: Sequence[Tensor] = encoded_once(pictures, len(samples), vae, cache_dir, sizes)
+        self.buckets = [tuple(one.shape) for one in self.latents]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -61,3 +65,21 @@ class StyledImages(Dataset[StyledRecord]):
     def __getitem__(self, index: int) -> StyledRecord:
         drawn = self.samples[index]
         return StyledRecord(self.latents[index], drawn.style, (drawn.caption,))
+
+
+class StyledStream(IterableDataset[StyledRecord]):
+    """Pictures of a stream, squeezed to squares and encoded as they come; nothing is kept."""
+
+    def __init__(self, samples: CaptionedStream, vae: Any, sizes: Sizes) -> None:
+        self.samples, self.styles, self.vae, self.sizes = samples, samples.styles, vae, sizes
+
+    def place(self, epoch: int, process: int, processes: int) -> None:
+        """Which epoch is read next, and which share of it."""
+        self.samples.place(epoch, process, processes)
+
+    def __iter__(self) -> Iterator[StyledRecord]:
+        samples = iter(self.samples)
+        while group := list(islice(samples, ENCODED_AT_ONCE)):
+            pictures = [np.array(one.image.resize(self.sizes.nearest(*one.image.size))) for one in group]
+            latents = encoded(np.stack(pictures), self.vae)
+            yield from (StyledRecord(row, one.style, (one.caption,)) for row, one in zip(latents, group, strict=True))

@@ -1,0 +1,70 @@
+"""People's own pictures keep their aspect, about, where it is asked for; sketches and regions follow their picture."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny import drawn_sketch, paired_adapter, tiny_pipe
+
+from weft.datasets.pair_folder import PairSample
+from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.training.adapter_task import ObjectiveConfig
+from weft.training.own_pictures import Sizes, encoded_once
+from weft.training.pair_data import SamplePairs
+from weft.training.paired import PairedConfig, PairedTask
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [
+        ((500, 500), (1024, 1024)),
+        ((1500, 1000), (1216, 832)),
+        ((1000, 1500), (832, 1216)),
+        ((1920, 1080), (1344, 768)),
+        ((100, 3000), (704, 1408)),
+    ],
+)
+def test_pictures_go_to_the_nearest_aspect(picture: tuple[int, int], size: tuple[int, int]) -> None:
+    assert Sizes(1024, 64, aspects=True).nearest(*picture) == size
+    assert Sizes(1024, 64).nearest(*picture) == (1024, 1024)
+
+
+def test_sizes_are_what_a_denoiser_can_take() -> None:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.down_block_types) - 1)
+    sizes = Sizes.of(pipe, 4 * step, aspects=True)
+    for picture in ((1, 1), (3, 2), (1, 4)):
+        width, height = sizes.nearest(*picture)
+        assert width % step == height % step == 0 and width * height <= (4 * step) ** 2
+    with pytest.raises(ValueError, match=f"resolution: got {step + 1}, expected a multiple of {step}"):
+        Sizes.of(pipe, step + 1)
+
+
+def test_latents_are_kept_by_size(tmp_path: Path) -> None:
+    vae = tiny_pipe(ConditionedStableDiffusionPipeline).vae
+    picture = Image.new("RGB", (96, 64), "red")
+    (square,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64))
+    (wide,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64, aspects=True))
+    assert square.shape == (4, 8, 8) and wide.shape == (4, 6, 10)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("aspects", [False, True])
+def test_pairs_on_wide_pictures_train(tmp_path: Path, aspects: bool) -> None:
+    """A sketch's region has the canvas's aspect; the picture is squeezed, and the region has to be as well."""
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    adapter = paired_adapter(pipe.unet)
+    mask = Image.new("L", (96, 64), 255)
+    own: Any = [
+        PairSample(Image.new("RGB", size, "red"), (drawn_sketch().resize(size),), ("a thing",), "", None, "1", (mask,))
+        for size in ((96, 64), (98, 64))
+    ]
+    data = SamplePairs(own, adapter, pipe.vae, tmp_path, Sizes(64, 16, aspects=aspects), by_count=True)
+    assert data.buckets == [(4, 6, 10, 1) if aspects else (4, 8, 8, 1)] * 2
+    task = PairedTask(adapter, pipe, PairedConfig(region_share=1.0))
+    batch = task.collate([data[0], data[1]])
+    assert batch["region"] is not None
+    assert task.loss(adapter, batch, torch.Generator().manual_seed(0), 0).isfinite()
+    assert isinstance(task.objective, ObjectiveConfig)

@@ -1,0 +1,119 @@
+"""The order of training data: a function of seed and epoch, cut into batches of one kind, shared by all processes."""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+
+class BatchOrder(Sampler[list[int]]):
+    """Places of samples, batch by batch, for one process; what is drawn depends on seed and epoch alone.
+
+    All samples of a batch are of one bucket. What is left of a bucket after its whole batches waits for another epoch;
+    a bucket of less than one batch makes one that is smaller.
+
+    Args:
+        buckets: of each sample; equal ones may share a batch.
+        process, processes: every so many-th batch is this process's.
+    """
+
+    def __init__(
+        self, buckets: Sequence[Hashable], batch_size: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
+        self.buckets, self.batch_size, self.seed = buckets, batch_size, seed
+        self.process, self.processes = process, processes
+        self.epoch = self.skip = 0
+        self._count = len(self._batches())
+
+    def __len__(self) -> int:
+        """Batches per epoch of this process."""
+        return self._count // self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches of `epoch` but for the first `skip`."""
+        batches = self._batches()
+        return iter(batches[self.process : len(self) * self.processes : self.processes][self.skip :])
+
+    def _batches(self) -> list[list[int]]:
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        members: dict[Hashable, list[int]] = {}
+        for index in torch.randperm(len(self.buckets), generator=generator).tolist():
+            members.setdefault(self.buckets[index], []).append(index)
+        size = self.batch_size
+        batches = [row[i : i + size] for row in members.values() for i in range(0, max(1, len(row) - size + 1), size)]
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+class Batches:
+    """Endless batches for one process, from any place on.
+
+    Args:
+        dataset: with `buckets`, one per sample, if only some may share a batch; or an `IterableDataset` with
+            `place(epoch, process, processes)`, which deals out its samples itself.
+        collate: one batch from a list of samples.
+
+    Raises:
+        ValueError: there are fewer batches than processes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        collate: Callable[[list[Any]], Any],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        workers: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.epoch = self.drawn = 0
+        self._processes = (process, processes)
+        options: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+        self._stream = dataset if isinstance(dataset, IterableDataset) else None
+        if self._stream is not None:
+            self._loader = DataLoader[Any](self._stream, batch_size, drop_last=True, collate_fn=collate)
+            return
+        size = len(dataset)  # pyright: ignore[reportArgumentType]
+        buckets = getattr(dataset, "buckets", None) or (0,) * size
+        self._order = BatchOrder(buckets, batch_size, seed, process, processes)
+        if size < batch_size or not len(self._order):
+            raise ValueError(
+                f"dataset: got {size} samples, expected at least one batch of {batch_size} per process; "
+                "lower --train_batch_size or add data"
+            )
+        self._loader = DataLoader(dataset, batch_sampler=self._order, **options)
+
+    @property
+    def per_epoch(self) -> int | None:
+        """Batches of this process per epoch; None of a stream, which does not know."""
+        return None if self._stream is not None else len(self._order)
+
+    def place(self, epoch: int, drawn: int) -> None:
+        """Go on in an epoch after so many of its batches."""
+        self.epoch, self.drawn = epoch, drawn
+
+    def to(self, device: torch.device) -> Iterator[Any]:
+        """The batches from here on, on a device."""
+        while True:
+            found = False
+            for batch in self._of_epoch():
+                self.drawn += 1
+                found = True
+                yield send_to_device(batch, device)
+            if not found and not self.drawn:
+                raise ValueError("dataset: got less than one batch per process; lower --train_batch_size or add data")
+            self.place(self.epoch + 1, 0)
+
+    def _of_epoch(self) -> Iterator[Any]:
+        if self._stream is None:
+            self._order.epoch, self._order.skip = self.epoch, self.drawn
+            return iter(self._loader)
+        placed: Any = self._stream
+        placed.place(self.epoch, *self._processes)
+        batches = iter(self._loader)
+        for _ in range(self.drawn):  # read again: a stream has no other way to a place
+            next(batches, None)
+        return batches
