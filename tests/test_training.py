@@ -1,11 +1,14 @@
 """The training loop and its objectives on tiny real components."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
@@ -17,12 +20,14 @@ from torch.utils.data import Dataset
 from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
 from weft.datasets import creatures, rooms
+from weft.datasets.images import read_image
 from weft.datasets.outfit_texts import attributes
 from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.scripts.cli import main
 from weft.training.backbone import build_text_encoder, build_tokenizer, grown_text_encoder, training_caption
+from weft.training.batches import BatchOrder
 from weft.training.checkpoints import checkpoints
 from weft.training.config import TrainingConfig
 from weft.training.loop import train
@@ -132,6 +137,45 @@ def test_ctrl_c_saves_a_checkpoint(tmp_path: Path) -> None:
     resumed = run(tmp_path, resume_from_checkpoint="latest")
     one, other = load_file(whole / WEIGHTS), load_file(resumed / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path, workers: int) -> None:
+    damaged = list(BatchOrder((0,) * 10, 2, seed=0))[3][0]  # in the second step
+
+    class Damaged(Records):
+        def __getitem__(self, index: int) -> PairRecord:
+            if index == damaged:
+                os._exit(1) if workers else read_image(tmp_path)
+            return super().__getitem__(index)
+
+    task = make_task()
+    with pytest.raises(RuntimeError if workers else ValueError):
+        train(task, Damaged(task.module), config(tmp_path, dataloader_num_workers=workers))
+    (kept,) = checkpoints(tmp_path)
+    assert kept.name in (["checkpoint-0", "checkpoint-1"] if workers else ["checkpoint-1"])
+    resumed = load_file(run(tmp_path, resume_from_checkpoint="latest") / WEIGHTS)
+    straight = load_file(run(tmp_path / "straight") / WEIGHTS)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, written, save = make_task(), [], safetensors.torch.save_file
+
+    def save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        written.append(path)
+        if len(written) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(tensors, path)
+
+    monkeypatch.setattr("weft.training.loop.save_file", save_file)
+    with pytest.raises(OSError, match="No space left"):
+        train(task, Records(task.module), config(tmp_path, checkpointing_steps=2))
+    assert [kept.name for kept in checkpoints(tmp_path)] == ["checkpoint-2"]
+    monkeypatch.undo()
+    resumed = load_file(run(tmp_path, resume_from_checkpoint="latest") / WEIGHTS)
+    straight = load_file(run(tmp_path / "straight") / WEIGHTS)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:

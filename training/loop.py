@@ -65,7 +65,7 @@ class Task(Protocol):
 def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate = dict) -> Path:
     """Train `task.module` on `dataset`; returns the folder that holds the result.
 
-    Ctrl-C saves a checkpoint before it stops.
+    Whatever stops it, Ctrl-C or data that cannot be read, a checkpoint of the last whole step is saved first.
 
     Args:
         dataset: samples, with `buckets` where only some may share a batch (`BatchOrder`), or a stream (`Batches`).
@@ -120,6 +120,7 @@ class _Run:
             self.ema.to(self.accelerator.device)
         self.step = self.skipped = 0
         self.place = (0, 0)  # epoch, and batches of it, after the last whole step
+        self.whole = True  # outside of updates
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -144,15 +145,26 @@ class _Run:
                 started = time.perf_counter()
                 loss = self._optimizer_step()
                 self._after_step(loss, time.perf_counter() - started, progress)
-        except KeyboardInterrupt:
-            self._save_checkpoint()
-            logger.warning("stopped at step %d; go on with --resume_from_checkpoint latest", self.step)
+        except (KeyboardInterrupt, Exception) as error:
+            self._keep(error)
             raise
         finally:
             progress.close()
         result = self._save(self.folder / "final")
         accelerator.end_training()
         return result
+
+    def _keep(self, error: BaseException) -> None:
+        """A checkpoint of the last whole step, where what stopped the run left one."""
+        waits = self.accelerator.num_processes > 1 and not isinstance(error, KeyboardInterrupt)  # for the others
+        if waits or not self.whole or isinstance(error, FloatingPointError):
+            return
+        try:
+            self._save_checkpoint()
+        except OSError as full:
+            logger.error("stopped at step %d, and no checkpoint could be written: %s", self.step, full)
+        else:
+            logger.warning("stopped at step %d; go on with --resume_from_checkpoint latest", self.step)
 
     def _optimizer_step(self) -> float:
         config, accelerator = self.config, self.accelerator
@@ -170,6 +182,7 @@ class _Run:
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
         if self._usable(total):
+            self.whole = False
             accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
             self.optimizer.step()
             if self.ema is not None:
@@ -178,6 +191,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.place = self.batches.epoch, self.batches.drawn
+        self.whole = True
         return total
 
     def _usable(self, loss: float) -> bool:
