@@ -5,7 +5,7 @@
                                {"text": "a black skirt", "region": [0.2, 0.5, 0.8, 0.8], "weight": 0.7, "end": 0.5}]}}
 
 - only `prompt` is required; `negative_prompt`, `height` and `width` exist too; what is `null` counts as left out;
-- a pair has a sketch or a text or both; paths are relative to the file;
+- a pair has a sketch or a text or both; paths are relative to the file, or pictures are in it, as PNG in data URIs;
 - `{"global_sketch": "all.png", "weight": 1.0}` is a sketch of the whole, for adapters with a module for it;
 - `{"style": "ink"}` or `{"style": {"ink": 0.7, "pastel": 0.3}}` is a style, with `weight`, `region`, `start`, `end`,
   `layers` (factors by preset or pattern) and `cfg`;
@@ -33,6 +33,7 @@ from weft.attention_processors.paired_conditions import GlobalSketch, SketchText
 from weft.attention_processors.strength import Schedule, check_weight
 from weft.attention_processors.style_conditions import Style
 from weft.datasets.images import read_image
+from weft.datasets.inline_images import located
 
 GLOBAL_SKETCH_KEYS: Final = ("global_sketch", "weight", "start", "end")
 STYLE_KEYS: Final = ("style", "weight", "region", "start", "end", "layers", "cfg")
@@ -158,7 +159,7 @@ def read_design(path: str | Path) -> Design:
         ValueError: no such file, no JSON, an unknown key, or a bad value; the message says where.
     """
     path = Path(path)
-    return _design(_read_json(path), path.parent, str(path))
+    return as_design(_parsed(_read_text(path), str(path)), path.parent, str(path))
 
 
 def read_designs(path: str | Path) -> dict[str, Design]:
@@ -180,7 +181,7 @@ def read_designs(path: str | Path) -> dict[str, Design]:
             name = record.pop("name", f"{number:06d}") if isinstance(record, dict) else ""
             if not (isinstance(name, str) and NAME.fullmatch(name)) or name in designs:
                 raise ValueError(f"{place}: got the name {_short(name)}, expected letters, digits, - and _, once")
-            designs[name] = _design(record, path.parent, place)
+            designs[name] = as_design(record, path.parent, place)
         except ValueError as error:
             wrong.append(str(error))
     if wrong or not designs:
@@ -190,7 +191,8 @@ def read_designs(path: str | Path) -> dict[str, Design]:
     return designs
 
 
-def _design(record: Any, folder: Path, place: str) -> Design:
+def as_design(record: Any, folder: Path, place: str = "design") -> Design:
+    """The design that an object of JSON is, paths from a folder on; `place` begins what errors say."""
     try:
         _check_keys(record, "the design", (*KEYS, SCHEMA_KEY))
         given = {key: value for key, value in record.items() if value is not None and key != SCHEMA_KEY}
@@ -202,10 +204,6 @@ def _design(record: Any, folder: Path, place: str) -> Design:
         return Design(**given, **read, source=record)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-
-
-def _read_json(path: Path) -> Any:
-    return _parsed(_read_text(path), str(path))
 
 
 def _read_text(path: Path) -> str:
@@ -292,13 +290,20 @@ def _condition(kind: str, given: dict[str, Any], place: str, folder: Path) -> Co
         )
     for name in ("global_sketch", "sketch", "region"):
         if isinstance(path := given.get(name), str) and (name, path) != ("region", "sketch"):
-            given[name] = folder / path
+            given[name] = _located(name, path, place, folder)
     try:
         if kind == "global_sketch":
             return GlobalSketch(given.pop("global_sketch"), **given)
         return Style(given.pop("style"), **given) if kind == "style" else SketchTextPair(**given)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+
+
+def _located(name: str, text: str, place: str, folder: Path) -> Path | Image.Image:
+    try:
+        return located(text, folder)
+    except ValueError as error:
+        raise ValueError(f"{place}: {name}: {error}") from error
 
 
 def _check_keys(record: Any, place: str, known: Sequence[str]) -> None:

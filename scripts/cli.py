@@ -12,6 +12,7 @@ from typing import Final
 
 COMMANDS: Final[Mapping[str, str]] = {
     "generate": "a picture from a design file",
+    "demo": "open a page in the browser to draw, describe and generate on",
     "sound": "stereo sound for a video, or for boxes over time",
     "train": "train an adapter on pictures of your own",
     "evaluate": "measure a shipped method against its baselines",

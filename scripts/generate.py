@@ -210,7 +210,10 @@ def _add_loras(pipe: Any, loras: "Sequence[Lora]") -> None:
         pipe.set_adapters(list(weights), list(weights.values()))
 
 
-def draw(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None") -> list["Image.Image"]:
+def draw(
+    pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None", **options: Any
+) -> list["Image.Image"]:
+    """Pictures of a design; `options` go to the pipeline's call."""
     import numpy as np
     import torch
 
@@ -233,6 +236,7 @@ def draw(pipe: Any, design: "Design", count: int, recorder: "MapRecorder | None"
         conditions={name: list(pairs) for name, pairs in design.conditions.items()},
         recorder=recorder,
         output_type="np",
+        **options,
         **_control_arguments(design.controlnets),
     ).images
     if not np.isfinite(images).all():

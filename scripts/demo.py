@@ -1,0 +1,141 @@
+"""A page in the browser to draw, describe and generate on, with the shipped models or with your own.
+
+    weft demo
+    weft demo --model my-stable-diffusion --adapter paired=outputs/mine --port 8000
+    weft demo --host 0.0.0.0 --auth me:secret
+
+It listens on this machine only unless told otherwise. Pictures are made one at a time; who waits sees a place in the
+line, and who finds it full is told so. Needs gradio: pip install 'weft[demo]'.
+"""
+
+import argparse
+import os
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from weft.scripts.generate import DEFAULT_MODEL, adapter_paths
+
+QUEUE: Final = 32
+UPLOAD: Final = "8mb"
+UPLOAD_PIXELS: Final = 16_000_000
+KEPT_SECONDS: Final = 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `weft demo`."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a folder (default: %(default)s)")
+    parser.add_argument(
+        "--adapter", action="append", default=[], metavar="NAME=PATH", help="an adapter by name, instead of the shipped"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, help="the port to listen on (default: the first free one from 7860 on)")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before anything is shown")
+    parser.add_argument("--queue", type=int, default=QUEUE, help="calls that may wait (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="where the model runs, for example cuda (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Open the page and serve it until interrupted.
+
+    Raises:
+        RuntimeError: gradio is not there.
+        ValueError: a wrong option, or a model or adapter that cannot be opened.
+    """
+    if find_spec("gradio") is None:
+        raise RuntimeError("demo: got no gradio; install it with pip install 'weft[demo]'")
+    if arguments.auth is not None and ":" not in arguments.auth:
+        raise ValueError("auth: got no colon, expected USER:PASSWORD; write both")
+    if arguments.queue < 1:
+        raise ValueError(f"queue: got {arguments.queue}, expected at least 1")
+    from weft.scripts.demo_studio import Studio
+
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="weft-gradio-"))
+    restrict_pictures()
+    studio = Studio(open_demo_pipeline(arguments), arguments.model)
+    page(studio, arguments.queue).launch(
+        server_name=arguments.host,
+        server_port=arguments.port,
+        auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
+        max_file_size=UPLOAD,
+        show_error=True,
+        share=False,
+        ssr_mode=False,
+        footer_links=["api"],
+        css=CSS,
+    )
+
+
+def restrict_pictures() -> None:
+    """Let this process decode the formats that weft reads, at a limited size, and no other."""
+    from PIL import Image
+
+    from weft.datasets.images import FORMATS
+
+    Image.init()
+    Image.ID[:] = [name for name in Image.ID if name in FORMATS]
+    Image.MAX_IMAGE_PIXELS = UPLOAD_PIXELS
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+def open_demo_pipeline(arguments: argparse.Namespace) -> Any:
+    """The model with the adapters that are named, and on the default model with the shipped ones.
+
+    Raises:
+        ValueError: something that cannot be opened.
+    """
+    from weft.attention_processors.encoders import ImageEncoder
+    from weft.pipelines.design_file import Design
+    from weft.pretrained import available, shipped
+    from weft.scripts.generate import open_pipeline
+
+    given = adapter_paths(arguments.adapter)
+    pipe = open_pipeline(arguments.model, given, Design(""))
+    if arguments.model == DEFAULT_MODEL:
+        for name, folder in SHIPPED.items():
+            if name not in given and folder in available():
+                pipe.load_adapter(shipped(folder), name)
+        if "reference" in (pipe.adapters or ()) and "creature-encoder" in available():
+            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(shipped("creature-encoder"))))
+    return pipe.to(arguments.device)
+
+
+SHIPPED: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
+CSS: Final = ".state { min-height: 1.6em } .picture img { width: 100%; object-fit: contain }"
+
+
+def page(studio: Any, waiting: int = QUEUE) -> Any:
+    """The page with a tab per method that the studio's pipeline has."""
+    import gradio as gr
+
+    from weft.scripts.demo_outfit import outfit_page
+    from weft.scripts.demo_parts import DEVICE, told
+    from weft.scripts.demo_studio import Made
+    from weft.scripts.demo_style import reference_page, style_page
+
+    pages = {
+        "paired": ("Outfit", outfit_page),
+        "style": ("Style", style_page),
+        "reference": ("Reference", reference_page),
+    }
+    with gr.Blocks(title="weft", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as blocks:
+        gr.Markdown(f"# weft\nOn **{Path(studio.model).name}**, on {studio.device}; one picture at a time.")
+        with gr.Tabs():
+            for name, (title, build) in pages.items():
+                if name in (studio.pipe.adapters or ()):
+                    with gr.Tab(title, id=name):
+                        build(studio)
+
+        def generate(design: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+            *_, made = told(studio, design)
+            assert isinstance(made, Made)
+            return str(made.path), {**design, "seed": made.seed}
+
+        asked, picture, used = gr.JSON(visible=False), gr.Image(visible=False, type="filepath"), gr.JSON(visible=False)
+        gr.Button(visible=False).click(
+            generate, asked, [picture, used], api_name="generate", concurrency_id=DEVICE, concurrency_limit=1
+        )
+    return blocks.queue(max_size=waiting, default_concurrency_limit=4)

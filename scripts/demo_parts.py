@@ -1,0 +1,156 @@
+"""What the pages of the demo share: settings of a run, what is shown of it, styles, and errors in one line."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import gradio as gr
+
+from weft.attention_processors.style import StyleCard
+from weft.scripts.demo_studio import MAX_STEPS, Made, Stopped, Studio
+
+logger = logging.getLogger(__name__)
+
+DEVICE: Final = "device"
+"""Calls with this concurrency id wait for each other."""
+
+
+def complaint(message: object) -> gr.Error:
+    """An error that the page shows, and nobody's traceback."""
+    return gr.Error(str(message), duration=None, print_exception=False)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `run_settings` holds; a seed of None is drawn."""
+
+    seed: float | None
+    num_inference_steps: float
+    guidance_scale: float
+    maps: bool
+
+    def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The design with these settings.
+
+        Raises:
+            gr.Error: a seed that is no whole number.
+        """
+        if self.seed is not None and self.seed != int(self.seed):
+            raise complaint(f"Seed: got {self.seed}, expected a whole number, or nothing for any")
+        return {
+            **record,
+            "seed": None if self.seed is None else int(self.seed),
+            "num_inference_steps": int(self.num_inference_steps),
+            "guidance_scale": self.guidance_scale,
+        }
+
+
+def run_settings() -> list[Any]:
+    """Seed, steps, guidance, and whether maps are wanted."""
+    with gr.Accordion("Settings", open=False), gr.Row():
+        seed = gr.Number(None, label="Seed (empty: any)", precision=0, minimum=0, min_width=140)
+        steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140)
+        guidance = gr.Slider(0, 15, 3, step=0.5, label="Guidance", min_width=140)
+        maps = gr.Checkbox(False, label="Show where each acted")
+    return [seed, steps, guidance, maps]
+
+
+class Run:
+    """The buttons of a run and what it shows: preview or picture, state, used seed, files, maps."""
+
+    def __init__(self) -> None:
+        with gr.Row():
+            self.start = gr.Button("Generate", variant="primary", elem_classes="generate")
+            self.cancel = gr.Button("Cancel", elem_classes="cancel")
+        self.picture = gr.Image(label="Picture", format="png", interactive=False, height=400, elem_classes="picture")
+        self.state = gr.Markdown("", elem_classes="state")
+        self.seed = gr.Textbox(label="Seed of this picture", interactive=False, elem_classes="seed")
+        with gr.Row():
+            self.png = gr.DownloadButton("Picture (PNG)", interactive=False)
+            self.json = gr.DownloadButton("Design (JSON)", interactive=False)
+        self.maps = gr.Gallery(label="Where each acted", visible=False, columns=3, format="png", height="auto")
+        self.outputs = [self.picture, self.state, self.seed, self.png, self.json, self.maps]
+
+    def wire(
+        self, generate: Callable[..., Any], inputs: Sequence[Any], *, api_name: str, triggers: Sequence[Any]
+    ) -> None:
+        """Start and cancel `generate`, a generator of values for `outputs`."""
+        options: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
+        event = gr.on([self.start.click, *triggers], generate, list(inputs), self.outputs, api_name=api_name, **options)
+        self.cancel.click(lambda: "Cancelled.", None, self.state, cancels=[event], api_name=False, queue=False)
+
+    def drawn(
+        self,
+        studio: Studio,
+        record: Mapping[str, Any],
+        settings: RunSettings,
+        card: StyleCard | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> Iterator[Any]:
+        """Values for `outputs`, step by step; files and maps come with the picture.
+
+        Args:
+            more: conditions that design files cannot hold.
+        """
+        for result in told(studio, settings.of(record), maps=settings.maps, card=card, more=more or {}):
+            if not isinstance(result, Made):
+                kept = gr.skip() if result.preview is None else result.preview
+                yield [kept, f"Step {result.done} of {result.total}", *[gr.skip()] * 4]
+                continue
+            design = studio.file("design.json")
+            made = {**settings.of(record), "seed": result.seed}
+            design.write_text(json.dumps(made, indent=2) + "\n")
+            files = [gr.update(value=str(path), interactive=True) for path in (result.path, design)]
+            note = " The design does not hold your card or picture." if card or more else ""
+            maps = gr.update(value=list(result.maps), visible=bool(result.maps))
+            yield [str(result.path), f"Done.{note}", str(result.seed), *files, maps]
+
+
+def told(studio: Studio, record: Mapping[str, Any], **options: Any) -> Iterator[Any]:
+    """Steps and the picture of a record, with errors as the page shows them.
+
+    Raises:
+        gr.Error: anything that went wrong, in one line.
+    """
+    try:
+        yield from studio.draw(studio.design(record), **options)
+    except Stopped:
+        return
+    except (ValueError, FloatingPointError) as error:
+        raise complaint(error) from None
+    except gr.Error:
+        raise
+    except Exception as error:
+        logger.exception("demo: a call failed")
+        raise complaint(f"This did not work ({type(error).__name__}); the terminal says more") from None
+
+
+def styles_of(studio: Studio) -> tuple[str, ...]:
+    """The names of the styles that the pipeline knows."""
+    adapters = studio.pipe.adapters
+    return tuple(adapters["style"].config["styles"]) if adapters is not None and "style" in adapters else ()
+
+
+def style_settings(studio: Studio) -> list[Any]:
+    """A style to all of the picture, with weight and time; nothing where the pipeline knows none."""
+    names = styles_of(studio)
+    if not names:
+        return []
+    with gr.Accordion("Style", open=False):
+        choice = gr.CheckboxGroup(list(names), label="Styles, in equal shares", elem_id="styles")
+        with gr.Row():
+            weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight of the style", min_width=140)
+            start = gr.Slider(0, 1, 0, step=0.05, label="From (share of the steps)", min_width=140)
+            end = gr.Slider(0, 1, 1, step=0.05, label="Until", min_width=140)
+    return [choice, weight, start, end]
+
+
+def fixed_style(studio: Studio, record: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
+    """The record's conditions with the style of `style_settings`."""
+    if not values or not values[0]:
+        return {}
+    names, weight, start, end = values
+    style = {"style": dict.fromkeys(names, 1 / len(names)), "weight": weight, "start": start, "end": end}
+    return {"conditions": {**record["conditions"], "style": [style]}}

@@ -1,0 +1,246 @@
+"""What the pages of the demo draw with: one pipeline, one picture at a time, previews on the way, and safe designs."""
+
+import contextlib
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from PIL import Image
+
+from weft.attention_processors.maps import MapRecorder, overlay
+from weft.attention_processors.style import StyleCard, StyleCards
+from weft.datasets.inline_images import PREFIX
+from weft.pipelines.design_file import Design, as_design
+from weft.scripts.generate import draw, stored, write_pictures
+
+MAX_STEPS: Final = 100
+MAX_SIDE: Final = 1024
+MAX_CONDITIONS: Final = 16
+PATHS: Final = ("sketch", "global_sketch", "region")
+
+
+class Stopped(Exception):
+    """The picture is not wanted any more."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is there after a step of the denoising loop; `preview` is None where decoding would take too long."""
+
+    done: int
+    total: int
+    preview: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture with what it was made of.
+
+    Args:
+        path: the picture as PNG, with its design inside.
+        maps: where each condition acted, with its name.
+    """
+
+    picture: Image.Image
+    path: Path
+    seed: int
+    maps: tuple[tuple[Image.Image, str], ...] = ()
+
+
+class Studio:
+    """A pipeline with its adapters, shared by all users of a demo.
+
+    Args:
+        pipe: with adapters attached.
+        model: what the pages call it.
+    """
+
+    def __init__(self, pipe: Any, model: str) -> None:
+        pipe.set_progress_bar_config(disable=True)
+        self.pipe, self.model = pipe, model
+        self._lock = threading.Lock()
+        self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
+
+    @property
+    def device(self) -> str:
+        return str(self.pipe.device)
+
+    def design(self, record: Mapping[str, Any]) -> Design:
+        """A design from a user: pictures are inside of it, files are never read.
+
+        Raises:
+            ValueError: it is wrong, too large, or names a file.
+        """
+        _check_safe(record)
+        design = as_design(dict(record), Path(self._folder.name))
+        if design.num_inference_steps > MAX_STEPS:
+            raise ValueError(f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}")
+        if max(design.height or 0, design.width or 0) > MAX_SIDE:
+            raise ValueError(f"height, width: got more than {MAX_SIDE}, expected at most that; choose less")
+        unknown = [name for name in design.conditions if name not in (self.pipe.adapters or ())]
+        if unknown:
+            raise ValueError(f"conditions: got {', '.join(unknown)}, which this demo has no adapter for; leave it out")
+        if design.seed is None:
+            design = replace(design, seed=int(torch.randint(2**31, (1,)).item()))
+        return design
+
+    def draw(
+        self,
+        design: Design,
+        *,
+        maps: bool = False,
+        card: StyleCard | None = None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Iterator[Step | Made]:
+        """Steps with previews, and the picture at the end; closing the iterator stops the picture.
+
+        Args:
+            card: a style of the user's own, which acts with weight 1 in this picture only.
+            more: conditions that design files cannot hold, by adapter name.
+        """
+        design = replace(design, conditions={**design.conditions, **more})
+        results: queue.SimpleQueue[Step | Made | BaseException] = queue.SimpleQueue()
+        stop = threading.Event()
+        with self._lock:
+            work = threading.Thread(target=self._work, args=(design, maps, card, results, stop), daemon=True)
+            work.start()
+            try:
+                while not isinstance(result := results.get(), Made):
+                    if isinstance(result, BaseException):
+                        raise result
+                    yield result
+                yield result
+            finally:
+                stop.set()
+                work.join()
+
+    def file(self, name: str) -> Path:
+        """A new place for a file to download."""
+        return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
+
+    def _work(
+        self,
+        design: Design,
+        maps: bool,
+        card: StyleCard | None,
+        results: "queue.SimpleQueue[Step | Made | BaseException]",
+        stop: threading.Event,
+    ) -> None:
+        try:
+            if card is not None:
+                design = self._with_card(design, card)
+            results.put(self._made(design, MapRecorder() if maps else None, results, stop))
+        except BaseException as error:
+            results.put(error)
+        finally:
+            if card is not None and "card" in (self.pipe.adapters or ()):
+                self.pipe.detach("card")
+
+    def _with_card(self, design: Design, card: StyleCard) -> Design:
+        from weft.attention_processors.style import Style
+
+        self.pipe.attach(card=StyleCards.of([card]))
+        return replace(design, conditions={**design.conditions, "card": (Style(card.name),)})
+
+    def _made(
+        self,
+        design: Design,
+        recorder: MapRecorder | None,
+        results: "queue.SimpleQueue[Step | Made | BaseException]",
+        stop: threading.Event,
+    ) -> Made:
+        previews = _Previews(self.pipe)
+
+        def after_step(pipe: Any, step: int, time_step: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if stop.is_set():
+                raise Stopped
+            results.put(Step(step + 1, design.num_inference_steps, previews.after(step, tensors["latents"])))
+            return {}
+
+        (picture,) = draw(self.pipe, design, 1, recorder, callback_on_step_end=after_step)
+        assert design.seed is not None
+        path = self.file("weft.png")
+        write_pictures({path: (picture, stored(design, 0))})
+        return Made(picture, path, design.seed, () if recorder is None else _maps(recorder, design, picture))
+
+
+class _Previews:
+    """What the denoiser takes the picture for, as long as decoding it takes no longer than a step."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self._before: torch.Tensor | None = None
+        self._began, self._decoding = time.perf_counter(), 0.0
+
+    @torch.no_grad()
+    def after(self, step: int, latents: torch.Tensor) -> Image.Image | None:
+        """The preview after loop index `step`; None where there is no time for one."""
+        taken, picture = time.perf_counter() - self._began, None
+        if self._decoding <= taken:
+            began, vae = time.perf_counter(), self.pipe.vae
+            clean = self._clean(step, latents.float()) / vae.config.scaling_factor
+            pixels = vae.decode(clean[:1].to(vae.dtype)).sample
+            (picture,) = self.pipe.image_processor.postprocess(pixels.float(), output_type="pil")
+            self._decoding = time.perf_counter() - began
+        self._before = latents.float()
+        self._began = time.perf_counter()
+        return picture
+
+    def _clean(self, step: int, latents: torch.Tensor) -> torch.Tensor:
+        """Two points of one straight step of DDIM tell where it leads; of other samplers, where they are."""
+        scheduler = self.pipe.scheduler
+        times = scheduler.timesteps
+        if self._before is None or type(scheduler).__name__ != "DDIMScheduler" or step + 1 >= len(times):
+            return latents
+        signal, noise = zip(*(_shares(scheduler, times[place]) for place in (step, step + 1)), strict=True)
+        return (noise[1] * self._before - noise[0] * latents) / (noise[1] * signal[0] - noise[0] * signal[1])
+
+
+def _shares(scheduler: Any, time_step: torch.Tensor) -> tuple[float, float]:
+    """Of signal and noise at a time."""
+    share = float(scheduler.alphas_cumprod[int(time_step)])
+    return share**0.5, (1 - share) ** 0.5
+
+
+def _maps(recorder: MapRecorder, design: Design, picture: Image.Image) -> tuple[tuple[Image.Image, str], ...]:
+    shown: list[tuple[Image.Image, str]] = []
+    for name, conditions in design.conditions.items():
+        with contextlib.suppress(ValueError):  # nothing acted, or the branch has no map
+            maps = recorder.maps("influence", adapter=name)[0]
+            shown += [(overlay(picture, maps[i]), _title(one, i)) for i, one in enumerate(conditions)]
+    return tuple(shown)
+
+
+def _title(condition: Any, index: int) -> str:
+    styles = getattr(condition, "styles", None)
+    return getattr(condition, "text", None) or (", ".join(styles) if styles else f"sketch {index + 1}")
+
+
+def _check_safe(record: Any) -> None:
+    """Refuse what names a file, and more conditions than a page has.
+
+    Raises:
+        ValueError: as said.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError('design: got no object, expected one like {"prompt": "…"}')
+    for name in ("loras", "controlnets"):
+        if record.get(name):
+            raise ValueError(f"{name}: got some, which a demo does not load; use weft generate")
+    conditions = record.get("conditions") or {}
+    lists = list(conditions.values()) if isinstance(conditions, Mapping) else []
+    rows = [row for some in lists if isinstance(some, list) for row in some]
+    if len(rows) > MAX_CONDITIONS:
+        raise ValueError(f"conditions: got {len(rows)}, expected at most {MAX_CONDITIONS}; leave some out")
+    for row in rows:
+        for name in PATHS:
+            value = row.get(name) if isinstance(row, Mapping) else None
+            if isinstance(value, str) and value != "sketch" and not value.startswith(PREFIX):
+                raise ValueError(f"{name}: got a path, which a demo does not read; put the picture in as {PREFIX}…")

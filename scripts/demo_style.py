@@ -1,0 +1,112 @@
+"""The demo's page of styles: a prompt in a mixture of styles, cards to take along and to bring, a reference picture."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from weft.attention_processors.style import StyleCard
+from weft.pretrained import available, shipped
+from weft.scripts.demo_parts import Run, RunSettings, complaint, run_settings, styles_of
+from weft.scripts.demo_studio import Studio
+
+MAX_CARD_BYTES = 4_000_000
+
+
+def style_page(studio: Studio) -> None:
+    """Draws the page into the open `gr.Blocks`."""
+    names = styles_of(studio)
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            prompt = gr.Textbox("a red cat", label="What is shown, in words", elem_id="style-prompt")
+            samples = _samples()
+            if samples:
+                gr.Gallery(samples, label="The styles", columns=4, height="auto", interactive=False, format="png")
+            sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
+            with gr.Row():
+                weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight", min_width=140)
+                start = gr.Slider(0, 1, 0, step=0.05, label="From (share of the steps)", min_width=140)
+                end = gr.Slider(0, 1, 1, step=0.05, label="Until", min_width=140)
+            card = _cards(studio, sliders, names)
+        with gr.Column(scale=2, min_width=320):
+            settings = run_settings()
+            shown = Run()
+
+    def generate(text: str, uploaded: str | None, *values: Any) -> Iterator[Any]:
+        mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
+        shares = {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
+        record: dict[str, Any] = {"prompt": text, "conditions": {}}
+        if shares:
+            record["conditions"]["style"] = [{"style": shares, "weight": weight, "start": start, "end": end}]
+        yield from shown.drawn(studio, record, RunSettings(*rest), _card(studio, uploaded))
+
+    inputs = [prompt, card, *sliders, weight, start, end, *settings]
+    shown.wire(generate, inputs, api_name="style", triggers=[prompt.submit])
+
+
+def _samples() -> list[tuple[str, str]]:
+    """What the shipped styles look like, from their card."""
+    if "style" not in available():
+        return []
+    return [(str(path), path.stem) for path in sorted((shipped("style") / "samples").glob("*.png"))]
+
+
+def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> gr.File:
+    """Baking the mixture into a card, and a place to bring one."""
+
+    def baked(*mixture: float) -> Any:
+        shares = {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
+        if not shares:
+            raise complaint("Card: got no style, expected one with a share; move a slider")
+        path = studio.file(f"{'-'.join(shares)}.safetensors")
+        studio.pipe.adapters["style"].bake(shares, path.stem).save(path)
+        return gr.update(value=str(path), interactive=True)
+
+    with gr.Accordion("Cards", open=False):
+        with gr.Row():
+            bake = gr.Button("Bake the mixture into a card", elem_id="bake")
+            card = gr.DownloadButton("Card (safetensors)", interactive=False, elem_id="card")
+        bake.click(baked, sliders, card, api_name="bake")
+        return gr.File(label="A card of yours, beside the mixture", file_types=[".safetensors"], elem_id="own-card")
+
+
+def _card(studio: Studio, path: str | None) -> StyleCard | None:
+    """A user's card, checked.
+
+    Raises:
+        gr.Error: a file that is too large, or no card of this pipeline.
+    """
+    if path is None:
+        return None
+    if Path(path).stat().st_size > MAX_CARD_BYTES:
+        raise complaint(f"Card: got more than {MAX_CARD_BYTES // 1_000_000} MB, expected a style card")
+    try:
+        return StyleCard.load(path)
+    except (ValueError, OSError) as error:
+        raise complaint(error) from None
+
+
+def reference_page(studio: Studio) -> None:
+    """Draws the page of pictures to take after into the open `gr.Blocks`."""
+    from weft.attention_processors.reference import Reference
+
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            prompt = gr.Textbox("a red cat", label="What is shown, in words", elem_id="reference-prompt")
+            picture = gr.Image(
+                label="A picture to take after", type="pil", sources=["upload", "clipboard"], format="png"
+            )
+            weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight")
+        with gr.Column(scale=2, min_width=320):
+            settings = run_settings()
+            shown = Run()
+
+    def generate(text: str, image: Image.Image | None, weight: float, *rest: Any) -> Iterator[Any]:
+        if image is None:
+            raise complaint("Picture: got none, expected one to take after; upload it")
+        reference = {"reference": (Reference(image, weight=weight),)}
+        yield from shown.drawn(studio, {"prompt": text}, RunSettings(*rest), more=reference)
+
+    shown.wire(generate, [prompt, picture, weight, *settings], api_name="reference", triggers=[prompt.submit])

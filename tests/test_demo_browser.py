@@ -1,0 +1,234 @@
+"""The demo in a real browser: a stroke is drawn, words are typed, a picture comes; cancelling, bad files, two users.
+
+It is served by `weft demo` itself, on the shipped models. `WEFT_SCREENSHOTS` names a folder for screenshots.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; Debian: apt install chromium"),
+]
+WAIT = 90_000
+"""Milliseconds for a picture, on two cores."""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("demo") / "log"
+    command = [sys.executable, "-m", "weft.scripts.cli", "demo", "--port", str(port), "--queue", "2"]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    try:
+        yield _answering(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answering(address: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
+    for _ in range(240):
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"{address}/config", timeout=5).close()
+            return address
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    with opened(browser, address) as shown:
+        yield shown
+
+
+@contextmanager
+def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
+    shown = context.new_page()
+    shown.goto(address)
+    shown.wait_for_selector("#prompt textarea, #prompt input")
+    yield shown
+    context.close()
+
+
+def seeded(page: Any, seed: int, steps: int = 6) -> None:
+    """Seed and steps of the open tab."""
+    tab = page.locator(".tabitem:visible")
+    tab.get_by_role("button", name="Settings").click()
+    tab.get_by_label("Seed (empty: any)").fill(str(seed))
+    tab.get_by_label("number input for Steps").fill(str(steps))
+
+
+def generate(page: Any) -> str:
+    """The address of the picture, when it is done."""
+    tab = page.locator(".tabitem:visible")
+    tab.locator("button.generate").click()
+    tab.get_by_text("Done.").wait_for(timeout=WAIT)
+    return tab.locator(".picture img").get_attribute("src")
+
+
+def stroke(page: Any, index: int = 0) -> None:
+    """A zigzag in the middle of a canvas."""
+    box = page.locator(f"#sketch-{index} canvas").first.bounding_box()
+    left, top, side = box["x"] + box["width"] / 2 - 60, box["y"] + box["height"] / 2 - 60, 120
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((1, 0), (1, 1), (0, 1), (0, 0), (1, 1)):
+        page.mouse.move(left + x * side, top + y * side, steps=6)
+    page.mouse.up()
+
+
+def screenshot(page: Any, name: str) -> None:
+    folder = os.environ.get("WEFT_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_a_stroke_with_words_changes_the_picture(page: Any) -> None:
+    seeded(page, 3)
+    before = generate(page)
+    stroke(page)
+    page.locator("#words-0 textarea, #words-0 input").fill("a red striped jacket")
+    page.locator(".tabitem:visible").get_by_label("All sketches").locator("img").wait_for()
+    after = generate(page)
+    assert before != after
+    assert page.locator(".tabitem:visible .seed textarea, .tabitem:visible .seed input").input_value() == "3"
+
+
+def test_an_example_is_drawn_and_its_design_gives_the_same_bits(page: Any, tmp_path: Path) -> None:
+    page.locator("#example-three").click()
+    page.wait_for_function("document.querySelector('#words-2 textarea, #words-2 input')?.value")
+    page.wait_for_timeout(1500)
+    seeded(page, 7)
+    tab = page.locator(".tabitem:visible")
+    tab.get_by_label("Show where each acted").check()
+    generate(page)
+    screenshot(page, "outfit")
+    assert tab.locator(".grid-wrap img").count() == 3
+    files = {}
+    for name, button in (("picture.png", "Picture (PNG)"), ("design.json", "Design (JSON)")):
+        with page.expect_download() as download:
+            tab.get_by_role("button", name=button).click()
+        files[name] = tmp_path / name
+        download.value.save_as(files[name])
+    command = [sys.executable, "-m", "weft.scripts.cli", "generate", str(files["design.json"])]
+    subprocess.run([*command, "--output", str(tmp_path / "again.png")], check=True, capture_output=True)
+    with Image.open(files["picture.png"]) as one, Image.open(tmp_path / "again.png") as other:
+        assert one.tobytes() == other.tobytes()
+    assert json.loads(files["design.json"].read_text())["seed"] == 7
+
+
+def test_things_are_added_moved_hidden_and_removed(page: Any) -> None:
+    def words(index: int) -> Any:
+        return page.locator(f"#words-{index} textarea, #words-{index} input")
+
+    words(0).fill("first")
+    words(1).fill("second")
+    page.locator("#up-1").click()
+    page.wait_for_function("document.querySelector('#words-0 textarea, #words-0 input').value == 'second'")
+    assert words(1).input_value() == "first"
+    page.locator("#add").click()
+    words(2).wait_for()
+    page.locator("#remove-0").click()
+    page.wait_for_function("document.querySelector('#words-0 textarea, #words-0 input').value == 'first'")
+    words(2).wait_for(state="hidden")
+
+
+def test_a_picture_can_be_cancelled(page: Any) -> None:
+    seeded(page, 1, steps=100)
+    tab = page.locator(".tabitem:visible")
+    tab.locator("button.generate").click()
+    tab.get_by_text("Step 2 of 100").wait_for(timeout=WAIT)
+    tab.locator("button.cancel").click()
+    tab.get_by_text("Cancelled.").wait_for()
+    tab.get_by_label("number input for Steps").fill("2")
+    generate(page)
+
+
+def test_what_cannot_be_read_is_said_in_one_line(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"this is no picture")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#sketch-0").get_by_label("Image button").click()
+        page.get_by_text("Click to Upload").first.click()
+    chooser.value.set_files(tmp_path / "bad.png")
+    page.wait_for_timeout(1000)
+    page.locator("#words-0 textarea, #words-0 input").fill("words")
+    assert "Traceback" not in page.content()
+
+
+def test_a_box_that_is_none_is_said(page: Any) -> None:
+    page.locator("#words-0 textarea, #words-0 input").fill("a red jacket")
+    page.locator("#thing-0").get_by_label("It acts").click()
+    page.get_by_role("option", name="in a box").click()
+    page.locator("#thing-0").get_by_label("Box: left, top, right, bottom").fill("0.5, 0.1, 0.2, 0.9")
+    page.locator(".tabitem:visible button.generate").click()
+    page.get_by_text("region:").first.wait_for(timeout=WAIT)
+    assert "Traceback" not in page.content()
+
+
+def test_two_users_see_their_own_pictures(browser: Any, address: str) -> None:
+    with opened(browser, address) as first, opened(browser, address) as second:
+        pages = (first, second)
+        for seed, one in enumerate(pages):
+            seeded(one, seed)
+        for one in pages:
+            one.locator(".tabitem:visible button.generate").click()
+        seeds = []
+        for one in pages:
+            one.get_by_text("Done.").wait_for(timeout=WAIT)
+            seeds.append(one.locator(".tabitem:visible .seed textarea, .tabitem:visible .seed input").input_value())
+    assert seeds == ["0", "1"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_narrow_screen_holds_the_page(browser: Any, address: str, scheme: str) -> None:
+    narrow = {"width": 390, "height": 844}
+    with opened(browser, address, viewport=narrow, color_scheme=scheme) as page:
+        page.wait_for_timeout(1000)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        screenshot(page, f"narrow-{scheme}")
+
+
+def test_the_page_works_with_a_keyboard(page: Any) -> None:
+    prompt = page.locator("#prompt textarea, #prompt input")
+    seeded(page, 2, steps=2)
+    prompt.focus()
+    page.keyboard.press("Enter")
+    page.locator(".tabitem:visible").get_by_text("Done.").wait_for(timeout=WAIT)
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''").strip())
+    assert "Add a thing" in seen or "Generate" in seen
