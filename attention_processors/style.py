@@ -172,6 +172,16 @@ class StyleAdapter(StyleReader, KeyValueAdapter):
         self.gates = nn.Parameter(torch.zeros(len(layers))) if fusion == "gated" else None
         self.make_projections(layers, token_dim, rank)
 
+    @torch.no_grad()
+    def extended(self, styles: Sequence[str]) -> Self:
+        """A copy with rows for more styles, which start as the mean of the known ones; the known stay what they are."""
+        wider = type(self).from_config(self.config, styles=[*self.config["styles"], *styles])
+        state = self.state_dict()
+        known, null = state["table"][:-1], state["table"][-1:]
+        state["table"] = torch.cat([known, known.mean(0, keepdim=True).expand(len(styles), -1), null])
+        wider.load_state_dict(state)
+        return wider
+
     def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
         token_dim = self.norm.normalized_shape[0]
         tokens = self.norm(self.projection(self.table).unflatten(-1, (-1, token_dim)))

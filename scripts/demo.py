@@ -21,7 +21,9 @@ from weft.scripts.generate import DEFAULT_MODEL, adapter_paths
 QUEUE: Final = 32
 UPLOAD: Final = "8mb"
 UPLOAD_PIXELS: Final = 16_000_000
-KEPT_SECONDS: Final = 3600
+SHIPPED: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
+"""By the name of an adapter, the shipped model."""
+CSS: Final = ".state { min-height: 1.6em } .picture img { width: 100%; object-fit: contain }"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,17 +105,13 @@ def open_demo_pipeline(arguments: argparse.Namespace) -> Any:
     return pipe.to(arguments.device)
 
 
-SHIPPED: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
-CSS: Final = ".state { min-height: 1.6em } .picture img { width: 100%; object-fit: contain }"
-
-
 def page(studio: Any, waiting: int = QUEUE) -> Any:
     """The page with a tab per method that the studio's pipeline has."""
     import gradio as gr
 
     from weft.scripts.demo_outfit import outfit_page
     from weft.scripts.demo_parts import DEVICE, told
-    from weft.scripts.demo_studio import Made
+    from weft.scripts.demo_studio import KEPT_SECONDS, Made
     from weft.scripts.demo_style import reference_page, style_page
 
     pages = {

@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import shutil
 import tempfile
 import threading
 import time
@@ -23,6 +24,9 @@ from weft.scripts.generate import draw, stored, write_pictures
 MAX_STEPS: Final = 100
 MAX_SIDE: Final = 1024
 MAX_CONDITIONS: Final = 16
+MAX_WORDS: Final = 2000
+"""Characters of a text."""
+KEPT_SECONDS: Final = 3600
 PATHS: Final = ("sketch", "global_sketch", "region")
 
 
@@ -122,7 +126,10 @@ class Studio:
                 work.join()
 
     def file(self, name: str) -> Path:
-        """A new place for a file to download."""
+        """A new place for a file to download; those of more than an hour ago are removed."""
+        for old in Path(self._folder.name).iterdir():
+            if old.stat().st_mtime < time.time() - KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
 
     def _work(
@@ -231,16 +238,26 @@ def _check_safe(record: Any) -> None:
     """
     if not isinstance(record, Mapping):
         raise ValueError('design: got no object, expected one like {"prompt": "…"}')
+    texts = [text for one in (record, *_rows(record)) for text in one.values() if isinstance(text, str)]
+    if any(len(text) > MAX_WORDS and not text.startswith(PREFIX) for text in texts):
+        raise ValueError(f"design: got a text of more than {MAX_WORDS} characters; shorten it")
     for name in ("loras", "controlnets"):
         if record.get(name):
             raise ValueError(f"{name}: got some, which a demo does not load; use weft generate")
-    conditions = record.get("conditions") or {}
-    lists = list(conditions.values()) if isinstance(conditions, Mapping) else []
-    rows = [row for some in lists if isinstance(some, list) for row in some]
+    rows = _rows(record)
     if len(rows) > MAX_CONDITIONS:
         raise ValueError(f"conditions: got {len(rows)}, expected at most {MAX_CONDITIONS}; leave some out")
     for row in rows:
+        if row.get("layers"):
+            raise ValueError("layers: got some, which a demo does not take; use weft generate")
         for name in PATHS:
-            value = row.get(name) if isinstance(row, Mapping) else None
+            value = row.get(name)
             if isinstance(value, str) and value != "sketch" and not value.startswith(PREFIX):
                 raise ValueError(f"{name}: got a path, which a demo does not read; put the picture in as {PREFIX}…")
+
+
+def _rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The objects among a record's conditions; what else there is `as_design` refuses."""
+    conditions = record.get("conditions")
+    lists = list(conditions.values()) if isinstance(conditions, Mapping) else []
+    return [row for some in lists if isinstance(some, list) for row in some if isinstance(row, Mapping)]

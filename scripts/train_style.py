@@ -78,12 +78,7 @@ def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) 
         adapter = StyleAdapter.from_pretrained(arguments.init_from)
         adapter.check_base(pipe.unet)
         unknown = [style for style in styles if style not in adapter.config["styles"]]
-        if unknown:
-            raise ValueError(
-                f"init_from: got an adapter of {', '.join(adapter.config['styles'])}, but the data show "
-                f"{', '.join(unknown)} too; train a new adapter, or leave these pictures out"
-            )
-        return adapter
+        return adapter.extended(unknown) if unknown else adapter
     return StyleAdapter.for_denoiser(
         pipe.unet,
         layers=arguments.layers,
