@@ -1,0 +1,65 @@
+"""The examples of fine-tuning do what their page says: twenty pictures teach a style, twenty outfits a colour."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from weft.pretrained import available, shipped
+from weft.scripts.cli import main
+from weft.scripts.finetuning_examples import STYLE, chalk, draw, recolored, score_pairs, score_style
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "finetuning"
+
+
+def test_the_data_are_what_the_script_draws(tmp_path: Path) -> None:
+    draw(tmp_path)
+    drawn, kept = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.name != "README.md"}
+        for folder in (tmp_path, EXAMPLES)
+    )
+    assert drawn.keys() == kept.keys()
+    assert all(drawn[name] == kept[name] for name in drawn if name.suffix == ".jsonl")
+
+
+def test_the_changed_garment_is_the_only_blue_one() -> None:
+    drawn, place = recolored("train", 3)
+    assert [g.color == "blue" for g in drawn.garments] == [i == place for i in range(len(drawn.garments))]
+    inside = drawn.image[drawn.masks[place]].astype(int)
+    assert (inside[:, 1] - inside[:, 0]).max() > 100  # green and blue, not blue alone
+
+
+def commands(folder: Path) -> list[list[str]]:
+    """Those of the page, with their results in a folder."""
+    text = (EXAMPLES / "README.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^weft (train .*)$", text, re.MULTILINE)
+    places = {
+        "outputs/": f"{folder}/",
+        "examples/": f"{ROOT / 'examples'}/",
+        "pretrained/": f"{shipped('style').parent}/",
+    }
+    for old, new in places.items():
+        lines = [line.replace(old, new) for line in lines]
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("style" not in available(), reason="the shipped models are not installed")
+def test_twenty_pictures_are_enough(tmp_path: Path) -> None:
+    for command in commands(tmp_path):
+        assert main([*command, "--report_to", "none"]) == 0
+    styles = score_style(tmp_path / "chalk" / "final", 32)
+    assert styles["after"][STYLE] > styles["before"][STYLE] + 0.5
+    pairs = score_pairs(tmp_path / "turquoise" / "final", 32)
+    assert pairs["after"]["turquoise"] > pairs["before"]["turquoise"] + 0.3
+
+
+def test_chalk_is_not_what_it_was_drawn_from() -> None:
+    from weft.datasets import creatures
+
+    drawn = creatures.sample("train", 0, style=creatures.NEUTRAL)
+    assert chalk(drawn).shape == drawn.image.shape
+    assert chalk(drawn)[:8, :8].mean() < 80 < drawn.image[:8, :8].mean()
