@@ -50,11 +50,13 @@ def outfit_page(studio: Studio) -> None:
     shown.wire(generate, inputs, api_name="outfit", triggers=[prompt.submit])
     canvases = [slot[0] for slot in slots]
     for canvas in canvases:
-        canvas.change(_composed, canvases, composed, api_name=False, show_progress="hidden", trigger_mode="always_last")
+        canvas.change(
+            _composed, canvases, composed, api_visibility="private", show_progress="hidden", trigger_mode="always_last"
+        )
     _rows(add, groups, slots, count)
     for name, button in zip(EXAMPLES, examples, strict=True):
         filled = [prompt, count, *flat, *groups]
-        button.click(lambda name=name: _example(name), None, filled, api_name=False, show_progress="hidden")
+        button.click(lambda name=name: _example(name), None, filled, api_visibility="private", show_progress="hidden")
 
 
 def _things() -> tuple[list[gr.Column], list[list[Any]]]:
@@ -80,7 +82,7 @@ def _things() -> tuple[list[gr.Column], list[list[Any]]]:
                 weight = gr.Slider(0, 2, 1, step=0.05, label="Weight", min_width=140)
                 region = gr.Dropdown(list(REGIONS), value="inside its strokes", label="It acts", min_width=140)
                 box = gr.Textbox(BOX, label="Box: left, top, right, bottom", visible=False, min_width=140)
-            region.change(lambda name: gr.update(visible=name == "in a box"), region, box, api_name=False)
+            region.change(lambda name: gr.update(visible=name == "in a box"), region, box, api_visibility="private")
             hidden = gr.Checkbox(False, label="Leave it out", elem_id=f"hidden-{index}")
         groups.append(group)
         slots.append([canvas, words, weight, region, box, hidden])
@@ -109,7 +111,7 @@ def _rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Any]], count
         rows[index - 1], rows[index] = rows[index], rows[index - 1]
         return [value for row in rows for value in row]
 
-    quiet: Any = {"api_name": False, "show_progress": "hidden"}
+    quiet: Any = {"api_visibility": "private", "show_progress": "hidden"}
     add.click(added, count, [count, *groups], **quiet)
     for index, group in enumerate(groups):
         with group, gr.Row():

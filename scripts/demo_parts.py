@@ -79,7 +79,9 @@ class Run:
         """Start and cancel `generate`, a generator of values for `outputs`."""
         options: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
         event = gr.on([self.start.click, *triggers], generate, list(inputs), self.outputs, api_name=api_name, **options)
-        self.cancel.click(lambda: "Cancelled.", None, self.state, cancels=[event], api_name=False, queue=False)
+        self.cancel.click(
+            lambda: "Cancelled.", None, self.state, cancels=[event], api_visibility="private", queue=False
+        )
 
     def drawn(
         self,
@@ -118,10 +120,10 @@ def told(studio: Studio, record: Mapping[str, Any], **options: Any) -> Iterator[
         yield from studio.draw(studio.design(record), **options)
     except Stopped:
         return
-    except (ValueError, FloatingPointError) as error:
-        raise complaint(error) from None
     except gr.Error:
         raise
+    except (ValueError, FloatingPointError) as error:
+        raise complaint(error) from None
     except Exception as error:
         logger.exception("demo: a call failed")
         raise complaint(f"This did not work ({type(error).__name__}); the terminal says more") from None

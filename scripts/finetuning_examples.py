@@ -124,7 +124,7 @@ def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None
     return left, top, right, bottom
 
 
-def score_style(adapter: Path, cases: int) -> dict[str, Mapping[str, float]]:
+def score_style(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
     """By row the share of pictures nearest to chalk, and of those whose content is right."""
     from weft.attention_processors.style import Style
     from weft.evaluation.creature_oracle import pretrained_creature_oracle
@@ -177,7 +177,7 @@ def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return min(looks, key=lambda name: float(((seen - looks[name]) ** 2).sum()))
 
 
-def score_pairs(adapter: Path, cases: int) -> dict[str, Mapping[str, float]]:
+def score_pairs(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
     """By row the share of turquoise garments that are, and of the others' colours that are right."""
     from weft.evaluation.oracle import pretrained_oracle
     from weft.evaluation.paired import pairs
@@ -211,7 +211,7 @@ def score_pairs(adapter: Path, cases: int) -> dict[str, Mapping[str, float]]:
 
 def _color(image: Picture, mask: np.ndarray[Any, Any]) -> str:
     """The nearest colour to the median in the inner part of a place."""
-    inner = ndimage.binary_erosion(mask, iterations=2)
+    inner: Any = ndimage.binary_erosion(mask, iterations=2)
     median = np.median(image[inner if inner.any() else mask], 0)
     known = {**RGB, COLOR: TURQUOISE}
     return min(known, key=lambda name: float(np.abs(median - known[name]).sum()))
