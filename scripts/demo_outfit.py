@@ -34,7 +34,7 @@ def outfit_page(studio: Studio) -> None:
                 groups, slots = _things()
             add = gr.Button("Add a thing", elem_id="add")
         with gr.Column(scale=2, min_width=320):
-            composed = gr.Image(label="All sketches", height=220, interactive=False, format="png")
+            composed = gr.Image(label="All sketches", elem_id="composed", height=220, interactive=False, format="png")
             styles = style_settings(studio)
             settings = run_settings()
             shown = Run()
@@ -64,6 +64,7 @@ def _things() -> tuple[list[gr.Column], list[list[Any]]]:
     for index in range(SLOTS):
         with gr.Column(visible=index < 2, elem_id=f"thing-{index}", min_width=280, variant="panel") as group:
             canvas = gr.ImageEditor(
+                _blank(),
                 label=f"Sketch {index + 1}",
                 type="pil",
                 format="png",
@@ -127,8 +128,18 @@ def _rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Any]], count
             up.click(lambda *values, index=index: raised(index, *values), flat, flat, **quiet)
 
 
+def _blank() -> dict[str, Any]:
+    """A white canvas, on which the brush is at hand at once."""
+    return _on_canvas(Image.new("L", (SIDE, SIDE), 255))
+
+
+def _on_canvas(sketch: Image.Image) -> dict[str, Any]:
+    ground = sketch.convert("RGBA").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return {"background": ground, "layers": [], "composite": ground}
+
+
 def _empty() -> list[Any]:
-    return [None, "", 1.0, "inside its strokes", BOX, False]
+    return [_blank(), "", 1.0, "inside its strokes", BOX, False]
 
 
 def _split(values: Sequence[Any]) -> list[list[Any]]:
@@ -186,9 +197,7 @@ def _example(name: str) -> list[Any]:
     drawn = sample("validation", index, count=number)
     rows = []
     for sketch, text in zip(drawn.sketches, drawn.texts, strict=True):
-        canvas = Image.fromarray(sketch).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        value = {"background": canvas, "layers": [], "composite": canvas}
-        rows.append([value, text, 1.0, "inside its strokes", BOX, False])
+        rows.append([_on_canvas(Image.fromarray(sketch)), text, 1.0, "inside its strokes", BOX, False])
     rows += [_empty() for _ in range(SLOTS - len(rows))]
     shown = [gr.update(visible=place < len(drawn.texts)) for place in range(SLOTS)]
     return [PROMPT, len(drawn.texts), *(value for row in rows for value in row), *shown]

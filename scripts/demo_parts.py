@@ -49,10 +49,11 @@ class RunSettings:
 
 def run_settings() -> list[Any]:
     """Seed, steps, guidance, and whether maps are wanted."""
-    with gr.Accordion("Settings", open=False), gr.Row():
-        seed = gr.Number(None, label="Seed (empty: any)", precision=0, minimum=0, min_width=140)
-        steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140)
-        guidance = gr.Slider(0, 15, 3, step=0.5, label="Guidance", min_width=140)
+    with gr.Accordion("Settings", open=False):
+        with gr.Row():
+            seed = gr.Number(None, label="Seed (empty: any)", precision=0, minimum=0, min_width=140)
+            steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140)
+            guidance = gr.Slider(0, 15, 3, step=0.5, label="Guidance", min_width=140)
         maps = gr.Checkbox(False, label="Show where each acted")
     return [seed, steps, guidance, maps]
 

@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; Debian: apt install chromium"),
 ]
+PICTURE = "[...document.querySelectorAll('.picture img')].filter(e => e.offsetParent)[0]?.src ?? ''"
+STATE = "[...document.querySelectorAll('.state')].filter(e => e.offsetParent)[0]?.innerText ?? ''"
 WAIT = 90_000
 """Milliseconds for a picture, on two cores."""
 
@@ -93,10 +95,10 @@ def seeded(page: Any, seed: int, steps: int = 6) -> None:
 
 def generate(page: Any) -> str:
     """The address of the picture, when it is done."""
-    tab = page.locator(".tabitem:visible")
-    tab.locator("button.generate").click()
-    tab.get_by_text("Done.").wait_for(timeout=WAIT)
-    return tab.locator(".picture img").get_attribute("src")
+    before = page.evaluate(PICTURE)
+    page.locator(".tabitem:visible button.generate").click()
+    page.wait_for_function(f"before => ({PICTURE}) != before && ({STATE}).includes('Done.')", arg=before, timeout=WAIT)
+    return page.evaluate(PICTURE)
 
 
 def stroke(page: Any, index: int = 0) -> None:
@@ -121,7 +123,7 @@ def test_a_stroke_with_words_changes_the_picture(page: Any) -> None:
     before = generate(page)
     stroke(page)
     page.locator("#words-0 textarea, #words-0 input").fill("a red striped jacket")
-    page.locator(".tabitem:visible").get_by_label("All sketches").locator("img").wait_for()
+    page.locator("#composed img").wait_for()
     after = generate(page)
     assert before != after
     assert page.locator(".tabitem:visible .seed textarea, .tabitem:visible .seed input").input_value() == "3"
