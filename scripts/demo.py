@@ -127,6 +127,11 @@ def page(studio: Any, waiting: int = QUEUE) -> Any:
                     with gr.Tab(title, id=name):
                         build(studio)
 
+        def left(request: gr.Request) -> None:
+            studio.cancel(request.session_hash)
+
+        blocks.unload(left)
+
         def generate(design: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             *_, made = told(studio, design)
             assert isinstance(made, Made)

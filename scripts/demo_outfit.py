@@ -1,7 +1,7 @@
 """The demo's page of sketches with words: each thing on a canvas of its own, composed into one picture."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import gradio as gr
@@ -9,7 +9,16 @@ from PIL import Image
 
 from weft.datasets.images import as_image, compose_sketches
 from weft.datasets.inline_images import as_text
-from weft.scripts.demo_parts import Run, RunSettings, complaint, fixed_style, run_settings, style_settings
+from weft.scripts.demo_parts import (
+    Asked,
+    Run,
+    RunSettings,
+    complaint,
+    fixed_style,
+    guarded,
+    run_settings,
+    style_settings,
+)
 from weft.scripts.demo_studio import Studio
 
 SLOTS: Final = 6
@@ -37,22 +46,23 @@ def outfit_page(studio: Studio) -> None:
             composed = gr.Image(label="All sketches", elem_id="composed", height=220, interactive=False, format="png")
             styles = style_settings(studio)
             settings = run_settings()
-            shown = Run()
+            shown = Run(studio)
     flat = [widget for slot in slots for widget in slot]
     inputs = [prompt, count, *flat, *styles, *settings]
 
-    def generate(*values: Any) -> Iterator[Any]:
+    def describe(*values: Any) -> Asked:
         record = _record(values[: 2 + PARTS * SLOTS], len(slots))
         rest = values[2 + PARTS * SLOTS :]
         record |= fixed_style(studio, record, rest[: len(styles)])
-        yield from shown.drawn(studio, record, RunSettings(*rest[len(styles) :]))
+        return Asked(record, RunSettings(*rest[len(styles) :]))
 
-    shown.wire(generate, inputs, api_name="outfit", triggers=[prompt.submit])
+    shown.wire(describe, inputs, api_name="outfit", triggers=[prompt.submit])
     canvases = [slot[0] for slot in slots]
     for canvas in canvases:
         canvas.change(
             _composed, canvases, composed, api_visibility="private", show_progress="hidden", trigger_mode="always_last"
         )
+    gr.on(None, lambda: [_blank()] * SLOTS, None, canvases, api_visibility="private", show_progress="hidden")
     _rows(add, groups, slots, count)
     for name, button in zip(EXAMPLES, examples, strict=True):
         filled = [prompt, count, *flat, *groups]
@@ -63,8 +73,7 @@ def _things() -> tuple[list[gr.Column], list[list[Any]]]:
     groups, slots = [], []
     for index in range(SLOTS):
         with gr.Column(visible=index < 2, elem_id=f"thing-{index}", min_width=280, variant="panel") as group:
-            canvas = gr.ImageEditor(
-                _blank(),
+            editor = gr.ImageEditor(
                 label=f"Sketch {index + 1}",
                 type="pil",
                 format="png",
@@ -78,6 +87,7 @@ def _things() -> tuple[list[gr.Column], list[list[Any]]]:
                 height=SIDE,
                 elem_id=f"sketch-{index}",
             )
+            canvas = guarded(editor)
             words = gr.Textbox(label="Its words", placeholder="a red striped jacket", elem_id=f"words-{index}")
             with gr.Row():
                 weight = gr.Slider(0, 2, 1, step=0.05, label="Weight", min_width=140)

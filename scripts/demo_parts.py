@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import gradio as gr
@@ -20,6 +20,22 @@ DEVICE: Final = "device"
 def complaint(message: object) -> gr.Error:
     """An error that the page shows, and nobody's traceback."""
     return gr.Error(str(message), duration=None, print_exception=False)
+
+
+def guarded(upload: Any) -> Any:
+    """A component of gradio's that says in one line that a file is no picture."""
+    preprocess = upload.preprocess
+
+    def readable(payload: Any) -> Any:
+        try:
+            return preprocess(payload)
+        except Exception:
+            logger.warning("demo: an upload cannot be read", exc_info=True)
+            what = "a file that is no picture, or too large a one"
+            raise complaint(f"{upload.label}: got {what}; bring a PNG, JPEG or WebP") from None
+
+    upload.preprocess = readable
+    return upload
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,22 @@ class RunSettings:
         }
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a page asks for.
+
+    Args:
+        record: a design, but for its settings.
+        card: a style of the user's own.
+        more: conditions that design files cannot hold.
+    """
+
+    record: Mapping[str, Any]
+    settings: RunSettings
+    card: StyleCard | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
 def run_settings() -> list[Any]:
     """Seed, steps, guidance, and whether maps are wanted."""
     with gr.Accordion("Settings", open=False):
@@ -61,7 +93,8 @@ def run_settings() -> list[Any]:
 class Run:
     """The buttons of a run and what it shows: preview or picture, state, used seed, files, maps."""
 
-    def __init__(self) -> None:
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
         with gr.Row():
             self.start = gr.Button("Generate", variant="primary", elem_classes="generate")
             self.cancel = gr.Button("Cancel", elem_classes="cancel")
@@ -75,38 +108,34 @@ class Run:
         self.outputs = [self.picture, self.state, self.seed, self.png, self.json, self.maps]
 
     def wire(
-        self, generate: Callable[..., Any], inputs: Sequence[Any], *, api_name: str, triggers: Sequence[Any]
+        self, describe: Callable[..., Asked], inputs: Sequence[Any], *, api_name: str, triggers: Sequence[Any]
     ) -> None:
-        """Start and cancel `generate`, a generator of values for `outputs`."""
+        """Start what `describe` makes of the inputs, and cancel it."""
+
+        def generate(request: gr.Request, *values: Any) -> Iterator[Any]:
+            yield from self._drawn(describe(*values), request.session_hash)
+
+        def cancelled(request: gr.Request) -> str:
+            self.studio.cancel(request.session_hash)
+            return "Cancelled."
+
         options: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
         event = gr.on([self.start.click, *triggers], generate, list(inputs), self.outputs, api_name=api_name, **options)
-        self.cancel.click(
-            lambda: "Cancelled.", None, self.state, cancels=[event], api_visibility="private", queue=False
-        )
+        self.cancel.click(cancelled, None, self.state, cancels=[event], api_visibility="private", queue=False)
 
-    def drawn(
-        self,
-        studio: Studio,
-        record: Mapping[str, Any],
-        settings: RunSettings,
-        card: StyleCard | None = None,
-        more: Mapping[str, Any] | None = None,
-    ) -> Iterator[Any]:
-        """Values for `outputs`, step by step; files and maps come with the picture.
-
-        Args:
-            more: conditions that design files cannot hold.
-        """
-        for result in told(studio, settings.of(record), maps=settings.maps, card=card, more=more or {}):
+    def _drawn(self, asked: Asked, user: str | None) -> Iterator[Any]:
+        """Values for `outputs`, step by step; files and maps come with the picture."""
+        record = asked.settings.of(asked.record)
+        options: dict[str, Any] = {"maps": asked.settings.maps, "card": asked.card, "more": asked.more, "user": user}
+        for result in told(self.studio, record, **options):
             if not isinstance(result, Made):
                 kept = gr.skip() if result.preview is None else result.preview
                 yield [kept, f"Step {result.done} of {result.total}", *[gr.skip()] * 4]
                 continue
-            design = studio.file("design.json")
-            made = {**settings.of(record), "seed": result.seed}
-            design.write_text(json.dumps(made, indent=2) + "\n")
+            design = self.studio.file("design.json")
+            design.write_text(json.dumps({**record, "seed": result.seed}, indent=2) + "\n")
             files = [gr.update(value=str(path), interactive=True) for path in (result.path, design)]
-            note = " The design does not hold your card or picture." if card or more else ""
+            note = " The design does not hold your card or picture." if asked.card or asked.more else ""
             maps = gr.update(value=list(result.maps), visible=bool(result.maps))
             yield [str(result.path), f"Done.{note}", str(result.seed), *files, maps]
 

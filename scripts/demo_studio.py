@@ -70,6 +70,7 @@ class Studio:
         pipe.set_progress_bar_config(disable=True)
         self.pipe, self.model = pipe, model
         self._lock = threading.Lock()
+        self._stops: dict[str | None, threading.Event] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
 
     @property
@@ -102,28 +103,38 @@ class Studio:
         maps: bool = False,
         card: StyleCard | None = None,
         more: Mapping[str, Any] = MappingProxyType({}),
+        user: str | None = None,
     ) -> Iterator[Step | Made]:
         """Steps with previews, and the picture at the end; closing the iterator stops the picture.
 
         Args:
             card: a style of the user's own, which acts with weight 1 in this picture only.
             more: conditions that design files cannot hold, by adapter name.
+            user: whose `cancel` stops it.
+
+        Raises:
+            Stopped: it was cancelled.
         """
         design = replace(design, conditions={**design.conditions, **more})
         results: queue.SimpleQueue[Step | Made | BaseException] = queue.SimpleQueue()
         stop = threading.Event()
-        with self._lock:
-            work = threading.Thread(target=self._work, args=(design, maps, card, results, stop), daemon=True)
-            work.start()
-            try:
-                while not isinstance(result := results.get(), Made):
-                    if isinstance(result, BaseException):
-                        raise result
-                    yield result
+        if user is not None:
+            self._stops[user] = stop
+        threading.Thread(target=self._work, args=(design, maps, card, results, stop), daemon=True).start()
+        try:
+            while not isinstance(result := results.get(), Made):
+                if isinstance(result, BaseException):
+                    raise result
                 yield result
-            finally:
-                stop.set()
-                work.join()
+            yield result
+        finally:
+            stop.set()
+
+    def cancel(self, user: str | None) -> None:
+        """Stop what a user waits for, if anything."""
+        stop = self._stops.pop(user, None)
+        if stop is not None:
+            stop.set()
 
     def file(self, name: str) -> Path:
         """A new place for a file to download; those of more than an hour ago are removed."""
@@ -140,15 +151,16 @@ class Studio:
         results: "queue.SimpleQueue[Step | Made | BaseException]",
         stop: threading.Event,
     ) -> None:
-        try:
-            if card is not None:
-                design = self._with_card(design, card)
-            results.put(self._made(design, MapRecorder() if maps else None, results, stop))
-        except BaseException as error:
-            results.put(error)
-        finally:
-            if card is not None and "card" in (self.pipe.adapters or ()):
-                self.pipe.detach("card")
+        with self._lock:
+            try:
+                if card is not None:
+                    design = self._with_card(design, card)
+                results.put(self._made(design, MapRecorder() if maps else None, results, stop))
+            except BaseException as error:
+                results.put(error)
+            finally:
+                if card is not None and "card" in (self.pipe.adapters or ()):
+                    self.pipe.detach("card")
 
     def _with_card(self, design: Design, card: StyleCard) -> Design:
         from weft.attention_processors.style import Style

@@ -1,6 +1,5 @@
 """The demo's page of styles: a prompt in a mixture of styles, cards to take along and to bring, a reference picture."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from PIL import Image
 
 from weft.attention_processors.style import StyleCard
 from weft.pretrained import available, shipped
-from weft.scripts.demo_parts import Run, RunSettings, complaint, run_settings, styles_of
+from weft.scripts.demo_parts import Asked, Run, RunSettings, complaint, guarded, run_settings, styles_of
 from weft.scripts.demo_studio import Studio
 
 MAX_CARD_BYTES = 4_000_000
@@ -32,18 +31,18 @@ def style_page(studio: Studio) -> None:
             card = _cards(studio, sliders, names)
         with gr.Column(scale=2, min_width=320):
             settings = run_settings()
-            shown = Run()
+            shown = Run(studio)
 
-    def generate(text: str, uploaded: str | None, *values: Any) -> Iterator[Any]:
+    def describe(text: str, uploaded: str | None, *values: Any) -> Asked:
         mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
         shares = {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
         record: dict[str, Any] = {"prompt": text, "conditions": {}}
         if shares:
             record["conditions"]["style"] = [{"style": shares, "weight": weight, "start": start, "end": end}]
-        yield from shown.drawn(studio, record, RunSettings(*rest), _card(studio, uploaded))
+        return Asked(record, RunSettings(*rest), _card(uploaded))
 
     inputs = [prompt, card, *sliders, weight, start, end, *settings]
-    shown.wire(generate, inputs, api_name="style", triggers=[prompt.submit])
+    shown.wire(describe, inputs, api_name="style", triggers=[prompt.submit])
 
 
 def _samples() -> list[tuple[str, str]]:
@@ -72,7 +71,7 @@ def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> 
         return gr.File(label="A card of yours, beside the mixture", file_types=[".safetensors"], elem_id="own-card")
 
 
-def _card(studio: Studio, path: str | None) -> StyleCard | None:
+def _card(path: str | None) -> StyleCard | None:
     """A user's card, checked.
 
     Raises:
@@ -95,18 +94,19 @@ def reference_page(studio: Studio) -> None:
     with gr.Row():
         with gr.Column(scale=3, min_width=320):
             prompt = gr.Textbox("a red cat", label="What is shown, in words", elem_id="reference-prompt")
-            picture = gr.Image(
+            upload = gr.Image(
                 label="A picture to take after", type="pil", sources=["upload", "clipboard"], format="png"
             )
+            picture = guarded(upload)
             weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight")
         with gr.Column(scale=2, min_width=320):
             settings = run_settings()
-            shown = Run()
+            shown = Run(studio)
 
-    def generate(text: str, image: Image.Image | None, weight: float, *rest: Any) -> Iterator[Any]:
+    def describe(text: str, image: Image.Image | None, weight: float, *rest: Any) -> Asked:
         if image is None:
             raise complaint("Picture: got none, expected one to take after; upload it")
         reference = {"reference": (Reference(image, weight=weight),)}
-        yield from shown.drawn(studio, {"prompt": text}, RunSettings(*rest), more=reference)
+        return Asked({"prompt": text}, RunSettings(*rest), more=reference)
 
-    shown.wire(generate, [prompt, picture, weight, *settings], api_name="reference", triggers=[prompt.submit])
+    shown.wire(describe, [prompt, picture, weight, *settings], api_name="reference", triggers=[prompt.submit])

@@ -81,6 +81,7 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     shown = context.new_page()
     shown.goto(address)
     shown.wait_for_selector("#prompt textarea, #prompt input")
+    shown.get_by_label("Brush Size").first.wait_for()  # the canvases are there
     yield shown
     context.close()
 
@@ -172,22 +173,24 @@ def test_a_picture_can_be_cancelled(page: Any) -> None:
     seeded(page, 1, steps=100)
     tab = page.locator(".tabitem:visible")
     tab.locator("button.generate").click()
-    tab.get_by_text("Step 2 of 100").wait_for(timeout=WAIT)
+    page.wait_for_function(f"({STATE}).includes(' of 100')", timeout=WAIT)
     tab.locator("button.cancel").click()
     tab.get_by_text("Cancelled.").wait_for()
+    page.wait_for_timeout(1000)  # gradio, too, has to take note
     tab.get_by_label("number input for Steps").fill("2")
     generate(page)
 
 
 def test_what_cannot_be_read_is_said_in_one_line(page: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"this is no picture")
-    with page.expect_file_chooser() as chooser:
-        page.locator("#sketch-0").get_by_label("Image button").click()
-        page.get_by_text("Click to Upload").first.click()
-    chooser.value.set_files(tmp_path / "bad.png")
-    page.wait_for_timeout(1000)
+    page.locator("#sketch-0 input[type=file]").set_input_files(tmp_path / "bad.png")
+    page.wait_for_timeout(1500)
     page.locator("#words-0 textarea, #words-0 input").fill("words")
-    assert "Traceback" not in page.content()
+    page.locator(".tabitem:visible button.generate").click()
+    page.get_by_text("Sketch 1: got a file that is no picture").or_(page.get_by_text("Done.")).first.wait_for(
+        timeout=WAIT
+    )
+    assert "Traceback" not in page.content() and "preprocess" not in page.content()
 
 
 def test_a_box_that_is_none_is_said(page: Any) -> None:
