@@ -31,11 +31,15 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "lora": ("lora",),
     "controlnet": ("controlnet",),
     "pairs_style": ("pairs", "style"),
+    "pairs_style_at_0.75": ("pairs", "style"),
+    "pairs_style_at_0.5": ("pairs", "style"),
     "pairs_lora": ("pairs", "lora"),
     "pairs_controlnet": ("pairs", "controlnet"),
     "together": ("pairs", "style", "lora", "controlnet"),
 }
 """By row the parts that act in it."""
+WEIGHTS: Final[Mapping[str, float]] = {"pairs_style_at_0.75": 0.75, "pairs_style_at_0.5": 0.5}
+"""Of the style, where it is not 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +79,7 @@ class CompositionEvaluation(Evaluation):
         if "pairs" in parts:
             conditions["paired"] = [pairs(one) for one in drawn]
         if "style" in parts:
-            conditions["style"] = [[Style(style)] for style in self.styles]
+            conditions["style"] = [[Style(style, weight=WEIGHTS.get(name, 1.0))] for style in self.styles]
         pipe: Any = self.pipe
         prompts, images = [PROMPT] * self.count, None
         if "controlnet" in parts:

@@ -6,9 +6,15 @@ from typing import Final
 from weft.pretrained import available, shipped
 
 DESCRIPTIONS: Final[Mapping[str, str]] = {
-    "tiny-diffusion": "a complete small Stable Diffusion for people in outfits; opens in the stock pipeline too",
+    "tiny-diffusion": "a complete small Stable Diffusion of people in outfits and creatures; stock pipelines open it",
     "paired": "localized sketch-text pairs on tiny-diffusion; a PairedAdapter",
     "paired-global-sketch": "the baseline of paired: one sketch of the whole, with all words; a PairedAdapter",
+    "style": "eight styles by name on tiny-diffusion; a StyleAdapter",
+    "style-gated": "the same with the fusion gated, for `weft evaluate style`; a StyleAdapter",
+    "style-concat": "the same in one softmax with the text, for `weft evaluate style`; a StyleAdapter",
+    "style-reference": "the style of a picture, the baseline of style; a ReferenceAdapter",
+    "creature-encoder": "reads pictures for style-reference; a CLIPVisionModelWithProjection",
+    "style-lora": "one LoRA for all styles, named in the prompt; the baseline of style in diffusers' own format",
     "creature-oracle": "reads style, species, colour and pose of a creature; what `weft evaluate style` measures with",
     "oracle": "reads garments, colours and patterns off a picture; what `weft evaluate paired` measures with",
 }

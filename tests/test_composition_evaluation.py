@@ -11,7 +11,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.style import StyleAdapter
 from weft.datasets.creatures import STYLES
-from weft.evaluation.composition import ROWS, CompositionEvaluation
+from weft.evaluation.composition import ROWS, WEIGHTS, CompositionEvaluation
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.oracle import Oracle
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
@@ -67,7 +67,7 @@ def test_rows_of_what_is_not_there_are_left_out(evaluation: CompositionEvaluatio
         oracle=evaluation.oracle,
         style_oracle=evaluation.style_oracle,
     )
-    assert list(few.rows()) == ["no_condition", "pairs", "style", "pairs_style"]
+    assert list(few.rows()) == ["no_condition", "pairs", "style", "pairs_style", *WEIGHTS]
 
 
 def test_a_controlnet_trains(tmp_path: Path) -> None:
