@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import paired_adapter, tiny_pipe
+from tiny import paired_adapter, style_adapter, tiny_pipe
 
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.pretrained import available
@@ -46,6 +46,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.save_pretrained(folder / "tiny-diffusion")
     paired_adapter(pipe.unet).save_pretrained(folder / "paired")
+    style_adapter(pipe.unet, styles=["ink", "pastel", "neon"]).save_pretrained(folder / "style")
     return folder
 
 
