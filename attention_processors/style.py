@@ -175,7 +175,7 @@ class StyleAdapter(StyleReader, KeyValueAdapter):
     @torch.no_grad()
     def extended(self, styles: Sequence[str]) -> Self:
         """A copy with rows for more styles, which start as the mean of the known ones; the known stay what they are."""
-        wider = type(self).from_config(self.config, styles=[*self.config["styles"], *styles])
+        wider: Any = type(self).from_config(self.config, styles=[*self.config["styles"], *styles])
         state = self.state_dict()
         known, null = state["table"][:-1], state["table"][-1:]
         state["table"] = torch.cat([known, known.mean(0, keepdim=True).expand(len(styles), -1), null])

@@ -72,3 +72,13 @@ def test_dropped_styles_are_the_null_style() -> None:
 def test_shares_out_of_range(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: got 1.5, expected a share in"):
         StyleConfig(**{name: 1.5})
+
+
+def test_more_styles_leave_the_known_as_they_are() -> None:
+    adapter = style_adapter(tiny_pipe(ConditionedStableDiffusionPipeline).unet)
+    wider = adapter.extended(["chalk"])
+    assert wider.config["styles"] == [*adapter.config["styles"], "chalk"]
+    for style in adapter.config["styles"]:
+        one, other = (which.bake(style).tensors for which in (adapter, wider))
+        assert all(torch.equal(a, b) for layer in one for a, b in zip(one[layer], other[layer], strict=True))
+    torch.testing.assert_close(wider.table[-2], adapter.table[:-1].mean(0))
