@@ -33,6 +33,7 @@ COUNT: Final = 20
 CASES: Final = 64
 BOARD: Final = (38, 70, 58)
 BINS: Final = 4
+SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale": 3.0}
 SEED: Final = 5
 """Of the pictures; those that models were trained on have seed 0."""
 
@@ -144,13 +145,12 @@ def score_style(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
     prompts, seeds = [s.caption for s in shown], list(range(cases))
     rows = {"true renders": scored(as_tensor([chalk(one) for one in neutral]), neutral)}
     for row, folder, styles in (("before", "style", None), ("after", adapter, [[Style(STYLE)]] * cases)):
-        pictures = generate(
-            _pipe(folder, "style"), prompts, {} if styles is None else {"style": styles}, seeds, name=row
-        )
+        conditions = {} if styles is None else {"style": styles}
+        pictures = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
         rows[row] = scored(pictures, shown)
     for row, folder in (("known styles before", "style"), ("known styles after", adapter)):
         known = [[Style(s.style)] for s in shown]
-        pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row)
+        pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
         score = score_creatures(shown, oracle.read(pictures))
         rows[row] = {"style": score.style_accuracy, "content": score.content_accuracy}
     return rows
@@ -205,7 +205,7 @@ def score_pairs(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
     rows = {"true renders": scored(as_tensor([drawn.image for drawn, _ in shown]))}
     for row, folder in (("before", "paired"), ("after", adapter)):
         prompts, seeds = [outfits.PROMPT] * cases, list(range(cases))
-        rows[row] = scored(generate(_pipe(folder, "paired"), prompts, {"paired": designs}, seeds, name=row))
+        rows[row] = scored(generate(_pipe(folder, "paired"), prompts, {"paired": designs}, seeds, name=row, **SETTINGS))
     return rows
 
 
