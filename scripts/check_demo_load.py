@@ -44,9 +44,9 @@ def main() -> int:
             process.terminate()
             process.wait(60)
     settled = memory[int(len(memory) * WARM_SHARE) :]
-    spread = max(settled) / min(settled) - 1
+    spread = (max(settled) - min(settled)) / (max(settled) + min(settled))
     print(f"{arguments.clients} clients, {arguments.seconds:.0f} s: {dict(counts)}")
-    print(f"memory: {min(settled)} to {max(settled)} MB after warming up, {spread:.1%} apart")
+    print(f"memory: {min(settled)} to {max(settled)} MB after warming up (±{spread:.1%}), {settled[-1]} MB at the end")
     good = not counts["wrong"] and not counts["lost"] and counts["answered"] and spread <= 0.1
     print("as it should be" if good else "NOT as it should be")
     return 0 if good else 1
