@@ -37,7 +37,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
         expected = _expected(Path(room))
-        process, address = _serve(arguments.queue, Path(room))
+        process, address = serve(arguments.queue, Path(room))
         try:
             counts, memory = _load(address, arguments.clients, arguments.seconds, expected, process.pid)
         finally:
@@ -70,7 +70,12 @@ def _pixels(path: Path) -> bytes:
         return picture.convert("RGB").tobytes()
 
 
-def _serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
+def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
+    """A demo with so many places in its line, once it answers, and its address; its files are in `room`.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
-from weft.datasets.images import as_image, compose_sketches
+from weft.datasets.images import MIN_CONTRAST, as_image, compose_sketches
 from weft.datasets.inline_images import as_text
 from weft.scripts.demo_parts import (
     Asked,
     Run,
     RunSettings,
     complaint,
-    fixed_style,
     guarded,
     run_settings,
+    style_condition,
     style_settings,
 )
 from weft.scripts.demo_studio import Studio
@@ -27,6 +28,8 @@ REGIONS: Final = {"inside its strokes": "sketch", "everywhere": "everywhere", "i
 BOX: Final = "0.25, 0.1, 0.75, 0.6"
 EXAMPLES: Final = {"three": (3, 3), "four": (8, 4)}
 """By name the index and the number of garments."""
+QUIET: Final[Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Of actions that only rearrange the page."""
 PARTS: Final = 6
 """Widgets of a thing: canvas, words, weight, region, box, hidden."""
 
@@ -51,22 +54,22 @@ def outfit_page(studio: Studio) -> None:
     inputs = [prompt, count, *flat, *styles, *settings]
 
     def describe(*values: Any) -> Asked:
-        record = _record(values[: 2 + PARTS * SLOTS], len(slots))
+        record = _record(values[: 2 + PARTS * SLOTS])
         rest = values[2 + PARTS * SLOTS :]
-        record |= fixed_style(studio, record, rest[: len(styles)])
+        if styles:
+            names, *strength = rest[: len(styles)]
+            record["conditions"] |= style_condition(dict.fromkeys(names, 1.0), *strength)
         return Asked(record, RunSettings(*rest[len(styles) :]))
 
     shown.wire(describe, inputs, api_name="outfit", triggers=[prompt.submit])
     canvases = [slot[0] for slot in slots]
     for canvas in canvases:
-        canvas.change(
-            _composed, canvases, composed, api_visibility="private", show_progress="hidden", trigger_mode="always_last"
-        )
-    gr.on(None, lambda: [_blank()] * SLOTS, None, canvases, api_visibility="private", show_progress="hidden")
+        canvas.change(_composed, canvases, composed, trigger_mode="always_last", **QUIET)
+    gr.on(None, lambda: [_blank()] * SLOTS, None, canvases, **QUIET)
     _rows(add, groups, slots, count)
     for name, button in zip(EXAMPLES, examples, strict=True):
         filled = [prompt, count, *flat, *groups]
-        button.click(lambda name=name: _example(name), None, filled, api_visibility="private", show_progress="hidden")
+        button.click(lambda name=name: _example(name), None, filled, **QUIET)
 
 
 def _things() -> tuple[list[gr.Column], list[list[Any]]]:
@@ -93,7 +96,7 @@ def _things() -> tuple[list[gr.Column], list[list[Any]]]:
                 weight = gr.Slider(0, 2, 1, step=0.05, label="Weight", min_width=140)
                 region = gr.Dropdown(list(REGIONS), value="inside its strokes", label="It acts", min_width=140)
                 box = gr.Textbox(BOX, label="Box: left, top, right, bottom", visible=False, min_width=140)
-            region.change(lambda name: gr.update(visible=name == "in a box"), region, box, api_visibility="private")
+            region.change(lambda name: gr.update(visible=REGIONS[name] == "box"), region, box, **QUIET)
             hidden = gr.Checkbox(False, label="Leave it out", elem_id=f"hidden-{index}")
         groups.append(group)
         slots.append([canvas, words, weight, region, box, hidden])
@@ -104,26 +107,22 @@ def _rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Any]], count
     """Adding, removing and moving things: values move, widgets stay."""
     flat = [widget for slot in slots for widget in slot]
 
-    def visible(number: int) -> list[Any]:
-        return [gr.update(visible=index < number) for index in range(SLOTS)]
-
     def added(number: int) -> list[Any]:
         number = min(SLOTS, number + 1)
-        return [number, *visible(number)]
+        return [number, *_visible(number)]
 
     def removed(index: int, number: int, *values: Any) -> list[Any]:
         rows = _split(values)
         rows = [*rows[:index], *rows[index + 1 :], _empty()]
         number = max(1, number - 1)
-        return [number, *(value for row in rows for value in row), *visible(number)]
+        return [number, *(value for row in rows for value in row), *_visible(number)]
 
     def raised(index: int, *values: Any) -> list[Any]:
         rows = _split(values)
         rows[index - 1], rows[index] = rows[index], rows[index - 1]
         return [value for row in rows for value in row]
 
-    quiet: Any = {"api_visibility": "private", "show_progress": "hidden"}
-    add.click(added, count, [count, *groups], **quiet)
+    add.click(added, count, [count, *groups], **QUIET)
     for index, group in enumerate(groups):
         with group, gr.Row():
             remove = gr.Button("Remove", size="sm", elem_id=f"remove-{index}")
@@ -132,10 +131,14 @@ def _rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Any]], count
             lambda number, *values, index=index: removed(index, number, *values),
             [count, *flat],
             [count, *flat, *groups],
-            **quiet,
+            **QUIET,
         )
         if index:
-            up.click(lambda *values, index=index: raised(index, *values), flat, flat, **quiet)
+            up.click(lambda *values, index=index: raised(index, *values), flat, flat, **QUIET)
+
+
+def _visible(number: int) -> list[Any]:
+    return [gr.update(visible=index < number) for index in range(SLOTS)]
 
 
 def _blank() -> dict[str, Any]:
@@ -158,12 +161,10 @@ def _split(values: Sequence[Any]) -> list[list[Any]]:
 
 def _sketch(canvas: Any) -> Image.Image | None:
     """What is drawn on a canvas, on white; None if nothing is."""
-    picture = canvas.get("composite") if isinstance(canvas, dict) else canvas
-    if picture is None:
+    if canvas is None or canvas["composite"] is None:
         return None
-    grey = as_image(picture, "L", name="sketch")
-    low, high = grey.getextrema()
-    return grey if high - low >= 16 else None  # pyright: ignore[reportOperatorIssue]
+    grey = as_image(canvas["composite"], "L", name="sketch")
+    return grey if np.ptp(np.asarray(grey)) >= MIN_CONTRAST else None
 
 
 def _composed(*canvases: Any) -> Image.Image | None:
@@ -171,11 +172,11 @@ def _composed(*canvases: Any) -> Image.Image | None:
     return compose_sketches(sketches) if sketches else None
 
 
-def _record(values: Sequence[Any], slots: int) -> dict[str, Any]:
+def _record(values: Sequence[Any]) -> dict[str, Any]:
     """The page's pairs as a design."""
     prompt, number, *flat = values
     pairs = []
-    for index, (canvas, words, weight, region, box, hidden) in enumerate(_split(flat)[: min(number, slots)]):
+    for index, (canvas, words, weight, region, box, hidden) in enumerate(_split(flat)[:number]):
         sketch, text = _sketch(canvas), (words or "").strip()
         if hidden or (sketch is None and not text):
             continue
@@ -209,5 +210,4 @@ def _example(name: str) -> list[Any]:
     for sketch, text in zip(drawn.sketches, drawn.texts, strict=True):
         rows.append([_on_canvas(Image.fromarray(sketch)), text, 1.0, "inside its strokes", BOX, False])
     rows += [_empty() for _ in range(SLOTS - len(rows))]
-    shown = [gr.update(visible=place < len(drawn.texts)) for place in range(SLOTS)]
-    return [PROMPT, len(drawn.texts), *(value for row in rows for value in row), *shown]
+    return [PROMPT, number, *(value for row in rows for value in row), *_visible(number)]

@@ -42,22 +42,16 @@ def guarded(upload: Any) -> Any:
 class RunSettings:
     """What `run_settings` holds; a seed of None is drawn."""
 
-    seed: float | None
+    seed: int | None
     num_inference_steps: float
     guidance_scale: float
     maps: bool
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The design with these settings.
-
-        Raises:
-            gr.Error: a seed that is no whole number.
-        """
-        if self.seed is not None and self.seed != int(self.seed):
-            raise complaint(f"Seed: got {self.seed}, expected a whole number, or nothing for any")
+        """The design with these settings."""
         return {
             **record,
-            "seed": None if self.seed is None else int(self.seed),
+            "seed": self.seed,
             "num_inference_steps": int(self.num_inference_steps),
             "guidance_scale": self.guidance_scale,
         }
@@ -150,8 +144,6 @@ def told(studio: Studio, record: Mapping[str, Any], **options: Any) -> Iterator[
         yield from studio.draw(studio.design(record), **options)
     except Stopped:
         return
-    except gr.Error:
-        raise
     except (ValueError, FloatingPointError) as error:
         raise complaint(error) from None
     except Exception as error:
@@ -172,17 +164,18 @@ def style_settings(studio: Studio) -> list[Any]:
         return []
     with gr.Accordion("Style", open=False):
         choice = gr.CheckboxGroup(list(names), label="Styles, in equal shares", elem_id="styles")
-        with gr.Row():
-            weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight of the style", min_width=140)
-            start = gr.Slider(0, 1, 0, step=0.05, label="From (share of the steps)", min_width=140)
-            end = gr.Slider(0, 1, 1, step=0.05, label="Until", min_width=140)
-    return [choice, weight, start, end]
+        return [choice, *strength_settings()]
 
 
-def fixed_style(studio: Studio, record: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
-    """The record's conditions with the style of `style_settings`."""
-    if not values or not values[0]:
-        return {}
-    names, weight, start, end = values
-    style = {"style": dict.fromkeys(names, 1 / len(names)), "weight": weight, "start": start, "end": end}
-    return {"conditions": {**record["conditions"], "style": [style]}}
+def strength_settings() -> list[Any]:
+    """Weight, start and end of a style."""
+    with gr.Row():
+        weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight", min_width=140)
+        start = gr.Slider(0, 1, 0, step=0.05, label="From (share of the steps)", min_width=140)
+        end = gr.Slider(0, 1, 1, step=0.05, label="Until", min_width=140)
+    return [weight, start, end]
+
+
+def style_condition(shares: Mapping[str, float], weight: float, start: float, end: float) -> dict[str, Any]:
+    """A mixture as conditions of a design; nothing where there is none."""
+    return {"style": [{"style": dict(shares), "weight": weight, "start": start, "end": end}]} if shares else {}

@@ -13,10 +13,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 
 from weft.attention_processors.maps import MapRecorder, overlay
-from weft.attention_processors.style import StyleCard, StyleCards
+from weft.attention_processors.style import Style, StyleCard, StyleCards
 from weft.datasets.inline_images import PREFIX
 from weft.pipelines.design_file import Design, as_design
 from weft.scripts.generate import draw, stored, write_pictures
@@ -129,12 +130,13 @@ class Studio:
             yield result
         finally:
             stop.set()
+            if self._stops.get(user) is stop:
+                del self._stops[user]
 
     def cancel(self, user: str | None) -> None:
         """Stop what a user waits for, if anything."""
-        stop = self._stops.pop(user, None)
-        if stop is not None:
-            stop.set()
+        if user in self._stops:
+            self._stops[user].set()
 
     def file(self, name: str) -> Path:
         """A new place for a file to download; those of more than an hour ago are removed."""
@@ -153,6 +155,8 @@ class Studio:
     ) -> None:
         with self._lock:
             try:
+                if stop.is_set():
+                    raise Stopped
                 if card is not None:
                     design = self._with_card(design, card)
                 results.put(self._made(design, MapRecorder() if maps else None, results, stop))
@@ -163,8 +167,6 @@ class Studio:
                     self.pipe.detach("card")
 
     def _with_card(self, design: Design, card: StyleCard) -> Design:
-        from weft.attention_processors.style import Style
-
         self.pipe.attach(card=StyleCards.of([card]))
         return replace(design, conditions={**design.conditions, "card": (Style(card.name),)})
 
@@ -216,7 +218,7 @@ class _Previews:
         """Two points of one straight step of DDIM tell where it leads; of other samplers, where they are."""
         scheduler = self.pipe.scheduler
         times = scheduler.timesteps
-        if self._before is None or type(scheduler).__name__ != "DDIMScheduler" or step + 1 >= len(times):
+        if self._before is None or not isinstance(scheduler, DDIMScheduler) or step + 1 >= len(times):
             return latents
         signal, noise = zip(*(_shares(scheduler, times[place]) for place in (step, step + 1)), strict=True)
         return (noise[1] * self._before - noise[0] * latents) / (noise[1] * signal[0] - noise[0] * signal[1])
@@ -250,13 +252,13 @@ def _check_safe(record: Any) -> None:
     """
     if not isinstance(record, Mapping):
         raise ValueError('design: got no object, expected one like {"prompt": "…"}')
-    texts = [text for one in (record, *_rows(record)) for text in one.values() if isinstance(text, str)]
+    rows = _rows(record)
+    texts = [text for one in (record, *rows) for text in one.values() if isinstance(text, str)]
     if any(len(text) > MAX_WORDS and not text.startswith(PREFIX) for text in texts):
         raise ValueError(f"design: got a text of more than {MAX_WORDS} characters; shorten it")
     for name in ("loras", "controlnets"):
         if record.get(name):
             raise ValueError(f"{name}: got some, which a demo does not load; use weft generate")
-    rows = _rows(record)
     if len(rows) > MAX_CONDITIONS:
         raise ValueError(f"conditions: got {len(rows)}, expected at most {MAX_CONDITIONS}; leave some out")
     for row in rows:

@@ -1,5 +1,6 @@
 """The demo's page of styles: a prompt in a mixture of styles, cards to take along and to bring, a reference picture."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,17 @@ from PIL import Image
 
 from weft.attention_processors.style import StyleCard
 from weft.pretrained import available, shipped
-from weft.scripts.demo_parts import Asked, Run, RunSettings, complaint, guarded, run_settings, styles_of
+from weft.scripts.demo_parts import (
+    Asked,
+    Run,
+    RunSettings,
+    complaint,
+    guarded,
+    run_settings,
+    strength_settings,
+    style_condition,
+    styles_of,
+)
 from weft.scripts.demo_studio import Studio
 
 MAX_CARD_BYTES = 4_000_000
@@ -24,10 +35,7 @@ def style_page(studio: Studio) -> None:
             if samples:
                 gr.Gallery(samples, label="The styles", columns=4, height="auto", interactive=False, format="png")
             sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
-            with gr.Row():
-                weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight", min_width=140)
-                start = gr.Slider(0, 1, 0, step=0.05, label="From (share of the steps)", min_width=140)
-                end = gr.Slider(0, 1, 1, step=0.05, label="Until", min_width=140)
+            strength = strength_settings()
             card = _cards(studio, sliders, names)
         with gr.Column(scale=2, min_width=320):
             settings = run_settings()
@@ -35,13 +43,10 @@ def style_page(studio: Studio) -> None:
 
     def describe(text: str, uploaded: str | None, *values: Any) -> Asked:
         mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
-        shares = {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
-        record: dict[str, Any] = {"prompt": text, "conditions": {}}
-        if shares:
-            record["conditions"]["style"] = [{"style": shares, "weight": weight, "start": start, "end": end}]
-        return Asked(record, RunSettings(*rest), _card(uploaded))
+        conditions = style_condition(_shares(names, mixture), weight, start, end)
+        return Asked({"prompt": text, "conditions": conditions}, RunSettings(*rest), _card(uploaded))
 
-    inputs = [prompt, card, *sliders, weight, start, end, *settings]
+    inputs = [prompt, card, *sliders, *strength, *settings]
     shown.wire(describe, inputs, api_name="style", triggers=[prompt.submit])
 
 
@@ -56,7 +61,7 @@ def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> 
     """Baking the mixture into a card, and a place to bring one."""
 
     def baked(*mixture: float) -> Any:
-        shares = {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
+        shares = _shares(names, mixture)
         if not shares:
             raise complaint("Card: got no style, expected one with a share; move a slider")
         path = studio.file(f"{'-'.join(shares)}.safetensors")
@@ -69,6 +74,10 @@ def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> 
             card = gr.DownloadButton("Card (safetensors)", interactive=False, elem_id="card")
         bake.click(baked, sliders, card, api_name="bake")
         return gr.File(label="A card of yours, beside the mixture", file_types=[".safetensors"], elem_id="own-card")
+
+
+def _shares(names: Sequence[str], mixture: Sequence[float]) -> dict[str, float]:
+    return {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
 
 
 def _card(path: str | None) -> StyleCard | None:

@@ -5,7 +5,7 @@
     python -m weft.scripts.finetuning_examples pairs --adapter outputs/turquoise/final
 
 `style` and `pairs` draw unseen cases with the shipped adapter and with the fine-tuned one, and print what is read of
-both, below what is read of true renders. Style: the nearest of eleven looks by colours (Hellinger distance of joint
+both, below what is read of true renders. Style: the nearest of ten looks by colours (Hellinger distance of joint
 histograms to means of renders). Garment colour: the nearest of eleven to the median in the garment's true place.
 """
 

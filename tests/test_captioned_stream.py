@@ -94,3 +94,10 @@ def test_training_on_a_stream_goes_on_with_the_same_bits(files: Path, monkeypatc
     again = load_file(files / "run/final/diffusion_pytorch_model.safetensors")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert '"samples": "a stream"' in (files / "run/final/config.json").read_text()
+
+
+def test_saved_sets_are_streamed_too(tmp_path: Path) -> None:
+    rows(4).save_to_disk(tmp_path / "saved")
+    assert sorted(captions(CaptionedStream.from_name(tmp_path / "saved", styles=STYLES))) == [
+        f"thing {i}" for i in range(4)
+    ]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
 from weft.datasets.inline_images import as_text
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import read_design
-from weft.scripts.demo_studio import Made, Step, Studio
+from weft.scripts.demo_studio import Made, Step, Stopped, Studio
 from weft.scripts.generate import draw
 
 gradio = pytest.importorskip("gradio")
@@ -175,14 +176,14 @@ def test_the_page_of_things_becomes_a_design(studio: Studio) -> None:
         [blank, "", 1.0, "everywhere", BOX, False],
     ]
     rows = [*things, *[_empty()] * (SLOTS - len(things))]
-    record = _record(["a b", 4, *(value for row in rows for value in row)], SLOTS)
+    record = _record(["a b", 4, *(value for row in rows for value in row)])
     first, second = record["conditions"]["paired"]
     assert first == pair(weight=0.5)
     assert second == {"weight": 1.0, "text": "words", "region": [0, 0.1, 1, 0.5]}
     studio.design({**RECORD, **record})
     prompt, number, *values = _example("three")
     assert number == 3 and prompt
-    filled = _record([prompt, number, *values[: 6 * SLOTS]], SLOTS)
+    filled = _record([prompt, number, *values[: 6 * SLOTS]])
     assert len(filled["conditions"]["paired"]) == 3
 
 
@@ -225,3 +226,19 @@ def test_bad_options_are_refused(option: dict[str, Any], match: str) -> None:
     vars(arguments).update(option)
     with pytest.raises(ValueError, match=match):
         run(arguments)
+
+
+def test_files_are_kept_for_an_hour(studio: Studio) -> None:
+    old, new = studio.file("old"), studio.file("new")
+    os.utime(old.parent, (0, 0))
+    studio.file("next")
+    assert new.parent.is_dir() and not old.parent.exists()
+
+
+def test_users_that_are_done_are_forgotten(studio: Studio) -> None:
+    list(studio.draw(studio.design(RECORD), user="me"))
+    assert not studio._stops
+    with pytest.raises(Stopped):
+        for _ in studio.draw(studio.design({**RECORD, "num_inference_steps": 50}), user="me"):
+            studio.cancel("me")
+    assert not studio._stops

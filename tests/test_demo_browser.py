@@ -6,11 +6,8 @@ It is served by `weft demo` itself, on the shipped models. `WEFT_SCREENSHOTS` na
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +15,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
+from weft.scripts.check_demo_load import serve
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -35,30 +34,12 @@ WAIT = 90_000
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("demo") / "log"
-    command = [sys.executable, "-m", "weft.scripts.cli", "demo", "--port", str(port), "--queue", "2"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    process, address = serve(2, tmp_path_factory.mktemp("demo"))
     try:
-        yield _answering(f"http://127.0.0.1:{port}", process, log)
+        yield address
     finally:
         process.terminate()
         process.wait(30)
-
-
-def _answering(address: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
-    for _ in range(240):
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(f"{address}/config", timeout=5).close()
-            return address
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text())
 
 
 @pytest.fixture(scope="module")

@@ -48,11 +48,18 @@ def commands(folder: Path) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("style" not in available(), reason="the shipped models are not installed")
-def test_twenty_pictures_are_enough(tmp_path: Path) -> None:
-    for command in commands(tmp_path):
-        assert main([*command, "--report_to", "none"]) == 0
+@pytest.mark.xfail(strict=True, reason="the style is not learned yet: see the page")
+def test_twenty_pictures_teach_a_style(tmp_path: Path) -> None:
+    assert main([*commands(tmp_path)[0], "--report_to", "none"]) == 0
     styles = score_style(tmp_path / "chalk" / "final", 32)
-    assert styles["after"][STYLE] > styles["before"][STYLE] + 0.1  # not learned whole: see the page
+    assert styles["after"][STYLE] > styles["before"][STYLE] + 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif("paired" not in available(), reason="the shipped models are not installed")
+def test_twenty_outfits_teach_a_colour(tmp_path: Path) -> None:
+    assert main([*commands(tmp_path)[1], "--report_to", "none"]) == 0
     pairs = score_pairs(tmp_path / "turquoise" / "final", 32)
     assert pairs["after"]["turquoise"] > pairs["before"]["turquoise"] + 0.3
 

@@ -71,7 +71,6 @@ class Batches:
     ) -> None:
         self.epoch = self.drawn = 0
         self._processes = (process, processes)
-        options: dict[str, Any] = {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
         self._stream = dataset if isinstance(dataset, IterableDataset) else None
         if self._stream is not None:
             self._loader = DataLoader[Any](self._stream, batch_size, drop_last=True, collate_fn=collate)
@@ -84,7 +83,13 @@ class Batches:
                 f"dataset: got {size} samples, expected at least one batch of {batch_size} per process; "
                 "lower --train_batch_size or add data"
             )
-        self._loader = DataLoader(dataset, batch_sampler=self._order, **options)
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._order,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
 
     @property
     def per_epoch(self) -> int | None:
@@ -98,12 +103,10 @@ class Batches:
     def to(self, device: torch.device) -> Iterator[Any]:
         """The batches from here on, on a device."""
         while True:
-            found = False
             for batch in self._of_epoch():
                 self.drawn += 1
-                found = True
                 yield send_to_device(batch, device)
-            if not found and not self.drawn:
+            if not self.drawn:
                 raise ValueError("dataset: got less than one batch per process; lower --train_batch_size or add data")
             self.place(self.epoch + 1, 0)
 

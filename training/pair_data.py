@@ -129,9 +129,15 @@ class SamplePairs(Dataset[PairRecord]):
         by_count: bool = False,
     ) -> None:
         self.samples, self.adapter, self.sizes = samples, adapter, sizes
-        self._counts: list[int] = []
-        self.latents = encoded_once(self._pictures(), len(self), vae, cache_dir, sizes)
-        counts = self._counts if by_count else [0] * len(self)
+        counts: list[int] = []
+
+        def pictures() -> Iterator[Image.Image]:
+            for index in range(len(self)):
+                drawn = samples[index]
+                counts.append(len(drawn.texts) if by_count else 0)
+                yield drawn.image
+
+        self.latents = encoded_once(pictures(), len(self), vae, cache_dir, sizes)
         self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
 
     def __len__(self) -> int:
@@ -140,12 +146,6 @@ class SamplePairs(Dataset[PairRecord]):
     def __getitem__(self, index: int) -> PairRecord:
         drawn = self.samples[index]
         return PairRecord(self.latents[index], tuple(self._pairs(drawn)), (drawn.caption,))
-
-    def _pictures(self) -> Iterator[Image.Image]:
-        for index in range(len(self)):
-            drawn = self.samples[index]
-            self._counts.append(len(drawn.texts))
-            yield drawn.image
 
     def _pairs(self, drawn: PairSample) -> Sequence[PreparedPair]:
         size = self.sizes.nearest(*drawn.image.size)
