@@ -106,22 +106,33 @@ class Run:
     ) -> None:
         """Start what `describe` makes of the inputs, and cancel it."""
 
+        def user(request: gr.Request) -> str:
+            return f"{request.session_hash} {api_name}"
+
+        def expect(request: gr.Request) -> None:
+            self.studio.expect(user(request))
+
         def generate(request: gr.Request, *values: Any) -> Iterator[Any]:
-            yield from self._drawn(describe(*values), request.session_hash)
+            yield from self._drawn(describe(*values), user(request))
 
-        def cancelled(request: gr.Request) -> str:
-            self.studio.cancel(request.session_hash)
-            return "Cancelled."
+        def cancel(request: gr.Request) -> Any:
+            return "Stopping …" if self.studio.cancel(user(request)) else gr.skip()
 
+        started = [self.start.click, *triggers]
+        private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+        gr.on(started, expect, None, None, **private)
         options: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
-        event = gr.on([self.start.click, *triggers], generate, list(inputs), self.outputs, api_name=api_name, **options)
-        self.cancel.click(cancelled, None, self.state, cancels=[event], api_visibility="private", queue=False)
+        gr.on(started, generate, list(inputs), self.outputs, api_name=api_name, **options)
+        self.cancel.click(cancel, None, self.state, **private)
 
-    def _drawn(self, asked: Asked, user: str | None) -> Iterator[Any]:
+    def _drawn(self, asked: Asked, user: str) -> Iterator[Any]:
         """Values for `outputs`, step by step; files and maps come with the picture."""
         record = asked.settings.of(asked.record)
         options: dict[str, Any] = {"maps": asked.settings.maps, "card": asked.card, "more": asked.more, "user": user}
         for result in told(self.studio, record, **options):
+            if isinstance(result, Stopped):
+                yield [gr.skip(), "Cancelled.", *[gr.skip()] * 4]
+                return
             if not isinstance(result, Made):
                 kept = gr.skip() if result.preview is None else result.preview
                 yield [kept, f"Step {result.done} of {result.total}", *[gr.skip()] * 4]
@@ -142,8 +153,8 @@ def told(studio: Studio, record: Mapping[str, Any], **options: Any) -> Iterator[
     """
     try:
         yield from studio.draw(studio.design(record), **options)
-    except Stopped:
-        return
+    except Stopped as stopped:
+        yield stopped
     except (ValueError, FloatingPointError) as error:
         raise complaint(error) from None
     except Exception as error:

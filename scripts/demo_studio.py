@@ -71,7 +71,7 @@ class Studio:
         pipe.set_progress_bar_config(disable=True)
         self.pipe, self.model = pipe, model
         self._lock = threading.Lock()
-        self._stops: dict[str | None, threading.Event] = {}
+        self._stops: dict[str, threading.Event] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
 
     @property
@@ -118,9 +118,7 @@ class Studio:
         """
         design = replace(design, conditions={**design.conditions, **more})
         results: queue.SimpleQueue[Step | Made | BaseException] = queue.SimpleQueue()
-        stop = threading.Event()
-        if user is not None:
-            self._stops[user] = stop
+        stop = threading.Event() if user is None else self._stops.setdefault(user, threading.Event())
         threading.Thread(target=self._work, args=(design, maps, card, results, stop), daemon=True).start()
         try:
             while not isinstance(result := results.get(), Made):
@@ -130,13 +128,19 @@ class Studio:
             yield result
         finally:
             stop.set()
-            if self._stops.get(user) is stop:
-                del self._stops[user]
+            if user is not None:
+                self._stops.pop(user, None)
 
-    def cancel(self, user: str | None) -> None:
-        """Stop what a user waits for, if anything."""
-        if user in self._stops:
-            self._stops[user].set()
+    def expect(self, user: str) -> None:
+        """From now on `cancel` stops what `draw` will be asked for, too, if that still waits for its turn."""
+        if user not in self._stops or self._stops[user].is_set():
+            self._stops[user] = threading.Event()
+
+    def cancel(self, user: str) -> bool:
+        """Stop what a user waits for; whether there is anything."""
+        if (stop := self._stops.get(user)) is not None:
+            stop.set()
+        return stop is not None
 
     def file(self, name: str) -> Path:
         """A new place for a file to download; those of more than an hour ago are removed."""

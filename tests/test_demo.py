@@ -240,5 +240,15 @@ def test_users_that_are_done_are_forgotten(studio: Studio) -> None:
     assert not studio._stops
     with pytest.raises(Stopped):
         for _ in studio.draw(studio.design({**RECORD, "num_inference_steps": 50}), user="me"):
-            studio.cancel("me")
-    assert not studio._stops
+            assert studio.cancel("me")
+    assert not studio._stops and not studio.cancel("me")
+
+
+def test_what_waits_for_its_turn_can_be_cancelled(studio: Studio) -> None:
+    for _ in range(2):
+        studio.expect("me")
+        assert studio.cancel("me")
+    with pytest.raises(Stopped):
+        list(studio.draw(studio.design(RECORD), user="me"))
+    studio.expect("me")
+    assert isinstance(list(studio.draw(studio.design(RECORD), user="me"))[-1], Made)

@@ -157,9 +157,25 @@ def test_a_picture_can_be_cancelled(page: Any) -> None:
     page.wait_for_function(f"({STATE}).includes(' of 100')", timeout=WAIT)
     tab.locator("button.cancel").click()
     tab.get_by_text("Cancelled.").wait_for()
-    page.wait_for_timeout(1000)  # gradio, too, has to take note
     tab.get_by_label("number input for Steps").fill("2")
     generate(page)
+
+
+def test_a_picture_that_waits_for_another_can_be_cancelled(browser: Any, address: str) -> None:
+    with opened(browser, address) as first, opened(browser, address) as second:
+        seeded(first, 1, steps=100)
+        first.locator(".tabitem:visible button.generate").click()
+        first.wait_for_function(f"({STATE}).includes(' of 100')", timeout=WAIT)
+        seeded(second, 2)
+        second.locator(".tabitem:visible button.generate").click()
+        second.get_by_text("queue: 1/1").first.wait_for()
+        second.locator(".tabitem:visible button.cancel").click()
+        second.get_by_text("Stopping").wait_for()
+        first.locator(".tabitem:visible button.cancel").click()
+        for one in (first, second):
+            one.get_by_text("Cancelled.").wait_for()
+        assert not second.evaluate(PICTURE)
+        generate(second)
 
 
 def test_what_cannot_be_read_is_said_in_one_line(page: Any, tmp_path: Path) -> None:
