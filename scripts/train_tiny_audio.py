@@ -65,7 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks).sounds
     held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32).sounds)
-    folder = train(OobleckTask(build_oobleck(), held_out), PictureDataset(sounds), config)
+    module: Any = build_oobleck()
+    for part in (module.encoder, module.decoder):
+        part.compile()  # half the time per step
+    folder = train(OobleckTask(module, held_out), PictureDataset(sounds), config)
     trained = AutoencoderOobleck.from_pretrained(folder, use_safetensors=True)
     with_unit_latents(trained, _floats(sounds[:128])).save_pretrained(folder, safe_serialization=True)
 
