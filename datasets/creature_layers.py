@@ -7,7 +7,7 @@ neighbouring cells belong to different parts there is an outline.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from weft.datasets.creature_figure import (
     PALE,
     TRIM,
     UNITS,
-    Canvas,
     Figure,
 )
 
@@ -44,6 +43,19 @@ PLAIN: Final[dict[int, Rgb]] = {
     ACCENT: (64, 142, 148),
     TRIM: (240, 232, 210),
 }
+
+
+class Drawing(Protocol):
+    """Cells of shape [512, 512]: which part, which part a stroke is on, and which material."""
+
+    @property
+    def figure(self) -> Figure: ...
+    @property
+    def parts(self) -> NDArray[np.uint8] | Image.Image: ...
+    @property
+    def lines(self) -> NDArray[np.uint8] | Image.Image: ...
+    @property
+    def materials(self) -> Image.Image: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +132,7 @@ class Scene:
         return self._stack @ colors
 
 
-def read_scene(canvas: Canvas, size: int, color: str, rgb: Rgb, rng: np.random.Generator) -> Scene:
+def read_scene(canvas: Drawing, size: int, color: str, rgb: Rgb, rng: np.random.Generator) -> Scene:
     """The layers of a canvas at this size."""
     parts, lines = np.asarray(canvas.parts), np.asarray(canvas.lines)
     present = [material for material, count in enumerate(canvas.materials.histogram()) if count]

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from weft.datasets.creature_vocabulary import STYLES, known
 from weft.datasets.outfit_drawing import paint_picture, read_layers
 from weft.datasets.outfit_figure import (
     FIRST_GARMENT,
@@ -20,6 +21,7 @@ from weft.datasets.outfit_figure import (
 )
 from weft.datasets.outfit_garments import PAINTERS
 from weft.datasets.outfit_sketches import draw_sketch
+from weft.datasets.outfit_styles import paint_styled
 from weft.datasets.outfit_texts import GENERIC_CAPTIONS, PROMPT, caption, describe
 from weft.datasets.outfit_vocabulary import (
     COLORS,
@@ -122,12 +124,14 @@ def sample(
     seed: int = 0,
     count: int | None = None,
     sketch_style: str = "professional",
+    style: str | None = None,
     size: int = 128,
 ) -> OutfitSample:
     """The sample of a split at an index; the same arguments give the same sample, everywhere and always.
 
     Args:
         count: how many garments, 1 to 4; drawn when left out, mostly three or four.
+        style: how it is painted, one of `weft.datasets.creatures.STYLES`; all but the picture is the same without it.
     """
     if split not in SPLITS:
         raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
@@ -140,7 +144,7 @@ def sample(
     drawn = 1 + int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES))
     slots = sorted(rng.choice(len(SLOTS), count or drawn, replace=False, p=SLOT_WEIGHTS))
     garments = [_draw_garment(split, SLOTS[slot], rng) for slot in slots]
-    return render(garments, seed=key, sketch_style=sketch_style, size=size)
+    return render(garments, seed=key, sketch_style=sketch_style, style=style, size=size)
 
 
 def render(
@@ -148,6 +152,7 @@ def render(
     *,
     seed: int | Sequence[int],
     sketch_style: str = "professional",
+    style: str | None = None,
     size: int = 128,
 ) -> OutfitSample:
     """These garments on the person of this seed.
@@ -161,6 +166,8 @@ def render(
         raise ValueError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
     if size not in (64, 128, 256):
         raise ValueError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
+    if style is not None:
+        known("style", style, STYLES)
     key = [seed] if isinstance(seed, int) else list(seed)
     streams = {
         name: np.random.default_rng([*key, 1 + i])
@@ -169,7 +176,11 @@ def render(
     canvas = _paint_canvas(garments, key, streams["figure"])
     layers = read_layers(canvas, size)
     worn = {FIRST_GARMENT + SLOTS.index(garment.slot): garment for garment in garments}
-    image = paint_picture(canvas, layers, worn, size, streams)
+    if style is None:
+        image = paint_picture(canvas, layers, worn, size, streams)
+    else:
+        streams["style"] = np.random.default_rng([*key, 50])
+        image = paint_styled(canvas, layers, worn, style, size, streams)
     masks = _masks(layers.shares, list(worn))
     empty = np.zeros((size, size), np.float32)
     sketches = [

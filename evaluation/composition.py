@@ -1,8 +1,7 @@
 """What conditions of several kinds do to one picture, each alone and all together.
 
-The pictures are outfits. Pairs say what each garment is and where; a style, trained on creatures, says how all of it
-looks; a LoRA says the same style in the words of the prompt; a ControlNet shows the sketches as one. The oracles see
-the picture only.
+The pictures are outfits. Pairs say what each garment is and where; a style says how all of it looks; a LoRA says the
+same style in the words of the prompt; a ControlNet shows the sketches as one. The oracles see the picture only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +11,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from weft.attention_processors.style import Style
 from weft.datasets.creature_texts import STYLE_WORDS
 from weft.datasets.creatures import STYLES
-from weft.datasets.outfits import PROMPT
+from weft.datasets.outfits import PROMPT, sample
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.oracle import Oracle
 from weft.evaluation.outfit_scores import score_outfits
 from weft.evaluation.paired import composed, outfits_of, pairs
+from weft.evaluation.pictures import as_tensor, reconstructed
 from weft.pipelines.conditioned import ConditionedStableDiffusionControlNetPipeline
 
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -40,6 +42,8 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
 """By row the parts that act in it."""
 WEIGHTS: Final[Mapping[str, float]] = {"pairs_style_at_0.75": 0.75, "pairs_style_at_0.5": 0.5}
 """Of the style, where it is not 1."""
+
+Pictures = Float[Tensor, "picture 3 height width"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +66,12 @@ class CompositionEvaluation(Evaluation):
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         missing = {name for name in ("lora", "controlnet") if getattr(self, name) is None}
-        return {
-            name: lambda name=name, parts=parts: self._row(name, parts)
+        ceilings: dict[str, Callable[[], Drawn]] = {
+            "real": lambda: self._scored(self._renders()),
+            "reconstruction": lambda: self._scored(reconstructed(self.pipe, self._renders())),
+        }
+        return ceilings | {
+            name: lambda name=name, parts=parts: self._scored(self._drawn(name, parts))
             for name, parts in ROWS.items()
             if not missing & set(parts)
         }
@@ -73,7 +81,12 @@ class CompositionEvaluation(Evaluation):
         """The style of each outfit."""
         return [STYLES[i % len(STYLES)] for i in range(self.count)]
 
-    def _row(self, name: str, parts: Sequence[str]) -> Drawn:
+    def _renders(self) -> Pictures:
+        """The outfits as they are drawn in their styles."""
+        drawn = [sample(self.split, i, seed=self.seed, style=style) for i, style in enumerate(self.styles)]
+        return as_tensor([one.image for one in drawn])
+
+    def _drawn(self, name: str, parts: Sequence[str]) -> Pictures:
         drawn = outfits_of(self.split, self.seed, self.count)
         conditions: dict[str, Sequence[Any]] = {}
         if "pairs" in parts:
@@ -90,13 +103,15 @@ class CompositionEvaluation(Evaluation):
         try:
             if "lora" in parts:
                 pipe.load_lora_weights(self.lora, adapter_name="lora")
-            pictures = self.generated(name, prompts, conditions, pipe, images)
+            return self.generated(name, prompts, conditions, pipe, images)
         finally:
             if "lora" in parts:
                 pipe.unload_lora_weights()
-        scores = asdict(score_outfits(drawn, self.oracle.read(pictures)))
+
+    def _scored(self, pictures: Pictures) -> Drawn:
+        drawn = outfits_of(self.split, self.seed, self.count)
         seen = [reading.style for reading in self.style_oracle.read(pictures)]
         return pictures, {
-            **scores,
+            **asdict(score_outfits(drawn, self.oracle.read(pictures))),
             "style_accuracy": float(np.mean([s == t for s, t in zip(seen, self.styles, strict=True)])),
         }

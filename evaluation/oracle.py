@@ -126,9 +126,13 @@ class Oracle(ModelMixin, ConfigMixin):
         ]
 
 
-def pretrained_oracle() -> Oracle:
-    """The oracle that comes with the package, in evaluation mode."""
-    return Oracle.from_pretrained(shipped("oracle")).eval()
+def pretrained_oracle(*, styled: bool = False) -> Oracle:
+    """An oracle that comes with the package, in evaluation mode.
+
+    Args:
+        styled: the one that reads outfits in the styles of the creatures, too.
+    """
+    return Oracle.from_pretrained(shipped("oracle-styled" if styled else "oracle")).eval()
 
 
 def check_images(images: Tensor) -> None:

@@ -165,7 +165,7 @@ def _composition(arguments: argparse.Namespace, pipe: Any) -> Any:
         pipe=pipe,
         lora=files.get("lora"),
         controlnet=controlnet,
-        oracle=pretrained_oracle(),
+        oracle=pretrained_oracle(styled=True),
         style_oracle=pretrained_creature_oracle(),
         **_settings(arguments),
     )

@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--style", help="the name of the one style, where the data have no style column")
     data.add_argument("--streaming", action="store_true", help="read --dataset_name row by row, and keep nothing of it")
     data.add_argument("--styles", nargs="*", default=(), help="with --streaming, the names in the style column")
-    data.add_argument("--world", choices=("creatures",), help="train on a procedural world instead")
-    data.add_argument("--samples", type=int, default=12_000, help="samples of the world")
+    data.add_argument("--world", choices=("creatures", "all"), help="train on procedural worlds instead")
+    data.add_argument("--samples", type=int, default=12_000, help="samples of each world")
     data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
     data.add_argument(
         "--validation_cases", type=int, default=0, help="unseen cases of the world that every validation scores"
@@ -54,12 +54,14 @@ def check(arguments: argparse.Namespace) -> None:
 
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the adapter's config says of them."""
+    from weft.datasets.creatures import STYLES
     from weft.training.style import StyleConfig, StyleTask
 
     data, prompts = _data(arguments, pipe, source)
-    adapter = _adapter(arguments, pipe, data.styles)
-    name = arguments.world or arguments.dataset_name or arguments.train_data_dir.name
-    return StyleTask(adapter, pipe, from_arguments(StyleConfig, arguments), prompts), data, {"data": name}
+    adapter = _adapter(arguments, pipe, STYLES if arguments.world else data.styles)
+    shown = "creatures and outfits" if arguments.world == "all" else arguments.world
+    about = {"data": shown or arguments.dataset_name or arguments.train_data_dir.name}
+    return StyleTask(adapter, pipe, from_arguments(StyleConfig, arguments), prompts), data, about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:
@@ -93,16 +95,10 @@ def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) 
 
 def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
     """The training data, and prompts whose pictures validation draws in every style."""
-    from weft.training.style_data import StyledCreatures, StyledImages, StyledStream
+    from weft.training.style_data import StyledImages, StyledStream
 
     if arguments.world:
-        from weft.datasets import creatures
-        from weft.training.picture_cache import CreaturePictures, cached_latents
-
-        pictures = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
-        latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
-        prompts = [creatures.sample("validation", index).caption for index in range(4)]
-        return StyledCreatures(pictures, latents), prompts
+        return _world(arguments, pipe, source)
     from weft.datasets.captioned_images import CaptionedImages
     from weft.datasets.captioned_stream import CaptionedStream
     from weft.training.own_pictures import Sizes
@@ -119,3 +115,23 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, l
         samples = CaptionedImages.from_name(arguments.dataset_name, style=arguments.style)
     data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
     return data, [samples[index].caption for index in range(min(4, len(samples)))]
+
+
+def _world(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
+    from torch.utils.data import ConcatDataset
+
+    from weft.datasets import creatures, outfits
+    from weft.training.picture_cache import CreaturePictures, OutfitPictures, cached_latents
+    from weft.training.style_data import StyledCreatures, StyledOutfits
+
+    def latents(pictures: Any) -> Any:
+        return cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
+
+    shown = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+    data: Any = StyledCreatures(shown, latents(shown))
+    prompts = [creatures.sample("validation", index).caption for index in range(4)]
+    if arguments.world == "all":
+        worn = OutfitPictures(arguments.cache_dir, "train", arguments.samples, styled=True)
+        data = ConcatDataset([data, StyledOutfits(worn, latents(worn))])
+        prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]
+    return data, prompts

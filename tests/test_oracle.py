@@ -165,6 +165,13 @@ def test_training_mode_raises() -> None:
         Oracle(TINY).train().read(torch.zeros(1, 3, 128, 128))
 
 
+def test_a_share_of_the_renders_is_styled() -> None:
+    plain, some = render_examples("train", 8, seed=0), render_examples("train", 8, seed=0, styled_share=0.25)
+    changed = [not torch.equal(one, other) for one, other in zip(plain.images, some.images, strict=True)]
+    assert sum(changed) == 2
+    assert torch.equal(plain.slots, some.slots) and torch.equal(plain.attributes, some.attributes)
+
+
 def test_augmentation_keeps_values_and_truth_in_place() -> None:
     examples = render_examples("train", 8, seed=0)
     generator = torch.Generator().manual_seed(0)

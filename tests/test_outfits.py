@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from weft.datasets.creatures import STYLES
 from weft.datasets.outfit_drawing import RGB
 from weft.datasets.outfit_texts import DETAILS
 from weft.datasets.outfits import (
@@ -216,9 +217,39 @@ def test_every_kind_can_be_worn_with_every_other() -> None:
         assert all(mask.sum() >= 100 for mask in outfit.masks), kinds
 
 
+@pytest.mark.parametrize("index", [1, 3])
+def test_a_style_changes_the_picture_and_nothing_else(index: int) -> None:
+    plain, *styled = (sample("test", index, style=style) for style in (None, *STYLES))
+    for one in styled:
+        assert (one.garments, one.texts, one.caption) == (plain.garments, plain.texts, plain.caption)
+        assert np.array_equal(one.masks, plain.masks) and np.array_equal(one.sketches, plain.sketches)
+        assert (one.image.shape, one.image.dtype) == (plain.image.shape, plain.image.dtype)
+    for one, other in itertools.combinations([plain, *styled], 2):
+        assert np.abs(one.image.astype(float) - other.image).mean() > 10
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_garments_keep_their_colors_in_every_style(style: str) -> None:
+    """Red trousers under a blue sweater are the redder part, and the other way round."""
+    for upper, lower in (("red", "blue"), ("blue", "red")):
+        garments = [Garment.of("sweater", upper, "plain"), Garment.of("trousers", lower, "plain")]
+        shown = render(garments, seed=2, style=style)
+        above, below = (shown.image[mask].astype(float).mean(0) for mask in shown.masks)
+        redder = (above[0] - above[2]) - (below[0] - below[2])
+        assert redder > 60 if upper == "red" else redder < -60
+
+
+def test_a_styled_picture_repeats_and_is_alike_in_other_sizes() -> None:
+    first, again = (sample("train", 2, style="woodcut").image for _ in range(2))
+    assert np.array_equal(first, again)
+    large = Image.fromarray(sample("train", 2, style="poster", size=256).image).resize((128, 128))
+    assert np.abs(np.asarray(large).astype(float) - sample("train", 2, style="poster").image).mean() < 12
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
+        (lambda: sample("train", 0, style="oil"), "style: got 'oil'"),
         (lambda: sample("dev", 0), "split: got 'dev', expected one of train, validation, test"),
         (lambda: sample("train", -1), "index, seed: got -1 and 0, expected both at least 0"),
         (lambda: sample("train", 0, count=5), "count: got 5, expected 1 to 4 garments"),

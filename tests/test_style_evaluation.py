@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -21,7 +22,9 @@ from weft.pretrained import shipped
 from weft.scripts.cli import main
 from weft.scripts.train_baselines import main as train_baseline
 from weft.training.image_encoder import LabelledEncoder
+from weft.training.picture_cache import OutfitPictures
 from weft.training.style_baselines import LoraModule
+from weft.training.style_data import StyledOutfits
 
 ROWS = [
     *("real", "reconstruction", "no_condition", "text_only", "reference_branch", "lora"),
@@ -110,12 +113,27 @@ def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     adapter = StyleAdapter.from_pretrained(tmp_path / "style" / "final")
     assert tuple(adapter.config["styles"]) == STYLES
     assert adapter.config["training"]["data"] == "creatures" and adapter.config["training"]["samples"] == 16
+    assert main(["train", "style", "--world", "all", "--output_dir", str(tmp_path / "all"), *few]) == 0
+    about = StyleAdapter.from_pretrained(tmp_path / "all" / "final").config["training"]
+    assert about["data"] == "creatures and outfits" and about["samples"] == 32
     train_baseline(["lora", "--output_dir", str(tmp_path / "lora"), *few])
     assert (tmp_path / "lora" / "final" / "pytorch_lora_weights.safetensors").is_file()
     train_baseline(["encoder", "--output_dir", str(tmp_path / "encoder"), *few])
     encoder = ["--encoder", str(tmp_path / "encoder" / "final")]
     train_baseline(["reference", *encoder, "--output_dir", str(tmp_path / "reference"), *few])
     assert ReferenceAdapter.from_pretrained(tmp_path / "reference" / "final").config["image_dim"] == 128
+
+
+def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None:
+    pictures = OutfitPictures(tmp_path, "train", 10, styled=True)
+    data = StyledOutfits(pictures, np.zeros((10, 4, 2, 2), np.float16))
+    for i, record in enumerate(data[i] for i in range(10)):
+        assert record.style == STYLES[i % len(STYLES)]
+        full = record.captions[0]
+        assert all(garment.color in full and garment.kind in full for garment in pictures.garments[i])
+        assert not any(record.style in one.split() for one in record.captions)
+    plain = OutfitPictures(tmp_path, "train", 10)
+    assert plain.garments == pictures.garments and not np.array_equal(plain.images, pictures.images)
 
 
 def test_styles_train_on_a_folder(tmp_path: Path) -> None:

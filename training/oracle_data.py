@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from weft.datasets.creatures import STYLES
 from weft.datasets.outfits import SLOTS, sample
 
 STRANGE_SHARE: Final = 0.375
@@ -29,13 +30,15 @@ class OracleExamples:
         return OracleExamples(self.images[rows], self.slots[rows], self.attributes[rows])
 
 
-def render_examples(split: str, count: int, *, seed: int) -> OracleExamples:
-    """The first samples of a split."""
+def render_examples(split: str, count: int, *, seed: int, styled_share: float = 0.0) -> OracleExamples:
+    """The first samples of a split, a share of them in the styles of the creatures, by turns."""
     images = np.empty((count, 128, 128, 3), np.uint8)
     slots = np.zeros((count, 128, 128), np.uint8)
     attributes = np.full((count, len(SLOTS), 3), -1, np.int64)
     for row in range(count):
-        outfit = sample(split, row, seed=seed)
+        styled = int((row + 1) * styled_share) - int(row * styled_share)
+        style = STYLES[int(row * styled_share) % len(STYLES)] if styled else None
+        outfit = sample(split, row, seed=seed, style=style)
         images[row] = outfit.image
         for garment, mask in zip(outfit.garments, outfit.masks, strict=True):
             slot = SLOTS.index(garment.slot)

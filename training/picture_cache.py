@@ -42,12 +42,21 @@ class DrawnPictures:
 
 
 class OutfitPictures(DrawnPictures):
-    """The first `count` outfits of a split; `garments[i]` are those of picture i."""
+    """The first `count` outfits of a split; `garments[i]` are those of picture i.
 
-    def __init__(self, folder: Path, split: str, count: int, seed: int = 0) -> None:
-        jobs = [(split, i, seed) for i in range(count)]
-        super().__init__(folder, f"outfits-{split}-{seed}-{count}", _draw_outfit, jobs)
+    Args:
+        styled: whether they are painted in the styles of the creatures, by turns; `style_of(i)` is that of picture i.
+    """
+
+    def __init__(self, folder: Path, split: str, count: int, seed: int = 0, *, styled: bool = False) -> None:
+        jobs = [(split, i, seed, self.style_of(i) if styled else None) for i in range(count)]
+        world = "outfits-styled" if styled else "outfits"
+        super().__init__(folder, f"{world}-{split}-{seed}-{count}", _draw_outfit, jobs)
         self.garments = [tuple(Garment(**g) for g in row) for row in self.truth]
+
+    @staticmethod
+    def style_of(index: int) -> str:
+        return creatures.STYLES[index % len(creatures.STYLES)]
 
 
 class CreaturePictures(DrawnPictures):
@@ -64,9 +73,11 @@ class CreaturePictures(DrawnPictures):
         self.styles: list[str] = [row["style"] for row in self.truth]
 
 
-def _draw_outfit(arguments: tuple[str, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, str]]]:
-    split, index, seed = arguments
-    drawn = outfits.sample(split, index, seed=seed)
+def _draw_outfit(
+    arguments: tuple[str, int, int, str | None],
+) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, str]]]:
+    split, index, seed, style = arguments
+    drawn = outfits.sample(split, index, seed=seed, style=style)
     return drawn.image, [asdict(garment) for garment in drawn.garments]
 
 

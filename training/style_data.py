@@ -13,8 +13,9 @@ from torch.utils.data import Dataset, IterableDataset
 from weft.datasets.captioned_images import CaptionedImages
 from weft.datasets.captioned_stream import CaptionedStream
 from weft.datasets.creatures import STYLES, caption, style_caption
+from weft.datasets.outfits import caption as outfit_caption
 from weft.training.own_pictures import Sizes, encoded, encoded_once
-from weft.training.picture_cache import CreaturePictures
+from weft.training.picture_cache import CreaturePictures, OutfitPictures
 from weft.training.style import StyledRecord
 
 CAPTION_DETAILS = ("full", "full", "partial")
@@ -45,6 +46,28 @@ class StyledCreatures(Dataset[StyledRecord]):
         else:
             captions = tuple(caption(creature, rng, detail) for detail in CAPTION_DETAILS)
         return StyledRecord(torch.from_numpy(self.latents[index].astype(np.float32)), style, captions)
+
+
+class StyledOutfits(Dataset[StyledRecord]):
+    """Styled outfits of `OutfitPictures`.
+
+    Args:
+        latents: the cached latents of these pictures, [index, channel, height, width].
+    """
+
+    styles: tuple[str, ...] = STYLES
+
+    def __init__(self, pictures: OutfitPictures, latents: "np.ndarray[Any, Any]") -> None:
+        self.pictures, self.latents = pictures, latents
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> StyledRecord:
+        rng = np.random.default_rng([17, index])
+        captions = tuple(outfit_caption(self.pictures.garments[index], rng, detail) for detail in CAPTION_DETAILS)
+        latents = torch.from_numpy(self.latents[index].astype(np.float32))
+        return StyledRecord(latents, self.pictures.style_of(index), captions)
 
 
 class StyledImages(Dataset[StyledRecord]):

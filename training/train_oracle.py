@@ -31,6 +31,7 @@ class OracleTraining:
     init_from: str = option("", "folder of an oracle to go on from; empty for new weights")
     seed: int = option(0, "seeds weights, order, augmentation and the renders")
     renders: int = option(8000, "pictures of the training split to learn from")
+    styled_share: float = option(0.0, "share of them in the styles of the creatures")
     max_train_steps: int = option(3600, "number of optimizer steps")
     train_batch_size: int = option(16, "pictures per step")
     learning_rate: float = option(4e-3, "peak learning rate of one cycle")
@@ -70,7 +71,7 @@ def train(config: OracleTraining) -> Oracle:
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     (output / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    examples = render_examples("train", config.renders, seed=1 + config.seed)
+    examples = render_examples("train", config.renders, seed=1 + config.seed, styled_share=config.styled_share)
     oracle = Oracle.from_pretrained(config.init_from) if config.init_from else Oracle()
     oracle.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.adam_weight_decay)
