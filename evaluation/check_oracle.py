@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from weft.datasets.creatures import STYLES
 from weft.datasets.outfits import SPLITS, sample
 from weft.evaluation.oracle import Oracle, pretrained_oracle
 from weft.evaluation.outfit_scores import OutfitScores, score_outfits
@@ -24,9 +25,16 @@ CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 }
 
 
-def check_oracle(oracle: Oracle, split: str, count: int, *, seed: int = 0) -> dict[str, OutfitScores]:
-    """Scores of the oracle on renders of a split, by what was done to the pictures."""
-    outfits = [sample(split, index, seed=seed) for index in range(count)]
+def check_oracle(
+    oracle: Oracle, split: str, count: int, *, seed: int = 0, styled: bool = False
+) -> dict[str, OutfitScores]:
+    """Scores of the oracle on renders of a split, by what was done to the pictures.
+
+    Args:
+        styled: renders in the styles of the creatures, by turns.
+    """
+    styles = STYLES if styled else (None,)
+    outfits = [sample(split, index, seed=seed, style=styles[index % len(styles)]) for index in range(count)]
     return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_pictures(outfits)}
 
 
@@ -62,9 +70,12 @@ def _noise(images: Tensor) -> Tensor:
 
 def main() -> None:
     """The command line."""
-    arguments = make_parser(__doc__, 600).parse_args()
-    oracle = Oracle.from_pretrained(arguments.oracle).eval() if arguments.oracle else pretrained_oracle()
-    print_scores(check_oracle(oracle, arguments.split, arguments.count, seed=arguments.seed))
+    parser = make_parser(__doc__, 600)
+    parser.add_argument("--styled", action="store_true", help="outfits in the styles of the creatures")
+    arguments = parser.parse_args()
+    styled = arguments.styled
+    oracle = Oracle.from_pretrained(arguments.oracle).eval() if arguments.oracle else pretrained_oracle(styled=styled)
+    print_scores(check_oracle(oracle, arguments.split, arguments.count, seed=arguments.seed, styled=styled))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,19 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from weft.attention_processors.paired import PairedAdapter
+from weft.attention_processors.paired_conditions import stroke_pixels
 from weft.attention_processors.style import StyleAdapter
 from weft.datasets.creatures import STYLES
+from weft.datasets.outfits import sample
 from weft.evaluation.composition import ROWS, WEIGHTS, CompositionEvaluation
 from weft.evaluation.creature_oracle import CreatureOracle
 from weft.evaluation.oracle import Oracle
+from weft.evaluation.paired import composed
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
 from weft.scripts.train_baselines import main as train_baseline
-from weft.training.controlnet import EMBEDDING_CHANNELS
+from weft.training.adapter_task import ObjectiveConfig
+from weft.training.controlnet import EMBEDDING_CHANNELS, ControlNetTask
 from weft.training.style_baselines import LoraModule
 
 
@@ -68,6 +72,23 @@ def test_rows_of_what_is_not_there_are_left_out(evaluation: CompositionEvaluatio
         style_oracle=evaluation.style_oracle,
     )
     assert list(few.rows()) == ["real", "reconstruction", "no_condition", "pairs", "style", "pairs_style", *WEIGHTS]
+
+
+def test_a_controlnet_sees_its_sketch_before_it_is_trained_and_changes_nothing(
+    evaluation: CompositionEvaluation,
+) -> None:
+    drawn = sample("train", 0), sample("train", 1)
+    task: Any = ControlNetTask(evaluation.pipe.from_pipe(evaluation.pipe), ObjectiveConfig())
+    sketches = torch.stack([1 - stroke_pixels(composed(one), 128)[:1].expand(3, -1, -1) for one in drawn])
+    embedding = task.module.controlnet_cond_embedding
+    with torch.no_grad():
+        seen, white = embedding(sketches), embedding(torch.ones(1, 3, 128, 128))
+        assert (seen[0] - seen[1]).std() > 0.05
+        assert white[..., 4:-4, 4:-4].abs().max() < 1e-4
+        down, middle = task.module(
+            torch.randn(2, 12, 16, 16), 500, torch.randn(2, 77, 128), controlnet_cond=sketches, return_dict=False
+        )
+    assert not middle.any() and not any(one.any() for one in down)
 
 
 def test_a_controlnet_trains(tmp_path: Path) -> None:

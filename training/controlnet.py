@@ -15,6 +15,24 @@ from weft.training.prompts import Prompted
 
 EMBEDDING_CHANNELS = (16, 32, 64, 96)
 """Of the layers that bring a control picture to the size of latents."""
+SILU_GAIN = 1.68
+"""Of weights before a SiLU that keeps the variance of normal inputs."""
+
+
+@torch.no_grad()
+def wake(embedding: Any) -> None:
+    """Make the layers that read the control picture tell pictures apart from the first step on.
+
+    As diffusers leaves them, each of the eight lets a third of the signal pass and the last one nothing, so that
+    thousands of steps go by before sketches mean anything. White becomes zero here, and the variance stays. What leaves
+    the ControlNet is still zero.
+    """
+    layers = [embedding.conv_in, *embedding.blocks, embedding.conv_out]
+    for layer in layers:
+        fan_in = layer.weight[0].numel()
+        nn.init.normal_(layer.weight, std=SILU_GAIN / fan_in**0.5)
+        nn.init.zeros_(layer.bias)
+    embedding.conv_in.bias.copy_(-embedding.conv_in.weight.sum((1, 2, 3)))
 
 
 class ControlNetTask(DenoisingTask):
@@ -28,6 +46,7 @@ class ControlNetTask(DenoisingTask):
         self.module: Any = ControlNetModel.from_unet(
             pipe.unet, conditioning_embedding_out_channels=EMBEDDING_CHANNELS
         ).train()
+        wake(self.module.controlnet_cond_embedding)
 
     def collate(self, samples: list[PairRecord]) -> dict[str, Any]:
         sketches = torch.stack([self._drawn(record) for record in samples])
