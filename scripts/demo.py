@@ -128,7 +128,7 @@ def page(studio: Any, waiting: int = QUEUE) -> Any:
                         build(studio)
 
         def left(request: gr.Request) -> None:
-            studio.cancel(request.session_hash)
+            studio.forget(request.session_hash)
 
         blocks.unload(left)
 

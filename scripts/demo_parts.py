@@ -9,7 +9,7 @@ from typing import Any, Final
 import gradio as gr
 
 from weft.attention_processors.style import StyleCard
-from weft.scripts.demo_studio import MAX_STEPS, Made, Stopped, Studio
+from weft.scripts.demo_studio import MAX_STEPS, Made, Stopped, Studio, User
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ class Run:
     ) -> None:
         """Start what `describe` makes of the inputs, and cancel it."""
 
-        def user(request: gr.Request) -> str:
-            return f"{request.session_hash} {api_name}"
+        def user(request: gr.Request) -> User:
+            return request.session_hash, api_name
 
         def expect(request: gr.Request) -> None:
             self.studio.expect(user(request))
@@ -125,7 +125,7 @@ class Run:
         gr.on(started, generate, list(inputs), self.outputs, api_name=api_name, **options)
         self.cancel.click(cancel, None, self.state, **private)
 
-    def _drawn(self, asked: Asked, user: str) -> Iterator[Any]:
+    def _drawn(self, asked: Asked, user: User) -> Iterator[Any]:
         """Values for `outputs`, step by step; files and maps come with the picture."""
         record = asked.settings.of(asked.record)
         options: dict[str, Any] = {"maps": asked.settings.maps, "card": asked.card, "more": asked.more, "user": user}

@@ -30,6 +30,9 @@ MAX_WORDS: Final = 2000
 KEPT_SECONDS: Final = 3600
 PATHS: Final = ("sketch", "global_sketch", "region")
 
+User = tuple[str | None, str]
+"""Session and page."""
+
 
 class Stopped(Exception):
     """The picture is not wanted any more."""
@@ -71,7 +74,7 @@ class Studio:
         pipe.set_progress_bar_config(disable=True)
         self.pipe, self.model = pipe, model
         self._lock = threading.Lock()
-        self._stops: dict[str, threading.Event] = {}
+        self._stops: dict[User, threading.Event] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
 
     @property
@@ -104,7 +107,7 @@ class Studio:
         maps: bool = False,
         card: StyleCard | None = None,
         more: Mapping[str, Any] = MappingProxyType({}),
-        user: str | None = None,
+        user: User | None = None,
     ) -> Iterator[Step | Made]:
         """Steps with previews, and the picture at the end; closing the iterator stops the picture.
 
@@ -131,16 +134,21 @@ class Studio:
             if user is not None:
                 self._stops.pop(user, None)
 
-    def expect(self, user: str) -> None:
+    def expect(self, user: User) -> None:
         """From now on `cancel` stops what `draw` will be asked for, too, if that still waits for its turn."""
         if user not in self._stops or self._stops[user].is_set():
             self._stops[user] = threading.Event()
 
-    def cancel(self, user: str) -> bool:
+    def cancel(self, user: User) -> bool:
         """Stop what a user waits for; whether there is anything."""
         if (stop := self._stops.get(user)) is not None:
             stop.set()
         return stop is not None
+
+    def forget(self, session: str | None) -> None:
+        """Stop what a session waits for, on any page; nobody reads it any more."""
+        for user in [user for user in self._stops if user[0] == session]:
+            self._stops.pop(user).set()
 
     def file(self, name: str) -> Path:
         """A new place for a file to download; those of more than an hour ago are removed."""

@@ -21,6 +21,7 @@ from weft.scripts.generate import draw
 
 gradio = pytest.importorskip("gradio")
 
+ME = ("me", "outfit")
 RECORD: dict[str, Any] = {"prompt": "a b", "seed": 5, "num_inference_steps": 3}
 
 
@@ -236,19 +237,28 @@ def test_files_are_kept_for_an_hour(studio: Studio) -> None:
 
 
 def test_users_that_are_done_are_forgotten(studio: Studio) -> None:
-    list(studio.draw(studio.design(RECORD), user="me"))
+    list(studio.draw(studio.design(RECORD), user=ME))
     assert not studio._stops
     with pytest.raises(Stopped):
-        for _ in studio.draw(studio.design({**RECORD, "num_inference_steps": 50}), user="me"):
-            assert studio.cancel("me")
-    assert not studio._stops and not studio.cancel("me")
+        for _ in studio.draw(studio.design({**RECORD, "num_inference_steps": 50}), user=ME):
+            assert studio.cancel(ME)
+    assert not studio._stops and not studio.cancel(ME)
+
+
+def test_who_leaves_stops_what_was_asked_for_on_every_page(studio: Studio) -> None:
+    for user in (ME, ("me", "style"), ("you", "outfit")):
+        studio.expect(user)
+    mine = studio._stops[ME]
+    studio.forget("me")
+    assert mine.is_set() and not studio._stops.pop(("you", "outfit")).is_set()
+    assert not studio._stops
 
 
 def test_what_waits_for_its_turn_can_be_cancelled(studio: Studio) -> None:
     for _ in range(2):
-        studio.expect("me")
-        assert studio.cancel("me")
+        studio.expect(ME)
+        assert studio.cancel(ME)
     with pytest.raises(Stopped):
-        list(studio.draw(studio.design(RECORD), user="me"))
-    studio.expect("me")
-    assert isinstance(list(studio.draw(studio.design(RECORD), user="me"))[-1], Made)
+        list(studio.draw(studio.design(RECORD), user=ME))
+    studio.expect(ME)
+    assert isinstance(list(studio.draw(studio.design(RECORD), user=ME))[-1], Made)
