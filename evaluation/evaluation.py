@@ -65,13 +65,9 @@ class Evaluation(ABC):
             contact_sheet(sheet).save(folder / f"{self.name}.png")
         return report
 
-    def scores(self, row: str) -> Mapping[str, float]:
-        """Those of one row, as its model is now."""
-        return self.rows()[row]()[1]
-
     @abstractmethod
     def rows(self) -> Mapping[str, Callable[[], Drawn]]:
-        """What draws and scores each row."""
+        """What draws and scores each row; the first is the truth."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -42,13 +42,13 @@ class SpatialAudioEvaluation(Evaluation):
 
     Args:
         pipe: a `VideoToAudioPipeline`; its encoder of prompts is set.
-        modules: by row the folder of trained modules.
+        modules: by row what `load_spatial` is given: the folder of trained modules, or the modules.
         prompt: what the backbone is told.
     """
 
     name: ClassVar[str] = "spatial-audio"
 
-    modules: Mapping[str, Any]
+    modules: Mapping[str, tuple[Any, ...]]
     prompt: str = "a person walks"
     num_inference_steps: int = 50
     guidance_scale: float = 2.0
@@ -129,7 +129,7 @@ class SpatialAudioEvaluation(Evaluation):
     def _drawn(self, desc: str, given: Sequence[Sequence[OverTime]], modules: str | None) -> list[Audio]:
         """One sound per clip, each from noise of its own, by these modules or by the backbone alone."""
         if modules is not None:
-            self.pipe.load_spatial(self.modules[modules])
+            self.pipe.load_spatial(*self.modules[modules])
         self.pipe.set_progress_bar_config(disable=True)
         sounds: list[Audio] = []
         for start in tqdm(range(0, len(given), BATCH), desc=desc):

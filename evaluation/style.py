@@ -68,6 +68,12 @@ class StyleEvaluation(Evaluation):
             for noise in range(NOISES)
         ]
 
+    def __post_init__(self) -> None:
+        if self.count < NOISES:
+            raise ValueError(
+                f"cases: got {self.count}, expected at least {NOISES}, the noises that each is drawn from; ask for more"
+            )
+
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         adapters = self.pipe.adapters or {}
         rows: dict[str, Callable[[], Drawn]] = {

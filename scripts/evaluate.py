@@ -191,7 +191,9 @@ def _spatial_audio(arguments: argparse.Namespace, pipe: Any) -> Any:
     if "spatial" not in folders:
         raise ValueError("spatial: got no trained modules, and none are shipped; train some, pass --spatial")
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
-    return SpatialAudioEvaluation(pipe=pipe, modules=folders, **_settings(arguments))
+    return SpatialAudioEvaluation(
+        pipe=pipe, modules={name: (folder,) for name, folder in folders.items()}, **_settings(arguments)
+    )
 
 
 def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:

@@ -12,6 +12,7 @@ A file in TOML holds options by the names of their flags; flags beside it replac
 """
 
 import argparse
+import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,9 @@ def _data_arguments(one: argparse.ArgumentParser) -> Any:
         help="keep what frozen encoders say of texts and pictures in --cache_dir",
     )
     data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+    data.add_argument(
+        "--validation_cases", type=int, default=0, help="unseen cases of the --world that every validation scores"
+    )
     return data
 
 
@@ -155,7 +159,7 @@ def _preview(task: Any, data: Any, config: TrainingConfig, pipe: Any) -> None:
 
 
 def _check_validation(arguments: argparse.Namespace) -> None:
-    cases = getattr(arguments, "validation_cases", 0)
+    cases = arguments.validation_cases
     if cases and (arguments.world is None or getattr(arguments, "merged", False)):
         raise ValueError(
             f"validation_cases: got {cases}, but only what is trained on a --world, pair by pair, is read back; leave "
@@ -163,12 +167,23 @@ def _check_validation(arguments: argparse.Namespace) -> None:
         )
 
 
-def _evaluate(arguments: argparse.Namespace, method: ModuleType, task: Any) -> "Evaluate":
-    """What scores every validation."""
-    if not getattr(arguments, "validation_cases", 0):
-        return dict
-    evaluation, row = method.evaluation(task, arguments.validation_cases)
-    return lambda: evaluation.scores(row)
+def _evaluate(arguments: argparse.Namespace, method: ModuleType, task: Any) -> "Evaluate | None":
+    """What scores every validation, and shows its first cases below the truth."""
+    if not arguments.validation_cases:
+        return None
+    from weft.evaluation.pictures import SHEET_COLUMNS, contact_sheet
+
+    evaluation, name = method.evaluation(task, arguments.validation_cases)
+    truth, drawn = next(iter(evaluation.rows())), functools.cache(lambda: evaluation.rows()[truth]()[0])
+
+    def evaluate(sheet: Path) -> Mapping[str, float]:
+        pictures, scores = evaluation.rows()[name]()
+        rows = [(truth, drawn()), (name, pictures)]
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet([(row, shown[:SHEET_COLUMNS]) for row, shown in rows]).save(sheet)
+        return scores
+
+    return evaluate
 
 
 def _provenance(config: TrainingConfig, data: Any, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,13 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError("data: got neither or both of --train_data_dir and --world; pass exactly one of them")
 
 
+def pipeline(source: str) -> Any:
+    """The backbone that is trained on."""
+    from weft.pipelines.aligned_views import AlignedViewsPipeline
+
+    return AlignedViewsPipeline.from_pretrained(source, use_safetensors=True)
+
+
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the modules' config says of them."""
     from weft.attention_processors.aligned_views import AlignedViews
@@ -47,6 +54,15 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
         module = AlignedViews(pipe.unet, **options)
     task = AlignedViewsTask(module, pipe, from_arguments(ViewsConfig, arguments))
     return task, _data(arguments, pipe, source), {"data": arguments.world or arguments.train_data_dir.name}
+
+
+def evaluation(task: Any, count: int) -> tuple[Any, str]:
+    """What scores the task's modules as they stand, and the row that does."""
+    from weft.evaluation.aligned_views import AlignedViewsEvaluation
+
+    size = task.pipe.unet.config.sample_size * task.pipe.vae_scale_factor
+    views = {"views": task.module}
+    return AlignedViewsEvaluation(pipe=task.pipe, views=views, size=size, split="validation", count=count), "views"
 
 
 def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> Any:

@@ -24,9 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--world", choices=("outfits",), help="train on a procedural world instead")
     data.add_argument("--samples", type=int, default=6_000, help="samples of the world")
     data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
-    data.add_argument(
-        "--validation_cases", type=int, default=0, help="unseen cases of the world that every validation scores"
-    )
     data.add_argument("--pair_buckets", action="store_true", help="batches of own designs with equally many pairs")
     data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
     data.add_argument(

@@ -59,6 +59,16 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     return task, SpatialWalks(sounds, latents), {"data": arguments.world, "parameters": counts(modules)}
 
 
+def evaluation(task: Any, count: int) -> tuple[Any, str]:
+    """What scores the task's modules as they stand, and the row that does."""
+    from weft.attention_processors.audio_statistics import AudioStatistics
+    from weft.evaluation.spatial_audio import TRAINED, SpatialAudioEvaluation
+
+    task.pipe.set_encoders(audio=AudioStatistics(task.pipe.vae))
+    modules = {TRAINED: (task.module.adapter, task.module.controlnet)}
+    return SpatialAudioEvaluation(pipe=task.pipe, modules=modules, split="validation", count=count), TRAINED
+
+
 def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
     from weft.attention_processors.spatial_control import BOX_CHANNELS

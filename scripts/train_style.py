@@ -29,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--world", choices=("creatures", "all"), help="train on procedural worlds instead")
     data.add_argument("--samples", type=int, default=12_000, help="samples of each world")
     data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
-    data.add_argument(
-        "--validation_cases", type=int, default=0, help="unseen cases of the world that every validation scores"
-    )
     add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
 
 

@@ -1,5 +1,6 @@
 """Aligned views are trained: on true rooms, with the backbone frozen, and to a folder that the pipeline opens."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,11 @@ def command(pipe: Any, folder: Path, *more: str) -> int:
 
 def test_the_command_trains_on_rooms_and_goes_on(pipe: Any, data: PreparedViews, tmp_path: Path) -> None:
     rooms = ["--world", "rooms", "--samples", "4", "--sharing", "concatenated"]
-    assert command(pipe, tmp_path, *rooms) == 0
+    assert command(pipe, tmp_path, *rooms, "--validation_steps", "1", "--validation_cases", "2") == 0
+    last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"psnr", "depth_error_unseen", "alignment"} <= set(last)
+    with Image.open(tmp_path / "out" / "validation" / "000001-cases.png") as sheet:
+        assert sheet.height == 2 * SIZE
     views = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
     assert views.sharing == "concatenated" and views.config["training"]["data"] == "rooms"
     assert command(pipe, tmp_path, *rooms, "--init_from", str(tmp_path / "out" / "final")) == 0

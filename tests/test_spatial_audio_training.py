@@ -117,8 +117,12 @@ def test_spatial_modules_are_trained_and_measured(
     command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
-               "--lr_warmup_steps", "0", "--validation_steps", "0", "--checkpointing_steps", "0"]  # fmt: skip
+               "--lr_warmup_steps", "0", "--validation_steps", "3", "--validation_cases", "2",
+               "--checkpointing_steps", "0"]  # fmt: skip
     assert main(command) == 0
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"pan_correlation", "onset_f1", "mirror"} <= set(last)
+    assert (tmp_path / "validation/000003-cases.png").is_file()
     pipe: Any = VideoToAudioPipeline.from_pretrained(model)
     pipe.load_spatial(tmp_path / "final")
     assert state_sha256(pipe.transformer) == before
@@ -126,7 +130,7 @@ def test_spatial_modules_are_trained_and_measured(
     assert pipe.controlnet.control_out[0].weight.abs().sum() > 0
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     evaluation = SpatialAudioEvaluation(
-        pipe=pipe, modules={"spatial": tmp_path / "final"}, count=3, num_inference_steps=2
+        pipe=pipe, modules={"spatial": (tmp_path / "final",)}, count=3, num_inference_steps=2
     )
     report = evaluation.run(tmp_path / "report", ["truth", "mono", "swapped", "spatial", "no_boxes", "stereo_envelope"])
     rows = {row.name: row.scores for row in report.rows}

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,10 @@ def test_a_curve_over_weights_is_plotted(evaluation: StyleEvaluation, tmp_path: 
 def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
-    assert main(["train", "style", "--world", "creatures", "--output_dir", str(tmp_path / "style"), *few]) == 0
+    scored = ["--validation_steps", "1", "--validation_cases", "2"]
+    assert main(["train", "style", "--world", "creatures", "--output_dir", str(tmp_path / "style"), *few, *scored]) == 0
+    assert "style_accuracy" in (tmp_path / "style" / "metrics.jsonl").read_text()
+    assert (tmp_path / "style" / "validation" / "000001-cases.png").is_file()
     adapter = StyleAdapter.from_pretrained(tmp_path / "style" / "final")
     assert tuple(adapter.config["styles"]) == STYLES
     assert adapter.config["training"]["data"] == "creatures" and adapter.config["training"]["samples"] == 16
@@ -122,6 +126,11 @@ def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     encoder = ["--encoder", str(tmp_path / "encoder" / "final")]
     train_baseline(["reference", *encoder, "--output_dir", str(tmp_path / "reference"), *few])
     assert ReferenceAdapter.from_pretrained(tmp_path / "reference" / "final").config["image_dim"] == 128
+
+
+def test_too_few_cases_are_refused(evaluation: StyleEvaluation) -> None:
+    with pytest.raises(ValueError, match="cases: got 1, expected at least 2"):
+        replace(evaluation, count=1)
 
 
 def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None:

@@ -421,14 +421,14 @@ def test_offset_noise_is_one_number_per_channel() -> None:
 def test_more_scores_stand_beside_those_of_the_task(tmp_path: Path) -> None:
     task, seen = make_task(), []
 
-    def evaluate() -> dict[str, float]:
-        seen.append(task.module.training)
+    def evaluate(sheet: Path) -> dict[str, float]:
+        seen.append((task.module.training, sheet.name))
         return {"color_accuracy": 0.25}
 
     train(task, Records(task.module), config(tmp_path, max_train_steps=3, validation_steps=2), evaluate)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row.get("color_accuracy") for row in rows] == [None, 0.25, 0.25]
-    assert seen == [False, False]
+    assert seen == [(False, "000002-cases.png"), (False, "000003-cases.png")]
 
 
 def test_tensorboard_is_told_scores_and_shown_pictures(tmp_path: Path) -> None:

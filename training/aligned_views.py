@@ -38,12 +38,11 @@ class AlignedViewsTask:
     """LoRAs and correspondence encoder of `AlignedViews`; the backbone stays frozen.
 
     Args:
-        pipe: the backbone's pipeline, for its scheduler and the state of the empty prompt.
+        pipe: the backbone's pipeline.
     """
 
     def __init__(self, module: AlignedViews, pipe: Any, config: ViewsConfig) -> None:
-        self.module, self.config = module, config
-        self.scheduler = pipe.scheduler
+        self.module, self.pipe, self.config = module, pipe, config
         with torch.no_grad():
             self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", "cpu", 1, False)[0]
 
@@ -65,7 +64,7 @@ class AlignedViewsTask:
 
         loss = joint_diffusion_loss(
             denoise,
-            self.scheduler,
+            self.pipe.scheduler,
             (image[:, -1], points[:, -1]),
             (1.0, self.config.geometry_weight),
             generator,

@@ -39,8 +39,8 @@ from weft.training.trackers import show_pictures, tracker
 logger = logging.getLogger(__name__)
 
 
-Evaluate = Callable[[], Mapping[str, float]]
-"""Scores by name."""
+Evaluate = Callable[[Path], Mapping[str, float]]
+"""Writes a picture of what it saw, as PNG, and gives scores by name."""
 
 
 class Task(Protocol):
@@ -62,7 +62,7 @@ class Task(Protocol):
         ...
 
 
-def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate = dict) -> Path:
+def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None = None) -> Path:
     """Train `task.module` on `dataset`; returns the folder that holds the result.
 
     Whatever stops it, Ctrl-C or data that cannot be read, a checkpoint of the last whole step is saved first.
@@ -79,7 +79,7 @@ def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: E
 
 
 class _Run:
-    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate) -> None:
+    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None) -> None:
         self.task, self.config, self.evaluate = task, config, evaluate
         self.folder = Path(config.output_dir)
         self.accelerator = Accelerator(
@@ -235,7 +235,9 @@ class _Run:
     def _validate(self) -> dict[str, float]:
         folder = self.folder / "validation"
         with self._averaged() as module, torch.no_grad():
-            scores = {**self.task.validate(module, self.step, folder), **self.evaluate()}
+            scores = dict(self.task.validate(module, self.step, folder))
+            if self.evaluate is not None:
+                scores |= self.evaluate(folder / f"{self.step:06d}-cases.png")
         show_pictures(self.accelerator, folder, self.step)
         return scores
 

@@ -75,7 +75,7 @@ class SpatialAudioTask:
     """
 
     def __init__(self, module: SpatialModules, pipe: Any, config: SpatialConfig) -> None:
-        self.module, self.config, self.transformer = module, config, pipe.transformer
+        self.module, self.pipe, self.config, self.transformer = module, pipe, config, pipe.transformer
         module.adapter.check_base(pipe.transformer)
         pipe.transformer.requires_grad_(False).eval()
         install(pipe.transformer)
