@@ -6,6 +6,7 @@ weft benchmark encoding     encoding of 1 to 16 pairs
 weft benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
 weft benchmark instillation two passes that share attention over two that do not; what is held meanwhile
 weft benchmark training     training steps that read cached features over steps that encode
+weft benchmark growth       what training costs by pairs, side, data and processes
 weft benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer sounds
 """
 
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "audio")
+NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio")
 SIZES = ("full", "tiny")
 
 
@@ -25,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
     parser.add_argument(
-        "--size", choices=SIZES, default="full", help="of the denoisers of `style`, `instillation`, `training`, `audio`"
+        "--size",
+        choices=SIZES,
+        default="full",
+        help="of the denoisers of `style`, `instillation`, `training`, `audio`; of `growth`",
     )
 
 
@@ -42,6 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         "style": _style,
         "instillation": _instillation,
         "training": _training,
+        "growth": _growth,
         "audio": _audio,
     }[arguments.name]
     rows = [Row(name, scores) for name, scores in measure(arguments).items()]
@@ -196,6 +201,12 @@ def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def _training(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from weft.scripts.benchmark_training import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _growth(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weft.scripts.benchmark_growth import measure
 
     return measure(arguments.size, arguments.rounds)
 

@@ -142,6 +142,17 @@ def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> No
     assert scores["held"]["query_key_bytes"] == sum(row["query_key_bytes"] for row in layers)
 
 
+def test_the_benchmark_of_growth_counts_what_is_held(tmp_path: Path) -> None:
+    assert main(["benchmark", "growth", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "benchmark-growth.json").read_text())
+    rows = {row["name"]: row["scores"] for row in report["rows"]}
+    assert (
+        rows["pairs_1"]["held_mb"] < rows["pairs_4"]["held_mb"] == pytest.approx(rows["side_128"]["held_mb"], rel=0.05)
+    )
+    assert rows["side_64"]["held_mb"] < rows["side_128"]["held_mb"]
+    assert 10 < rows["data"]["kept_kb"] < 1000
+
+
 def test_the_benchmark_of_styles_fills_all_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "style", "--size", "tiny", "--rounds", "2", "--output", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "benchmark-style.json").read_text())
