@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import load_file
@@ -416,6 +418,14 @@ def test_offset_noise_is_one_number_per_channel() -> None:
     assert added.abs().amin() > 0
     torch.testing.assert_close(added, added[:, :, :1, :1].expand_as(added), atol=1e-5, rtol=0)
     assert len(added[:, :, 0, 0].unique()) == 6
+
+
+def test_what_would_save_pieces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    task = make_task()
+    with pytest.raises(ValueError, match=r"accelerate: got FSDP, .*launch with --multi_gpu"):
+        train(task, Records(task.module), config(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_scores_stand_beside_those_of_the_task(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
@@ -39,6 +39,7 @@ from weft.training.trackers import show_pictures, tracker
 logger = logging.getLogger(__name__)
 
 
+SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 Evaluate = Callable[[Path], Mapping[str, float]]
 """Writes a picture of what it saw, as PNG, and gives scores by name."""
 
@@ -88,6 +89,11 @@ class _Run:
             log_with=tracker(config.report_to),
             project_dir=str(self.folder / "logs"),
         )
+        if self.accelerator.distributed_type in SHARDING:
+            raise ValueError(
+                f"accelerate: got {self.accelerator.distributed_type.value}, but what is trained is small and is saved "
+                "whole; launch with --multi_gpu, and see docs/training.md for backbones that do not fit"
+            )
         set_seed(config.seed)
         self.batches = Batches(
             dataset,
