@@ -103,7 +103,7 @@ def _data(task: PairedTask) -> dict[str, float]:
             for latent, outfit in zip(latents, shown, strict=True)
         ]
         task.module.features(task.collate(records), task.encoders)
-        task.prompts([outfit.caption for outfit in shown], images.shape[-2:])
+        task.prompts([outfit.caption for outfit in shown], (images.shape[-2], images.shape[-1]))
         seconds = time.perf_counter() - started
         kept = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
     kept += latents.numel() * latents.element_size()
