@@ -27,14 +27,14 @@ from weft.evaluation.report import Row
 
 NOISES = 2
 CURVE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-FUSIONS = ("style", "style_gated", "style_concat")
+BY_NAME = ("style", "style_creatures", "style_gated", "style_concat")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleEvaluation(Evaluation):
     """Creatures, two pictures per content.
 
-    Of the adapters `style`, `style_gated`, `style_concat` and `reference` those that are attached get rows.
+    Of the adapters in `BY_NAME` and `reference` those that are attached get rows.
 
     Args:
         files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
@@ -86,7 +86,7 @@ class StyleEvaluation(Evaluation):
             rows["reference_branch"] = lambda: self._scored("reference", {"reference": self._references()})
         if "lora" in self.files:
             rows["lora"] = self._lora
-        for name in FUSIONS:
+        for name in BY_NAME:
             if name in adapters:
                 rows[name] = lambda name=name: self._scored(name, {name: [[Style(s.style)] for s in self.samples]})
         return rows

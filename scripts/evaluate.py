@@ -24,7 +24,8 @@ METHODS: Final[Mapping[str, str]] = {
 DEFAULTS: Final[Mapping[str, tuple[int, float]]] = {"aligned-views": (20, 1.0), "spatial-audio": (50, 2.0)}
 """Steps and guidance, where they are not those of most."""
 STYLE_ADAPTERS: Final[Mapping[str, str]] = {
-    "style": "additive",
+    "style": "additive, of creatures and outfits",
+    "style_creatures": "additive, of creatures alone, as all that follow",
     "style_gated": "gated",
     "style_concat": "joint softmax",
     "reference": "IP-Adapter",
@@ -213,6 +214,7 @@ def _folder(name: str, given: str | None) -> Path | None:
 
     known = {
         "style_gated": "style-gated",
+        "style_creatures": "style-creatures",
         "style_concat": "style-concat",
         "reference": "style-reference",
         "image_encoder": "creature-encoder",
