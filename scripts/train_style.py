@@ -28,12 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--styles", nargs="*", default=(), help="with --streaming, the names in the style column")
     data.add_argument("--world", choices=("creatures", "all"), help="train on procedural worlds instead")
     data.add_argument("--samples", type=int, default=12_000, help="samples of each world")
-    data.add_argument(
-        "--pairs_share",
-        type=float,
-        default=0.0,
-        help="share of the outfits of --world all that the shipped pairs are beside",
-    )
     data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
     add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
 
@@ -47,8 +41,6 @@ def check(arguments: argparse.Namespace) -> None:
     if len(given) != 1:
         names = ", ".join(f"--{name}" for name in SOURCES)
         raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
-    if not 0 <= arguments.pairs_share <= 1 or (arguments.pairs_share and arguments.world != "all"):
-        raise ValueError(f"pairs_share: got {arguments.pairs_share}, expected a share in [0, 1], with --world all")
     if arguments.world and arguments.style:
         raise ValueError(f"style: got {arguments.style!r} beside --world, which has styles of its own; leave it out")
     if arguments.streaming and (arguments.dataset_name is None or arguments.aspect_buckets):
@@ -59,19 +51,14 @@ def check(arguments: argparse.Namespace) -> None:
 
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the adapter's config says of them."""
-    from weft.attention_processors.paired import PairedAdapter
     from weft.datasets.creatures import STYLES
-    from weft.pretrained import shipped
     from weft.training.style import StyleConfig, StyleTask
 
     data, prompts = _data(arguments, pipe, source)
     adapter = _adapter(arguments, pipe, STYLES if arguments.world else data.styles)
     shown = "creatures and outfits" if arguments.world == "all" else arguments.world
-    about: dict[str, Any] = {"data": shown or arguments.dataset_name or arguments.train_data_dir.name}
-    if arguments.pairs_share:
-        about["pairs_share"] = arguments.pairs_share
-    paired = PairedAdapter.from_pretrained(shipped("paired")) if arguments.pairs_share else None
-    return StyleTask(adapter, pipe, from_arguments(StyleConfig, arguments), prompts, paired), data, about
+    about = {"data": shown or arguments.dataset_name or arguments.train_data_dir.name}
+    return StyleTask(adapter, pipe, from_arguments(StyleConfig, arguments), prompts), data, about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:
@@ -131,7 +118,6 @@ def _world(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, 
     from torch.utils.data import ConcatDataset
 
     from weft.datasets import creatures, outfits
-    from weft.training.pair_data import OutfitPairs
     from weft.training.picture_cache import CreaturePictures, OutfitPictures, cached_latents
     from weft.training.style_data import StyledCreatures, StyledOutfits
 
@@ -143,7 +129,6 @@ def _world(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, 
     prompts = [creatures.sample("validation", index).caption for index in range(4)]
     if arguments.world == "all":
         worn = OutfitPictures(arguments.cache_dir, "train", arguments.samples, styled=True)
-        pairs = OutfitPairs(arguments.cache_dir, worn, latents(worn)) if arguments.pairs_share else None
-        data = ConcatDataset([data, StyledOutfits(worn, latents(worn), pairs, arguments.pairs_share)])
+        data = ConcatDataset([data, StyledOutfits(worn, latents(worn))])
         prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]
     return data, prompts

@@ -23,7 +23,6 @@ from weft.pretrained import shipped
 from weft.scripts.cli import main
 from weft.scripts.train_baselines import main as train_baseline
 from weft.training.image_encoder import LabelledEncoder
-from weft.training.pair_data import OutfitPairs
 from weft.training.picture_cache import OutfitPictures
 from weft.training.style_baselines import LoraModule
 from weft.training.style_data import StyledOutfits
@@ -121,9 +120,6 @@ def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     assert main(["train", "style", "--world", "all", "--output_dir", str(tmp_path / "all"), *few]) == 0
     about = StyleAdapter.from_pretrained(tmp_path / "all" / "final").config["training"]
     assert about["data"] == "creatures and outfits" and about["samples"] == 32
-    beside = ["--pairs_share", "1", "--init_from", str(tmp_path / "all" / "final")]
-    assert main(["train", "style", "--world", "all", "--output_dir", str(tmp_path / "beside"), *few, *beside]) == 0
-    assert StyleAdapter.from_pretrained(tmp_path / "beside" / "final").config["training"]["pairs_share"] == 1
     train_baseline(["lora", "--output_dir", str(tmp_path / "lora"), *few])
     assert (tmp_path / "lora" / "final" / "pytorch_lora_weights.safetensors").is_file()
     train_baseline(["encoder", "--output_dir", str(tmp_path / "encoder"), *few])
@@ -145,11 +141,6 @@ def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None
         full = record.captions[0]
         assert all(garment.color in full and garment.kind in full for garment in pictures.garments[i])
         assert not any(record.style in one.split() for one in record.captions)
-    drawn = OutfitPairs(tmp_path, pictures, np.zeros((10, 4, 2, 2), np.float16))
-    for share, count in ((0.0, 0), (1.0, 10)):
-        records = [StyledOutfits(pictures, data.latents, drawn, share)[i] for i in range(10)]
-        assert sum(bool(record.pairs) for record in records) == count
-        assert all(len(record.pairs) in (0, len(worn)) for record, worn in zip(records, pictures.garments, strict=True))
     plain = OutfitPictures(tmp_path, "train", 10)
     assert plain.garments == pictures.garments and not np.array_equal(plain.images, pictures.images)
 
@@ -180,10 +171,6 @@ def test_styles_train_on_a_folder(tmp_path: Path) -> None:
         ),
         (["--world", "creatures", "--streaming"], "streaming: got it without --dataset_name"),
         (["--world", "creatures", "--dataset_name", "a/b"], "data: got --dataset_name and --world"),
-        (
-            ["--world", "creatures", "--pairs_share", "0.5"],
-            "pairs_share: got 0.5, .* with --world all",
-        ),
         (["--world", "creatures", "--style", "ink"], "style: got 'ink' beside --world"),
         (["--world", "creatures", "--style_dropout", "2"], r"style_dropout: got 2.0, expected a share in \[0, 1\]"),
         (["--train_data_dir", "nowhere"], "nowhere"),

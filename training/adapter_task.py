@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -89,18 +88,14 @@ class DenoisingTask:
         cache = FeatureCache(folder, encoder_key("prompt", *plain.models))
         self.prompts = Prompts(self.pipe, self.text_encoders, cache)
 
-    def denoiser(
-        self, encoded: Encoded | None = None, beside: Mapping[str, Encoded] = MappingProxyType({})
-    ) -> Denoiser:
-        """The frozen denoiser with these conditions, and by name those of other adapters; or without any."""
+    def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
+        """The frozen denoiser with these conditions, or without any."""
 
         def denoise(noisy: Tensor, times: Tensor, prompted: Prompted) -> Tensor:
             kwargs: dict[str, Any] = {}
             if encoded is not None:
                 height, width = noisy.shape[-2:]
-                kwargs["conditioning"] = Conditioning.of(
-                    {**beside, self.name: encoded}, Layout(self.levels, (height, width))
-                )
+                kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
             noisy = noisy.to(self.pipe.unet.dtype)
             options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(prompted.added)}
             return self.pipe.unet(noisy, times, prompted.states, **options).sample

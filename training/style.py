@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weft.attention_processors.paired import PairedAdapter
-from weft.attention_processors.paired_conditions import PreparedPair, stack_pairs
 from weft.attention_processors.style import Style, StyleReader
 from weft.training.adapter_task import AdapterTask, ObjectiveConfig
 from weft.training.config import option
@@ -49,13 +47,11 @@ class StyledRecord:
 
     Args:
         captions: prompts to draw from, which say what is shown and not how.
-        pairs: what says the rest of what is shown, where the style is to learn to act beside it.
     """
 
     latents: Float[Tensor, "channel height width"]
     style: str
     captions: tuple[str, ...]
-    pairs: tuple[PreparedPair, ...] = ()
 
 
 class StyleTask(AdapterTask):
@@ -63,27 +59,16 @@ class StyleTask(AdapterTask):
 
     Args:
         validation: prompts; every style is drawn for each of them, one row per prompt.
-        paired: reads the records' pairs; it stays frozen.
     """
 
     module: StyleReader
 
-    def __init__(
-        self,
-        module: StyleReader,
-        pipe: Any,
-        config: StyleConfig,
-        validation: Sequence[str] = (),
-        paired: PairedAdapter | None = None,
-    ) -> None:
+    def __init__(self, module: StyleReader, pipe: Any, config: StyleConfig, validation: Sequence[str] = ()) -> None:
         super().__init__(module, pipe, "style", config)
         self.config, self.validation = config, validation
-        self.paired: Any = None if paired is None else paired.requires_grad_(False).eval()
 
     def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
         batch = self.module.collate([[Style(record.style)] for record in samples])
-        if self.paired is not None:
-            batch = {**batch, "pairs": stack_pairs([record.pairs for record in samples], self.paired.pixels(None))}
         latents = torch.stack([record.latents for record in samples])
         return {**batch, "latents": latents, "captions": [record.captions for record in samples]}
 
@@ -92,14 +77,7 @@ class StyleTask(AdapterTask):
     ) -> Float[Tensor, ""]:
         captions, null = dropped(self.config, batch["captions"], generator)
         features = self.module.features({**batch, "null": null}, self.encoders)
-        beside = {}
-        if self.paired is not None:
-            with torch.no_grad():
-                beside["paired"] = self.paired.to(batch["latents"].device)(
-                    self.paired.features(batch["pairs"], self.encoders)
-                )
-        denoise = self.denoiser(module(features), beside)
-        return self.denoising_loss(denoise, batch["latents"], captions, generator)
+        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """All styles of the validation prompts as PNGs, one per prompt."""

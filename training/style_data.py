@@ -15,7 +15,6 @@ from weft.datasets.captioned_stream import CaptionedStream
 from weft.datasets.creatures import STYLES, caption, style_caption
 from weft.datasets.outfits import caption as outfit_caption
 from weft.training.own_pictures import Sizes, encoded, encoded_once
-from weft.training.pair_data import OutfitPairs
 from weft.training.picture_cache import CreaturePictures, OutfitPictures
 from weft.training.style import StyledRecord
 
@@ -54,20 +53,12 @@ class StyledOutfits(Dataset[StyledRecord]):
 
     Args:
         latents: the cached latents of these pictures, [index, channel, height, width].
-        pairs: of the same outfits; None shows none.
-        pairs_share: share of outfits that are shown with their pairs and their captions.
     """
 
     styles: tuple[str, ...] = STYLES
 
-    def __init__(
-        self,
-        pictures: OutfitPictures,
-        latents: "np.ndarray[Any, Any]",
-        pairs: OutfitPairs | None = None,
-        pairs_share: float = 0.0,
-    ) -> None:
-        self.pictures, self.latents, self.pairs, self.pairs_share = pictures, latents, pairs, pairs_share
+    def __init__(self, pictures: OutfitPictures, latents: "np.ndarray[Any, Any]") -> None:
+        self.pictures, self.latents = pictures, latents
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -76,11 +67,7 @@ class StyledOutfits(Dataset[StyledRecord]):
         rng = np.random.default_rng([17, index])
         captions = tuple(outfit_caption(self.pictures.garments[index], rng, detail) for detail in CAPTION_DETAILS)
         latents = torch.from_numpy(self.latents[index].astype(np.float32))
-        style, pairs = self.pictures.style_of(index), ()
-        if self.pairs is not None and rng.random() < self.pairs_share:
-            beside = self.pairs[index]
-            captions, pairs = beside.captions, beside.pairs
-        return StyledRecord(latents, style, captions, pairs)
+        return StyledRecord(latents, self.pictures.style_of(index), captions)
 
 
 class StyledImages(Dataset[StyledRecord]):
