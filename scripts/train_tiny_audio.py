@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages = parser.add_subparsers(dest="stage", required=True)
     first = stages.add_parser("autoencoder", help="sounds to latents and back")
     add_arguments(first, TrainingConfig, max_train_steps=3000, learning_rate=1e-3, validation_steps=250)
+    first.add_argument(
+        "--compile", action="store_true", help="half the time per step, after a minute; needs a compiler"
+    )
     second = stages.add_parser("transformer", help="latents from words, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     add_arguments(second, TrainingConfig, max_train_steps=4000, train_batch_size=32, learning_rate=7e-4)
@@ -66,8 +69,9 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks).sounds
     held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32).sounds)
     module: Any = build_oobleck()
-    for part in (module.encoder, module.decoder):
-        part.compile()  # half the time per step
+    if arguments.compile:
+        for part in (module.encoder, module.decoder):
+            part.compile()
     folder = train(OobleckTask(module, held_out), PictureDataset(sounds), config)
     trained = AutoencoderOobleck.from_pretrained(folder, use_safetensors=True)
     with_unit_latents(trained, _floats(sounds[:128])).save_pretrained(folder, safe_serialization=True)

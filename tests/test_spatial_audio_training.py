@@ -19,7 +19,7 @@ from weft.pipelines.cosine_scheduler import CosineScheduler
 from weft.pipelines.video_to_audio import VideoToAudioPipeline
 from weft.scripts import train_tiny_audio
 from weft.scripts.cli import main
-from weft.training.audio_autoencoder import distance, with_unit_latents
+from weft.training.audio_autoencoder import build_oobleck, distance, with_unit_latents
 from weft.training.audio_backbone import build_text_encoder, build_text_tokenizer
 from weft.training.sound_data import VERSIONS, SpatialWalks, WalkSounds, cached_sound_latents
 from weft.training.spatial_audio import SpatialConfig
@@ -87,6 +87,17 @@ def test_distance_hears_sides_and_latents_become_units() -> None:
     latents = vae.encode(sounds).latent_dist.mode()
     assert abs(latents.std().item() - 1) < 1e-3
     torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-4, rtol=1e-3)
+
+
+def test_sounds_pass_an_untrained_autoencoder() -> None:
+    torch.manual_seed(0)
+    vae: Any = build_oobleck().eval()
+    sounds = torch.from_numpy(np.stack([sample("train", i).audio for i in range(2)]))
+    with torch.no_grad():
+        posterior = vae.encode(sounds).latent_dist
+        assert posterior.mean.std() > 5 * posterior.std.mean()
+        one, other = vae.decode(posterior.sample(torch.Generator().manual_seed(0))).sample
+        assert (one - other).std() > 0.3 * one.std() and 0.002 < one.std() < 0.05
 
 
 def test_a_backbone_is_trained_from_nothing_and_is_stock(cache: Path, tmp_path: Path) -> None:

@@ -9,20 +9,22 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderOobleck
 from jaxtyping import Float, Int16
-from torch import Tensor
+from torch import Tensor, nn
 
 LATENT_CHANNELS = 16
 WINDOWS: Final = (256, 1024)
 """Of the spectra that it is measured on, in samples."""
 FAINT = 1e-2
 """Magnitudes are told apart down to this."""
+LOUD = 0.02
+"""Standard deviation of the walks' sounds."""
 
 StereoBatch = Float[Tensor, "row 2 sample"]
 
 
 def build_oobleck() -> AutoencoderOobleck:
-    """16 kHz stereo to 62.5 latents per second."""
-    return AutoencoderOobleck(
+    """16 kHz stereo to 62.5 latents per second, with weights that let sounds pass from the first step on."""
+    module = AutoencoderOobleck(
         encoder_hidden_size=2 * LATENT_CHANNELS,
         downsampling_ratios=[4, 8, 8],
         channel_multiples=[1, 2, 4],
@@ -31,11 +33,35 @@ def build_oobleck() -> AutoencoderOobleck:
         audio_channels=2,
         sampling_rate=16_000,
     )
+    wake(module)
+    return module
+
+
+@torch.no_grad()
+def wake(module: Any) -> None:
+    """Weights that about keep the variance, for sounds as loud as `LOUD`, and a posterior narrow enough to be read.
+
+    As diffusers leaves them, the latents' noise is ten times their signal, and the decoder learns to do without them.
+    """
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
+            continue
+        turned = isinstance(layer, nn.ConvTranspose1d)
+        fan = layer.weight_v[:, 0].numel() / layer.stride[0] if turned else layer.weight_v[0].numel()
+        gain = 0.24 if "res_unit" in name and name.endswith("conv2") else 0.8
+        nn.init.normal_(layer.weight_v)
+        layer.weight_g.copy_(layer.weight_v.flatten(1).norm(dim=1).view_as(layer.weight_g) * gain / fan**0.5)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    module.encoder.conv1.weight_g /= LOUD
+    module.decoder.conv2.weight_g *= LOUD
+    means, last = module.config.decoder_input_channels, module.encoder.conv2
+    last.weight_g[means:] /= 10
+    nn.init.constant_(last.bias[means:], -3.0)
 
 
 class OobleckTask:
-    """Magnitudes of spectra, their logarithms and the waveform, of left, right, middle and side; and a light pull to a
-    normal latent.
+    """`distance` of sounds from what is restored of their latents, and a light pull to a normal latent.
 
     Args:
         held_out: sounds to validate on.
@@ -74,12 +100,18 @@ class OobleckTask:
 
 
 def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
-    """How far sounds are apart."""
-    total = 10 * F.l1_loss(restored, sounds)
+    """How far sounds are apart: relative errors of waveforms and of magnitudes, and the logarithms of these."""
+    total = _relative(restored, sounds)
     for window in WINDOWS:
         ours, theirs = (_magnitudes(_sides(x), window) for x in (restored, sounds))
-        total = total + F.l1_loss(ours, theirs) + F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
+        logarithms = F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
+        total = total + _relative(ours, theirs) + 0.3 * logarithms
     return total
+
+
+def _relative(ours: Tensor, theirs: Tensor) -> Float[Tensor, ""]:
+    """The error's norm over the norm, both of the whole batch: silent stretches do not count, loud ones do."""
+    return ((ours - theirs).square().sum() / (theirs.square().sum() + 1e-4) + 1e-8).sqrt()
 
 
 def _sides(sounds: StereoBatch) -> Float[Tensor, "row 4 sample"]:
