@@ -144,11 +144,11 @@ def score_style(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
 
     prompts, seeds = [s.caption for s in shown], list(range(cases))
     rows = {"true renders": scored(as_tensor([chalk(one) for one in neutral]), neutral)}
-    for row, folder, styles in (("before", "style", None), ("after", adapter, [[Style(STYLE)]] * cases)):
+    for row, folder, styles in (("before", "style-creatures", None), ("after", adapter, [[Style(STYLE)]] * cases)):
         conditions = {} if styles is None else {"style": styles}
         pictures = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
         rows[row] = scored(pictures, shown)
-    for row, folder in (("known styles before", "style"), ("known styles after", adapter)):
+    for row, folder in (("known styles before", "style-creatures"), ("known styles after", adapter)):
         known = [[Style(s.style)] for s in shown]
         pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
         score = score_creatures(shown, oracle.read(pictures))
