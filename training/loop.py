@@ -113,14 +113,13 @@ class _Run:
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
         )
-        schedule = get_scheduler(
+        self.schedule = get_scheduler(  # stepped once per optimizer step, whatever the number of processes
             config.lr_scheduler,
             optimizer,
             num_warmup_steps=config.lr_warmup_steps,
             num_training_steps=config.max_train_steps,
         )
         self.module, self.optimizer = self.accelerator.prepare(task.module, optimizer)
-        self.schedule = schedule  # stepped once per optimizer step, whatever the number of processes
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
