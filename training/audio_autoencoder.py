@@ -43,11 +43,10 @@ def wake(module: Any) -> None:
 
     As diffusers leaves them, the latents' noise is ten times their signal, and the decoder learns to do without them.
     """
-    for name, layer in module.named_modules():
-        if not isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
-            continue
-        turned = isinstance(layer, nn.ConvTranspose1d)
-        fan = layer.weight_v[:, 0].numel() / layer.stride[0] if turned else layer.weight_v[0].numel()
+    kinds = nn.Conv1d, nn.ConvTranspose1d
+    layers: dict[str, Any] = {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
+    for name, layer in layers.items():
+        fan = layer.weight_v[:, 0].numel() / layer.stride[0] if layer.transposed else layer.weight_v[0].numel()
         gain = 0.24 if "res_unit" in name and name.endswith("conv2") else 0.8
         nn.init.normal_(layer.weight_v)
         layer.weight_g.copy_(layer.weight_v.flatten(1).norm(dim=1).view_as(layer.weight_g) * gain / fan**0.5)
