@@ -55,17 +55,17 @@ def pixel(scene: Scene) -> Picture:
     count = scene.size // block
     order = [material for material in scene.shares if material != BACKGROUND]
     weight = {DARK: 3.4, LIGHT: 1.9, BONE: 1.3}
-    stack = np.stack([weight.get(m, 1.0) * _blocks(scene.shares[m], count) for m in order])
+    stack = np.stack([weight.get(m, 1.0) * blocks(scene.shares[m], count) for m in order])
     base = tints(scene.rgb, pale=0.5, deep=0.36)
     dim = mix(scene.rgb, (30, 20, 70), 0.3) if lightness(scene.rgb) > 0.2 else mix(scene.rgb, (150, 150, 190), 0.22)
     palette = PLAIN | base | {ACCENT: (46, 160, 160), TRIM: (255, 236, 180), BONE: (255, 224, 150)}
     picture = np.asarray([palette[m] for m in order], np.float32)[np.argmax(stack, axis=0)]
     rows, columns = np.mgrid[0:count, 0:count]
     bayer = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])[rows % 4, columns % 4] / 16
-    shade = _blocks(scene.shadow, count)
+    shade = blocks(scene.shadow, count)
     winner = np.asarray(order)[np.argmax(stack, axis=0)]
     on_body = winner == BODY
-    crease = np.isin(winner, TINTED) & (_blocks(scene.inner(1.6), count) > 0.40)
+    crease = np.isin(winner, TINTED) & (blocks(scene.inner(1.6), count) > 0.40)
     picture = over(picture, dim, on_body & (shade > 0.56 + 0.22 * bayer))
     picture = over(picture, mix(scene.rgb, (255, 255, 255), 0.4), on_body & (shade < 0.20 + 0.08 * bayer))
     picture = over(picture, mix(dim, INK, 0.35 if lightness(scene.rgb) > 0.2 else 0.0), crease)
@@ -75,7 +75,7 @@ def pixel(scene: Scene) -> Picture:
     scenery = over(scenery, sky[1], rows / count > 0.15 + 0.6 * bayer)
     scenery = over(scenery, mix(ground, (160, 152, 170), 0.5), rows >= horizon)
     scenery = over(scenery, ground, (rows > horizon) & ((rows + columns) % 2 == 0))
-    seen = _blocks(scene.inside, count) >= 0.42
+    seen = blocks(scene.inside, count) >= 0.42
     rim = _grown(seen) & ~seen
     picture = np.where(seen[..., None], picture, scenery)
     picture = over(picture, INK, rim)
@@ -182,7 +182,8 @@ def watercolor(scene: Scene) -> Picture:
     return over(picture, PLAIN[DARK], 0.92 * scene.layer(DARK))
 
 
-def _blocks(plane: Plane, count: int) -> Plane:
+def blocks(plane: Plane, count: int) -> Plane:
+    """The means of a picture's blocks, this many along each side."""
     side = len(plane) // count
     return plane.reshape(count, side, count, side).mean((1, 3))
 

@@ -28,6 +28,7 @@ from weft.datasets.outfit_vocabulary import SLOTS, Garment
 
 Plane = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 Picture = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
+Color = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 RGB: Final[dict[str, tuple[int, int, int]]] = {
     "red": (208, 32, 44),
@@ -214,11 +215,15 @@ def paint_picture(
     return np.clip(picture * ambient + 0.5, 0, 255).astype(np.uint8)
 
 
+def cloth(garment: Garment, window: Window, rng: np.random.Generator) -> tuple[Plane, Color]:
+    """How much of each pixel the second colour of a garment covers, and its first colour."""
+    second = pattern_share(garment.pattern, window, garment.slot in ("shoes", "accessory"), rng)
+    return second, np.asarray(RGB[garment.color], np.float32) + rng.uniform(-5, 5, 3).astype(np.float32)
+
+
 def _cloth(garment: Garment, window: Window, rng: np.random.Generator) -> Picture:
-    small = garment.slot in ("shoes", "accessory")
-    second = pattern_share(garment.pattern, window, small, rng)[..., None]
-    jitter = rng.uniform(-5, 5, 3).astype(np.float32)
-    base = np.asarray(RGB[garment.color], np.float32) + jitter
+    share, base = cloth(garment, window, rng)
+    second = share[..., None]
     return (base + second * (np.asarray(second_color(garment.color), np.float32) - base)).astype(np.float32)
 
 

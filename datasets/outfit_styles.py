@@ -5,24 +5,24 @@ may glow or run in it, take them from the paintings of what is near.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from weft.datasets import creature_figure, outfit_figure
-from weft.datasets.creature_layers import Plane, Rgb, Scene, blur, lightness, read_scene
+from weft.datasets.creature_layers import Plane, Rgb, blur, lightness, read_scene
+from weft.datasets.creature_paint_styles import blocks
 from weft.datasets.creatures import STYLE_PAINTERS
 from weft.datasets.outfit_drawing import (
     HAIRS,
     LIGHT_COLORS,
-    RGB,
     SKINS,
     SUIT_RGB,
     Layers,
     Window,
-    pattern_share,
+    cloth,
     second_color,
 )
 from weft.datasets.outfit_figure import DARK, FLOOR, HAIR, LIGHT, SKIN, SUIT, Canvas
@@ -76,12 +76,13 @@ def paint_styled(
     plain = 1 - weights.sum(0)  # dark and light parts are the same in all paintings
     weights += plain / len(weights)
     if style == "pixel":
-        weights = _blocks(weights, 4 * size // outfit_figure.UNITS)
+        weights = _whole_blocks(weights, 4 * size // outfit_figure.UNITS)
+    scene = read_scene(drawing, size, "", SUIT_RGB, streams["style"])
     picture = np.zeros((size, size, 3), np.float32)
     for weight, (_, color, rgb) in zip(weights, shown, strict=True):
         if weight.any():
-            scene: Scene = read_scene(drawing, size, color, rgb, np.random.default_rng(seed))
-            picture += weight[..., None] * STYLE_PAINTERS[style](scene)
+            painted = STYLE_PAINTERS[style](replace(scene, color=color, rgb=rgb, rng=np.random.default_rng(seed)))
+            picture += weight[..., None] * painted
     return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -101,19 +102,17 @@ def _colors(
             yield share, "black" if lightness(rgb) < 0.2 else "brown" if lightness(rgb) < 0.35 else "", rgb
         elif material in garments:
             garment = garments[material]
-            rng = streams[garment.slot]
             window, second = Window.around(share), np.zeros_like(share)
-            second[window.part] = pattern_share(garment.pattern, window, garment.slot in ("shoes", "accessory"), rng)
-            red, green, blue = np.clip(RGB[garment.color] + rng.uniform(-5, 5, 3), 0, 255).tolist()
+            second[window.part], base = cloth(garment, window, streams[garment.slot])
+            red, green, blue = np.clip(base, 0, 255).tolist()
             yield share * (1 - second), garment.color, (red, green, blue)
             if garment.pattern != "plain":
                 contrast = "black" if garment.color in LIGHT_COLORS else "white"
                 yield share * second, contrast, second_color(garment.color)
 
 
-def _blocks(weights: np.ndarray, side: int) -> np.ndarray:
+def _whole_blocks(weights: np.ndarray, side: int) -> np.ndarray:
     """All of each block to the colour that has most of it."""
-    count, size = len(weights), weights.shape[-1]
-    shares = weights.reshape(count, size // side, side, size // side, side).mean((2, 4))
-    winner = shares.argmax(0)[None] == np.arange(count)[:, None, None]
+    shares = np.stack([blocks(weight, len(weight) // side) for weight in weights])
+    winner = shares.argmax(0)[None] == np.arange(len(weights))[:, None, None]
     return winner.repeat(side, 1).repeat(side, 2).astype(np.float32)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import torch
 
-from weft.attention_processors.paired import PairedAdapter, SketchTextPair
+from weft.attention_processors.paired import PairedAdapter
 from weft.datasets.outfits import sample
 from weft.evaluation.paired import pairs
 from weft.evaluation.pictures import as_tensor
@@ -56,11 +56,11 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
 def _batch(task: PairedTask, count: int, side: int) -> Any:
     latents = side // task.pipe.vae_scale_factor
-    shown = [sample("train", row, count=4) for row in range(BATCH)]
+    shown = [sample("train", row, count=PAIRS) for row in range(BATCH)]
     records = []
     for outfit in shown:
-        given = (pairs(outfit) * count)[:count]
-        prepared = tuple(task.module.prepare(SketchTextPair(one.sketch, one.text)) for one in given)
+        given = (pairs(outfit, region=None) * count)[:count]
+        prepared = tuple(map(task.module.prepare, given))
         noise = torch.randn(task.pipe.unet.config.in_channels, latents, latents)
         records.append(PairRecord(noise, prepared, (outfit.caption,)))
     return task.collate(records)
@@ -83,9 +83,7 @@ def _held(task: PairedTask, batch: Any) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = task.loss(task.module, batch, torch.Generator().manual_seed(0), 0)
-    loss.backward()
-    task.module.zero_grad(set_to_none=True)
+        _step(task, batch)
     return sum(held.values()) / 1e6
 
 

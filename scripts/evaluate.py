@@ -25,7 +25,7 @@ DEFAULTS: Final[Mapping[str, tuple[int, float]]] = {"aligned-views": (20, 1.0), 
 """Steps and guidance, where they are not those of most."""
 STYLE_ADAPTERS: Final[Mapping[str, str]] = {
     "style": "additive, of creatures and outfits",
-    "style_creatures": "additive, of creatures alone, as all that follow",
+    "style_creatures": "additive, of creatures alone",
     "style_gated": "gated",
     "style_concat": "joint softmax",
     "reference": "IP-Adapter",
@@ -213,9 +213,6 @@ def _folder(name: str, given: str | None) -> Path | None:
     from weft.pretrained import available, shipped
 
     known = {
-        "style_gated": "style-gated",
-        "style_creatures": "style-creatures",
-        "style_concat": "style-concat",
         "reference": "style-reference",
         "image_encoder": "creature-encoder",
         "lora": "style-lora",
@@ -225,5 +222,5 @@ def _folder(name: str, given: str | None) -> Path | None:
     }
     if given is not None:
         return Path(given)
-    model = known.get(name, name)
+    model = known.get(name, name.replace("_", "-"))
     return Path(shipped(model)) if model in available() else None

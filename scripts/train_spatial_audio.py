@@ -62,11 +62,12 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
 def evaluation(task: Any, count: int) -> tuple[Any, str]:
     """What scores the task's modules as they stand, and the row that does."""
     from weft.attention_processors.audio_statistics import AudioStatistics
-    from weft.evaluation.spatial_audio import TRAINED, SpatialAudioEvaluation
+    from weft.evaluation.spatial_audio import SpatialAudioEvaluation
 
     task.pipe.set_encoders(audio=AudioStatistics(task.pipe.vae))
-    modules = {TRAINED: (task.module.adapter, task.module.controlnet)}
-    return SpatialAudioEvaluation(pipe=task.pipe, modules=modules, split="validation", count=count), TRAINED
+    # the sounds of the row `TRAINED` are drawn once and kept; these modules go on changing
+    modules = {"modules": (task.module.adapter, task.module.controlnet)}
+    return SpatialAudioEvaluation(pipe=task.pipe, modules=modules, split="validation", count=count), "modules"
 
 
 def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:

@@ -24,8 +24,8 @@ def wake(embedding: Any) -> None:
     """Make the layers that read the control picture tell pictures apart from the first step on.
 
     As diffusers leaves them, each of the eight lets a third of the signal pass and the last one nothing, so that
-    thousands of steps go by before sketches mean anything. White becomes zero here, and the variance stays. What leaves
-    the ControlNet is still zero.
+    thousands of steps go by before sketches mean anything. White becomes zero here, and most of the signal stays.
+    What leaves the ControlNet is still zero.
     """
     layers = [embedding.conv_in, *embedding.blocks, embedding.conv_out]
     for layer in layers:
