@@ -5,11 +5,12 @@ not distance. Intrinsics are fractions of the picture's width and height, so tha
 centre of pixel (row i, column j) is at ((j + 0.5) / width, (i + 0.5) / height).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -80,6 +81,27 @@ class Camera:
         matrix[:3, :3], matrix[:3, 3] = rotation, -rotation @ eye
         focal = 0.5 / np.tan(np.radians(field_of_view) / 2)
         return cls((focal, focal / aspect), matrix)
+
+    def orbited(self, pivot: Any, azimuth: float = 0.0, elevation: float = 0.0, distance: float = 1.0) -> Self:
+        """This camera carried around a point, which stays where it is in the picture.
+
+        Args:
+            azimuth, elevation: in degrees, to the right and up.
+            distance: how many times as far from the point.
+
+        Raises:
+            ValueError: a distance that is not above 0.
+        """
+        if not distance > 0:
+            raise ValueError(f"distance: got {distance}, expected a factor above 0")
+        rotation, pivot = self.world_to_camera[:3, :3], np.asarray(pivot, np.float64)
+        around = Rotation.from_rotvec([0.0, np.radians(azimuth), 0.0])
+        turn = (around * Rotation.from_rotvec(-np.radians(elevation) * rotation[0])).as_matrix()
+        position = pivot + distance * turn @ (self.position - pivot)
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation @ turn.T
+        matrix[:3, 3] = -matrix[:3, :3] @ position
+        return replace(self, world_to_camera=matrix)
 
     @property
     def position(self) -> Float[np.ndarray, "3"]:

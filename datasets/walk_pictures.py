@@ -39,6 +39,15 @@ def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size 
     return np.stack(pictures)
 
 
+def scene(surface: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """RGB, wall and floor without a walker.
+
+    Raises:
+        KeyError: no surface of `SURFACES`.
+    """
+    return np.asarray(_room(surface, size * FINE).resize((size, size), Image.Resampling.BOX))
+
+
 def _phases(walk: Walk, times: Times) -> Times:
     """Steps made so far; whole numbers when one is heard. Before the first and after the last, the clock goes on."""
     if not len(walk.steps):

@@ -13,7 +13,7 @@ first one's attention, the point map.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         mesh: bool = True,
+        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None = None,
     ) -> AlignedViewsOutput:
         """The view from a camera.
 
@@ -109,6 +110,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             guidance_scale: of the prompt; 1 turns it off.
             output_type: "pil", or "np" for floats in [0, 1].
             mesh: see references as meshes; as points otherwise.
+            callback_on_step_end: told after each step, with `latents` of the picture; what it returns is not read.
 
         Raises:
             ValueError: no modules loaded, no reference, other sizes than the canvas's, or a camera that sees nothing.
@@ -131,7 +133,10 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
         self.views.see(pictures, maps, geometry, context)
         features = self.views.correspondence(self._geometry(span, [warped])).repeat(len(context), 1, 1, 1)
-        latents = self._denoised(context, features, len(references), num_inference_steps, guidance_scale, generator)
+        noise = self._noise(features.shape[-2:], generator)
+        latents = self._denoised(
+            noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end
+        )
         picture, values = (self._decoded(part) for part in latents)
         points = span.restored(values * 2 - 1)
         pixels = (picture * 255).round().astype(np.uint8)
@@ -180,14 +185,19 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
     def _geometry(self, span: PointRange, views: Sequence[WarpedView]) -> Float[Tensor, "view 8 height width"]:
         return torch.stack([span.geometry(one) for one in views]).to(self._execution_device, self.unet.dtype)
 
+    def _noise(self, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        shape = (1, self.unet.config.in_channels, *size)
+        return torch.randn(shape, generator=generator).to(self._execution_device, self.unet.dtype)
+
     def _denoised(
         self,
+        noise: Tensor,
         context: Tensor,
         features: Tensor,
         views: int,
         steps: int,
         guidance_scale: float,
-        generator: torch.Generator | None,
+        callback: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None,
     ) -> tuple[Tensor, Tensor]:
         """Latents of picture and point map, from one noise."""
         assert self.views is not None
@@ -195,11 +205,9 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         schedulers: list[Any] = [copy.deepcopy(self.scheduler) for _ in range(2)]
         for scheduler in schedulers:
             scheduler.set_timesteps(steps, device=device)
-        shape = (1, self.unet.config.in_channels, *features.shape[-2:])
-        noise = torch.randn(shape, generator=generator).to(device, self.unet.dtype) * schedulers[0].init_noise_sigma
-        latents = [noise, noise.clone()]
+        latents = [noise * scheduler.init_noise_sigma for scheduler in schedulers]
         bar: Any = self.progress_bar(schedulers[0].timesteps)  # pyright: ignore[reportCallIssue]
-        for time in bar:
+        for step, time in enumerate(bar):
             inputs = [
                 s.scale_model_input(x, time).repeat(rows, 1, 1, 1) for s, x in zip(schedulers, latents, strict=True)
             ]
@@ -209,4 +217,6 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
                     free, guided = output.chunk(2)
                     output = free + guidance_scale * (guided - free)
                 latents[i] = scheduler.step(output, time, latents[i]).prev_sample
+            if callback is not None:
+                callback(self, step, time, {"latents": latents[0]})
         return latents[0], latents[1]

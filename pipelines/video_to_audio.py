@@ -9,7 +9,7 @@ The stock pipeline denoises; its transformer is given the conditions' branches a
 that leaves with the call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -162,6 +162,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         prompt_embeds: Float[Tensor, "1 token dim"] | None = None,
         overlap: float = 0.25,
+        callback: Callable[[int, Any, Tensor], None] | None = None,
     ) -> SoundOutput:
         """A sound, in windows of the trained length where it is longer.
 
@@ -173,6 +174,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
             guidance_scale: of prompt and conditions together; 1 turns it off.
             generator: of all noise; a list has one for every window of every voice.
             overlap: share of a window that is faded into the next one.
+            callback: told after each step, with its number, its time and the latents.
 
         Raises:
             ValueError: conditions without trained modules, an envelope without a ControlNet, several envelopes in one
@@ -192,13 +194,19 @@ class VideoToAudioPipeline(StableAudioPipeline):
             "latents": randn_tensor(shape, generator=generator, device=device, dtype=dtype),
             "audio_end_in_s": windows.seconds,
         }
+
+        def after_step(step: int, time: Any, latents: Tensor) -> None:
+            call.on_step_end(step)
+            if callback is not None:
+                callback(step, time, latents)
+
         with call:
             out: Any = super().__call__(
                 **given,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
                 generator=generator,
-                callback=call.on_step_end,
+                callback=after_step,
                 output_type="np",
             )
         audio = out.audios
@@ -271,7 +279,7 @@ class _Call:
     def __exit__(self, *_: Any) -> None:
         self.hook.remove()
 
-    def on_step_end(self, step: int, *_: Any) -> None:
+    def on_step_end(self, step: int) -> None:
         self.step = step + 1
         if self.conditioning is not None:
             self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)

@@ -1,5 +1,6 @@
 """Video files: their frames by time, what detectors and depth models say of them, and a new sound for them (PyAV)."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,17 +34,23 @@ class Video:
     size: tuple[int, int]
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, longest: float = math.inf) -> Self:
         """Reads the times of all frames; rates may vary.
 
+        Args:
+            longest: seconds; no more is decoded.
+
         Raises:
-            ValueError: no file, no video in it, one whose frames cannot be decoded, or times that do not increase.
+            ValueError: no file, no video in it, one that is too long, one whose frames cannot be decoded, or times that
+                do not increase.
             RuntimeError: PyAV is not there.
         """
         path = Path(path)
         times, size = [], (0, 0)
         with _decoded(path) as frames:
             for time, frame in frames:
+                if time > longest:
+                    raise ValueError(f"{path}: got a video of more than {longest:g} s, expected a shorter one; cut it")
                 times.append(time)
                 size = frame.height, frame.width
         if not times:
@@ -124,6 +131,31 @@ class Video:
             raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mp4 or .mkv") from error
         partial.replace(path)
         return path
+
+
+def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, path: str | Path) -> Path:
+    """RGB frames as a silent MP4; whole or not at all.
+
+    Args:
+        rate: of the frames, a second.
+
+    Raises:
+        ValueError: sides that are odd, which H.264 cannot have.
+        RuntimeError: PyAV is not there.
+    """
+    av, path = _av(), Path(path)
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(f"frames: got {width}x{height}, expected even sides; crop a line")
+    partial = path.with_name(f".{path.stem}.partial.mp4")
+    with av.open(str(partial), "w") as target:
+        stream = target.add_stream("h264", rate=Fraction(rate).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for frame in frames:
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        target.mux(stream.encode(None))
+    partial.replace(path)
+    return path
 
 
 def _av() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 
 from weft.datasets.cameras import Camera
 from weft.datasets.rooms import View
@@ -63,6 +64,25 @@ class ReferenceView:
         known = np.isfinite(depth) & (depth > 0)
         points = np.where(known[..., None], camera.points(np.where(known, depth, 1.0)), np.nan)
         return cls(image, points, camera)
+
+    @classmethod
+    def of_picture(
+        cls,
+        picture: Image.Image,
+        depth: Float[np.ndarray, "height width"],
+        camera: Camera,
+        size: tuple[int, int],
+    ) -> "ReferenceView":
+        """A picture and its depth, each brought to a height and width, squeezed where its shape is another one.
+
+        Raises:
+            ValueError: as for `of_depth`.
+        """
+        image = np.asarray(picture.convert("RGB").resize(size[::-1])) / 255
+        depth = np.asarray(depth, np.float32)
+        if depth.ndim == 2:
+            depth = np.asarray(Image.fromarray(depth).resize(size[::-1], Image.Resampling.NEAREST))
+        return cls.of_depth(image, depth, camera)
 
     @classmethod
     def of_view(cls, view: View) -> "ReferenceView":

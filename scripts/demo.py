@@ -32,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter", action="append", default=[], metavar="NAME=PATH", help="an adapter by name, instead of the shipped"
     )
+    parser.add_argument("--views", metavar="BACKBONE=MODULES", help="folders for the page of views (default: shipped)")
+    parser.add_argument(
+        "--sounds", metavar="BACKBONE=MODULES", help="folders for the page of sounds (default: shipped)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, help="the port to listen on (default: the first free one from 7860 on)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before anything is shown")
@@ -52,13 +56,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("auth: got no colon, expected USER:PASSWORD; write both")
     if arguments.queue < 1:
         raise ValueError(f"queue: got {arguments.queue}, expected at least 1")
+    from weft.scripts.demo_line import Line
     from weft.scripts.demo_studio import Studio
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="weft-gradio-"))
     restrict_pictures()
-    studio = Studio(open_demo_pipeline(arguments), arguments.model)
-    page(studio, arguments.queue).launch(
+    line = Line()
+    studio = Studio(open_demo_pipeline(arguments), arguments.model, line)
+    page(studio, arguments.queue, views=open_views(arguments, line), sounds=open_sounds(arguments, line)).launch(
         server_name=arguments.host,
         server_port=arguments.port,
         auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
@@ -105,14 +111,73 @@ def open_demo_pipeline(arguments: argparse.Namespace) -> Any:
     return pipe.to(arguments.device)
 
 
-def page(studio: Any, waiting: int = QUEUE) -> Any:
-    """The page with a tab per method that the studio's pipeline has."""
+def open_views(arguments: argparse.Namespace, line: Any) -> Any:
+    """The model of views that is named, or the shipped one; None if neither is there.
+
+    Raises:
+        ValueError: modules that cannot be opened.
+    """
+    from weft.pipelines.aligned_views import AlignedViewsPipeline
+    from weft.scripts.demo_view import ViewStudio
+
+    folders = _folders(arguments.views, ("tiny-rooms", "aligned-views"), "views")
+    if folders is None:
+        return None
+    pipe = AlignedViewsPipeline.from_pretrained(folders[0], use_safetensors=True).to(arguments.device)
+    pipe.load_views(folders[1])
+    return ViewStudio(pipe, Path(folders[0]).name, line)
+
+
+def open_sounds(arguments: argparse.Namespace, line: Any) -> Any:
+    """The model of sounds that is named, or the shipped one; None if neither is there.
+
+    Raises:
+        ValueError: modules that cannot be opened.
+    """
+    from weft.pipelines.video_to_audio import VideoToAudioPipeline
+    from weft.scripts.demo_sound import SoundStudio
+
+    folders = _folders(arguments.sounds, ("tiny-audio", "spatial-audio"), "sounds")
+    if folders is None:
+        return None
+    pipe = VideoToAudioPipeline.from_pretrained(folders[0], use_safetensors=True).to(arguments.device)
+    pipe.load_spatial(folders[1])
+    return SoundStudio(pipe, Path(folders[0]).name, line)
+
+
+def _folders(given: str | None, shipped_names: tuple[str, str], option: str) -> tuple[str, str] | None:
+    """Backbone and modules, of `BACKBONE=MODULES`, or the shipped ones where these are.
+
+    Raises:
+        ValueError: no = between them.
+    """
+    from weft.pretrained import available, shipped
+
+    if given is not None:
+        backbone, found, modules = given.partition("=")
+        if not (backbone and found and modules):
+            raise ValueError(f"{option}: got {given!r}, expected BACKBONE=MODULES; name both folders")
+        return backbone, modules
+    if set(shipped_names) <= set(available()):
+        return str(shipped(shipped_names[0])), str(shipped(shipped_names[1]))
+    return None
+
+
+def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = None) -> Any:
+    """The page with a tab per method that there is a model of.
+
+    Args:
+        views, sounds: a `ViewStudio` and a `SoundStudio`, or None.
+    """
     import gradio as gr
 
+    from weft.scripts.demo_line import KEPT_SECONDS
     from weft.scripts.demo_outfit import outfit_page
     from weft.scripts.demo_parts import DEVICE, told
-    from weft.scripts.demo_studio import KEPT_SECONDS, Made
+    from weft.scripts.demo_sound import sound_page
+    from weft.scripts.demo_studio import Made
     from weft.scripts.demo_style import reference_page, style_page
+    from weft.scripts.demo_view import view_page
 
     pages = {
         "paired": ("Outfit", outfit_page),
@@ -126,14 +191,19 @@ def page(studio: Any, waiting: int = QUEUE) -> Any:
                 if name in (studio.pipe.adapters or ()):
                     with gr.Tab(title, id=name):
                         build(studio)
+            for other, title, build in ((views, "View", view_page), (sounds, "Sound", sound_page)):
+                if other is not None:
+                    with gr.Tab(title, id=title.lower()):
+                        build(other)
 
         def left(request: gr.Request) -> None:
-            studio.forget(request.session_hash)
+            studio.line.forget(request.session_hash)
 
         blocks.unload(left)
 
         def generate(design: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-            *_, made = told(studio, design)
+            with told():
+                *_, made = studio.draw(studio.design(design))
             assert isinstance(made, Made)
             return str(made.path), {**design, "seed": made.seed}
 

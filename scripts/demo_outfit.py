@@ -12,7 +12,7 @@ from weft.datasets.images import MIN_CONTRAST, as_image, compose_sketches
 from weft.datasets.inline_images import as_text
 from weft.scripts.demo_parts import (
     Asked,
-    Run,
+    PictureRun,
     RunSettings,
     complaint,
     guarded,
@@ -49,7 +49,7 @@ def outfit_page(studio: Studio) -> None:
             composed = gr.Image(label="All sketches", elem_id="composed", height=220, interactive=False, format="png")
             styles = style_settings(studio)
             settings = run_settings()
-            shown = Run(studio)
+            shown = PictureRun(studio)
     flat = [widget for slot in slots for widget in slot]
     inputs = [prompt, count, *flat, *styles, *settings]
 

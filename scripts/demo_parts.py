@@ -3,13 +3,16 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import gradio as gr
 
 from weft.attention_processors.style import StyleCard
-from weft.scripts.demo_studio import MAX_STEPS, Made, Stopped, Studio, User
+from weft.scripts.demo_line import Line, Step, Stopped, User
+from weft.scripts.demo_studio import MAX_STEPS, Made, Studio
 
 logger = logging.getLogger(__name__)
 
@@ -73,93 +76,142 @@ class Asked:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_settings() -> list[Any]:
-    """Seed, steps, guidance, and whether maps are wanted."""
+def run_settings(*, steps: int = 20, guidance: float | None = 3, maps: bool = True) -> list[Any]:
+    """Seed, steps, guidance unless there is none, and whether maps are wanted unless there are none."""
     with gr.Accordion("Settings", open=False):
         with gr.Row():
-            seed = gr.Number(None, label="Seed (empty: any)", precision=0, minimum=0, min_width=140)
-            steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140)
-            guidance = gr.Slider(0, 15, 3, step=0.5, label="Guidance", min_width=140)
-        maps = gr.Checkbox(False, label="Show where each acted")
-    return [seed, steps, guidance, maps]
+            settings: list[Any] = [
+                gr.Number(None, label="Seed (empty: any)", precision=0, minimum=0, min_width=140),
+                gr.Slider(1, MAX_STEPS, steps, step=1, label="Steps", min_width=140),
+            ]
+            if guidance is not None:
+                settings.append(gr.Slider(0, 15, guidance, step=0.5, label="Guidance", min_width=140))
+        if maps:
+            settings.append(gr.Checkbox(False, label="Show where each acted"))
+    return settings
 
 
-class Run:
-    """The buttons of a run and what it shows: preview or picture, state, used seed, files, maps."""
+class Buttons:
+    """What starts a run and cancels it."""
 
-    def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+    def __init__(self, line: Line, title: str = "Generate") -> None:
+        self.line = line
         with gr.Row():
-            self.start = gr.Button("Generate", variant="primary", elem_classes="generate")
+            self.start = gr.Button(title, variant="primary", elem_classes="generate")
             self.cancel = gr.Button("Cancel", elem_classes="cancel")
-        self.picture = gr.Image(label="Picture", format="png", interactive=False, height=400, elem_classes="picture")
-        self.state = gr.Markdown("", elem_classes="state")
-        self.seed = gr.Textbox(label="Seed of this picture", interactive=False, elem_classes="seed")
-        with gr.Row():
-            self.png = gr.DownloadButton("Picture (PNG)", interactive=False)
-            self.json = gr.DownloadButton("Design (JSON)", interactive=False)
-        self.maps = gr.Gallery(label="Where each acted", visible=False, columns=3, format="png", height="auto")
-        self.outputs = [self.picture, self.state, self.seed, self.png, self.json, self.maps]
 
     def wire(
-        self, describe: Callable[..., Asked], inputs: Sequence[Any], *, api_name: str, triggers: Sequence[Any]
+        self,
+        make: Callable[..., Iterator[Any]],
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        *,
+        api_name: str,
+        triggers: Sequence[Any] = (),
     ) -> None:
-        """Start what `describe` makes of the inputs, and cancel it."""
+        """Start `make` with the user and the inputs' values, and cancel it.
+
+        Args:
+            make: yields steps, and values for the outputs.
+            outputs: what previews are shown in, what the state is told in, and others.
+        """
 
         def user(request: gr.Request) -> User:
             return request.session_hash, api_name
 
         def expect(request: gr.Request) -> None:
-            self.studio.expect(user(request))
+            self.line.expect(user(request))
 
         def generate(request: gr.Request, *values: Any) -> Iterator[Any]:
-            yield from self._drawn(describe(*values), user(request))
+            others = [gr.skip()] * (len(outputs) - 2)
+            with told():
+                try:
+                    for result in make(user(request), *values):
+                        if isinstance(result, Step):
+                            kept = gr.skip() if result.preview is None else result.preview
+                            result = [kept, f"Step {result.done} of {result.total}", *others]
+                        yield result
+                except Stopped:
+                    yield [gr.skip(), "Cancelled.", *others]
 
         def cancel(request: gr.Request) -> Any:
-            return "Stopping …" if self.studio.cancel(user(request)) else gr.skip()
+            return "Stopping …" if self.line.cancel(user(request)) else gr.skip()
 
         started = [self.start.click, *triggers]
         private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
         gr.on(started, expect, None, None, **private)
         options: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
-        gr.on(started, generate, list(inputs), self.outputs, api_name=api_name, **options)
-        self.cancel.click(cancel, None, self.state, **private)
-
-    def _drawn(self, asked: Asked, user: User) -> Iterator[Any]:
-        """Values for `outputs`, step by step; files and maps come with the picture."""
-        record = asked.settings.of(asked.record)
-        options: dict[str, Any] = {"maps": asked.settings.maps, "card": asked.card, "more": asked.more, "user": user}
-        for result in told(self.studio, record, **options):
-            if isinstance(result, Stopped):
-                yield [gr.skip(), "Cancelled.", *[gr.skip()] * 4]
-                return
-            if not isinstance(result, Made):
-                kept = gr.skip() if result.preview is None else result.preview
-                yield [kept, f"Step {result.done} of {result.total}", *[gr.skip()] * 4]
-                continue
-            design = self.studio.file("design.json")
-            design.write_text(json.dumps({**record, "seed": result.seed}, indent=2) + "\n")
-            files = [gr.update(value=str(path), interactive=True) for path in (result.path, design)]
-            note = " The design does not hold your card or picture." if asked.card or asked.more else ""
-            maps = gr.update(value=list(result.maps), visible=bool(result.maps))
-            yield [str(result.path), f"Done.{note}", str(result.seed), *files, maps]
+        gr.on(started, generate, list(inputs), list(outputs), api_name=api_name, **options)
+        self.cancel.click(cancel, None, outputs[1], **private)
 
 
-def told(studio: Studio, record: Mapping[str, Any], **options: Any) -> Iterator[Any]:
-    """Steps and the picture of a record, with errors as the page shows them.
+@contextmanager
+def told() -> Iterator[None]:
+    """What goes wrong inside is said on the page, in one line.
 
     Raises:
-        gr.Error: anything that went wrong, in one line.
+        gr.Error: instead of any other error but `Stopped`.
     """
     try:
-        yield from studio.draw(studio.design(record), **options)
-    except Stopped as stopped:
-        yield stopped
+        yield
+    except (gr.Error, Stopped):
+        raise
     except (ValueError, FloatingPointError) as error:
         raise complaint(error) from None
     except Exception as error:
         logger.exception("demo: a call failed")
         raise complaint(f"This did not work ({type(error).__name__}); the terminal says more") from None
+
+
+class PictureRun:
+    """The buttons of a picture and what is shown of it: preview or picture, state, used seed, files, maps."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self.buttons = Buttons(studio.line)
+        self.picture = gr.Image(label="Picture", format="png", interactive=False, height=400, elem_classes="picture")
+        self.state = state_line()
+        self.seed = gr.Textbox(label="Seed of this picture", interactive=False, elem_classes="seed")
+        with gr.Row():
+            self.png = gr.DownloadButton("Picture (PNG)", interactive=False)
+            self.json = gr.DownloadButton("Design (JSON)", interactive=False)
+        self.maps = gr.Gallery(label="Where each acted", visible=False, columns=3, format="png", height="auto")
+
+    def wire(
+        self, describe: Callable[..., Asked], inputs: Sequence[Any], *, api_name: str, triggers: Sequence[Any]
+    ) -> None:
+        """Start what `describe` makes of the inputs."""
+
+        def make(user: User, *values: Any) -> Iterator[Any]:
+            return self._drawn(describe(*values), user)
+
+        outputs = [self.picture, self.state, self.seed, self.png, self.json, self.maps]
+        self.buttons.wire(make, inputs, outputs, api_name=api_name, triggers=triggers)
+
+    def _drawn(self, asked: Asked, user: User) -> Iterator[Any]:
+        """Steps and, with the picture, files and maps."""
+        record = asked.settings.of(asked.record)
+        options: dict[str, Any] = {"maps": asked.settings.maps, "card": asked.card, "more": asked.more, "user": user}
+        for result in self.studio.draw(self.studio.design(record), **options):
+            if not isinstance(result, Made):
+                yield result
+                continue
+            design = self.studio.line.file("design.json")
+            design.write_text(json.dumps({**record, "seed": result.seed}, indent=2) + "\n")
+            note = " The design does not hold your card or picture." if asked.card or asked.more else ""
+            maps = gr.update(value=list(result.maps), visible=bool(result.maps))
+            files = downloads(result.path, design)
+            yield [str(result.path), f"Done.{note}", str(result.seed), *files, maps]
+
+
+def state_line() -> gr.Markdown:
+    """Where the state of a run is told."""
+    return gr.Markdown("", elem_classes="state")
+
+
+def downloads(*paths: Path) -> list[Any]:
+    """Updates of download buttons."""
+    return [gr.update(value=str(path), interactive=True) for path in paths]
 
 
 def styles_of(studio: Studio) -> tuple[str, ...]:

@@ -1,12 +1,8 @@
-"""What the pages of the demo draw with: one pipeline, one picture at a time, previews on the way, and safe designs."""
+"""What the pages of pictures draw with: one pipeline, previews on the way, and safe designs."""
 
 import contextlib
-import queue
-import shutil
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +16,7 @@ from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.style import Style, StyleCard, StyleCards
 from weft.datasets.inline_images import PREFIX
 from weft.pipelines.design_file import Design, as_design
+from weft.scripts.demo_line import Line, Step, User, seed_of
 from weft.scripts.generate import draw, stored, write_pictures
 
 MAX_STEPS: Final = 100
@@ -27,24 +24,7 @@ MAX_SIDE: Final = 1024
 MAX_CONDITIONS: Final = 16
 MAX_WORDS: Final = 2000
 """Characters of a text."""
-KEPT_SECONDS: Final = 3600
 PATHS: Final = ("sketch", "global_sketch", "region")
-
-User = tuple[str | None, str]
-"""Session and page."""
-
-
-class Stopped(Exception):
-    """The picture is not wanted any more."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is there after a step of the denoising loop; `preview` is None where decoding would take too long."""
-
-    done: int
-    total: int
-    preview: Image.Image | None
 
 
 @dataclass(frozen=True)
@@ -68,14 +48,12 @@ class Studio:
     Args:
         pipe: with adapters attached.
         model: what the pages call it.
+        line: where its users wait; one of its own unless others share it.
     """
 
-    def __init__(self, pipe: Any, model: str) -> None:
+    def __init__(self, pipe: Any, model: str, line: Line | None = None) -> None:
         pipe.set_progress_bar_config(disable=True)
-        self.pipe, self.model = pipe, model
-        self._lock = threading.Lock()
-        self._stops: dict[User, threading.Event] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
+        self.pipe, self.model, self.line = pipe, model, line or Line()
 
     @property
     def device(self) -> str:
@@ -88,7 +66,7 @@ class Studio:
             ValueError: it is wrong, too large, or names a file.
         """
         _check_safe(record)
-        design = as_design(dict(record), Path(self._folder.name))
+        design = as_design(dict(record), self.line.folder)
         if design.num_inference_steps > MAX_STEPS:
             raise ValueError(f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}")
         if max(design.height or 0, design.width or 0) > MAX_SIDE:
@@ -96,9 +74,7 @@ class Studio:
         unknown = [name for name in design.conditions if name not in (self.pipe.adapters or ())]
         if unknown:
             raise ValueError(f"conditions: got {', '.join(unknown)}, which this demo has no adapter for; leave it out")
-        if design.seed is None:
-            design = replace(design, seed=int(torch.randint(2**31, (1,)).item()))
-        return design
+        return replace(design, seed=seed_of(design.seed))
 
     def draw(
         self,
@@ -120,86 +96,33 @@ class Studio:
             Stopped: it was cancelled.
         """
         design = replace(design, conditions={**design.conditions, **more})
-        results: queue.SimpleQueue[Step | Made | BaseException] = queue.SimpleQueue()
-        stop = threading.Event() if user is None else self._stops.setdefault(user, threading.Event())
-        threading.Thread(target=self._work, args=(design, maps, card, results, stop), daemon=True).start()
-        try:
-            while not isinstance(result := results.get(), Made):
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-            yield result
-        finally:
-            stop.set()
-            if user is not None:
-                self._stops.pop(user, None)
 
-    def expect(self, user: User) -> None:
-        """From now on `cancel` stops what `draw` will be asked for, too, if that still waits for its turn."""
-        if user not in self._stops or self._stops[user].is_set():
-            self._stops[user] = threading.Event()
-
-    def cancel(self, user: User) -> bool:
-        """Stop what a user waits for; whether there is anything."""
-        if (stop := self._stops.get(user)) is not None:
-            stop.set()
-        return stop is not None
-
-    def forget(self, session: str | None) -> None:
-        """Stop what a session waits for, on any page; nobody reads it any more."""
-        for user in [user for user in self._stops if user[0] == session]:
-            self._stops.pop(user).set()
-
-    def file(self, name: str) -> Path:
-        """A new place for a file to download; those of more than an hour ago are removed."""
-        for old in Path(self._folder.name).iterdir():
-            if old.stat().st_mtime < time.time() - KEPT_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
-        return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
-
-    def _work(
-        self,
-        design: Design,
-        maps: bool,
-        card: StyleCard | None,
-        results: "queue.SimpleQueue[Step | Made | BaseException]",
-        stop: threading.Event,
-    ) -> None:
-        with self._lock:
+        def job(report: Callable[[Step], None]) -> Made:
+            recorder = MapRecorder() if maps else None
+            if card is None:
+                return self._made(design, recorder, report)
             try:
-                if stop.is_set():
-                    raise Stopped
-                if card is not None:
-                    design = self._with_card(design, card)
-                results.put(self._made(design, MapRecorder() if maps else None, results, stop))
-            except BaseException as error:
-                results.put(error)
+                return self._made(self._with_card(design, card), recorder, report)
             finally:
-                if card is not None and "card" in (self.pipe.adapters or ()):
+                if "card" in (self.pipe.adapters or ()):
                     self.pipe.detach("card")
+
+        yield from self.line.make(job, user)
 
     def _with_card(self, design: Design, card: StyleCard) -> Design:
         self.pipe.attach(card=StyleCards.of([card]))
         return replace(design, conditions={**design.conditions, "card": (Style(card.name),)})
 
-    def _made(
-        self,
-        design: Design,
-        recorder: MapRecorder | None,
-        results: "queue.SimpleQueue[Step | Made | BaseException]",
-        stop: threading.Event,
-    ) -> Made:
+    def _made(self, design: Design, recorder: MapRecorder | None, report: Callable[[Step], None]) -> Made:
         previews = _Previews(self.pipe)
 
         def after_step(pipe: Any, step: int, time_step: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            if stop.is_set():
-                raise Stopped
-            results.put(Step(step + 1, design.num_inference_steps, previews.after(step, tensors["latents"])))
+            report(Step(step + 1, design.num_inference_steps, previews.after(step, tensors["latents"])))
             return {}
 
         (picture,) = draw(self.pipe, design, 1, recorder, callback_on_step_end=after_step)
         assert design.seed is not None
-        path = self.file("weft.png")
+        path = self.line.file("weft.png")
         write_pictures({path: (picture, stored(design, 0))})
         return Made(picture, path, design.seed, () if recorder is None else _maps(recorder, design, picture))
 

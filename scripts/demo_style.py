@@ -11,7 +11,7 @@ from weft.attention_processors.style import StyleCard
 from weft.pretrained import available, shipped
 from weft.scripts.demo_parts import (
     Asked,
-    Run,
+    PictureRun,
     RunSettings,
     complaint,
     guarded,
@@ -39,7 +39,7 @@ def style_page(studio: Studio) -> None:
             card = _cards(studio, sliders, names)
         with gr.Column(scale=2, min_width=320):
             settings = run_settings()
-            shown = Run(studio)
+            shown = PictureRun(studio)
 
     def describe(text: str, uploaded: str | None, *values: Any) -> Asked:
         mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
@@ -64,7 +64,7 @@ def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> 
         shares = _shares(names, mixture)
         if not shares:
             raise complaint("Card: got no style, expected one with a share; move a slider")
-        path = studio.file(f"{'-'.join(shares)}.safetensors")
+        path = studio.line.file(f"{'-'.join(shares)}.safetensors")
         studio.pipe.adapters["style"].bake(shares, path.stem).save(path)
         return gr.update(value=str(path), interactive=True)
 
@@ -110,7 +110,7 @@ def reference_page(studio: Studio) -> None:
             weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight")
         with gr.Column(scale=2, min_width=320):
             settings = run_settings()
-            shown = Run(studio)
+            shown = PictureRun(studio)
 
     def describe(text: str, image: Image.Image | None, weight: float, *rest: Any) -> Asked:
         if image is None:

@@ -99,6 +99,30 @@ def test_a_point_cloud_opens_with_its_colours(pipe: Any, tmp_path: Path, suffix:
 # Point maps
 
 
+def test_each_step_is_told_and_may_stop_the_view(pipe: Any) -> None:
+    told: list[tuple[int, Any]] = []
+    view(pipe, callback_on_step_end=lambda _, step, time, tensors: told.append((step, tensors["latents"].shape)))
+    assert told == [(0, (1, 4, 8, 8)), (1, (1, 4, 8, 8))]
+    with pytest.raises(ZeroDivisionError):
+        view(pipe, callback_on_step_end=lambda *_: 1 / 0)
+    assert not pipe.unet.conv_in._forward_hooks
+
+
+def test_a_camera_goes_around_a_point() -> None:
+    camera, pivot = TARGET.camera, np.array([0.3, 0.8, -0.2])
+    place, depth = camera.project(pivot)
+    for azimuth, elevation, distance in ((30, 0, 1), (0, 20, 1), (-15, 10, 1.5)):
+        moved = camera.orbited(pivot, azimuth, elevation, distance)
+        found, away = moved.project(pivot)
+        np.testing.assert_allclose(found, place)
+        assert away == pytest.approx(distance * depth)
+        step, right = moved.position - camera.position, camera.world_to_camera[0, :3]
+        assert azimuth * (step @ right) >= 0 and (elevation == 0 or step[1] > 0)
+    np.testing.assert_allclose(camera.orbited(pivot).world_to_camera, camera.world_to_camera)
+    with pytest.raises(ValueError, match="distance: got 0"):
+        camera.orbited(pivot, distance=0)
+
+
 def test_points_come_back_from_their_range() -> None:
     span = PointRange.over(REFERENCES, TARGET.camera)
     for points in (REFERENCES[0].points, REFERENCES[1].points):

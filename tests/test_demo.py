@@ -16,7 +16,8 @@ from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
 from weft.datasets.inline_images import as_text
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import read_design
-from weft.scripts.demo_studio import Made, Step, Stopped, Studio
+from weft.scripts.demo_line import Step, Stopped
+from weft.scripts.demo_studio import Made, Studio
 from weft.scripts.generate import draw
 
 gradio = pytest.importorskip("gradio")
@@ -158,11 +159,14 @@ def test_bad_designs_are_refused(studio: Studio, record: dict[str, Any], match: 
 def test_errors_are_one_line(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     from weft.scripts.demo_parts import told
 
-    with pytest.raises(gradio.Error, match="style: got 'inc'"):
-        list(told(studio, {**RECORD, "conditions": {"style": [{"style": "inc"}]}}))
+    with pytest.raises(gradio.Error, match="style: got 'inc'"), told():
+        list(studio.draw(studio.design({**RECORD, "conditions": {"style": [{"style": "inc"}]}})))
     monkeypatch.setattr("weft.scripts.demo_studio.draw", lambda *_, **__: 1 / 0)
-    with pytest.raises(gradio.Error, match=r"This did not work \(ZeroDivisionError\)"):
-        list(told(studio, RECORD))
+    with pytest.raises(gradio.Error, match=r"This did not work \(ZeroDivisionError\)"), told():
+        list(studio.draw(studio.design(RECORD)))
+    for passed in (Stopped, gradio.Error):
+        with pytest.raises(passed), told():
+            raise passed
 
 
 def test_the_page_of_things_becomes_a_design(studio: Studio) -> None:
@@ -230,35 +234,35 @@ def test_bad_options_are_refused(option: dict[str, Any], match: str) -> None:
 
 
 def test_files_are_kept_for_an_hour(studio: Studio) -> None:
-    old, new = studio.file("old"), studio.file("new")
+    old, new = studio.line.file("old"), studio.line.file("new")
     os.utime(old.parent, (0, 0))
-    studio.file("next")
+    studio.line.file("next")
     assert new.parent.is_dir() and not old.parent.exists()
 
 
 def test_users_that_are_done_are_forgotten(studio: Studio) -> None:
     list(studio.draw(studio.design(RECORD), user=ME))
-    assert not studio._stops
+    assert not studio.line._stops
     with pytest.raises(Stopped):
         for _ in studio.draw(studio.design({**RECORD, "num_inference_steps": 50}), user=ME):
-            assert studio.cancel(ME)
-    assert not studio._stops and not studio.cancel(ME)
+            assert studio.line.cancel(ME)
+    assert not studio.line._stops and not studio.line.cancel(ME)
 
 
 def test_who_leaves_stops_what_was_asked_for_on_every_page(studio: Studio) -> None:
     for user in (ME, ("me", "style"), ("you", "outfit")):
-        studio.expect(user)
-    mine = studio._stops[ME]
-    studio.forget("me")
-    assert mine.is_set() and not studio._stops.pop(("you", "outfit")).is_set()
-    assert not studio._stops
+        studio.line.expect(user)
+    mine = studio.line._stops[ME]
+    studio.line.forget("me")
+    assert mine.is_set() and not studio.line._stops.pop(("you", "outfit")).is_set()
+    assert not studio.line._stops
 
 
 def test_what_waits_for_its_turn_can_be_cancelled(studio: Studio) -> None:
     for _ in range(2):
-        studio.expect(ME)
-        assert studio.cancel(ME)
+        studio.line.expect(ME)
+        assert studio.line.cancel(ME)
     with pytest.raises(Stopped):
         list(studio.draw(studio.design(RECORD), user=ME))
-    studio.expect(ME)
+    studio.line.expect(ME)
     assert isinstance(list(studio.draw(studio.design(RECORD), user=ME))[-1], Made)

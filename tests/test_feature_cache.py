@@ -1,8 +1,11 @@
 """Cached features are those of the encoders, made once, and made again where they are damaged or of others."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_parts, tiny_pipe
@@ -10,6 +13,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from weft.attention_processors.encoders import SketchEncoder, TextEncoders
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.training import picture_cache
 from weft.training.feature_cache import CachedSketchEncoder, CachedTextEncoders, FeatureCache, cached, encoder_key
 
 
@@ -92,3 +96,27 @@ def test_what_has_no_cache_stays_as_it_is(tmp_path: Path) -> None:
     made = cached({"text": text_encoders(), "sketch": sketch_encoder(), "audio": len}, tmp_path)
     assert isinstance(made["text"], CachedTextEncoders) and isinstance(made["sketch"], CachedSketchEncoder)
     assert made["audio"] is len
+
+
+def test_of_several_at_once_one_draws_and_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world and its latents, asked for by four at once."""
+    calls: list[str] = []
+
+    def made() -> Any:
+        calls.append("encoded")
+        time.sleep(0.2)
+        return np.arange(3)
+
+    def drawn(pixels: Path, truth: Path, *_: Any) -> None:
+        calls.append("drawn")
+        time.sleep(0.2)
+        truth.write_text("[]")
+
+    monkeypatch.setattr(picture_cache, "_draw", drawn)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(picture_cache.saved_once, tmp_path / "latents.npy", made) for _ in range(4)]
+        draw = (tmp_path / "world.npy", tmp_path / "world.json", lambda _: None, [0])
+        drawings = [pool.submit(picture_cache.draw_once, *draw) for _ in range(4)]
+        assert all(np.array_equal(job.result(), np.arange(3)) for job in jobs)
+        assert all(job.result() is None for job in drawings)
+    assert sorted(calls) == ["drawn", "encoded"]

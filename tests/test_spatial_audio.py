@@ -9,7 +9,8 @@ import pytest
 import soundfile
 import torch
 from diffusers import StableAudioPipeline
-from tiny_audio import CHANNELS, CONTEXT, prompt_embeds, tiny_audio_pipe, tiny_transformer
+from tiny_audio import CHANNELS, prompt_embeds, tiny_audio_pipe, tiny_transformer
+from tiny_audio import spatial_adapter as adapter
 
 from weft.attention_processors.processor import ConditionedAttnProcessor, attention_layers
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
@@ -28,14 +29,6 @@ TRACK = BoxTrack(TIMES, ACROSS)
 DEPTH = DepthClip([0.1, 0.6, 1.1, 1.6], np.linspace(2, 8, 4)[:, None, None] * np.ones((1, 24, 32)))
 PROMPT = AudioPrompt(np.linspace(-1, 1, 6))
 LOUD = Envelope(np.abs(np.sin(np.arange(0, 2.05, 0.01) * 6)), 100)
-
-
-def adapter(transformer: Any = None, **changes: Any) -> SpatialAudioAdapter:
-    torch.manual_seed(4)
-    options: dict[str, Any] = dict(input_dim=CONTEXT, seconds=2.048, latent_rate=62.5, audio_dim=6, depth_size=16)
-    made = SpatialAudioAdapter.for_denoiser(transformer or tiny_transformer(), **{**options, **changes})
-    torch.nn.init.normal_(made.null)
-    return made.eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -372,3 +365,12 @@ def test_calls_that_cannot_be_are_refused(pipe: Any) -> None:
     other = adapter(tiny_transformer(num_key_value_attention_heads=4))
     with pytest.raises(ValueError, match="base: got width 64"):
         pipe.load_spatial(other)
+
+
+def test_each_step_is_told_and_may_stop_the_sound(pipe: Any) -> None:
+    told: list[int] = []
+    sound(pipe, [TRACK], callback=lambda step, time, latents: told.append(step))
+    assert told == [0, 1, 2]
+    with pytest.raises(ZeroDivisionError):
+        sound(pipe, [TRACK], callback=lambda *_: 1 / 0)
+    assert not pipe.transformer._forward_pre_hooks

@@ -83,3 +83,14 @@ def tiny_audio_pipe(kind: Any, **changes: Any) -> Any:
 
 def prompt_embeds() -> torch.Tensor:
     return torch.randn(1, 3, CONTEXT, generator=torch.Generator().manual_seed(9))
+
+
+def spatial_adapter(transformer: Any = None, **changes: Any) -> Any:
+    """An adapter for `tiny_transformer`, with null tokens that say something."""
+    from weft.attention_processors.spatial_audio import SpatialAudioAdapter
+
+    torch.manual_seed(4)
+    options: dict[str, Any] = dict(input_dim=CONTEXT, seconds=2.048, latent_rate=62.5, audio_dim=6, depth_size=16)
+    made = SpatialAudioAdapter.for_denoiser(transformer or tiny_transformer(), **{**options, **changes})
+    torch.nn.init.normal_(made.null)
+    return made.eval().requires_grad_(False)

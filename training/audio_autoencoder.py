@@ -16,6 +16,10 @@ WINDOWS: Final = (256, 1024)
 """Of the spectra that it is measured on, in samples."""
 FAINT = 1e-2
 """Magnitudes are told apart down to this."""
+WAVEFORM = 0.2
+"""Weight of the waveform's error, beside 1 of each error of magnitudes."""
+PATCH: Final = (8, 4)
+"""Bins and frames of the patches that magnitudes are also compared over."""
 LOUD = 0.02
 """Standard deviation of the walks' sounds."""
 
@@ -99,12 +103,18 @@ class OobleckTask:
 
 
 def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
-    """How far sounds are apart: relative errors of waveforms and of magnitudes, and the logarithms of these."""
-    total = _relative(restored, sounds)
+    """How far sounds are apart: relative errors of magnitudes and their logarithms, of these over small patches of time
+    and frequency, and, for little, of waveforms.
+
+    Steps are noise, of which so few latents can tell how loud it is where, and not its waveform; asked for that alone,
+    silence is the best answer.
+    """
+    total = WAVEFORM * _relative(restored, sounds)
     for window in WINDOWS:
         ours, theirs = (_magnitudes(_sides(x), window) for x in (restored, sounds))
-        logarithms = F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
-        total = total + _relative(ours, theirs) + 0.3 * logarithms
+        for one, other in ((ours, theirs), (_pooled(ours), _pooled(theirs))):
+            logarithms = F.l1_loss((one + FAINT).log(), (other + FAINT).log())
+            total = total + _relative(one, other) + 0.3 * logarithms
     return total
 
 
@@ -122,6 +132,10 @@ def _magnitudes(sounds: Float[Tensor, "row 4 sample"], window: int) -> Float[Ten
     shape = torch.hann_window(window, device=sounds.device)
     spectra = torch.stft(sounds.flatten(0, 1), window, window // 4, window=shape, return_complex=True)
     return (spectra.real.square() + spectra.imag.square() + 1e-9).sqrt()
+
+
+def _pooled(magnitudes: Float[Tensor, "row4 bin frame"]) -> Float[Tensor, "row4 band time"]:
+    return (F.avg_pool2d(magnitudes.square(), PATCH) + 1e-9).sqrt()
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from weft.datasets import creatures, outfits
@@ -94,9 +95,17 @@ def draw_once(
 ) -> None:
     """Fill a memory map of bytes and a JSON list with what `draw` makes of every job, on all cores.
 
-    `truth` is written last, so whoever finds it finds both whole.
+    `truth` is written last, so whoever finds it finds both whole. Of several processes one draws, the others wait.
     """
     pixels.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(truth):
+        if not truth.is_file():
+            _draw(pixels, truth, draw, jobs)
+
+
+def _draw(
+    pixels: Path, truth: Path, draw: Callable[[Any], tuple[np.ndarray[Any, Any], Any]], jobs: Sequence[Any]
+) -> None:
     partial, partial_truth = pixels.with_suffix(".partial.npy"), truth.with_suffix(".partial")
     shape = (len(jobs), *draw(jobs[0])[0].shape)
     images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
@@ -132,12 +141,19 @@ def cached_latents(
 
 
 def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """An array on disk, made by `make` unless it is there; whole or not at all."""
+    """An array on disk, made by `make` unless it is there; whole or not at all, and by one process of several."""
     if not path.is_file():
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, make())
-        partial.replace(path)
+        with _alone(path):
+            if not path.is_file():
+                partial = path.with_suffix(".partial.npy")
+                np.save(partial, make())
+                partial.replace(path)
     return np.load(path, mmap_mode="r")
+
+
+def _alone(path: Path) -> FileLock:
+    """Held by the process that makes a file; the system frees it if that one dies."""
+    return FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def file_digest(path: Path) -> str:

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -109,9 +108,7 @@ class ClipPictures:
                 f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
                 "write what a depth model says of it"
             )
-        image = np.asarray(frame.image.resize((self.size, self.size))) / 255
-        squeezed = Image.fromarray(depth.astype(np.float32)).resize((self.size, self.size), Image.Resampling.NEAREST)
-        return ReferenceView.of_depth(image, np.asarray(squeezed), frame.camera)
+        return ReferenceView.of_picture(frame.image, depth, frame.camera, (self.size, self.size))
 
 
 @dataclass(frozen=True)
