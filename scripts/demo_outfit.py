@@ -11,6 +11,7 @@ from PIL import Image
 from weft.datasets.images import MIN_CONTRAST, as_image, compose_sketches
 from weft.datasets.inline_images import as_text
 from weft.scripts.demo_parts import (
+    QUIET,
     Asked,
     PictureRun,
     RunSettings,
@@ -28,8 +29,6 @@ REGIONS: Final = {"inside its strokes": "sketch", "everywhere": "everywhere", "i
 BOX: Final = "0.25, 0.1, 0.75, 0.6"
 EXAMPLES: Final = {"three": (3, 3), "four": (8, 4)}
 """By name the index and the number of garments."""
-QUIET: Final[Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-"""Of actions that only rearrange the page: they wait for no line, and their answers come on no shared stream."""
 PARTS: Final = 6
 """Widgets of a thing: canvas, words, weight, region, box, hidden."""
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 DEVICE: Final = "device"
 """Calls with this concurrency id wait for each other."""
+QUIET: Final[Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+"""Of actions that only rearrange the page: they wait for no line, and their answers come on no shared stream."""
 
 
 def complaint(message: object) -> gr.Error:
@@ -138,11 +140,10 @@ class Buttons:
             return "Stopping …" if self.line.cancel(user(request)) else gr.skip()
 
         started = [self.start.click, *triggers]
-        private: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
-        gr.on(started, expect, None, None, **private)
+        gr.on(started, expect, None, None, **QUIET)
         options: dict[str, Any] = {"concurrency_id": DEVICE, "concurrency_limit": 1, "show_progress": "minimal"}
         gr.on(started, generate, list(inputs), list(outputs), api_name=api_name, **options)
-        self.cancel.click(cancel, None, outputs[1], **private)
+        self.cancel.click(cancel, None, outputs[1], **QUIET)
 
 
 @contextmanager

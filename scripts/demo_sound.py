@@ -23,7 +23,7 @@ from weft.evaluation.sound_events import onsets
 from weft.evaluation.sound_plots import plot_sound
 from weft.pipelines.videos import Video, write_video
 from weft.scripts.demo_line import Line, Step, User, seed_of
-from weft.scripts.demo_parts import Buttons, complaint, downloads, run_settings, state_line
+from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, run_settings, state_line
 
 SIDE: Final = 320
 LONGEST: Final = 10.0
@@ -176,9 +176,8 @@ def sound_page(studio: SoundStudio) -> None:
             plot = gr.Image(label="Where it is seen and heard, and how loud it is", format="png", interactive=False)
             seed = gr.Textbox(label="Seed of this sound", interactive=False, elem_classes="seed")
             wav = gr.DownloadButton("Sound (WAV)", interactive=False)
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    ready.change(lambda name: json.dumps(PATHS[name]), ready, drawn, **quiet)
-    gr.on([surface.change, clip.change], _background, [surface, clip], drawn, **quiet)
+    ready.change(lambda name: json.dumps(PATHS[name]), ready, drawn, **QUIET)
+    gr.on([surface.change, clip.change], _background, [surface, clip], drawn, **QUIET)
 
     def make(user: User, *values: Any) -> Iterator[Any]:
         path, floor, length, upload, track, given, steps, guidance = values

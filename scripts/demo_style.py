@@ -10,6 +10,7 @@ from PIL import Image
 from weft.attention_processors.style import StyleCard
 from weft.pretrained import available, shipped
 from weft.scripts.demo_parts import (
+    QUIET,
     Asked,
     PictureRun,
     RunSettings,
@@ -32,9 +33,19 @@ def style_page(studio: Studio) -> None:
         with gr.Column(scale=3, min_width=320):
             prompt = gr.Textbox("a red cat", label="What is shown, in words", elem_id="style-prompt")
             samples = _samples()
-            if samples:
-                gr.Gallery(samples, label="The styles", columns=4, height="auto", interactive=False, format="png")
+            gallery = gr.Gallery(
+                samples,
+                label="The styles; press one to take it alone",
+                columns=4,
+                height="auto",
+                interactive=False,
+                allow_preview=False,
+                format="png",
+                visible=bool(samples),
+                elem_id="styles-gallery",
+            )
             sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
+            _choosable(gallery, [name for _, name in samples], sliders, names)
             strength = strength_settings()
             card = _cards(studio, sliders, names)
         with gr.Column(scale=2, min_width=320):
@@ -48,6 +59,15 @@ def style_page(studio: Studio) -> None:
 
     inputs = [prompt, card, *sliders, *strength, *settings]
     shown.wire(describe, inputs, api_name="style", triggers=[prompt.submit])
+
+
+def _choosable(gallery: gr.Gallery, shown: Sequence[str], sliders: list[gr.Slider], names: Sequence[str]) -> None:
+    """A press on a sample takes its style alone."""
+
+    def chosen(event: gr.SelectData) -> list[float]:
+        return [float(name == shown[event.index]) for name in names]
+
+    gallery.select(chosen, None, sliders, **QUIET)
 
 
 def _samples() -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from weft.datasets.rooms import REFERENCES, sample
 from weft.datasets.sidecar_files import read_array
 from weft.pipelines.warping import ReferenceView
 from weft.scripts.demo_line import Line, Step, User, seed_of
-from weft.scripts.demo_parts import Buttons, complaint, downloads, guarded, run_settings, state_line
+from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, guarded, run_settings, state_line
 
 ROOMS: Final = 6
 """So many rooms of the world's test split are offered."""
@@ -118,8 +118,7 @@ def view_page(studio: ViewStudio) -> None:
             with gr.Row():
                 png = gr.DownloadButton("Picture (PNG)", interactive=False)
                 ply = gr.DownloadButton("Points (PLY)", interactive=False)
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    room.change(lambda name: _pictures(name, studio.size), room, known, **quiet)
+    room.change(lambda name: _pictures(name, studio.size), room, known, **QUIET)
 
     def make(user: User, *values: Any) -> Iterator[Any]:
         place, upload, depth_file, angle, *orbit, given, steps = values

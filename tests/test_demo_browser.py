@@ -143,6 +143,14 @@ def test_an_example_is_drawn_and_its_design_gives_the_same_bits(page: Any, tmp_p
     assert json.loads(files["design.json"].read_text())["seed"] == 7
 
 
+def test_a_press_on_a_sample_takes_its_style(page: Any) -> None:
+    page.get_by_role("tab", name="Style").click()
+    page.locator("#styles-gallery button img").first.click()
+    for name, share in (("blueprint", "1"), ("ink", "0")):
+        slider = page.locator(".tabitem:visible").get_by_label(f"number input for {name}")
+        sync_api.expect(slider).to_have_value(share)
+
+
 def test_things_are_added_moved_hidden_and_removed(page: Any) -> None:
     def words(index: int) -> Any:
         return page.locator(f"#words-{index} textarea, #words-{index} input")
