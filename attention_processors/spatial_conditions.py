@@ -1,5 +1,6 @@
 """What a user says of a sound: where it comes from, how far the room goes, what it is like, when it is loud."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -15,6 +16,13 @@ PEAK = 0.5
 MEAN_SECONDS, SMOOTH_SECONDS = 10_000 / 44_100, 2_000 / 44_100
 """Of an envelope: how far its mean looks back, and the width of the low-pass after it (Stable-V2A's code)."""
 
+FULL_SCALE = 0.999
+CLIPPED_SHARE = 1e-3
+"""Sounds with more of their samples amid three at full scale are called clipped."""
+LOUDEST_SAMPLE = 8.0
+"""Louder ones are no floats in [-1, 1], however loud they were mixed."""
+
+logger = logging.getLogger(__name__)
 Times = Float[np.ndarray, " time"]
 
 
@@ -253,8 +261,11 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
     """Sound as floats.
 
     Raises:
-        ValueError: a shape other than [channel, sample], numbers that are not finite, silence unless it is allowed, or
-            a rate that is not above 0.
+        ValueError: a shape other than [channel, sample], numbers that are not finite or no floats, silence unless it is
+            allowed, or a rate that is not above 0.
+
+    Warns:
+        where the sound is clipped.
     """
     audio = np.asarray(given, np.float32)
     if audio.ndim != 2 or audio.shape[0] > 8 or not audio.shape[1]:
@@ -263,4 +274,11 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
         raise ValueError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; mend the sound")
     if not silent and not audio.any():
         raise ValueError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
+    peak = float(np.abs(audio).max())
+    if peak > LOUDEST_SAMPLE:
+        raise ValueError(f"audio: got samples up to {peak:g}, expected floats in [-1, 1]; divide integers by their range")
+    full = np.abs(audio) >= max(FULL_SCALE, FULL_SCALE * peak)
+    cut = (full[:, 2:] & full[:, 1:-1] & full[:, :-2]).sum() / audio.size
+    if cut > CLIPPED_SHARE:
+        logger.warning("audio: got a sound that is clipped in %.1f %% of its samples; record it softer", 100 * cut)
     return audio

@@ -110,6 +110,7 @@ def test_a_resampled_tone_is_the_tone() -> None:
         (lambda: DepthClip([0.0], np.ones((2, 4, 4))), r"depth: got shape \(2, 4, 4\) for 1 times"),
         (lambda: AudioPrompt(), "embeds, audio: got neither or both"),
         (lambda: AudioPrompt(audio=np.zeros((2, 9)), sample_rate=8), "audio: got silence"),
+        (lambda: AudioPrompt(audio=np.full((2, 9), 20_000), sample_rate=8), "audio: got samples up to 20000"),
         (lambda: AudioPrompt(audio=np.ones(9), sample_rate=8), r"audio: got shape \(9,\), expected \[channel"),
         (lambda: Envelope([-1.0], 10), "values, rate: got numbers that are negative"),
         (lambda: Envelope([1.0], 0), "values, rate"),
@@ -374,3 +375,11 @@ def test_each_step_is_told_and_may_stop_the_sound(pipe: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         sound(pipe, [TRACK], callback=lambda *_: 1 / 0)
     assert not pipe.transformer._forward_pre_hooks
+
+
+def test_clipped_sounds_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    wave = np.sin(np.arange(0, 60, 0.1))[None]
+    AudioPrompt(audio=wave, sample_rate=8000)
+    assert not caplog.records
+    AudioPrompt(audio=np.clip(2 * wave, -1, 1), sample_rate=8000)
+    assert "a sound that is clipped in 6" in caplog.text

@@ -18,6 +18,7 @@ FAINT = 1e-2
 """Magnitudes are told apart down to this."""
 WAVEFORM = 0.2
 """Weight of the waveform's error, beside 1 of each error of magnitudes."""
+SIDES: Final = 4
 PATCH: Final = (8, 4)
 """Bins and frames of the patches that magnitudes are also compared over."""
 LOUD = 0.02
@@ -104,17 +105,19 @@ class OobleckTask:
 
 def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
     """How far sounds are apart: relative errors of magnitudes and their logarithms, of these over small patches of time
-    and frequency, and, for little, of waveforms.
+    and frequency, of the side that patches are heard at and, for little, of waveforms.
 
     Steps are noise, of which so few latents can tell how loud it is where, and not its waveform; asked for that alone,
     silence is the best answer.
     """
     total = WAVEFORM * _relative(restored, sounds)
     for window in WINDOWS:
-        ours, theirs = (_magnitudes(_sides(x), window) for x in (restored, sounds))
-        for one, other in ((ours, theirs), (_pooled(ours), _pooled(theirs))):
-            logarithms = F.l1_loss((one + FAINT).log(), (other + FAINT).log())
-            total = total + _relative(one, other) + 0.3 * logarithms
+        fine = [_magnitudes(_sides(x), window) for x in (restored, sounds)]
+        coarse = [_pooled(one) for one in fine]
+        for ours, theirs in (fine, coarse):
+            logarithms = F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
+            total = total + _relative(ours, theirs) + 0.3 * logarithms
+        total = total + _aside(*coarse)
     return total
 
 
@@ -124,6 +127,7 @@ def _relative(ours: Tensor, theirs: Tensor) -> Float[Tensor, ""]:
 
 
 def _sides(sounds: StereoBatch) -> Float[Tensor, "row 4 sample"]:
+    """Left, right, middle and side."""
     left, right = sounds.unbind(1)
     return torch.stack([left, right, (left + right) / 2, (left - right) / 2], 1)
 
@@ -136,6 +140,16 @@ def _magnitudes(sounds: Float[Tensor, "row 4 sample"], window: int) -> Float[Ten
 
 def _pooled(magnitudes: Float[Tensor, "row4 bin frame"]) -> Float[Tensor, "row4 band time"]:
     return (F.avg_pool2d(magnitudes.square(), PATCH) + 1e-9).sqrt()
+
+
+def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 band time"]) -> Float[Tensor, ""]:
+    """How far the shares of energy that come from the right are apart, where it is loud."""
+    shares, loud = [], theirs[:0]
+    for magnitudes in (ours, theirs):
+        left, right = magnitudes.square().unflatten(0, (-1, SIDES))[:, :2].unbind(1)
+        loud = left + right + FAINT**2
+        shares.append((right - left) / loud)
+    return ((shares[0] - shares[1]).abs() * loud.sqrt()).sum() / loud.sqrt().sum()
 
 
 @torch.no_grad()
