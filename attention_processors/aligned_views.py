@@ -50,6 +50,7 @@ class AlignedViews(nn.Module):
         denoiser: a U-Net; it is left alone, roles are copies that share its tensors.
         rank: of the LoRAs.
         channels: of the correspondences, see `CorrespondenceEncoder`.
+        warped: whether that reads the latents of the warped picture, too.
         sharing: what the geometry role gets of the image role: its attention ("instillation"), its features as further
             keys and values ("concatenated"), its attention as a target in training ("distilled"), or nothing ("none").
         layers: where, as in `select_layers`.
@@ -66,6 +67,7 @@ class AlignedViews(nn.Module):
         *,
         rank: int = 16,
         channels: int = 20,
+        warped: bool = True,
         sharing: str = "instillation",
         layers: str | Sequence[str] = "self",
         gradient: str = "live",
@@ -77,6 +79,7 @@ class AlignedViews(nn.Module):
         self.config: dict[str, Any] = {
             "rank": rank,
             "channels": channels,
+            "warped": warped,
             "sharing": sharing,
             "layers": layers,
             "gradient": gradient,
@@ -102,8 +105,9 @@ class AlignedViews(nn.Module):
                 targets = [name for name in targets if name not in dead]
             lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
             self.roles[role] = inject_adapter_in_model(lora, network, "default")
-        width = unwrapped(denoiser).get_submodule("conv_in").out_channels
-        self.correspondence = CorrespondenceEncoder(channels, int(width))  # pyright: ignore[reportArgumentType]
+        first: Any = unwrapped(denoiser).get_submodule("conv_in")
+        latents = first.in_channels if warped else 0
+        self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
         self.base_sha256 = state_sha256(unwrapped(denoiser))
 
     @property

@@ -4,7 +4,9 @@ A frozen `conv_in` of four channels has no place for a warped picture. Its outpu
 geometry in pixels to the latents' grid, its last layer starts at zero, and `added_after_conv_in` adds the result for
 the calls within a block.
 
-After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`.
+After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`. Theirs has the latents of the
+warped picture as further channels of a trained `conv_in`; here these channels' part of the convolution is added to the
+frozen one's result, which is the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,10 +53,17 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
     Args:
         in_channels: 16, 17 or 20, see `correspondences`.
         out_channels: those of the denoiser's `conv_in`.
+        warped_channels: of the latents of a warped picture, read with where it shows something; 0 reads none.
     """
 
     @register_to_config
-    def __init__(self, in_channels: int = 20, out_channels: int = 320, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(
+        self,
+        in_channels: int = 20,
+        out_channels: int = 320,
+        widths: Sequence[int] = WIDTHS,
+        warped_channels: int = 0,
+    ) -> None:
         super().__init__()
         if in_channels not in (16, 17, 20):
             raise ValueError(f"in_channels: got {in_channels}, expected 16, 17 or 20; see correspondences")
@@ -64,15 +73,29 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
             self.blocks.append(nn.Conv2d(narrow, narrow, 3, padding=1))
             self.blocks.append(nn.Conv2d(narrow, wide, 3, padding=1, stride=2))
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        assert self.conv_out.bias is not None
-        nn.init.zeros_(self.conv_out.bias)
+        outs = [self.conv_out]
+        if warped_channels:
+            self.warped_in = nn.Conv2d(warped_channels + 1, out_channels, 3, padding=1)
+            outs.append(self.warped_in)
+        for out in outs:
+            nn.init.zeros_(out.weight)
+            assert out.bias is not None
+            nn.init.zeros_(out.bias)
 
-    def forward(self, geometry: Float[Tensor, "row 8 height width"]) -> Float[Tensor, "row out h w"]:
+    def forward(
+        self, geometry: Float[Tensor, "row 8 height width"], warped: Float[Tensor, "row channel h w"] | None = None
+    ) -> Float[Tensor, "row out h w"]:
+        """Args:
+        warped: latents of the picture that goes with the geometry, mid-grey where nothing is seen.
+        """
         hidden = F.silu(self.conv_in(correspondences(geometry, self.config["in_channels"])))
         for block in self.blocks:
             hidden = F.silu(block(hidden))
-        return self.conv_out(hidden)
+        features = self.conv_out(hidden)
+        if warped is not None and self.config["warped_channels"]:
+            seen = F.adaptive_avg_pool2d(geometry[:, 7:], warped.shape[-2:])
+            features = features + self.warped_in(torch.cat([warped, seen.to(warped)], 1))
+        return features
 
 
 @contextmanager

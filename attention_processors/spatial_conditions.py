@@ -276,7 +276,9 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
         raise ValueError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
     peak = float(np.abs(audio).max())
     if peak > LOUDEST_SAMPLE:
-        raise ValueError(f"audio: got samples up to {peak:g}, expected floats in [-1, 1]; divide integers by their range")
+        raise ValueError(
+            f"audio: got samples up to {peak:g}, expected floats in [-1, 1]; divide integers by their range"
+        )
     full = np.abs(audio) >= max(FULL_SCALE, FULL_SCALE * peak)
     cut = (full[:, 2:] & full[:, 1:-1] & full[:, :-2]).sum() / audio.size
     if cut > CLIPPED_SHARE:

@@ -132,7 +132,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
         geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
         self.views.see(pictures, maps, geometry, context)
-        features = self.views.correspondence(self._geometry(span, [warped])).repeat(len(context), 1, 1, 1)
+        colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], len(context))
+        features = self.views.correspondence(self._geometry(span, [warped]).repeat(len(context), 1, 1, 1), colors)
         noise = self._noise(features.shape[-2:], generator)
         latents = self._denoised(
             noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end

@@ -25,7 +25,7 @@ def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
     views = AlignedViews(unet, rank=2, channels=16, **options)
     with torch.no_grad():
         for name, parameter in views.named_parameters():
-            if parameter.requires_grad and not born and ("lora_B" in name or "conv_out" in name):
+            if parameter.requires_grad and not born and ("lora_B" in name or "conv_out" in name or "warped_in" in name):
                 parameter.normal_(std=0.05)
     return views
 
@@ -33,7 +33,7 @@ def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
 def step(views: AlignedViews, count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
     """One step of two rows with `count` references each."""
     views.see(noise(1, 2 * count, 4, 8, 8), noise(2, 2 * count, 4, 8, 8), noise(3, 2 * count, 8, 64, 64), CONTEXT)
-    features = views.correspondence(noise(4, 2, 8, 64, 64))
+    features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
     times = torch.tensor([400, 700])
     return views(noise(5 + seed, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), times, features, CONTEXT, count)
 
@@ -89,7 +89,7 @@ def test_at_birth_the_image_role_without_references_is_the_frozen_denoiser() -> 
     views = views_of(unet, born=True)
     x, times = noise(5, 2, 4, 8, 8), torch.tensor([400, 700])
     plain = unet(x, times, CONTEXT).sample
-    features = views.correspondence(noise(4, 2, 8, 64, 64))
+    features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
     torch.testing.assert_close(views._run("image", x, times, CONTEXT, features), plain, atol=1e-6, rtol=0)
 
 

@@ -54,6 +54,8 @@ def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
     inside = np.abs(drawn[2, 3:6]).max(0) < 1
     np.testing.assert_allclose(points[inside], target.points[inside], atol=0.02)
     assert inside.mean() > 0.8
+    known, seen = drawn[2, 14:], drawn[2, 13] > 0
+    assert (known[:, ~seen] == 0).all() and np.abs(known - drawn[2, :3])[:, seen].mean() < 0.15
     seen = drawn[:, 13]
     assert set(np.unique(seen)) <= {0, 1} and seen[:2].mean() > 0.9 and 0.4 < seen[2].mean() < 1
 
@@ -73,6 +75,9 @@ def test_latents_are_those_of_the_pictures(data: PreparedViews, pipe: Any) -> No
     torch.testing.assert_close(record.points[1:2], expected, atol=5e-3, rtol=5e-3)
     assert record.image.shape == record.points.shape == (3, 4, 8, 8)
     assert record.geometry.shape == (3, 8, SIZE, SIZE)
+    with torch.no_grad():
+        seen = pipe.vae.encode(drawn[2:, 14:]).latent_dist.mode()[0] * pipe.vae.config.scaling_factor
+    torch.testing.assert_close(record.warped, seen, atol=5e-3, rtol=5e-3)
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)

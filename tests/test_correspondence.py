@@ -45,6 +45,23 @@ def test_the_encoder_has_the_authors_keys_and_is_zero_at_birth() -> None:
 
 
 @torch.no_grad()
+def test_warped_latents_act_as_channels_of_conv_in_would() -> None:
+    """The authors' eight channels [noisy, warped] through one convolution, and the frozen one with what is added."""
+    whole, frozen = torch.nn.Conv2d(8, 32, 3, padding=1), torch.nn.Conv2d(4, 32, 3, padding=1)
+    frozen.weight.copy_(whole.weight[:, :4])
+    frozen.bias.copy_(whole.bias)  # pyright: ignore
+    encoder = CorrespondenceEncoder(20, 32, warped_channels=4)
+    geometry, warped = torch.rand(2, 8, 64, 64), torch.randn(2, 4, 8, 8)
+    assert bool((encoder(geometry, warped) == 0).all())
+    encoder.warped_in.weight[:, :4] = whole.weight[:, 4:]
+    expected = whole(torch.cat([X, warped], 1))
+    torch.testing.assert_close(frozen(X) + encoder(geometry, warped), expected)
+    encoder.warped_in.weight[:, 4:] = 1.0
+    assert not torch.equal(encoder(geometry, warped), encoder(geometry * 0, warped))
+    assert bool((encoder(geometry) == 0).all())
+
+
+@torch.no_grad()
 def test_features_act_within_their_block_alone() -> None:
     unet = tiny_unet()
     plain = unet(X, 500, CONTEXT).sample

@@ -57,7 +57,7 @@ class AlignedViewsTask:
         context = self.context.to(image).expand(rows, -1, -1)
         pictures, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
         self.module.see(pictures, maps, seen, context)
-        features = self.module.correspondence(geometry[:, -1])
+        features = self.module.correspondence(geometry[:, -1], batch["warped"])
 
         def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
             return module(*noisy, times, features, context, views)

@@ -25,13 +25,14 @@ class Prepared(Protocol):
     """Places with what `prepared` says of each."""
 
     def __len__(self) -> int: ...
-    def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]: ...
+    def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]: ...
 
 
-def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 14 height width"]:
+def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 17 height width"]:
     """The references, then the target, in the target's frame and the references' range.
 
-    Channels are a view's picture (`COLORS`), its true points (`POINTS`), and what the correspondence encoder reads.
+    Channels are a view's picture, its true points, what the correspondence encoder reads, and the picture that its
+    camera sees of the references, 0 where it sees nothing.
     """
     size = target.image.shape[:2]
     span = PointRange.over(references, target.camera)
@@ -40,7 +41,9 @@ def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Floa
     rows = []
     for view, warped in zip((*references, target), known, strict=True):
         flat = np.concatenate([view.image * 2 - 1, span.scaled(view.points)], -1)
-        rows.append(np.concatenate([np.moveaxis(flat, -1, 0), span.geometry(warped).numpy()]))
+        colors = np.where(warped.seen[..., None], warped.image * 2 - 1, 0)
+        parts = [np.moveaxis(flat, -1, 0), span.geometry(warped).numpy(), np.moveaxis(colors, -1, 0)]
+        rows.append(np.concatenate(parts))
     return np.stack(rows)
 
 
@@ -52,7 +55,7 @@ class RoomPictures(DrawnPictures):
 
     def __init__(self, folder: Path, split: str, count: int, size: int = 128, seed: int = 0) -> None:
         jobs = [(split, i, seed, size) for i in range(count)]
-        super().__init__(folder, f"rooms-{size}-{split}-{seed}-{count}", _draw_room, jobs)
+        super().__init__(folder, f"rooms-warped-{size}-{split}-{seed}-{count}", _draw_room, jobs)
         self.folder = folder
         self.scenes: list[Scene] = [sample(split, i, seed=seed, views=()).scene for i in range(count)]
 
@@ -68,7 +71,7 @@ class RoomPictures(DrawnPictures):
 
         return saved_once(self.folder / f"planes-{self.name}.npy", made)
 
-    def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]:
+    def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]:
         return np.ascontiguousarray(self.images[index]).view(np.float16)[..., 0].astype(np.float32)
 
 
@@ -96,7 +99,7 @@ class ClipPictures:
     def __len__(self) -> int:
         return len(self.stretches) * len(TARGETS)
 
-    def view(self, index: int) -> Float[np.ndarray, "view 14 height width"]:
+    def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]:
         place, target = divmod(index, len(TARGETS))
         frames = self.stretches[place]
         return prepared([self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]]))
@@ -117,11 +120,13 @@ class ViewsRecord:
 
     Args:
         image, points: latents of pictures and point maps.
+        warped: latents of the target as it is seen of the references.
         geometry: what `CorrespondenceEncoder` reads.
     """
 
     image: Float[Tensor, "view channel h w"]
     points: Float[Tensor, "view channel h w"]
+    warped: Float[Tensor, "channel h w"]
     geometry: Float[Tensor, "view 8 height width"]
 
 
@@ -139,19 +144,21 @@ class PreparedViews(Dataset[ViewsRecord]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> ViewsRecord:
-        image, points = torch.from_numpy(self.latents[index].astype(np.float32)).unbind(1)
-        geometry = self.pictures.view(index)[:, COLORS + POINTS :]
-        return ViewsRecord(image, points, torch.from_numpy(np.ascontiguousarray(geometry, np.float32)))
+        image, points, warped = torch.from_numpy(self.latents[index].astype(np.float32)).unbind(1)
+        geometry = np.ascontiguousarray(self.pictures.view(index)[:, COLORS + POINTS : -COLORS], np.float32)
+        return ViewsRecord(image, points, warped[-1], torch.from_numpy(geometry))
 
 
 @torch.no_grad()
 def view_latents(pictures: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """Scaled latents (posterior means), [place, view, picture or points, channel, h, w]."""
+    """Scaled latents (posterior means), [place, view, picture or points or warped picture, channel, h, w]."""
     rows = []
     for index in tqdm(range(len(pictures)), desc="encoding", mininterval=1.0):
-        both = torch.from_numpy(pictures.view(index)[:, : COLORS + POINTS]).float().unflatten(1, (2, 3)).flatten(0, 1)
-        latents = vae.encode(both.to(vae.device, vae.dtype)).latent_dist.mode().mul(vae.config["scaling_factor"])
-        rows.append(latents.unflatten(0, (-1, 2)).half().cpu().numpy())
+        known = pictures.view(index)
+        parts = np.stack([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[:, -COLORS:]], 1)
+        planes = torch.from_numpy(parts).float().flatten(0, 1).to(vae.device, vae.dtype)
+        latents = vae.encode(planes).latent_dist.mode().mul(vae.config["scaling_factor"])
+        rows.append(latents.unflatten(0, parts.shape[:2]).half().cpu().numpy())
     return np.stack(rows)
 
 
@@ -165,4 +172,6 @@ def cached_room_latents(
 
 def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
     """One batch, [row, view, …] each."""
-    return {name: torch.stack([getattr(one, name) for one in records]) for name in ("image", "points", "geometry")}
+    return {
+        name: torch.stack([getattr(one, name) for one in records]) for name in ("image", "points", "warped", "geometry")
+    }
