@@ -19,6 +19,13 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "creature-oracle": "reads style, species, colour and pose of a creature; what `weft evaluate style` measures with",
     "sketch-controlnet": "reads sketches of whole outfits, for `weft evaluate composition`; a ControlNetModel",
     "oracle-styled": "the oracle that reads styled outfits, too; what `weft evaluate composition` measures with",
+    "tiny-rooms": "a complete small Stable Diffusion of furnished rooms; new views are drawn on it",
+    "aligned-views": "picture and geometry of a new view on tiny-rooms; AlignedViews",
+    "tiny-audio": "a complete small Stable Audio of footsteps; stock pipelines open it",
+    "spatial-audio": "boxes, depth, a prompt and loudness on tiny-audio; a SpatialAudioAdapter and a ControlNet",
+    "spatial-audio-no-time-code": "the same without times on its tokens, for `weft evaluate spatial-audio`",
+    "spatial-audio-own-projections": "the same with keys and values of its own, for `weft evaluate spatial-audio`",
+    "spatial-audio-boxes-in-control": "the same with boxes in the ControlNet, too, for `weft evaluate spatial-audio`",
     "oracle": "reads garments, colours and patterns off a picture; what `weft evaluate paired` measures with",
 }
 """One line per shipped model. A model that is named here may be missing from an installation; see `available`."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 LORA = "pytorch_lora_weights.safetensors"
-"""What diffusers calls a LoRA in a folder; such a folder has no `config.json`."""
+"""What diffusers calls a LoRA in a folder; such a folder has no `config.json`, nor has one of an adapter and more."""
 
 BACKBONES = {"aligned-views": "tiny-rooms", "spatial-audio": "tiny-audio"}
 """By method, where it is not the one of most."""
@@ -35,7 +35,7 @@ def backbone(method: str) -> str:
 
 
 def _is_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("model_index.json", "config.json", LORA))
+    return any((folder / name).is_file() for name in ("model_index.json", "config.json", "adapter/config.json", LORA))
 
 
 __all__ = ["available", "backbone", "shipped"]

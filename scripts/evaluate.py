@@ -39,6 +39,7 @@ SOUNDS: Final[Mapping[str, str]] = {
     "spatial": "spatial-audio",
     "no_time_code": "spatial-audio-no-time-code",
     "own_projections": "spatial-audio-own-projections",
+    "boxes_in_control": "spatial-audio-boxes-in-control",
 }
 """By row, the shipped modules."""
 
