@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from PIL import Image
 
+from weft.pretrained import available
 from weft.scripts.check_demo_load import serve
 
 pytest.importorskip("gradio")
@@ -141,6 +143,49 @@ def test_an_example_is_drawn_and_its_design_gives_the_same_bits(page: Any, tmp_p
     with Image.open(files["picture.png"]) as one, Image.open(tmp_path / "again.png") as other:
         assert one.tobytes() == other.tobytes()
     assert json.loads(files["design.json"].read_text())["seed"] == 7
+
+
+def opened_tab(page: Any, name: str, model: str) -> None:
+    if model not in available():
+        pytest.skip(f"{model} is not shipped")
+    page.get_by_role("tab", name=name).click()
+
+
+def test_a_view_is_seen_from_another_place(page: Any) -> None:
+    opened_tab(page, "View", "aligned-views")
+    seeded(page, 0, steps=4)
+    before = generate(page)
+    page.get_by_label("number input for To the right (degrees)").fill("-20")
+    assert generate(page) != before
+    page.locator("#cloud canvas").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Points (PLY)").click()
+    assert download.value.suggested_filename.endswith(".ply")
+    screenshot(page, "view")
+
+
+def test_a_path_is_drawn_and_heard(page: Any) -> None:
+    opened_tab(page, "Sound", "spatial-audio")
+    seeded(page, 0, steps=8)
+    line = page.locator("#path polyline")
+    ready = line.get_attribute("points")
+    box = page.locator("#path svg").bounding_box()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.9 * box["height"])
+    page.mouse.down()
+    for step in range(12):
+        page.mouse.move(box["x"] + (0.8 - step / 20) * box["width"], box["y"] + 0.8 * box["height"])
+        page.wait_for_timeout(20)
+    page.mouse.up()
+    drawn = line.get_attribute("points")
+    assert drawn.startswith("0.8,0.9") and drawn != ready
+    page.locator(".tabitem:visible button.generate").click()
+    page.wait_for_function(f"({STATE}).includes('Done.')", timeout=WAIT)
+    page.locator(".tabitem:visible video").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Sound (WAV)").click()
+    sound, rate = soundfile.read(download.value.path())
+    assert sound.shape[1] == 2 and len(sound) == 2 * rate
+    screenshot(page, "sound")
 
 
 def test_a_press_on_a_sample_takes_its_style(page: Any) -> None:

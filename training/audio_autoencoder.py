@@ -18,6 +18,8 @@ FAINT = 1e-2
 """Magnitudes are told apart down to this."""
 WAVEFORM = 0.2
 """Weight of the waveform's error, beside 1 of each error of magnitudes."""
+ASIDE = 3.0
+"""Weight of the error of sides, which else is learned last, and of low sounds never."""
 SIDES: Final = 4
 PATCH: Final = (8, 4)
 """Bins and frames of the patches that magnitudes are also compared over."""
@@ -65,7 +67,7 @@ def wake(module: Any) -> None:
 
 
 class OobleckTask:
-    """`distance` of sounds from what is restored of their latents, and a light pull to a normal latent.
+    """`distance` of sounds from what is restored of their latents, `side_told`, and a light pull to a normal latent.
 
     Args:
         held_out: sounds to validate on.
@@ -85,7 +87,8 @@ class OobleckTask:
         sounds = self._crops(batch, generator)
         posterior = module.encode(sounds).latent_dist
         restored = module.decode(posterior.sample(generator)).sample
-        return distance(restored, sounds) + self.kl_weight * posterior.kl() / posterior.mean[0, :, 0].numel()
+        light = self.kl_weight * posterior.kl() / posterior.mean[0, :, 0].numel()
+        return distance(restored, sounds) + side_told(posterior.mean, sounds) + light
 
     def _crops(self, batch: StereoBatch, generator: torch.Generator) -> StereoBatch:
         """One random crop per sound, with left and right, and up and down, exchanged at random."""
@@ -117,8 +120,20 @@ def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
         for ours, theirs in (fine, coarse):
             logarithms = F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
             total = total + _relative(ours, theirs) + 0.3 * logarithms
-        total = total + _aside(*coarse)
+        total = total + ASIDE * _aside(*coarse)
     return total
+
+
+def side_told(latents: Float[Tensor, "row channel place"], sounds: StereoBatch) -> Float[Tensor, ""]:
+    """How far the first latent is from the side that it is loud at around its place, from -2 (left) to 2.
+
+    Encoder and decoder do not find a common word for the side of low sounds by themselves.
+    """
+    hop = sounds.shape[-1] // latents.shape[-1]
+    energy = F.avg_pool1d(sounds.square(), 2 * hop, hop, hop // 2)[..., : latents.shape[-1]]
+    both = energy.sum(1) + FAINT**4
+    side = 2 * (energy[:, 1] - energy[:, 0]) / both
+    return ((latents[:, 0] - side).square() * both).sum() / both.sum()
 
 
 def _relative(ours: Tensor, theirs: Tensor) -> Float[Tensor, ""]:
@@ -143,13 +158,13 @@ def _pooled(magnitudes: Float[Tensor, "row4 bin frame"]) -> Float[Tensor, "row4 
 
 
 def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 band time"]) -> Float[Tensor, ""]:
-    """How far the shares of energy that come from the right are apart, where it is loud."""
-    shares, loud = [], theirs[:0]
+    """How far the shares of energy that come from the right are apart, weighted by the energy that should be there."""
+    shares = []
     for magnitudes in (ours, theirs):
         left, right = magnitudes.square().unflatten(0, (-1, SIDES))[:, :2].unbind(1)
-        loud = left + right + FAINT**2
-        shares.append((right - left) / loud)
-    return ((shares[0] - shares[1]).abs() * loud.sqrt()).sum() / loud.sqrt().sum()
+        shares.append((right - left) / (left + right + FAINT**2))
+    energy = theirs.square().unflatten(0, (-1, SIDES))[:, :2].sum(1)
+    return ((shares[0] - shares[1]).abs() * energy).sum() / (energy.sum() + FAINT**2)
 
 
 @torch.no_grad()
