@@ -19,7 +19,7 @@ from weft.pipelines.cosine_scheduler import CosineScheduler
 from weft.pipelines.video_to_audio import VideoToAudioPipeline
 from weft.scripts import train_tiny_audio
 from weft.scripts.cli import main
-from weft.training.audio_autoencoder import build_oobleck, distance, with_unit_latents
+from weft.training.audio_autoencoder import build_oobleck, distance, side_told, with_unit_latents
 from weft.training.audio_backbone import build_text_encoder, build_text_tokenizer
 from weft.training.sound_data import VERSIONS, SpatialWalks, WalkSounds, cached_sound_latents
 from weft.training.spatial_audio import SpatialConfig
@@ -87,6 +87,17 @@ def test_distance_hears_sides_and_latents_become_units() -> None:
     latents = vae.encode(sounds).latent_dist.mode()
     assert abs(latents.std().item() - 1) < 1e-3
     torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-4, rtol=1e-3)
+
+
+def test_the_first_latent_is_to_tell_where_it_is_loud() -> None:
+    sounds, latents = torch.zeros(2, 2, 4096), torch.zeros(2, 16, 16)
+    sounds[0, 0, :2048] = sounds[1, 1, :2048] = 0.1
+    latents[0, 0], latents[1, 0] = -2, 2
+    latents[:, 1:] = 5
+    assert side_told(latents, sounds) < 1e-3
+    assert side_told(-latents, sounds) == pytest.approx(16, rel=1e-3)
+    latents[:, 0, 10:] = 7  # it is silent there
+    assert side_told(latents, sounds) < 1e-3
 
 
 def test_sounds_pass_an_untrained_autoencoder() -> None:
