@@ -95,6 +95,7 @@ def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) ->
     )
     train(TextToAudioTask(module, tokenizer, SECONDS), torch.utils.data.ConcatDataset(both), config)
     pipe = pipeline_of(vae, tokenizer, Path(config.output_dir) / "final")
+    pipe.transformer.half()  # half the size; opened without a dtype it comes back in float32
     pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
     strip_paths(Path(config.output_dir) / "pipeline")
 

@@ -107,9 +107,9 @@ def rotary(transformer: Any, latents: int) -> Any:
     return get_1d_rotary_pos_embed(dim, latents + 1, use_real=True, repeat_interleave_real=False)
 
 
-def draw_times(count: int, generator: torch.Generator) -> Float[Tensor, " row"]:
-    """Sigmoids of normal draws (Stable-V2A's code)."""
-    return torch.randn(count, generator=generator).sigmoid()
+def draw_times(count: int, generator: torch.Generator, mean: float = 0.0) -> Float[Tensor, " row"]:
+    """Sigmoids of normal draws (Stable-V2A's code, of mean 0)."""
+    return (torch.randn(count, generator=generator) + mean).sigmoid()
 
 
 @dataclass(frozen=True)

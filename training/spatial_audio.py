@@ -1,5 +1,6 @@
 """The training task of spatial sounds: projections and a ControlNet, on a transformer that stays frozen."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,10 @@ from weft.training.sound_data import SoundRecord
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """What is dropped; the share of the whole is the one of Stable-V2A's code, the others are ours.
+    """What is dropped; the share of the whole is the one of Stable-V2A's code, the others are ours. And when.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        ValueError: a share outside [0, 1], or a mean that is not finite.
     """
 
     condition_dropout: float = option(0.1, "share of sounds without any condition, nor words")
@@ -36,11 +37,14 @@ class SpatialConfig:
     depth_dropout: float = option(0.1, "share of depth left out")
     box_dropout: float = option(0.1, "share of tracks left out")
     envelope_dropout: float = option(0.2, "share of envelopes left out")
+    time_mean: float = option(1.2, "of normal draws, times being their sigmoids; sides are decided at high ones")
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value <= 1:
+            if name.endswith("_dropout") and not 0 <= value <= 1:
                 raise ValueError(f"{name}: got {value}, expected a share in [0, 1]")
+        if not math.isfinite(self.time_mean):
+            raise ValueError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
 
     def of(self, kind: type) -> float:
         """The share for one kind of condition."""
@@ -107,7 +111,10 @@ class SpatialAudioTask:
         dropped = self._dropped(batch, generator)
         encoded = module.adapter({**features, "null": dropped | none[:, None]})
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
-        noise, times = torch.randn(latents.shape, generator=generator).to(latents), draw_times(rows, generator)
+        noise, times = (
+            torch.randn(latents.shape, generator=generator).to(latents),
+            draw_times(rows, generator, self.config.time_mean),
+        )
         seen, target = at_time(latents, noise, times.to(latents))
         kept = torch.rand(rows, 1, 1, generator=generator) >= self.config.envelope_dropout
         shared = (
