@@ -93,7 +93,8 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
             hidden = F.silu(block(hidden))
         features = self.conv_out(hidden)
         if warped is not None and self.config["warped_channels"]:
-            seen = F.adaptive_avg_pool2d(geometry[:, 7:], warped.shape[-2:])
+            height, width = warped.shape[-2:]
+            seen = F.adaptive_avg_pool2d(geometry[:, 7:], (height, width))
             features = features + self.warped_in(torch.cat([warped, seen.to(warped)], 1))
         return features
 

@@ -78,10 +78,11 @@ class ReferenceView:
         Raises:
             ValueError: as for `of_depth`.
         """
-        image = np.asarray(picture.convert("RGB").resize(size[::-1])) / 255
+        height, width = size
+        image = np.asarray(picture.convert("RGB").resize((width, height))) / 255
         depth = np.asarray(depth, np.float32)
         if depth.ndim == 2:
-            depth = np.asarray(Image.fromarray(depth).resize(size[::-1], Image.Resampling.NEAREST))
+            depth = np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.NEAREST))
         return cls.of_depth(image, depth, camera)
 
     @classmethod

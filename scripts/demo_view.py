@@ -184,7 +184,7 @@ def _room(name: str, size: tuple[int, int]) -> tuple[ReferenceView, ...]:
 
 
 def _pictures(name: str, size: tuple[int, int]) -> list[Image.Image]:
-    return [_enlarged(Image.fromarray(np.uint8(one.image * 255))) for one in _room(name, size)]
+    return [_enlarged(Image.fromarray((one.image * 255).astype(np.uint8))) for one in _room(name, size)]
 
 
 def _enlarged(picture: Image.Image) -> Image.Image:
@@ -196,4 +196,5 @@ def depth_picture(depth: np.ndarray[Any, Any]) -> Image.Image:
     """Depth as grey values: white is the nearest 2 %, black the farthest, even steps of 1 / depth between."""
     near = 1 / np.maximum(depth, 1e-6)
     low, high = np.quantile(near, (0.02, 0.98))
-    return Image.fromarray(np.uint8(np.clip((near - low) / max(high - low, 1e-9), 0, 1) * 255))
+    shown = np.clip((near - low) / max(high - low, 1e-9), 0, 1)
+    return Image.fromarray((shown * 255).astype(np.uint8))
