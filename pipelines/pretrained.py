@@ -23,9 +23,9 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "aligned-views": "picture and geometry of a new view on tiny-rooms; AlignedViews",
     "tiny-audio": "a complete small Stable Audio of footsteps; stock pipelines open it",
     "spatial-audio": "boxes, depth, a prompt and loudness on tiny-audio; a SpatialAudioAdapter and a ControlNet",
-    "spatial-audio-no-time-code": "the same without times on its tokens, for `weft evaluate spatial-audio`",
-    "spatial-audio-own-projections": "the same with keys and values of its own, for `weft evaluate spatial-audio`",
-    "spatial-audio-boxes-in-control": "the same with boxes in the ControlNet, too, for `weft evaluate spatial-audio`",
+    "spatial-audio-tokens": "that with boxes as tokens alone, for `weft evaluate spatial-audio`",
+    "spatial-audio-no-time-code": "tokens alone, without times, for `weft evaluate spatial-audio`",
+    "spatial-audio-own-projections": "tokens alone, keys and values of their own, for `weft evaluate spatial-audio`",
     "oracle": "reads garments, colours and patterns off a picture; what `weft evaluate paired` measures with",
 }
 """One line per shipped model. A model that is named here may be missing from an installation; see `available`."""

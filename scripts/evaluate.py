@@ -37,9 +37,9 @@ VIEWS: Final[Mapping[str, str]] = {
 }
 SOUNDS: Final[Mapping[str, str]] = {
     "spatial": "spatial-audio",
+    "tokens_only": "spatial-audio-tokens",
     "no_time_code": "spatial-audio-no-time-code",
     "own_projections": "spatial-audio-own-projections",
-    "boxes_in_control": "spatial-audio-boxes-in-control",
 }
 """By row, the shipped modules."""
 

@@ -3,7 +3,7 @@
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tiny import paired_adapter, style_adapter, tiny_pipe
 
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.pretrained import available
+from weft.pipelines.pretrained import shipped as shipped_model
 from weft.scripts import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,10 @@ def execute(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped: Callable[[str], Path] = lambda model: tiny_models / model  # noqa: E731
+    def shipped(model: str) -> Path:
+        """The sound models are small enough as they are."""
+        return tiny_models / model if (tiny_models / model).is_dir() else shipped_model(model)
+
     for module in ("weft.pipelines", "weft.pipelines.pretrained", "weft.pretrained"):
         monkeypatch.setattr(f"{module}.shipped", shipped)
     execute(re.sub(r"num_inference_steps=\d+", "num_inference_steps=1", SNIPPETS[name]))
