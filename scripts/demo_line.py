@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from PIL import Image
 
@@ -113,3 +113,15 @@ class Line:
             if old.stat().st_mtime < time.time() - KEPT_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=self.folder)) / name
+
+
+class MethodStudio:
+    """A pipeline with trained modules of one method, shared by all users of a demo.
+
+    Args:
+        model: what the page calls it.
+    """
+
+    def __init__(self, pipe: Any, model: str, line: Line) -> None:
+        pipe.set_progress_bar_config(disable=True)
+        self.pipe, self.model, self.line = pipe, model, line

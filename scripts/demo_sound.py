@@ -22,7 +22,7 @@ from weft.datasets.walk_scenes import BOX_RATE, DEPTH_RATE, EYE, FARTHEST, FOCAL
 from weft.evaluation.sound_events import onsets
 from weft.evaluation.sound_plots import plot_sound
 from weft.pipelines.videos import Video, write_video
-from weft.scripts.demo_line import Line, Step, User, seed_of
+from weft.scripts.demo_line import MethodStudio, Step, User, seed_of
 from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, run_settings, state_line
 
 SIDE: Final = 320
@@ -74,17 +74,8 @@ window.addEventListener('pointerup', () => {
 });"""
 
 
-class SoundStudio:
-    """A pipeline of sounds, shared by all users of a demo.
-
-    Args:
-        pipe: a `VideoToAudioPipeline` with trained modules.
-        model: what the page calls it.
-    """
-
-    def __init__(self, pipe: Any, model: str, line: Line) -> None:
-        pipe.set_progress_bar_config(disable=True)
-        self.pipe, self.model, self.line = pipe, model, line
+class SoundStudio(MethodStudio):
+    """A `VideoToAudioPipeline`."""
 
     def draw(
         self, asked: "AskedSound", seed: int, steps: int, guidance_scale: float, user: User | None = None
@@ -173,7 +164,8 @@ def sound_page(studio: SoundStudio) -> None:
             video = gr.Video(label="Picture and sound", interactive=False, elem_classes="picture")
             state = state_line()
             sound = gr.Audio(label="Sound", type="filepath", interactive=False, elem_id="sound")
-            plot = gr.Image(label="Where it is seen and heard, and how loud it is", format="png", interactive=False)
+            gr.Markdown("Where it is seen and heard, and how loud it is:")
+            plot = gr.Image(show_label=False, format="png", interactive=False)
             seed = gr.Textbox(label="Seed of this sound", interactive=False, elem_classes="seed")
             wav = gr.DownloadButton("Sound (WAV)", interactive=False)
     ready.change(lambda name: json.dumps(PATHS[name]), ready, drawn, **QUIET)

@@ -15,7 +15,7 @@ from weft.datasets.cameras import Camera
 from weft.datasets.rooms import REFERENCES, sample
 from weft.datasets.sidecar_files import read_array
 from weft.pipelines.warping import ReferenceView
-from weft.scripts.demo_line import Line, Step, User, seed_of
+from weft.scripts.demo_line import MethodStudio, Step, User, seed_of
 from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, guarded, run_settings, state_line
 
 ROOMS: Final = 6
@@ -24,17 +24,8 @@ SHOWN: Final = 256
 """Side in pixels that small pictures are shown at."""
 
 
-class ViewStudio:
-    """A pipeline of views, shared by all users of a demo.
-
-    Args:
-        pipe: an `AlignedViewsPipeline` with trained modules.
-        model: what the page calls it.
-    """
-
-    def __init__(self, pipe: Any, model: str, line: Line) -> None:
-        pipe.set_progress_bar_config(disable=True)
-        self.pipe, self.model, self.line = pipe, model, line
+class ViewStudio(MethodStudio):
+    """An `AlignedViewsPipeline`."""
 
     @property
     def size(self) -> tuple[int, int]:
