@@ -4,9 +4,9 @@ A frozen `conv_in` of four channels has no place for a warped picture. Its outpu
 geometry in pixels to the latents' grid, its last layer starts at zero, and `added_after_conv_in` adds the result for
 the calls within a block.
 
-After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`. Theirs has the latents of the
-warped picture as further channels of a trained `conv_in`; here these channels' part of the convolution is added to the
-frozen one's result, which is the same.
+After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`. Theirs can have the latents of
+the warped picture as further channels of a trained `conv_in`; here these channels' part of the convolution is added to
+the frozen one's result, which is the same, and reads where something is seen, too.
 """
 
 from collections.abc import Iterator, Sequence

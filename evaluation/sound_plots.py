@@ -37,7 +37,7 @@ def plot_sound(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path:
     times, pans = pan_curve(audio, sample_rate)
     top.plot(times, pans, ".", color="C0", markersize=3, label="heard")
     top.set(ylabel="left to right", ylim=(-1.05, 1.05))
-    top.legend(loc="upper right")
+    top.legend(loc="lower center", ncols=len(tracks) + 1)
     times, decibels = loudness_curve(audio, sample_rate)
     bottom.plot(times, decibels, color="C0")
     bottom.set(xlabel="seconds", ylabel="loudness (dB)")

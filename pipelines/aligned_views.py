@@ -132,8 +132,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
         geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
         self.views.see(pictures, maps, geometry, context)
-        colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], len(context))
-        features = self.views.correspondence(self._geometry(span, [warped]).repeat(len(context), 1, 1, 1), colors)
+        colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], 1)
+        features = self.views.correspondence(self._geometry(span, [warped]), colors).repeat(len(context), 1, 1, 1)
         noise = self._noise(features.shape[-2:], generator)
         latents = self._denoised(
             noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end

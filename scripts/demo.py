@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     restrict_pictures()
     line = Line()
     studio = Studio(open_demo_pipeline(arguments), arguments.model, line)
-    page(studio, arguments.queue, views=open_views(arguments, line), sounds=open_sounds(arguments, line)).launch(
+    page(studio, arguments.queue, **open_studios(arguments, line)).launch(
         server_name=arguments.host,
         server_port=arguments.port,
         auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
@@ -111,56 +111,46 @@ def open_demo_pipeline(arguments: argparse.Namespace) -> Any:
     return pipe.to(arguments.device)
 
 
-def open_views(arguments: argparse.Namespace, line: Any) -> Any:
-    """The model of views that is named, or the shipped one; None if neither is there.
+def open_studios(arguments: argparse.Namespace, line: Any) -> dict[str, Any]:
+    """Views and sounds for `page`: the models that are named, or the shipped ones where these are.
 
     Raises:
         ValueError: modules that cannot be opened.
     """
     from weft.pipelines.aligned_views import AlignedViewsPipeline
-    from weft.scripts.demo_view import ViewStudio
-
-    folders = _folders(arguments.views, ("tiny-rooms", "aligned-views"), "views")
-    if folders is None:
-        return None
-    pipe = AlignedViewsPipeline.from_pretrained(folders[0], use_safetensors=True).to(arguments.device)
-    pipe.load_views(folders[1])
-    return ViewStudio(pipe, Path(folders[0]).name, line)
-
-
-def open_sounds(arguments: argparse.Namespace, line: Any) -> Any:
-    """The model of sounds that is named, or the shipped one; None if neither is there.
-
-    Raises:
-        ValueError: modules that cannot be opened.
-    """
     from weft.pipelines.video_to_audio import VideoToAudioPipeline
     from weft.scripts.demo_sound import SoundStudio
+    from weft.scripts.demo_view import ViewStudio
 
-    folders = _folders(arguments.sounds, ("tiny-audio", "spatial-audio"), "sounds")
-    if folders is None:
-        return None
-    pipe = VideoToAudioPipeline.from_pretrained(folders[0], use_safetensors=True).to(arguments.device)
-    pipe.load_spatial(folders[1])
-    return SoundStudio(pipe, Path(folders[0]).name, line)
+    kinds: dict[str, tuple[str, Any, Any, Any]] = {
+        "views": ("aligned-views", ViewStudio, AlignedViewsPipeline, AlignedViewsPipeline.load_views),
+        "sounds": ("spatial-audio", SoundStudio, VideoToAudioPipeline, VideoToAudioPipeline.load_spatial),
+    }
+    studios = {}
+    for option, (method, studio, pipeline, load) in kinds.items():
+        folders = _folders(getattr(arguments, option), method, option)
+        if folders is not None:
+            pipe = pipeline.from_pretrained(folders[0], use_safetensors=True).to(arguments.device)
+            load(pipe, folders[1])
+            studios[option] = studio(pipe, Path(folders[0]).name, line)
+    return studios
 
 
-def _folders(given: str | None, shipped_names: tuple[str, str], option: str) -> tuple[str, str] | None:
-    """Backbone and modules, of `BACKBONE=MODULES`, or the shipped ones where these are.
+def _folders(given: str | None, method: str, option: str) -> tuple[str, str] | None:
+    """Backbone and modules, of `BACKBONE=MODULES`, or the shipped ones of a method where these are.
 
     Raises:
         ValueError: no = between them.
     """
-    from weft.pretrained import available, shipped
+    from weft.pretrained import available, backbone, shipped
 
     if given is not None:
-        backbone, found, modules = given.partition("=")
-        if not (backbone and found and modules):
+        base, found, modules = given.partition("=")
+        if not (base and found and modules):
             raise ValueError(f"{option}: got {given!r}, expected BACKBONE=MODULES; name both folders")
-        return backbone, modules
-    if set(shipped_names) <= set(available()):
-        return str(shipped(shipped_names[0])), str(shipped(shipped_names[1]))
-    return None
+        return base, modules
+    names = backbone(method), method
+    return (str(shipped(names[0])), str(shipped(names[1]))) if set(names) <= set(available()) else None
 
 
 def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = None) -> Any:

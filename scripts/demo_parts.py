@@ -96,10 +96,10 @@ def run_settings(*, steps: int = 20, guidance: float | None = 3, maps: bool = Tr
 class Buttons:
     """What starts a run and cancels it."""
 
-    def __init__(self, line: Line, title: str = "Generate") -> None:
+    def __init__(self, line: Line) -> None:
         self.line = line
         with gr.Row():
-            self.start = gr.Button(title, variant="primary", elem_classes="generate")
+            self.start = gr.Button("Generate", variant="primary", elem_classes="generate")
             self.cancel = gr.Button("Cancel", elem_classes="cancel")
 
     def wire(

@@ -196,15 +196,16 @@ def _asked(path: str, surface: str, seconds: float, clip: str | None, boxes: str
     """What the page's values ask for.
 
     Raises:
-        gr.Error: a path of fewer than two places, or a clip without pictures of PyAV.
-        ValueError: a clip, boxes or a surface that cannot be read.
+        gr.Error: an unknown surface, a wrong length, no path, too large a file, or a package that is not installed.
+        ValueError: a clip or boxes that cannot be read.
     """
     if surface not in SURFACES:
         raise complaint(f"Surface: got {surface!r}, expected one of {', '.join(SURFACES)}")
     if not 0 < seconds <= LONGEST:
         raise complaint(f"Seconds: got {seconds}, expected more than 0 and at most {LONGEST:.0f}")
-    if find_spec("av") is None:
-        raise complaint("Video: got no PyAV; install it with pip install 'weft[video]'")
+    for package, extra in (("av", "video"), ("matplotlib", "plots")):
+        if find_spec(package) is None:
+            raise complaint(f"Sound: got no {package}; install it with pip install 'weft[{extra}]'")
     prompt = f"a person walks on {surface}"
     video = None if clip is None else Video.open(clip, longest=LONGEST)
     if video is not None:
