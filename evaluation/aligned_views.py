@@ -5,7 +5,7 @@ exact depth. What is compared is how the geometry role is told what the picture 
 trained modules with instillation are used in other layers, or halfway, without further training.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -31,6 +31,8 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Rows that use what was trained with instillation otherwise."""
 TRAINED: Final = "instillation"
+PLACES: Final = ("between", "beyond")
+"""Of targets, by turns, in the order of `TARGETS`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,14 @@ class AlignedViewsEvaluation(Evaluation):
 
     Args:
         pipe: an `AlignedViewsPipeline`.
-        views: by row the trained modules, on the pipeline's denoiser.
+        views: by row the trained modules, on the pipeline's denoiser; of several, trained alike from other seeds, every
+            seed of the evaluation takes the next.
         size: side of the pictures, as the pipeline's denoiser draws them.
     """
 
     name: ClassVar[str] = "aligned-views"
 
-    views: Mapping[str, AlignedViews]
+    views: Mapping[str, Sequence[AlignedViews]]
     size: int = 128
     guidance_scale: float = 1.0
 
@@ -65,7 +68,7 @@ class AlignedViewsEvaluation(Evaluation):
             "shuffled": lambda: self._scored(self._true, np.roll(self._depths, 1, 0)),
             "warp": self._warp,
         }
-        rows |= {name: lambda name=name, views=views: self._drawn(name, views) for name, views in self.views.items()}
+        rows |= {name: lambda name=name: self._drawn(name, self._modules(name)) for name in self.views}
         if TRAINED in self.views:
             for name, options in VARIANTS.items():
                 rows[name] = lambda name=name, options=options: self._changed(name, options)
@@ -92,6 +95,10 @@ class AlignedViewsEvaluation(Evaluation):
     def _depths(self) -> np.ndarray[Any, Any]:
         return np.stack([case.truth.depth for case in self.cases])
 
+    def _modules(self, name: str) -> AlignedViews:
+        several = self.views[name]
+        return several[self.seed % len(several)]
+
     def _warp(self) -> Drawn:
         """What is seen as it is; the rest in the mean colour and depth of it."""
         pictures, depths = [], []
@@ -114,19 +121,18 @@ class AlignedViewsEvaluation(Evaluation):
         return self._scored(torch.from_numpy(np.stack(pictures)).movedim(-1, 1), np.stack(depths))
 
     def _changed(self, name: str, options: Mapping[str, Any]) -> Drawn:
-        views = self.views[TRAINED]
+        views = self._modules(TRAINED)
         with _linked(views, Instillation(**options)):
             return self._drawn(name, views)
 
     def _scored(self, pictures: Tensor, depths: np.ndarray[Any, Any]) -> Drawn:
-        scores = score_views(
-            list(pictures.movedim(1, -1).numpy()),
-            list(depths),
-            list(self._true.movedim(1, -1).numpy()),
-            list(self._depths),
-            [case.warped.seen for case in self.cases],
-        )
-        return pictures, asdict(scores)
+        drawn, true = (list(images.movedim(1, -1).numpy()) for images in (pictures, self._true))
+        columns = drawn, list(depths), true, list(self._depths), [case.warped.seen for case in self.cases]
+        scores = asdict(score_views(*columns))
+        for start, place in enumerate(PLACES[: self.count]):
+            part = asdict(score_views(*(column[start :: len(PLACES)] for column in columns)))
+            scores |= {f"{name}_{place}": part[name] for name in ("psnr", "depth_error_unseen")}
+        return pictures, scores
 
 
 @contextmanager

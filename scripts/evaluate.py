@@ -68,9 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name in ("paired", "style", "lora", "controlnet"):
         composition.add_argument(f"--{name}", default=None, help=f"folder of the {name} (default: the shipped one)")
-    for one, names in ((views, VIEWS), (sounds, SOUNDS)):
-        for name in names:
-            one.add_argument(f"--{name}", default=None, help="folder of trained modules (default: the shipped ones)")
+    for name in SOUNDS:
+        sounds.add_argument(f"--{name}", default=None, help="folder of trained modules (default: the shipped ones)")
+    for name in VIEWS:
+        views.add_argument(
+            f"--{name}",
+            nargs="+",
+            help="folders of trained modules, one per --seed (default: the shipped ones, for every seed)",
+        )
     style.add_argument("--curve", action="store_true", help="scores over the weight, as a plot; needs matplotlib")
 
 
@@ -177,10 +182,14 @@ def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
     from weft.attention_processors.aligned_views import AlignedViews
     from weft.evaluation.aligned_views import AlignedViewsEvaluation
 
-    folders = _folders(arguments, tuple(VIEWS), needed=())
+    given = {name: getattr(arguments, name) or [_folder(name, None)] for name in VIEWS}
+    folders = {name: several for name, several in given.items() if several[0] is not None}
     if not folders:
         raise ValueError(f"views: got none, and none are shipped; pass {', '.join(f'--{name}' for name in VIEWS)}")
-    views = {name: AlignedViews.from_pretrained(folder, pipe.unet) for name, folder in folders.items()}
+    views = {
+        name: [AlignedViews.from_pretrained(folder, pipe.unet) for folder in several]
+        for name, several in folders.items()
+    }
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, **_settings(arguments))
 

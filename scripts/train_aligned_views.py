@@ -61,7 +61,7 @@ def evaluation(task: Any, count: int) -> tuple[Any, str]:
     from weft.evaluation.aligned_views import AlignedViewsEvaluation
 
     size = task.pipe.unet.config.sample_size * task.pipe.vae_scale_factor
-    views = {"views": task.module}
+    views = {"views": [task.module]}
     return AlignedViewsEvaluation(pipe=task.pipe, views=views, size=size, split="validation", count=count), "views"
 
 

@@ -32,6 +32,7 @@ from weft.training.autoencoder import (
     with_scaling_factor,
 )
 from weft.training.backbone import (
+    CHANNELS,
     LatentDataset,
     TextDenoiser,
     TextToImageTask,
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    second.add_argument(
+        "--block_out_channels", type=int, nargs="+", help="widths of a new denoiser, whatever --init_from has"
+    )
     add_arguments(
         second,
         TrainingConfig,
@@ -138,10 +142,12 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
             CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"),
             tokenizer,
         )
-        unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
     else:
         text_encoder = build_text_encoder(tokenizer)
-        unet = build_denoiser(vae.config["latent_channels"])
+    if arguments.init_from and not arguments.block_out_channels:
+        unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
+    else:
+        unet = build_denoiser(vae.config["latent_channels"], arguments.block_out_channels or CHANNELS)
     unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     module = TextDenoiser(unet, text_encoder)
     task = TextToImageTask(module, tokenizer, build_scheduler(), vae)
@@ -160,8 +166,8 @@ def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
     cache, source = arguments.cache_dir, arguments.vae
     if arguments.rooms:
         rooms = RoomPictures(cache, "train", arguments.rooms)
-        pictures = cached_room_latents(cache, vae, source, rooms)[:, :, 0]
-        return [LatentDataset(pictures[:, view], rooms.scenes) for view in range(pictures.shape[1])]
+        latents = cached_room_latents(cache, vae, source, rooms)
+        return [LatentDataset(latents[:, view], rooms.scenes) for view in range(latents.shape[1] // 2)]
     outfits = OutfitPictures(cache, "train", arguments.pictures)
     data = [LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments)]
     if arguments.creatures:

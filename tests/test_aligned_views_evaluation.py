@@ -1,6 +1,7 @@
 """Views are scored in every row: ceilings above floors, and the modules as they were afterwards."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,31 @@ def evaluation() -> AlignedViewsEvaluation:
     torch.manual_seed(0)
     views = {}
     for name, sharing in zip(TRAINED, ("none", "concatenated", "instillation"), strict=True):
-        views[name] = AlignedViews(pipe.unet, rank=2, sharing=sharing)
+        one = AlignedViews(pipe.unet, rank=2, sharing=sharing)
+        views[name] = [one]
         with torch.no_grad():
-            for key, parameter in views[name].named_parameters():
+            for key, parameter in one.named_parameters():
                 if "lora_B" in key:
                     parameter.normal_(std=0.1)
     return AlignedViewsEvaluation(pipe=pipe, views=views, size=64, count=2, num_inference_steps=1)
 
 
 def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_path: Path) -> None:
-    links = {name: views.link for name, views in evaluation.views.items()}
+    links = {name: views[0].link for name, views in evaluation.views.items()}
     evaluation.run(tmp_path)
     report = json.loads((tmp_path / "aligned-views.json").read_text())
     scores = {row["name"]: row["scores"] for row in report["rows"]}
     assert list(scores) == ["real", "reconstruction", "shuffled", "warp", *TRAINED, *VARIANTS]
-    assert set(scores["real"]) == {"psnr", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
+    overall = {"psnr", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
+    apart = {f"{name}_{place}" for name in ("psnr", "depth_error_unseen") for place in ("between", "beyond")}
+    assert set(scores["real"]) == overall | apart
+    assert scores["warp"]["psnr_between"] > scores["warp"]["psnr"] > scores["warp"]["psnr_beyond"]
     real, warp = scores["real"], scores["warp"]
     assert real["depth_error_seen"] == 0 and real["ssim"] > 0.999
     assert warp["depth_error_seen"] < 0.05 < warp["depth_error_unseen"]
     assert scores["shuffled"]["alignment"] < real["alignment"]
     assert 10 < warp["psnr"] < real["psnr"]
-    assert {name: views.link for name, views in evaluation.views.items()} == links
+    assert {name: views[0].link for name, views in evaluation.views.items()} == links
     assert (tmp_path / "aligned-views.png").is_file()
 
 
@@ -62,6 +67,13 @@ def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluat
     assert np.array_equal(first.truth.image, evaluation.cases[0].truth.image)
 
 
+def test_every_seed_takes_the_next_of_modules_trained_alike(evaluation: AlignedViewsEvaluation) -> None:
+    several = [evaluation.views[name][0] for name in ("instillation", "no_instillation")]
+    for seed in (0, 1, 2):
+        replace(evaluation, views={"instillation": several}, seed=seed, count=1).rows()["instillation"]()
+        assert evaluation.pipe.views is several[seed % 2]
+
+
 def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViewsEvaluation) -> None:
     few = AlignedViewsEvaluation(pipe=evaluation.pipe, views={}, size=64, count=1)
     assert list(few.rows()) == ["real", "reconstruction", "shuffled", "warp"]
@@ -71,7 +83,7 @@ def test_the_command_evaluates_folders(
     evaluation: AlignedViewsEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluation.pipe.save_pretrained(tmp_path / "model")
-    evaluation.views["concatenated"].save_pretrained(tmp_path / "views")
+    evaluation.views["concatenated"][0].save_pretrained(tmp_path / "views")
     command = ["evaluate", "aligned-views", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
     few = ["--limit", "2", "--num_inference_steps", "1"]
     assert main([*command, *few, "--concatenated", str(tmp_path / "views")]) == 0

@@ -28,7 +28,13 @@ from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.scripts.cli import main
-from weft.training.backbone import build_text_encoder, build_tokenizer, grown_text_encoder, training_caption
+from weft.training.backbone import (
+    build_denoiser,
+    build_text_encoder,
+    build_tokenizer,
+    grown_text_encoder,
+    training_caption,
+)
 from weft.training.batches import BatchOrder
 from weft.training.checkpoints import checkpoints
 from weft.training.config import TrainingConfig
@@ -297,6 +303,13 @@ def test_a_text_encoder_grows_with_its_words() -> None:
     assert torch.equal(*states)
     unknown = [len(tokenizer("octopus").input_ids) for tokenizer in (few, more)]
     assert unknown == [9, 3]
+
+
+def test_a_denoiser_has_the_widths_asked_for() -> None:
+    assert build_denoiser(4, (32, 64)).config["attention_head_dim"] == (1, 2)
+    for widths in ((), (48, 64), (0,)):
+        with pytest.raises(ValueError, match=r"block_out_channels.*expected multiples of 32"):
+            build_denoiser(4, widths)
 
 
 # From the command line

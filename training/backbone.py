@@ -27,6 +27,8 @@ Shown = tuple[Garment, ...] | Creature | Scene
 
 TEXT_LENGTH = 48
 TEXT_WIDTH = 128
+CHANNELS = (96, 160)
+HEAD_WIDTH = 32
 CAPTION_SHARES: Mapping[str, float] = {
     "full": 0.42,
     "free": 0.15,
@@ -100,18 +102,28 @@ def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: An
     return grown
 
 
-def build_denoiser(latent_channels: int) -> UNet2DConditionModel:
-    """7.2 M parameters on 16x16 and 8x8; `attention_head_dim` is the number of heads in this class."""
+def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHANNELS) -> UNet2DConditionModel:
+    """On 16x16 and halves of it, with heads 32 wide (`attention_head_dim` is their number in this class); 7.2 M
+    parameters unless told otherwise.
+
+    Raises:
+        ValueError: a width that heads do not divide.
+    """
+    if not block_out_channels or any(width < HEAD_WIDTH or width % HEAD_WIDTH for width in block_out_channels):
+        raise ValueError(
+            f"block_out_channels: got {list(block_out_channels)}, expected multiples of {HEAD_WIDTH}, such as 64 128"
+        )
+    blocks = len(block_out_channels)
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        block_out_channels=(96, 160),
+        block_out_channels=tuple(block_out_channels),  # pyright: ignore[reportArgumentType]
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        down_block_types=("CrossAttnDownBlock2D",) * blocks,  # pyright: ignore[reportArgumentType]
+        up_block_types=("CrossAttnUpBlock2D",) * blocks,  # pyright: ignore[reportArgumentType]
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(3, 5),  # pyright: ignore[reportArgumentType]
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in block_out_channels),  # pyright: ignore[reportArgumentType]
         norm_num_groups=16,
     )
 

@@ -134,7 +134,7 @@ class PreparedViews(Dataset[ViewsRecord]):
     """Views with the latents of their pictures and point maps.
 
     Args:
-        latents: of `cached_view_latents`.
+        latents: of `view_latents`.
     """
 
     def __init__(self, pictures: Prepared, latents: "np.ndarray[Any, np.dtype[np.float16]]") -> None:
@@ -144,21 +144,22 @@ class PreparedViews(Dataset[ViewsRecord]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> ViewsRecord:
-        image, points, warped = torch.from_numpy(self.latents[index].astype(np.float32)).unbind(1)
+        latents = torch.from_numpy(self.latents[index].astype(np.float32))
+        image, points = latents[:-1].chunk(2)
         geometry = np.ascontiguousarray(self.pictures.view(index)[:, COLORS + POINTS : -COLORS], np.float32)
-        return ViewsRecord(image, points, warped[-1], torch.from_numpy(geometry))
+        return ViewsRecord(image, points, latents[-1], torch.from_numpy(geometry))
 
 
 @torch.no_grad()
 def view_latents(pictures: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """Scaled latents (posterior means), [place, view, picture or points or warped picture, channel, h, w]."""
+    """Scaled latents (posterior means), [place, plane, channel, h, w]: of each view its picture, then of each its point
+    map, and last of the target what is seen of the references."""
     rows = []
     for index in tqdm(range(len(pictures)), desc="encoding", mininterval=1.0):
         known = pictures.view(index)
-        parts = np.stack([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[:, -COLORS:]], 1)
-        planes = torch.from_numpy(parts).float().flatten(0, 1).to(vae.device, vae.dtype)
-        latents = vae.encode(planes).latent_dist.mode().mul(vae.config["scaling_factor"])
-        rows.append(latents.unflatten(0, parts.shape[:2]).half().cpu().numpy())
+        parts = np.concatenate([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[-1:, -COLORS:]])
+        latents = vae.encode(torch.from_numpy(parts).to(vae.device, vae.dtype)).latent_dist.mode()
+        rows.append(latents.mul(vae.config["scaling_factor"]).half().cpu().numpy())
     return np.stack(rows)
 
 
@@ -167,7 +168,7 @@ def cached_room_latents(
 ) -> "np.ndarray[Any, np.dtype[np.float16]]":
     """`view_latents` of rooms, encoded once per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    return saved_once(cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae))
+    return saved_once(cache_dir / f"view-latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae))
 
 
 def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
