@@ -105,6 +105,9 @@ class AlignedViews(nn.Module):
                 targets = [name for name in targets if name not in dead]
             lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
             self.roles[role] = inject_adapter_in_model(lora, network, "default")
+            for parameter in network.parameters():
+                if parameter.requires_grad:  # in the backbone's precision at birth
+                    parameter.data = parameter.data.float()
         first: Any = unwrapped(denoiser).get_submodule("conv_in")
         latents = first.in_channels if warped else 0
         self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
@@ -180,7 +183,8 @@ class AlignedViews(nn.Module):
         conditioning = Conditioning.of(taps, Layout(self.levels, (height, width)))
         network: Any = self.roles[role]
         with added_after_conv_in(network, features):
-            return network(latents, times, context, cross_attention_kwargs={"conditioning": conditioning}).sample
+            given = latents.to(network.dtype), times, context.to(network.dtype)
+            return network(*given, cross_attention_kwargs={"conditioning": conditioning}).sample
 
     def register_to_config(self, **values: Any) -> None:
         """Change what the folder's config says, as diffusers' models do."""

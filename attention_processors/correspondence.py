@@ -88,6 +88,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
         """Args:
         warped: latents of the picture that goes with the geometry, mid-grey where nothing is seen.
         """
+        geometry = geometry.to(self.conv_in.weight)
         hidden = F.silu(self.conv_in(correspondences(geometry, self.config["in_channels"])))
         for block in self.blocks:
             hidden = F.silu(block(hidden))
@@ -95,7 +96,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
         if warped is not None and self.config["warped_channels"]:
             height, width = warped.shape[-2:]
             seen = F.adaptive_avg_pool2d(geometry[:, 7:], (height, width))
-            features = features + self.warped_in(torch.cat([warped, seen.to(warped)], 1))
+            features = features + self.warped_in(torch.cat([warped.to(seen), seen], 1))
         return features
 
 

@@ -47,7 +47,7 @@ class FrozenProjections:
         self.transformer: Any = unwrapped(transformer)
 
     def context(self, tokens: Float[Tensor, "design token input_dim"]) -> Float[Tensor, "design token context_dim"]:
-        return self.transformer.cross_attention_proj(tokens)
+        return self.transformer.cross_attention_proj(tokens.to(self.transformer.dtype))
 
     def keys_and_values(self, context: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """By layer, [design, token, inner] twice."""
@@ -252,4 +252,5 @@ class SpatialAudioAdapter(KeyValueAdapter):
         context = frozen.context(tokens)
         if self.config["projections"] == "frozen":
             return frozen.keys_and_values(context, list(self.config["layers"]))
+        context = context.to(tokens)
         return self.project(context[:, None])

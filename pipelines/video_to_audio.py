@@ -9,6 +9,7 @@ The stock pipeline denoises; its transformer is given the conditions' branches a
 that leaves with the call.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,14 @@ class VideoToAudioPipeline(StableAudioPipeline):
         spatial.warn_of_other_weights(self.transformer)
         if self.spatial is None:
             self._found = install(self.transformer)
-        device, dtype = self._execution_device, self.transformer.dtype
-        for module in (spatial, controlnet):
-            if module is not None:
-                nn.Module.to(module, device, dtype).eval()  # pyright: ignore[reportCallIssue, reportArgumentType]
-        self.spatial, self.controlnet = spatial, controlnet
+        self.spatial = self._as_loaded(spatial)
+        self.controlnet = None if controlnet is None else self._as_loaded(controlnet)
+
+    def _as_loaded(self, module: Any) -> Any:
+        """On the transformer's device, in its precision; a module of another precision is copied, not changed."""
+        dtype = self.transformer.dtype
+        module = module if module.dtype == dtype else copy.deepcopy(module)
+        return nn.Module.to(module, self._execution_device, dtype).eval()
 
     def unload_spatial(self) -> None:
         """Leave the stock pipeline, with the very processors that `load_spatial` found."""

@@ -111,6 +111,7 @@ def expanded(arguments: Sequence[str]) -> list[str]:
 def run(arguments: argparse.Namespace) -> None:
     """Train and leave the loadable folder at `output_dir/final`."""
     import torch
+    from accelerate import PartialState
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
@@ -124,6 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     pipe = getattr(method, "pipeline", _pipeline)(source)
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
     original = state_sha256(denoiser)
+    pipe.to(PartialState(cpu=config.use_cpu).device)
     if arguments.frozen_dtype != "float32":
         pipe.to(getattr(torch, arguments.frozen_dtype))
     if arguments.gradient_checkpointing:
@@ -145,7 +147,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
         )
-    _finish(arguments, task, folder, provenance)
+    if PartialState().is_main_process:
+        _finish(arguments, task, folder, provenance)
 
 
 def _preview(task: Any, data: Any, config: TrainingConfig, pipe: Any) -> None:
@@ -188,12 +191,14 @@ def _evaluate(arguments: argparse.Namespace, method: ModuleType, task: Any) -> "
 
 def _provenance(config: TrainingConfig, data: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     """What the result says of its training."""
+    from accelerate import PartialState
     from torch.utils.data import IterableDataset
 
+    micro_batches = config.gradient_accumulation_steps * PartialState().num_processes
     return {
         "samples": "a stream" if isinstance(data, IterableDataset) else len(data),
         "steps": config.max_train_steps,
-        "batch": config.train_batch_size * config.gradient_accumulation_steps,
+        "batch": config.train_batch_size * micro_batches,
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         **about,

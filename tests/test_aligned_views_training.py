@@ -101,6 +101,22 @@ def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedVie
     np.testing.assert_allclose(again.item(), losses[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_a_backbone_in_half_precision_trains_and_draws(sharing: str, data: PreparedViews) -> None:
+    pipe: Any = tiny_pipe(AlignedViewsPipeline).to(torch.bfloat16)
+    task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
+    trained = [parameter for parameter in task.module.parameters() if parameter.requires_grad]
+    assert {parameter.dtype for parameter in trained} == {torch.float32}
+    loss = task.loss(task.module, task.collate([data[0], data[1]]), torch.Generator().manual_seed(0), 0)
+    loss.backward()
+    assert loss.isfinite() and any(parameter.grad is not None and parameter.grad.any() for parameter in trained)
+    pipe.load_views(task.module)
+    room = sample("train", 0, size=SIZE).views
+    references = [ReferenceView.of_view(room[name]) for name in REFERENCES]
+    out = pipe(references, room["interpolating"].camera, num_inference_steps=1, output_type="np")
+    assert np.isfinite(out.points).all() and np.isfinite(out.images).all()
+
+
 def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: PreparedViews, pipe: Any) -> None:
     module = AlignedViews(pipe.unet, rank=2)
     losses = []

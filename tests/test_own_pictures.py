@@ -48,7 +48,19 @@ def test_latents_are_kept_by_size(tmp_path: Path) -> None:
     (square,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64))
     (wide,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64, aspects=True))
     assert square.shape == (4, 8, 8) and wide.shape == (4, 6, 10)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*/*"))) == 2
+
+
+def test_latents_belong_to_weights_and_are_made_again_when_damaged(tmp_path: Path) -> None:
+    vae = tiny_pipe(ConditionedStableDiffusionPipeline).vae
+    picture = Image.new("RGB", (64, 64), "red")
+    (first,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64))
+    (path,) = tmp_path.glob("*/*")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert torch.equal(encoded_once([picture], 1, vae, tmp_path, Sizes(64))[0], first)
+    with torch.no_grad():
+        vae.quant_conv.bias += 1
+    assert not torch.equal(encoded_once([picture], 1, vae, tmp_path, Sizes(64))[0], first)
 
 
 @pytest.mark.parametrize("aspects", [False, True])

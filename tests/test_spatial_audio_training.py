@@ -131,16 +131,18 @@ def test_a_backbone_is_trained_from_nothing_and_is_stock(cache: Path, tmp_path: 
     assert stock("footsteps on snow", num_inference_steps=1, audio_end_in_s=SECONDS).audios.shape == (1, 2, 32_768)
 
 
-@pytest.mark.parametrize(("projections", "control"), [("frozen", "envelope"), ("own", "boxes")])
+@pytest.mark.parametrize(
+    ("projections", "control", "dtype"), [("frozen", "envelope", "bfloat16"), ("own", "boxes", "float32")]
+)
 def test_spatial_modules_are_trained_and_measured(
-    projections: str, control: str, model: Path, cache: Path, tmp_path: Path
+    projections: str, control: str, dtype: str, model: Path, cache: Path, tmp_path: Path
 ) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
                "--lr_warmup_steps", "0", "--validation_steps", "1", "--validation_cases", "2",
-               "--checkpointing_steps", "0"]  # fmt: skip
+               "--checkpointing_steps", "0", "--frozen_dtype", dtype]  # fmt: skip
     assert main(command) == 0
     first, *_, last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"pan_correlation", "onset_f1", "mirror"} <= set(last)

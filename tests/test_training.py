@@ -12,7 +12,12 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,7 +44,7 @@ from weft.training.batches import BatchOrder
 from weft.training.checkpoints import checkpoints
 from weft.training.config import TrainingConfig
 from weft.training.loop import train
-from weft.training.objectives import diffusion_loss
+from weft.training.objectives import diffusion_loss, training_scheduler
 from weft.training.own_pictures import Sizes
 from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
 from weft.training.paired import PairedConfig, PairedTask
@@ -268,7 +273,7 @@ def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
         PairSample(image, (sketch, None), ("a thing", "a word"), "a b", None, "1", ((0.0, 0.0, 1.0, 0.5), None))
     ]
     records = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*/*")
     written = path.stat().st_mtime_ns
     again = SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
     assert path.stat().st_mtime_ns == written
@@ -310,6 +315,20 @@ def test_a_denoiser_has_the_widths_asked_for() -> None:
     for widths in ((), (48, 64), (0,)):
         with pytest.raises(ValueError, match=r"block_out_channels.*expected multiples of 32"):
             build_denoiser(4, widths)
+
+
+@pytest.mark.parametrize("kind", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
+def test_noise_of_training_is_no_sampler_s(kind: Any) -> None:
+    """Euler's scales otherwise, and both follow the times of the last call."""
+    sampler = kind(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    sampler.set_timesteps(3)
+    scheduler = training_scheduler(sampler)
+    latents, noise, times = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), torch.tensor([0, 999])
+    noisy = scheduler.add_noise(latents, noise, times)[:, 0, 0, 0]
+    assert torch.allclose(noisy, (1 - sampler.alphas_cumprod[times]) ** 0.5)
+    assert scheduler.config.prediction_type == sampler.config.prediction_type
+    flow = FlowMatchEulerDiscreteScheduler()
+    assert training_scheduler(flow) is flow
 
 
 # From the command line
@@ -484,6 +503,21 @@ def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
     run(tmp_path, resume_from_checkpoint="latest", max_train_steps=4)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_a_log_of_a_run_that_left_no_checkpoint_starts_anew(tmp_path: Path) -> None:
+    tmp_path.joinpath("metrics.jsonl").write_text('{"step": 1, "loss": 0.0}\n{"step": 2, "loss": 0.0}\n')
+    run(tmp_path, resume_from_checkpoint="latest", max_train_steps=2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and all(row["loss"] > 0 for row in rows)
+
+
+def test_checkpoints_of_another_run_are_left_alone(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=4)
+    kept = [path.name for path in checkpoints(tmp_path)]
+    with pytest.raises(ValueError, match=r"output_dir: got .* holds checkpoint-4 of another run; go on .* latest"):
+        run(tmp_path, checkpointing_steps=1)
+    assert [path.name for path in checkpoints(tmp_path)] == kept and len(losses(tmp_path)) == 4
 
 
 @pytest.mark.slow

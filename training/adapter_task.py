@@ -19,7 +19,7 @@ from weft.attention_processors.strength import Layout
 from weft.pipelines.conditioned import ConditionedPipelineMixin
 from weft.training.config import option
 from weft.training.feature_cache import FeatureCache, cached, encoder_key
-from weft.training.objectives import diffusion_loss
+from weft.training.objectives import diffusion_loss, training_scheduler
 from weft.training.prompts import Prompted, Prompts
 
 Denoiser = Callable[[Tensor, Tensor, Prompted], Tensor]
@@ -72,6 +72,7 @@ class DenoisingTask:
                 part.requires_grad_(False).eval()
         self.text_encoders = TextEncoders.of(pipe)
         self.levels = layer_levels(pipe.unet)
+        self.scheduler = training_scheduler(pipe.scheduler)
         self.prompts = Prompts(pipe, self.text_encoders)
         self._cached: dict[str, Any] = {}
 
@@ -121,7 +122,7 @@ class DenoisingTask:
         times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
         return diffusion_loss(
             lambda noisy, t: denoise(noisy, t, prompted),
-            self.pipe.scheduler,
+            self.scheduler,
             latents,
             generator,
             snr_gamma=objective.snr_gamma,

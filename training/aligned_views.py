@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.attention_processors.aligned_views import AlignedViews
 from weft.training.attention_distillation import attention_distillation_loss
 from weft.training.config import option
-from weft.training.objectives import joint_diffusion_loss
+from weft.training.objectives import joint_diffusion_loss, training_scheduler
 from weft.training.view_data import ViewsRecord, stacked
 
 
@@ -43,8 +43,9 @@ class AlignedViewsTask:
 
     def __init__(self, module: AlignedViews, pipe: Any, config: ViewsConfig) -> None:
         self.module, self.pipe, self.config = module, pipe, config
+        self.scheduler = training_scheduler(pipe.scheduler)
         with torch.no_grad():
-            self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", "cpu", 1, False)[0]
+            self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", pipe._execution_device, 1, False)[0]
 
     def collate(self, samples: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
         return stacked(samples)
@@ -64,7 +65,7 @@ class AlignedViewsTask:
 
         loss = joint_diffusion_loss(
             denoise,
-            self.pipe.scheduler,
+            self.scheduler,
             (image[:, -1], points[:, -1]),
             (1.0, self.config.geometry_weight),
             generator,

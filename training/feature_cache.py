@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ class FeatureCache:
 
     def _write(self, name: str, row: dict[str, Tensor]) -> None:
         path = self.folder / f"{name}.safetensors"
-        partial = path.with_suffix(f".partial-{id(self)}")
+        partial = path.with_suffix(f".partial-{os.getpid()}-{id(self)}")
         save_file(row, partial)
         partial.replace(path)
         self._hold(name, row)

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from weft.training.averaging import Averaged
 from weft.training.batches import Batches
 from weft.training.checkpoints import checkpoints, keep_metrics
 from weft.training.config import TrainingConfig
@@ -73,7 +74,8 @@ def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: E
         evaluate: more scores at every validation, of the task's module as it stands.
 
     Raises:
-        ValueError: the data set is smaller than one batch, or the checkpoint to resume from does not exist.
+        ValueError: the data set is smaller than one batch, the checkpoint to resume from does not exist, or the
+            folder holds another run and nothing is to be resumed.
         FloatingPointError: the loss was not finite.
     """
     return _Run(task, dataset, config, evaluate).run()
@@ -93,6 +95,12 @@ class _Run:
             raise ValueError(
                 f"accelerate: got {self.accelerator.distributed_type.value}, but what is trained is small and is saved "
                 "whole; launch with --multi_gpu, and see docs/training.md for backbones that do not fit"
+            )
+        left = [path.name for path in checkpoints(self.folder)]
+        if left and not config.resume_from_checkpoint:
+            raise ValueError(
+                f"output_dir: got {config.output_dir}, which holds {left[-1]} of another run; go on with it by "
+                "--resume_from_checkpoint latest, or give another folder"
             )
         set_seed(config.seed)
         self.batches = Batches(
@@ -137,6 +145,8 @@ class _Run:
         accelerator.init_trackers("training")
         if config.resume_from_checkpoint:
             self._resume(config.resume_from_checkpoint)
+        if accelerator.is_main_process:
+            keep_metrics(self.folder / "metrics.jsonl", self.step)
         self.drawn = self.batches.to(accelerator.device)
         progress = tqdm(
             total=config.max_train_steps,
@@ -251,8 +261,8 @@ class _Run:
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [p for p in self.task.module.parameters() if p.requires_grad]
 
-    def _averaged(self) -> "_Averaged":
-        return _Averaged(self.task.module, self.ema, self._trainable())
+    def _averaged(self) -> Averaged:
+        return Averaged(self.task.module, self.ema, self._trainable())
 
     def _save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Write the loadable folder next to its place, then rename: it is there whole or not at all."""
@@ -278,7 +288,11 @@ class _Run:
             shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(self.ema.shadow_params)}
             save_file(shadow, folder / "average.safetensors")
         torch.save(
-            {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()},
+            {
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "scaler": {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+            },
             folder / "optimizer.pt",
         )
         (folder / "progress.json").write_text(json.dumps(extra) + "\n")
@@ -306,6 +320,8 @@ class _Run:
         saved = torch.load(state / "optimizer.pt", weights_only=True, map_location="cpu")
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
         if self.ema is not None:
             shadow = load_file(state / "average.safetensors")
             for i, parameter in enumerate(self.ema.shadow_params):
@@ -314,8 +330,6 @@ class _Run:
         self.step = extra["step"]
         self.place = extra["place"]
         self.batches.place(*self.place)
-        if self.accelerator.is_main_process:
-            keep_metrics(self.folder / "metrics.jsonl", self.step)
 
 
 def _memory() -> str:
@@ -323,23 +337,3 @@ def _memory() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.max_memory_allocated() / 1024**3:.1f}G"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"
-
-
-class _Averaged:
-    """The module with its averaged weights inside the block, its live ones outside."""
-
-    def __init__(self, module: Any, ema: EMAModel | None, parameters: list[torch.nn.Parameter]) -> None:
-        self.module, self.ema, self.parameters = module, ema, parameters
-
-    def __enter__(self) -> Any:
-        self.training = self.module.training
-        self.module.eval()
-        if self.ema is not None:
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-        return self.module
-
-    def __exit__(self, *_: object) -> None:
-        if self.ema is not None:
-            self.ema.restore(self.parameters)
-        self.module.train(self.training)

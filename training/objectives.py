@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling, compute_snr
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +13,13 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents, time steps) to the prediction."""
 DenoiseAll = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
 """The same for several latents that are noised alike."""
+
+
+def training_scheduler(scheduler: Any) -> Any:
+    """What adds noise in training: a sampler's `add_noise` may scale otherwise (Euler's does), and follows the times of
+    its last call; a flow-matching scheduler is read by its configuration alone.
+    """
+    return DDPMScheduler.from_config(scheduler.config) if hasattr(scheduler, "alphas_cumprod") else scheduler
 
 
 def diffusion_loss(
@@ -27,7 +35,7 @@ def diffusion_loss(
     """Mean squared error of one noising of `latents` at random times.
 
     Args:
-        scheduler: a scheduler of diffusers; its `prediction_type` (epsilon, sample, v_prediction), or its being a
+        scheduler: of `training_scheduler`; its `prediction_type` (epsilon, sample, v_prediction), or its being a
             flow-matching scheduler, decides the target.
         snr_gamma: min-SNR weighting (arXiv 2303.09556, and its v form); finite at zero terminal
             signal-to-noise, where the epsilon form is 0 / 0. None weights all times alike.

@@ -1,6 +1,5 @@
 """People's own pictures as latents: brought to one size or to a few, and encoded once."""
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from weft.training.autoencoder import to_unit
+from weft.training.feature_cache import FeatureCache, encoder_key
 
 WIDEST = 2.0
 """Pictures that are wider or taller than this are squeezed to it."""
@@ -67,20 +66,15 @@ class Sizes:
 def encoded_once(pictures: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, sizes: Sizes) -> list[Tensor]:
     """Scaled latents (posterior means), [channel, height, width] each, of pictures squeezed to the nearest size.
 
-    One file per picture in `cache_dir`, keyed by the autoencoder and the picture's values.
+    One file per picture in `cache_dir`, keyed by the autoencoder's weights and the picture's values.
     """
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    key = "-".join(str(vae.config.get(n)) for n in ("_name_or_path", "scaling_factor", "latent_channels"))
+    cache = FeatureCache(cache_dir, encoder_key(f"vae {vae.config.scaling_factor}", vae))
     latents = []
     for picture in tqdm(pictures, total=count, desc="encoding pictures", mininterval=1.0):
         values = np.array(picture.convert("RGB").resize(sizes.nearest(*picture.size)))
-        name = hashlib.sha256(values.tobytes() + f"{values.shape} {key}".encode()).hexdigest()[:32]
-        path = cache_dir / f"{name}.safetensors"
-        if not path.is_file():
-            partial = path.with_suffix(".partial")
-            save_file({"latents": encoded(values[None], vae)[0]}, partial)
-            partial.replace(path)
-        latents.append(load_file(path)["latents"])
+        content = values.tobytes() + str(values.shape).encode()
+        rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)})
+        latents.append(rows["latents"][0])
     return latents
 
 

@@ -134,7 +134,8 @@ def cached_latents(
         rows = []
         for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
             batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
-            rows.append(vae.encode(batch).latent_dist.mode().mul(vae.config["scaling_factor"]).half().numpy())
+            latents = vae.encode(batch.to(vae.device, vae.dtype)).latent_dist.mode()
+            rows.append(latents.mul(vae.config["scaling_factor"]).half().cpu().numpy())
         return np.concatenate(rows)
 
     return saved_once(path, encoded)

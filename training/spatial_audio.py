@@ -85,11 +85,12 @@ class SpatialAudioTask:
         install(pipe.transformer)
         self.projections = FrozenProjections(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
-        self.context, self.whole = context_of(pipe, PROMPT, module.adapter.config["seconds"])
+        told = context_of(pipe, PROMPT, module.adapter.config["seconds"])
+        self.context, self.whole = (states.float() for states in told)
         with torch.no_grad():
             samples = torch.zeros(1, 2, round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate))
             self.silence = pipe.vae.encode(samples.to(pipe.vae.device, pipe.vae.dtype)).latent_dist.mode()
-        module.train()
+        module.float().train()  # a ControlNet is in its transformer's precision at birth
 
     def collate(self, samples: list[SoundRecord]) -> dict[str, Any]:
         latents = torch.stack([record.latents for record in samples])
@@ -126,7 +127,9 @@ class SpatialAudioTask:
         turns = rotary(self.transformer, places)
         signal, scale = self._control(batch, kept, dropped)
         control = module.controlnet(*shared, signal, turns, scale, conditioning=conditioning)
-        predicted = self.transformer(*shared, turns, conditioning=conditioning, control=control).sample
+        frozen = self.transformer.dtype
+        given, moved = ([tensor.to(frozen) for tensor in tensors] for tensors in (shared, control))
+        predicted = self.transformer(*given, turns, conditioning=conditioning, control=moved).sample
         return F.mse_loss(predicted, target)
 
     def _control(

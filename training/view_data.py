@@ -168,7 +168,9 @@ def cached_room_latents(
 ) -> "np.ndarray[Any, np.dtype[np.float16]]":
     """`view_latents` of rooms, encoded once per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    return saved_once(cache_dir / f"view-latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae))
+    return saved_once(
+        cache_dir / f"view-latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae)
+    )
 
 
 def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
