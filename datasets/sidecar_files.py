@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
+from numpy.lib.format import MAGIC_PREFIX
 
 Times = Float[np.ndarray, " frame"]
 Array = Float[np.ndarray, "..."]
@@ -75,7 +76,9 @@ def read_array(path: Path) -> Array:
     Raises:
         ValueError: a file that cannot be read, or is not an array of finite numbers.
     """
-    values = _loaded(path)
+    with path.open("rb") as file:
+        alone = file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
+    values = _loaded(path) if alone else None  # not archives, whose members may be of any size
     if (
         not isinstance(values, np.ndarray)
         or not np.issubdtype(values.dtype, np.number)
@@ -93,7 +96,7 @@ def _loaded(path: Path) -> Any:
             return values
         with values:
             return {name: values[name] for name in values.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
         raise ValueError(f"{path}: got what numpy cannot read ({error}), expected arrays; save it again") from error
 
 

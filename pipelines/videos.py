@@ -34,15 +34,16 @@ class Video:
     size: tuple[int, int]
 
     @classmethod
-    def open(cls, path: str | Path, *, longest: float = math.inf) -> Self:
+    def open(cls, path: str | Path, *, longest: float = math.inf, largest: float = math.inf) -> Self:
         """Reads the times of all frames; rates may vary.
 
         Args:
             longest: seconds; no more is decoded.
+            largest: pixels of all frames together; no more is decoded.
 
         Raises:
-            ValueError: no file, no video in it, one that is too long, one whose frames cannot be decoded, or times that
-                do not increase.
+            ValueError: no file, no video in it, one that is too long or large, one whose frames cannot be decoded, or
+                times that do not increase.
             RuntimeError: PyAV is not there.
         """
         path = Path(path)
@@ -53,6 +54,11 @@ class Video:
                     raise ValueError(f"{path}: got a video of more than {longest:g} s, expected a shorter one; cut it")
                 times.append(time)
                 size = frame.height, frame.width
+                if len(times) * frame.height * frame.width > largest:
+                    raise ValueError(
+                        f"{path}: got a video of more than {largest / 1e6:.0f} million pixels in all its frames "
+                        f"({size[1]}x{size[0]}), expected a smaller one; scale it down, or drop frames"
+                    )
         if not times:
             raise ValueError(f"{path}: got a video without frames, expected at least one; export it again")
         if (np.diff(times) <= 0).any():

@@ -85,8 +85,24 @@ def restrict_pictures() -> None:
 
     Image.init()
     Image.ID[:] = [name for name in Image.ID if name in FORMATS]
-    Image.MAX_IMAGE_PIXELS = UPLOAD_PIXELS
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = UPLOAD_PIXELS // 2  # twice as many are an error, this many a warning
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def without_addresses(block: Any) -> None:
+    """Let a component take files that were uploaded, and fetch none from an address; callers may name either."""
+    from gradio_client.utils import is_http_url_like
+
+    from weft.scripts.demo_parts import complaint
+
+    keep = block.async_move_resource_to_block_cache
+
+    async def kept(path: Any) -> Any:
+        if isinstance(path, str) and is_http_url_like(path):
+            raise complaint("Upload: got an address, expected a file; save it, and bring the file")
+        return await keep(path)
+
+    block.async_move_resource_to_block_cache = kept
 
 
 def open_demo_pipeline(arguments: argparse.Namespace) -> Any:
@@ -201,4 +217,6 @@ def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = 
         gr.Button(visible=False).click(
             generate, asked, [picture, used], api_name="generate", concurrency_id=DEVICE, concurrency_limit=1
         )
+    for block in blocks.blocks.values():
+        without_addresses(block)
     return blocks.queue(max_size=waiting, default_concurrency_limit=4)

@@ -27,6 +27,8 @@ from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, run_se
 
 SIDE: Final = 320
 LONGEST: Final = 10.0
+LARGEST: Final = 1_000_000_000
+"""Pixels of all frames of a clip."""
 """Seconds."""
 UNPACKED: Final = 64_000_000
 """Bytes that a file of boxes may hold."""
@@ -207,7 +209,7 @@ def _asked(path: str, surface: str, seconds: float, clip: str | None, boxes: str
         if find_spec(package) is None:
             raise complaint(f"Sound: got no {package}; install it with pip install 'weft[{extra}]'")
     prompt = f"a person walks on {surface}"
-    video = None if clip is None else Video.open(clip, longest=LONGEST)
+    video = None if clip is None else Video.open(clip, longest=LONGEST, largest=LARGEST)
     if video is not None:
         seconds = video.seconds
     walk = _walk(path, surface, seconds)
@@ -286,7 +288,7 @@ def _background(surface: str, clip: str | None) -> Any:
     if clip is None:
         return gr.HTML(background=_scene(surface))
     try:
-        _, first = next(Video.open(clip, longest=LONGEST).frames(1.0))
+        _, first = next(Video.open(clip, longest=LONGEST, largest=LARGEST).frames(1.0))
     except (ValueError, RuntimeError) as error:
         raise complaint(error) from None
     return gr.HTML(background=as_text(Image.fromarray(first).resize((SIDE, SIDE))))

@@ -10,6 +10,7 @@ from PIL import Image
 from weft.attention_processors.style import StyleCard
 from weft.pretrained import available, shipped
 from weft.scripts.demo_parts import (
+    DEVICE,
     QUIET,
     Asked,
     PictureRun,
@@ -20,6 +21,7 @@ from weft.scripts.demo_parts import (
     strength_settings,
     style_condition,
     styles_of,
+    told,
 )
 from weft.scripts.demo_studio import Studio
 
@@ -84,15 +86,21 @@ def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> 
         shares = _shares(names, mixture)
         if not shares:
             raise complaint("Card: got no style, expected one with a share; move a slider")
-        path = studio.line.file(f"{'-'.join(shares)}.safetensors")
-        studio.pipe.adapters["style"].bake(shares, path.stem).save(path)
+
+        def bake(_: object) -> Path:
+            path = studio.line.file(f"{'-'.join(shares)}.safetensors")
+            studio.pipe.adapters["style"].bake(shares, path.stem).save(path)
+            return path
+
+        with told():
+            *_, path = studio.line.make(bake)
         return gr.update(value=str(path), interactive=True)
 
     with gr.Accordion("Cards", open=False):
         with gr.Row():
-            bake = gr.Button("Bake the mixture into a card", elem_id="bake")
+            button = gr.Button("Bake the mixture into a card", elem_id="bake")
             card = gr.DownloadButton("Card (safetensors)", interactive=False, elem_id="card")
-        bake.click(baked, sliders, card, api_name="bake")
+        button.click(baked, sliders, card, api_name="bake", concurrency_id=DEVICE, concurrency_limit=1)
         return gr.File(label="A card of yours, beside the mixture", file_types=[".safetensors"], elem_id="own-card")
 
 

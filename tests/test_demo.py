@@ -1,6 +1,7 @@
 """The demo draws what `weft generate` draws, one picture at a time, and reads no file that a user names."""
 
 import argparse
+import asyncio
 import json
 import os
 import threading
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
 
+from weft.datasets.images import read_image
 from weft.datasets.inline_images import as_text
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import read_design
@@ -217,8 +219,21 @@ def test_only_formats_that_are_known_are_decoded(tmp_path: Path, monkeypatch: py
     Image.open(tmp_path / "a.png").close()
     with pytest.raises(Image.UnidentifiedImageError):
         Image.open(tmp_path / "a.eps")
-    with pytest.raises(Image.DecompressionBombWarning):
+    with pytest.raises(Image.DecompressionBombError):
         Image.open(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"large\.png.* exceeds limit of 16000000 pixels"):
+        read_image(tmp_path / "large.png")
+
+
+def test_no_component_fetches_what_an_address_names(studio: Studio) -> None:
+    from weft.scripts.demo import page
+
+    named = ("Image", "File", "DownloadButton")
+    components = [one for one in page(studio).blocks.values() if type(one).__name__ in named]
+    assert len(components) > 5
+    for one in components:
+        with pytest.raises(gradio.Error, match="got an address, expected a file"):
+            asyncio.run(one.async_move_resource_to_block_cache("http://127.0.0.1:9/card.safetensors"))
 
 
 @pytest.mark.parametrize(("option", "match"), [({"auth": "me"}, "auth: got no colon"), ({"queue": 0}, "queue: got 0")])

@@ -87,9 +87,13 @@ def test_a_picture_of_the_users_own_needs_its_depth(views: demo_view.ViewStudio,
     assert reference.points[:, :, 0].max() == pytest.approx(4.0, rel=0.05)  # half of the angle of 90° at a depth of 4
     with pytest.raises(gradio.Error, match="got no depth"):
         demo_view._asked(views.size, "Room 1", picture, None, 60, (0, 0, 1))
+    with zipfile.ZipFile(tmp_path / "bomb.npy", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("depth.npy", bytes(1 << 24))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "depth.npy").read_bytes()[:200])
     (tmp_path / "bad.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match="cannot read"):
-        demo_view._asked(views.size, "Room 1", picture, str(tmp_path / "bad.npy"), 60, (0, 0, 1))
+    for name, match in (("bomb", "got no array"), ("bad", "got no array"), ("cut", "cannot read")):
+        with pytest.raises(ValueError, match=match):
+            demo_view._asked(views.size, "Room 1", picture, str(tmp_path / f"{name}.npy"), 60, (0, 0, 1))
     with pytest.raises(ValueError, match="expected Room 1 to Room"):
         demo_view._asked(views.size, "../1", None, None, 60, (0, 0, 1))
 
@@ -133,6 +137,8 @@ def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.
     assert alone.seconds == pytest.approx(float(times[-1])) and alone.walk is not None
     with pytest.raises(ValueError, match=r"more than 0\.5 s"):
         Video.open(clip, longest=0.5)
+    with pytest.raises(ValueError, match=r"more than 0 million pixels in all its frames \(64x64\)"):
+        Video.open(clip, largest=64 * 64 * 3)
 
 
 @pytest.mark.parametrize(
