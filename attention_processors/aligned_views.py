@@ -208,7 +208,12 @@ class AlignedViews(nn.Module):
                     stage / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
                 )
             self.correspondence.save_pretrained(stage / "correspondence", safe_serialization=safe_serialization)
-            about = {**self.config, "base_sha256": self.base_sha256, "format_version": FORMAT_VERSION}
+            about = {
+                "_class_name": type(self).__name__,
+                "base_sha256": self.base_sha256,
+                "format_version": FORMAT_VERSION,
+                **self.config,
+            }
             (stage / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
             if target.exists():
                 os.replace(target, Path(room) / "before")
@@ -225,6 +230,7 @@ class AlignedViews(nn.Module):
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
         config = read_json(folder / "config.json")
+        config.pop("_class_name", None)
         version, base = config.pop("format_version", 0), config.pop("base_sha256", None)
         if version > FORMAT_VERSION:
             raise ValueError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weft")

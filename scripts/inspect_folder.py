@@ -16,6 +16,8 @@ from weft.pretrained import available, shipped
 SUFFIX = ".safetensors"
 MOST_HEADER = 100_000_000
 """Bytes, as the format allows."""
+CONFIGS = ("config.json", "model_index.json", "adapter/config.json")
+"""Where a folder says what it is."""
 SHOWN = ("base", "layers", "training")
 """Keys of a config that are no options."""
 
@@ -45,7 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
     if not files:
         raise ValueError(f"{path}: got no safetensors, expected a folder that has some; see `weft convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: _header(file) for file in files}
-    config = _config(path / "config.json") or _config(path / "model_index.json")
+    config: dict[str, Any] = next(filter(None, (_config(path / name) for name in CONFIGS)), {})
     dtypes = sorted({one["dtype"] for header in headers.values() for one in _tensors(header)})
     card = _metadata(next(iter(headers.values()))) if path.is_file() else {}
     return {
@@ -120,7 +122,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["base"]:
         base = found["base"]
         yield "base: " + (", ".join(f"{k} {v}" for k, v in base.items()) if isinstance(base, dict) else str(base))
-    if found["layers"]:
+    if isinstance(found["layers"], str):
+        yield f"layers: {found['layers']}"
+    elif found["layers"]:
         yield f"layers: {len(found['layers'])}"
         yield from (f"  {name}: {width}" for name, width in found["layers"].items())
     for title in ("options", "metadata", "training"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import paired_adapter, tiny_unet
 
+from weft.attention_processors.aligned_views import AlignedViews
 from weft.attention_processors.style import StyleAdapter
 from weft.scripts.cli import main
 
@@ -35,6 +36,17 @@ def test_a_card_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[st
     found = json.loads(capsys.readouterr().out)
     assert found["metadata"]["name"] == "ink" and found["base"]["family"] == "UNet2DConditionModel"
     assert found["parameters"] > 0
+
+
+def test_modules_of_several_parts_say_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    views = AlignedViews(tiny_unet(), rank=2, training={"steps": 7})
+    views.save_pretrained(tmp_path)
+    assert main(["inspect", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "AlignedViews" in said and "layers: self" in said and "sharing: instillation" in said and "steps: 7" in said
+    assert main(["inspect", "spatial-audio"]) == 0
+    said = capsys.readouterr().out
+    assert "SpatialAudioAdapter" in said and "family StableAudioDiTModel" in said and "controlnet/" in said
 
 
 def test_what_is_no_adapter_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
