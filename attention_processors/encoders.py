@@ -57,7 +57,11 @@ class TextEncoders:
     def tokens(
         self, texts: Sequence[str], length: int
     ) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
-        """Final states of the first `length` tokens, and which of them belong to the text."""
+        """Final states of the first `length` tokens, and which of them belong to the text.
+
+        Raises:
+            ValueError: a text that has more.
+        """
         states, mask = [], None
         for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
             ids = self._ids(tokenizer, texts, length)
@@ -67,6 +71,15 @@ class TextEncoders:
                 mask = torch.arange(length, device=ids.device)[None] <= ends[:, None]
         assert mask is not None
         return torch.cat(states, -1), mask
+
+    @property
+    def longest(self) -> int:
+        """How many tokens a prompt may have, its beginning and end among them."""
+        return min(tokenizer.model_max_length for tokenizer in self.tokenizers)
+
+    def count(self, text: str) -> int:
+        """How many tokens a text is, its beginning and end among them; the most of all encoders."""
+        return max(len(tokenizer(text).input_ids) for tokenizer in self.tokenizers)
 
     def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:
         length = int(length or tokenizer.model_max_length)

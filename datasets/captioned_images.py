@@ -108,7 +108,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         problems += _wrong_pictures((self._cell(i) for i in range(len(rows))), self._image_column)
         if problems:
             count = f"{len(problems)} wrong entr{'y' if len(problems) == 1 else 'ies'}"
-            raise ValueError(f"{name}: got {count}, expected none, first {problems[0]}")
+            raise ValueError(f"{name}: got {count}, expected none: {' | '.join(problems)}")
         self._captions, self._styles = ([text.strip() for text in texts] for texts in (captions, styles))
 
     @classmethod
@@ -154,6 +154,11 @@ class CaptionedImages(Dataset[CaptionedImage]):
     def styles(self) -> tuple[str, ...]:
         """The names of all styles, sorted."""
         return tuple(sorted(set(self._styles)))
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """By row."""
+        return tuple(self._captions)
 
     def __len__(self) -> int:
         return len(self._captions)

@@ -90,6 +90,7 @@ def _adapter(arguments: argparse.Namespace, pipe: Any) -> Any:
 
 
 def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -> tuple[Any, list[Any]]:
+    from weft.attention_processors.encoders import TextEncoders
     from weft.training.pair_data import OutfitPairs, SamplePairs
 
     if arguments.world:
@@ -124,4 +125,5 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
         samples = PairFolder(folder)
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
     cache = arguments.cache_dir / "latents"
-    return SamplePairs(samples, adapter, pipe.vae, cache, sizes, by_count=arguments.pair_buckets), []
+    options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe)}
+    return SamplePairs(samples, adapter, pipe.vae, cache, sizes, **options), []

@@ -92,6 +92,7 @@ def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) 
 
 def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
     """The training data, and prompts whose pictures validation draws in every style."""
+    from weft.attention_processors.encoders import TextEncoders
     from weft.training.style_data import StyledImages, StyledStream
 
     if arguments.world:
@@ -99,6 +100,7 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, l
     from weft.datasets.captioned_images import CaptionedImages
     from weft.datasets.captioned_stream import CaptionedStream
     from weft.training.own_pictures import Sizes
+    from weft.training.prompts import check_lengths
 
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
     if arguments.streaming:
@@ -110,6 +112,8 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, l
         samples = CaptionedImages.from_folder(arguments.train_data_dir, style=arguments.style)
     else:
         samples = CaptionedImages.from_name(arguments.dataset_name, style=arguments.style)
+    text = TextEncoders.of(pipe)
+    check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
     data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
     return data, [samples[index].caption for index in range(min(4, len(samples)))]
 

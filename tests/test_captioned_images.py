@@ -133,7 +133,10 @@ BAD_FOLDERS: list[tuple[list[Any], str]] = [
     ([row(text=" ")], r"text\[0\]: got ' ', expected words"),
     ([row(text=3)], r"text\[0\]: got 3, expected words"),
     ([ROWS[0], row(style="")], r"style\[1\]: got '', expected words"),
-    ([row(text="", style=""), row(text="", file_name="9.png")], r"got 4 wrong entries, expected none, first text\[0\]"),
+    (
+        [row(text="", style=""), row(text="", file_name="9.png")],
+        r"got 4 wrong entries, expected none: text\[0\].* \| image\[1\]: got no",
+    ),
     ([{"file_name": "unlisted.png", "style": "a"}], "caption_column: got the columns image, style, expected text, cap"),
     ([{"file_name": "unlisted.png", "text": "a"}], "style_column: got the columns image, text, expected 'style' among"),
     ([row(mask_file_name="short.png")], "image_column: got image, mask with an Image feature among the columns"),
@@ -227,7 +230,7 @@ def test_labels_are_styles_by_their_names() -> None:
     rows = made(style=None, label=[1, 0]).cast_column("label", datasets.ClassLabel(names=["ink", "neon"]))
     assert contents(CaptionedImages(rows, style_column="label")) == FOXES
     absent = made(style=None, label=[1, None]).cast_column("label", datasets.ClassLabel(names=["ink", "neon"]))
-    with pytest.raises(ValueError, match=r"1 wrong entry, expected none, first label\[1\]: got None, expected words"):
+    with pytest.raises(ValueError, match=r"1 wrong entry, expected none: label\[1\]: got None, expected words"):
         CaptionedImages(absent, style_column="label")
 
 
@@ -239,7 +242,7 @@ BAD_SETS: list[tuple[datasets.Dataset, dict[str, Any], str]] = [
     (made(), {"image_column": "text"}, r"got 'text' with the feature Value\('string'\), expected an Image feature"),
     (made(), {"caption_column": "words"}, "caption_column: got 'words', expected one of image, text, style"),
     (made(), {"caption_column": "image"}, r"image\[0\]: got .*, expected words"),
-    (made(text=[["a"], ["b"]]), {}, r"got 2 wrong entries, expected none, first text\[0\]: got \['a'\], expected"),
+    (made(text=[["a"], ["b"]]), {}, r"got 2 wrong entries, expected none: text\[0\]: got \['a'\], expected"),
     (made(text=None), {}, "caption_column: got the columns image, style, expected text, caption, prompt among"),
     (made(), {"style_column": "look"}, "style_column: got 'look', expected one of image, text, style"),
     (made(style=None), {}, "got the columns image, text, expected 'style' among them; pass style_column=, or style="),

@@ -25,6 +25,7 @@ from tiny import drawn_sketch, paired_adapter, tiny_pipe
 from torch.utils.data import Dataset
 
 from weft.attention_processors.adapter import state_sha256
+from weft.attention_processors.encoders import TextEncoders
 from weft.attention_processors.paired import PairedAdapter, SketchTextPair
 from weft.datasets import creatures, rooms
 from weft.datasets.images import read_image
@@ -351,6 +352,21 @@ def own(tmp_path: Path) -> Path:
         rows.append(json.dumps({"file_name": f"{i}.png", "text": "a thing", "style": "red"}))
     (tmp_path / "data/metadata.jsonl").write_text("\n".join(rows) + "\n")
     return tmp_path
+
+
+def test_texts_that_are_too_long_are_listed_before_anything_is_trained(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.dumps({"file_name": f"{i}.png", "text": "a b " * (8 + 30 * i), "style": "red"}) for i in range(3)]
+    (own / "data/metadata.jsonl").write_text("\n".join(rows) + "\n")
+    assert main(command(own)) == 2
+    said = capsys.readouterr().err
+    assert "got 2 that are too long" in said and "row 2: 'a b" in said and "row 3: 'a b" in said
+    assert not (own / "run").exists()
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pair: Any = [PairSample(Image.new("RGB", (64, 64)), (drawn_sketch(),), ("a b " * 60,), "a b", None, "1")]
+    with pytest.raises(ValueError, match=r"texts: got 1 that are too long; shorten these:\n  sample 1: 'a b a"):
+        SamplePairs(pair, paired_adapter(pipe.unet), pipe.vae, own / "cache", Sizes(64), text=TextEncoders.of(pipe))
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from weft.attention_processors.encoders import TextEncoders
 from weft.attention_processors.paired import PairedAdapter
 from weft.attention_processors.paired_conditions import PreparedPair, SketchTextPair, stroke_pixels
 from weft.attention_processors.regions import REGION_SIZE
@@ -22,6 +23,7 @@ from weft.datasets.outfits import PROMPT, SLOTS, caption, sample
 from weft.datasets.pair_folder import PairSample
 from weft.training.own_pictures import Sizes, encoded_once
 from weft.training.picture_cache import OutfitPictures, draw_once
+from weft.training.prompts import check_lengths
 
 WILD_SHARE = 0.3
 """Share of training samples with sketches as drawn by an unpractised hand."""
@@ -113,9 +115,13 @@ class SamplePairs(Dataset[PairRecord]):
     `buckets` are the sizes of latents, by picture.
 
     Args:
+        text: what texts and captions will be read by; longer ones than it reads are refused.
         by_count: whether buckets are numbers of pairs, too, so that none is padded.
         sizes: what pictures are squeezed to, and their sketches and regions with them; the authors of LOTS squeeze to
             squares.
+
+    Raises:
+        ValueError: texts that are too long, all of them listed.
     """
 
     def __init__(
@@ -127,17 +133,26 @@ class SamplePairs(Dataset[PairRecord]):
         sizes: Sizes,
         *,
         by_count: bool = False,
+        text: TextEncoders | None = None,
     ) -> None:
         self.samples, self.adapter, self.sizes = samples, adapter, sizes
         counts: list[int] = []
+        texts: list[tuple[str, str, int]] = []
 
         def pictures() -> Iterator[Image.Image]:
             for index in range(len(self)):
                 drawn = samples[index]
                 counts.append(len(drawn.texts) if by_count else 0)
+                if text is not None:
+                    longest = text.longest
+                    texts.append((f"sample {index + 1}", drawn.caption, longest))
+                    most = adapter.config["text_states"] or longest
+                    texts.extend((f"sample {index + 1}", one, most) for one in drawn.texts if one)
                 yield drawn.image
 
         self.latents = encoded_once(pictures(), len(self), vae, cache_dir, sizes)
+        if text is not None:
+            check_lengths(texts, text)
         self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
 
     def __len__(self) -> int:

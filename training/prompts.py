@@ -1,6 +1,6 @@
 """What a denoiser is told of captions, as its own pipeline tells it: states, and what XL models have beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,24 @@ class Prompted:
 
     def to(self, device: torch.device) -> "Prompted":
         return Prompted(self.states.to(device), {name: value.to(device) for name, value in self.added.items()})
+
+
+def check_lengths(texts: Iterable[tuple[str, str, int]], encoders: TextEncoders) -> None:
+    """Raise unless the encoders read all texts to their end.
+
+    Args:
+        texts: where each is from, the text, and how many tokens it may have, beginning and end among them.
+
+    Raises:
+        ValueError: some are longer; lists all of them.
+    """
+    long = [
+        f"  {place}: {text[:40]!r} has {count - 2} tokens, expected at most {most - 2}"
+        for place, text, most in texts
+        if (count := encoders.count(text)) > most
+    ]
+    if long:
+        raise ValueError("\n".join([f"texts: got {len(long)} that are too long; shorten these:", *long]))
 
 
 class Prompts:
