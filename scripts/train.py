@@ -32,6 +32,13 @@ METHODS: Final[Mapping[str, str]] = {
     "aligned-views": "picture and geometry of a new view",
     "spatial-audio": "stereo sound that follows what is seen",
 }
+WORLD_IDLE: Final = ("aspect_buckets", "pair_buckets")
+OWN_IDLE: Final = ("merged", "unnamed_share")
+METHOD_IDLE: Final[Mapping[str, Sequence[str]]] = {
+    "aligned-views": ("cache_features",),
+    "spatial-audio": ("cache_features", "resolution"),
+}
+"""Options that change nothing: on a world, on own data, for a method."""
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
@@ -119,6 +126,7 @@ def run(arguments: argparse.Namespace) -> None:
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
     method.check(arguments)
+    _check_idle(arguments)
     _check_validation(arguments)
     torch.manual_seed(config.seed)
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
@@ -159,6 +167,15 @@ def _preview(task: Any, data: Any, config: TrainingConfig, pipe: Any) -> None:
     parts = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     parts.pop("adapters", None)
     print(preview(task, data, config, parts))
+
+
+def _check_idle(arguments: argparse.Namespace) -> None:
+    """Raise for options that would be read by nobody."""
+    own, world = f"own data of {arguments.method}", f"a --world of {arguments.method}"
+    where, idle = (own, OWN_IDLE) if arguments.world is None else (world, WORLD_IDLE)
+    for name in (*idle, *METHOD_IDLE.get(arguments.method, ())):
+        if getattr(arguments, name, None):
+            raise ValueError(f"{name}: got it, but it changes nothing for {where}; leave it out")
 
 
 def _check_validation(arguments: argparse.Namespace) -> None:

@@ -354,6 +354,23 @@ def own(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "paired --train_data_dir x --merged",
+        "paired --world outfits --pair_buckets",
+        "style --world all --aspect_buckets",
+        "aligned-views --world rooms --cache_features",
+        "spatial-audio --world walks --resolution 64",
+    ],
+)
+def test_options_that_change_nothing_are_refused(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *words.split(), "--output_dir", str(tmp_path / "run")]) == 2
+    assert "changes nothing for" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_texts_that_are_too_long_are_listed_before_anything_is_trained(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
