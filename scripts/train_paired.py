@@ -43,18 +43,17 @@ def check(arguments: argparse.Namespace) -> None:
 
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the adapter's config says of them."""
-    from weft.datasets.outfits import PROMPT
     from weft.training.paired import PairedConfig, PairedTask
 
     adapter = _adapter(arguments, pipe)
     data, validation = _data(arguments, adapter, pipe, source)
-    config, prompt = from_arguments(PairedConfig, arguments), PROMPT if arguments.world else ""
+    config = from_arguments(PairedConfig, arguments)
     about = {
         "data": arguments.world or arguments.train_data_dir.name,
         "merged": arguments.merged,
         "unnamed_share": arguments.unnamed_share,
     }
-    return PairedTask(adapter, pipe, config, validation, prompt), data, about
+    return PairedTask(adapter, pipe, config, validation), data, about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:
@@ -94,7 +93,7 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
     from weft.training.pair_data import OutfitPairs, SamplePairs
 
     if arguments.world:
-        from weft.datasets.outfits import sample
+        from weft.datasets.outfits import PROMPT, sample
         from weft.evaluation.paired import merged, pairs
         from weft.training.picture_cache import OutfitPictures, cached_latents
 
@@ -108,7 +107,7 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
             unnamed_share=arguments.unnamed_share,
         )
         drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
-        return data, [merged(one) if arguments.merged else pairs(one) for one in drawn]
+        return data, [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
     from weft.training.own_pictures import Sizes
 
     folder = arguments.train_data_dir
@@ -126,4 +125,5 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
     cache = arguments.cache_dir / "latents"
     options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe)}
-    return SamplePairs(samples, adapter, pipe.vae, cache, sizes, **options), []
+    data = SamplePairs(samples, adapter, pipe.vae, cache, sizes, **options)
+    return data, [data.design(index) for index in range(min(4, len(data)))]

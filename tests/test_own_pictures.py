@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 
-from weft.datasets.pair_folder import PairSample
+from weft.datasets.pair_folder import PairSample, write_pair_folder
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+from weft.scripts.cli import main
 from weft.training.adapter_task import ObjectiveConfig
 from weft.training.own_pictures import Sizes, encoded_once
 from weft.training.pair_data import SamplePairs
@@ -61,6 +62,27 @@ def test_latents_belong_to_weights_and_are_made_again_when_damaged(tmp_path: Pat
     with torch.no_grad():
         vae.quant_conv.bias += 1
     assert not torch.equal(encoded_once([picture], 1, vae, tmp_path, Sizes(64))[0], first)
+
+
+def test_own_pairs_are_drawn_at_every_validation(tmp_path: Path) -> None:
+    """The first four, each under its sketches, with as many pairs as they have."""
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.save_pretrained(tmp_path / "model")
+    paired_adapter(pipe.unet).save_pretrained(tmp_path / "paired")
+    samples = []
+    for i, size in enumerate([(64, 64), (96, 64), (64, 64), (64, 96), (64, 64)]):
+        sketches = tuple(drawn_sketch(j).resize(size) for j in range(1 + i % 2))
+        texts = tuple(f"thing {j}" for j in range(1 + i % 2))
+        samples.append(PairSample(Image.new("RGB", size, "red"), sketches, texts, f"picture {i}", None, str(i)))
+    data = write_pair_folder(samples, tmp_path / "data")
+    given = {"train_data_dir": data, "output_dir": tmp_path / "run", "cache_dir": tmp_path / "cache"}
+    given |= {"pretrained_model_name_or_path": tmp_path / "model", "init_from": tmp_path / "paired"}
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    few = ["--max_train_steps", "1", "--train_batch_size", "2", "--validation_steps", "1", "--aspect_buckets"]
+    assert main(["train", "paired", *options, *few]) == 0
+    with Image.open(tmp_path / "run/validation/000001.png") as sheet:
+        assert sheet.size == (4 * 64, 2 * 64)
+    assert (tmp_path / "run/final/samples/000001.png").is_file()
 
 
 @pytest.mark.parametrize("aspects", [False, True])

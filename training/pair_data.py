@@ -1,7 +1,7 @@
 """Training data of the paired method: latents, pairs as tensors, captions; from the outfit world or a user's folder."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,14 +159,16 @@ class SamplePairs(Dataset[PairRecord]):
         return len(self.samples)  # pyright: ignore[reportArgumentType]
 
     def __getitem__(self, index: int) -> PairRecord:
-        drawn = self.samples[index]
-        return PairRecord(self.latents[index], tuple(self._pairs(drawn)), (drawn.caption,))
+        caption, pairs = self.design(index)
+        return PairRecord(self.latents[index], tuple(self.adapter.prepare(pair) for pair in pairs), (caption,))
 
-    def _pairs(self, drawn: PairSample) -> Sequence[PreparedPair]:
+    def design(self, index: int) -> tuple[str, list[SketchTextPair]]:
+        """Caption and pairs of a picture, squeezed as it is."""
+        drawn = self.samples[index]
         size = self.sizes.nearest(*drawn.image.size)
 
         def squeezed(part: Any) -> Any:
             return part.resize(size) if isinstance(part, Image.Image) else part
 
         rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
-        return [self.adapter.prepare(SketchTextPair(squeezed(s), t, region=squeezed(r))) for s, t, r in rows]
+        return drawn.caption, [SketchTextPair(squeezed(s), t, region=squeezed(r)) for s, t, r in rows]

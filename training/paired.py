@@ -41,7 +41,7 @@ class PairedTask(AdapterTask):
     """Pairs of one design and their picture's latents.
 
     Args:
-        validation: designs whose pictures are drawn at every validation.
+        validation: prompts and designs whose pictures are drawn at every validation.
     """
 
     module: PairedAdapter
@@ -51,11 +51,10 @@ class PairedTask(AdapterTask):
         module: PairedAdapter,
         pipe: Any,
         config: PairedConfig,
-        validation: Sequence[Sequence[SketchTextPair]] = (),
-        prompt: str = "",
+        validation: Sequence[tuple[str, Sequence[SketchTextPair]]] = (),
     ) -> None:
         super().__init__(module, pipe, "paired", config)
-        self.config, self.validation, self.prompt = config, validation, prompt
+        self.config, self.validation = config, validation
 
     def collate(self, samples: list[PairRecord]) -> dict[str, Any]:
         blank = self.module.pixels(None)
@@ -92,7 +91,7 @@ class PairedTask(AdapterTask):
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Pictures of the validation designs, each under its composed sketch, as one PNG."""
         if self.validation:
-            prompts, designs = [self.prompt] * len(self.validation), [list(design) for design in self.validation]
+            prompts, designs = zip(*self.validation, strict=True)
             self.sheet(folder / f"{step:06d}.png", prompts, designs, [_composed(design) for design in designs])
         return {}
 
