@@ -28,6 +28,8 @@ PLACES: Final[Mapping[str, float]] = {
 """By view its place on the path: the references are at 0 and 1."""
 REFERENCES: Final = ("reference_0", "reference_1")
 TARGETS: Final = ("interpolating", "extrapolating")
+FACES: Final[Mapping[str, int]] = {"floor": 2, "wall": 4}
+"""Of a room, those that captions name; cameras look at this wall."""
 DETAILS: Final = ("full", "partial", "kinds", "generic")
 SAMPLES: Final = 2
 """A pixel's colour is the mean over a grid of so many rays a side; its geometry is that of its centre."""
@@ -129,22 +131,25 @@ def render(scene: Scene, camera: Camera, size: int = 128) -> View:
 
 
 def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str:
-    """What stands in the room, in any order; never the room's own surfaces.
+    """What stands in the room, its floor and its far wall, in any order.
 
     Args:
-        detail: "full" names everything, "partial" leaves things out, "kinds" names shapes only, "generic" nothing.
+        detail: "full" names everything, "partial" leaves some out, "kinds" names things by their shapes only,
+            "generic" nothing.
 
     Raises:
         ValueError: an unknown detail.
     """
     if detail not in DETAILS:
         raise ValueError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
-    named = [scene.shapes[1 + i] for i in rng.permutation(len(scene.shapes) - 1)]
-    if detail == "partial":
-        named = named[: int(rng.integers(len(named) + 1))]
-    names = [type(shape).__name__.lower() for shape in named]
+    room, *things = scene.shapes
+    names = [type(shape).__name__.lower() for shape in things]
     if detail != "kinds":
-        names = [f"{shape.surfaces[0].words} {name}" for shape, name in zip(named, names, strict=True)]
+        names = [f"{shape.surfaces[0].words} {name}" for shape, name in zip(things, names, strict=True)]
+        names += [f"{room.surfaces[face].words} {name}" for name, face in FACES.items()]
+    names = [names[i] for i in rng.permutation(len(names))]
+    if detail == "partial":
+        names = names[: int(rng.integers(len(names) + 1))]
     if detail == "generic" or not names:
         return "a room"
     phrases = [f"an {name}" if name[0] in "aeiou" else f"a {name}" for name in names]

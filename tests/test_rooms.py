@@ -13,7 +13,6 @@ from weft.datasets.rooms import (
     SHAPES,
     SPLITS,
     RoomSample,
-    Scene,
     View,
     caption,
     geometry_edges,
@@ -123,10 +122,13 @@ def test_captions_name_what_stands_there() -> None:
     scene, rng = sample("train", 3, views=()).scene, np.random.default_rng(0)
     said = {detail: caption(scene, rng, detail) for detail in DETAILS}
     named = [f"{shape.surfaces[0].words} {type(shape).__name__.lower()}" for shape in scene.shapes[1:]]
-    assert len(named) == 4 and all(name in said["full"] for name in named) and said["full"].count(" and a") >= 1
-    assert said["generic"] == caption(Scene(scene.shapes[:1], scene.light), rng, "partial") == "a room"
+    room = scene.shapes[0]
+    named += [f"{room.surfaces[2].words} floor", f"{room.surfaces[4].words} wall"]
+    assert len(named) == 6 and all(name in said["full"] for name in named) and said["full"].count(" and a") >= 1
+    assert said["generic"] == "a room" and len(said["full"].split()) <= 40
     assert not any(color in said["kinds"] for color in COLORS)
-    assert {sum(name in caption(scene, rng, "partial") for name in named) for _ in range(40)} == {*range(5)}
+    partial = [caption(scene, rng, "partial") for _ in range(80)]
+    assert {sum(name in text for name in named) for text in partial} == {*range(7)}
     with pytest.raises(ValueError, match="detail: got 'all', expected one of full, partial"):
         caption(scene, rng, "all")
 
