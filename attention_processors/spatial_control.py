@@ -41,7 +41,23 @@ def aligned_boxes(
     return torch.from_numpy(channels).float()
 
 
-def acts(conditions: Sequence[OverTime], step: int, steps: int, *, boxes: bool) -> float:
-    """How strongly a ControlNet's residuals act at a step: as the envelope says, or the track where it reads boxes."""
-    given = [one for one in conditions if isinstance(one, Envelope)] + (tracks_of(conditions)[:1] if boxes else [])
-    return max((one.weight * one.schedule.at(step, steps) for one in given), default=0.0)
+def shares(
+    conditions: Sequence[OverTime], step: int, steps: int, *, boxes: bool, unconditional: bool = False
+) -> tuple[float, float, float]:
+    """How strongly residuals of three controls act at a step: of envelope and boxes, the envelope alone, boxes alone.
+
+    As strong as both are, they are read together; by as much as one is stronger, it is read alone. What does not act is
+    not read.
+
+    Args:
+        boxes: whether the ControlNet reads boxes; the largest track's weight and schedule are theirs.
+        unconditional: in that half of guidance.
+    """
+
+    def strength(given: Sequence[OverTime]) -> float:
+        first = next((one for one in given if not (unconditional and one.cfg == "cond_only")), None)
+        return 0.0 if first is None else first.weight * first.schedule.at(step, steps)
+
+    loud = strength([one for one in conditions if isinstance(one, Envelope)])
+    seen = strength(tracks_of(conditions)[:1]) if boxes else 0.0
+    return min(loud, seen), max(loud - seen, 0.0), max(seen - loud, 0.0)

@@ -28,7 +28,7 @@ from weft.attention_processors.conditioning import Conditioning
 from weft.attention_processors.processor import attention_layers, install, restore
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
 from weft.attention_processors.spatial_conditions import BoxTrack, DepthClip, Envelope, OverTime
-from weft.attention_processors.spatial_control import acts, aligned_boxes
+from weft.attention_processors.spatial_control import aligned_boxes, shares, tracks_of
 from weft.attention_processors.stable_audio import ConditionedStableAudioDiTModel, named_as
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
@@ -222,10 +222,17 @@ class VideoToAudioPipeline(StableAudioPipeline):
         for voice in voices:
             for one in voice:
                 if not isinstance(one, OverTime):
-                    raise ValueError(f"conditions: got a {type(one).__name__}, expected BoxTrack, DepthClip, …")
+                    raise ValueError(
+                        f"conditions: got a {type(one).__name__}, expected BoxTrack, DepthClip, AudioPrompt or "
+                        "Envelope; pass these"
+                    )
             envelopes = [one for one in voice if isinstance(one, Envelope)]
             if len(envelopes) > 1:
-                raise ValueError(f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1")
+                raise ValueError(
+                    f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1; make voices of them"
+                )
+            if any(one.layers for one in envelopes):
+                raise ValueError("layers: got some on an envelope, which a ControlNet reads; give it a weight instead")
             if envelopes and self.controlnet is None:
                 raise ValueError("conditions: got an envelope, but there is no ControlNet; load one beside the adapter")
             if len(voice) > len(envelopes) and self.spatial is None:
@@ -249,8 +256,8 @@ class _Call:
         self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else None
         net = pipe.controlnet
         self.boxes = net is not None and net.reads_boxes
-        controlled = any(acts(row, 0, 1, boxes=self.boxes) or _envelope(row) for row in rows) and net is not None
-        self.control = self._control(starts, windows) if controlled else None
+        controlled = net is not None and any(_envelope(row) or (self.boxes and tracks_of(row)) for row in rows)
+        self.controls = self._controls(starts, windows) if controlled else ()
 
     def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
         adapter = self.pipe.spatial
@@ -260,7 +267,8 @@ class _Call:
         levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
 
-    def _control(self, starts: list[float], windows: Windows) -> Tensor:
+    def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, Tensor, Tensor]:
+        """What the ControlNet reads: envelope and boxes, the envelope alone, boxes alone."""
         signals = []
         for row, start in zip(self.rows, starts, strict=True):
             envelope = _envelope(row)
@@ -269,12 +277,18 @@ class _Call:
             signals.append(silent if envelope is None else envelope.signal(samples, windows.sample_rate, start))
         vae = self.pipe.vae
         signal = torch.from_numpy(np.stack(signals)).to(vae.device, vae.dtype)
-        control = vae.encode(signal).latent_dist.mode()
-        if self.boxes:
-            seconds = windows.latents * windows.hop / windows.sample_rate
-            given = zip(self.rows, starts, strict=True)
-            seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given])
-            control = torch.cat([control, seen.to(control)], 1)
+        loud = vae.encode(signal).latent_dist.mode()
+        if not self.boxes:
+            return (self._halves(loud),) * 3
+        silent = vae.encode(torch.zeros_like(signal[:1])).latent_dist.mode().expand_as(loud)
+        seconds = windows.latents * windows.hop / windows.sample_rate
+        given = zip(self.rows, starts, strict=True)
+        seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given]).to(loud)
+        parts = (loud, seen), (loud, torch.zeros_like(seen)), (silent, seen)
+        both, first, second = (self._halves(torch.cat(part, 1)) for part in parts)
+        return both, first, second
+
+    def _halves(self, control: Tensor) -> Tensor:
         return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))
 
     def __enter__(self) -> None:
@@ -291,17 +305,26 @@ class _Call:
     def _given(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.conditioning is not None:
             kwargs["conditioning"] = self.conditioning
-        if self.control is not None:
-            shared = {k: v for k, v in kwargs.items() if k != "return_dict"}
-            scale = self._scale(self.control)
-            kwargs["control"] = self.pipe.controlnet(*args, **shared, control=self.control, conditioning_scale=scale)
+        shared = {k: v for k, v in kwargs.items() if k != "return_dict"}
+        residuals = [
+            self.pipe.controlnet(*args, **shared, control=control, conditioning_scale=scale.to(control)[:, None, None])
+            for control, scale in zip(self.controls, self._shares(), strict=False)
+            if scale.any()
+        ]
+        if residuals:
+            kwargs["control"] = [torch.stack(blocks).sum(0) for blocks in zip(*residuals, strict=True)]
         return args, kwargs
 
-    def _scale(self, control: Tensor) -> Float[Tensor, "row 1 1"]:
-        """How strongly each row's control acts at this step; rows without one are left alone."""
-        steps = self.pipe.scheduler.num_inference_steps
-        scales = [acts(row, self.step, steps, boxes=self.boxes) for row in self.rows]
-        return control.new_tensor(scales * (2 if self.guided else 1))[:, None, None]
+    def _shares(self) -> Float[Tensor, "control row"]:
+        """How strongly each control acts at this step, by row."""
+        steps, halves = self.pipe.scheduler.num_inference_steps, (True, False) if self.guided else (False,)
+        return torch.tensor(
+            [
+                shares(row, self.step, steps, boxes=self.boxes, unconditional=half)
+                for half in halves
+                for row in self.rows
+            ]
+        ).T
 
 
 def _voices(conditions: Any) -> list[list[Any]]:

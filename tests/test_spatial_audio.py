@@ -266,6 +266,34 @@ def test_boxes_as_channels_are_aligned_in_time(pipe: Any) -> None:
         assert np.array_equal(sound(pipe, [dataclasses.replace(TRACK, weight=0.0)], guidance_scale=scale), plain)
 
 
+def test_envelope_and_channels_keep_their_own_weights_and_schedules(pipe: Any) -> None:
+    net = StableAudioControlNetModel.from_transformer(pipe.transformer, 1, CHANNELS + 5)
+    torch.nn.init.eye_(net.control_out[0].weight)
+    torch.nn.init.normal_(net.control_in.weight)
+    pipe.load_spatial(adapter(pipe.transformer), net.eval().requires_grad_(False))
+    track = dataclasses.replace(TRACK, layers={"all": 0.0})  # channels alone
+
+    def heard(*given: Any, **changes: Any) -> Any:
+        return sound(pipe, list(given), num_inference_steps=4, **changes)
+
+    def changed(one: Any, **values: Any) -> Any:
+        return dataclasses.replace(one, **values)
+
+    both, seen, loud = heard(track, LOUD), heard(track), heard(LOUD)
+    assert len({one.tobytes() for one in (both, seen, loud)}) == 3
+    assert np.array_equal(heard(track, changed(LOUD, weight=0.0)), seen)
+    assert np.array_equal(heard(changed(track, weight=0.0), LOUD), loud)
+    assert not np.array_equal(heard(changed(track, start=0.5)), heard())
+    halves = [heard(changed(track, end=0.5), changed(LOUD, start=0.5)), heard(track, changed(LOUD, start=0.5))]
+    assert all(not np.array_equal(one, other) for one in halves for other in (both, seen, loud))
+    near = heard(track, changed(LOUD, weight=1e-4))
+    assert 0 < np.abs(near - seen).max() < 1e-2 * np.abs(both - seen).max()
+    guided = [heard(changed(LOUD, cfg=cfg), guidance_scale=2.0) for cfg in ("both", "cond_only")]
+    assert not np.array_equal(*guided)
+    with pytest.raises(ValueError, match="layers: got some on an envelope"):
+        heard(changed(LOUD, layers={"all": 0.5}))
+
+
 def test_an_error_leaves_nothing_behind(pipe: Any) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("no sound")
