@@ -190,7 +190,7 @@ class SpatialAudioAdapter(KeyValueAdapter):
                 [audio_dim], where prompts are sounds.
 
         Raises:
-            ValueError: a prompt that is a sound, without an encoder.
+            ValueError: a prompt that is a sound, without an encoder or with one of another width.
         """
         parts = [(index, values.clone()) for index, values in batch["parts"]]
         for part, row, prompt in batch["sounds"]:
@@ -199,7 +199,13 @@ class SpatialAudioAdapter(KeyValueAdapter):
                     "audio: got a sound as prompt, but there is no encoder for it; call "
                     "pipe.set_encoders(audio=…), or pass embeds"
                 )
-            parts[part][1][row, 0] = encoders["audio"](prompt.audio, prompt.sample_rate).to(parts[part][1])
+            said = encoders["audio"](prompt.audio, prompt.sample_rate)
+            if said.shape != (self.config["audio_dim"],):
+                raise ValueError(
+                    f"audio: got {tuple(said.shape)} of the encoder, expected ({self.config['audio_dim']},); set the "
+                    "encoder that the adapter was trained with"
+                )
+            parts[part][1][row, 0] = said.to(parts[part][1])
         return {**batch, "parts": parts, "projections": encoders["projections"]}
 
     def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
@@ -213,7 +219,7 @@ class SpatialAudioAdapter(KeyValueAdapter):
         device = self.null.device
         for part, (index, values) in enumerate(features["parts"]):
             made, null = self.readers[index](values.to(self.null)), self.null[index]
-            at = torch.from_numpy(self.readers[index].places(features["seconds"])).to(self.null)
+            at = torch.from_numpy(self.readers[index].places(features["seconds"])).float().to(device)
             made = made + self._time_code(at) if self.readers[index].rate else made
             if "null" in features:
                 made = torch.where(features["null"][:, part, None, None].to(device), null, made)
@@ -246,7 +252,7 @@ class SpatialAudioAdapter(KeyValueAdapter):
         periods = shortest * (longest / shortest) ** torch.linspace(0, 1, count, device=times.device)
         angles = 2 * torch.pi * times.float()[:, None] / periods
         waves = torch.cat([angles.sin(), angles.cos()], -1)
-        return self.time(F.pad(waves, (0, self.time.in_features - 2 * count)).to(times.dtype))
+        return self.time(F.pad(waves, (0, self.time.in_features - 2 * count)).to(self.null))
 
     def _keys_and_values(self, tokens: Tensor, frozen: FrozenProjections) -> dict[str, tuple[Tensor, Tensor]]:
         context = frozen.context(tokens)

@@ -20,6 +20,8 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
 """Sounds with more of their samples amid three at full scale are called clipped."""
 LOUDEST_SAMPLE = 8.0
+QUIETEST = 1e-4
+"""-80 dB; what is softer is silence."""
 """Louder ones are no floats in [-1, 1], however loud they were mixed."""
 
 logger = logging.getLogger(__name__)
@@ -226,6 +228,9 @@ class Envelope(OverTime):
             ValueError: as for `AudioPrompt`.
         """
         squares = checked_audio(audio, sample_rate, silent=True) ** 2
+        if squares.max() < QUIETEST**2:
+            logger.warning("audio: got silence for an envelope; nothing will be loud anywhere")
+            squares = np.zeros_like(squares)
         if not stereo:
             squares = squares.mean(0, keepdims=True)
         width, smooth = (max(1, round(seconds * sample_rate)) for seconds in (MEAN_SECONDS, SMOOTH_SECONDS))
@@ -237,9 +242,9 @@ class Envelope(OverTime):
         """The envelope at a rate of samples, from a second on, its loudest moment at `PEAK`; 0 beyond its end."""
         times = start + np.arange(samples) / sample_rate
         rows = self.values if len(self.values) == 2 else self.values.repeat(2, 0)
-        own = np.arange(rows.shape[1]) / self.rate
-        scale = PEAK / max(float(rows.max()), 1e-12)
-        return np.stack([np.interp(times, own, row * scale, left=0.0, right=0.0) for row in rows]).astype(np.float32)
+        own = np.arange(rows.shape[1] + 1) / self.rate  # the last value holds until the next would come
+        held = np.concatenate([rows, rows[:, -1:]], 1) * (PEAK / max(float(rows.max()), 1e-12))
+        return np.stack([np.interp(times, own, row, left=0.0, right=0.0) for row in held]).astype(np.float32)
 
 
 def checked_times(given: Any) -> Times:
@@ -252,8 +257,12 @@ def checked_times(given: Any) -> Times:
     if times.ndim != 1 or not len(times):
         raise ValueError(f"times: got shape {times.shape}, expected [time] with at least one")
     if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
-        where = int(np.concatenate([[times[0] < 0], ~(np.diff(times) > 0)]).argmax())
-        raise ValueError(f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase")
+        where = int(np.concatenate([[not times[0] >= 0], ~(np.diff(times) > 0)]).argmax())
+        where = int((~np.isfinite(times)).argmax()) if not np.isfinite(times).all() else where
+        raise ValueError(
+            f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase; sort them, and "
+            "drop what is no time"
+        )
     return times
 
 

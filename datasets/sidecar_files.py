@@ -4,16 +4,17 @@
     <name>.depth.npz      times [frame], depth [frame, height, width], metric: whether it is in metres
 
 Times are seconds from the video's beginning, increasing. A box is left, top, right, bottom as fractions of the picture,
-from its top left corner, or four NaN where nothing is seen. `numpy.savez` writes such files.
+from its top left corner, or four NaN where nothing is seen. `numpy.savez` writes such files; JSON with the same names,
+in `.json`, is read too, with null for NaN.
 """
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
-from numpy.lib.format import MAGIC_PREFIX
 
 Times = Float[np.ndarray, " frame"]
 Array = Float[np.ndarray, "..."]
@@ -76,9 +77,8 @@ def read_array(path: Path) -> Array:
     Raises:
         ValueError: a file that cannot be read, or is not an array of finite numbers.
     """
-    with path.open("rb") as file:
-        alone = file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
-    values = _loaded(path) if alone else None  # not archives, whose members may be of any size
+    packed = is_zipfile(path)  # its members may be of any size
+    values = None if packed else _loaded(path)
     if (
         not isinstance(values, np.ndarray)
         or not np.issubdtype(values.dtype, np.number)
@@ -90,6 +90,8 @@ def read_array(path: Path) -> Array:
 
 def _loaded(path: Path) -> Any:
     """An array, or arrays by name."""
+    if path.suffix == ".json":
+        return _from_json(path)
     try:
         values = np.load(path, allow_pickle=False)
         if isinstance(values, np.ndarray):
@@ -98,6 +100,14 @@ def _loaded(path: Path) -> Any:
             return {name: values[name] for name in values.files}
     except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
         raise ValueError(f"{path}: got what numpy cannot read ({error}), expected arrays; save it again") from error
+
+
+def _from_json(path: Path) -> dict[str, Array]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {name: np.asarray(value, np.float64) for name, value in values.items()}  # null becomes NaN
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: got no JSON of arrays by name ({error}), expected such; save it again") from error
 
 
 def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array, bool]:

@@ -74,7 +74,8 @@ class SpatialAudioEvaluation(Evaluation):
 
     @cached_property
     def clips(self) -> list[WalkSample]:
-        return [sample(self.split, index, seed=self.seed) for index in range(self.count)]
+        rate = self.pipe.vae.config.sampling_rate
+        return [sample(self.split, index, seed=self.seed, sample_rate=rate) for index in range(self.count)]
 
     def conditions(self, clip: WalkSample, *, stereo: bool = False) -> list[OverTime]:
         """All that a clip brings.
@@ -104,7 +105,7 @@ class SpatialAudioEvaluation(Evaluation):
         turned = self._drawn(f"{name}, mirrored", [self.conditions(mirrored(clip)) for clip in self.clips], name)
         pictures, scores = self._scored(sounds, turned)
         near = [i for i, clip in enumerate(self.clips) if clip.walk.knots[:, 1].max() <= FARTHEST_START]
-        moved = [render(self.clips[i].walk.farther(FARTHER)) for i in near]
+        moved = [render(self.clips[i].walk.farther(FARTHER), self.clips[i].sample_rate) for i in near]
         given = [[*self.conditions(clip)[:3], self._given[i][3]] for i, clip in zip(near, moved, strict=True)]
         far = self._drawn(f"{name}, farther", given, name)
         change = level_change([sounds[i] for i in near], far, [self.clips[i] for i in near]) if near else float("nan")

@@ -11,15 +11,12 @@ that leaves with the call.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import soundfile
 import torch
 from diffusers import StableAudioPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,38 +30,8 @@ from weft.attention_processors.stable_audio import ConditionedStableAudioDiTMode
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
 from weft.pipelines.cosine_scheduler import STOCK, CosineScheduler
+from weft.pipelines.sound_output import SoundOutput
 from weft.pipelines.sound_windows import Windows
-
-Sound = Float[np.ndarray, "2 sample"]
-
-
-@dataclass
-class SoundOutput(BaseOutput):
-    """One sound.
-
-    Args:
-        audio: in [-1, 1] unless it clips.
-        voices: the parts that it is the sum of.
-    """
-
-    audio: Sound
-    voices: Sequence[Sound]
-    sample_rate: int
-
-    def save(self, path: str | Path) -> Path:
-        """As a sound file, for example WAV or FLAC; whole or not at all.
-
-        Raises:
-            ValueError: a suffix of no known format.
-        """
-        path = Path(path)
-        if path.suffix[1:].upper() not in soundfile.available_formats():
-            raise ValueError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        soundfile.write(partial, self.audio.T, self.sample_rate)
-        partial.replace(path)
-        return path
 
 
 class VideoToAudioPipeline(StableAudioPipeline):
@@ -186,6 +153,9 @@ class VideoToAudioPipeline(StableAudioPipeline):
         """
         voices = _voices(conditions)
         self._check(voices)
+        self.spatial, self.controlnet = (  # the pipeline may have been moved since
+            module if module is None else self._as_loaded(module) for module in (self.spatial, self.controlnet)
+        )
         windows = self._windows(voices, seconds, overlap)
         rows = [voice for voice in voices for _ in windows.starts]
         call = _Call(self, rows, windows.starts * len(voices), windows, guidance_scale > 1)

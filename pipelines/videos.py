@@ -18,6 +18,8 @@ Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
 """From a frame to boxes by track: left, top, right, bottom in fractions of the picture."""
 DepthModel = Callable[[Frame], Float[np.ndarray, "height width"]]
 BOX_RATE, DEPTH_RATE = 30.0, 4.0
+MP4_CODECS = ("h264", "hevc", "mpeg4", "av1", "vp9")
+"""Those that players expect in MP4."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,18 @@ class Video:
     Args:
         seconds: from its first frame to the end of its last.
         size: height and width of its frames.
+        codec: what they are encoded in.
     """
 
     path: Path
     seconds: float
     size: tuple[int, int]
+    codec: str = ""
+
+    @property
+    def container(self) -> str:
+        """The suffix of a file that holds its pictures and a sound."""
+        return ".mp4" if self.codec in MP4_CODECS else ".mkv"
 
     @classmethod
     def open(cls, path: str | Path, *, longest: float = math.inf, largest: float = math.inf) -> Self:
@@ -47,13 +56,14 @@ class Video:
             RuntimeError: PyAV is not there.
         """
         path = Path(path)
-        times, size = [], (0, 0)
+        times, size, last = [], (0, 0), 0.0
         with _decoded(path) as frames:
             for time, frame in frames:
                 if time > longest:
                     raise ValueError(f"{path}: got a video of more than {longest:g} s, expected a shorter one; cut it")
                 times.append(time)
                 size = frame.height, frame.width
+                last = float((frame.duration or 0) * frame.time_base)
                 if len(times) * frame.height * frame.width > largest:
                     raise ValueError(
                         f"{path}: got a video of more than {largest / 1e6:.0f} million pixels in all its frames "
@@ -63,8 +73,11 @@ class Video:
             raise ValueError(f"{path}: got a video without frames, expected at least one; export it again")
         if (np.diff(times) <= 0).any():
             raise ValueError(f"{path}: got frames whose times do not increase; export the video again")
-        last = times[-1] - times[-2] if len(times) > 1 else 1 / BOX_RATE
-        return cls(path, times[-1] + last, size)
+        if not last:  # the container does not say how long it is shown
+            last = float(np.median(np.diff(times))) if len(times) > 1 else 1 / BOX_RATE
+        with _av().open(str(path)) as container:
+            codec = container.streams.video[0].codec_context.name
+        return cls(path, times[-1] + last, size, codec)
 
     def frames(self, rate: float) -> Iterator[tuple[float, Frame]]:
         """The first frames from the times 0, 1 / rate, 2 / rate, … on, with their own times; RGB."""
@@ -129,12 +142,13 @@ class Video:
                         packet.stream = copied
                         target.mux(packet)
                 frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio), format="fltp", layout="stereo")
-                frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
+                begin = round((pictures.start_time or 0) * pictures.time_base * sample_rate)
+                frame.sample_rate, frame.pts, frame.time_base = sample_rate, begin, Fraction(1, sample_rate)
                 for packet in [*sound.encode(frame), *sound.encode(None)]:
                     target.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             partial.unlink(missing_ok=True)
-            raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mp4 or .mkv") from error
+            raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mkv") from error
         partial.replace(path)
         return path
 
@@ -184,6 +198,8 @@ def _decoded(path: Path) -> Iterator[Iterator[tuple[float, Any]]]:
 
             def timed() -> Iterator[tuple[float, Any]]:
                 for frame in container.decode(video=0):
+                    if frame.time is None:
+                        raise ValueError(f"{path}: got pictures without times, expected a video; convert it to MP4")
                     first.append(frame.time)
                     yield frame.time - first[0], frame
 

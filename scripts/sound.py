@@ -39,7 +39,9 @@ def run(arguments: argparse.Namespace) -> None:
     from weft.pipelines.videos import Video
 
     video = None if arguments.video is None else Video.open(arguments.video)
-    seconds = arguments.seconds or (None if video is None else video.seconds)
+    seconds = arguments.seconds
+    if seconds is None and video is not None:
+        seconds = video.seconds
     shared, tracks = _conditions(arguments)
     if video is not None:
         video.check([*shared, *tracks])
@@ -55,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.output
     written = [out.save(name.with_name(f"{name.name}.wav"))]
     if video is not None:
-        written.append(video.with_sound(out.audio, out.sample_rate, name.with_name(f"{name.name}.mp4")))
+        written.append(video.with_sound(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
     if find_spec("matplotlib") is not None:
         from weft.evaluation.sound_plots import plot_sound
 

@@ -1,7 +1,6 @@
 """Train sounds that follow what is seen: walks with boxes, depth, prompts and envelopes (docs/spatial_audio.md)."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from weft.training.config import add_arguments as add_config_arguments
@@ -47,8 +46,9 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     from weft.training.sound_data import SpatialWalks, WalkSounds, cached_sound_latents
     from weft.training.spatial_audio import SpatialAudioTask, SpatialConfig, SpatialModules, counts
 
-    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples)
-    latents = cached_sound_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", sounds)
+    rate = pipe.vae.config.sampling_rate
+    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
+    latents = cached_sound_latents(arguments.cache_dir, pipe.vae, sounds)
     if arguments.init_from:
         adapter = SpatialAudioAdapter.from_pretrained(arguments.init_from / "adapter")
         net: Any = StableAudioControlNetModel.from_pretrained(arguments.init_from / "controlnet", use_safetensors=True)

@@ -84,7 +84,7 @@ def _floats(sounds: Any) -> torch.Tensor:
 def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     vae = AutoencoderOobleck.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks)
-    latents = cached_sound_latents(arguments.cache_dir, vae, arguments.vae, sounds)
+    latents = cached_sound_latents(arguments.cache_dir, vae, sounds)
     both = [SoundLatents(latents[:, VERSIONS.index(one)], sounds.surfaces) for one in ("heard", "mirrored")]
     words = sorted({word for text in (*TEXTS, *GENERIC) for word in text.format("").replace(",", "").split()})
     tokenizer = build_text_tokenizer([*words, *SURFACES])

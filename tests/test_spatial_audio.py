@@ -12,6 +12,7 @@ from diffusers import StableAudioPipeline
 from tiny_audio import CHANNELS, prompt_embeds, tiny_audio_pipe, tiny_transformer
 from tiny_audio import spatial_adapter as adapter
 
+from weft.attention_processors.audio_statistics import AudioStatistics
 from weft.attention_processors.processor import ConditionedAttnProcessor, attention_layers
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
@@ -19,6 +20,7 @@ from weft.attention_processors.spatial_control import aligned_boxes
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
 from weft.datasets.sound_files import resampled
+from weft.pipelines.sound_output import SoundOutput
 from weft.pipelines.sound_windows import Windows
 from weft.pipelines.video_to_audio import VideoToAudioPipeline
 
@@ -304,6 +306,33 @@ def test_an_error_leaves_nothing_behind(pipe: Any) -> None:
     pipe.vae.decode = decode
     assert not pipe.transformer._forward_pre_hooks
     assert np.array_equal(sound(pipe), stock_sound(pipe))
+
+
+def test_what_is_clipped_when_it_is_saved_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    SoundOutput(np.full((2, 16), 1.7, np.float32), [], RATE).save(tmp_path / "loud.wav")
+    assert "reaches 1.70 and is clipped at 1" in caplog.text
+
+
+def test_a_pipeline_that_was_moved_takes_its_modules_along(pipe: Any) -> None:
+    made = adapter(pipe.transformer)
+    pipe.load_spatial(made)
+    heard = sound(pipe, [TRACK])
+    pipe.to(torch.float64)
+    assert np.isfinite(sound(pipe, [TRACK])).all()
+    assert np.array_equal(sound(pipe.to(torch.float32), [TRACK]), heard)
+    assert next(made.parameters()).dtype == torch.float32
+
+
+def test_silence_is_no_envelope_and_short_sounds_are_no_prompts(pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+    dither = np.full((2, RATE), 1e-5, np.float32)
+    assert not Envelope.of_audio(dither, RATE).values.any() and "got silence for an envelope" in caplog.text
+    assert Envelope([1.0, 1.0], 2.0).signal(8, 8).all()
+    with pytest.raises(ValueError, match=r"audio: got 0\.0006 s of sound, expected at least"):
+        AudioStatistics(pipe.vae)(np.ones((2, 9), np.float32), RATE)
+    made = adapter(pipe.transformer)
+    batch = made.collate([[AudioPrompt(audio=np.ones((2, 4000), np.float32) * 0.1, sample_rate=RATE)]])
+    with pytest.raises(ValueError, match=r"audio: got \(3,\) of the encoder, expected"):
+        made.features(batch, {"projections": FrozenProjections(pipe.transformer), "audio": lambda *_: torch.ones(3)})
 
 
 def test_voices_are_summed(pipe: Any) -> None:

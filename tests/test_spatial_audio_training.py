@@ -44,14 +44,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def test_drawn_walks_are_the_walks_and_mirrors_match(cache: Path, tmp_path: Path) -> None:
+def test_drawn_walks_are_the_walks_and_mirrors_match(cache: Path) -> None:
     vae = tiny_oobleck()
-    vae.save_pretrained(tmp_path / "vae")
     sounds = WalkSounds(cache, "train", 3)
     clip = sample("train", 1)
     np.testing.assert_allclose(sounds.sounds[1] / 32767, clip.audio, atol=2e-5)
     assert sounds.surfaces[1] == clip.surface
-    latents = cached_sound_latents(cache, vae, tmp_path / "vae", sounds)
+    latents = cached_sound_latents(cache, vae, sounds)
     assert latents.shape == (3, len(VERSIONS), 8, 128)
     loud = torch.from_numpy(Envelope.of_audio(clip.audio, clip.sample_rate).signal(clip.audio.shape[1], 16_000))
     expected = vae.encode(loud[None]).latent_dist.mode()[0]
@@ -68,6 +67,15 @@ def test_drawn_walks_are_the_walks_and_mirrors_match(cache: Path, tmp_path: Path
     assert {one[DepthClip].metric for one in by_kind} <= {True, False}
     prompts = {tuple(one[AudioPrompt].embeds) for one in by_kind}
     assert all(any(np.allclose(p, row, atol=1e-3) for row in data.prompts) for p in prompts)
+
+
+def test_walks_are_drawn_at_the_rate_of_the_autoencoder(cache: Path) -> None:
+    sounds = WalkSounds(cache, "train", 2, sample_rate=8_000)
+    assert sounds.sounds.shape == (2, 2, round(SECONDS * 8_000))
+    np.testing.assert_allclose(sounds.sounds[1] / 32767, sample("train", 1, sample_rate=8_000).audio, atol=2e-5)
+    evaluation = SpatialAudioEvaluation(pipe=tiny_audio_pipe(VideoToAudioPipeline), modules={}, count=1)
+    evaluation.pipe.vae.register_to_config(sampling_rate=8_000)
+    assert evaluation.clips[0].sample_rate == 8_000
 
 
 def test_prompts_do_not_tell_the_side() -> None:

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from weft.datasets.sidecar_files import read_boxes
 from weft.datasets.walking_the_maps import TEXT, MapChunk, WalkingTheMaps
 from weft.datasets.walks import SAMPLE_RATE, frames, sample
 
@@ -98,6 +99,19 @@ def test_boxes_and_depth_are_of_the_chunk_and_may_be_missing(root: Path) -> None
     assert second.depth.metric is False
     np.savez(root / "one" / "one.boxes.npz", times=times, boxes=boxes[0])
     assert len(chunks(root)[0].boxes or ()) == 1
+
+
+def test_boxes_may_be_in_json(tmp_path: Path) -> None:
+    times, box = [0.0, 0.5, 1.0], [0.1, 0.2, 0.3, 0.9]
+    path = tmp_path / "a.boxes.json"
+    path.write_text(json.dumps({"times": times, "boxes": [box, [None] * 4, box]}))
+    (track,) = read_boxes(path, 0.0, 2.0)
+    np.testing.assert_allclose(track.times, [0.0, 1.0])
+    np.testing.assert_allclose(track.boxes, [box, box])
+    for content in ("[1]", "{", '{"times": [0], "boxes": [["a"]]}'):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="got no JSON of arrays by name"):
+            read_boxes(path, 0.0, 2.0)
 
 
 def test_predicted_envelopes_are_found_by_their_frames(root: Path) -> None:

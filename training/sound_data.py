@@ -15,18 +15,24 @@ from weft.attention_processors.audio_statistics import mono, statistics
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
 from weft.datasets.walk_scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
 from weft.datasets.walks import SAMPLE_RATE, sample, walk_of
-from weft.training.picture_cache import DrawnPictures, file_digest, saved_once
+from weft.training.feature_cache import encoder_key
+from weft.training.picture_cache import DrawnPictures, saved_once
 
 VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
 """Of a sound: as it is, with left and right exchanged, its mono envelope, and both channels' mean."""
 
 
 class WalkSounds(DrawnPictures):
-    """The sounds of the first `count` walks of a split; `sounds[i]` is int16 [2, sample]."""
+    """The sounds of the first `count` walks of a split; `sounds[i]` is int16 [2, sample].
 
-    def __init__(self, folder: Path, split: str, count: int, seed: int = 0) -> None:
-        self.split, self.seed = split, seed
-        super().__init__(folder, f"walks-{split}-{seed}-{count}", _draw_walk, [(split, i, seed) for i in range(count)])
+    Args:
+        sample_rate: in Hz, as the autoencoder reads them.
+    """
+
+    def __init__(self, folder: Path, split: str, count: int, seed: int = 0, *, sample_rate: int = SAMPLE_RATE) -> None:
+        self.split, self.seed, self.sample_rate = split, seed, sample_rate
+        jobs = [(split, i, seed, sample_rate) for i in range(count)]
+        super().__init__(folder, f"walks-{sample_rate}-{split}-{seed}-{count}", _draw_walk, jobs)
         self.sounds: Int16[np.ndarray, "clip 2 sample"] = self.images.view(np.int16)[..., 0]
 
     @property
@@ -34,9 +40,9 @@ class WalkSounds(DrawnPictures):
         return self.truth
 
 
-def _draw_walk(arguments: tuple[str, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
-    split, index, seed = arguments
-    walk = sample(split, index, seed=seed)
+def _draw_walk(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+    split, index, seed, sample_rate = arguments
+    walk = sample(split, index, seed=seed, sample_rate=sample_rate)
     return np.round(walk.audio * 32767).astype(np.int16)[..., None].view(np.uint8), walk.surface
 
 
@@ -91,21 +97,20 @@ def seen_of(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
 
 
 @torch.no_grad()
-def cached_sound_latents(
-    cache_dir: Path, vae: Any, source: Path, sounds: WalkSounds
-) -> "np.ndarray[Any, np.dtype[np.float16]]":
+def cached_sound_latents(cache_dir: Path, vae: Any, sounds: WalkSounds) -> "np.ndarray[Any, np.dtype[np.float16]]":
     """Latents (posterior means) of all sounds, [clip, one of `VERSIONS`, channel, place], encoded once per
     autoencoder."""
-    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
+    key = encoder_key("sound", vae)
 
     def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
         rows = []
         for start in tqdm(range(0, len(sounds), 16), desc="encoding", mininterval=1.0):
             audio = sounds.sounds[start : start + 16].astype(np.float32) / 32768
-            loud = np.stack([Envelope.of_audio(one, SAMPLE_RATE).signal(one.shape[1], SAMPLE_RATE) for one in audio])
+            rate = sounds.sample_rate
+            loud = np.stack([Envelope.of_audio(one, rate).signal(one.shape[1], rate) for one in audio])
             every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
             latents = vae.encode(every.to(vae.device, vae.dtype)).latent_dist.mode()
             rows.append(latents.unflatten(0, (-1, len(VERSIONS))).half().cpu().numpy())
         return np.concatenate(rows)
 
-    return saved_once(cache_dir / f"latents-{sounds.name}-{digest[:16]}.npy", encoded)
+    return saved_once(cache_dir / f"latents-{sounds.name}-{key}.npy", encoded)
