@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from weft.attention_processors.adapter import read_json, state_sha256
 from weft.attention_processors.conditioning import Conditioning, Encoded
 from weft.attention_processors.correspondence import CorrespondenceEncoder, added_after_conv_in
-from weft.attention_processors.instillation import Instillation, References
+from weft.attention_processors.instillation import GRADIENTS, Instillation, References
 from weft.attention_processors.layers import select_layers
 from weft.attention_processors.processor import install, layer_levels, unwrapped
 from weft.attention_processors.strength import Layout
@@ -39,6 +39,10 @@ ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
 SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
 """What LoRAs are put on: attention, feed-forward layers, and the convolutions of the residual blocks."""
+BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")
+INNER: Final = ("resnets", "attentions")
+STAGES: Final = ("attn1", "attn2", "ff")
+"""The order in which a U-Net goes through its parts."""
 LORA_NAME: Final = "pytorch_lora_weights.safetensors"
 FORMAT_VERSION: Final = 1
 
@@ -58,7 +62,7 @@ class AlignedViews(nn.Module):
         training: where it comes from: data, steps, seed.
 
     Raises:
-        ValueError: an unknown sharing, or no U-Net.
+        ValueError: an unknown sharing or gradient, one that is detached where nothing is instilled, or no U-Net.
     """
 
     def __init__(
@@ -76,6 +80,11 @@ class AlignedViews(nn.Module):
         super().__init__()
         if sharing not in SHARINGS:
             raise ValueError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
+        if gradient not in GRADIENTS or (gradient != "live" and sharing != "instillation"):
+            raise ValueError(
+                f"gradient: got {gradient!r} for {sharing!r}, expected 'live', or 'detach' for 'instillation'; change "
+                "one of them"
+            )
         self.config: dict[str, Any] = {
             "rank": rank,
             "channels": channels,
@@ -97,6 +106,9 @@ class AlignedViews(nn.Module):
             network = _sharing_copy(unwrapped(denoiser))
             install(network)
             targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
+            if role.endswith("_reference"):  # what comes after the last layer that is read says nothing to anybody
+                last = max(select_layers(network, layers), key=_place)
+                targets = [name for name in targets if _place(name) < _place(last)]
             if role == "geometry" and sharing == "instillation":
                 assert isinstance(self.link, Instillation)
                 dead = {
@@ -111,7 +123,9 @@ class AlignedViews(nn.Module):
         first: Any = unwrapped(denoiser).get_submodule("conv_in")
         latents = first.in_channels if warped else 0
         self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
-        self.base_sha256 = state_sha256(unwrapped(denoiser))
+        whole = next(unwrapped(denoiser).parameters()).dtype == torch.float32
+        self.base_sha256 = state_sha256(unwrapped(denoiser)) if whole else None
+        """What it was trained on; unknown of a denoiser in half precision."""
 
     @property
     def sharing(self) -> str:
@@ -130,7 +144,16 @@ class AlignedViews(nn.Module):
             images, geometry: latents of the references' pictures and point maps, views of a row together.
             views_geometry: what `CorrespondenceEncoder` reads of them.
             context: prompts' states, by row.
+
+        Raises:
+            ValueError: other numbers of one than of the other.
         """
+        if len(images) % len(context) or not len(images) == len(geometry) == len(views_geometry):
+            raise ValueError(
+                f"references: got {len(images)} pictures, {len(geometry)} point maps and {len(views_geometry)} "
+                f"geometries for {len(context)} rows, expected as many of each, equally many per row; give every row "
+                "its views"
+            )
         views = len(images) // len(context)
         context = context.repeat_interleave(views, 0)
         features = self.correspondence(views_geometry)
@@ -186,6 +209,11 @@ class AlignedViews(nn.Module):
             given = latents.to(network.dtype), times, context.to(network.dtype)
             return network(*given, cross_attention_kwargs={"conditioning": conditioning}).sample
 
+    def counts(self) -> dict[str, int]:
+        """Trained parameters: of the LoRAs of each role, and of the correspondence encoder."""
+        parts = {**self.roles, "correspondence": self.correspondence}
+        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+
     def register_to_config(self, **values: Any) -> None:
         """Change what the folder's config says, as diffusers' models do."""
         self.config.update(values)
@@ -235,7 +263,7 @@ class AlignedViews(nn.Module):
         if version > FORMAT_VERSION:
             raise ValueError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weft")
         views = cls(denoiser, **config)
-        if views.base_sha256 != base:
+        if None not in (base, views.base_sha256) and views.base_sha256 != base:
             raise ValueError(
                 f"{folder}: was trained on another denoiser than this one, expected the same weights; load the one "
                 "that its card names"
@@ -248,6 +276,14 @@ class AlignedViews(nn.Module):
                 raise ValueError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
         views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
         return views
+
+
+def _place(name: str) -> tuple[int, ...]:
+    """When a module of a U-Net has its turn: by block, then residual block or transformer, then layer in it."""
+    parts = name.replace("mid_block.", "mid_block.0.").split(".")
+    numbers = [int(part) for part in parts if part.isdigit()] + [0]
+    stage = next((i for i, layer in enumerate(STAGES) if layer in parts), 0)
+    return BLOCKS.index(parts[0]), numbers[0], numbers[1], INNER.index(parts[2]), numbers[2], stage
 
 
 def _sharing_copy(denoiser: nn.Module) -> nn.Module:

@@ -48,13 +48,15 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What one camera sees. Depth is along its axis, in metres; points and normals are in the world."""
+    """What one camera sees. Depth is along its axis, in metres; points and normals are in the world; `paint` is the
+    colour of the surface without light, in [0, 1]."""
 
     image: UInt8[np.ndarray, "height width 3"]
     depth: Float[np.ndarray, "height width"]
     normals: Float[np.ndarray, "height width 3"]
     shape: Int[np.ndarray, "height width"]
     """By pixel the index of its shape; 0 is the room."""
+    paint: Float[np.ndarray, "height width 3"]
     camera: Camera
 
     @property
@@ -126,6 +128,7 @@ def render(scene: Scene, camera: Camera, size: int = 128) -> View:
         depth=hit.distance.reshape(size, size),
         normals=hit.normal.reshape(size, size, 3),
         shape=shape.reshape(size, size),
+        paint=_painted(scene, shape, hit).reshape(size, size, 3),
         camera=camera,
     )
 
@@ -164,6 +167,14 @@ def geometry_edges(view: View) -> Bool[np.ndarray, "height width"]:
         step = np.abs((view.normals[first] * (points[second] - points[first])).sum(-1)) > STEP
         edges[first] |= (view.shape[first] != view.shape[second]) | fold | step
     return edges
+
+
+def painted_edges(view: View) -> Bool[np.ndarray, "height width"]:
+    """Pixels at whose right or lower side the paint changes, and the surface does not break."""
+    edges = np.zeros(view.depth.shape, bool)
+    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        edges[first] |= (view.paint[first] != view.paint[second]).any(-1)
+    return edges & ~geometry_edges(view)
 
 
 # -- scenes ----------------------------------------------------------------------------------------------------
@@ -249,12 +260,17 @@ def _shaded(
     hit: Hit,
 ) -> Float[np.ndarray, "ray 3"]:
     """Colours under one lamp, by Lambert's law, and light from everywhere."""
-    colors = np.zeros((len(rays), 3))
+    toward = np.array(scene.light) - (origin + hit.distance[:, None] * rays)
+    toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+    lit = np.clip((hit.normal * toward).sum(1), 0, 1)
+    return _painted(scene, shape, hit) * (0.5 + 0.5 * lit)[:, None]
+
+
+def _painted(scene: Scene, shape: np.ndarray[Any, np.dtype[np.int64]], hit: Hit) -> Float[np.ndarray, "ray 3"]:
+    """Colours of the surfaces."""
+    colors = np.zeros((len(shape), 3))
     for index, one in enumerate(scene.shapes):
         for face in np.unique(hit.face[shape == index]):
             here = (shape == index) & (hit.face == face)
             colors[here] = one.surfaces[min(int(face), len(one.surfaces) - 1)](hit.coordinates[here])
-    toward = np.array(scene.light) - (origin + hit.distance[:, None] * rays)
-    toward /= np.linalg.norm(toward, axis=1, keepdims=True)
-    lit = np.clip((hit.normal * toward).sum(1), 0, 1)
-    return colors * (0.5 + 0.5 * lit)[:, None]
+    return colors

@@ -8,7 +8,7 @@ trained modules with instillation are used in other layers, or halfway, without 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -22,6 +22,7 @@ from weft.datasets.rooms import REFERENCES, TARGETS, View, sample
 from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.pictures import reconstructed
 from weft.evaluation.view_scores import score_views
+from weft.pipelines.point_maps import PointRange, depth_along_rays
 from weft.pipelines.warping import ReferenceView, WarpedView, warp_mesh
 
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -53,6 +54,7 @@ class AlignedViewsEvaluation(Evaluation):
         views: by row the trained modules, on the pipeline's denoiser; of several, trained alike from other seeds, every
             seed of the evaluation takes the next.
         size: side of the pictures, as the pipeline's denoiser draws them.
+        seed: of the noise, and which of the trained modules; rooms are the same for every seed.
     """
 
     name: ClassVar[str] = "aligned-views"
@@ -64,8 +66,11 @@ class AlignedViewsEvaluation(Evaluation):
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         rows: dict[str, Callable[[], Drawn]] = {
             "real": lambda: self._scored(self._true, self._depths),
-            "reconstruction": lambda: self._scored(reconstructed(self.pipe, self._true), self._depths),
             "shuffled": lambda: self._scored(self._true, np.roll(self._depths, 1, 0)),
+            "reconstruction": lambda: self._scored(*self._reconstructed),
+            "shuffled_reconstruction": lambda: self._scored(
+                self._reconstructed[0], np.roll(self._reconstructed[1], 1, 0)
+            ),
             "warp": self._warp,
         }
         rows |= {name: lambda name=name: self._drawn(name, self._modules(name)) for name in self.views}
@@ -77,14 +82,18 @@ class AlignedViewsEvaluation(Evaluation):
     @cached_property
     def cases(self) -> list[Case]:
         """Rooms of the split, targets by turns between the references and beyond."""
-        cases = []
-        for index in tqdm(range(self.count), desc="rooms"):
-            target = TARGETS[index % 2]
-            views = sample(self.split, index, seed=self.seed, size=self.size, views=(*REFERENCES, target)).views
-            references = tuple(ReferenceView.of_view(views[name]) for name in REFERENCES)
-            warped = warp_mesh(references, views[target].camera, (self.size, self.size))
-            cases.append(Case(references, views[target], warped))
-        return cases
+        return _cases(self.split, self.count, self.size)
+
+    @cached_property
+    def _reconstructed(self) -> tuple[Tensor, np.ndarray[Any, Any]]:
+        """The true pictures and depths as the autoencoder keeps them, point maps as generated ones are read."""
+        depths = []
+        for case in tqdm(self.cases, desc="reconstruction"):
+            span = PointRange.over(case.references, case.truth.camera)
+            values = torch.from_numpy(span.scaled(case.truth.points)).movedim(-1, 0)[None]
+            kept = reconstructed(self.pipe, (values.float() + 1) / 2)[0].movedim(0, -1).numpy()
+            depths.append(depth_along_rays(span.restored(kept * 2 - 1), case.truth.camera))
+        return reconstructed(self.pipe, self._true), np.stack(depths)
 
     @cached_property
     def _true(self) -> Tensor:
@@ -117,7 +126,7 @@ class AlignedViewsEvaluation(Evaluation):
             options = {"generator": generator, "output_type": "np", **self.settings}
             out = self.pipe(case.references, case.truth.camera, **options)
             pictures.append(out.images[0])
-            depths.append(np.maximum(out.depth, 1e-3))
+            depths.append(out.depth)
         return self._scored(torch.from_numpy(np.stack(pictures)).movedim(-1, 1), np.stack(depths))
 
     def _changed(self, name: str, options: Mapping[str, Any]) -> Drawn:
@@ -133,6 +142,17 @@ class AlignedViewsEvaluation(Evaluation):
             part = asdict(score_views(*(column[start :: len(PLACES)] for column in columns)))
             scores |= {f"{name}_{place}": part[name] for name in ("psnr", "depth_error_unseen")}
         return pictures, scores
+
+
+@lru_cache(maxsize=1)
+def _cases(split: str, count: int, size: int) -> list[Case]:
+    cases = []
+    for index in tqdm(range(count), desc="rooms"):
+        target = TARGETS[index % 2]
+        views = sample(split, index, size=size, views=(*REFERENCES, target)).views
+        references = tuple(ReferenceView.of_view(views[name]) for name in REFERENCES)
+        cases.append(Case(references, views[target], warp_mesh(references, views[target].camera, (size, size))))
+    return cases
 
 
 @contextmanager

@@ -29,8 +29,8 @@ class ViewScores:
     Args:
         psnr: of the picture, in dB.
         ssim: structural similarity of the picture, at most 1.
-        depth_error_seen, depth_error_unseen: mean of |depth - truth| / truth where references show something, and where
-            they do not.
+        depth_error_seen, depth_error_unseen: mean of |depth - truth| / truth over the pixels of all views where
+            references show something, and where they do not.
         alignment: see `alignment`.
     """
 
@@ -48,7 +48,7 @@ def score_views(
     true_depths: Sequence[Depth],
     seen: Sequence[Bool[np.ndarray, "height width"]],
 ) -> ViewScores:
-    """Scores of generated views; pictures in [0, 1]. Views that show nothing unseen count for the other scores only."""
+    """Scores of generated views; pictures in [0, 1]."""
     errors = [np.abs(d - t) / t for d, t in zip(depths, true_depths, strict=True)]
     return ViewScores(
         psnr=float(np.mean([psnr(*pair) for pair in zip(pictures, true_pictures, strict=True)])),
@@ -121,6 +121,6 @@ def _ranks(values: Float[np.ndarray, " pixel"]) -> Float[np.ndarray, " pixel"]:
 
 
 def _mean_where(errors: Sequence[Depth], where: Sequence[Bool[np.ndarray, "height width"]]) -> float:
-    """The mean over pixels of each view, then over views that have some; NaN without any."""
-    means = [float(error[mask].mean()) for error, mask in zip(errors, where, strict=True) if mask.any()]
-    return float(np.mean(means)) if means else float("nan")
+    """The mean over such pixels of all views together, since some have but slivers of them; NaN without any."""
+    found = np.concatenate([error[mask] for error, mask in zip(errors, where, strict=True)])
+    return float(found.mean()) if len(found) else float("nan")

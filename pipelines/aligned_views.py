@@ -23,13 +23,14 @@ import torch
 import trimesh
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from weft.attention_processors.aligned_views import AlignedViews
 from weft.datasets.cameras import Camera
-from weft.pipelines.point_maps import PointRange, normals_of
+from weft.pipelines.point_maps import PointRange, depth_along_rays, normals_of
 from weft.pipelines.warping import ReferenceView, WarpedView, warp_mesh, warp_points
 
 
@@ -120,6 +121,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         if output_type not in ("pil", "np"):
             raise ValueError(f"output_type: got {output_type!r}, expected 'pil' or 'np'; pass one of these")
         size = self._canvas(references)
+        self.views.to(self._execution_device)  # the pipeline may have been moved since
         warp = warp_mesh if mesh else warp_points
         warped = warp(references, camera, size)
         span = PointRange.over(references, camera)
@@ -139,13 +141,14 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end
         )
         picture, values = (self._decoded(part) for part in latents)
-        points = span.restored(values * 2 - 1)
+        depth = depth_along_rays(span.restored(values * 2 - 1), camera)
+        points = camera.points(depth)
         pixels = (picture * 255).round().astype(np.uint8)
         return AlignedViewsOutput(
             images=[Image.fromarray(pixels)] if output_type == "pil" else picture[None],
             pixels=pixels,
             points=points,
-            depth=camera.project(points)[1],
+            depth=depth,
             normals=normals_of(points, camera),
             seen=warped.seen,
             warped=warped,
@@ -188,7 +191,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
 
     def _noise(self, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
         shape = (1, self.unet.config.in_channels, *size)
-        return torch.randn(shape, generator=generator).to(self._execution_device, self.unet.dtype)
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
 
     def _denoised(
         self,

@@ -13,6 +13,7 @@ from weft.datasets.cameras import Camera
 from weft.pipelines.warping import ReferenceView, WarpedView
 
 MARGIN = 0.1
+NEAREST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,13 @@ class PointRange:
         depth = view.depth / max(float(self.high[2]), 1e-6)
         parts = [self.scaled(view.points), normals, depth[..., None], view.seen[..., None]]
         return torch.from_numpy(np.moveaxis(np.concatenate(parts, -1), -1, 0).astype(np.float32))
+
+
+def depth_along_rays(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width"]:
+    """Depth of the place on every pixel's ray that is nearest to its point; at least a millimetre of depth."""
+    rays = camera.rays(*points.shape[:2])
+    along = ((points - camera.position) * rays).sum(-1) / (rays * rays).sum(-1)
+    return np.maximum(along, NEAREST)
 
 
 def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width 3"]:

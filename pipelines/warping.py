@@ -5,7 +5,7 @@ the border, and a pixel without a point stays empty. Points alone (`warp_points`
 is behind through these; a mesh over each reference (`warp_mesh`) closes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from weft.datasets.cameras import Camera
 from weft.datasets.rooms import View
 
 Values = np.ndarray[Any, Any]
+DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
 NEAR = 1e-3
 EDGE_SHARE = 0.48
 """A triangle with an edge of a larger share of its girth is a sliver over a break and is left out; at most 0.5."""
@@ -69,18 +70,21 @@ class ReferenceView:
     def of_picture(
         cls,
         picture: Image.Image,
-        depth: Float[np.ndarray, "height width"],
+        depth: Float[np.ndarray, "height width"] | DepthModel,
         camera: Camera,
         size: tuple[int, int],
     ) -> "ReferenceView":
         """A picture and its depth, each brought to a height and width, squeezed where its shape is another one.
+
+        Args:
+            depth: along the camera's axis; or any model of it, a callable that is given the picture.
 
         Raises:
             ValueError: as for `of_depth`.
         """
         height, width = size
         image = np.asarray(picture.convert("RGB").resize((width, height))) / 255
-        depth = np.asarray(depth, np.float32)
+        depth = np.asarray(depth(picture) if callable(depth) else depth, np.float32)
         if depth.ndim == 2:
             depth = np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.NEAREST))
         return cls.of_depth(image, depth, camera)

@@ -34,6 +34,8 @@ VIEWS: Final[Mapping[str, str]] = {
     "no_instillation": "aligned-views-none",
     "concatenated": "aligned-views-concatenated",
     "instillation": "aligned-views",
+    "detached": "aligned-views-detached",
+    "distilled": "aligned-views-distilled",
 }
 SOUNDS: Final[Mapping[str, str]] = {
     "spatial": "spatial-audio",

@@ -53,7 +53,8 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
         options = {name: getattr(arguments, name) for name in ("rank", "sharing", "layers", "gradient")}
         module = AlignedViews(pipe.unet, **options)
     task = AlignedViewsTask(module, pipe, from_arguments(ViewsConfig, arguments))
-    return task, _data(arguments, pipe, source), {"data": arguments.world or arguments.train_data_dir.name}
+    about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": module.counts()}
+    return task, _data(arguments, pipe, source), about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:

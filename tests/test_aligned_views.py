@@ -60,8 +60,51 @@ def test_everything_that_is_trained_gets_a_gradient() -> None:
     image, geometry = step(views)
     (image.square().mean() + geometry.square().mean()).backward()
     idle = {n for n, p in views.named_parameters() if p.requires_grad and (p.grad is None or bool((p.grad == 0).all()))}
-    last = [name for name in idle if "_reference" not in name]
-    assert not last, last  # of the reference roles, what comes after the last layer that is read
+    assert not idle, idle
+
+
+@pytest.mark.parametrize("layers", [r"down_blocks\..*attn1", r"mid_block\..*attn1", r"up_blocks\.0\..*attn1"])
+@pytest.mark.parametrize("sharing", ["instillation", "none"])
+def test_what_nobody_reads_is_not_trained(layers: str, sharing: str) -> None:
+    views = views_of(tiny_unet(), layers=layers, sharing=sharing)
+    image, geometry = step(views)
+    (image.square().mean() + geometry.square().mean()).backward()
+    idle = [name for name, p in views.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle, idle
+    assert views.counts().keys() == {*ROLES, "correspondence"}
+    assert sum(views.counts().values()) == sum(p.numel() for p in views.parameters() if p.requires_grad)
+
+
+def test_a_detached_geometry_teaches_the_image_nothing() -> None:
+    for gradient, reached in (("live", True), ("detach", False)):
+        views = views_of(tiny_unet(), gradient=gradient)
+        step(views)[1].square().mean().backward()
+        grads = [p.grad for p in views.roles["image"].parameters() if p.requires_grad]
+        assert any(grad is not None and bool(grad.any()) for grad in grads) is reached
+    for options in ({"gradient": "none"}, {"gradient": "detach", "sharing": "concatenated"}):
+        with pytest.raises(ValueError, match=r"gradient: got .* expected 'live', or 'detach' for 'instillation'"):
+            views_of(tiny_unet(), **options)
+
+
+def test_every_row_has_equally_many_views() -> None:
+    views, latents = views_of(tiny_unet()), torch.zeros(3, 4, 8, 8)
+    with pytest.raises(ValueError, match="references: got 3 pictures, 3 point maps and 3 geometries for 2 rows"):
+        views.see(latents, latents, torch.zeros(3, 8, 64, 64), torch.zeros(2, 3, 32))
+
+
+def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Path) -> None:
+    views = AlignedViews(tiny_unet().to(torch.bfloat16), rank=2)
+    views.save_pretrained(tmp_path / "unknown")
+    views.base_sha256 = state_sha256(tiny_unet())  # as training says, which knows it from before it was rounded
+    views.save_pretrained(tmp_path / "known")
+    other = tiny_unet()
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    for name in ("unknown", "known"):
+        AlignedViews.from_pretrained(tmp_path / name, tiny_unet())
+        AlignedViews.from_pretrained(tmp_path / name, tiny_unet().to(torch.bfloat16))
+    with pytest.raises(ValueError, match="was trained on another denoiser"):
+        AlignedViews.from_pretrained(tmp_path / "known", other)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from weft.evaluation.aligned_views import VARIANTS, AlignedViewsEvaluation
 from weft.pipelines.aligned_views import AlignedViewsPipeline
 from weft.scripts.cli import main
 
+FIXED = ["real", "shuffled", "reconstruction", "shuffled_reconstruction", "warp"]
 TRAINED = ("no_instillation", "concatenated", "instillation")
 
 
@@ -38,7 +39,7 @@ def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_p
     evaluation.run(tmp_path)
     report = json.loads((tmp_path / "aligned-views.json").read_text())
     scores = {row["name"]: row["scores"] for row in report["rows"]}
-    assert list(scores) == ["real", "reconstruction", "shuffled", "warp", *TRAINED, *VARIANTS]
+    assert list(scores) == [*FIXED, *TRAINED, *VARIANTS]
     overall = {"psnr", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
     apart = {f"{name}_{place}" for name in ("psnr", "depth_error_unseen") for place in ("between", "beyond")}
     assert set(scores["real"]) == overall | apart
@@ -47,6 +48,8 @@ def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_p
     assert real["depth_error_seen"] == 0 and real["ssim"] > 0.999
     assert warp["depth_error_seen"] < 0.05 < warp["depth_error_unseen"]
     assert scores["shuffled"]["alignment"] < real["alignment"]
+    kept = scores["reconstruction"]
+    assert kept["psnr"] < real["psnr"] and kept["depth_error_seen"] > 0  # depth goes through the autoencoder, too
     assert 10 < warp["psnr"] < real["psnr"]
     assert {name: views[0].link for name, views in evaluation.views.items()} == links
     assert (tmp_path / "aligned-views.png").is_file()
@@ -72,11 +75,13 @@ def test_every_seed_takes_the_next_of_modules_trained_alike(evaluation: AlignedV
     for seed in (0, 1, 2):
         replace(evaluation, views={"instillation": several}, seed=seed, count=1).rows()["instillation"]()
         assert evaluation.pipe.views is several[seed % 2]
+    first, second = (replace(evaluation, seed=seed).cases[0].truth.image for seed in (0, 1))
+    assert np.array_equal(first, second)  # in the same rooms
 
 
 def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViewsEvaluation) -> None:
     few = AlignedViewsEvaluation(pipe=evaluation.pipe, views={}, size=64, count=1)
-    assert list(few.rows()) == ["real", "reconstruction", "shuffled", "warp"]
+    assert list(few.rows()) == FIXED
 
 
 def test_the_command_evaluates_folders(
@@ -88,6 +93,6 @@ def test_the_command_evaluates_folders(
     few = ["--limit", "2", "--num_inference_steps", "1"]
     assert main([*command, *few, "--concatenated", str(tmp_path / "views")]) == 0
     rows = json.loads((tmp_path / "out" / "aligned-views.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["real", "reconstruction", "shuffled", "warp", "concatenated"]
+    assert [row["name"] for row in rows] == [*FIXED, "concatenated"]
     assert main([*command, *few]) == 2
     assert "views: got none, and none are shipped" in capsys.readouterr().err

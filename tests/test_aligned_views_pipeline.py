@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 from tiny import tiny_pipe
 
 from weft.attention_processors.aligned_views import AlignedViews
@@ -52,7 +53,10 @@ def test_a_view_has_picture_and_geometry(pipe: Any, mesh: bool) -> None:
     out = view(pipe, mesh=mesh)
     assert out.images[0].size == (64, 64)
     assert out.points.shape == out.normals.shape == (64, 64, 3)
-    np.testing.assert_allclose(out.depth, TARGET.camera.project(out.points)[1])
+    places, depth = TARGET.camera.project(out.points)
+    np.testing.assert_allclose(out.depth, depth)
+    centres = (np.arange(64) + 0.5) / 64
+    np.testing.assert_allclose(places, np.stack(np.meshgrid(centres, centres), -1), atol=1e-6)  # on their own rays
     np.testing.assert_allclose(np.linalg.norm(out.normals, axis=-1), 1, atol=1e-6)
     assert 0.5 < out.seen.mean() < 1
     assert view(pipe, output_type="np").images.shape == (1, 64, 64, 3)
@@ -146,6 +150,14 @@ def test_what_is_read_is_in_the_targets_frame() -> None:
     rays = Camera(TARGET.camera.focal, np.eye(4)).rays(64, 64)
     assert ((geometry[3:6] * np.moveaxis(rays, -1, 0)).sum(0)[seen] < 1e-6).all()  # normals face the camera
     assert (np.abs(geometry[6] - TARGET.depth / span.high[2])[seen] < 0.01).mean() > 0.97
+
+
+def test_any_model_of_depth_may_be_asked() -> None:
+    picture = Image.new("RGB", (32, 16), "red")
+    camera = Camera.looking((0, 0, 0), (0, 0, 1), aspect=0.5)
+    asked = ReferenceView.of_picture(picture, lambda one: np.full(one.size[::-1], 3.0), camera, (8, 8))
+    given = ReferenceView.of_picture(picture, np.full((16, 32), 3.0), camera, (8, 8))
+    assert np.array_equal(asked.points, given.points)
 
 
 def test_normals_of_points_are_those_of_the_room() -> None:

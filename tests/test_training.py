@@ -1,5 +1,6 @@
 """The training loop and its objectives on tiny real components."""
 
+import argparse
 import errno
 import json
 import os
@@ -34,6 +35,7 @@ from weft.datasets.outfits import sample
 from weft.datasets.pair_folder import PairSample
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.scripts.cli import main
+from weft.training.aligned_views import ViewsConfig
 from weft.training.backbone import (
     build_denoiser,
     build_text_encoder,
@@ -43,9 +45,9 @@ from weft.training.backbone import (
 )
 from weft.training.batches import BatchOrder
 from weft.training.checkpoints import checkpoints
-from weft.training.config import TrainingConfig
+from weft.training.config import TrainingConfig, add_arguments, from_arguments
 from weft.training.loop import train
-from weft.training.objectives import diffusion_loss, training_scheduler
+from weft.training.objectives import _min_snr_weight, diffusion_loss, training_scheduler
 from weft.training.own_pictures import Sizes
 from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
 from weft.training.paired import PairedConfig, PairedTask
@@ -318,6 +320,28 @@ def test_a_denoiser_has_the_widths_asked_for() -> None:
             build_denoiser(4, widths)
 
 
+def test_weights_of_times_are_those_published() -> None:
+    """min-SNR for velocities (arXiv 2303.09556), and MoAI's, which adds 1 to the ratio before it is capped."""
+    scheduler = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    times = torch.tensor([0, 200, 700, 999])
+    snr = scheduler.alphas_cumprod[times] / (1 - scheduler.alphas_cumprod[times])
+    for offset in (0.0, 1.0):
+        expected = (snr + offset).clamp_max(5) / (snr + 1)
+        torch.testing.assert_close(_min_snr_weight(scheduler, times, 5.0, offset), expected, atol=1e-6, rtol=1e-4)
+    assert (
+        _min_snr_weight(scheduler, times, 5.0, 1.0)[-1] == 1 and _min_snr_weight(scheduler, times, 5.0, 0.0)[-1] < 1e-6
+    )
+
+
+def test_none_can_be_said_on_the_command_line() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, ViewsConfig)
+    assert from_arguments(ViewsConfig, parser.parse_args([])).snr_gamma == 5
+    assert from_arguments(ViewsConfig, parser.parse_args(["--snr_gamma", "none"])).snr_gamma is None
+    with pytest.raises(ValueError, match="distillation_kind: got 'cosine', expected one of kl, mse, logits"):
+        ViewsConfig(distillation_kind="cosine")
+
+
 @pytest.mark.parametrize("kind", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
 def test_noise_of_training_is_no_sampler_s(kind: Any) -> None:
     """Euler's scales otherwise, and both follow the times of the last call."""
@@ -508,7 +532,7 @@ def test_more_scores_stand_beside_those_of_the_task(tmp_path: Path) -> None:
 
 def test_tensorboard_is_told_scores_and_shown_pictures(tmp_path: Path) -> None:
     task = make_task()
-    task.validation, task.prompt = [[SketchTextPair(drawn_sketch(), "a thing")]], "a b"
+    task.validation = [("a b", [SketchTextPair(drawn_sketch(), "a thing")])]
     train(task, Records(task.module), config(tmp_path, max_train_steps=2, validation_steps=2))
     events = EventAccumulator(str(tmp_path / "logs" / "training"))
     events.Reload()

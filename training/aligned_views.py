@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weft.attention_processors.aligned_views import AlignedViews
-from weft.training.attention_distillation import attention_distillation_loss
+from weft.training.attention_distillation import KINDS, attention_distillation_loss
 from weft.training.config import option
 from weft.training.objectives import joint_diffusion_loss, training_scheduler
 from weft.training.view_data import ViewsRecord, stacked
@@ -18,20 +18,27 @@ from weft.training.view_data import ViewsRecord, stacked
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """The objective; the geometry's weight and min-SNR are those of MoAI's training, the distillation's is ours.
+    """The objective; the geometry's weight and `min(SNR + 1, gamma) / (SNR + 1)` are those of MoAI's training, the
+    distillation is ours.
 
     Raises:
-        ValueError: a weight that is negative.
+        ValueError: a weight that is negative, or an unknown kind of distillation.
     """
 
     geometry_weight: float = option(3.0, "weight of the point map's error beside the picture's")
     distillation_weight: float = option(0.1, "weight of the attention's distance, for --sharing distilled")
-    snr_gamma: float | None = option(5.0, "min-SNR weighting")
+    distillation_kind: str = option("kl", f"its distance: {', '.join(KINDS)}")
+    snr_gamma: float | None = option(5.0, "min-SNR weighting as MoAI has it; none = all times alike")
 
     def __post_init__(self) -> None:
         for name in ("geometry_weight", "distillation_weight"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0")
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
+        if self.distillation_kind not in KINDS:
+            raise ValueError(
+                f"distillation_kind: got {self.distillation_kind!r}, expected one of {', '.join(KINDS)}; pass one of "
+                "these"
+            )
 
 
 class AlignedViewsTask:
@@ -66,13 +73,14 @@ class AlignedViewsTask:
         loss = joint_diffusion_loss(
             denoise,
             self.scheduler,
-            (image[:, -1], points[:, -1]),
-            (1.0, self.config.geometry_weight),
+            ((image[:, -1], 1.0), (points[:, -1], self.config.geometry_weight)),
             generator,
             snr_gamma=self.config.snr_gamma,
+            snr_offset=1.0,
         )
         if self.module.sharing == "distilled":
-            distance = attention_distillation_loss(self.module.link.store, self.module.own.store)  # pyright: ignore
+            maps = self.module.link.store, self.module.own.store
+            distance = attention_distillation_loss(*maps, self.config.distillation_kind)  # pyright: ignore
             loss = loss + self.config.distillation_weight * distance
         return loss
 

@@ -70,8 +70,18 @@ def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **def
             options["action"] = argparse.BooleanOptionalAction
         else:
             kinds = [t for t in get_args(entry.type) if t is not NoneType] or [entry.type]
-            options["type"] = kinds[0]
+            options["type"] = kinds[0] if kinds[0] is entry.type else _or_none(kinds[0])
         parser.add_argument(f"--{entry.name}", help=text, **options)
+
+
+def _or_none(kind: Any) -> Any:
+    """From text to a value, or None for "none"."""
+
+    def parsed(text: str) -> Any:
+        return None if text.lower() == "none" else kind(text)
+
+    parsed.__name__ = kind.__name__  # argparse names it when a value is wrong
+    return parsed
 
 
 def from_arguments(config: type[Any], arguments: argparse.Namespace) -> Any:

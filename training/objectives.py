@@ -51,25 +51,28 @@ def diffusion_loss(
         return (denoise(noisy[0], times),)
 
     options: dict[str, Any] = {"snr_gamma": snr_gamma, "logit_normal": logit_normal, "noise_offset": noise_offset}
-    return joint_diffusion_loss(denoise_all, scheduler, (latents,), (1.0,), generator, **options)
+    return joint_diffusion_loss(denoise_all, scheduler, ((latents, 1.0),), generator, **options)
 
 
 def joint_diffusion_loss(
     denoise: DenoiseAll,
     scheduler: Any,
-    latents: Sequence[Float[Tensor, "batch *size"]],
-    weights: Sequence[float],
+    parts: Sequence[tuple[Float[Tensor, "batch *size"], float]],
     generator: torch.Generator,
     *,
     snr_gamma: float | None = None,
+    snr_offset: float = 0.0,
     logit_normal: tuple[float, float] | None = None,
     noise_offset: float = 0.0,
 ) -> Float[Tensor, ""]:
     """As `diffusion_loss`, for several latents of one shape that get the same noise at the same times.
 
     Args:
-        weights: of the errors, one per latents.
+        parts: latents, and the weight of their error.
+        snr_offset: added to the signal-to-noise ratio before it is capped. 1 is MoAI's weighting, which for velocities
+            counts the noisiest times in full, where min-SNR leaves next to nothing of them.
     """
+    latents, weights = zip(*parts, strict=True)
     first, flow = latents[0], not hasattr(scheduler, "alphas_cumprod")
     noise = torch.randn(first.shape, generator=generator).to(first)
     shares = _shares(len(first), (logit_normal or (0, 1)) if flow else logit_normal, generator).to(first.device)
@@ -85,10 +88,10 @@ def joint_diffusion_loss(
         times = (shares * steps).long().clamp_max(steps - 1)
         noisy = [scheduler.add_noise(x, noise, times) for x in latents]
         targets = [_target(scheduler, x, noise, times) for x in latents]
-    parts = zip(weights, denoise(noisy, times), targets, strict=True)
-    error = torch.stack([w * (p.float() - t.float()).square().flatten(1).mean(1) for w, p, t in parts]).sum(0)
+    predicted = zip(weights, denoise(noisy, times), targets, strict=True)
+    error = torch.stack([w * (p.float() - t.float()).square().flatten(1).mean(1) for w, p, t in predicted]).sum(0)
     if snr_gamma is not None and not flow:
-        error = error * _min_snr_weight(scheduler, times, snr_gamma)
+        error = error * _min_snr_weight(scheduler, times, snr_gamma, snr_offset)
     return error.mean()
 
 
@@ -103,9 +106,11 @@ def _target(scheduler: Any, latents: Tensor, noise: Tensor, times: Int[Tensor, "
     raise ValueError(f"prediction_type: got {kind!r}, expected epsilon, sample or v_prediction")
 
 
-def _min_snr_weight(scheduler: Any, times: Int[Tensor, " batch"], gamma: float) -> Float[Tensor, " batch"]:
+def _min_snr_weight(
+    scheduler: Any, times: Int[Tensor, " batch"], gamma: float, offset: float
+) -> Float[Tensor, " batch"]:
     snr = compute_snr(scheduler, times).clamp_min(1e-8)
-    capped = snr.clamp_max(gamma)
+    capped = (snr + offset).clamp_max(gamma)
     by_kind = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
     return capped / by_kind[scheduler.config.prediction_type]
 
