@@ -184,14 +184,13 @@ def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
     from weft.attention_processors.aligned_views import AlignedViews
     from weft.evaluation.aligned_views import AlignedViewsEvaluation
 
-    given = {name: getattr(arguments, name) or [_folder(name, None)] for name in VIEWS}
-    folders = {name: several for name, several in given.items() if several[0] is not None}
-    if not folders:
+    views = {}
+    for name in VIEWS:
+        folders = [_folder(name, given) for given in getattr(arguments, name) or [None]]
+        if several := [AlignedViews.from_pretrained(one, pipe.unet) for one in folders if one is not None]:
+            views[name] = several
+    if not views:
         raise ValueError(f"views: got none, and none are shipped; pass {', '.join(f'--{name}' for name in VIEWS)}")
-    views = {
-        name: [AlignedViews.from_pretrained(folder, pipe.unet) for folder in several]
-        for name, several in folders.items()
-    }
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, **_settings(arguments))
 

@@ -72,7 +72,7 @@ class DenoisingTask:
                 part.requires_grad_(False).eval()
         self.text_encoders = TextEncoders.of(pipe)
         self.levels = layer_levels(pipe.unet)
-        self.scheduler = training_scheduler(pipe.scheduler)
+        self.scheduler = training_scheduler(self.pipe.scheduler)
         self.prompts = Prompts(pipe, self.text_encoders)
         self._cached: dict[str, Any] = {}
 
