@@ -13,7 +13,7 @@ weft benchmark audio        a step with boxes, depth, prompt and ControlNet over
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio")
@@ -68,6 +68,28 @@ def interleaved(rounds: int, **tasks: Callable[[], object]) -> dict[str, list[fl
     return seconds
 
 
+def timed_command(words: Sequence[str], rounds: int) -> dict[str, float]:
+    """The median of seconds that `weft …` takes with start-up, and the most memory of any child process so far.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    import resource
+    import subprocess
+    import sys
+
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "weft.scripts.cli", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - started)
+        if done.returncode:
+            raise RuntimeError(f"weft {words[0]}: {done.stderr.strip()}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    return {"seconds": statistics.median(seconds), "peak_gb": peak}
+
+
 def ratios(seconds: Mapping[str, list[float]], over: str) -> dict[str, dict[str, float]]:
     """Median, minimum and maximum over rounds of each task's time over another's of the same round."""
     rows = {}
@@ -83,28 +105,11 @@ def ratios(seconds: Mapping[str, list[float]], over: str) -> dict[str, dict[str,
 
 
 def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    import resource
-    import subprocess
-    import sys
     import tempfile
 
-    commands, alone = [], []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "weft.scripts.cli", "generate", str(arguments.design)]
-        for _ in range(arguments.rounds):
-            started = time.perf_counter()
-            done = subprocess.run(
-                [*command, "--output", f"{folder}/out.png"], capture_output=True, text=True, check=False
-            )
-            commands.append(time.perf_counter() - started)
-            if done.returncode:
-                raise RuntimeError(f"weft generate: {done.stderr.strip()}")
-        alone = _generation_alone(arguments)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
-    return {
-        "command": {"seconds": statistics.median(commands), "peak_gb": peak},
-        "generation": {"seconds": statistics.median(alone)},
-    }
+        row = timed_command(["generate", str(arguments.design), "--output", f"{folder}/out.png"], arguments.rounds)
+    return {"command": row, "generation": {"seconds": statistics.median(_generation_alone(arguments))}}
 
 
 def _generation_alone(arguments: argparse.Namespace) -> list[float]:

@@ -1,12 +1,15 @@
 """What conditions of a sound cost: a transformer step with tokens, with a ControlNet, with both; and longer sounds.
 
 The transformer is Stable Audio Open's with fewer layers and random weights; times do not depend on weights. Rows of
-`length_…` are stock steps of so many latents, 43 being two seconds.
+`length_…` are stock steps of so many latents, 43 being two seconds. `command` is `weft sound` for two seconds with the
+shipped models, start-up included; `sound_…` are their generations alone, of so many seconds.
 """
 
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import StableAudioDiTModel
 from torch import Tensor
@@ -18,7 +21,10 @@ from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, 
 from weft.attention_processors.stable_audio import ConditionedStableAudioDiTModel
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
-from weft.scripts.benchmark import interleaved, ratios
+from weft.datasets.walks import sample
+from weft.pipelines.video_to_audio import VideoToAudioPipeline
+from weft.pretrained import shipped
+from weft.scripts.benchmark import interleaved, ratios, timed_command
 from weft.training.audio_backbone import rotary
 
 TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
@@ -70,7 +76,26 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
         f"length_{LATENTS * times}": lambda given=given: stock(**given)
         for times, given in zip(LENGTHS, longer, strict=True)
     }
-    return {**rows, **ratios(interleaved(rounds, **lengths), f"length_{LATENTS}")}
+    rows |= ratios(interleaved(rounds, **lengths), f"length_{LATENTS}")
+    return {**rows, **_shipped(rounds, 50 if size == "full" else 1)}
+
+
+def _shipped(rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    """A track of the test split with the shipped models."""
+    clip = sample("test", 0)
+    with TemporaryDirectory() as folder:
+        np.savez(f"{folder}/boxes.npz", times=clip.box_times, boxes=clip.boxes)
+        words = ["sound", "--boxes", f"{folder}/boxes.npz", "--seconds", "2", "--output", f"{folder}/out"]
+        command = timed_command([*words, "--num_inference_steps", str(steps)], rounds)
+    pipe = VideoToAudioPipeline.from_pretrained(shipped("tiny-audio"))
+    pipe.load_spatial(shipped("spatial-audio"))
+    pipe.set_progress_bar_config(disable=True)
+    track = BoxTrack(clip.box_times, clip.boxes)
+    sounds = {
+        f"sound_{2 * times}s": lambda seconds=2.0 * times: pipe([track], seconds=seconds, num_inference_steps=steps)
+        for times in LENGTHS
+    }
+    return {"command": command, **ratios(interleaved(rounds, **sounds), "sound_2s")}
 
 
 def _inputs(model: Any, latents: int) -> dict[str, Any]:

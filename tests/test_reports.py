@@ -129,6 +129,7 @@ def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> No
     assert main(["benchmark", "audio", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "benchmark-audio.json").read_text())
     names = ["stock", "tokens", "stock_and_controlnet", "both", "length_43", "length_86", "length_172"]
+    names += ["command", "sound_2s", "sound_4s", "sound_8s"]
     assert [row["name"] for row in report["rows"]] == names
     assert main(["benchmark", "instillation", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "benchmark-instillation.json").read_text())["rows"]
