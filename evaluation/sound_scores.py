@@ -124,6 +124,16 @@ def mirror(sounds: Sequence[Audio], mirrored: Sequence[Audio], truths: Sequence[
     return float("nan") if one.std() < 1e-9 else 0.0 - correlation(other, one)
 
 
+def signal_to_noise(sounds: Sequence[Audio], truths: Sequence[Audio]) -> float:
+    """Power of the true waveform over that of what differs from it, in dB, as the mean over clips; below 0 for sounds
+    that are as noisy and as loud as they should be, but other noise."""
+    ratios = [
+        np.square(true).sum() / np.square(sound[:, : true.shape[1]] - true).sum()
+        for sound, true in zip(sounds, truths, strict=True)
+    ]
+    return float(np.mean(10 * np.log10(np.maximum(ratios, 1e-12))))
+
+
 def level_change(sounds: Sequence[Audio], farther: Sequence[Audio], truths: Sequence[Truth]) -> float:
     """By how many dB the steps of other sounds of the same clips are louder; -6.02 at best when all is twice as far.
 

@@ -19,7 +19,7 @@ from weft.datasets.walks import WalkSample, mirrored, render, sample
 from weft.evaluation.evaluation import Drawn, Evaluation
 from weft.evaluation.sound_events import Audio
 from weft.evaluation.sound_plots import spectrogram
-from weft.evaluation.sound_scores import level_change, score_sounds
+from weft.evaluation.sound_scores import level_change, score_sounds, signal_to_noise
 
 BATCH: Final = 16
 LEFT_OUT: Final[Mapping[str, type]] = {
@@ -125,7 +125,8 @@ class SpatialAudioEvaluation(Evaluation):
             for clip in tqdm(self.clips, desc="reconstruction"):
                 latents = vae.encode(torch.from_numpy(clip.audio)[None]).latent_dist.mode()
                 sounds.append(vae.decode(latents).sample[0].numpy())
-        return self._scored(sounds)
+        pictures, scores = self._scored(sounds)
+        return pictures, {**scores, "snr": signal_to_noise(sounds, [clip.audio for clip in self.clips])}
 
     def _drawn(self, desc: str, given: Sequence[Sequence[OverTime]], modules: str | None) -> list[Audio]:
         """One sound per clip, each from noise of its own, by these modules or by the backbone alone."""

@@ -19,6 +19,7 @@ from weft.evaluation.sound_scores import (
     match_onsets,
     mirror,
     score_sounds,
+    signal_to_noise,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -354,3 +355,12 @@ def test_bad_sounds_are_refused(sounds: Sequence[Array], message: str) -> None:
         score_sounds([], [])
     with pytest.raises(ValueError, match="audio: got"):
         pan_curve(np.zeros(5), RATE)
+
+
+def test_the_signal_is_compared_with_what_differs() -> None:
+    rng = np.random.default_rng(0)
+    true = [rng.normal(size=(2, 4000)).astype(np.float32) for _ in range(2)]
+    near = [one + 0.1 * rng.normal(size=one.shape).astype(np.float32) for one in true]
+    assert signal_to_noise(near, true) == pytest.approx(20, abs=0.3)
+    assert signal_to_noise([np.zeros_like(one) for one in true], true) == pytest.approx(0)
+    assert signal_to_noise([-one for one in true], true) == pytest.approx(-6.02, abs=0.01)
