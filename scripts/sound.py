@@ -3,7 +3,7 @@
     weft sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
     weft sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
-Writes NAME.wav, with a video NAME.mp4, and NAME.png: where the sound is heard beside where its source is seen. Files of
+Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: where the sound is heard beside where its source is seen. Files of
 boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write them.
 """
 
@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
 
         seen = [one for one in tracks if isinstance(one, BoxTrack)]
         written.append(plot_sound(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
+    else:
+        print("no plot: matplotlib is not installed; pip install 'weft[plots]'")
     print(", ".join(map(str, written)))
 
 
