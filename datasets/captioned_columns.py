@@ -24,7 +24,7 @@ def find_image_column(features: Features, given: str | None) -> str:
         if len(pictures) != 1:
             raise ValueError(
                 f"image_column: got {', '.join(pictures) or 'none'} with an Image feature among the columns "
-                f"{', '.join(features)}, expected one; pass image_column="
+                f"{', '.join(features)}, expected one; pass image_column"
             )
         return pictures[0]
     _check_column("image_column", given, features)
@@ -44,7 +44,7 @@ def find_caption_column(features: Features, given: str | None) -> str:
     if not found:
         raise ValueError(
             f"caption_column: got the columns {', '.join(features)}, expected {', '.join(CAPTION_COLUMNS)} among them; "
-            "pass caption_column="
+            "pass caption_column"
         )
     return found[0]
 
@@ -62,7 +62,7 @@ def find_style_column(features: Features, given: str | None, style: str | None) 
     elif column is None:
         raise ValueError(
             f"style_column: got the columns {', '.join(features)}, expected {STYLE_COLUMN!r} among them; pass "
-            "style_column=, or style= for one name for all"
+            "style_column, or style for one name for all"
         )
     return column
 

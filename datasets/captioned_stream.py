@@ -7,7 +7,7 @@ is wrong with a row shows when it is read: such rows are left out, and counted.
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import datasets
 from datasets.distributed import split_dataset_by_node
@@ -21,7 +21,7 @@ from weft.datasets.captioned_columns import (
     read_cell,
     wrong_text,
 )
-from weft.datasets.captioned_images import CaptionedImage, load
+from weft.datasets.captioned_images import CaptionedImage, Options, load
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
 
     Args:
         rows: with known columns.
-        style: the style of all pictures, for a set without a column of styles.
+        options: where it holds what, as of `CaptionedImages`; `style` is the style of all pictures, for a set without a
+            column of styles.
         styles: the names that the column of styles holds; labels bring their own.
         seed, buffer: of shuffling.
         name: what messages call the set.
@@ -53,18 +54,19 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         self,
         rows: datasets.IterableDataset,
         *,
-        style: str | None = None,
         styles: Sequence[str] = (),
         seed: int = 0,
         buffer: int = BUFFER,
         name: str = "data set",
+        **options: Unpack[Options],
     ) -> None:
         rows = rows._resolve_features() if rows.features is None else rows
         features: Any = rows.features
         try:
-            self._image = find_image_column(features, None)
-            self._caption = find_caption_column(features, None)
-            self._style_column = find_style_column(features, None, style)
+            style = options.get("style")
+            self._image = find_image_column(features, options.get("image_column"))
+            self._caption = find_caption_column(features, options.get("caption_column"))
+            self._style_column = find_style_column(features, options.get("style_column"), style)
             self.styles = _names(features, self._style_column, style, styles)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
@@ -79,9 +81,9 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         name_or_path: str | Path,
         split: str = "train",
         *,
-        style: str | None = None,
         styles: Sequence[str] = (),
         seed: int = 0,
+        **options: Unpack[Options],
     ) -> "CaptionedStream":
         """A data set by its name on the Hub, or by the path of a folder.
 
@@ -91,7 +93,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         rows = load(name_or_path, split, None, streaming=True)
         if isinstance(rows, datasets.Dataset):
             rows = rows.to_iterable_dataset()
-        return cls(rows, style=style, styles=styles, seed=seed, name=str(name_or_path))
+        return cls(rows, styles=styles, seed=seed, name=str(name_or_path), **options)
 
     def place(self, epoch: int, process: int = 0, processes: int = 1) -> None:
         """Which epoch is read next, and which share of it."""

@@ -3,8 +3,8 @@
     weft sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
     weft sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
-Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: where the sound is heard beside where its source is seen. Files of
-boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write them.
+Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: where the sound is heard beside where its source is
+seen. Files of boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write them.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from typing import Any
 from weft.training.config import add_arguments as add_config_arguments
 from weft.training.config import from_arguments
 
+COLUMNS = ("image_column", "caption_column", "style_column")
 SOURCES = ("train_data_dir", "dataset_name", "world")
 
 
@@ -24,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     data.add_argument("--train_data_dir", type=Path, help="folder of pictures with metadata.jsonl: text and style")
     data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
     data.add_argument("--style", help="the name of the one style, where the data have no style column")
+    for name in COLUMNS:
+        what = name.removesuffix("_column")
+        data.add_argument(f"--{name}", help=f"of own data (default: the one column that can hold {what}s)")
     data.add_argument("--streaming", action="store_true", help="read --dataset_name row by row, and keep nothing of it")
     data.add_argument("--styles", nargs="*", default=(), help="with --streaming, the names in the style column")
     data.add_argument("--world", choices=("creatures", "all"), help="train on procedural worlds instead")
@@ -103,15 +107,16 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, l
     from weft.training.prompts import check_lengths
 
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+    options: Any = {name: getattr(arguments, name) for name in COLUMNS} | {"style": arguments.style}
     if arguments.streaming:
         stream = CaptionedStream.from_name(
-            arguments.dataset_name, style=arguments.style, styles=arguments.styles, seed=arguments.seed
+            arguments.dataset_name, styles=arguments.styles, seed=arguments.seed, **options
         )
         return StyledStream(stream, pipe.vae, sizes), []
     if arguments.train_data_dir is not None:
-        samples = CaptionedImages.from_folder(arguments.train_data_dir, style=arguments.style)
+        samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)
     else:
-        samples = CaptionedImages.from_name(arguments.dataset_name, style=arguments.style)
+        samples = CaptionedImages.from_name(arguments.dataset_name, **options)
     text = TextEncoders.of(pipe)
     check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
     data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)

@@ -245,7 +245,7 @@ BAD_SETS: list[tuple[datasets.Dataset, dict[str, Any], str]] = [
     (made(text=[["a"], ["b"]]), {}, r"got 2 wrong entries, expected none: text\[0\]: got \['a'\], expected"),
     (made(text=None), {}, "caption_column: got the columns image, style, expected text, caption, prompt among"),
     (made(), {"style_column": "look"}, "style_column: got 'look', expected one of image, text, style"),
-    (made(style=None), {}, "got the columns image, text, expected 'style' among them; pass style_column=, or style="),
+    (made(style=None), {}, "got the columns image, text, expected 'style' among them; pass style_column, or style"),
     (made(), {"style": "ink"}, "style: got 'ink' and the column 'style', expected one of them; leave style= out"),
     (made(), {"style": "ink", "style_column": "text"}, "style: got 'ink' and the column 'text', expected one of them"),
     (made(style=None), {"style": " "}, "style: got ' ', expected a name; write one"),

@@ -395,6 +395,14 @@ def test_options_that_change_nothing_are_refused(
     assert "changes nothing for" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_columns_of_own_data_can_be_named(own: Path) -> None:
+    rows = [json.dumps({"file_name": f"{i}.png", "words": "a thing", "look": "red"}) for i in range(3)]
+    (own / "data/metadata.jsonl").write_text("\n".join(rows) + "\n")
+    named = ["--caption_column", "words", "--style_column", "look"]
+    assert main([*command(own, *named), "--max_train_steps", "1"]) == 0
+    assert json.loads((own / "run/final/config.json").read_text())["styles"] == ["red"]
+
+
 def test_texts_that_are_too_long_are_listed_before_anything_is_trained(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
