@@ -4,7 +4,8 @@
     weft sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
 Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: where the sound is heard beside where its source is
-seen. Files of boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write them.
+seen. Files of boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write
+them.
 """
 
 import argparse

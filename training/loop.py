@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
@@ -299,7 +299,8 @@ class _Run:
 
     def _save_checkpoint(self) -> None:
         steps = 0 if self.ema is None else self.ema.optimization_step
-        extra = {"step": self.step, "average_steps": steps, "place": self.place}
+        places = gather_object([self.place])  # streams may be shared unequally
+        extra = {"step": self.step, "average_steps": steps, "places": places}
         self._save(self.folder / f"checkpoint-{self.step}", extra)
         if self.accelerator.is_main_process and self.config.checkpoints_total_limit:
             for old in checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
@@ -328,7 +329,7 @@ class _Run:
                 parameter.copy_(shadow[str(i)])
             self.ema.optimization_step = extra["average_steps"]
         self.step = extra["step"]
-        self.place = extra["place"]
+        self.place = extra["places"][min(self.accelerator.process_index, len(extra["places"]) - 1)]
         self.batches.place(*self.place)
 
 
