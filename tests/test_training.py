@@ -395,6 +395,21 @@ def test_options_that_change_nothing_are_refused(
     assert "changes nothing for" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_the_backbone_goes_where_training_is(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere:
+        num_processes, is_main_process, device = 1, True, torch.device("cuda:3")
+
+        def __init__(self, cpu: bool = False) -> None:
+            self.device = torch.device("cpu") if cpu else self.device
+
+    moved: list[Any] = []
+    monkeypatch.setattr("accelerate.PartialState", Elsewhere)
+    monkeypatch.setattr(ConditionedStableDiffusionPipeline, "to", lambda _, *given: moved.extend(given))
+    assert main([*command(own), "--max_train_steps", "1"]) == 0
+    assert main([*command(own), "--max_train_steps", "1", "--use_cpu"]) == 0
+    assert moved == [torch.device("cuda:3"), torch.device("cpu")]
+
+
 def test_columns_of_own_data_can_be_named(own: Path) -> None:
     rows = [json.dumps({"file_name": f"{i}.png", "words": "a thing", "look": "red"}) for i in range(3)]
     (own / "data/metadata.jsonl").write_text("\n".join(rows) + "\n")
