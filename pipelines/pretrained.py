@@ -19,7 +19,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "creature-oracle": "reads style, species, colour and pose of a creature; what `weft evaluate style` measures with",
     "sketch-controlnet": "reads sketches of whole outfits, for `weft evaluate composition`; a ControlNetModel",
     "oracle-styled": "the oracle that reads styled outfits, too; what `weft evaluate composition` measures with",
-    "tiny-rooms": "a complete small Stable Diffusion of furnished rooms; new views are drawn on it",
+    "tiny-rooms": "a small Stable Diffusion of papered rooms, unfinished; modules for views are trained on it",
     "aligned-views": "picture and geometry of a new view on tiny-rooms; AlignedViews",
     "tiny-audio": "a complete small Stable Audio of footsteps; stock pipelines open it",
     "spatial-audio": "boxes, depth, a prompt and loudness on tiny-audio; a SpatialAudioAdapter and a ControlNet",
