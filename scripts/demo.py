@@ -23,6 +23,15 @@ UPLOAD: Final = "8mb"
 UPLOAD_PIXELS: Final = 16_000_000
 SHIPPED: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
 """By the name of an adapter, the shipped model."""
+HEAD: Final = """<script>
+document.addEventListener("change", async (event) => {
+  const input = event.target;
+  if (input.type !== "file" || !input.closest("[id^=sketch-]")) return;
+  for (const file of [...input.files])
+    if (!(await createImageBitmap(file).catch(() => null))) document.querySelector("#unreadable")?.click();
+}, true);
+</script>"""
+"""Canvases leave out what a browser cannot read, and say nothing."""
 CSS: Final = ".state { min-height: 1.6em } .picture img { width: 100%; object-fit: contain }"
 
 
@@ -74,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
         ssr_mode=False,
         footer_links=["api"],
         css=CSS,
+        head=HEAD,
     )
 
 
@@ -179,7 +189,7 @@ def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = 
 
     from weft.scripts.demo_line import KEPT_SECONDS
     from weft.scripts.demo_outfit import outfit_page
-    from weft.scripts.demo_parts import DEVICE, told
+    from weft.scripts.demo_parts import DEVICE, HEARD, complaint, told
     from weft.scripts.demo_sound import sound_page
     from weft.scripts.demo_studio import Made
     from weft.scripts.demo_style import reference_page, style_page
@@ -206,6 +216,11 @@ def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = 
             studio.line.forget(request.session_hash)
 
         blocks.unload(left)
+
+        def unreadable() -> None:
+            raise complaint("Sketch: got a file that is no picture; bring a PNG, JPEG or WebP")
+
+        gr.Button(visible="hidden", elem_id="unreadable").click(unreadable, None, None, **HEARD)
 
         def generate(design: dict[str, Any]) -> tuple[str, dict[str, Any]]:
             with told():

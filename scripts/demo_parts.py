@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 DEVICE: Final = "device"
 """Calls with this concurrency id wait for each other."""
 QUIET: Final[Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-"""Of actions that only rearrange the page: they wait for no line, and their answers come on no shared stream."""
+"""Of actions that only rearrange the page: they wait for no line, their answers come on no shared stream, and
+their errors are shown to nobody."""
+HEARD: Final[Any] = {**QUIET, "queue": True}
+"""Of those whose errors are to be shown."""
 
 
 def complaint(message: object) -> gr.Error:

@@ -23,7 +23,7 @@ from weft.evaluation.sound_events import onsets
 from weft.evaluation.sound_plots import plot_sound
 from weft.pipelines.videos import Video, write_video
 from weft.scripts.demo_line import MethodStudio, Step, User, seed_of
-from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, run_settings, state_line
+from weft.scripts.demo_parts import HEARD, QUIET, Buttons, complaint, downloads, run_settings, state_line
 
 SIDE: Final = 320
 LONGEST: Final = 10.0
@@ -171,7 +171,7 @@ def sound_page(studio: SoundStudio) -> None:
             seed = gr.Textbox(label="Seed of this sound", interactive=False, elem_classes="seed")
             wav = gr.DownloadButton("Sound (WAV)", interactive=False)
     ready.change(lambda name: json.dumps(PATHS[name]), ready, drawn, **QUIET)
-    gr.on([surface.change, clip.change], _background, [surface, clip], drawn, **QUIET)
+    gr.on([surface.change, clip.change], _background, [surface, clip], drawn, **HEARD)
 
     def make(user: User, *values: Any) -> Iterator[Any]:
         path, floor, length, upload, track, given, steps, guidance = values
