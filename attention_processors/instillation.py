@@ -164,6 +164,8 @@ class UseAttention(Branch):
                 f"{self.layer}: got queries and keys that were recorded without gradients, expected live ones; record "
                 "outside torch.no_grad() and reentrant checkpointing, or pass gradient='detach'"
             )
+        if self.source is not None:
+            check_source(self.source, len(kept.query), self.layer)
         rows = len(kept.query) if self.source is None else len(self.source)
         heads, tokens = kept.query.shape[2], query.shape[1] if self.keys == "target" else kept.key.shape[1]
         if (rows, kept.query.shape[1], heads) != query.shape[:3]:
@@ -208,10 +210,22 @@ class ShareInBatch(Branch):
                 f"{self.layer}: got sources for {len(self.source)} rows, expected {len(query)}; give one per row of "
                 "the batch"
             )
+        check_source(self.source, len(query), self.layer)
         source = self.source.to(query.device)
         own = (source == torch.arange(len(source), device=source.device)).view(-1, 1, 1, 1)
         shared = (query, key) if self.gradient == "live" else (query.detach(), key.detach())
         return torch.where(own, query, shared[0][source]), torch.where(own, key, shared[1][source]), value
+
+
+def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
+    """Raise unless all sources are rows.
+
+    Raises:
+        ValueError: names the first that is none.
+    """
+    wrong = source[(source < 0) | (source >= rows)]
+    if len(wrong):
+        raise ValueError(f"{place}: got the source {int(wrong[0])}, expected rows from 0 to {rows - 1}; correct it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,6 +316,7 @@ class Instillation:
         """
         if self.strength is not None or self.share != "query_key" or self.keys != "all":
             raise ValueError("within_batch: got a strength, keys or share of its own; use two passes for these")
+        check_source(source, len(source), "within_batch")
         if not torch.equal(source[source], source):
             raise ValueError(
                 f"source: got {source.tolist()}, where a source has another source; let teachers be their own"

@@ -8,8 +8,8 @@ frozen. The tokens c of a clip are joined to the text's and read through the lay
 
 Source: second-hand summaries, and the code of Stable-V2A; the paper's text and code were not available.
 Ours, not the paper's: one token per box, at `box_rate`; that tokens carry their time, without which a track is a bag of
-boxes; learned tokens for what is not there; the encoder of depth maps, where no embeddings are given; `projections=
-"own"`, trained copies of W whose attention is added.
+boxes; learned tokens for what training leaves out, and for guidance's other half; the encoder of depth maps, where no
+embeddings are given; `projections="own"`, trained copies of W whose attention is added.
 """
 
 from collections.abc import Mapping, Sequence

@@ -297,6 +297,17 @@ def test_one_batch_is_two_passes_over_the_same_weights() -> None:
         torch.testing.assert_close(out[0], both[row], atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+def test_sources_are_rows_that_there_are() -> None:
+    link, unet = Instillation(), denoiser(1)
+    for wrong in ([0, 2], [-1, 1]):
+        with pytest.raises(ValueError, match=r"within_batch: got the source (2|-1), expected rows from 0 to 1"):
+            link.within_batch(torch.tensor(wrong))
+    denoised(unet, latents(1), link=link.record())
+    with pytest.raises(ValueError, match=r"attn1: got the source 5, expected rows from 0 to 1; correct it"):
+        denoised(unet, latents(1), link=link.use(torch.tensor([0, 5])))
+
+
 @pytest.mark.parametrize("gradient", ["live", "detach"])
 def test_gradients_within_one_batch(gradient: str) -> None:
     unet, x = denoiser(1), latents(1).requires_grad_()

@@ -335,6 +335,24 @@ def test_silence_is_no_envelope_and_short_sounds_are_no_prompts(pipe: Any, caplo
         made.features(batch, {"projections": FrozenProjections(pipe.transformer), "audio": lambda *_: torch.ones(3)})
 
 
+def test_depth_may_be_embedded_already_and_needs_no_unit(pipe: Any) -> None:
+    maps = np.linspace(2, 8, 4)[:, None, None] * np.linspace(1, 2, 24 * 32).reshape(1, 24, 32)
+    affine = [DepthClip(DEPTH.times, values, metric=False) for values in (maps, 0.1 * maps + 3)]
+    np.testing.assert_allclose(sound(pipe, affine[:1]), sound(pipe, affine[1:]), atol=1e-4)
+    assert not np.array_equal(sound(pipe, affine[:1]), sound(pipe, [DepthClip(DEPTH.times, maps)]))
+    pipe.load_spatial(adapter(pipe.transformer, depth_dim=7))
+    noise = np.random.default_rng(0)
+    given = [DepthClip(DEPTH.times, embeds=noise.normal(size=(4, 7))) for _ in range(2)]
+    heard = [sound(pipe), *(sound(pipe, [one]) for one in given)]
+    assert len({one.tobytes() for one in heard}) == 3
+
+
+def test_times_by_rotation_reach_the_sound(pipe: Any) -> None:
+    pipe.load_spatial(adapter(pipe.transformer, time_code="rotary", projections="own"))
+    turned = BoxTrack(TRACK.times, TRACK.boxes[::-1])
+    assert len({sound(pipe, given).tobytes() for given in ([], [TRACK], [turned])}) == 3
+
+
 def test_voices_are_summed(pipe: Any) -> None:
     noise = torch.Generator().manual_seed(0)
     out = pipe(
