@@ -7,11 +7,12 @@ from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_jso
 from weft.attention_processors.bank import AdapterBank
 from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
 from weft.attention_processors.encoders import ImageEncoder, SketchEncoder, TextEncoders
-from weft.attention_processors.instillation import Instillation, References, Taps
+from weft.attention_processors.instillation import Instillation, Taps
 from weft.attention_processors.maps import MapRecorder, overlay
 from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
 from weft.attention_processors.processor import ConditionedAttnProcessor
 from weft.attention_processors.reference import Reference, ReferenceAdapter
+from weft.attention_processors.reference_attention import References
 from weft.attention_processors.strength import Layout, Schedule
 from weft.attention_processors.style import Style, StyleAdapter, StyleCard, StyleCards
 

@@ -30,9 +30,10 @@ from torch import Tensor, nn
 from weft.attention_processors.adapter import read_json, state_sha256
 from weft.attention_processors.conditioning import Conditioning, Encoded
 from weft.attention_processors.correspondence import CorrespondenceEncoder, added_after_conv_in
-from weft.attention_processors.instillation import GRADIENTS, Instillation, References
+from weft.attention_processors.instillation import GRADIENTS, Instillation
 from weft.attention_processors.layers import select_layers
 from weft.attention_processors.processor import install, layer_levels, unwrapped
+from weft.attention_processors.reference_attention import References
 from weft.attention_processors.strength import Layout
 
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
@@ -101,31 +102,33 @@ class AlignedViews(nn.Module):
         self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
         self.own = Instillation(layers)
         """What the geometry role attends with itself, where that is compared."""
-        self.roles = nn.ModuleDict()
-        for role in ROLES:
-            network = _sharing_copy(unwrapped(denoiser))
-            install(network)
-            targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
-            if role.endswith("_reference"):  # what comes after the last layer that is read says nothing to anybody
-                last = max(select_layers(network, layers), key=_place)
-                targets = [name for name in targets if _place(name) < _place(last)]
-            if role == "geometry" and sharing == "instillation":
-                assert isinstance(self.link, Instillation)
-                dead = {
-                    name.removesuffix(".weight").removesuffix(".bias") for name in self.link.dead_parameters(network)
-                }
-                targets = [name for name in targets if name not in dead]
-            lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
-            self.roles[role] = inject_adapter_in_model(lora, network, "default")
-            for parameter in network.parameters():
-                if parameter.requires_grad:  # in the backbone's precision at birth
-                    parameter.data = parameter.data.float()
+        self.roles = nn.ModuleDict({role: self._role(role, unwrapped(denoiser)) for role in ROLES})
         first: Any = unwrapped(denoiser).get_submodule("conv_in")
         latents = first.in_channels if warped else 0
         self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
         whole = next(unwrapped(denoiser).parameters()).dtype == torch.float32
         self.base_sha256 = state_sha256(unwrapped(denoiser)) if whole else None
         """What it was trained on; unknown of a denoiser in half precision."""
+
+    def _role(self, role: str, denoiser: nn.Module) -> nn.Module:
+        """The denoiser with a LoRA wherever it says something to anybody."""
+        network = _sharing_copy(denoiser)
+        install(network)
+        targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
+        if role.endswith("_reference"):  # up to the last layer that is read
+            last = max(select_layers(network, self.image_references.layers), key=_place)
+            targets = [name for name in targets if _place(name) < _place(last)]
+        if role == "geometry" and self.sharing == "instillation":
+            assert isinstance(self.link, Instillation)
+            dead = {name.removesuffix(".weight").removesuffix(".bias") for name in self.link.dead_parameters(network)}
+            targets = [name for name in targets if name not in dead]
+        rank = self.config["rank"]
+        lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+        network = inject_adapter_in_model(lora, network, "default")
+        for parameter in network.parameters():
+            if parameter.requires_grad:  # in the backbone's precision at birth
+                parameter.data = parameter.data.float()
+        return network
 
     @property
     def sharing(self) -> str:

@@ -5,10 +5,10 @@ pass keeps values of its own, so it looks where the first one looked and reads t
 
     out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student
 
-Four taps, each a branch that travels in the conditioning, none with any state but the store that it was given:
-`RecordInput` keeps what a layer reads, `ExtendContext` adds it to what another layer reads (reference attention),
-`RecordAttention` keeps queries and keys, `UseAttention` takes them. `Instillation` ties the last two together; for
-teacher and student in one batch, `ShareInBatch` is the same without a store.
+Taps are branches that travel in the conditioning, none with any state but the store that it was given:
+`RecordAttention` keeps queries and keys, `UseAttention` takes them. `Instillation` ties both together; for teacher and
+student in one batch, `ShareInBatch` is the same without a store. The method's other taps, of reference views, are in
+`weft.attention_processors.reference_attention`.
 
     link = Instillation(layers="self")
     teacher = Conditioning.of({"link": link.record()}, layout)
@@ -56,44 +56,6 @@ class Recorded:
 
 
 AttentionStore = MutableMapping[str, Recorded]
-InputStore = MutableMapping[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class RecordInput(Branch):
-    """Keeps what a self-attention layer reads, [row, token, dim], under the layer's name."""
-
-    layer: str
-    store: InputStore
-
-    def context(self, context: Tensor) -> Tensor:
-        self.store[self.layer] = context
-        return context
-
-
-@dataclass(frozen=True, eq=False)
-class ExtendContext(Branch):
-    """Appends tokens to what a self-attention layer reads: its keys and values come of both (reference attention).
-
-    Args:
-        store: where `RecordInput` keeps them; there are `views` times as many rows as here, those of a row together.
-    """
-
-    layer: str
-    store: Mapping[str, Tensor]
-    views: int
-
-    def context(self, context: Tensor) -> Tensor:
-        if self.layer not in self.store:
-            raise ValueError(_missing(self.layer, "input"))
-        kept = self.store[self.layer]
-        rows = context.shape[0]
-        if kept.shape[0] != rows * self.views or kept.shape[2] != context.shape[2]:
-            raise ValueError(
-                f"{self.layer}: got references of shape {tuple(kept.shape)}, expected {rows} x {self.views} rows of "
-                f"width {context.shape[2]}; run the reference pass with all views of these rows"
-            )
-        return torch.cat([context, kept.to(context.dtype).reshape(rows, -1, kept.shape[2])], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +120,7 @@ class UseAttention(Branch):
         """The entry of this layer, once it fits."""
         kept = self.store.get(self.layer)
         if kept is None:
-            raise ValueError(_missing(self.layer, "attention"))
+            raise ValueError(missing(self.layer, "attention"))
         if self.gradient == "live" and torch.is_grad_enabled() and not kept.differentiable:
             raise ValueError(
                 f"{self.layer}: got queries and keys that were recorded without gradients, expected live ones; record "
@@ -239,26 +201,6 @@ class Taps(Encoded):
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         names = select_names(list(layout.levels), self.layers)
         return {name: self.kind(layer=name, **self.options) for name in names}, ()  # pyright: ignore[reportCallIssue]
-
-
-class References:
-    """Reference views for a denoiser: what a pass over them reads in its layers extends what the target's layers read.
-
-    Args:
-        layers: as in `select_layers`; all self-attentions by default.
-    """
-
-    def __init__(self, layers: str | Sequence[str] = "self") -> None:
-        self.layers = layers
-        self.store: dict[str, Tensor] = {}
-
-    def record(self) -> Taps:
-        """For the pass over the references; its rows are [target row, view], views of a row together."""
-        return Taps(RecordInput, self.layers, {"store": self.store})
-
-    def extend(self, views: int) -> Taps:
-        """For passes over the target; `views` per row."""
-        return Taps(ExtendContext, self.layers, {"store": self.store, "views": views})
 
 
 class Instillation:
@@ -357,7 +299,8 @@ def attention_scores(
     return torch.einsum("rqhd,rthd->rhqt", query.float(), key.float()) * query.shape[-1] ** -0.5
 
 
-def _missing(layer: str, what: str) -> str:
+def missing(layer: str, what: str) -> str:
+    """What is to be said where a layer finds nothing recorded."""
     return (
         f"{layer}: got no recorded {what}, expected some; run the recording pass first, with the same layers, in this "
         "step"

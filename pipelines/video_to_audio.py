@@ -33,6 +33,9 @@ from weft.pipelines.cosine_scheduler import STOCK, CosineScheduler
 from weft.pipelines.sound_output import SoundOutput
 from weft.pipelines.sound_windows import Windows
 
+AT_ONCE = 16
+"""So many windows of all voices are drawn together, however long a sound is."""
+
 
 class VideoToAudioPipeline(StableAudioPipeline):
     """A Stable Audio folder whose frozen transformer follows boxes, depth, a prompt and an envelope.
@@ -145,7 +148,8 @@ class VideoToAudioPipeline(StableAudioPipeline):
             guidance_scale: of prompt and conditions together; 1 turns it off.
             generator: of all noise; a list has one for every window of every voice.
             overlap: share of a window that is faded into the next one.
-            callback: told after each step, with its number, its time and the latents.
+            callback: told after each step, with its number, its time and the latents; of sounds of many windows, of
+                each group of them anew.
 
         Raises:
             ValueError: conditions without trained modules, an envelope without a ControlNet, several envelopes in one
@@ -158,32 +162,28 @@ class VideoToAudioPipeline(StableAudioPipeline):
         )
         windows = self._windows(voices, seconds, overlap)
         rows = [voice for voice in voices for _ in windows.starts]
-        call = _Call(self, rows, windows.starts * len(voices), windows, guidance_scale > 1)
         shape = len(rows), self.transformer.config["in_channels"], windows.latents
         device, dtype = self._execution_device, self.transformer.dtype
-        given: dict[str, Any] = {
-            "prompt": [prompt] * len(rows) if prompt_embeds is None else None,
-            "negative_prompt": None if negative_prompt is None else [negative_prompt] * len(rows),
-            "prompt_embeds": None if prompt_embeds is None else prompt_embeds.expand(len(rows), -1, -1),
-            "latents": randn_tensor(shape, generator=generator, device=device, dtype=dtype),
-            "audio_end_in_s": windows.seconds,
-        }
-
-        def after_step(step: int, time: Any, latents: Tensor) -> None:
-            call.on_step_end(step)
-            if callback is not None:
-                callback(step, time, latents)
-
-        with call:
-            out: Any = super().__call__(
-                **given,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                generator=generator,
-                callback=after_step,
-                output_type="np",
-            )
-        audio = out.audios
+        latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        drawn, starts = [], windows.starts * len(voices)
+        for some in (slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)):
+            count = len(rows[some])
+            call = _Call(self, rows[some], starts[some], windows, guidance_scale > 1, callback)
+            with call:
+                out: Any = super().__call__(
+                    [prompt] * count if prompt_embeds is None else None,  # pyright: ignore[reportArgumentType]
+                    negative_prompt=None if negative_prompt is None else [negative_prompt] * count,
+                    prompt_embeds=None if prompt_embeds is None else prompt_embeds.expand(count, -1, -1),
+                    latents=latents[some],
+                    audio_end_in_s=windows.seconds,
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    generator=generator[some] if isinstance(generator, list) else generator,
+                    callback=call.after_step,
+                    output_type="np",
+                )
+            drawn.append(out.audios)
+        audio = np.concatenate(drawn)
         parts = audio.reshape(len(voices), len(windows.starts), *audio.shape[1:])
         sounds = [windows.joined(part) for part in parts]
         return SoundOutput(np.sum(sounds, 0), sounds, self.vae.config["sampling_rate"])
@@ -220,9 +220,15 @@ class _Call:
     """The conditions of one call: what the transformer is given at every step."""
 
     def __init__(
-        self, pipe: Any, rows: list[list[OverTime]], starts: list[float], windows: Windows, guided: bool
+        self,
+        pipe: Any,
+        rows: list[list[OverTime]],
+        starts: list[float],
+        windows: Windows,
+        guided: bool,
+        callback: Callable[[int, Any, Tensor], None] | None,
     ) -> None:
-        self.pipe, self.rows, self.guided, self.step = pipe, rows, guided, 0
+        self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
         self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else None
         net = pipe.controlnet
         self.boxes = net is not None and net.reads_boxes
@@ -268,10 +274,12 @@ class _Call:
     def __exit__(self, *_: Any) -> None:
         self.hook.remove()
 
-    def on_step_end(self, step: int) -> None:
+    def after_step(self, step: int, time: Any, latents: Tensor) -> None:
         self.step = step + 1
         if self.conditioning is not None:
             self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
+        if self.callback is not None:
+            self.callback(step, time, latents)
 
     def _given(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.conditioning is not None:

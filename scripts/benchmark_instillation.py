@@ -12,8 +12,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weft.attention_processors.conditioning import Conditioning, Encoded
-from weft.attention_processors.instillation import Instillation, Recorded, References
+from weft.attention_processors.instillation import Instillation, Recorded
 from weft.attention_processors.processor import install, layer_levels
+from weft.attention_processors.reference_attention import References
 from weft.attention_processors.strength import Layout
 from weft.scripts.benchmark import interleaved, ratios
 

@@ -179,6 +179,29 @@ def _folders(given: str | None, method: str, option: str) -> tuple[str, str] | N
     return (str(shipped(names[0])), str(shipped(names[1]))) if set(names) <= set(available()) else None
 
 
+def _unseen(studio: Any) -> None:
+    """What is not on the page: the call for programs, and where its script tells of sketches that cannot be read."""
+    import gradio as gr
+
+    from weft.scripts.demo_parts import DEVICE, HEARD, complaint, told
+    from weft.scripts.demo_studio import Made
+
+    def unreadable() -> None:
+        raise complaint("Sketch: got a file that is no picture; bring a PNG, JPEG or WebP")
+
+    def generate(design: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        with told():
+            *_, made = studio.draw(studio.design(design))
+        assert isinstance(made, Made)
+        return str(made.path), {**design, "seed": made.seed}
+
+    gr.Button(visible="hidden", elem_id="unreadable").click(unreadable, None, None, **HEARD)
+    asked, picture, used = gr.JSON(visible=False), gr.Image(visible=False, type="filepath"), gr.JSON(visible=False)
+    gr.Button(visible=False).click(
+        generate, asked, [picture, used], api_name="generate", concurrency_id=DEVICE, concurrency_limit=1
+    )
+
+
 def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = None) -> Any:
     """The page with a tab per method that there is a model of.
 
@@ -189,9 +212,7 @@ def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = 
 
     from weft.scripts.demo_line import KEPT_SECONDS
     from weft.scripts.demo_outfit import outfit_page
-    from weft.scripts.demo_parts import DEVICE, HEARD, complaint, told
     from weft.scripts.demo_sound import sound_page
-    from weft.scripts.demo_studio import Made
     from weft.scripts.demo_style import reference_page, style_page
     from weft.scripts.demo_view import view_page
 
@@ -216,22 +237,7 @@ def page(studio: Any, waiting: int = QUEUE, *, views: Any = None, sounds: Any = 
             studio.line.forget(request.session_hash)
 
         blocks.unload(left)
-
-        def unreadable() -> None:
-            raise complaint("Sketch: got a file that is no picture; bring a PNG, JPEG or WebP")
-
-        gr.Button(visible="hidden", elem_id="unreadable").click(unreadable, None, None, **HEARD)
-
-        def generate(design: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-            with told():
-                *_, made = studio.draw(studio.design(design))
-            assert isinstance(made, Made)
-            return str(made.path), {**design, "seed": made.seed}
-
-        asked, picture, used = gr.JSON(visible=False), gr.Image(visible=False, type="filepath"), gr.JSON(visible=False)
-        gr.Button(visible=False).click(
-            generate, asked, [picture, used], api_name="generate", concurrency_id=DEVICE, concurrency_limit=1
-        )
+        _unseen(studio)
     for block in blocks.blocks.values():
         without_addresses(block)
     return blocks.queue(max_size=waiting, default_concurrency_limit=4)

@@ -71,6 +71,8 @@ def test_what_nobody_reads_is_not_trained(layers: str, sharing: str) -> None:
     (image.square().mean() + geometry.square().mean()).backward()
     idle = [name for name, p in views.named_parameters() if p.requires_grad and p.grad is None]
     assert not idle, idle
+    whole = views_of(tiny_unet(), sharing=sharing).counts()
+    assert all(views.counts()[role] == whole[role] for role in ROLES[:2])  # references are read in all layers
     assert views.counts().keys() == {*ROLES, "correspondence"}
     assert sum(views.counts().values()) == sum(p.numel() for p in views.parameters() if p.requires_grad)
 

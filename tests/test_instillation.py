@@ -13,14 +13,13 @@ from torch import Tensor
 
 from weft.attention_processors.conditioning import Branch, Conditioning
 from weft.attention_processors.instillation import (
-    ExtendContext,
     Instillation,
     RecordAttention,
     Recorded,
-    References,
     UseAttention,
 )
 from weft.attention_processors.processor import ConditionedAttnProcessor, install, layer_levels
+from weft.attention_processors.reference_attention import ExtendContext, References
 from weft.attention_processors.strength import Layout
 from weft.training.attention_distillation import attention_distillation_loss
 

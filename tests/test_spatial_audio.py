@@ -376,6 +376,25 @@ def test_the_length_is_what_was_asked_for(pipe: Any) -> None:
     assert sound(pipe, seconds=5.0, num_inference_steps=1).shape == (2, 5 * RATE)
 
 
+def test_many_windows_are_drawn_in_groups(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sound, and no more rows at once than allowed."""
+    rows: list[int] = []
+    pipe.transformer.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+
+    def drawn() -> Any:
+        noise = [torch.Generator().manual_seed(i) for i in range(10)]
+        given = [[TRACK, LOUD], [TRACK.mirrored()]]
+        options = {"seconds": 8.0, "num_inference_steps": 2, "guidance_scale": 1.0}
+        return pipe(given, prompt_embeds=prompt_embeds(), generator=noise, **options).audio
+
+    together = drawn()
+    assert set(rows) == {10}
+    monkeypatch.setattr("weft.pipelines.video_to_audio.AT_ONCE", 4)
+    rows.clear()
+    np.testing.assert_allclose(drawn(), together, atol=1e-5)
+    assert set(rows) == {4, 2}
+
+
 def test_windows_cover_and_fade() -> None:
     windows = Windows.plan(5.0, 2.0, 0.25, 256, RATE)
     assert windows.starts == [0.0, 1.5, 3.0] and windows.latents == 125

@@ -96,12 +96,7 @@ class _Run:
                 f"accelerate: got {self.accelerator.distributed_type.value}, but what is trained is small and is saved "
                 "whole; launch with --multi_gpu, and see docs/training.md for backbones that do not fit"
             )
-        left = [path.name for path in checkpoints(self.folder)]
-        if left and not config.resume_from_checkpoint:
-            raise ValueError(
-                f"output_dir: got {config.output_dir}, which holds {left[-1]} of another run; go on with it by "
-                "--resume_from_checkpoint latest, or give another folder"
-            )
+        self._check_folder()
         set_seed(config.seed)
         self.batches = Batches(
             dataset,
@@ -112,7 +107,7 @@ class _Run:
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        parameters = [p for p in task.module.parameters() if p.requires_grad]
+        parameters = self._trainable()
         optimizer = build_optimizer(
             config.optimizer,
             parameters,
@@ -131,9 +126,17 @@ class _Run:
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
-        self.step = self.skipped = 0
-        self.place = (0, 0)  # epoch, and batches of it, after the last whole step
+        self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: epoch, and batches of it, after the last whole step
         self.whole = True  # outside of updates
+
+    def _check_folder(self) -> None:
+        """Raise where another run's checkpoints would be taken for this one's."""
+        left = [path.name for path in checkpoints(self.folder)]
+        if left and not self.config.resume_from_checkpoint:
+            raise ValueError(
+                f"output_dir: got {self.config.output_dir}, which holds {left[-1]} of another run; go on with it by "
+                "--resume_from_checkpoint latest, or give another folder"
+            )
 
     # -- the loop ------------------------------------------------------------------------------------------
 
