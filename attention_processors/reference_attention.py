@@ -1,7 +1,7 @@
 """Reference attention: what a denoiser reads of reference views, beside what it reads of its own.
 
-After MoAI (arXiv 2506.11924). Two taps, as those of `weft.attention_processors.instillation`: `RecordInput` keeps what a layer reads, `ExtendContext`
-adds it to what another layer reads. `References` ties both together.
+After MoAI (arXiv 2506.11924). Two taps, as those of `weft.attention_processors.instillation`: `RecordInput` keeps what
+a layer reads, `ExtendContext` adds it to what another layer reads. `References` ties both together.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
