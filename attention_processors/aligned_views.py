@@ -263,6 +263,7 @@ class AlignedViews(nn.Module):
         config = read_json(folder / "config.json")
         config.pop("_class_name", None)
         version, base = config.pop("format_version", 0), config.pop("base_sha256", None)
+        base = base or (config.get("training") or {}).get("base_sha256")  # training knows it from before it was rounded
         if version > FORMAT_VERSION:
             raise ValueError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weft")
         views = cls(denoiser, **config)

@@ -172,7 +172,6 @@ class ShareInBatch(Branch):
                 f"{self.layer}: got sources for {len(self.source)} rows, expected {len(query)}; give one per row of "
                 "the batch"
             )
-        check_source(self.source, len(query), self.layer)
         source = self.source.to(query.device)
         own = (source == torch.arange(len(source), device=source.device)).view(-1, 1, 1, 1)
         shared = (query, key) if self.gradient == "live" else (query.detach(), key.detach())

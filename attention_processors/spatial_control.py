@@ -47,7 +47,7 @@ def shares(
     """How strongly residuals of three controls act at a step: of envelope and boxes, the envelope alone, boxes alone.
 
     As strong as both are, they are read together; by as much as one is stronger, it is read alone. What does not act is
-    not read.
+    not read. Where no boxes are read, the envelope is all that the first control has.
 
     Args:
         boxes: whether the ControlNet reads boxes; the largest track's weight and schedule are theirs.
@@ -59,5 +59,5 @@ def shares(
         return 0.0 if first is None else first.weight * first.schedule.at(step, steps)
 
     loud = strength([one for one in conditions if isinstance(one, Envelope)])
-    seen = strength(tracks_of(conditions)[:1]) if boxes else 0.0
+    seen = strength(tracks_of(conditions)[:1]) if boxes else loud
     return min(loud, seen), max(loud - seen, 0.0), max(seen - loud, 0.0)

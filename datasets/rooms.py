@@ -36,6 +36,8 @@ SAMPLES: Final = 2
 STEP: Final = 0.15
 BEND: Final = 0.9
 """A surface breaks where the next point is so far off its tangent plane (metres), or normals so far apart (cosine)."""
+NEIGHBORS: Final = ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:]))
+"""Pixels and those below them, pixels and those to their right."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str
 def geometry_edges(view: View) -> Bool[np.ndarray, "height width"]:
     """Pixels at whose right or lower side the surface breaks: another shape, a fold, or a step."""
     edges, points = np.zeros(view.depth.shape, bool), view.points
-    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+    for first, second in NEIGHBORS:
         fold = (view.normals[first] * view.normals[second]).sum(-1) < BEND
         step = np.abs((view.normals[first] * (points[second] - points[first])).sum(-1)) > STEP
         edges[first] |= (view.shape[first] != view.shape[second]) | fold | step
@@ -172,7 +174,7 @@ def geometry_edges(view: View) -> Bool[np.ndarray, "height width"]:
 def painted_edges(view: View) -> Bool[np.ndarray, "height width"]:
     """Pixels at whose right or lower side the paint changes, and the surface does not break."""
     edges = np.zeros(view.depth.shape, bool)
-    for first, second in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+    for first, second in NEIGHBORS:
         edges[first] |= (view.paint[first] != view.paint[second]).any(-1)
     return edges & ~geometry_edges(view)
 

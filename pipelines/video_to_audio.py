@@ -243,8 +243,8 @@ class _Call:
         levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
 
-    def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, Tensor, Tensor]:
-        """What the ControlNet reads: envelope and boxes, the envelope alone, boxes alone."""
+    def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
+        """What the ControlNet reads, as `shares` counts it: envelope and boxes, the envelope alone, boxes alone."""
         signals = []
         for row, start in zip(self.rows, starts, strict=True):
             envelope = _envelope(row)
@@ -255,15 +255,13 @@ class _Call:
         signal = torch.from_numpy(np.stack(signals)).to(vae.device, vae.dtype)
         loud = vae.encode(signal).latent_dist.mode()
         if not self.boxes:
-            alone = self._halves(loud)
-            return alone, alone, alone
+            return (self._halves(loud),)
         silent = vae.encode(torch.zeros_like(signal[:1])).latent_dist.mode().expand_as(loud)
         seconds = windows.latents * windows.hop / windows.sample_rate
         given = zip(self.rows, starts, strict=True)
         seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given]).to(loud)
         parts = (loud, seen), (loud, torch.zeros_like(seen)), (silent, seen)
-        both, first, second = (self._halves(torch.cat(part, 1)) for part in parts)
-        return both, first, second
+        return tuple(self._halves(torch.cat(part, 1)) for part in parts)
 
     def _halves(self, control: Tensor) -> Tensor:
         return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))

@@ -29,13 +29,17 @@ class Video:
     Args:
         seconds: from its first frame to the end of its last.
         size: height and width of its frames.
-        codec: what they are encoded in.
     """
 
     path: Path
     seconds: float
     size: tuple[int, int]
-    codec: str = ""
+
+    @property
+    def codec(self) -> str:
+        """What its frames are encoded in."""
+        with _av().open(str(self.path)) as container:
+            return container.streams.video[0].codec_context.name
 
     @property
     def container(self) -> str:
@@ -75,9 +79,7 @@ class Video:
             raise ValueError(f"{path}: got frames whose times do not increase; export the video again")
         if not last:  # the container does not say how long it is shown
             last = float(np.median(np.diff(times))) if len(times) > 1 else 1 / BOX_RATE
-        with _av().open(str(path)) as container:
-            codec = container.streams.video[0].codec_context.name
-        return cls(path, times[-1] + last, size, codec)
+        return cls(path, times[-1] + last, size)
 
     def frames(self, rate: float) -> Iterator[tuple[float, Frame]]:
         """The first frames from the times 0, 1 / rate, 2 / rate, … on, with their own times; RGB."""

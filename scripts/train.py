@@ -139,8 +139,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     task, data, about = method.prepare(arguments, pipe, source)
-    if hasattr(task.module, "base_sha256"):
-        task.module.base_sha256 = original  # before it was rounded
     if arguments.cache_features and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if arguments.dry_run:

@@ -97,7 +97,7 @@ def test_every_row_has_equally_many_views() -> None:
 def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Path) -> None:
     views = AlignedViews(tiny_unet().to(torch.bfloat16), rank=2)
     views.save_pretrained(tmp_path / "unknown")
-    views.base_sha256 = state_sha256(tiny_unet())  # as training says, which knows it from before it was rounded
+    views.register_to_config(training={"base_sha256": state_sha256(tiny_unet())})
     views.save_pretrained(tmp_path / "known")
     other = tiny_unet()
     with torch.no_grad():

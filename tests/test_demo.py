@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
+from tiny import drawn_sketch, style_adapter, tiny_pipe, tiny_studio
 
 from weft.datasets.images import read_image
 from weft.datasets.inline_images import as_text
@@ -30,9 +30,7 @@ RECORD: dict[str, Any] = {"prompt": "a b", "seed": 5, "num_inference_steps": 3}
 
 @pytest.fixture(scope="module")
 def studio() -> Studio:
-    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
-    pipe.attach(paired=paired_adapter(pipe.unet), style=style_adapter(pipe.unet, layers="all"))
-    return Studio(pipe, "tiny")
+    return tiny_studio()
 
 
 def pair(**more: Any) -> dict[str, Any]:

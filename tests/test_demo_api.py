@@ -9,11 +9,10 @@ from urllib.request import urlopen
 
 import pytest
 from PIL import Image
-from tiny import drawn_sketch, paired_adapter, style_adapter, tiny_pipe
+from tiny import drawn_sketch, tiny_studio
 
 from weft.datasets.images import read_image
 from weft.datasets.inline_images import as_text
-from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pipelines.design_file import read_design
 from weft.scripts.demo import page
 from weft.scripts.demo_studio import Studio
@@ -36,9 +35,7 @@ STYLE: dict[str, Any] = {"param_0": "a b", "param_9": 5, "param_10": 1}
 
 @pytest.fixture(scope="module")
 def studio() -> Studio:
-    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
-    pipe.attach(paired=paired_adapter(pipe.unet), style=style_adapter(pipe.unet, layers="all"))
-    return Studio(pipe, "tiny")
+    return tiny_studio()
 
 
 @pytest.fixture(scope="module")

@@ -223,3 +223,13 @@ METHODS = (
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
     Method("reference", reference_adapter, reference_conditions),
 )
+
+
+def tiny_studio() -> Any:
+    """A demo's pipeline with pairs and styles."""
+    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
+    from weft.scripts.demo_studio import Studio
+
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.attach(paired=paired_adapter(pipe.unet), style=style_adapter(pipe.unet, layers="all"))
+    return Studio(pipe, "tiny")
