@@ -208,8 +208,9 @@ class AlignedViews(nn.Module):
         height, width = latents.shape[-2:]
         conditioning = Conditioning.of(taps, Layout(self.levels, (height, width)))
         network: Any = self.roles[role]
+        dtype = network.conv_in.weight.dtype  # `network.dtype` walks through all modules
         with added_after_conv_in(network, features):
-            given = latents.to(network.dtype), times, context.to(network.dtype)
+            given = latents.to(dtype), times, context.to(dtype)
             return network(*given, cross_attention_kwargs={"conditioning": conditioning}).sample
 
     def counts(self) -> dict[str, int]:

@@ -24,7 +24,7 @@ def generate(
     images: Sequence[Image.Image] | None = None,
     **settings: Any,
 ) -> Float[Tensor, "picture 3 height width"]:
-    """One picture per prompt, in [0, 1].
+    """One picture per prompt, in [0, 1], on the CPU.
 
     Args:
         conditions: by adapter what each picture gets; None or nothing for a picture without.
@@ -49,7 +49,7 @@ def generate(
             **shown,
             **settings,
         )
-        pictures.append(made.images)
+        pictures.append(made.images.cpu())
     return torch.cat(pictures).float()
 
 
@@ -58,8 +58,10 @@ def reconstructed(
     pipe: Any, pictures: Float[Tensor, "picture 3 height width"]
 ) -> Float[Tensor, "picture 3 height width"]:
     """Pictures through the pipeline's autoencoder and back: the ceiling of what it can draw."""
-    vae = pipe.vae
-    restored = [vae.decode(vae.encode(p * 2 - 1).latent_dist.mode()).sample for p in pictures.split(BATCH)]
+    vae, restored = pipe.vae, []
+    for part in pictures.split(BATCH):
+        latents = vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        restored.append(vae.decode(latents).sample.to(pictures))
     return (torch.cat(restored) / 2 + 0.5).clamp(0, 1)
 
 

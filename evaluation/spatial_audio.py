@@ -123,8 +123,8 @@ class SpatialAudioEvaluation(Evaluation):
         vae, sounds = self.pipe.vae, []
         with torch.no_grad():
             for clip in tqdm(self.clips, desc="reconstruction"):
-                latents = vae.encode(torch.from_numpy(clip.audio)[None]).latent_dist.mode()
-                sounds.append(vae.decode(latents).sample[0].numpy())
+                latents = vae.encode(torch.from_numpy(clip.audio)[None].to(vae.device)).latent_dist.mode()
+                sounds.append(vae.decode(latents).sample[0].cpu().numpy())
         pictures, scores = self._scored(sounds)
         return pictures, {**scores, "snr": signal_to_noise(sounds, [clip.audio for clip in self.clips])}
 

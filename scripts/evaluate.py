@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
         one.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
         one.add_argument("--model", help=f"folder of the backbone (default: the shipped {backbone(name)})")
+        one.add_argument("--device", default="cpu", help="where the model runs, for example cuda")
         steps, scale = DEFAULTS.get(name, (20, 3.0))
         one.add_argument("--num_inference_steps", type=int, default=steps)
         one.add_argument("--guidance_scale", type=float, default=scale)
@@ -112,7 +113,7 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
 
     kinds = {"aligned-views": AlignedViewsPipeline, "spatial-audio": VideoToAudioPipeline}
     kind: Any = kinds.get(arguments.method, ConditionedStableDiffusionPipeline)
-    return kind.from_pretrained(arguments.model or str(shipped(backbone(arguments.method))))
+    return kind.from_pretrained(arguments.model or str(shipped(backbone(arguments.method)))).to(arguments.device)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -169,7 +170,10 @@ def _composition(arguments: argparse.Namespace, pipe: Any) -> Any:
     files = _folders(arguments, ("paired", "style", "lora", "controlnet"), needed=("paired", "style"))
     for name in ("paired", "style"):
         pipe.load_adapter(files[name], name)
-    controlnet = ControlNetModel.from_pretrained(files["controlnet"]) if "controlnet" in files else None
+    controlnet: Any = None
+    if "controlnet" in files:
+        controlnet = ControlNetModel.from_pretrained(files["controlnet"])
+        controlnet.to(pipe.device)
     return CompositionEvaluation(
         pipe=pipe,
         lora=files.get("lora"),

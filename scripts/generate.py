@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, help="in pixels")
     parser.add_argument("--negative_prompt", help="what guidance leads away from")
     parser.add_argument("--maps", action="store_true", help="also write where each pair acted, as NAME-maps.png")
+    parser.add_argument(
+        "--device", help="where the model runs, for example cuda (default: cpu; with --input what accelerate finds)"
+    )
     parser.add_argument("--num_images", type=int, default=1, help="pictures to make (default: %(default)s)")
 
 
@@ -91,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
-    pipe = open_pipeline(arguments.model, adapter_paths(arguments.adapter), design)
+    pipe = open_pipeline(arguments.model, adapter_paths(arguments.adapter), design).to(arguments.device or "cpu")
     recorder = MapRecorder() if arguments.maps else None
     pictures = draw(pipe, design, count, recorder)
     files = {

@@ -66,7 +66,8 @@ def _make(arguments: argparse.Namespace, designs: Mapping[str, "Design"], folder
         try:
             others = (tuple(design.loras), tuple(design.controlnets))
             if pipe is None or others != shared:
-                pipe, shared = open_pipeline(arguments.model, given, design).to(state.device), others
+                pipe, shared = open_pipeline(arguments.model, given, design), others
+                pipe.to(arguments.device or state.device)
                 pipe.set_progress_bar_config(disable=True)
             attach_all(pipe, {}, design.conditions)
             (picture,) = draw(pipe, design, 1, None)

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--apart", action="store_true", help="draw every track's sound on its own, and add them up")
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
     parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
+    parser.add_argument("--device", default="cpu", help="where the model runs, for example cuda (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help="length (default: the video's, or up to the last box)")
     parser.add_argument("--num_inference_steps", type=int, default=50)
     parser.add_argument("--guidance_scale", type=float, default=2.0)
@@ -96,4 +97,4 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
-    return pipe
+    return pipe.to(arguments.device)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.data import ConcatDataset
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -134,7 +135,8 @@ def _worlds(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    data = _latents(arguments, vae)
+    vae.half().float()  # as the result holds it
+    data = _latents(arguments, vae.to(PartialState(cpu=config.use_cpu).device))  # pyright: ignore[reportArgumentType]
     tokenizer = build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:
         text_encoder = grown_text_encoder(

@@ -128,8 +128,8 @@ class RawTokensAdapter(KeyValueAdapter):
         return EncodedTokens(
             key_value,
             None,
-            torch.ones(designs, parts * count, dtype=torch.bool),
-            torch.arange(parts).repeat_interleave(count),
+            torch.ones(designs, parts * count, dtype=torch.bool, device=tokens.device),
+            torch.arange(parts, device=tokens.device).repeat_interleave(count),
             features["weight"],
             features["schedules"],
             features["region"],

@@ -100,10 +100,10 @@ class OobleckTask:
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Distance, and signal-to-noise ratio of the waveform in dB, on held-out sounds."""
-        restored = module.decode(module.encode(self.held_out).latent_dist.mode()).sample
-        error = (restored - self.held_out).square().sum()
-        snr = 10 * torch.log10(self.held_out.square().sum() / error)
-        return {"distance": distance(restored, self.held_out).item(), "snr": snr.item()}
+        true = self.held_out.to(module.device)
+        restored = module.decode(module.encode(true).latent_dist.mode()).sample
+        snr = 10 * torch.log10(true.square().sum() / (restored - true).square().sum())
+        return {"distance": distance(restored, true).item(), "snr": snr.item()}
 
 
 def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:

@@ -71,7 +71,8 @@ class PatchCode:
 
     def __call__(self, pictures: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channel h w"]:
         """Codes of pictures in [-1, 1]."""
-        return torch.einsum("bchw,cd->bdhw", F.pixel_unshuffle(pictures, PATCH) - self.mean, self.basis)
+        patches = F.pixel_unshuffle(pictures, PATCH) - self.mean.to(pictures.device)
+        return torch.einsum("bchw,cd->bdhw", patches, self.basis.to(pictures.device))
 
 
 class AutoencoderTask:
@@ -109,7 +110,7 @@ class AutoencoderTask:
         if micro < self.guided_steps:
             code = self.code(pictures)
             pull = F.mse_loss(posterior.mean, code)
-            latents = code + 0.05 * torch.randn(code.shape, generator=generator)
+            latents = code + 0.05 * torch.randn(code.shape, generator=generator).to(code)
         else:
             pull = self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
             latents = posterior.sample(generator)
@@ -129,10 +130,10 @@ class AutoencoderTask:
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Peak signal-to-noise ratio on held-out pictures, in dB; pairs of picture and reconstruction as PNG."""
-        pictures = to_unit(torch.from_numpy(np.array(self.held_out[:32])))
+        pictures = to_unit(torch.from_numpy(np.array(self.held_out[:32]))).to(module.device)
         restored = module.decode(module.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-        rows = torch.cat([pictures[:8], restored[:8]]).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1)
-        sheet = np.concatenate([np.concatenate(list(half), 1) for half in (rows[:8].numpy(), rows[8:].numpy())])
+        rows = torch.stack([pictures[:8], restored[:8]]).add(1).mul(127.5).round().byte().movedim(2, -1)
+        sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows.cpu().numpy()])
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(folder / f"{step:06d}.png")
         return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, pictures))).item()}

@@ -201,7 +201,7 @@ class TextToImageTask:
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Eight pictures of fixed prompts as one PNG."""
-        pipe = self.pipeline(module)
+        pipe = self.pipeline(module).to(module.unet.device)
         pipe.set_progress_bar_config(disable=True)
         images: Any = pipe(
             list(VALIDATION_PROMPTS),
