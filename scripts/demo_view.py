@@ -17,6 +17,7 @@ from weft.datasets.sidecar_files import read_array
 from weft.pipelines.warping import ReferenceView
 from weft.scripts.demo_line import MethodStudio, Step, User, seed_of
 from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, guarded, run_settings, state_line
+from weft.scripts.demo_points import points_shown, points_viewer
 
 ROOMS: Final = 6
 """So many rooms of the world's test split are offered."""
@@ -54,7 +55,7 @@ class ViewStudio(MethodStudio):
             picture = self.line.file("view.png")
             out.images[0].save(picture)
             cloud = picture.with_name("view.ply")
-            shown = out.save_point_cloud(picture.with_name("view.glb"))
+            shown = points_shown(out.points, out.pixels, asked.camera)
             return MadeView(out.images[0], depth_picture(out.depth), picture, out.save_point_cloud(cloud), shown)
 
         yield from self.line.make(job, user)
@@ -73,14 +74,14 @@ class MadeView:
     """A view with its geometry.
 
     Args:
-        cloud, shown: its points, for the user's viewers and for the page's own.
+        cloud, shown: its points, for the user's viewers and for the page's own (`points_shown`).
     """
 
     picture: Image.Image
     depth: Image.Image
     path: Path
     cloud: Path
-    shown: Path
+    shown: str
 
 
 def view_page(studio: ViewStudio) -> None:
@@ -98,13 +99,13 @@ def view_page(studio: ViewStudio) -> None:
                 azimuth = gr.Slider(-45, 45, 10, step=1, label="To the right (degrees)", elem_id="azimuth")
                 elevation = gr.Slider(-20, 30, 0, step=1, label="Up (degrees)", elem_id="elevation")
                 distance = gr.Slider(0.6, 1.5, 1, step=0.05, label="Times as far", elem_id="distance")
+            cloud = points_viewer(elem_id="cloud")
         with gr.Column(scale=2, min_width=320):
             settings = run_settings(guidance=None, maps=False)
             buttons = Buttons(studio.line)
             picture = gr.Image(label="Picture", format="png", interactive=False, elem_classes="picture")
             state = state_line()
             depth = gr.Image(label="Depth, near is bright", format="png", interactive=False)
-            cloud = gr.Model3D(label="Points", display_mode="point_cloud", interactive=False, elem_id="cloud")
             seed = gr.Textbox(label="Seed of this picture", interactive=False, elem_classes="seed")
             with gr.Row():
                 png = gr.DownloadButton("Picture (PNG)", interactive=False)
@@ -119,7 +120,7 @@ def view_page(studio: ViewStudio) -> None:
                 yield result
                 continue
             files = downloads(result.path, result.cloud)
-            yield [_enlarged(result.picture), "Done.", _enlarged(result.depth), str(result.shown), str(used), *files]
+            yield [_enlarged(result.picture), "Done.", _enlarged(result.depth), result.shown, str(used), *files]
 
     outputs = [picture, state, depth, cloud, seed, png, ply]
     buttons.wire(make, [room, *own, azimuth, elevation, distance, *settings], outputs, api_name="view")

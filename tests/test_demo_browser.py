@@ -157,7 +157,14 @@ def test_a_view_is_seen_from_another_place(page: Any) -> None:
     before = generate(page)
     page.get_by_label("number input for To the right (degrees)").fill("-20")
     assert generate(page) != before
-    page.locator("#cloud canvas").wait_for()
+    cloud = page.locator("#cloud canvas")
+    cloud.focus()
+    front = cloud.screenshot()
+    cloud.press("ArrowRight")
+    cloud.press("ArrowRight")
+    assert cloud.screenshot() != front
+    cloud.press("0")
+    assert cloud.screenshot() == front
     with page.expect_download() as download:
         page.get_by_role("button", name="Points (PLY)").click()
     assert download.value.suggested_filename.endswith(".ply")

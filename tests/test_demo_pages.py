@@ -1,5 +1,6 @@
 """The demo's pages of views and sounds ask for what is drawn on them, and refuse what they cannot read."""
 
+import base64
 import json
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weft.attention_processors.aligned_views import AlignedViews
 from weft.attention_processors.spatial_conditions import BoxTrack, DepthClip
+from weft.datasets.rooms import sample
 from weft.datasets.walk_scenes import Walk, times_at
 from weft.pipelines.aligned_views import AlignedViewsPipeline
 from weft.pipelines.video_to_audio import VideoToAudioPipeline
@@ -24,6 +26,7 @@ pytest.importorskip("av")
 pytest.importorskip("matplotlib")
 
 from weft.scripts import demo_sound, demo_view  # noqa: E402
+from weft.scripts.demo_points import points_shown  # noqa: E402
 
 PATH = json.dumps(demo_sound.PATHS["From left to right"])
 
@@ -69,12 +72,25 @@ def test_a_view_comes_with_depth_and_points(views: demo_view.ViewStudio) -> None
     asked = demo_view._asked(views.size, "Room 2", None, None, 60, (10, 5, 1.1))
     steps, made = last(views.draw(asked, 0, 2))
     assert steps == [1, 2] and made.picture.size == made.depth.size == (64, 64)
-    assert made.path.is_file() and made.cloud.suffix == ".ply" and made.shown.suffix == ".glb"
+    assert made.path.is_file() and made.cloud.suffix == ".ply"
     again, turned = (
         last(views.draw(demo_view._asked(views.size, "Room 2", None, None, 60, orbit), 0, 2))[1].picture
         for orbit in ((10, 5, 1.1), (-20, 0, 1.0))
     )
     assert again.tobytes() == made.picture.tobytes() != turned.tobytes()
+
+
+def test_points_are_shown_as_the_camera_sees_them() -> None:
+    room = sample("test", 0, size=32).views["interpolating"]
+    shown = json.loads(points_shown(room.points, room.image, room.camera))
+    data = base64.b64decode(shown["data"])
+    places = np.frombuffer(data[: 6 * 32 * 32], "<i2").reshape(32, 32, 3).astype(float)
+    assert data[6 * 32 * 32 :] == room.image.tobytes()
+    depth = places[..., 2] / shown["unit"]
+    np.testing.assert_allclose(depth, room.depth / np.median(room.depth), atol=1e-3)
+    seen = places[..., :2] / places[..., 2:] * shown["focal"] + shown["center"]
+    centres = (np.arange(32) + 0.5) / 32
+    np.testing.assert_allclose(seen, np.stack(np.meshgrid(centres, centres), -1), atol=1e-3)
 
 
 def test_a_picture_of_the_users_own_needs_its_depth(views: demo_view.ViewStudio, tmp_path: Path) -> None:
