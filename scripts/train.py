@@ -5,6 +5,7 @@ weft train paired --world outfits --output_dir outputs/paired
 weft train style --train_data_dir my_pictures --output_dir outputs/my-styles
 weft train style --world creatures --output_dir outputs/style
 weft train aligned-views --world rooms --output_dir outputs/aligned-views
+weft train spatial-audio --train_data_dir my_sounds --output_dir outputs/my-sounds
 weft train spatial-audio --world walks --output_dir outputs/spatial-audio
 weft train paired --config run.toml --learning_rate 1e-4 --dry_run
 
@@ -32,7 +33,7 @@ METHODS: Final[Mapping[str, str]] = {
     "aligned-views": "picture and geometry of a new view",
     "spatial-audio": "stereo sound that follows what is seen",
 }
-WORLD_IDLE: Final = ("aspect_buckets", "pair_buckets", "image_column", "caption_column", "style_column")
+WORLD_IDLE: Final = ("aspect_buckets", "pair_buckets", "image_column", "caption_column", "style_column", "seconds")
 OWN_IDLE: Final = ("merged", "unnamed_share")
 METHOD_IDLE: Final[Mapping[str, Sequence[str]]] = {
     "aligned-views": ("cache_features",),

@@ -1,6 +1,7 @@
-"""Train sounds that follow what is seen: walks with boxes, depth, prompts and envelopes (docs/spatial_audio.md)."""
+"""Train sounds that follow what is seen: boxes, depth, prompts and envelopes over time (docs/spatial_audio.md)."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from weft.training.config import add_arguments as add_config_arguments
@@ -20,16 +21,23 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
         "--control", choices=("envelope", "boxes"), default="envelope", help="of the ControlNet; boxes has both"
     )
     model.add_argument("--num_layers", type=int, help="blocks of the ControlNet (default: a fifth)")
-    data.add_argument("--world", choices=("walks",), required=True, help="the procedural world to train on")
+    data.add_argument("--train_data_dir", type=Path, help="folder of sounds, with boxes and depth beside them")
+    data.add_argument("--seconds", type=float, help="length of the pieces they are cut into (default: 2)")
+    data.add_argument("--prompt", help="words that go with all of them (default: those of the world)")
+    data.add_argument("--world", choices=("walks",), help="train on a procedural world instead")
     data.add_argument("--samples", type=int, default=8_000, help="samples of the world")
     add_config_arguments(parser.add_argument_group("dropout"), SpatialConfig)
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise before anything is loaded unless the options are valid."""
+    """Raise before anything is loaded unless there is one source of data, and the options are valid."""
     from weft.training.spatial_audio import SpatialConfig
 
     from_arguments(SpatialConfig, arguments)
+    if (arguments.train_data_dir is None) == (arguments.world is None):
+        raise ValueError("data: got neither or both of --train_data_dir and --world; pass exactly one of them")
+    if arguments.seconds and arguments.init_from:
+        raise ValueError("seconds: got it beside --init_from, whose modules know their length; leave it out")
 
 
 def pipeline(source: str) -> Any:
@@ -43,20 +51,18 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     """The task, its data, and what the modules' config says of them."""
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
     from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
-    from weft.training.sound_data import SpatialWalks, WalkSounds, cached_sound_latents
+    from weft.training.audio_backbone import PROMPT
     from weft.training.spatial_audio import SpatialAudioTask, SpatialConfig, SpatialModules, counts
 
-    rate = pipe.vae.config.sampling_rate
-    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
-    latents = cached_sound_latents(arguments.cache_dir, pipe.vae, sounds)
     if arguments.init_from:
         adapter = SpatialAudioAdapter.from_pretrained(arguments.init_from / "adapter")
         net: Any = StableAudioControlNetModel.from_pretrained(arguments.init_from / "controlnet", use_safetensors=True)
     else:
         adapter, net = _new(arguments, pipe)
     modules = SpatialModules(adapter, net)
-    task = SpatialAudioTask(modules, pipe, from_arguments(SpatialConfig, arguments))
-    return task, SpatialWalks(sounds, latents), {"data": arguments.world, "parameters": counts(modules)}
+    task = SpatialAudioTask(modules, pipe, from_arguments(SpatialConfig, arguments), arguments.prompt or PROMPT)
+    about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": counts(modules)}
+    return task, _data(arguments, pipe, adapter.config["seconds"]), about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:
@@ -70,6 +76,18 @@ def evaluation(task: Any, count: int) -> tuple[Any, str]:
     return SpatialAudioEvaluation(pipe=task.pipe, modules=modules, split="validation", count=count), "modules"
 
 
+def _data(arguments: argparse.Namespace, pipe: Any, seconds: float) -> Any:
+    from weft.datasets.sound_folder import SoundFolder
+    from weft.training.sound_data import SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
+
+    if arguments.world is None:
+        pieces: Any = SoundFolder(arguments.train_data_dir, seconds)
+        return SpatialPieces(pieces, pipe.vae, arguments.cache_dir / "features")
+    rate = pipe.vae.config.sampling_rate
+    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
+    return SpatialWalks(sounds, cached_sound_latents(arguments.cache_dir, pipe.vae, sounds))
+
+
 def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
     from weft.attention_processors.spatial_control import BOX_CHANNELS
@@ -80,7 +98,7 @@ def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
     adapter = SpatialAudioAdapter.for_denoiser(
         pipe.transformer,
         input_dim=config.cross_attention_input_dim,
-        seconds=SECONDS,
+        seconds=arguments.seconds or SECONDS,
         latent_rate=pipe.vae.config.sampling_rate / pipe.vae.hop_length,
         audio_dim=2 * config.in_channels,
         time_code=arguments.time_code,

@@ -13,6 +13,7 @@ from tiny_audio import CONTEXT, tiny_audio_pipe, tiny_oobleck
 from weft.attention_processors.adapter import state_sha256
 from weft.attention_processors.audio_statistics import AudioStatistics
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+from weft.datasets.sound_folder import SoundFolder
 from weft.datasets.walks import SECONDS, sample
 from weft.evaluation.spatial_audio import SpatialAudioEvaluation
 from weft.pipelines.cosine_scheduler import CosineScheduler
@@ -21,7 +22,7 @@ from weft.scripts import train_tiny_audio
 from weft.scripts.cli import main
 from weft.training.audio_autoencoder import build_oobleck, distance, side_told, with_unit_latents
 from weft.training.audio_backbone import build_text_encoder, build_text_tokenizer
-from weft.training.sound_data import VERSIONS, SpatialWalks, WalkSounds, cached_sound_latents
+from weft.training.sound_data import VERSIONS, SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
 from weft.training.spatial_audio import SpatialConfig
 
 
@@ -204,3 +205,78 @@ def test_a_sound_is_made_from_files(
     command[1] = str(short)
     assert main([*command, "--output", str(tmp_path / "other/walk")]) == 2
     assert "times: got a " in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Two sounds of 2.5 seconds, one with boxes and depth."""
+    import soundfile
+
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    clip = sample("train", 0)
+    for name in ("a", "b"):
+        soundfile.write(folder / f"{name}.wav", np.tile(clip.audio, 2)[:, :40_000].T, clip.sample_rate)
+    np.savez(folder / "a.boxes.npz", times=clip.box_times, boxes=clip.boxes)
+    np.savez(folder / "a.depth.npz", times=clip.depth_times, depth=clip.depth, metric=False)
+    return folder
+
+
+def test_own_sounds_are_cut_and_mirrored(own: Path, cache: Path) -> None:
+    pieces = SoundFolder(own, 1.0)
+    assert [(piece.path.name, piece.start) for piece in pieces] == [
+        ("a.wav", 0),
+        ("a.wav", 1),
+        ("b.wav", 0),
+        ("b.wav", 1),
+    ]
+    vae = tiny_oobleck()
+    data = SpatialPieces(pieces, vae, cache / "features")
+    straight, turned, bare = data[2], data[3], data[4]
+    heard = torch.from_numpy(pieces[1].audio(16_000)[None])
+    expected = [vae.encode(one).latent_dist.mode()[0] for one in (heard, heard.flip(1))]
+    for record, latents in zip((straight, turned), expected, strict=True):
+        torch.testing.assert_close(record.latents, latents, atol=5e-3, rtol=5e-3)
+    by_kind = [{type(c): c for c in record.conditions} for record in (straight, turned, bare)]
+    clip = sample("train", 0)
+    here = (clip.box_times >= 1) & (clip.box_times < 2 - 1e-9)
+    np.testing.assert_allclose(by_kind[0][BoxTrack].times, clip.box_times[here] - 1, atol=1e-9)
+    np.testing.assert_allclose(by_kind[1][BoxTrack].boxes, by_kind[0][BoxTrack].mirrored().boxes)
+    np.testing.assert_allclose(by_kind[0][DepthClip].depth, by_kind[1][DepthClip].mirrored().depth)
+    assert not by_kind[0][DepthClip].metric and set(by_kind[2]) == {AudioPrompt}
+    np.testing.assert_allclose(by_kind[0][AudioPrompt].embeds, data.prompts[0])  # of the other piece of its file
+    vae.encode = None  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.equal(SpatialPieces(pieces, vae, cache / "features")[2].latents, straight.latents)  # from the cache
+
+
+def test_own_sounds_are_trained_on(own: Path, model: Path, cache: Path, tmp_path: Path) -> None:
+    command = ["train", "spatial-audio", "--train_data_dir", str(own), "--seconds", "0.512", "--cache_dir", str(cache),
+               "--prompt", "a person walks", "--pretrained_model_name_or_path", str(model), "--output_dir",
+               str(tmp_path / "out"), "--max_train_steps", "2", "--train_batch_size", "2", "--validation_steps", "0",
+               "--checkpointing_steps", "0"]  # fmt: skip
+    assert main(command) == 0
+    pipe: Any = VideoToAudioPipeline.from_pretrained(model)
+    pipe.load_spatial(tmp_path / "out/final")
+    assert pipe.spatial.config["seconds"] == 0.512 and pipe.spatial.config["training"]["data"] == "sounds"
+    assert pipe.spatial.config["training"]["samples"] == 16
+
+
+def test_own_sounds_that_cannot_be_used_are_listed(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own / "c.wav").write_bytes(b"RIFF")
+    (own / "b.boxes.json").write_text(json.dumps({"times": [0, 1], "boxes": [[0.5, 0, 0.2, 1], [0, 0, 1, 1]]}))
+    with pytest.raises(
+        ValueError, match=r"2 files cannot be used\n.*b\.boxes\.json: got the box(.|\n)*c\.wav: got what"
+    ):
+        SoundFolder(own, 1.0)
+    with pytest.raises(ValueError, match=r"got no sounds, expected files that end in \.wav"):
+        SoundFolder(tmp_path / "none", 1.0)
+    (own / "c.wav").unlink()
+    (own / "b.boxes.json").unlink()
+    with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected some sound"):
+        SoundFolder(own, 9.0)
+    for more in ([], ["--world", "walks", "--train_data_dir", str(own)]):
+        assert main(["train", "spatial-audio", *more, "--output_dir", str(tmp_path / "out")]) == 2
+        assert "got neither or both of --train_data_dir and --world" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

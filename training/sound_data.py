@@ -1,21 +1,23 @@
-"""Training data of sounds: walks drawn once, their latents and those of their envelopes, and what is seen of them."""
+"""Training data of sounds, of walks or of people's own: latents of them and their envelopes, and what is seen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weft.attention_processors.audio_statistics import mono, statistics
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
+from weft.datasets.sound_folder import SoundPiece
 from weft.datasets.walk_scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
 from weft.datasets.walks import SAMPLE_RATE, sample, walk_of
-from weft.training.feature_cache import encoder_key
+from weft.training.feature_cache import FeatureCache, encoder_key
 from weft.training.picture_cache import DrawnPictures, saved_once
 
 VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
@@ -106,11 +108,55 @@ def cached_sound_latents(cache_dir: Path, vae: Any, sounds: WalkSounds) -> "np.n
         rows = []
         for start in tqdm(range(0, len(sounds), 16), desc="encoding", mininterval=1.0):
             audio = sounds.sounds[start : start + 16].astype(np.float32) / 32768
-            rate = sounds.sample_rate
-            loud = np.stack([Envelope.of_audio(one, rate).signal(one.shape[1], rate) for one in audio])
-            every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
-            latents = vae.encode(every.to(vae.device, vae.dtype)).latent_dist.mode()
-            rows.append(latents.unflatten(0, (-1, len(VERSIONS))).half().cpu().numpy())
+            rows.append(_encoded(vae, audio, sounds.sample_rate).half().cpu().numpy())
         return np.concatenate(rows)
 
     return saved_once(cache_dir / f"latents-{sounds.name}-{key}.npy", encoded)
+
+
+class SpatialPieces(Dataset[SoundRecord]):
+    """Pieces of people's own sounds (`SoundFolder`), every second one mirrored, with another piece of the same file as
+    prompt if there is one. They are encoded once into `cache_dir`.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+
+    def __init__(self, pieces: Sequence[SoundPiece], vae: Any, cache_dir: Path) -> None:
+        self.pieces, self.files = pieces, [pieces[index].path for index in range(len(pieces))]
+        cache, rate, rows = FeatureCache(cache_dir, encoder_key("sound", vae)), vae.config.sampling_rate, []
+        for index in tqdm(range(len(pieces)), desc="encoding", mininterval=1.0):
+            audio = pieces[index].audio(rate)[None]
+            made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
+            rows.append(made["latents"])
+        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows).float()
+        self.prompts = statistics(self.latents[:, VERSIONS.index("mono")]).numpy()
+
+    def __len__(self) -> int:
+        return 2 * len(self.pieces)
+
+    def __getitem__(self, index: int) -> SoundRecord:
+        place, turned = divmod(index, 2)
+        sound, envelope = (
+            self.latents[place, VERSIONS.index(name)] for name in ("mirrored" if turned else "heard", "envelope")
+        )
+        alike = [i for i, path in enumerate(self.files) if path == self.files[place] and i != place] or [place]
+        other = int(np.random.default_rng([17, index]).choice(alike))
+        piece = self.pieces[place]
+        seen: list[DepthClip | BoxTrack] = [BoxTrack(track.times, track.boxes) for track in piece.boxes]
+        if (depth := piece.depth) is not None:
+            seen.append(DepthClip(depth.times, depth.depth, metric=depth.metric))
+        return SoundRecord(
+            sound, envelope, (AudioPrompt(self.prompts[other]), *(one.mirrored() if turned else one for one in seen))
+        )
+
+
+@torch.no_grad()
+def _encoded(
+    vae: Any, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
+) -> Float[Tensor, "clip version channel place"]:
+    """Latents (posterior means) of the `VERSIONS` of sounds."""
+    loud = np.stack([Envelope.of_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])
+    every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
+    latents = vae.encode(every.to(vae.device, vae.dtype)).latent_dist.mode()
+    return latents.unflatten(0, (-1, len(VERSIONS)))

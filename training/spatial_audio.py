@@ -75,17 +75,18 @@ class SpatialAudioTask:
     """Latents of sounds with what is seen of their source.
 
     Args:
-        pipe: a `VideoToAudioPipeline` with nothing loaded; the words are always `PROMPT`.
+        pipe: a `VideoToAudioPipeline` with nothing loaded.
+        prompt: the words, of all sounds.
     """
 
-    def __init__(self, module: SpatialModules, pipe: Any, config: SpatialConfig) -> None:
+    def __init__(self, module: SpatialModules, pipe: Any, config: SpatialConfig, prompt: str = PROMPT) -> None:
         self.module, self.pipe, self.config, self.transformer = module, pipe, config, pipe.transformer
         module.adapter.check_base(pipe.transformer)
         pipe.transformer.requires_grad_(False).eval()
         install(pipe.transformer)
         self.projections = FrozenProjections(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
-        told = context_of(pipe, PROMPT, module.adapter.config["seconds"])
+        told = context_of(pipe, prompt, module.adapter.config["seconds"])
         self.context, self.whole = (states.float() for states in told)
         with torch.no_grad():
             samples = torch.zeros(1, 2, round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate))
