@@ -54,6 +54,7 @@ class Options(TypedDict, total=False):
     caption_column: str | None
     style_column: str | None
     style: str | None
+    styled: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         caption_column: of the captions; by default the first of `CAPTION_COLUMNS` that exists.
         style_column: of the styles; by default "style".
         style: the style of all pictures, for a set without a column of styles.
+        styled: whether styles count; without, that of all pictures is "any".
         name: what errors call the set.
 
     Raises:
@@ -88,6 +90,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         caption_column: str | None = None,
         style_column: str | None = None,
         style: str | None = None,
+        styled: bool = True,
         name: str = "data set",
     ) -> None:
         rows = rows.with_format(None)
@@ -96,7 +99,8 @@ class CaptionedImages(Dataset[CaptionedImage]):
                 raise ValueError("rows: got none, expected at least one; add pictures or choose another split")
             self._image_column = find_image_column(rows.features, image_column)
             caption_column = find_caption_column(rows.features, caption_column)
-            style_column = find_style_column(rows.features, style_column, style)
+            style = style if styled else "any"
+            style_column = find_style_column(rows.features, style_column, style) if styled else None
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
         self._name = name

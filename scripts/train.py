@@ -4,6 +4,7 @@ weft train paired --train_data_dir my_pairs --output_dir outputs/mine
 weft train paired --world outfits --output_dir outputs/paired
 weft train style --train_data_dir my_pictures --output_dir outputs/my-styles
 weft train style --world creatures --output_dir outputs/style
+weft train reference --train_data_dir my_pictures --image_encoder my-clip --output_dir outputs/my-reference
 weft train aligned-views --world rooms --output_dir outputs/aligned-views
 weft train spatial-audio --train_data_dir my_sounds --output_dir outputs/my-sounds
 weft train spatial-audio --world walks --output_dir outputs/spatial-audio
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
     "style": "styles by name",
+    "reference": "pictures to take after",
     "aligned-views": "picture and geometry of a new view",
     "spatial-audio": "stereo sound that follows what is seen",
 }

@@ -7,6 +7,9 @@ from typing import Any
 from weft.training.config import add_arguments as add_config_arguments
 from weft.training.config import from_arguments
 
+SHOWN = 4
+"""Views that validation draws."""
+
 
 def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> None:
     """Arguments of this method; `model` and `data` are groups that all methods share."""
@@ -52,9 +55,10 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     else:
         options = {name: getattr(arguments, name) for name in ("rank", "sharing", "layers", "gradient")}
         module = AlignedViews(pipe.unet, **options)
-    task = AlignedViewsTask(module, pipe, from_arguments(ViewsConfig, arguments))
+    data, shown = _data(arguments, pipe, source)
+    task = AlignedViewsTask(module, pipe, from_arguments(ViewsConfig, arguments), shown)
     about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": module.counts()}
-    return task, _data(arguments, pipe, source), about
+    return task, data, about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:
@@ -66,22 +70,24 @@ def evaluation(task: Any, count: int) -> tuple[Any, str]:
     return AlignedViewsEvaluation(pipe=task.pipe, views=views, size=size, split="validation", count=count), "views"
 
 
-def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> Any:
+def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[Any]]:
+    """The training data, and what validation draws: unseen rooms, or the first places of own clips."""
     from weft.training.view_data import (
         ClipPictures,
         PreparedViews,
         RoomPictures,
         cached_room_latents,
+        room_views,
         view_latents,
     )
 
+    shown = SHOWN if arguments.validation_steps else 0
     resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
     if arguments.world:
         pictures = RoomPictures(arguments.cache_dir, "train", arguments.samples, resolution)
-        return PreparedViews(
-            pictures, cached_room_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
-        )
+        latents = cached_room_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", pictures)
+        return PreparedViews(pictures, latents), [room_views("validation", i, resolution) for i in range(shown)]
     from weft.datasets.posed_views import PosedViews
 
     clips = ClipPictures(PosedViews(arguments.train_data_dir, margin=arguments.margin), resolution)
-    return PreparedViews(clips, view_latents(clips, pipe.vae))
+    return PreparedViews(clips, view_latents(clips, pipe.vae)), [clips.views(i) for i in range(min(shown, len(clips)))]

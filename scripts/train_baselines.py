@@ -1,12 +1,10 @@
-"""Train what `weft evaluate` compares with, and composes: an image encoder, an IP-Adapter on it, a LoRA, a ControlNet.
+"""Train what `weft evaluate` compares with, and composes: an image encoder for IP-Adapters, a LoRA, a ControlNet.
 
     python -m weft.scripts.train_baselines encoder --output_dir outputs/creature-encoder
-    python -m weft.scripts.train_baselines reference --encoder outputs/creature-encoder/final \\
-        --output_dir outputs/style-reference
     python -m weft.scripts.train_baselines lora --output_dir outputs/style-lora
     python -m weft.scripts.train_baselines controlnet --output_dir outputs/sketch-controlnet
 
-The first three learn styles: data, steps and objective are those of `weft train style --world creatures`. The last
+The first two learn styles: data, steps and objective are those of `weft train style --world creatures`. The last
 reads sketches of whole outfits.
 """
 
@@ -17,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
-from weft.attention_processors.encoders import ImageEncoder
-from weft.attention_processors.reference import ReferenceAdapter
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.pretrained import shipped
 from weft.training.adapter_task import ObjectiveConfig
@@ -30,12 +27,11 @@ from weft.training.loop import train
 from weft.training.pair_data import OutfitPairs
 from weft.training.picture_cache import CreaturePictures, OutfitPictures, cached_latents
 from weft.training.style import StyleConfig
-from weft.training.style_baselines import LoraTask, ReferencedCreatures, ReferenceTask
+from weft.training.style_baselines import LoraTask
 from weft.training.style_data import StyledCreatures
 
 STAGES = {
     "encoder": "pictures to vectors",
-    "reference": "an IP-Adapter",
     "lora": "a LoRA",
     "controlnet": "a ControlNet",
 }
@@ -52,7 +48,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name != "encoder":
             stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
             add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
-    stages.choices["reference"].add_argument("--encoder", type=Path, required=True, help="folder of the image encoder")
     stages.choices["lora"].add_argument("--rank", type=int, default=8, help="of the added matrices")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
@@ -66,39 +61,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         held_out = LabelledCreatures(CreaturePictures(arguments.cache_dir, "validation", 256))
         train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(pictures), config)
     else:
-        _train_style(arguments, config, pictures)
+        _train_lora(arguments, config, pictures)
 
 
-def _train_style(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
-    pipe = _pipeline(arguments)
+def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
+    pipe = _pipeline(arguments, config)
     latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
-    objective = from_arguments(StyleConfig, arguments)
-    if arguments.stage == "lora":
-        train(LoraTask(pipe, objective, arguments.rank), StyledCreatures(pictures, latents, named=True), config)
-        return
-    encoder = ImageEncoder.from_pretrained(str(arguments.encoder))
-    adapter: Any = ReferenceAdapter.for_denoiser(
-        pipe.unet,
-        layers="all",
-        image_dim=encoder.model.config.projection_dim,
-        token_dim=pipe.unet.config.cross_attention_dim,
-        image_size=encoder.model.config.image_size,
-        image_encoder=arguments.encoder.name,
-    )
-    data = ReferencedCreatures(StyledCreatures(pictures, latents), encoder)
-    train(ReferenceTask(adapter, pipe, objective), data, config)
+    task = LoraTask(pipe, from_arguments(StyleConfig, arguments), arguments.rank)
+    train(task, StyledCreatures(pictures, latents, named=True), config)
 
 
 def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    pipe = _pipeline(arguments)
+    pipe = _pipeline(arguments, config)
     pictures = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
     latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
     data = OutfitPairs(arguments.cache_dir, pictures, latents, merged=True)
     train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
 
 
-def _pipeline(arguments: argparse.Namespace) -> Any:
-    return ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
+def _pipeline(arguments: argparse.Namespace, config: TrainingConfig) -> Any:
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
+    return pipe.to(PartialState(cpu=config.use_cpu).device)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from typing import Any
 from weft.training.config import add_arguments as add_config_arguments
 from weft.training.config import from_arguments
 
+SHOWN = 2
+"""Sounds that validation draws: the first one, as it is and mirrored."""
+
 
 def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> None:
     """Arguments of this method; `model` and `data` are groups that all methods share."""
@@ -60,9 +63,11 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     else:
         adapter, net = _new(arguments, pipe)
     modules = SpatialModules(adapter, net)
-    task = SpatialAudioTask(modules, pipe, from_arguments(SpatialConfig, arguments), arguments.prompt or PROMPT)
+    data = _data(arguments, pipe, adapter.config["seconds"])
+    shown = [(*data[i].conditions, data.heard(i)) for i in range(SHOWN if arguments.validation_steps else 0)]
+    config, prompt = from_arguments(SpatialConfig, arguments), arguments.prompt or PROMPT
     about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": counts(modules)}
-    return task, _data(arguments, pipe, adapter.config["seconds"]), about
+    return SpatialAudioTask(modules, pipe, config, prompt, shown), data, about
 
 
 def evaluation(task: Any, count: int) -> tuple[Any, str]:

@@ -170,6 +170,11 @@ def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.C
     data = clips(tmp_path / "data")
     assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2") == 0
     assert AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet).config["training"]["samples"] == 2
+    with Image.open(tmp_path / "out" / "validation" / "000001.png") as sheet:
+        assert sheet.size == (6 * SIZE, 2 * SIZE)  # references, truth, view, and the depth of both
+        shown = np.asarray(sheet)
+    truth = sample("train", 0, size=SIZE).views["interpolating"].image
+    assert np.abs(shown[:SIZE, 2 * SIZE : 3 * SIZE].astype(int) - truth).max() <= 1
     (data / "clip" / "1.npy").unlink()
     assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2") == 2
     assert "got a frame without depth, expected 1.npy beside it" in capsys.readouterr().err

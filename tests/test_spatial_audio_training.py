@@ -252,13 +252,15 @@ def test_own_sounds_are_cut_and_mirrored(own: Path, cache: Path) -> None:
 def test_own_sounds_are_trained_on(own: Path, model: Path, cache: Path, tmp_path: Path) -> None:
     command = ["train", "spatial-audio", "--train_data_dir", str(own), "--seconds", "0.512", "--cache_dir", str(cache),
                "--prompt", "a person walks", "--pretrained_model_name_or_path", str(model), "--output_dir",
-               str(tmp_path / "out"), "--max_train_steps", "2", "--train_batch_size", "2", "--validation_steps", "0",
+               str(tmp_path / "out"), "--max_train_steps", "2", "--train_batch_size", "2", "--validation_steps", "2",
                "--checkpointing_steps", "0"]  # fmt: skip
     assert main(command) == 0
     pipe: Any = VideoToAudioPipeline.from_pretrained(model)
     pipe.load_spatial(tmp_path / "out/final")
     assert pipe.spatial.config["seconds"] == 0.512 and pipe.spatial.config["training"]["data"] == "sounds"
     assert pipe.spatial.config["training"]["samples"] == 16
+    found = {path.name for path in (tmp_path / "out/validation").iterdir()}
+    assert found == {"000002-0.wav", "000002-0.png", "000002-1.wav", "000002-1.png"}
 
 
 def test_own_sounds_that_cannot_be_used_are_listed(

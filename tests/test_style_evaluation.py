@@ -123,8 +123,18 @@ def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     train_baseline(["lora", "--output_dir", str(tmp_path / "lora"), *few])
     assert (tmp_path / "lora" / "final" / "pytorch_lora_weights.safetensors").is_file()
     train_baseline(["encoder", "--output_dir", str(tmp_path / "encoder"), *few])
-    encoder = ["--encoder", str(tmp_path / "encoder" / "final")]
-    train_baseline(["reference", *encoder, "--output_dir", str(tmp_path / "reference"), *few])
+    reference = [
+        "train",
+        "reference",
+        "--world",
+        "creatures",
+        "--output_dir",
+        str(tmp_path / "reference"),
+        *few,
+        *scored,
+    ]
+    assert main([*reference, "--image_encoder", str(tmp_path / "encoder" / "final")]) == 0
+    assert "style_accuracy" in (tmp_path / "reference" / "metrics.jsonl").read_text()
     assert ReferenceAdapter.from_pretrained(tmp_path / "reference" / "final").config["image_dim"] == 128
 
 

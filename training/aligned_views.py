@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from weft.attention_processors.aligned_views import AlignedViews
+from weft.pipelines.warping import ReferenceView
 from weft.training.attention_distillation import KINDS, attention_distillation_loss
 from weft.training.config import option
 from weft.training.objectives import joint_diffusion_loss, training_scheduler
@@ -45,11 +48,18 @@ class AlignedViewsTask:
     """LoRAs and correspondence encoder of `AlignedViews`; the backbone stays frozen.
 
     Args:
-        pipe: the backbone's pipeline.
+        pipe: the backbone's pipeline; it draws the validation views, too.
+        validation: references, and the view that is to come out.
     """
 
-    def __init__(self, module: AlignedViews, pipe: Any, config: ViewsConfig) -> None:
-        self.module, self.pipe, self.config = module, pipe, config
+    def __init__(
+        self,
+        module: AlignedViews,
+        pipe: Any,
+        config: ViewsConfig,
+        validation: Sequence[tuple[Sequence[ReferenceView], ReferenceView]] = (),
+    ) -> None:
+        self.module, self.pipe, self.config, self.validation = module, pipe, config, validation
         self.scheduler = training_scheduler(pipe.scheduler)
         with torch.no_grad():
             self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", pipe._execution_device, 1, False)[0]
@@ -85,4 +95,18 @@ class AlignedViewsTask:
         return loss
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Rows of references, truth and view, and the depth of both, as one PNG."""
+        self.pipe.load_views(self.module)
+        self.pipe.set_progress_bar_config(disable=True)
+        rows = []
+        for references, target in self.validation:
+            out = self.pipe(references, target.camera, generator=torch.Generator().manual_seed(0), output_type="np")
+            far = float(np.nanquantile(target.camera.project(target.points)[1], 0.98))
+            depths = (np.nan_to_num(target.camera.project(target.points)[1]), out.depth)
+            grey = [np.repeat(1 - np.clip(depth / far, 0, 1)[..., None], 3, -1) for depth in depths]
+            rows.append(np.concatenate([*(one.image for one in references), target.image, out.images[0], *grey], 1))
+        if rows:
+            folder.mkdir(parents=True, exist_ok=True)
+            sheet = (np.concatenate(rows) * 255).round().astype(np.uint8)
+            Image.fromarray(sheet).save(folder / f"{step:06d}.png")
         return {}

@@ -150,11 +150,11 @@ class TextToAudioTask:
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         words = self.tokenizer(
             [captions(one, rng) for one in surfaces], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
-        )
+        ).to(latents.device)
         context, whole = self.module.states(words.input_ids, words.attention_mask.bool(), self.seconds)
-        kept = torch.rand(len(latents), 1, 1, generator=generator) >= self.drop
-        noise = torch.randn(latents.shape, generator=generator)
-        times = draw_times(len(latents), generator)
+        kept = (torch.rand(len(latents), 1, 1, generator=generator) >= self.drop).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        times = draw_times(len(latents), generator).to(latents)
         seen, target = at_time(latents, noise, times)
         return F.mse_loss(module(seen, times, context * kept, whole), target)
 

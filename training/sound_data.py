@@ -91,6 +91,11 @@ class SpatialWalks(Dataset[SoundRecord]):
         seen = seen_of(walk.mirrored() if turned else walk, metric=bool(rng.random() < 0.5))
         return SoundRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
 
+    def heard(self, index: int) -> Envelope:
+        """How loud a sound is."""
+        audio = self.sounds.sounds[index // 2].astype(np.float32) / 32768
+        return Envelope.of_audio(audio, self.sounds.sample_rate)
+
 
 def seen_of(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
     """What is seen of a walk; depth without a unit is off by a factor and an offset."""
@@ -124,7 +129,8 @@ class SpatialPieces(Dataset[SoundRecord]):
 
     def __init__(self, pieces: Sequence[SoundPiece], vae: Any, cache_dir: Path) -> None:
         self.pieces, self.files = pieces, [pieces[index].path for index in range(len(pieces))]
-        cache, rate, rows = FeatureCache(cache_dir, encoder_key("sound", vae)), vae.config.sampling_rate, []
+        self.sample_rate = rate = vae.config.sampling_rate
+        cache, rows = FeatureCache(cache_dir, encoder_key("sound", vae)), []
         for index in tqdm(range(len(pieces)), desc="encoding", mininterval=1.0):
             audio = pieces[index].audio(rate)[None]
             made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
@@ -149,6 +155,11 @@ class SpatialPieces(Dataset[SoundRecord]):
         return SoundRecord(
             sound, envelope, (AudioPrompt(self.prompts[other]), *(one.mirrored() if turned else one for one in seen))
         )
+
+    def heard(self, index: int) -> Envelope:
+        """How loud a sound is."""
+        rate = self.sample_rate
+        return Envelope.of_audio(self.pieces[index // 2].audio(rate), rate)
 
 
 @torch.no_grad()

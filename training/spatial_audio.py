@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from weft.attention_processors.conditioning import Conditioning
 from weft.attention_processors.processor import attention_layers, install
 from weft.attention_processors.spatial_audio import FrozenProjections, SpatialAudioAdapter
-from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip
+from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weft.attention_processors.spatial_control import aligned_boxes
 from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
 from weft.attention_processors.strength import Layout
+from weft.evaluation.sound_plots import plot_sound
 from weft.pipelines.cosine_scheduler import at_time
 from weft.training.audio_backbone import PROMPT, draw_times, rotary
 from weft.training.config import option
@@ -77,10 +79,19 @@ class SpatialAudioTask:
     Args:
         pipe: a `VideoToAudioPipeline` with nothing loaded.
         prompt: the words, of all sounds.
+        validation: conditions of sounds that validation draws.
     """
 
-    def __init__(self, module: SpatialModules, pipe: Any, config: SpatialConfig, prompt: str = PROMPT) -> None:
+    def __init__(
+        self,
+        module: SpatialModules,
+        pipe: Any,
+        config: SpatialConfig,
+        prompt: str = PROMPT,
+        validation: Sequence[Sequence[OverTime]] = (),
+    ) -> None:
         self.module, self.pipe, self.config, self.transformer = module, pipe, config, pipe.transformer
+        self.prompt, self.validation = prompt, validation
         module.adapter.check_base(pipe.transformer)
         pipe.transformer.requires_grad_(False).eval()
         install(pipe.transformer)
@@ -156,6 +167,19 @@ class SpatialAudioTask:
         return draws < torch.tensor(shares)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """The sounds as WAV, and where each is heard and its source is seen as PNG, where matplotlib is installed."""
+        if not self.validation:
+            return {}
+        self.pipe.load_spatial(self.module.adapter, self.module.controlnet)
+        self.pipe.set_progress_bar_config(disable=True)
+        options: dict[str, Any] = {"seconds": self.module.adapter.config["seconds"], "num_inference_steps": 20}
+        for index, conditions in enumerate(self.validation):
+            noise = torch.Generator().manual_seed(index)
+            out = self.pipe(conditions, self.prompt, generator=noise, **options)
+            out.save(folder / f"{step:06d}-{index}.wav")
+            if find_spec("matplotlib") is not None:
+                tracks = [one for one in conditions if isinstance(one, BoxTrack)]
+                plot_sound(out.audio, out.sample_rate, tracks, folder / f"{step:06d}-{index}.png")
         return {}
 
 

@@ -75,12 +75,17 @@ class RoomPictures(DrawnPictures):
         return np.ascontiguousarray(self.images[index]).view(np.float16)[..., 0].astype(np.float32)
 
 
-def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
-    split, index, seed, size = arguments
+def room_views(split: str, index: int, size: int, seed: int = 0) -> tuple[list[ReferenceView], ReferenceView]:
+    """References and target of a room of `RoomPictures`."""
     name = TARGETS[index % 2]
     views = sample(split, index, seed=seed, size=size, views=(*REFERENCES, name)).views
-    rows = prepared([ReferenceView.of_view(views[one]) for one in REFERENCES], ReferenceView.of_view(views[name]))
-    return rows.astype(np.float16)[..., None].view(np.uint8), name
+    return [ReferenceView.of_view(views[one]) for one in REFERENCES], ReferenceView.of_view(views[name])
+
+
+def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+    split, index, seed, size = arguments
+    rows = prepared(*room_views(split, index, size, seed))
+    return rows.astype(np.float16)[..., None].view(np.uint8), TARGETS[index % 2]
 
 
 class ClipPictures:
@@ -100,9 +105,13 @@ class ClipPictures:
         return len(self.stretches) * len(TARGETS)
 
     def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]:
+        return prepared(*self.views(index))
+
+    def views(self, index: int) -> tuple[list[ReferenceView], ReferenceView]:
+        """References and target of a place."""
         place, target = divmod(index, len(TARGETS))
         frames = self.stretches[place]
-        return prepared([self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]]))
+        return [self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]])
 
     def _read(self, frame: Frame) -> ReferenceView:
         depth = frame.depth

@@ -1,0 +1,130 @@
+"""Train an IP-Adapter: pictures to take after, read through a frozen image encoder (docs/reference.md)."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from weft.training.config import add_arguments as add_config_arguments
+from weft.training.config import from_arguments
+
+COLUMNS = ("image_column", "caption_column")
+SOURCES = ("train_data_dir", "dataset_name", "world")
+SHOWN = 4
+"""Pictures that validation takes after."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> None:
+    """Arguments of this method; `model` and `data` are groups that all methods share."""
+    from weft.attention_processors.reference_projections import PROJECTIONS
+    from weft.training.style import StyleConfig
+
+    model.add_argument(
+        "--image_encoder", help="folder or Hub id of the frozen encoder (of a --world: creature-encoder)"
+    )
+    model.add_argument("--projection", choices=list(PROJECTIONS), default="basic", help="of a new adapter")
+    model.add_argument("--num_tokens", type=int, default=4, help="tokens per picture of a new adapter")
+    model.add_argument("--layers", default="all", help="layers of a new adapter: all, decoder, … or an expression")
+    data.add_argument("--train_data_dir", type=Path, help="folder of pictures with metadata.jsonl: text")
+    data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
+    for name in COLUMNS:
+        what = name.removesuffix("_column")
+        data.add_argument(f"--{name}", help=f"of own data (default: the one column that can hold {what}s)")
+    data.add_argument("--world", choices=("creatures",), help="train on a procedural world instead")
+    data.add_argument("--samples", type=int, default=12_000, help="samples of the world")
+    data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
+    add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise before anything is loaded unless there is one source of data, and a valid objective."""
+    from weft.training.style import StyleConfig
+
+    from_arguments(StyleConfig, arguments)
+    given = [f"--{name}" for name in SOURCES if getattr(arguments, name) is not None]
+    if len(given) != 1:
+        names = ", ".join(f"--{name}" for name in SOURCES)
+        raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
+    if arguments.world is None and not arguments.image_encoder:
+        raise ValueError(
+            "image_encoder: got none for pictures of your own; name a CLIP vision model, for example "
+            "openai/clip-vit-large-patch14"
+        )
+
+
+def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The task, its data, and what the adapter's config says of them."""
+    from weft.attention_processors.encoders import ImageEncoder
+    from weft.pretrained import shipped
+    from weft.training.reference import ReferencedPictures, ReferenceTask
+    from weft.training.style import StyleConfig
+
+    name = arguments.image_encoder or str(shipped("creature-encoder"))
+    encoder = ImageEncoder.from_pretrained(name)
+    encoder.model.to(pipe.device)
+    pipe.set_encoders(image=encoder)
+    adapter = _adapter(arguments, pipe, encoder, Path(name).name if Path(name).is_dir() else name)
+    pictures, images, shown = _data(arguments, pipe, source)
+    data = ReferencedPictures(pictures, images, adapter, encoder)
+    about = {"data": arguments.world or arguments.dataset_name or arguments.train_data_dir.name}
+    return ReferenceTask(adapter, pipe, from_arguments(StyleConfig, arguments), shown), data, about
+
+
+def evaluation(task: Any, count: int) -> tuple[Any, str]:
+    """What scores the task's adapter as it stands, and the row that does."""
+    from weft.evaluation.creature_oracle import pretrained_creature_oracle
+    from weft.evaluation.style import StyleEvaluation
+
+    oracle = pretrained_creature_oracle()
+    evaluation = StyleEvaluation(pipe=task.pipe, files={}, oracle=oracle, split="validation", count=count)
+    return evaluation, "reference_branch"
+
+
+def _adapter(arguments: argparse.Namespace, pipe: Any, encoder: Any, name: str) -> Any:
+    from weft.attention_processors.reference import ReferenceAdapter
+
+    if arguments.init_from:
+        adapter = ReferenceAdapter.from_pretrained(arguments.init_from)
+        adapter.check_base(pipe.unet)
+        return adapter
+    config = encoder.model.config
+    return ReferenceAdapter.for_denoiser(
+        pipe.unet,
+        layers=arguments.layers,
+        projection=arguments.projection,
+        image_dim=config.projection_dim if arguments.projection == "basic" else config.hidden_size,
+        token_dim=pipe.unet.config.cross_attention_dim,
+        num_tokens=arguments.num_tokens,
+        image_size=config.image_size,
+        image_encoder=name,
+    )
+
+
+def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, list[Any]]:
+    """Latents with captions, the pictures, and what validation draws: prompts, with pictures to take after."""
+    from PIL import Image
+
+    from weft.attention_processors.encoders import TextEncoders
+    from weft.datasets import creatures
+    from weft.datasets.captioned_images import CaptionedImages
+    from weft.training.own_pictures import Sizes
+    from weft.training.picture_cache import CreaturePictures, cached_latents
+    from weft.training.prompts import check_lengths
+    from weft.training.style_data import StyledCreatures, StyledImages
+
+    if arguments.world:
+        drawn = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+        latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", drawn)
+        unseen = [creatures.sample("validation", index) for index in range(SHOWN)]
+        shown = [(one.caption, Image.fromarray(drawn.images[index])) for index, one in enumerate(unseen)]
+        return StyledCreatures(drawn, latents), map(Image.fromarray, drawn.images), shown
+    options: Any = {name: getattr(arguments, name) for name in COLUMNS} | {"styled": False}
+    if arguments.train_data_dir is not None:
+        samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)
+    else:
+        samples = CaptionedImages.from_name(arguments.dataset_name, **options)
+    text = TextEncoders.of(pipe)
+    check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
+    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+    pictures = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
+    shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
+    return pictures, (samples[index].image for index in range(len(samples))), shown

@@ -1,0 +1,96 @@
+"""The training task of references: every picture with itself as its reference (IP-Adapter, arXiv 2308.06721)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weft.attention_processors.encoders import ImageEncoder
+from weft.attention_processors.reference import Reference, ReferenceAdapter
+from weft.training.adapter_task import AdapterTask
+from weft.training.style import StyleConfig, dropped
+
+
+@dataclass(frozen=True)
+class ReferencedRecord:
+    """One picture for training, with what the image encoder says of it: a vector, or states for "plus" and "full"."""
+
+    latents: Float[Tensor, "channel height width"]
+    embeds: Float[Tensor, "*token dim"]
+    captions: tuple[str, ...]
+
+
+class ReferencedPictures(Dataset[ReferencedRecord]):
+    """Pictures, each with itself as its reference; they are read by the encoder once.
+
+    `buckets` are those of `pictures`.
+
+    Args:
+        pictures: records with latents and captions.
+        images: the same ones, in the same order.
+        adapter: how it reads them.
+    """
+
+    def __init__(
+        self, pictures: Any, images: Iterable[Image.Image], adapter: ReferenceAdapter, encoder: ImageEncoder
+    ) -> None:
+        self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
+        read = encoder.pooled if adapter.config["projection"] == "basic" else encoder.states
+        seen = tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0)
+        self.embeds: list[Tensor] = [read(adapter.pixels(image)[None])[0].cpu() for image in seen]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> ReferencedRecord:
+        record = self.pictures[index]
+        return ReferencedRecord(record.latents, self.embeds[index], record.captions)
+
+
+class ReferenceTask(AdapterTask):
+    """Latents of pictures, with captions of what they show and the pictures as references.
+
+    Args:
+        validation: prompts, and a picture to take after for each.
+    """
+
+    module: ReferenceAdapter
+
+    def __init__(
+        self,
+        module: ReferenceAdapter,
+        pipe: Any,
+        config: StyleConfig,
+        validation: Sequence[tuple[str, Image.Image]] = (),
+    ) -> None:
+        super().__init__(module, pipe, "reference", config)
+        self.config, self.validation = config, validation
+
+    def collate(self, samples: list[ReferencedRecord]) -> dict[str, Any]:
+        batch = self.module.collate([[Reference(embeds=record.embeds)] for record in samples])
+        latents = torch.stack([record.latents for record in samples])
+        return {**batch, "latents": latents, "captions": [record.captions for record in samples]}
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        captions, null = dropped(self.config, batch["captions"], generator)
+        features = self.module.features(batch, self.encoders)
+        image = features["image"]
+        kept = (~null).view(-1, *[1] * (image.ndim - 1)).to(image.device)
+        encoded = module({**features, "image": image * kept})
+        return self.denoising_loss(self.denoiser(encoded), batch["latents"], captions, generator)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """The validation prompts with their references, each under its picture, as one PNG."""
+        if self.validation:
+            prompts, images = zip(*self.validation, strict=True)
+            self.sheet(folder / f"{step:06d}.png", prompts, [[Reference(image)] for image in images], images)
+        return {}
