@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from weft.scripts.train_style import captioned, captioned_arguments, check_source
 from weft.training.config import add_arguments as add_config_arguments
 from weft.training.config import from_arguments
 
 COLUMNS = ("image_column", "caption_column")
-SOURCES = ("train_data_dir", "dataset_name", "world")
 SHOWN = 4
 """Pictures that validation takes after."""
 
@@ -25,13 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     model.add_argument("--num_tokens", type=int, default=4, help="tokens per picture of a new adapter")
     model.add_argument("--layers", default="all", help="layers of a new adapter: all, decoder, … or an expression")
     data.add_argument("--train_data_dir", type=Path, help="folder of pictures with metadata.jsonl: text")
-    data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
-    for name in COLUMNS:
-        what = name.removesuffix("_column")
-        data.add_argument(f"--{name}", help=f"of own data (default: the one column that can hold {what}s)")
+    captioned_arguments(data, COLUMNS)
     data.add_argument("--world", choices=("creatures",), help="train on a procedural world instead")
     data.add_argument("--samples", type=int, default=12_000, help="samples of the world")
-    data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
     add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
 
 
@@ -40,10 +36,7 @@ def check(arguments: argparse.Namespace) -> None:
     from weft.training.style import StyleConfig
 
     from_arguments(StyleConfig, arguments)
-    given = [f"--{name}" for name in SOURCES if getattr(arguments, name) is not None]
-    if len(given) != 1:
-        names = ", ".join(f"--{name}" for name in SOURCES)
-        raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
+    check_source(arguments)
     if arguments.world is None and not arguments.image_encoder:
         raise ValueError(
             "image_encoder: got none for pictures of your own; name a CLIP vision model, for example "
@@ -103,13 +96,9 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, A
     """Latents with captions, the pictures, and what validation draws: prompts, with pictures to take after."""
     from PIL import Image
 
-    from weft.attention_processors.encoders import TextEncoders
     from weft.datasets import creatures
-    from weft.datasets.captioned_images import CaptionedImages
-    from weft.training.own_pictures import Sizes
     from weft.training.picture_cache import CreaturePictures, cached_latents
-    from weft.training.prompts import check_lengths
-    from weft.training.style_data import StyledCreatures, StyledImages
+    from weft.training.style_data import StyledCreatures
 
     if arguments.world:
         drawn = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
@@ -117,14 +106,8 @@ def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, A
         unseen = [creatures.sample("validation", index) for index in range(SHOWN)]
         shown = [(one.caption, Image.fromarray(drawn.images[index])) for index, one in enumerate(unseen)]
         return StyledCreatures(drawn, latents), map(Image.fromarray, drawn.images), shown
-    options: Any = {name: getattr(arguments, name) for name in COLUMNS} | {"styled": False}
-    if arguments.train_data_dir is not None:
-        samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)
-    else:
-        samples = CaptionedImages.from_name(arguments.dataset_name, **options)
-    text = TextEncoders.of(pipe)
-    check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
-    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
-    pictures = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
+    options = {name: getattr(arguments, name) for name in COLUMNS} | {"styled": False}
+    pictures = captioned(arguments, pipe, options)
+    samples = pictures.samples
     shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
     return pictures, (samples[index].image for index in range(len(samples))), shown

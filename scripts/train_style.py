@@ -1,6 +1,7 @@
 """Train styles by name: pictures of each, with captions of what they show (docs/style.md)."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,30 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
     model.add_argument("--style_dim", type=int, default=128, help="width of a style's row of a new adapter")
     model.add_argument("--rank", type=int, default=0, help="rank of keys and values of a new adapter; 0 = full")
     data.add_argument("--train_data_dir", type=Path, help="folder of pictures with metadata.jsonl: text and style")
-    data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
+    captioned_arguments(data, COLUMNS)
     data.add_argument("--style", help="the name of the one style, where the data have no style column")
-    for name in COLUMNS:
-        what = name.removesuffix("_column")
-        data.add_argument(f"--{name}", help=f"of own data (default: the one column that can hold {what}s)")
     data.add_argument("--streaming", action="store_true", help="read --dataset_name row by row, and keep nothing of it")
     data.add_argument("--styles", nargs="*", default=(), help="with --streaming, the names in the style column")
     data.add_argument("--world", choices=("creatures", "all"), help="train on procedural worlds instead")
     data.add_argument("--samples", type=int, default=12_000, help="samples of each world")
-    data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
     add_config_arguments(parser.add_argument_group("objective and dropout"), StyleConfig)
+
+
+def captioned_arguments(data: Any, columns: Sequence[str]) -> None:
+    """Arguments of people's own captioned pictures, beside their folder."""
+    data.add_argument("--dataset_name", help="an image–text data set of Hugging Face datasets, by name or path")
+    for name in columns:
+        what = name.removesuffix("_column")
+        data.add_argument(f"--{name}", help=f"of own data (default: the one column that can hold {what}s)")
+    data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own pictures, about")
+
+
+def check_source(arguments: argparse.Namespace) -> None:
+    """Raise unless there is one source of data."""
+    given = [f"--{name}" for name in SOURCES if getattr(arguments, name) is not None]
+    if len(given) != 1:
+        names = ", ".join(f"--{name}" for name in SOURCES)
+        raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -41,10 +55,7 @@ def check(arguments: argparse.Namespace) -> None:
     from weft.training.style import StyleConfig
 
     from_arguments(StyleConfig, arguments)
-    given = [f"--{name}" for name in SOURCES if getattr(arguments, name) is not None]
-    if len(given) != 1:
-        names = ", ".join(f"--{name}" for name in SOURCES)
-        raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {names}")
+    check_source(arguments)
     if arguments.world and arguments.style:
         raise ValueError(f"style: got {arguments.style!r} beside --world, which has styles of its own; leave it out")
     if arguments.streaming and (arguments.dataset_name is None or arguments.aspect_buckets):
@@ -96,31 +107,39 @@ def _adapter(arguments: argparse.Namespace, pipe: Any, styles: tuple[str, ...]) 
 
 def _data(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
     """The training data, and prompts whose pictures validation draws in every style."""
-    from weft.attention_processors.encoders import TextEncoders
-    from weft.training.style_data import StyledImages, StyledStream
+    from weft.training.style_data import StyledStream
 
     if arguments.world:
         return _world(arguments, pipe, source)
-    from weft.datasets.captioned_images import CaptionedImages
     from weft.datasets.captioned_stream import CaptionedStream
     from weft.training.own_pictures import Sizes
-    from weft.training.prompts import check_lengths
 
-    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
     options: Any = {name: getattr(arguments, name) for name in COLUMNS} | {"style": arguments.style}
     if arguments.streaming:
         stream = CaptionedStream.from_name(
             arguments.dataset_name, styles=arguments.styles, seed=arguments.seed, **options
         )
-        return StyledStream(stream, pipe.vae, sizes), []
+        return StyledStream(stream, pipe.vae, Sizes.of(pipe, arguments.resolution)), []
+    data = captioned(arguments, pipe, options)
+    return data, [data.samples[index].caption for index in range(min(4, len(data)))]
+
+
+def captioned(arguments: argparse.Namespace, pipe: Any, options: Any) -> Any:
+    """People's own captioned pictures, with their latents; `options` are those of `CaptionedImages`."""
+    from weft.attention_processors.encoders import TextEncoders
+    from weft.datasets.captioned_images import CaptionedImages
+    from weft.training.own_pictures import Sizes
+    from weft.training.prompts import check_lengths
+    from weft.training.style_data import StyledImages
+
     if arguments.train_data_dir is not None:
         samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)
     else:
         samples = CaptionedImages.from_name(arguments.dataset_name, **options)
     text = TextEncoders.of(pipe)
     check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
-    data = StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
-    return data, [samples[index].caption for index in range(min(4, len(samples)))]
+    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+    return StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
 
 
 def _world(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:
