@@ -190,11 +190,12 @@ def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
 
     views = {}
     for name in VIEWS:
-        folders = [_folder(name, given) for given in getattr(arguments, name) or [None]]
+        folders = [_folder(arguments, name, given) for given in getattr(arguments, name) or [None]]
         if several := [AlignedViews.from_pretrained(one, pipe.unet) for one in folders if one is not None]:
             views[name] = several
     if not views:
-        raise ValueError(f"views: got none, and none are shipped; pass {', '.join(f'--{name}' for name in VIEWS)}")
+        names = ", ".join(f"--{name}" for name in VIEWS)
+        raise ValueError(f"views: got none, and none are shipped for this backbone; pass {names}")
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, **_settings(arguments))
 
@@ -205,7 +206,9 @@ def _spatial_audio(arguments: argparse.Namespace, pipe: Any) -> Any:
 
     folders = _folders(arguments, tuple(SOUNDS), needed=())
     if "spatial" not in folders:
-        raise ValueError("spatial: got no trained modules, and none are shipped; train some, pass --spatial")
+        raise ValueError(
+            "spatial: got no trained modules, and none are shipped for this backbone; train some, pass --spatial"
+        )
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     return SpatialAudioEvaluation(
         pipe=pipe, modules={name: (folder,) for name, folder in folders.items()}, **_settings(arguments)
@@ -214,17 +217,18 @@ def _spatial_audio(arguments: argparse.Namespace, pipe: Any) -> Any:
 
 def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequence[str]) -> dict[str, Path]:
     """What there is of these, given or shipped."""
-    found = {name: _folder(name, getattr(arguments, name)) for name in names}
+    found = {name: _folder(arguments, name, getattr(arguments, name)) for name in names}
     for name in needed:
         if found[name] is None:
             raise ValueError(
-                f"{name}: got no adapter, and none is shipped; train one (weft train {name}), pass --{name}"
+                f"{name}: got no adapter, and none is shipped for this backbone; train one (weft train {name}), "
+                f"pass --{name}"
             )
     return {name: folder for name, folder in found.items() if folder is not None}
 
 
-def _folder(name: str, given: str | None) -> Path | None:
-    """The folder a user named, or the shipped one if there is one."""
+def _folder(arguments: argparse.Namespace, name: str, given: str | None) -> Path | None:
+    """The folder a user named, or the shipped one if there is one and the backbone is the shipped one, too."""
     from weft.pretrained import available, shipped
 
     known = {
@@ -238,4 +242,4 @@ def _folder(name: str, given: str | None) -> Path | None:
     if given is not None:
         return Path(given)
     model = known.get(name, name.replace("_", "-"))
-    return Path(shipped(model)) if model in available() else None
+    return Path(shipped(model)) if model in available() and arguments.model is None else None

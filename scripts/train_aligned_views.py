@@ -7,7 +7,7 @@ from typing import Any
 from weft.training.config import add_arguments as add_config_arguments
 from weft.training.config import from_arguments
 
-SHOWN = 4
+SHOWN = 2
 """Views that validation draws."""
 
 

@@ -148,6 +148,7 @@ def clips(folder: Path) -> Path:
 
 def command(pipe: Any, folder: Path, *more: str) -> int:
     few = ["--max_train_steps", "1", "--train_batch_size", "2", "--checkpointing_steps", "0", "--rank", "2"]
+    few += ["--validation_steps", "0"]
     model = ["--pretrained_model_name_or_path", str(pipe.folder), "--cache_dir", str(pipe.folder / "cache")]
     return main(["train", "aligned-views", *model, "--output_dir", str(folder / "out"), *few, *more])
 
@@ -168,7 +169,7 @@ def test_the_command_trains_on_rooms_and_goes_on(pipe: Any, data: PreparedViews,
 
 def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = clips(tmp_path / "data")
-    assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2") == 0
+    assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2", "--validation_steps", "1") == 0
     assert AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet).config["training"]["samples"] == 2
     with Image.open(tmp_path / "out" / "validation" / "000001.png") as sheet:
         assert sheet.size == (6 * SIZE, 2 * SIZE)  # references, truth, view, and the depth of both
