@@ -18,7 +18,7 @@ from weft.datasets.walks import SECONDS, sample
 from weft.evaluation.spatial_audio import SpatialAudioEvaluation
 from weft.pipelines.cosine_scheduler import CosineScheduler
 from weft.pipelines.video_to_audio import VideoToAudioPipeline
-from weft.scripts import train_tiny_audio
+from weft.scripts import train_spatial_audio, train_tiny_audio
 from weft.scripts.cli import main
 from weft.training.audio_autoencoder import build_oobleck, distance, side_told, with_unit_latents
 from weft.training.audio_backbone import build_text_encoder, build_text_tokenizer
@@ -144,10 +144,17 @@ def test_a_backbone_is_trained_from_nothing_and_is_stock(cache: Path, tmp_path: 
     ("projections", "control", "dtype"), [("frozen", "envelope", "bfloat16"), ("own", "boxes", "float32")]
 )
 def test_spatial_modules_are_trained_and_measured(
-    projections: str, control: str, dtype: str, model: Path, cache: Path, tmp_path: Path
+    projections: str,
+    control: str,
+    dtype: str,
+    model: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     each = "1" if dtype == "float32" else "3"  # half precision is slow on some CPUs
+    monkeypatch.setattr(train_spatial_audio, "SHOWN", 0)
     command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
