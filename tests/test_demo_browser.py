@@ -243,7 +243,7 @@ def test_a_picture_that_waits_for_another_can_be_cancelled(browser: Any, address
         second.get_by_text("Stopping").wait_for()
         first.locator(".tabitem:visible button.cancel").click()
         for one in (first, second):
-            one.get_by_text("Cancelled.").wait_for()
+            one.get_by_text("Cancelled.").wait_for(timeout=WAIT)
         assert not second.evaluate(PICTURE)
         generate(second)
 
