@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from weft.datasets.cameras import Camera
@@ -83,3 +84,17 @@ def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> F
 
 def _to(camera: Camera, points: Any) -> Any:
     return points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+
+
+def depth_picture(
+    depth: Float[np.ndarray, "height width"], like: Float[np.ndarray, "height width"] | None = None
+) -> Image.Image:
+    """Depth as grey values: white is the nearest 2 %, black the farthest 2 % and NaN, even steps of 1 / depth between.
+
+    Args:
+        like: the depth whose range is taken; its own when None.
+    """
+    near = 1 / np.maximum(depth, 1e-6)
+    low, high = np.nanquantile(near if like is None else 1 / np.maximum(like, 1e-6), (0.02, 0.98))
+    shown = np.clip((near - low) / max(high - low, 1e-9), 0, 1)
+    return Image.fromarray((np.nan_to_num(shown) * 255).astype(np.uint8))

@@ -44,15 +44,15 @@ const draw = () => {
   const pixels = new Uint32Array(image.data.buffer).fill(0xff111111), depths = new Float32Array(side * side).fill(1e9);
   const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
   for (let i = 0; cloud && i < cloud.count; i++) {
-    const [x, y, z] = [0, 1, 2].map(axis => cloud.places[3 * i + axis] / cloud.unit), away = z - 1;
+    const x = cloud.places[3 * i] / cloud.unit, y = cloud.places[3 * i + 1] / cloud.unit;
+    const z = cloud.places[3 * i + 2] / cloud.unit, away = z - 1;
     const across = cy * x + sy * away, back = cy * away - sy * x;
     const depth = cp * back - sp * y + 1 / near, down = cp * y + sp * back;
     if (depth < 0.05) continue;
     const size = Math.min(24, Math.ceil(side / cloud.columns * z / depth));
     const left = Math.round((cloud.focal[0] * across / depth + cloud.center[0]) * side - size / 2);
     const top = Math.round((cloud.focal[1] * down / depth + cloud.center[1]) * side - size / 2);
-    const [red, green, blue] = cloud.colors.subarray(3 * i, 3 * i + 3);
-    const color = 0xff000000 | blue << 16 | green << 8 | red;
+    const color = 0xff000000 | cloud.colors[3 * i + 2] << 16 | cloud.colors[3 * i + 1] << 8 | cloud.colors[3 * i];
     for (let v = Math.max(0, top); v < Math.min(side, top + size); v++)
       for (let u = Math.max(0, left); u < Math.min(side, left + size); u++)
         if (depth < depths[v * side + u]) { depths[v * side + u] = depth; pixels[v * side + u] = color; }
@@ -86,7 +86,7 @@ load();"""
 
 
 def points_viewer(**options: Any) -> gr.HTML:
-    """Shows what `points_shown` gives; gradio's own viewer of point clouds stays empty (gradio issue 12158)."""
+    """Shows what `points_shown` gives; gradio 6.31's own viewer stayed empty (gradio issue 12158)."""
     return gr.HTML("", html_template=TEMPLATE, css_template=STYLE, js_on_load=TURNING, **options)
 
 

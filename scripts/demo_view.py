@@ -14,6 +14,7 @@ from PIL import Image
 from weft.datasets.cameras import Camera
 from weft.datasets.rooms import REFERENCES, sample
 from weft.datasets.sidecar_files import read_array
+from weft.pipelines.point_maps import depth_picture
 from weft.pipelines.warping import ReferenceView
 from weft.scripts.demo_line import MethodStudio, Step, User, seed_of
 from weft.scripts.demo_parts import QUIET, Buttons, complaint, downloads, guarded, run_settings, state_line
@@ -182,11 +183,3 @@ def _pictures(name: str, size: tuple[int, int]) -> list[Image.Image]:
 def _enlarged(picture: Image.Image) -> Image.Image:
     factor = -(-SHOWN // max(picture.size))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-
-
-def depth_picture(depth: np.ndarray[Any, Any]) -> Image.Image:
-    """Depth as grey values: white is the nearest 2 %, black the farthest, even steps of 1 / depth between."""
-    near = 1 / np.maximum(depth, 1e-6)
-    low, high = np.quantile(near, (0.02, 0.98))
-    shown = np.clip((near - low) / max(high - low, 1e-9), 0, 1)
-    return Image.fromarray((shown * 255).astype(np.uint8))

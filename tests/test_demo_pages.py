@@ -3,6 +3,7 @@
 import base64
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ class Wordless(VideoToAudioPipeline):
 
 
 @pytest.fixture(scope="module")
-def line() -> Line:
-    return Line()
+def line() -> Iterator[Line]:
+    line = Line()
+    yield line
+    line._folder.cleanup()
 
 
 @pytest.fixture(scope="module")

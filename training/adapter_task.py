@@ -52,6 +52,11 @@ class ObjectiveConfig:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a share in [0, 1]")
 
 
+def pictured(samples: Sequence[Any]) -> dict[str, Any]:
+    """Of a batch of records latents and captions, as `DenoisingTask.denoising_loss` takes them."""
+    return {"latents": torch.stack([one.latents for one in samples]), "captions": [one.captions for one in samples]}
+
+
 class DenoisingTask:
     """Something on top of a pipeline is trained; everything of the pipeline itself stays frozen.
 

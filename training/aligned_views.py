@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from weft.attention_processors.aligned_views import AlignedViews
+from weft.pipelines.point_maps import depth_picture
 from weft.pipelines.warping import ReferenceView
 from weft.training.attention_distillation import KINDS, attention_distillation_loss
 from weft.training.config import option
@@ -96,17 +97,17 @@ class AlignedViewsTask:
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Rows of references, truth and view, and the depth of both, as one PNG."""
+        if not self.validation:
+            return {}
         self.pipe.load_views(self.module)
         self.pipe.set_progress_bar_config(disable=True)
         rows = []
         for references, target in self.validation:
-            out = self.pipe(references, target.camera, generator=torch.Generator().manual_seed(0), output_type="np")
-            far = float(np.nanquantile(target.camera.project(target.points)[1], 0.98))
-            depths = (np.nan_to_num(target.camera.project(target.points)[1]), out.depth)
-            grey = [np.repeat(1 - np.clip(depth / far, 0, 1)[..., None], 3, -1) for depth in depths]
-            rows.append(np.concatenate([*(one.image for one in references), target.image, out.images[0], *grey], 1))
-        if rows:
-            folder.mkdir(parents=True, exist_ok=True)
-            sheet = (np.concatenate(rows) * 255).round().astype(np.uint8)
-            Image.fromarray(sheet).save(folder / f"{step:06d}.png")
+            out = self.pipe(references, target.camera, generator=torch.Generator().manual_seed(0))
+            pictures = [(one.image * 255).round().astype(np.uint8) for one in (*references, target)]
+            depth = target.camera.project(target.points)[1]
+            grey = [depth_picture(one, like=depth).convert("RGB") for one in (depth, out.depth)]
+            rows.append(np.concatenate([*pictures, out.pixels, *map(np.asarray, grey)], 1))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(folder / f"{step:06d}.png")
         return {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from tqdm.auto import tqdm
 
 from weft.attention_processors.encoders import ImageEncoder
 from weft.attention_processors.reference import Reference, ReferenceAdapter
-from weft.training.adapter_task import AdapterTask
+from weft.training.adapter_task import AdapterTask, pictured
 from weft.training.style import StyleConfig, dropped
+
+READ_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,10 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
     ) -> None:
         self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
         read = encoder.pooled if adapter.config["projection"] == "basic" else encoder.states
-        seen = tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0)
-        self.embeds: list[Tensor] = [read(adapter.pixels(image)[None])[0].cpu() for image in seen]
+        seen = iter(tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0))
+        self.embeds: list[Tensor] = []
+        while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
+            self.embeds += read(torch.stack(some)).cpu()
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -74,9 +79,8 @@ class ReferenceTask(AdapterTask):
         self.config, self.validation = config, validation
 
     def collate(self, samples: list[ReferencedRecord]) -> dict[str, Any]:
-        batch = self.module.collate([[Reference(embeds=record.embeds)] for record in samples])
-        latents = torch.stack([record.latents for record in samples])
-        return {**batch, "latents": latents, "captions": [record.captions for record in samples]}
+        conditions = self.module.collate([[Reference(embeds=record.embeds)] for record in samples])
+        return {**conditions, **pictured(samples)}
 
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int

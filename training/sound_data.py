@@ -128,7 +128,7 @@ class SpatialPieces(Dataset[SoundRecord]):
     """
 
     def __init__(self, pieces: Sequence[SoundPiece], vae: Any, cache_dir: Path) -> None:
-        self.pieces, self.files = pieces, [pieces[index].path for index in range(len(pieces))]
+        self.pieces = pieces
         self.sample_rate = rate = vae.config.sampling_rate
         cache, rows = FeatureCache(cache_dir, encoder_key("sound", vae)), []
         for index in tqdm(range(len(pieces)), desc="encoding", mininterval=1.0):
@@ -137,6 +137,8 @@ class SpatialPieces(Dataset[SoundRecord]):
             rows.append(made["latents"])
         self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows).float()
         self.prompts = statistics(self.latents[:, VERSIONS.index("mono")]).numpy()
+        files = [pieces[index].path for index in range(len(pieces))]
+        self.alike = {path: [index for index, other in enumerate(files) if other == path] for path in set(files)}
 
     def __len__(self) -> int:
         return 2 * len(self.pieces)
@@ -146,9 +148,9 @@ class SpatialPieces(Dataset[SoundRecord]):
         sound, envelope = (
             self.latents[place, VERSIONS.index(name)] for name in ("mirrored" if turned else "heard", "envelope")
         )
-        alike = [i for i, path in enumerate(self.files) if path == self.files[place] and i != place] or [place]
-        other = int(np.random.default_rng([17, index]).choice(alike))
         piece = self.pieces[place]
+        others = [one for one in self.alike[piece.path] if one != place] or [place]
+        other = int(np.random.default_rng([17, index]).choice(others))
         seen: list[DepthClip | BoxTrack] = [BoxTrack(track.times, track.boxes) for track in piece.boxes]
         if (depth := piece.depth) is not None:
             seen.append(DepthClip(depth.times, depth.depth, metric=depth.metric))

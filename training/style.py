@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weft.attention_processors.style import Style, StyleReader
-from weft.training.adapter_task import AdapterTask, ObjectiveConfig
+from weft.training.adapter_task import AdapterTask, ObjectiveConfig, pictured
 from weft.training.config import option
 
 
@@ -68,9 +68,7 @@ class StyleTask(AdapterTask):
         self.config, self.validation = config, validation
 
     def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
-        batch = self.module.collate([[Style(record.style)] for record in samples])
-        latents = torch.stack([record.latents for record in samples])
-        return {**batch, "latents": latents, "captions": [record.captions for record in samples]}
+        return {**self.module.collate([[Style(record.style)] for record in samples]), **pictured(samples)}
 
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int

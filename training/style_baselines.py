@@ -14,7 +14,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from weft.training.adapter_task import DenoisingTask
+from weft.training.adapter_task import DenoisingTask, pictured
 from weft.training.style import StyleConfig, StyledRecord
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -49,8 +49,7 @@ class LoraTask(DenoisingTask):
         self.module = LoraModule(pipe.unet, rank)
 
     def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
-        latents = torch.stack([record.latents for record in samples])
-        return {"latents": latents, "captions": [record.captions for record in samples]}
+        return pictured(samples)
 
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
