@@ -21,6 +21,8 @@ from weft.scripts.generate import DEFAULT_MODEL, adapter_paths
 QUEUE: Final = 32
 UPLOAD: Final = "8mb"
 UPLOAD_PIXELS: Final = 16_000_000
+SESSIONS: Final = 200
+"""Kept in memory, the latest used; gradio holds a copy of every widget's settings for each, and a call is one."""
 SHIPPED: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
 """By the name of an adapter, the shipped model."""
 HEAD: Final = """<script>
@@ -78,6 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
         server_port=arguments.port,
         auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
         max_file_size=UPLOAD,
+        state_session_capacity=SESSIONS,
         show_error=True,
         share=False,
         ssr_mode=False,

@@ -37,11 +37,18 @@ def seed_of(given: float | None) -> int:
     return secrets.randbelow(2**31) if given is None else int(given)
 
 
+def _serve(jobs: "queue.SimpleQueue[Callable[[], None]]") -> None:
+    """One after the other, all in one thread: each thread's allocator would keep memory of its own."""
+    while True:
+        jobs.get()()
+
+
 class Line:
     """Whoever wants something waits for a turn; files of all lie in a temporary folder of its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=_serve, args=(self._jobs,), daemon=True).start()
         self._stops: dict[User, threading.Event] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
 
@@ -70,15 +77,14 @@ class Line:
             results.put((False, step))
 
         def work() -> None:
-            with self._lock:
-                try:
-                    if stop.is_set():
-                        raise Stopped
-                    results.put((True, job(report)))
-                except BaseException as error:
-                    results.put((True, error))
+            try:
+                if stop.is_set():
+                    raise Stopped
+                results.put((True, job(report)))
+            except BaseException as error:
+                results.put((True, error))
 
-        threading.Thread(target=work, daemon=True).start()
+        self._jobs.put(work)
         try:
             last = False
             while not last:
