@@ -4,6 +4,7 @@ import argparse
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from weft.training.backbone import (
 from weft.training.batches import BatchOrder
 from weft.training.checkpoints import checkpoints
 from weft.training.config import TrainingConfig, add_arguments, from_arguments
-from weft.training.loop import train
+from weft.training.loop import _Run, train
 from weft.training.objectives import _min_snr_weight, diffusion_loss, training_scheduler
 from weft.training.own_pictures import Sizes
 from weft.training.pair_data import OutfitPairs, PairRecord, SamplePairs
@@ -153,6 +154,21 @@ def test_ctrl_c_saves_a_checkpoint(tmp_path: Path) -> None:
     resumed = run(tmp_path, resume_from_checkpoint="latest")
     one, other = load_file(whole / WEIGHTS), load_file(resumed / WEIGHTS)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usable = _Run._usable
+
+    def interrupted(self: _Run, loss: float) -> bool:
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return usable(self, loss)
+
+    monkeypatch.setattr(_Run, "_usable", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("workers", [0, 1])

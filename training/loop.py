@@ -34,6 +34,7 @@ from weft.training.averaging import Averaged
 from weft.training.batches import Batches
 from weft.training.checkpoints import checkpoints, keep_metrics
 from weft.training.config import TrainingConfig
+from weft.training.interruptions import interruptions_held
 from weft.training.optimizers import build_optimizer
 from weft.training.trackers import show_pictures, tracker
 
@@ -178,7 +179,8 @@ class _Run:
         if waits or not self.whole or isinstance(error, FloatingPointError):
             return
         try:
-            self._save_checkpoint()
+            with interruptions_held():
+                self._save_checkpoint()
         except OSError as full:
             logger.error("stopped at step %d, and no checkpoint could be written: %s", self.step, full)
         else:
@@ -199,9 +201,14 @@ class _Run:
                 loss = self.task.loss(self.module, batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
-        if self._usable(total):
-            self.whole = False
-            accelerator.clip_grad_norm_(self.module.parameters(), config.max_grad_norm)
+        with interruptions_held():
+            self._update(total)
+        return total
+
+    def _update(self, loss: float) -> None:
+        self.whole = False
+        if self._usable(loss):
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
             self.optimizer.step()
             if self.ema is not None:
                 self.ema.step(self._trainable())
@@ -210,7 +217,6 @@ class _Run:
         self.step += 1
         self.place = self.batches.epoch, self.batches.drawn
         self.whole = True
-        return total
 
     def _usable(self, loss: float) -> bool:
         """Whether a step's loss is a number; steps whose loss is none count, and change nothing.

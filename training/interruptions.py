@@ -1,0 +1,29 @@
+"""What must be done whole, though Ctrl-C or the death of a data worker may come at any time."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+@contextmanager
+def interruptions_held() -> Iterator[None]:
+    """Answer SIGINT and SIGCHLD, whose handlers raise, at the end of the block; nothing changes off the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    held: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    for number in (signal.SIGINT, signal.SIGCHLD):
+        if callable(handler := signal.getsignal(number)):
+            held[number] = handler
+            signal.signal(number, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            held[number](number, frame)
