@@ -27,12 +27,14 @@ from weft.datasets.outfits import Garment, OutfitSample
 from weft.datasets.pair_folder import PairSample, write_pair_folder
 
 STYLE: Final = "chalk"
+SHIPPED: Final = "style-creatures"
 COLOR: Final = "turquoise"
 TURQUOISE: Final = (36, 206, 190)
 COUNT: Final = 20
 CASES: Final = 64
 BOARD: Final = (38, 70, 58)
-BINS: Final = 4
+BINS: Final = 16
+BLUR: Final = 1.5
 SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale": 3.0}
 SEED: Final = 5
 """Of the pictures; those that models were trained on have seed 0."""
@@ -144,11 +146,12 @@ def score_style(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
 
     prompts, seeds = [s.caption for s in shown], list(range(cases))
     rows = {"true renders": scored(as_tensor([chalk(one) for one in neutral]), neutral)}
-    for row, folder, styles in (("before", "style-creatures", None), ("after", adapter, [[Style(STYLE)]] * cases)):
-        conditions = {} if styles is None else {"style": styles}
+    drawn_with = (("before", SHIPPED, None), ("before, neon", SHIPPED, Style("neon")), ("after", adapter, Style(STYLE)))
+    for row, folder, style in drawn_with:
+        conditions = {} if style is None else {"style": [[style]] * cases}
         pictures = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
         rows[row] = scored(pictures, shown)
-    for row, folder in (("known styles before", "style-creatures"), ("known styles after", adapter)):
+    for row, folder in (("known styles before", SHIPPED), ("known styles after", adapter)):
         known = [[Style(s.style)] for s in shown]
         pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
         score = score_creatures(shown, oracle.read(pictures))
@@ -169,7 +172,8 @@ def _looks() -> dict[str, np.ndarray[Any, Any]]:
 
 def _histogram(image: Picture) -> np.ndarray[Any, Any]:
     counts, _ = np.histogramdd(image.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
-    return np.sqrt(counts / counts.sum())
+    soft = ndimage.gaussian_filter(counts, BLUR)  # a shade beside a bin's edge is no other colour
+    return np.sqrt(soft / soft.sum())
 
 
 def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:

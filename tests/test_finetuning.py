@@ -48,7 +48,6 @@ def commands(folder: Path) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("style" not in available(), reason="the shipped models are not installed")
-@pytest.mark.xfail(strict=True, reason="the style is not learned yet: see the page")
 def test_twenty_pictures_teach_a_style(tmp_path: Path) -> None:
     assert main([*commands(tmp_path)[0], "--report_to", "none"]) == 0
     styles = score_style(tmp_path / "chalk" / "final", 32)
