@@ -15,6 +15,7 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from weft.attention_processors.conditioning import Encoded
 from weft.attention_processors.layers import select_layers
@@ -31,11 +32,12 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def state_sha256(module: nn.Module) -> str:
-    """SHA-256 over names and bytes of a module's weights."""
+    """SHA-256 over names and bytes of a module's weights; of sharded ones, over those of this process."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        digest.update(here.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -125,6 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
+    from weft.training.sharding import move_but, shard, sharding
 
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
@@ -136,7 +137,12 @@ def run(arguments: argparse.Namespace) -> None:
     pipe = getattr(method, "pipeline", _pipeline)(source)
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
     original = state_sha256(denoiser)
-    pipe.to(PartialState(cpu=config.use_cpu).device)
+    state = PartialState(cpu=config.use_cpu)
+    plugin = sharding() if state.num_processes > 1 else None
+    if plugin is None:
+        pipe.to(state.device)
+    else:
+        move_but(denoiser, pipe, state.device)
     if arguments.frozen_dtype != "float32":
         pipe.to(getattr(torch, arguments.frozen_dtype))
     if arguments.gradient_checkpointing:
@@ -144,6 +150,8 @@ def run(arguments: argparse.Namespace) -> None:
     task, data, about = method.prepare(arguments, pipe, source)
     if arguments.cache_features and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
+    if plugin is not None:
+        state.print(shard(denoiser, plugin, state.device))
     if arguments.dry_run:
         _preview(task, data, config, pipe)
         return

@@ -549,9 +549,9 @@ def test_offset_noise_is_one_number_per_channel() -> None:
 
 
 def test_what_would_save_pieces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.DEEPSPEED)
     task = make_task()
-    with pytest.raises(ValueError, match=r"accelerate: got FSDP, .*launch with --multi_gpu"):
+    with pytest.raises(ValueError, match=r"accelerate: got DEEPSPEED, .*launch with --multi_gpu"):
         train(task, Records(task.module), config(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -10,17 +10,15 @@ where averaging is on) plus `state/`, which only resuming reads.
 import json
 import logging
 import math
-import resource
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -34,14 +32,16 @@ from weft.training.averaging import Averaged
 from weft.training.batches import Batches
 from weft.training.checkpoints import checkpoints, keep_metrics
 from weft.training.config import TrainingConfig
+from weft.training.gradients import average_gradients, start_alike
 from weft.training.interruptions import interruptions_held
 from weft.training.optimizers import build_optimizer
-from weft.training.trackers import show_pictures, tracker
+from weft.training.sharding import sharding, whole_accelerator
+from weft.training.trackers import most_memory, show_pictures, tracker
 
 logger = logging.getLogger(__name__)
 
 
-SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+SPLITTING = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 Evaluate = Callable[[Path], Mapping[str, float]]
 """Writes a picture of what it saw, as PNG, and gives scores by name."""
 
@@ -86,16 +86,17 @@ class _Run:
     def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None) -> None:
         self.task, self.config, self.evaluate = task, config, evaluate
         self.folder = Path(config.output_dir)
-        self.accelerator = Accelerator(
+        self.sharded = sharding() is not None
+        self.accelerator = whole_accelerator(
             mixed_precision=config.mixed_precision,
             cpu=config.use_cpu,
             log_with=tracker(config.report_to),
             project_dir=str(self.folder / "logs"),
         )
-        if self.accelerator.distributed_type in SHARDING:
+        if self.accelerator.distributed_type in SPLITTING:
             raise ValueError(
                 f"accelerate: got {self.accelerator.distributed_type.value}, but what is trained is small and is saved "
-                "whole; launch with --multi_gpu, and see docs/training.md for backbones that do not fit"
+                "whole; launch with --multi_gpu, or with --use_fsdp --fsdp_version 2 for backbones that do not fit"
             )
         self._check_folder()
         set_seed(config.seed)
@@ -123,7 +124,9 @@ class _Run:
             num_warmup_steps=config.lr_warmup_steps,
             num_training_steps=config.max_train_steps,
         )
-        self.module, self.optimizer = self.accelerator.prepare(task.module, optimizer)
+        self.module = self.accelerator.prepare_model(task.module, evaluation_mode=True)  # gradients are averaged here
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        start_alike(parameters)
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
@@ -193,11 +196,10 @@ class _Run:
         for part in range(config.gradient_accumulation_steps):
             batch = next(self.drawn)
             micro = self.step * config.gradient_accumulation_steps + part
-            last = part == config.gradient_accumulation_steps - 1
             here = micro * accelerator.num_processes + accelerator.process_index
             seed = (config.seed << 40) + (here << 8)
             generator = torch.Generator().manual_seed(seed)
-            with nullcontext() if last else accelerator.no_sync(self.module), accelerator.autocast():
+            with accelerator.autocast():
                 loss = self.task.loss(self.module, batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
@@ -208,6 +210,7 @@ class _Run:
     def _update(self, loss: float) -> None:
         self.whole = False
         if self._usable(loss):
+            average_gradients(self._trainable())
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
             self.optimizer.step()
             if self.ema is not None:
@@ -242,14 +245,14 @@ class _Run:
         config = self.config
         rate = self.schedule.get_last_lr()[0]
         progress.update()
-        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=_memory(), refresh=False)
+        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=most_memory(), refresh=False)
         scores: dict[str, Any] = {"loss": loss if math.isfinite(loss) else None, "learning_rate": rate}
         scores["seconds"] = seconds
         last = self.step == config.max_train_steps
         due = config.validation_steps and (self.step % config.validation_steps == 0 or last)
+        if due and (self.sharded or self.accelerator.is_main_process):
+            scores.update(self._validate())
         if self.accelerator.is_main_process:
-            if due:
-                scores.update(self._validate())
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": self.step, **scores}) + "\n")
         self.accelerator.log(scores, step=self.step)
@@ -257,7 +260,12 @@ class _Run:
             self._save_checkpoint()
 
     def _validate(self) -> dict[str, float]:
-        folder = self.folder / "validation"
+        with tempfile.TemporaryDirectory() as unseen:
+            main = self.accelerator.is_main_process
+            scores = self._validated(self.folder / "validation" if main else Path(unseen))
+        return scores
+
+    def _validated(self, folder: Path) -> dict[str, float]:
         with self._averaged() as module, torch.no_grad():
             scores = dict(self.task.validate(module, self.step, folder))
             if self.evaluate is not None:
@@ -340,10 +348,3 @@ class _Run:
         self.step = extra["step"]
         self.place = extra["places"][min(self.accelerator.process_index, len(extra["places"]) - 1)]
         self.batches.place(*self.place)
-
-
-def _memory() -> str:
-    """The most that was held so far, on the accelerator or in main memory."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.max_memory_allocated() / 1024**3:.1f}G"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"

@@ -1,10 +1,12 @@
 """Where a run is watched: any tracker of accelerate, by name."""
 
 import logging
+import resource
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from PIL import Image
@@ -44,3 +46,10 @@ def show_pictures(accelerator: Accelerator, folder: Path, step: int) -> None:
             options: dict[str, Any] = {"dataformats": "NHWC"} if one.name == DEFAULT else {}
             if hasattr(one, "log_images"):
                 one.log_images({name: pixels}, step=step, **options)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def most_memory() -> str:
+    """The most that was held so far, on the accelerator or in main memory."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.max_memory_allocated() / 1024**3:.1f}G"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"

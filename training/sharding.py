@@ -1,0 +1,69 @@
+"""Backbones that fit no single device: accelerate's FSDP splits what is frozen, and what is trained stays whole.
+
+Accelerate itself would split the trained module, which is small, and save it in pieces.
+"""
+
+import os
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import FullyShardedDataParallelPlugin, patch_environment
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+FLAG = "ACCELERATE_USE_FSDP"
+
+
+def sharding() -> FullyShardedDataParallelPlugin | None:
+    """How `accelerate launch --use_fsdp` wants weights to be split; None without it.
+
+    Raises:
+        ValueError: the first version of FSDP, which splits no frozen weights beside trained ones.
+    """
+    if os.environ.get(FLAG, "false").lower() != "true":
+        return None
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise ValueError(f"fsdp_version: got {version}, expected 2; launch with --use_fsdp --fsdp_version 2")
+    return FullyShardedDataParallelPlugin()
+
+
+def whole_accelerator(**options: Any) -> Accelerator:
+    """An accelerator that splits nothing."""
+    with patch_environment(**{FLAG: "false"}):
+        return Accelerator(**options)
+
+
+def move_but(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
+    """Move all parts of a pipeline but the denoiser, which may not fit before it is split.
+
+    Raises:
+        ValueError: the denoiser is no U-Net, whose blocks alone are called whole.
+    """
+    if not hasattr(denoiser, "down_blocks"):
+        raise ValueError(f"fsdp: got {type(denoiser).__name__}, but only U-Nets are split; launch with --multi_gpu")
+    for part in pipe.components.values():
+        if isinstance(part, nn.Module) and part is not denoiser:
+            part.to(device)
+
+
+def shard(denoiser: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
+    """Leave each process its share of the frozen weights, a block's are whole while it computes; says how large it is.
+
+    From here on all processes have to call the denoiser equally often.
+    """
+    options: dict[str, Any] = {
+        "mesh": init_device_mesh(device.type, (PartialState().num_processes,)),
+        "reshard_after_forward": plugin.reshard_after_forward,
+        "offload_policy": plugin.cpu_offload,
+        "ignored_params": {parameter for parameter in denoiser.parameters() if parameter.requires_grad},
+    }
+    for block in (*denoiser.down_blocks, denoiser.mid_block, *denoiser.up_blocks):
+        if block is not None:
+            fully_shard(block, **options)
+    fully_shard(denoiser, **options)
+    weights = list(denoiser.parameters())
+    here = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in weights)
+    return f"backbone: {here:,} of {sum(p.numel() for p in weights):,} numbers are held by this process"
