@@ -16,7 +16,9 @@ A file in TOML holds options by the names of their flags; flags beside it replac
 import argparse
 import functools
 import importlib
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -38,8 +40,8 @@ METHODS: Final[Mapping[str, str]] = {
 WORLD_IDLE: Final = ("aspect_buckets", "pair_buckets", "image_column", "caption_column", "style_column", "seconds")
 OWN_IDLE: Final = ("merged", "unnamed_share")
 METHOD_IDLE: Final[Mapping[str, Sequence[str]]] = {
-    "aligned-views": ("cache_features",),
-    "spatial-audio": ("cache_features", "resolution"),
+    "aligned-views": ("cache_features", "validation_prompt"),
+    "spatial-audio": ("cache_features", "resolution", "validation_prompt"),
 }
 """Options that change nothing: on a world, on own data, for a method."""
 DTYPES: Final = ("float32", "bfloat16", "float16")
@@ -63,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             learning_rate=1e-3,
             validation_steps=250,
         )
+        one.add_argument("--num_train_epochs", type=int, help="passes over the data, instead of --max_train_steps")
 
 
 def _model_arguments(one: argparse.ArgumentParser, method: str) -> Any:
@@ -95,6 +98,9 @@ def _data_arguments(one: argparse.ArgumentParser) -> Any:
     )
     data.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
     data.add_argument(
+        "--validation_prompt", nargs="+", metavar="PROMPT", help="what validation draws (default: captions of the data)"
+    )
+    data.add_argument(
         "--validation_cases", type=int, default=0, help="unseen cases of the --world that every validation scores"
     )
     return data
@@ -125,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
-    from weft.training.sharding import move_but, shard, sharding
+    from weft.training.sharding import shard, sharding
 
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
@@ -133,21 +139,16 @@ def run(arguments: argparse.Namespace) -> None:
     _check_idle(arguments)
     _check_validation(arguments)
     torch.manual_seed(config.seed)
+    state = PartialState(cpu=config.use_cpu)
+    plugin = sharding() if state.num_processes > 1 else None
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
     original = state_sha256(denoiser)
-    state = PartialState(cpu=config.use_cpu)
-    plugin = sharding() if state.num_processes > 1 else None
-    if plugin is None:
-        pipe.to(state.device)
-    else:
-        move_but(denoiser, pipe, state.device)
-    if arguments.frozen_dtype != "float32":
-        pipe.to(getattr(torch, arguments.frozen_dtype))
-    if arguments.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
+    _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
     task, data, about = method.prepare(arguments, pipe, source)
+    if arguments.num_train_epochs is not None:
+        config = replace(config, max_train_steps=_steps(arguments.num_train_epochs, data, task, config))
     if arguments.cache_features and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if plugin is not None:
@@ -166,8 +167,42 @@ def run(arguments: argparse.Namespace) -> None:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
         )
-    if PartialState().is_main_process:
+    if state.is_main_process:
         _finish(arguments, task, folder, provenance)
+
+
+def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any, *, split: bool) -> None:
+    """Where the frozen parts compute, and how; a denoiser that is to be split goes there later."""
+    import torch
+
+    from weft.training.sharding import move_but
+
+    if split:
+        move_but(denoiser, pipe, device)
+    else:
+        pipe.to(device)
+    if arguments.frozen_dtype != "float32":
+        pipe.to(getattr(torch, arguments.frozen_dtype))
+    if arguments.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+
+
+def _steps(epochs: int, data: Any, task: Any, config: TrainingConfig) -> int:
+    """Optimizer steps of so many passes over the data.
+
+    Raises:
+        ValueError: there are none, or nobody knows how long a pass is.
+    """
+    from accelerate import PartialState
+
+    from weft.training.batches import Batches
+
+    size, processes = config.train_batch_size, PartialState().num_processes
+    batches = Batches(data, task.collate, batch_size=size, processes=processes).per_epoch
+    if batches is None or epochs < 1:
+        what = f"{epochs}, expected at least 1" if epochs < 1 else f"{epochs} of a stream, whose length is not known"
+        raise ValueError(f"num_train_epochs: got {what}; give --max_train_steps instead")
+    return math.ceil(epochs * batches / config.gradient_accumulation_steps)
 
 
 def _preview(task: Any, data: Any, config: TrainingConfig, pipe: Any) -> None:

@@ -1,6 +1,7 @@
 """Train pairs of sketch and text, each with its place in the picture (docs/paired.md)."""
 
 import argparse
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
 
     adapter = _adapter(arguments, pipe)
     data, validation = _data(arguments, adapter, pipe, source)
+    if arguments.validation_prompt:
+        prompts = cycle(arguments.validation_prompt)
+        validation = [(prompt, design) for prompt, (_, design) in zip(prompts, validation, strict=False)]
     config = from_arguments(PairedConfig, arguments)
     about = {
         "data": arguments.world or arguments.train_data_dir.name,
@@ -124,6 +128,6 @@ def _data(arguments: argparse.Namespace, adapter: Any, pipe: Any, source: str) -
         samples = PairFolder(folder)
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
     cache = arguments.cache_dir / "latents"
-    options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe)}
+    options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe), "dry": arguments.dry_run}
     data = SamplePairs(samples, adapter, pipe.vae, cache, sizes, **options)
     return data, [data.design(index) for index in range(min(4, len(data)))]

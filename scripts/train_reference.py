@@ -1,6 +1,7 @@
 """Train an IP-Adapter: pictures to take after, read through a frozen image encoder (docs/reference.md)."""
 
 import argparse
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     pipe.set_encoders(image=encoder)
     adapter = _adapter(arguments, pipe, encoder, Path(name).name if Path(name).is_dir() else name)
     pictures, images, shown = _data(arguments, pipe, source)
-    data = ReferencedPictures(pictures, images, adapter, encoder)
+    if arguments.validation_prompt:
+        shown = [(prompt, image) for prompt, (_, image) in zip(cycle(arguments.validation_prompt), shown, strict=False)]
+    data = ReferencedPictures(pictures, images, adapter, encoder, dry=arguments.dry_run)
     about = {"data": arguments.world or arguments.dataset_name or arguments.train_data_dir.name}
     return ReferenceTask(adapter, pipe, from_arguments(StyleConfig, arguments), shown), data, about
 

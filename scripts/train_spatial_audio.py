@@ -87,7 +87,7 @@ def _data(arguments: argparse.Namespace, pipe: Any, seconds: float) -> Any:
 
     if arguments.world is None:
         pieces: Any = SoundFolder(arguments.train_data_dir, seconds)
-        return SpatialPieces(pieces, pipe.vae, arguments.cache_dir / "features")
+        return SpatialPieces(pieces, pipe.vae, arguments.cache_dir / "features", dry=arguments.dry_run)
     rate = pipe.vae.config.sampling_rate
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
     return SpatialWalks(sounds, cached_sound_latents(arguments.cache_dir, pipe.vae, sounds))

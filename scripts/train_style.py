@@ -70,6 +70,7 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     from weft.training.style import StyleConfig, StyleTask
 
     data, prompts = _data(arguments, pipe, source)
+    prompts = arguments.validation_prompt or prompts
     adapter = _adapter(arguments, pipe, STYLES if arguments.world else data.styles)
     shown = "creatures and outfits" if arguments.world == "all" else arguments.world
     about = {"data": shown or arguments.dataset_name or arguments.train_data_dir.name}
@@ -139,7 +140,7 @@ def captioned(arguments: argparse.Namespace, pipe: Any, options: Any) -> Any:
     text = TextEncoders.of(pipe)
     check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
-    return StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes)
+    return StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes, dry=arguments.dry_run)
 
 
 def _world(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, list[str]]:

@@ -459,7 +459,22 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pyte
     ):
         assert line in said
     assert "parameters of StyleAdapter" in said and "vae" in said and str(own / "run/final") in said
-    assert not (own / "run").exists()
+    assert not (own / "run").exists() and not (own / "cache").exists()
+
+
+def test_epochs_count_instead_of_steps(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--dry_run", "--num_train_epochs", "7", "--gradient_accumulation_steps", "2")
+    assert main(command(own, *more)) == 0
+    assert "steps: 4, 1 per epoch" in capsys.readouterr().out  # 7 batches, two a step
+    assert main(command(own, "--dry_run", "--num_train_epochs", "0")) == 2
+    assert "num_train_epochs: got 0, expected at least 1" in capsys.readouterr().err
+
+
+def test_validation_draws_prompts_of_its_own(own: Path) -> None:
+    drawn = command(own, "--max_train_steps", "1", "--validation_prompt", "a b", "c", "a")
+    drawn[drawn.index("--validation_steps") + 1] = "1"
+    assert main(drawn) == 0
+    assert len(list((own / "run/validation").glob("*.png"))) == 3  # and not one per picture
 
 
 @pytest.mark.parametrize("option", [["--frozen_dtype", "bfloat16"], ["--gradient_checkpointing"]])

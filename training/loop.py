@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate.utils import DistributedType, gather_object, set_seed
+from accelerate.utils import gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
@@ -40,8 +40,6 @@ from weft.training.trackers import most_memory, show_pictures, tracker
 
 logger = logging.getLogger(__name__)
 
-
-SPLITTING = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 Evaluate = Callable[[Path], Mapping[str, float]]
 """Writes a picture of what it saw, as PNG, and gives scores by name."""
 
@@ -93,11 +91,6 @@ class _Run:
             log_with=tracker(config.report_to),
             project_dir=str(self.folder / "logs"),
         )
-        if self.accelerator.distributed_type in SPLITTING:
-            raise ValueError(
-                f"accelerate: got {self.accelerator.distributed_type.value}, but what is trained is small and is saved "
-                "whole; launch with --multi_gpu, or with --use_fsdp --fsdp_version 2 for backbones that do not fit"
-            )
         self._check_folder()
         set_seed(config.seed)
         self.batches = Batches(

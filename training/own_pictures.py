@@ -63,11 +63,18 @@ class Sizes:
 
 
 @torch.no_grad()
-def encoded_once(pictures: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, sizes: Sizes) -> list[Tensor]:
+def encoded_once(
+    pictures: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, sizes: Sizes, *, dry: bool = False
+) -> list[Tensor]:
     """Scaled latents (posterior means), [channel, height, width] each, of pictures squeezed to the nearest size.
 
     One file per picture in `cache_dir`, keyed by the autoencoder's weights and the picture's values.
+
+    Args:
+        dry: encode the first picture alone, keep nothing, and give zeros of the right shape for all others.
     """
+    if dry:
+        return _zeros(pictures, vae, sizes)
     cache = FeatureCache(cache_dir, encoder_key(f"vae {vae.config.scaling_factor}", vae))
     latents = []
     for picture in tqdm(pictures, total=count, desc="encoding pictures", mininterval=1.0):
@@ -75,6 +82,18 @@ def encoded_once(pictures: Iterable[Image.Image], count: int, vae: Any, cache_di
         content = values.tobytes() + str(values.shape).encode()
         rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)})
         latents.append(rows["latents"][0])
+    return latents
+
+
+def _zeros(pictures: Iterable[Image.Image], vae: Any, sizes: Sizes) -> list[Tensor]:
+    latents: list[Tensor] = []
+    channels, scale = 0, 1
+    for picture in pictures:
+        width, height = sizes.nearest(*picture.size)
+        if not latents:
+            first = encoded(np.array(picture.convert("RGB").resize((width, height)))[None], vae)
+            channels, scale = first.shape[1], height // first.shape[2]
+        latents.append(torch.zeros(channels, height // scale, width // scale))
     return latents
 
 

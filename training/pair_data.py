@@ -119,6 +119,7 @@ class SamplePairs(Dataset[PairRecord]):
         by_count: whether buckets are numbers of pairs, too, so that none is padded.
         sizes: what pictures are squeezed to, and their sketches and regions with them; the authors of LOTS squeeze to
             squares.
+        dry: as of `encoded_once`.
 
     Raises:
         ValueError: texts that are too long, all of them listed.
@@ -134,6 +135,7 @@ class SamplePairs(Dataset[PairRecord]):
         *,
         by_count: bool = False,
         text: TextEncoders | None = None,
+        dry: bool = False,
     ) -> None:
         self.samples, self.adapter, self.sizes = samples, adapter, sizes
         counts: list[int] = []
@@ -150,7 +152,7 @@ class SamplePairs(Dataset[PairRecord]):
                     texts.extend((f"sample {index + 1}", one, most) for one in drawn.texts if one)
                 yield drawn.image
 
-        self.latents = encoded_once(pictures(), len(self), vae, cache_dir, sizes)
+        self.latents = encoded_once(pictures(), len(self), vae, cache_dir, sizes, dry=dry)
         if text is not None:
             check_lengths(texts, text)
         self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]

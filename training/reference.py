@@ -39,17 +39,28 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
         pictures: records with latents and captions.
         images: the same ones, in the same order.
         adapter: how it reads them.
+        dry: read the first one alone, and give the same for all others.
     """
 
     def __init__(
-        self, pictures: Any, images: Iterable[Image.Image], adapter: ReferenceAdapter, encoder: ImageEncoder
+        self,
+        pictures: Any,
+        images: Iterable[Image.Image],
+        adapter: ReferenceAdapter,
+        encoder: ImageEncoder,
+        *,
+        dry: bool = False,
     ) -> None:
         self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
         read = encoder.pooled if adapter.config["projection"] == "basic" else encoder.states
-        seen = iter(tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0))
+        shown = (
+            islice(images, 1) if dry else tqdm(images, total=len(pictures), desc="reading references", mininterval=1)
+        )
+        seen = iter(shown)
         self.embeds: list[Tensor] = []
         while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
             self.embeds += read(torch.stack(some)).cpu()
+        self.embeds *= len(pictures) if dry else 1
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import FullyShardedDataParallelPlugin, patch_environment
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, patch_environment
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+SPLITTING = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 FLAG = "ACCELERATE_USE_FSDP"
 
 
@@ -31,9 +32,19 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
 
 
 def whole_accelerator(**options: Any) -> Accelerator:
-    """An accelerator that splits nothing."""
+    """An accelerator that splits nothing.
+
+    Raises:
+        ValueError: it was launched to.
+    """
     with patch_environment(**{FLAG: "false"}):
-        return Accelerator(**options)
+        accelerator = Accelerator(**options)
+    if accelerator.distributed_type in SPLITTING:
+        raise ValueError(
+            f"accelerate: got {accelerator.distributed_type.value}, but what is trained is small and is saved whole; "
+            "launch with --multi_gpu, or with --use_fsdp --fsdp_version 2 for backbones that do not fit"
+        )
+    return accelerator
 
 
 def move_but(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:

@@ -123,19 +123,24 @@ class SpatialPieces(Dataset[SoundRecord]):
     """Pieces of people's own sounds (`SoundFolder`), every second one mirrored, with another piece of the same file as
     prompt if there is one. They are encoded once into `cache_dir`.
 
+    Args:
+        dry: encode the first one alone, and give the same for all others.
+
     Raises:
         ValueError: a file that cannot be read.
     """
 
-    def __init__(self, pieces: Sequence[SoundPiece], vae: Any, cache_dir: Path) -> None:
+    def __init__(self, pieces: Sequence[SoundPiece], vae: Any, cache_dir: Path, *, dry: bool = False) -> None:
         self.pieces = pieces
         self.sample_rate = rate = vae.config.sampling_rate
         cache, rows = FeatureCache(cache_dir, encoder_key("sound", vae)), []
-        for index in tqdm(range(len(pieces)), desc="encoding", mininterval=1.0):
+        for index in tqdm(range(1 if dry else len(pieces)), desc="encoding", mininterval=1.0):
             audio = pieces[index].audio(rate)[None]
             made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
             rows.append(made["latents"])
-        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows).float()
+        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(
+            rows * (len(pieces) if dry else 1)
+        ).float()
         self.prompts = statistics(self.latents[:, VERSIONS.index("mono")]).numpy()
         files = [pieces[index].path for index in range(len(pieces))]
         self.alike = {path: [index for index, other in enumerate(files) if other == path] for path in set(files)}

@@ -74,12 +74,15 @@ class StyledImages(Dataset[StyledRecord]):
     """People's own pictures; latents are encoded once into `cache_dir`.
 
     `buckets` are the sizes of latents, by picture.
+
+    Args:
+        dry: as of `encoded_once`.
     """
 
-    def __init__(self, samples: CaptionedImages, vae: Any, cache_dir: Path, sizes: Sizes) -> None:
+    def __init__(self, samples: CaptionedImages, vae: Any, cache_dir: Path, sizes: Sizes, *, dry: bool = False) -> None:
         self.samples, self.styles = samples, tuple(samples.styles)
         pictures = (samples[index].image for index in range(len(samples)))
-        self.latents: Sequence[Tensor] = encoded_once(pictures, len(samples), vae, cache_dir, sizes)
+        self.latents: Sequence[Tensor] = encoded_once(pictures, len(samples), vae, cache_dir, sizes, dry=dry)
         self.buckets = [tuple(one.shape) for one in self.latents]
 
     def __len__(self) -> int:
