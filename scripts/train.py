@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.cache_features and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if plugin is not None:
-        state.print(shard(denoiser, plugin, state.device))
+        state.print(shard(denoiser, plugin, pipe.device))
     if arguments.dry_run:
         _preview(task, data, config, pipe)
         return
