@@ -49,6 +49,7 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     """The task, its data, and what the adapter's config says of them."""
     from weft.attention_processors.encoders import ImageEncoder
     from weft.pretrained import shipped
+    from weft.training.feature_cache import FeatureCache, encoder_key
     from weft.training.reference import ReferencedPictures, ReferenceTask
     from weft.training.style import StyleConfig
 
@@ -60,7 +61,11 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     pictures, images, shown = _data(arguments, pipe, source)
     if arguments.validation_prompt:
         shown = [(prompt, image) for prompt, (_, image) in zip(cycle(arguments.validation_prompt), shown, strict=False)]
-    data = ReferencedPictures(pictures, images, adapter, encoder, dry=arguments.dry_run)
+    cache = None
+    if not (arguments.world or arguments.dry_run):
+        key = encoder_key(f"image {adapter.config['projection']}", encoder.model)
+        cache = FeatureCache(arguments.cache_dir / "features", key)
+    data = ReferencedPictures(pictures, images, adapter, encoder, cache=cache, dry=arguments.dry_run)
     about = {"data": arguments.world or arguments.dataset_name or arguments.train_data_dir.name}
     return ReferenceTask(adapter, pipe, from_arguments(StyleConfig, arguments), shown), data, about
 

@@ -95,6 +95,19 @@ def test_the_adapter_learns_and_the_backbone_stays(encoder: Path) -> None:
     assert alone == other  # nothing of the reference is left
 
 
+def test_own_pictures_are_read_once(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    pooled = ImageEncoder.pooled
+    monkeypatch.setattr(ImageEncoder, "pooled", lambda self, px: (read.append(len(px)), pooled(self, px))[1])
+    assert main([*command, "--validation_steps", "0", "--dry_run"]) == 0
+    assert read == [1] and not (tmp_path / "cache").exists()
+    for folder in ("first", "second"):
+        assert main([*command, "--validation_steps", "0", "--output_dir", str(tmp_path / folder)]) == 0
+    assert read == [1, 4]
+    one, other = ((tmp_path / name / "final").glob("*.safetensors") for name in ("first", "second"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
 def test_an_encoder_is_asked_for(command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     place = command.index("--image_encoder")
     assert main(command[:place] + command[place + 2 :]) == 2

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from weft.attention_processors.encoders import ImageEncoder
 from weft.attention_processors.reference import Reference, ReferenceAdapter
 from weft.training.adapter_task import AdapterTask, pictured
+from weft.training.feature_cache import FeatureCache
 from weft.training.style import StyleConfig, dropped
 
 READ_AT_ONCE = 32
@@ -39,6 +40,7 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
         pictures: records with latents and captions.
         images: the same ones, in the same order.
         adapter: how it reads them.
+        cache: where what the encoder says is kept.
         dry: read the first one alone, and give the same for all others.
     """
 
@@ -49,6 +51,7 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
         adapter: ReferenceAdapter,
         encoder: ImageEncoder,
         *,
+        cache: FeatureCache | None = None,
         dry: bool = False,
     ) -> None:
         self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
@@ -59,7 +62,13 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
         seen = iter(shown)
         self.embeds: list[Tensor] = []
         while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
-            self.embeds += read(torch.stack(some)).cpu()
+            pixels = torch.stack(some)
+            if cache is None:
+                self.embeds += read(pixels).cpu()
+                continue
+            contents = [one.numpy().tobytes() for one in some]
+            rows = cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})
+            self.embeds += rows["embeds"]
         self.embeds *= len(pictures) if dry else 1
 
     def __len__(self) -> int:
