@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=Path, help="NPZ: times, depth, metric")
     parser.add_argument("--loudness", type=Path, help="a sound that is loud when the new one shall be")
     parser.add_argument("--like", type=Path, help="a sound to take after")
+    parser.add_argument("--audio_encoder", help="CLAP's folder or Hub id, of modules that were trained with it")
     parser.add_argument("--prompt", default="a person walks", help="words (default: %(default)s)")
     parser.add_argument("--apart", action="store_true", help="draw every track's sound on its own, and add them up")
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
@@ -91,10 +92,17 @@ def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 def _pipeline(arguments: argparse.Namespace) -> Any:
     from weft.attention_processors.audio_statistics import AudioStatistics
+    from weft.attention_processors.clap_encoder import ClapEncoder
     from weft.pipelines.video_to_audio import VideoToAudioPipeline
     from weft.pretrained import shipped
 
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
-    pipe.set_encoders(audio=AudioStatistics(pipe.vae))
-    return pipe.to(arguments.device)
+    pipe.to(arguments.device)
+    if arguments.audio_encoder:
+        clap = ClapEncoder.from_pretrained(arguments.audio_encoder)
+        clap.model.to(pipe.device)
+        pipe.set_encoders(audio=clap)
+    else:
+        pipe.set_encoders(audio=AudioStatistics(pipe.vae))
+    return pipe

@@ -37,7 +37,15 @@ METHODS: Final[Mapping[str, str]] = {
     "aligned-views": "picture and geometry of a new view",
     "spatial-audio": "stereo sound that follows what is seen",
 }
-WORLD_IDLE: Final = ("aspect_buckets", "pair_buckets", "image_column", "caption_column", "style_column", "seconds")
+WORLD_IDLE: Final = (
+    "aspect_buckets",
+    "pair_buckets",
+    "image_column",
+    "caption_column",
+    "style_column",
+    "seconds",
+    "audio_encoder",
+)
 OWN_IDLE: Final = ("merged", "unnamed_share")
 METHOD_IDLE: Final[Mapping[str, Sequence[str]]] = {
     "aligned-views": ("cache_features", "validation_prompt"),

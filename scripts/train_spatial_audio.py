@@ -24,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser, model: Any, data: Any) -> Non
         "--control", choices=("envelope", "boxes"), default="envelope", help="of the ControlNet; boxes has both"
     )
     model.add_argument("--num_layers", type=int, help="blocks of the ControlNet (default: a fifth)")
+    model.add_argument(
+        "--audio_encoder",
+        help="CLAP's folder or Hub id, for prompts (default: statistics of the autoencoder's latents)",
+    )
     data.add_argument("--train_data_dir", type=Path, help="folder of sounds, with boxes and depth beside them")
     data.add_argument("--seconds", type=float, help="length of the pieces they are cut into (default: 2)")
     data.add_argument("--prompt", help="words that go with all of them (default: those of the world)")
@@ -52,18 +56,23 @@ def pipeline(source: str) -> Any:
 
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the modules' config says of them."""
+    from weft.attention_processors.clap_encoder import ClapEncoder
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
     from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
     from weft.training.audio_backbone import PROMPT
     from weft.training.spatial_audio import SpatialAudioTask, SpatialConfig, SpatialModules, counts
 
+    clap = None
+    if arguments.audio_encoder:
+        clap = ClapEncoder.from_pretrained(arguments.audio_encoder)
+        clap.model.to(pipe.device)
     if arguments.init_from:
         adapter = SpatialAudioAdapter.from_pretrained(arguments.init_from / "adapter")
         net: Any = StableAudioControlNetModel.from_pretrained(arguments.init_from / "controlnet", use_safetensors=True)
     else:
-        adapter, net = _new(arguments, pipe)
+        adapter, net = _new(arguments, pipe, 2 * pipe.transformer.config.in_channels if clap is None else clap.dim)
     modules = SpatialModules(adapter, net)
-    data = _data(arguments, pipe, adapter.config["seconds"])
+    data = _data(arguments, pipe, adapter.config["seconds"], clap)
     shown = [(*data[i].conditions, data.heard(i)) for i in range(SHOWN if arguments.validation_steps else 0)]
     config, prompt = from_arguments(SpatialConfig, arguments), arguments.prompt or PROMPT
     about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": counts(modules)}
@@ -81,19 +90,19 @@ def evaluation(task: Any, count: int) -> tuple[Any, str]:
     return SpatialAudioEvaluation(pipe=task.pipe, modules=modules, split="validation", count=count), "modules"
 
 
-def _data(arguments: argparse.Namespace, pipe: Any, seconds: float) -> Any:
+def _data(arguments: argparse.Namespace, pipe: Any, seconds: float, clap: Any) -> Any:
     from weft.datasets.sound_folder import SoundFolder
     from weft.training.sound_data import SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
 
     if arguments.world is None:
         pieces: Any = SoundFolder(arguments.train_data_dir, seconds)
-        return SpatialPieces(pieces, pipe.vae, arguments.cache_dir / "features", dry=arguments.dry_run)
+        return SpatialPieces(pieces, pipe.vae, arguments.cache_dir / "features", encoder=clap, dry=arguments.dry_run)
     rate = pipe.vae.config.sampling_rate
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
     return SpatialWalks(sounds, cached_sound_latents(arguments.cache_dir, pipe.vae, sounds))
 
 
-def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
+def _new(arguments: argparse.Namespace, pipe: Any, audio_dim: int) -> tuple[Any, Any]:
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
     from weft.attention_processors.spatial_control import BOX_CHANNELS
     from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
@@ -105,7 +114,7 @@ def _new(arguments: argparse.Namespace, pipe: Any) -> tuple[Any, Any]:
         input_dim=config.cross_attention_input_dim,
         seconds=arguments.seconds or SECONDS,
         latent_rate=pipe.vae.config.sampling_rate / pipe.vae.hop_length,
-        audio_dim=2 * config.in_channels,
+        audio_dim=audio_dim,
         time_code=arguments.time_code,
         projections=arguments.projections,
     )

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weft.attention_processors.audio_statistics import mono, statistics
+from weft.attention_processors.clap_encoder import ClapEncoder
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
 from weft.datasets.sound_folder import SoundPiece
 from weft.datasets.walk_scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
@@ -124,24 +125,38 @@ class SpatialPieces(Dataset[SoundRecord]):
     prompt if there is one. They are encoded once into `cache_dir`.
 
     Args:
+        encoder: CLAP, of prompts; without it they are `statistics` of latents.
         dry: encode the first one alone, and give the same for all others.
 
     Raises:
         ValueError: a file that cannot be read.
     """
 
-    def __init__(self, pieces: Sequence[SoundPiece], vae: Any, cache_dir: Path, *, dry: bool = False) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[SoundPiece],
+        vae: Any,
+        cache_dir: Path,
+        *,
+        encoder: ClapEncoder | None = None,
+        dry: bool = False,
+    ) -> None:
         self.pieces = pieces
         self.sample_rate = rate = vae.config.sampling_rate
-        cache, rows = FeatureCache(cache_dir, encoder_key("sound", vae)), []
+        cache, rows, told = FeatureCache(cache_dir, encoder_key("sound", vae)), [], []
+        prompts = None if encoder is None else FeatureCache(cache_dir, encoder_key("clap", encoder.model))
         for index in tqdm(range(1 if dry else len(pieces)), desc="encoding", mininterval=1.0):
             audio = pieces[index].audio(rate)[None]
             made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
             rows.append(made["latents"])
-        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(
-            rows * (len(pieces) if dry else 1)
-        ).float()
-        self.prompts = statistics(self.latents[:, VERSIONS.index("mono")]).numpy()
+            if encoder is None or prompts is None:
+                told.append(statistics(made["latents"][:, VERSIONS.index("mono")].float()))
+                continue
+            said = prompts.rows([audio.tobytes()], lambda _, audio=audio: {"embeds": encoder(audio[0], rate)[None]})
+            told.append(said["embeds"])
+        times = len(pieces) if dry else 1
+        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows * times).float()
+        self.prompts: Float[np.ndarray, "piece dim"] = torch.cat(told * times).numpy()
         files = [pieces[index].path for index in range(len(pieces))]
         self.alike = {path: [index for index, other in enumerate(files) if other == path] for path in set(files)}
 
