@@ -50,12 +50,13 @@ def main() -> None:
         one = what.add_parser(name, help="scores before and after")
         one.add_argument("--adapter", type=Path, required=True, help="the fine-tuned adapter")
         one.add_argument("--cases", type=int, default=CASES)
+        one.add_argument("--sheet", type=Path, help="write the first pictures here, as PNG")
     arguments = parser.parse_args()
     if arguments.what == "draw":
         draw(arguments.folder)
         return
     score = {"style": score_style, "pairs": score_pairs}[arguments.what]
-    for row, scores in score(arguments.adapter, arguments.cases).items():
+    for row, scores in score(arguments.adapter, arguments.cases, arguments.sheet).items():
         print(f"{row:24}" + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
 
@@ -127,7 +128,7 @@ def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None
     return left, top, right, bottom
 
 
-def score_style(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
+def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
     """By row the share of pictures nearest to chalk, and of those whose content is right."""
     from weft.attention_processors.style import Style
     from weft.evaluation.creature_oracle import pretrained_creature_oracle
@@ -145,18 +146,28 @@ def score_style(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
         return {STYLE: float(np.mean([_nearest(image, looks) == STYLE for image in images])), "content": content}
 
     prompts, seeds = [s.caption for s in shown], list(range(cases))
-    rows = {"true renders": scored(as_tensor([chalk(one) for one in neutral]), neutral)}
+    rendered = {"true renders": as_tensor([chalk(one) for one in neutral])}
+    rows = {"true renders": scored(rendered["true renders"], neutral)}
     drawn_with = (("before", SHIPPED, None), ("before, neon", SHIPPED, Style("neon")), ("after", adapter, Style(STYLE)))
     for row, folder, style in drawn_with:
         conditions = {} if style is None else {"style": [[style]] * cases}
-        pictures = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
-        rows[row] = scored(pictures, shown)
+        rendered[row] = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
+        rows[row] = scored(rendered[row], shown)
     for row, folder in (("known styles before", SHIPPED), ("known styles after", adapter)):
         known = [[Style(s.style)] for s in shown]
         pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
         score = score_creatures(shown, oracle.read(pictures))
         rows[row] = {"style": score.style_accuracy, "content": score.content_accuracy}
+    _keep(sheet, rendered)
     return rows
+
+
+def _keep(sheet: Path | None, rendered: Mapping[str, Any]) -> None:
+    """The first pictures of every row, as one."""
+    from weft.evaluation.pictures import SHEET_COLUMNS, contact_sheet
+
+    if sheet is not None:
+        contact_sheet([(row, pictures[:SHEET_COLUMNS]) for row, pictures in rendered.items()]).save(sheet)
 
 
 def _looks() -> dict[str, np.ndarray[Any, Any]]:
@@ -181,7 +192,7 @@ def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:
     return min(looks, key=lambda name: float(((seen - looks[name]) ** 2).sum()))
 
 
-def score_pairs(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
+def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
     """By row the share of turquoise garments that are, and of the others' colours that are right."""
     from weft.evaluation.oracle import pretrained_oracle
     from weft.evaluation.paired import pairs
@@ -206,10 +217,13 @@ def score_pairs(adapter: Path, cases: int) -> dict[str, dict[str, float]]:
         ]
         return {COLOR: float(np.mean([color == COLOR for color in seen])), "other colours": float(np.mean(others))}
 
-    rows = {"true renders": scored(as_tensor([drawn.image for drawn, _ in shown]))}
+    rendered = {"true renders": as_tensor([drawn.image for drawn, _ in shown])}
+    rows = {"true renders": scored(rendered["true renders"])}
     for row, folder in (("before", "paired"), ("after", adapter)):
         prompts, seeds = [outfits.PROMPT] * cases, list(range(cases))
-        rows[row] = scored(generate(_pipe(folder, "paired"), prompts, {"paired": designs}, seeds, name=row, **SETTINGS))
+        rendered[row] = generate(_pipe(folder, "paired"), prompts, {"paired": designs}, seeds, name=row, **SETTINGS)
+        rows[row] = scored(rendered[row])
+    _keep(sheet, rendered)
     return rows
 
 
