@@ -118,6 +118,8 @@ class Adapter(ModelMixin, ConfigMixin):
         parameter = next(denoiser.parameters())
         if trained_on is None or size > HASHED_PARAMETERS or parameter.dtype != torch.float32 or parameter.is_meta:
             return
+        if isinstance(parameter, DTensor):  # a share of it tells nothing
+            return
         here = state_sha256(unwrapped(denoiser))
         if here != trained_on:
             logger.warning(

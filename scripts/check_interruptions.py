@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 WEIGHTS = "final/diffusion_pytorch_model.safetensors"
-STEPS, EVERY = 120, 4
+STEPS, EVERY = 420, 4
 """Steps of a run, and steps between its checkpoints."""
 LONGEST = 14.0
 """Seconds after which a run is killed at the latest: about what it takes to start and reach a few checkpoints."""

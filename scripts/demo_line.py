@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,18 +38,19 @@ def seed_of(given: float | None) -> int:
     return secrets.randbelow(2**31) if given is None else int(given)
 
 
-def _serve(jobs: "queue.SimpleQueue[Callable[[], None]]") -> None:
-    """One after the other, all in one thread: each thread's allocator would keep memory of its own."""
-    while True:
-        jobs.get()()
+def _serve(jobs: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
+    """One after the other up to None, all in one thread: each thread's allocator would keep memory of its own."""
+    while (job := jobs.get()) is not None:
+        job()
 
 
 class Line:
     """Whoever wants something waits for a turn; files of all lie in a temporary folder of its own."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=_serve, args=(self._jobs,), daemon=True).start()
+        weakref.finalize(self, self._jobs.put, None)
         self._stops: dict[User, threading.Event] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="weft-demo-")
 

@@ -35,7 +35,7 @@ PARTS: Final = 6
 
 def outfit_page(studio: Studio) -> None:
     """Draws the page into the open `gr.Blocks`."""
-    count = gr.State(2)
+    count = gr.Number(2, visible=False, precision=0, label="Number of things")  # the page keeps it, no session
     with gr.Row():
         examples = [gr.Button(f"Example: {name} garments", elem_id=f"example-{name}") for name in EXAMPLES]
     with gr.Row():
@@ -102,7 +102,7 @@ def _things() -> tuple[list[gr.Column], list[list[Any]]]:
     return groups, slots
 
 
-def _rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Any]], count: gr.State) -> None:
+def _rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Any]], count: gr.Number) -> None:
     """Adding, removing and moving things: values move, widgets stay."""
     flat = [widget for slot in slots for widget in slot]
 

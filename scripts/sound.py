@@ -9,9 +9,12 @@ them.
 """
 
 import argparse
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +102,9 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
     pipe.to(arguments.device)
+    heard = pipe.spatial.config["training"].get("audio_encoder")
+    if arguments.like and heard != (Path(arguments.audio_encoder).name if arguments.audio_encoder else None):
+        logger.warning("audio_encoder: the modules were trained with %s", heard or "statistics of latents")
     if arguments.audio_encoder:
         clap = ClapEncoder.from_pretrained(arguments.audio_encoder)
         clap.model.to(pipe.device)

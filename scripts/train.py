@@ -52,6 +52,9 @@ METHOD_IDLE: Final[Mapping[str, Sequence[str]]] = {
     "spatial-audio": ("cache_features", "resolution", "validation_prompt"),
 }
 """Options that change nothing: on a world, on own data, for a method."""
+STEPS: Final = 2000
+WHOLE: Final = ("aligned-views", "spatial-audio")
+"""Methods that call other things than a U-Net's blocks, which alone are split."""
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
@@ -68,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_config_arguments(
             one.add_argument_group("training"),
             TrainingConfig,
-            max_train_steps=2000,
+            max_train_steps=STEPS,
             train_batch_size=16,
             learning_rate=1e-3,
             validation_steps=250,
@@ -139,25 +142,27 @@ def run(arguments: argparse.Namespace) -> None:
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
-    from weft.training.sharding import shard, sharding
+    from weft.training.sharding import shard
 
     config = from_arguments(TrainingConfig, arguments)
     method = _module(arguments.method)
     method.check(arguments)
     _check_idle(arguments)
+    _check_epochs(arguments)
     _check_validation(arguments)
     torch.manual_seed(config.seed)
     state = PartialState(cpu=config.use_cpu)
-    plugin = sharding() if state.num_processes > 1 else None
+    plugin = _sharding(arguments, state)
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
     original = state_sha256(denoiser)
     _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
+    _check_prompts(arguments, pipe)
     task, data, about = method.prepare(arguments, pipe, source)
     if arguments.num_train_epochs is not None:
         config = replace(config, max_train_steps=_steps(arguments.num_train_epochs, data, task, config))
-    if arguments.cache_features and hasattr(task, "cache_features"):
+    if arguments.cache_features and not arguments.dry_run and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if plugin is not None:
         state.print(shard(denoiser, plugin, pipe.device))
@@ -177,6 +182,16 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if state.is_main_process:
         _finish(arguments, task, folder, provenance)
+
+
+def _sharding(arguments: argparse.Namespace, state: Any) -> Any:
+    """How accelerate wants weights to be split among processes, if it does."""
+    from weft.training.sharding import sharding
+
+    plugin = sharding() if state.num_processes > 1 else None
+    if plugin is not None and arguments.method in WHOLE:
+        raise ValueError(f"fsdp: got it for {arguments.method}, which does not split; launch with --multi_gpu")
+    return plugin
 
 
 def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any, *, split: bool) -> None:
@@ -199,7 +214,7 @@ def _steps(epochs: int, data: Any, task: Any, config: TrainingConfig) -> int:
     """Optimizer steps of so many passes over the data.
 
     Raises:
-        ValueError: there are none, or nobody knows how long a pass is.
+        ValueError: nobody knows how long a pass is.
     """
     from accelerate import PartialState
 
@@ -207,9 +222,10 @@ def _steps(epochs: int, data: Any, task: Any, config: TrainingConfig) -> int:
 
     size, processes = config.train_batch_size, PartialState().num_processes
     batches = Batches(data, task.collate, batch_size=size, processes=processes).per_epoch
-    if batches is None or epochs < 1:
-        what = f"{epochs}, expected at least 1" if epochs < 1 else f"{epochs} of a stream, whose length is not known"
-        raise ValueError(f"num_train_epochs: got {what}; give --max_train_steps instead")
+    if batches is None:
+        raise ValueError(
+            f"num_train_epochs: got {epochs} of a stream, whose length is not known; give --max_train_steps"
+        )
     return math.ceil(epochs * batches / config.gradient_accumulation_steps)
 
 
@@ -232,6 +248,14 @@ def _check_idle(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{name}: got it, but it changes nothing for {where}; leave it out")
 
 
+def _check_epochs(arguments: argparse.Namespace) -> None:
+    epochs, steps = arguments.num_train_epochs, arguments.max_train_steps
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"num_train_epochs: got {epochs}, expected at least 1; pass more")
+    if epochs is not None and steps != STEPS:
+        raise ValueError(f"num_train_epochs: got {epochs} beside max_train_steps {steps}; leave one of them out")
+
+
 def _check_validation(arguments: argparse.Namespace) -> None:
     cases = arguments.validation_cases
     if cases and (arguments.world is None or getattr(arguments, "merged", False)):
@@ -239,6 +263,16 @@ def _check_validation(arguments: argparse.Namespace) -> None:
             f"validation_cases: got {cases}, but only what is trained on a --world, pair by pair, is read back; leave "
             "it out, and look at the validation pictures"
         )
+
+
+def _check_prompts(arguments: argparse.Namespace, pipe: Any) -> None:
+    """Raise for prompts of validation that the backbone does not read to their end."""
+    from weft.attention_processors.encoders import TextEncoders
+    from weft.training.prompts import check_lengths
+
+    if arguments.validation_prompt:
+        text = TextEncoders.of(pipe)
+        check_lengths((("validation_prompt", one, text.longest) for one in arguments.validation_prompt), text)
 
 
 def _evaluate(arguments: argparse.Namespace, method: ModuleType, task: Any) -> "Evaluate | None":

@@ -1,7 +1,6 @@
 """Train pairs of sketch and text, each with its place in the picture (docs/paired.md)."""
 
 import argparse
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,12 @@ def check(arguments: argparse.Namespace) -> None:
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the adapter's config says of them."""
     from weft.training.paired import PairedConfig, PairedTask
+    from weft.training.prompts import with_prompts
 
     adapter = _adapter(arguments, pipe)
     data, validation = _data(arguments, adapter, pipe, source)
     if arguments.validation_prompt:
-        prompts = cycle(arguments.validation_prompt)
-        validation = [(prompt, design) for prompt, (_, design) in zip(prompts, validation, strict=False)]
+        validation = with_prompts(arguments.validation_prompt, validation)
     config = from_arguments(PairedConfig, arguments)
     about = {
         "data": arguments.world or arguments.train_data_dir.name,

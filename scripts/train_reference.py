@@ -1,7 +1,6 @@
 """Train an IP-Adapter: pictures to take after, read through a frozen image encoder (docs/reference.md)."""
 
 import argparse
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +49,7 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     from weft.attention_processors.encoders import ImageEncoder
     from weft.pretrained import shipped
     from weft.training.feature_cache import FeatureCache, encoder_key
+    from weft.training.prompts import with_prompts
     from weft.training.reference import ReferencedPictures, ReferenceTask
     from weft.training.style import StyleConfig
 
@@ -60,7 +60,7 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     adapter = _adapter(arguments, pipe, encoder, Path(name).name if Path(name).is_dir() else name)
     pictures, images, shown = _data(arguments, pipe, source)
     if arguments.validation_prompt:
-        shown = [(prompt, image) for prompt, (_, image) in zip(cycle(arguments.validation_prompt), shown, strict=False)]
+        shown = with_prompts(arguments.validation_prompt, shown)
     cache = None
     if not (arguments.world or arguments.dry_run):
         key = encoder_key(f"image {adapter.config['projection']}", encoder.model)

@@ -76,6 +76,8 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     shown = [(*data[i].conditions, data.heard(i)) for i in range(SHOWN if arguments.validation_steps else 0)]
     config, prompt = from_arguments(SpatialConfig, arguments), arguments.prompt or PROMPT
     about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": counts(modules)}
+    if clap is not None:
+        about["audio_encoder"] = Path(arguments.audio_encoder).name
     return SpatialAudioTask(modules, pipe, config, prompt, shown), data, about
 
 

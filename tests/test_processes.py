@@ -90,7 +90,14 @@ def test_two_processes_train_modules_of_several_parts(method: str, tmp_path: Pat
     assert max(float((one[name] - two[name]).abs().max()) for name in one) <= 1e-5
 
 
-FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_OFFLOAD_PARAMS": "false",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
+"""As `accelerate launch --use_fsdp --fsdp_version 2` sets them."""
 
 
 @pytest.mark.slow
@@ -106,10 +113,12 @@ def test_a_split_backbone_trains_the_same(own: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_version_of_fsdp_is_refused(own: Path) -> None:
-    done = weft(2, "train", "paired", "--world", "outfits", "--output_dir", str(own / "refused"), "--use_cpu",
-                ACCELERATE_USE_FSDP="true")  # fmt: skip
+def test_what_cannot_be_split_is_refused(own: Path) -> None:
+    command = ("--output_dir", str(own / "refused"), "--use_cpu")
+    done = weft(2, "train", "paired", "--world", "outfits", *command, ACCELERATE_USE_FSDP="true")
     assert done.returncode and "fsdp_version: got 1, expected 2" in done.stderr
+    done = weft(2, "train", "aligned-views", "--world", "rooms", *command, **FSDP)
+    assert done.returncode and "fsdp: got it for aligned-views" in done.stderr
     assert not (own / "refused").exists()
 
 

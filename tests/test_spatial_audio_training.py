@@ -292,22 +292,36 @@ def test_clap_hears_sounds_and_no_sides(clap: str) -> None:
     said = encoder(audio, 16_000)
     assert said.shape == (encoder.dim,) and said.norm().item() == pytest.approx(1)
     assert torch.equal(encoder(audio[::-1].copy(), 16_000), said)
+    long = np.tile(audio, 8)  # longer than it reads at once
+    assert torch.equal(encoder(long, 16_000), encoder(long, 16_000))
+    with pytest.raises(ValueError, match="audio: got shape"):
+        encoder(audio[:, :0], 16_000)
     assert not torch.allclose(encoder(sample("train", 1).audio, 16_000), said, atol=1e-4)
 
 
 def test_own_sounds_are_prompts_as_clap_hears_them(
-    own: Path, clap: str, model: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: Path,
+    clap: str,
+    model: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     command = ["train", "spatial-audio", "--train_data_dir", str(own), "--seconds", "0.512", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path / "out"), "--prompt", "a",
                "--max_train_steps", "1", "--train_batch_size", "2", "--validation_steps", "0", "--audio_encoder", clap,
                "--report_to", "none"]  # fmt: skip
+    assert main([*command, "--dry_run", "--cache_dir", str(tmp_path / "dry")]) == 0
+    assert not (tmp_path / "dry").exists()
     assert main(command) == 0
     spatial, like = str(tmp_path / "out/final"), str(own / "a.wav")
     sound = ["sound", "--model", str(model), "--spatial", spatial, "--like", like, "--seconds", "0.5", "--prompt", "a",
              "--num_inference_steps", "2", "--output", str(tmp_path / "sound")]  # fmt: skip
     assert main(sound) == 2  # statistics are of another width
-    assert main([*sound, "--audio_encoder", clap]) == 0
+    assert "audio_encoder: the modules were trained with clap" in caplog.text
+    caplog.clear()
+    assert main([*sound, "--audio_encoder", clap]) == 0 and "audio_encoder" not in caplog.text
     monkeypatch.setattr(ClapEncoder, "__call__", None)
     assert main([*command, "--output_dir", str(tmp_path / "again")]) == 0  # from the cache
 

@@ -168,6 +168,7 @@ def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert sorted(losses(tmp_path)) == [1, 2, 3]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -465,9 +466,11 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pyte
 def test_epochs_count_instead_of_steps(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ("--dry_run", "--num_train_epochs", "7", "--gradient_accumulation_steps", "2")
     assert main(command(own, *more)) == 0
-    assert "steps: 4, 1 per epoch" in capsys.readouterr().out  # 7 batches, two a step
-    assert main(command(own, "--dry_run", "--num_train_epochs", "0")) == 2
+    assert "steps: 4, 0.5 per epoch: 8.0 epochs" in capsys.readouterr().out  # 7 batches, two a step
+    assert main(command(own, "--num_train_epochs", "0")) == 2
     assert "num_train_epochs: got 0, expected at least 1" in capsys.readouterr().err
+    assert main(command(own, "--num_train_epochs", "1", "--max_train_steps", "9")) == 2
+    assert "num_train_epochs: got 1 beside max_train_steps 9" in capsys.readouterr().err
 
 
 def test_validation_draws_prompts_of_its_own(own: Path) -> None:

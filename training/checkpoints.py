@@ -10,6 +10,15 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
+def check_unused(folder: Path) -> None:
+    """Raise where another run's checkpoints would be taken for a new one's."""
+    if left := checkpoints(folder):
+        raise ValueError(
+            f"output_dir: got {folder}, which holds {left[-1].name} of another run; go on with it by "
+            "--resume_from_checkpoint latest, or give another folder"
+        )
+
+
 def keep_metrics(path: Path, step: int) -> None:
     """Drop what was written after a step, and a line that a killed process left unfinished."""
     if not path.is_file():

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -16,14 +16,11 @@ def interruptions_held() -> Iterator[None]:
         return
     came: list[tuple[int, FrameType | None]] = []
     held: dict[int, Callable[[int, FrameType | None], Any]] = {}
-    for number in (signal.SIGINT, signal.SIGCHLD):
-        if callable(handler := signal.getsignal(number)):
-            held[number] = handler
-            signal.signal(number, lambda number, frame: came.append((number, frame)))
-    try:
+    with ExitStack() as answers:
+        answers.callback(lambda: [held[number](number, frame) for number, frame in came])
+        for number in (signal.SIGINT, signal.SIGCHLD):
+            if callable(handler := signal.getsignal(number)):
+                held[number] = handler
+                answers.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, frame: came.append((number, frame)))
         yield
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
-        for number, frame in came:
-            held[number](number, frame)

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from weft.training.averaging import Averaged
 from weft.training.batches import Batches
-from weft.training.checkpoints import checkpoints, keep_metrics
+from weft.training.checkpoints import check_unused, checkpoints, keep_metrics
 from weft.training.config import TrainingConfig
 from weft.training.gradients import average_gradients, start_alike
 from weft.training.interruptions import interruptions_held
@@ -91,7 +91,8 @@ class _Run:
             log_with=tracker(config.report_to),
             project_dir=str(self.folder / "logs"),
         )
-        self._check_folder()
+        if not config.resume_from_checkpoint:
+            check_unused(self.folder)
         set_seed(config.seed)
         self.batches = Batches(
             dataset,
@@ -125,15 +126,7 @@ class _Run:
             self.ema.to(self.accelerator.device)
         self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: epoch, and batches of it, after the last whole step
         self.whole = True  # outside of updates
-
-    def _check_folder(self) -> None:
-        """Raise where another run's checkpoints would be taken for this one's."""
-        left = [path.name for path in checkpoints(self.folder)]
-        if left and not self.config.resume_from_checkpoint:
-            raise ValueError(
-                f"output_dir: got {self.config.output_dir}, which holds {left[-1]} of another run; go on with it by "
-                "--resume_from_checkpoint latest, or give another folder"
-            )
+        self.unwritten: dict[str, Any] = {}  # scores of the last whole step, until they are
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -159,7 +152,8 @@ class _Run:
             while self.step < config.max_train_steps:
                 started = time.perf_counter()
                 loss = self._optimizer_step()
-                self._after_step(loss, time.perf_counter() - started, progress)
+                self.unwritten["seconds"] = time.perf_counter() - started
+                self._after_step(loss, progress)
         except (KeyboardInterrupt, Exception) as error:
             self._keep(error)
             raise
@@ -170,12 +164,12 @@ class _Run:
         return result
 
     def _keep(self, error: BaseException) -> None:
-        """A checkpoint of the last whole step, where what stopped the run left one."""
-        waits = self.accelerator.num_processes > 1 and not isinstance(error, KeyboardInterrupt)  # for the others
-        if waits or not self.whole or isinstance(error, FloatingPointError):
+        """A checkpoint of the last whole step, where there is one and no process waits for another."""
+        if self.accelerator.num_processes > 1 or not self.whole or isinstance(error, FloatingPointError):
             return
         try:
             with interruptions_held():
+                self._write()
                 self._save_checkpoint()
         except OSError as full:
             logger.error("stopped at step %d, and no checkpoint could be written: %s", self.step, full)
@@ -212,6 +206,10 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.place = self.batches.epoch, self.batches.drawn
+        self.unwritten = {
+            "loss": loss if math.isfinite(loss) else None,
+            "learning_rate": self.schedule.get_last_lr()[0],
+        }
         self.whole = True
 
     def _usable(self, loss: float) -> bool:
@@ -234,29 +232,33 @@ class _Run:
         logger.warning("loss: got %s at step %d, so nothing was updated", loss, self.step + 1)
         return False
 
-    def _after_step(self, loss: float, seconds: float, progress: "tqdm[Any]") -> None:
-        config = self.config
-        rate = self.schedule.get_last_lr()[0]
+    def _after_step(self, loss: float, progress: "tqdm[Any]") -> None:
+        config, rate = self.config, self.unwritten["learning_rate"]
         progress.update()
         progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=most_memory(), refresh=False)
-        scores: dict[str, Any] = {"loss": loss if math.isfinite(loss) else None, "learning_rate": rate}
-        scores["seconds"] = seconds
         last = self.step == config.max_train_steps
         due = config.validation_steps and (self.step % config.validation_steps == 0 or last)
         if due and (self.sharded or self.accelerator.is_main_process):
-            scores.update(self._validate())
-        if self.accelerator.is_main_process:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps({"step": self.step, **scores}) + "\n")
-        self.accelerator.log(scores, step=self.step)
+            self.unwritten.update(self._validate())
+        with interruptions_held():
+            self._write()
         if config.checkpointing_steps and self.step % config.checkpointing_steps == 0:
             self._save_checkpoint()
 
+    def _write(self) -> None:
+        """What is not in the log yet of the last whole step."""
+        if self.unwritten and self.accelerator.is_main_process:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step, **self.unwritten}) + "\n")
+        if self.unwritten:
+            self.accelerator.log(self.unwritten, step=self.step)
+        self.unwritten = {}
+
     def _validate(self) -> dict[str, float]:
+        if self.accelerator.is_main_process:
+            return self._validated(self.folder / "validation")
         with tempfile.TemporaryDirectory() as unseen:
-            main = self.accelerator.is_main_process
-            scores = self._validated(self.folder / "validation" if main else Path(unseen))
-        return scores
+            return self._validated(Path(unseen))
 
     def _validated(self, folder: Path) -> dict[str, float]:
         with self._averaged() as module, torch.no_grad():

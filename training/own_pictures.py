@@ -71,7 +71,7 @@ def encoded_once(
     One file per picture in `cache_dir`, keyed by the autoencoder's weights and the picture's values.
 
     Args:
-        dry: encode the first picture alone, keep nothing, and give zeros of the right shape for all others.
+        dry: encode the first picture alone, to see the shape, keep nothing, and give zeros.
     """
     if dry:
         return _zeros(pictures, vae, sizes)

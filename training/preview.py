@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from weft.training.batches import Batches
@@ -24,7 +25,8 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
     Raises:
         ValueError: fewer samples than one batch.
     """
-    batches = Batches(data, task.collate, batch_size=config.train_batch_size, seed=config.seed)
+    processes = PartialState().num_processes
+    batches = Batches(data, task.collate, batch_size=config.train_batch_size, seed=config.seed, processes=processes)
     batch = next(batches.to(torch.device("cpu")))
     trained = [p for p in task.module.parameters() if p.requires_grad]
     frozen = [p for part in parts.values() for p in part.parameters() if not p.requires_grad]
@@ -49,9 +51,9 @@ def _epochs(batches: Batches, data: Any, config: TrainingConfig) -> Iterator[str
         yield f"data: a stream, in batches of {config.train_batch_size}"
         yield f"steps: {config.max_train_steps}"
         return
-    steps = max(1, per_epoch // config.gradient_accumulation_steps)
+    steps = per_epoch / config.gradient_accumulation_steps
     yield f"data: {len(data)} samples, {per_epoch} batches of {config.train_batch_size} per epoch and process"
-    yield f"steps: {config.max_train_steps}, {steps} per epoch: {config.max_train_steps / steps:.1f} epochs"
+    yield f"steps: {config.max_train_steps}, {steps:g} per epoch: {config.max_train_steps / steps:.1f} epochs"
 
 
 def _count(parameters: Sequence[Tensor]) -> int:

@@ -26,6 +26,12 @@ class Prompted:
         return Prompted(self.states.to(device), {name: value.to(device) for name, value in self.added.items()})
 
 
+def with_prompts(prompts: Sequence[str], shown: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """What validation draws, with prompts of one's own; the shorter of both begins again."""
+    count = max(len(prompts), len(shown)) if shown else 0
+    return [(prompts[i % len(prompts)], shown[i % len(shown)][1]) for i in range(count)]
+
+
 def check_lengths(texts: Iterable[tuple[str, str, int]], encoders: TextEncoders) -> None:
     """Raise unless the encoders read all texts to their end.
 

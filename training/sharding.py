@@ -28,6 +28,7 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
         return None
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         raise ValueError(f"fsdp_version: got {version}, expected 2; launch with --use_fsdp --fsdp_version 2")
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # it leaves encoders, which are not split, empty
     return FullyShardedDataParallelPlugin()
 
 
@@ -48,33 +49,27 @@ def whole_accelerator(**options: Any) -> Accelerator:
 
 
 def move_but(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
-    """Move all parts of a pipeline but the denoiser, which may not fit before it is split.
-
-    Raises:
-        ValueError: the denoiser is no U-Net, whose blocks alone are called whole.
-    """
-    if not hasattr(denoiser, "down_blocks"):
-        raise ValueError(f"fsdp: got {type(denoiser).__name__}, but only U-Nets are split; launch with --multi_gpu")
+    """Move all parts of a pipeline but the denoiser, which may not fit before it is split."""
     for part in pipe.components.values():
         if isinstance(part, nn.Module) and part is not denoiser:
             part.to(device)
 
 
-def shard(denoiser: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
-    """Leave each process its share of the frozen weights, a block's are whole while it computes; says how large it is.
+def shard(unet: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
+    """Leave each process its share of a frozen U-Net, a block's are whole while it computes; says how large it is.
 
-    From here on all processes have to call the denoiser equally often.
+    From here on all processes have to call it equally often.
     """
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (PartialState().num_processes,)),
         "reshard_after_forward": plugin.reshard_after_forward,
         "offload_policy": plugin.cpu_offload,
-        "ignored_params": {parameter for parameter in denoiser.parameters() if parameter.requires_grad},
+        "ignored_params": {parameter for parameter in unet.parameters() if parameter.requires_grad},
     }
-    for block in (*denoiser.down_blocks, denoiser.mid_block, *denoiser.up_blocks):
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
         if block is not None:
             fully_shard(block, **options)
-    fully_shard(denoiser, **options)
-    weights = list(denoiser.parameters())
+    fully_shard(unet, **options)
+    weights = list(unet.parameters())
     here = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in weights)
     return f"backbone: {here:,} of {sum(p.numel() for p in weights):,} numbers are held by this process"

@@ -1,6 +1,6 @@
 """Training data of sounds, of walks or of people's own: latents of them and their envelopes, and what is seen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +126,7 @@ class SpatialPieces(Dataset[SoundRecord]):
 
     Args:
         encoder: CLAP, of prompts; without it they are `statistics` of latents.
-        dry: encode the first one alone, and give the same for all others.
+        dry: read all, encode the first one alone, give the same for all others, and keep nothing.
 
     Raises:
         ValueError: a file that cannot be read.
@@ -143,17 +143,22 @@ class SpatialPieces(Dataset[SoundRecord]):
     ) -> None:
         self.pieces = pieces
         self.sample_rate = rate = vae.config.sampling_rate
-        cache, rows, told = FeatureCache(cache_dir, encoder_key("sound", vae)), [], []
-        prompts = None if encoder is None else FeatureCache(cache_dir, encoder_key("clap", encoder.model))
-        for index in tqdm(range(1 if dry else len(pieces)), desc="encoding", mininterval=1.0):
-            audio = pieces[index].audio(rate)[None]
-            made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
-            rows.append(made["latents"])
-            if encoder is None or prompts is None:
-                told.append(statistics(made["latents"][:, VERSIONS.index("mono")].float()))
-                continue
-            said = prompts.rows([audio.tobytes()], lambda _, audio=audio: {"embeds": encoder(audio[0], rate)[None]})
-            told.append(said["embeds"])
+        rows, told = [], []
+        sounds = (piece.audio(rate)[None] for piece in tqdm(pieces, desc="encoding", mininterval=1.0))
+        if dry:
+            sounds = list(sounds)[:1]
+        latents = None if dry else FeatureCache(cache_dir, encoder_key("sound", vae))
+        heard = (
+            None
+            if dry or encoder is None
+            else FeatureCache(cache_dir, encoder_key(f"clap {rate} {encoder.settings}", encoder.model))
+        )
+        for audio in sounds:
+            rows.append(_once(latents, audio, lambda audio=audio: _encoded(vae, audio, rate).half()))
+            if encoder is None:
+                told.append(statistics(rows[-1][:, VERSIONS.index("mono")].float()))
+            else:
+                told.append(_once(heard, audio, lambda audio=audio: encoder(audio[0], rate)[None]))
         times = len(pieces) if dry else 1
         self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows * times).float()
         self.prompts: Float[np.ndarray, "piece dim"] = torch.cat(told * times).numpy()
@@ -182,6 +187,15 @@ class SpatialPieces(Dataset[SoundRecord]):
         """How loud a sound is."""
         rate = self.sample_rate
         return Envelope.of_audio(self.pieces[index // 2].audio(rate), rate)
+
+
+def _once(
+    cache: FeatureCache | None, audio: Float32[np.ndarray, "1 channel sample"], encode: Callable[[], Tensor]
+) -> Float[Tensor, "1 *size"]:
+    """What is said of a sound, read from a cache where there is one."""
+    if cache is None:
+        return encode().cpu()
+    return cache.rows([audio.tobytes()], lambda _: {"said": encode()})["said"]
 
 
 @torch.no_grad()
