@@ -50,11 +50,12 @@ def outfit_page(studio: Studio) -> None:
             settings = run_settings()
             shown = PictureRun(studio)
     flat = [widget for slot in slots for widget in slot]
-    inputs = [prompt, count, *flat, *styles, *settings]
+    inputs = [prompt, *flat, *styles, *settings, count]
 
     def describe(*values: Any) -> Asked:
-        record = _record(values[: 2 + PARTS * SLOTS])
-        rest = values[2 + PARTS * SLOTS :]
+        described, things, number = values[0], values[1 : 1 + PARTS * SLOTS], values[-1]
+        record = _record([described, number, *things])
+        rest = values[1 + PARTS * SLOTS : -1]
         if styles:
             names, *strength = rest[: len(styles)]
             record["conditions"] |= style_condition(dict.fromkeys(names, 1.0), *strength)

@@ -102,7 +102,8 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
     pipe.to(arguments.device)
-    heard = pipe.spatial.config["training"].get("audio_encoder")
+    spatial: Any = pipe.spatial
+    heard = (spatial.config.get("training") or {}).get("audio_encoder")
     if arguments.like and heard != (Path(arguments.audio_encoder).name if arguments.audio_encoder else None):
         logger.warning("audio_encoder: the modules were trained with %s", heard or "statistics of latents")
     if arguments.audio_encoder:
