@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -190,7 +191,7 @@ class _Run:
                 loss = self.task.loss(self.module, batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
-        with interruptions_held():
+        with interruptions_held() if accelerator.num_processes == 1 else nullcontext():  # others may be waited for
             self._update(total)
         return total
 

@@ -1,5 +1,6 @@
 """Training data of sounds, of walks or of people's own: latents of them and their envelopes, and what is seen."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,9 @@ class SpatialPieces(Dataset[SoundRecord]):
         rows, told = [], []
         sounds = (piece.audio(rate)[None] for piece in tqdm(pieces, desc="encoding", mininterval=1.0))
         if dry:
-            sounds = list(sounds)[:1]
+            first = next(sounds)
+            deque(sounds, maxlen=0)
+            sounds = [first]
         latents = None if dry else FeatureCache(cache_dir, encoder_key("sound", vae))
         heard = (
             None
@@ -195,7 +198,8 @@ def _once(
     """What is said of a sound, read from a cache where there is one."""
     if cache is None:
         return encode().cpu()
-    return cache.rows([audio.tobytes()], lambda _: {"said": encode()})["said"]
+    (said,) = cache.rows([audio.tobytes()], lambda _: {"said": encode()}).values()
+    return said
 
 
 @torch.no_grad()
