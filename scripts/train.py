@@ -138,7 +138,6 @@ def expanded(arguments: Sequence[str]) -> list[str]:
 def run(arguments: argparse.Namespace) -> None:
     """Train and leave the loadable folder at `output_dir/final`."""
     import torch
-    from accelerate import PartialState
 
     from weft.attention_processors.adapter import state_sha256
     from weft.training.loop import train
@@ -151,8 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_epochs(arguments)
     _check_validation(arguments)
     torch.manual_seed(config.seed)
-    state = PartialState(cpu=config.use_cpu)
-    plugin = _sharding(arguments, state)
+    state, plugin = _processes(arguments)
     source = arguments.pretrained_model_name_or_path or str(shipped(backbone(arguments.method)))
     pipe = getattr(method, "pipeline", _pipeline)(source)
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
@@ -184,14 +182,17 @@ def run(arguments: argparse.Namespace) -> None:
         _finish(arguments, task, folder, provenance)
 
 
-def _sharding(arguments: argparse.Namespace, state: Any) -> Any:
-    """How accelerate wants weights to be split among processes, if it does."""
+def _processes(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """All processes, and how accelerate wants weights to be split among them, if it does."""
+    from accelerate import PartialState
+
     from weft.training.sharding import sharding
 
-    plugin = sharding() if state.num_processes > 1 else None
+    plugin = sharding()
     if plugin is not None and arguments.method in WHOLE:
         raise ValueError(f"fsdp: got it for {arguments.method}, which does not split; launch with --multi_gpu")
-    return plugin
+    state = PartialState(cpu=arguments.use_cpu)
+    return state, plugin if state.num_processes > 1 else None
 
 
 def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any, *, split: bool) -> None:

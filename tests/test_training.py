@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -566,11 +564,15 @@ def test_offset_noise_is_one_number_per_channel() -> None:
     assert len(added[:, :, 0, 0].unique()) == 6
 
 
-def test_what_would_save_pieces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.DEEPSPEED)
+def test_what_would_save_pieces_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     task = make_task()
-    with pytest.raises(ValueError, match=r"accelerate: got DEEPSPEED, .*launch with --multi_gpu"):
+    with pytest.raises(ValueError, match=r"accelerate: got DeepSpeed, .*launch with --multi_gpu"):
         train(task, Records(task.module), config(tmp_path / "run"))
+    assert main(["train", "paired", "--world", "outfits", "--output_dir", str(tmp_path / "run")]) == 2
+    assert "accelerate: got DeepSpeed" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -8,23 +8,30 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin, patch_environment
+from accelerate.utils import FullyShardedDataParallelPlugin, patch_environment
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-SPLITTING = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 FLAG = "ACCELERATE_USE_FSDP"
+REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
     """How `accelerate launch --use_fsdp` wants weights to be split; None without it.
 
     Raises:
-        ValueError: the first version of FSDP, which splits no frozen weights beside trained ones.
+        ValueError: the first version of FSDP, which splits no frozen weights beside trained ones, or what would save
+            the trained ones in pieces.
     """
-    if os.environ.get(FLAG, "false").lower() != "true":
+    for flag, name in REFUSED.items():
+        if _is_set(flag):
+            raise ValueError(
+                f"accelerate: got {name}, but what is trained is small and is saved whole; launch with --multi_gpu, or "
+                "with --use_fsdp --fsdp_version 2 for backbones that do not fit"
+            )
+    if not _is_set(FLAG):
         return None
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         raise ValueError(f"fsdp_version: got {version}, expected 2; launch with --use_fsdp --fsdp_version 2")
@@ -32,20 +39,14 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
     return FullyShardedDataParallelPlugin()
 
 
-def whole_accelerator(**options: Any) -> Accelerator:
-    """An accelerator that splits nothing.
+def _is_set(flag: str) -> bool:
+    return os.environ.get(flag, "false").lower() == "true"
 
-    Raises:
-        ValueError: it was launched to.
-    """
+
+def whole_accelerator(**options: Any) -> Accelerator:
+    """An accelerator that splits nothing."""
     with patch_environment(**{FLAG: "false"}):
-        accelerator = Accelerator(**options)
-    if accelerator.distributed_type in SPLITTING:
-        raise ValueError(
-            f"accelerate: got {accelerator.distributed_type.value}, but what is trained is small and is saved whole; "
-            "launch with --multi_gpu, or with --use_fsdp --fsdp_version 2 for backbones that do not fit"
-        )
-    return accelerator
+        return Accelerator(**options)
 
 
 def move_but(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
