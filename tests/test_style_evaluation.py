@@ -111,7 +111,8 @@ def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
     scored = ["--validation_steps", "1", "--validation_cases", "2"]
-    assert main(["train", "style", "--world", "creatures", "--output_dir", str(tmp_path / "style"), *few, *scored]) == 0
+    style = ["train", "style", "--world", "creatures", "--output_dir", str(tmp_path / "style"), *few, *scored]
+    assert main([*style, "--validation_prompt", "a red cat"]) == 0
     assert "style_accuracy" in (tmp_path / "style" / "metrics.jsonl").read_text()
     assert (tmp_path / "style" / "validation" / "000001-cases.png").is_file()
     adapter = StyleAdapter.from_pretrained(tmp_path / "style" / "final")
