@@ -30,9 +30,10 @@ class ClapEncoder:
         self.extractor: Any = extractor
 
     @classmethod
-    def from_pretrained(cls, name: str) -> Self:
+    def from_pretrained(cls, name: str, device: torch.device | str = "cpu") -> Self:
         """From a folder or a Hub id, for example `laion/clap-htsat-unfused`; safetensors only."""
         model = ClapAudioModelWithProjection.from_pretrained(name, use_safetensors=True)
+        model.to(device)  # pyright: ignore[reportArgumentType]
         return cls(model, ClapFeatureExtractor.from_pretrained(name))
 
     @property

@@ -34,8 +34,13 @@ def backbone(method: str) -> str:
     return BACKBONES.get(method, "tiny-diffusion")
 
 
+def model_name(source: str) -> str:
+    """What configs and cards call a model: a folder's name, or its id on the Hub."""
+    return Path(source).name if Path(source).is_dir() else source
+
+
 def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json", "adapter/config.json", LORA))
 
 
-__all__ = ["available", "backbone", "shipped"]
+__all__ = ["available", "backbone", "model_name", "shipped"]

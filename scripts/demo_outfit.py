@@ -53,9 +53,8 @@ def outfit_page(studio: Studio) -> None:
     inputs = [prompt, *flat, *styles, *settings, count]
 
     def describe(*values: Any) -> Asked:
-        described, things, number = values[0], values[1 : 1 + PARTS * SLOTS], values[-1]
-        record = _record([described, number, *things])
-        rest = values[1 + PARTS * SLOTS : -1]
+        words, *others, number = values
+        record, rest = _record([words, number, *others[: PARTS * SLOTS]]), others[PARTS * SLOTS :]
         if styles:
             names, *strength = rest[: len(styles)]
             record["conditions"] |= style_condition(dict.fromkeys(names, 1.0), *strength)

@@ -95,21 +95,20 @@ def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 def _pipeline(arguments: argparse.Namespace) -> Any:
     from weft.attention_processors.audio_statistics import AudioStatistics
-    from weft.attention_processors.clap_encoder import ClapEncoder
     from weft.pipelines.video_to_audio import VideoToAudioPipeline
-    from weft.pretrained import shipped
+    from weft.pretrained import model_name, shipped
 
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
     pipe.to(arguments.device)
     spatial: Any = pipe.spatial
     heard = (spatial.config.get("training") or {}).get("audio_encoder")
-    if arguments.like and heard != (Path(arguments.audio_encoder).name if arguments.audio_encoder else None):
+    if arguments.like and heard != (arguments.audio_encoder and model_name(arguments.audio_encoder)):
         logger.warning("audio_encoder: the modules were trained with %s", heard or "statistics of latents")
     if arguments.audio_encoder:
-        clap = ClapEncoder.from_pretrained(arguments.audio_encoder)
-        clap.model.to(pipe.device)
-        pipe.set_encoders(audio=clap)
+        from weft.attention_processors.clap_encoder import ClapEncoder
+
+        pipe.set_encoders(audio=ClapEncoder.from_pretrained(arguments.audio_encoder, pipe.device))
     else:
         pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     return pipe

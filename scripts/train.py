@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from weft.pretrained import backbone, shipped
+from weft.pretrained import backbone, model_name, shipped
 from weft.training.config import TrainingConfig, from_arguments
 from weft.training.config import add_arguments as add_config_arguments
 
@@ -318,7 +318,7 @@ def _finish(arguments: argparse.Namespace, task: Any, folder: Path, provenance: 
     source = arguments.pretrained_model_name_or_path or backbone(arguments.method)
     about = {
         "method": arguments.method,
-        "base": Path(source).name if Path(source).is_dir() else source,
+        "base": model_name(source),
         "license": arguments.license,
         "parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
         "training": provenance,

@@ -47,8 +47,8 @@ def check(arguments: argparse.Namespace) -> None:
 def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any, Any, dict[str, Any]]:
     """The task, its data, and what the adapter's config says of them."""
     from weft.attention_processors.encoders import ImageEncoder
-    from weft.pretrained import shipped
-    from weft.training.feature_cache import FeatureCache, encoder_key
+    from weft.pretrained import model_name, shipped
+    from weft.training.feature_cache import encoder_key, feature_cache
     from weft.training.prompts import with_prompts
     from weft.training.reference import ReferencedPictures, ReferenceTask
     from weft.training.style import StyleConfig
@@ -57,15 +57,13 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     encoder = ImageEncoder.from_pretrained(name)
     encoder.model.to(pipe.device)
     pipe.set_encoders(image=encoder)
-    adapter = _adapter(arguments, pipe, encoder, Path(name).name if Path(name).is_dir() else name)
+    adapter = _adapter(arguments, pipe, encoder, model_name(name))
     pictures, images, shown = _data(arguments, pipe, source)
     if arguments.validation_prompt:
         shown = with_prompts(arguments.validation_prompt, shown)
-    cache = None
-    if not (arguments.world or arguments.dry_run):
-        key = encoder_key(f"image {adapter.config['projection']}", encoder.model)
-        cache = FeatureCache(arguments.cache_dir / "features", key)
-    data = ReferencedPictures(pictures, images, adapter, encoder, cache=cache, dry=arguments.dry_run)
+    key = encoder_key(f"image {adapter.config['projection']}", encoder.model)
+    cache = feature_cache(arguments.cache_dir / "features", key, dry=arguments.dry_run)
+    data = ReferencedPictures(pictures, images, adapter, encoder, cache)
     about = {"data": arguments.world or arguments.dataset_name or arguments.train_data_dir.name}
     return ReferenceTask(adapter, pipe, from_arguments(StyleConfig, arguments), shown), data, about
 

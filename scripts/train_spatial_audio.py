@@ -59,13 +59,13 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     from weft.attention_processors.clap_encoder import ClapEncoder
     from weft.attention_processors.spatial_audio import SpatialAudioAdapter
     from weft.attention_processors.stable_audio_controlnet import StableAudioControlNetModel
+    from weft.pretrained import model_name
     from weft.training.audio_backbone import PROMPT
     from weft.training.spatial_audio import SpatialAudioTask, SpatialConfig, SpatialModules, counts
 
     clap = None
     if arguments.audio_encoder:
-        clap = ClapEncoder.from_pretrained(arguments.audio_encoder)
-        clap.model.to(pipe.device)
+        clap = ClapEncoder.from_pretrained(arguments.audio_encoder, pipe.device)
     if arguments.init_from:
         adapter = SpatialAudioAdapter.from_pretrained(arguments.init_from / "adapter")
         net: Any = StableAudioControlNetModel.from_pretrained(arguments.init_from / "controlnet", use_safetensors=True)
@@ -77,7 +77,7 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     config, prompt = from_arguments(SpatialConfig, arguments), arguments.prompt or PROMPT
     about = {"data": arguments.world or arguments.train_data_dir.name, "parameters": counts(modules)}
     if clap is not None:
-        about["audio_encoder"] = Path(arguments.audio_encoder).name
+        about["audio_encoder"] = model_name(arguments.audio_encoder)
     return SpatialAudioTask(modules, pipe, config, prompt, shown), data, about
 
 
@@ -94,11 +94,14 @@ def evaluation(task: Any, count: int) -> tuple[Any, str]:
 
 def _data(arguments: argparse.Namespace, pipe: Any, seconds: float, clap: Any) -> Any:
     from weft.datasets.sound_folder import SoundFolder
+    from weft.training.feature_cache import CachedClapEncoder
     from weft.training.sound_data import SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
 
     if arguments.world is None:
         pieces: Any = SoundFolder(arguments.train_data_dir, seconds)
-        return SpatialPieces(pieces, pipe.vae, arguments.cache_dir / "features", encoder=clap, dry=arguments.dry_run)
+        cache, dry = arguments.cache_dir / "features", arguments.dry_run
+        encoder = None if clap is None else CachedClapEncoder(clap, cache, dry=dry)
+        return SpatialPieces(pieces, pipe.vae, cache, encoder=encoder, dry=dry)
     rate = pipe.vae.config.sampling_rate
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
     return SpatialWalks(sounds, cached_sound_latents(arguments.cache_dir, pipe.vae, sounds))

@@ -101,9 +101,10 @@ FSDP = {
 
 
 @pytest.mark.slow
-def test_a_split_backbone_trains_the_same(own: Path) -> None:
+@pytest.mark.parametrize("changed", [{}, {"FSDP_RESHARD_AFTER_FORWARD": "false"}])
+def test_a_split_backbone_trains_the_same(own: Path, changed: dict[str, str]) -> None:
     validated = ("--validation_steps", "4", "--gradient_checkpointing")
-    split, whole = train(own, "split", 2, 1, *validated, **FSDP), train(own, "whole", 2, 1, *validated)
+    split, whole = train(own, "split", 2, 1, *validated, **(FSDP | changed)), train(own, "whole", 2, 1, *validated)
     assert split.keys() == whole.keys()
     assert max(float((split[name] - whole[name]).abs().max()) for name in whole) <= 1e-5
     here, total = re.findall(r"backbone: ([\d,]+) of ([\d,]+) numbers", (own / "split/printed").read_text())[0]
@@ -120,6 +121,31 @@ def test_what_cannot_be_split_is_refused(own: Path) -> None:
     done = weft(2, "train", "aligned-views", "--world", "rooms", *command, **FSDP)
     assert done.returncode and "fsdp: got it for aligned-views" in done.stderr
     assert not (own / "refused").exists()
+
+
+AGREE = """
+import torch
+from accelerate import PartialState
+from weft.training.gradients import average_gradients, start_alike
+
+rank = PartialState(cpu=True).process_index
+both, one, none = (torch.nn.Parameter(torch.full((2, 2), float(rank))) for _ in range(3))
+start_alike([both, one, none])
+assert all((p == 0).all() for p in (both, one, none))
+both.grad = torch.full((2, 2), rank + 1.0)
+one.grad = torch.full((2, 2), 4.0) if rank else None
+average_gradients([both, one, none])
+assert (both.grad == 1.5).all() and (one.grad == 2).all() and none.grad is None
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_processes_agree_on_weights_and_gradients(tmp_path: Path) -> None:
+    (tmp_path / "agree.py").write_text(AGREE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(tmp_path / "agree.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from weft.attention_processors.encoders import ImageEncoder
 from weft.attention_processors.reference import Reference, ReferenceAdapter
 from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
 from weft.scripts.cli import main
+from weft.training.feature_cache import FeatureCache
 from weft.training.reference import ReferencedPictures, ReferenceTask
 from weft.training.style import StyleConfig, StyledRecord
 
@@ -70,13 +71,15 @@ def test_own_pictures_are_trained_on_and_taken_after(
     assert main([*command, "--init_from", str(tmp_path / "out/final"), "--resume_from_checkpoint", "latest"]) == 0
 
 
-def test_the_adapter_learns_and_the_backbone_stays(encoder: Path) -> None:
+def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path) -> None:
     pipe: Any = tiny_pipe(ConditionedStableDiffusionPipeline)
     images = [Image.new("RGB", (32, 32), color) for color in ("red", "blue")]
     latents = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     adapter: Any = ReferenceAdapter.for_denoiser(pipe.unet, image_dim=8, token_dim=32, num_tokens=2, image_size=32)
     records = [StyledRecord(one, "any", ("a fox",)) for one in latents]
-    data = ReferencedPictures(records, images, adapter, ImageEncoder.from_pretrained(str(encoder)))
+    data = ReferencedPictures(
+        records, images, adapter, ImageEncoder.from_pretrained(str(encoder)), FeatureCache(tmp_path, "any")
+    )
     task, before = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=0, joint_dropout=0)), state_sha256(pipe.unet)
     batch = task.collate([data[0], data[1]])
     optimizer = torch.optim.Adam([p for p in adapter.parameters() if p.requires_grad], 0.01)

@@ -294,6 +294,7 @@ def test_clap_hears_sounds_and_no_sides(clap: str) -> None:
     assert torch.equal(encoder(audio[::-1].copy(), 16_000), said)
     long = np.tile(audio, 8)  # longer than it reads at once
     assert torch.equal(encoder(long, 16_000), encoder(long, 16_000))
+    assert not torch.equal(encoder(long, 16_000), encoder(long[:, : 10 * 16_000], 16_000))  # to its end
     with pytest.raises(ValueError, match="audio: got shape"):
         encoder(audio[:, :0], 16_000)
     assert not torch.allclose(encoder(sample("train", 1).audio, 16_000), said, atol=1e-4)

@@ -6,8 +6,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
@@ -15,6 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from weft.attention_processors.encoders import SketchEncoder, TextEncoders
+
+if TYPE_CHECKING:
+    from weft.attention_processors.clap_encoder import ClapEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +45,14 @@ class FeatureCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
-    def rows(self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows]) -> dict[str, Tensor]:
+    def rows(
+        self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
+    ) -> dict[str, Tensor]:
         """Features of all contents, stacked.
 
         Args:
             encode: computes those of the contents at these places.
+            kind: contents of one have features of one size; for `DryCache`.
         """
         names = [hashlib.sha256(content).hexdigest()[:32] for content in contents]
         found = {name: self._read(name) for name in dict.fromkeys(names)}
@@ -85,6 +92,20 @@ class FeatureCache:
         self._held[name] = row
         if len(self._held) > IN_MEMORY:
             self._held.popitem(last=False)
+
+
+class DryCache(FeatureCache):
+    """For dry runs: the first content of each kind is encoded, all others are given the same, and nothing is kept."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, dict[str, Tensor]] = {}
+
+    def rows(
+        self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
+    ) -> dict[str, Tensor]:
+        if kind not in self._rows:
+            self._rows[kind] = {key: values.detach().cpu() for key, values in encode([0]).items()}
+        return {key: row.expand(len(contents), *row.shape[1:]) for key, row in self._rows[kind].items()}
 
 
 class CachedTextEncoders(TextEncoders):
@@ -135,6 +156,23 @@ def cached(encoders: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         elif isinstance(encoder, SketchEncoder):
             made[name] = CachedSketchEncoder(encoder, folder)
     return made
+
+
+class CachedClapEncoder:
+    """CLAP that hears every sound once."""
+
+    def __init__(self, encoder: "ClapEncoder", folder: Path, *, dry: bool = False) -> None:
+        self.encoder = encoder
+        self.cache = feature_cache(folder, encoder_key(f"clap {encoder.settings}", encoder.model), dry=dry)
+
+    def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
+        content = f"{sample_rate} ".encode() + audio.tobytes()
+        return self.cache.rows([content], lambda _: {"embeds": self.encoder(audio, sample_rate)[None]})["embeds"][0]
+
+
+def feature_cache(folder: Path, key: str, *, dry: bool) -> FeatureCache:
+    """A cache, or for a dry run one that keeps nothing."""
+    return DryCache() if dry else FeatureCache(folder, key)
 
 
 def encoder_key(what: str, *models: nn.Module) -> str:

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 @torch.no_grad()
 def start_alike(parameters: Sequence[nn.Parameter]) -> None:
     """Give all processes the values of the first one."""
-    if PartialState().num_processes > 1:
-        for parameter in parameters:
-            parameter.copy_(broadcast(parameter.detach().clone()))  # pyright: ignore[reportArgumentType]
+    broadcast([parameter.detach() for parameter in parameters])  # pyright: ignore[reportArgumentType]
 
 
 @torch.no_grad()

@@ -248,11 +248,12 @@ class _Run:
 
     def _write(self) -> None:
         """What is not in the log yet of the last whole step."""
-        if self.unwritten and self.accelerator.is_main_process:
+        if not self.unwritten:
+            return
+        if self.accelerator.is_main_process:
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": self.step, **self.unwritten}) + "\n")
-        if self.unwritten:
-            self.accelerator.log(self.unwritten, step=self.step)
+        self.accelerator.log(self.unwritten, step=self.step)
         self.unwritten = {}
 
     def _validate(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from weft.training.autoencoder import to_unit
-from weft.training.feature_cache import FeatureCache, encoder_key
+from weft.training.feature_cache import encoder_key, feature_cache
 
 WIDEST = 2.0
 """Pictures that are wider or taller than this are squeezed to it."""
@@ -71,29 +71,16 @@ def encoded_once(
     One file per picture in `cache_dir`, keyed by the autoencoder's weights and the picture's values.
 
     Args:
-        dry: encode the first picture alone, to see the shape, keep nothing, and give zeros.
+        dry: use a `DryCache`.
     """
-    if dry:
-        return _zeros(pictures, vae, sizes)
-    cache = FeatureCache(cache_dir, encoder_key(f"vae {vae.config.scaling_factor}", vae))
+    cache = feature_cache(cache_dir, encoder_key(f"vae {vae.config.scaling_factor}", vae), dry=dry)
     latents = []
     for picture in tqdm(pictures, total=count, desc="encoding pictures", mininterval=1.0):
-        values = np.array(picture.convert("RGB").resize(sizes.nearest(*picture.size)))
+        size = sizes.nearest(*picture.size)
+        values = np.array(picture.convert("RGB").resize(size))
         content = values.tobytes() + str(values.shape).encode()
-        rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)})
+        rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)}, size)
         latents.append(rows["latents"][0])
-    return latents
-
-
-def _zeros(pictures: Iterable[Image.Image], vae: Any, sizes: Sizes) -> list[Tensor]:
-    latents: list[Tensor] = []
-    channels, scale = 0, 1
-    for picture in pictures:
-        width, height = sizes.nearest(*picture.size)
-        if not latents:
-            first = encoded(np.array(picture.convert("RGB").resize((width, height)))[None], vae)
-            channels, scale = first.shape[1], height // first.shape[2]
-        latents.append(torch.zeros(channels, height // scale, width // scale))
     return latents
 
 

@@ -41,7 +41,6 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
         images: the same ones, in the same order.
         adapter: how it reads them.
         cache: where what the encoder says is kept.
-        dry: read the first one alone, and give the same for all others.
     """
 
     def __init__(
@@ -50,26 +49,17 @@ class ReferencedPictures(Dataset[ReferencedRecord]):
         images: Iterable[Image.Image],
         adapter: ReferenceAdapter,
         encoder: ImageEncoder,
-        *,
-        cache: FeatureCache | None = None,
-        dry: bool = False,
+        cache: FeatureCache,
     ) -> None:
         self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
         read = encoder.pooled if adapter.config["projection"] == "basic" else encoder.states
-        shown = (
-            islice(images, 1) if dry else tqdm(images, total=len(pictures), desc="reading references", mininterval=1)
-        )
-        seen = iter(shown)
+        seen = iter(tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0))
         self.embeds: list[Tensor] = []
         while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
-            pixels = torch.stack(some)
-            if cache is None:
-                self.embeds += read(pixels).cpu()
-                continue
-            contents = [one.numpy().tobytes() for one in some]
-            rows = cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})
-            self.embeds += rows["embeds"]
-        self.embeds *= len(pictures) if dry else 1
+            pixels, contents = torch.stack(some), [one.numpy().tobytes() for one in some]
+            self.embeds += cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})[
+                "embeds"
+            ]
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -1,6 +1,5 @@
 """Training data of sounds, of walks or of people's own: latents of them and their envelopes, and what is seen."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,11 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weft.attention_processors.audio_statistics import mono, statistics
-from weft.attention_processors.clap_encoder import ClapEncoder
 from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
 from weft.datasets.sound_folder import SoundPiece
 from weft.datasets.walk_scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
 from weft.datasets.walks import SAMPLE_RATE, sample, walk_of
-from weft.training.feature_cache import FeatureCache, encoder_key
+from weft.training.feature_cache import encoder_key, feature_cache
 from weft.training.picture_cache import DrawnPictures, saved_once
 
 VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
@@ -126,8 +124,8 @@ class SpatialPieces(Dataset[SoundRecord]):
     prompt if there is one. They are encoded once into `cache_dir`.
 
     Args:
-        encoder: CLAP, of prompts; without it they are `statistics` of latents.
-        dry: read all, encode the first one alone, give the same for all others, and keep nothing.
+        encoder: of prompts, from sound and rate to a vector (CLAP); without it they are `statistics` of latents.
+        dry: use a `DryCache`.
 
     Raises:
         ValueError: a file that cannot be read.
@@ -139,32 +137,21 @@ class SpatialPieces(Dataset[SoundRecord]):
         vae: Any,
         cache_dir: Path,
         *,
-        encoder: ClapEncoder | None = None,
+        encoder: Callable[[np.ndarray, int], Tensor] | None = None,
         dry: bool = False,
     ) -> None:
         self.pieces = pieces
         self.sample_rate = rate = vae.config.sampling_rate
+        cache = feature_cache(cache_dir, encoder_key("sound", vae), dry=dry)
         rows, told = [], []
-        sounds = (piece.audio(rate)[None] for piece in tqdm(pieces, desc="encoding", mininterval=1.0))
-        if dry:
-            first = next(sounds)
-            deque(sounds, maxlen=0)
-            sounds = [first]
-        latents = None if dry else FeatureCache(cache_dir, encoder_key("sound", vae))
-        heard = (
-            None
-            if dry or encoder is None
-            else FeatureCache(cache_dir, encoder_key(f"clap {rate} {encoder.settings}", encoder.model))
-        )
-        for audio in sounds:
-            rows.append(_once(latents, audio, lambda audio=audio: _encoded(vae, audio, rate).half()))
-            if encoder is None:
-                told.append(statistics(rows[-1][:, VERSIONS.index("mono")].float()))
-            else:
-                told.append(_once(heard, audio, lambda audio=audio: encoder(audio[0], rate)[None]))
-        times = len(pieces) if dry else 1
-        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows * times).float()
-        self.prompts: Float[np.ndarray, "piece dim"] = torch.cat(told * times).numpy()
+        for piece in tqdm(pieces, desc="encoding", mininterval=1.0):
+            audio = piece.audio(rate)[None]
+            made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
+            rows.append(made["latents"])
+            told += [] if encoder is None else [encoder(audio[0], rate)]
+        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows).float()
+        said = torch.stack(told) if told else statistics(self.latents[:, VERSIONS.index("mono")])
+        self.prompts: Float[np.ndarray, "piece dim"] = said.numpy()
         files = [pieces[index].path for index in range(len(pieces))]
         self.alike = {path: [index for index, other in enumerate(files) if other == path] for path in set(files)}
 
@@ -190,16 +177,6 @@ class SpatialPieces(Dataset[SoundRecord]):
         """How loud a sound is."""
         rate = self.sample_rate
         return Envelope.of_audio(self.pieces[index // 2].audio(rate), rate)
-
-
-def _once(
-    cache: FeatureCache | None, audio: Float32[np.ndarray, "1 channel sample"], encode: Callable[[], Tensor]
-) -> Float[Tensor, "1 *size"]:
-    """What is said of a sound, read from a cache where there is one."""
-    if cache is None:
-        return encode().cpu()
-    (said,) = cache.rows([audio.tobytes()], lambda _: {"said": encode()}).values()
-    return said
 
 
 @torch.no_grad()
