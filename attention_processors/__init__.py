@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from weft.attention_processors.adapter import Adapter, KeyValueAdapter, read_json
-from weft.attention_processors.bank import AdapterBank
-from weft.attention_processors.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
-from weft.attention_processors.encoders import ImageEncoder, SketchEncoder, TextEncoders
-from weft.attention_processors.instillation import Instillation, Taps
-from weft.attention_processors.maps import MapRecorder, overlay
-from weft.attention_processors.paired import GlobalSketch, PairedAdapter, SketchTextPair
-from weft.attention_processors.processor import ConditionedAttnProcessor
-from weft.attention_processors.reference import Reference, ReferenceAdapter
-from weft.attention_processors.reference_attention import References
-from weft.attention_processors.strength import Layout, Schedule
-from weft.attention_processors.style import Style, StyleAdapter, StyleCard, StyleCards
+from weftwork.attention_processors.core.adapter import Adapter, KeyValueAdapter, read_json
+from weftwork.attention_processors.core.attached import AdapterBank
+from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
+from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
+from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
+from weftwork.attention_processors.core.strength import Layout, Schedule
+from weftwork.attention_processors.encoders import ImageEncoder, SketchEncoder, TextEncoders
+from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
+from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
+from weftwork.attention_processors.style.adapter import Style, StyleAdapter, StyleCard, StyleCards
+from weftwork.attention_processors.views.instillation import Instillation, Taps
+from weftwork.attention_processors.views.reference_attention import References
 
 ADAPTERS: dict[str, type[Adapter]] = {
     "PairedAdapter": PairedAdapter,
@@ -29,7 +29,7 @@ def adapter_class(folder: str | Path) -> type[Adapter]:
     """The class of the adapter in a local folder or a repository on the Hub.
 
     Raises:
-        ValueError: no `config.json`, or a class weft does not know.
+        ValueError: no `config.json`, or a class weftwork does not know.
     """
     config: dict[str, Any]
     if (Path(folder) / "config.json").is_file():
@@ -40,7 +40,9 @@ def adapter_class(folder: str | Path) -> type[Adapter]:
         config = {**Adapter.load_config(str(folder))}  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
     name = config.get("_class_name")
     if name not in ADAPTERS:
-        raise ValueError(f"{folder}: got class {name!r}, expected one of {', '.join(ADAPTERS)}; it is no weft adapter")
+        raise ValueError(
+            f"{folder}: got class {name!r}, expected one of {', '.join(ADAPTERS)}; it is no weftwork adapter"
+        )
     return ADAPTERS[name]
 
 

@@ -1,6 +1,6 @@
 """Inference: stock diffusers pipelines that take conditions, the shipped models, and design files."""
 
-from weft.pipelines.conditioned import (
+from weftwork.pipelines.core.mixin import (
     ConditionedPipelineMixin,
     ConditionedStableDiffusionControlNetPipeline,
     ConditionedStableDiffusionImg2ImgPipeline,
@@ -8,8 +8,8 @@ from weft.pipelines.conditioned import (
     ConditionedStableDiffusionPipeline,
     ConditionedStableDiffusionXLPipeline,
 )
-from weft.pipelines.design_file import Design, read_design
-from weft.pipelines.pretrained import available, shipped
+from weftwork.pipelines.core.pretrained import available, shipped
+from weftwork.pipelines.designs.design_file import Design, read_design
 
 __all__ = [
     "ConditionedPipelineMixin",

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+PLACES = (ROOT, ROOT / "baselines")
+"""Default models, and those that only reports read: baselines and oracles, which a checkout has and a wheel lacks."""
 LORA = "pytorch_lora_weights.safetensors"
 """What diffusers calls a LoRA in a folder; such a folder has no `config.json`, nor has one of an adapter and more."""
 
@@ -12,7 +14,7 @@ BACKBONES = {"aligned-views": "tiny-rooms", "spatial-audio": "tiny-audio"}
 
 def available() -> list[str]:
     """Names of the shipped models, sorted."""
-    return sorted(folder.name for folder in ROOT.iterdir() if _is_model(folder))
+    return sorted(_folders())
 
 
 def shipped(name: str) -> Path:
@@ -21,12 +23,13 @@ def shipped(name: str) -> Path:
     Raises:
         ValueError: an unknown name; the message lists what is there.
     """
-    if name not in available():
+    folders = _folders()
+    if name not in folders:
         raise ValueError(
-            f"shipped: got {name!r}, expected one of: {', '.join(available()) or 'none is installed'}; "
+            f"shipped: got {name!r}, expected one of: {', '.join(sorted(folders)) or 'none is installed'}; "
             "pass the path of a folder to from_pretrained for models of your own"
         )
-    return ROOT / name
+    return folders[name]
 
 
 def backbone(method: str) -> str:
@@ -37,6 +40,11 @@ def backbone(method: str) -> str:
 def model_name(source: str) -> str:
     """What configs and cards call a model: a folder's name, or its id on the Hub."""
     return Path(source).name if Path(source).is_dir() else source
+
+
+def _folders() -> dict[str, Path]:
+    """Folders of models by name."""
+    return {one.name: one for place in PLACES if place.is_dir() for one in place.iterdir() if _is_model(one)}
 
 
 def _is_model(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The command `weft`: a word for each thing it does, in a module of its own that is imported only when chosen."""
+"""The command `weftwork`: a word for each thing it does, in a module of its own that is imported only when chosen."""
 
 import argparse
 import importlib
@@ -21,8 +21,14 @@ COMMANDS: Final[Mapping[str, str]] = {
     "benchmark": "time and memory, as ratios of one run",
     "report": "one page of all that was measured",
 }
-MODULES: Final[Mapping[str, str]] = {"inspect": "inspect_folder"}
-"""By command, where its module has another name: one that Python's own library has would hide it."""
+MODULES: Final[Mapping[str, str]] = {
+    "benchmark": "benchmarks.command",
+    "convert": "converters.command",
+    "demo": "demo.command",
+    "inspect": "inspect_folder",
+    "train": "train.command",
+}
+"""By command, where its module has another name."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
@@ -56,12 +62,12 @@ def _module(name: str) -> ModuleType:
 
 
 def _path(name: str) -> str:
-    return f"weft.scripts.{MODULES.get(name, name)}"
+    return f"weftwork.scripts.{MODULES.get(name, name)}"
 
 
 def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
     """All commands by name, and the arguments of the chosen one."""
-    parser = argparse.ArgumentParser(prog="weft", description="Sketches, words and other conditions for diffusion.")
+    parser = argparse.ArgumentParser(prog="weftwork", description="Sketches, words and other conditions for diffusion.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     several = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, text in commands().items():
@@ -76,20 +82,20 @@ def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentP
 
 
 def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
-    """Run with weft's messages shown, and what users can mend told in one message."""
-    logger, handler = logging.getLogger("weft"), logging.StreamHandler(sys.stderr)
+    """Run with weftwork's messages shown, and what users can mend told in one message."""
+    logger, handler = logging.getLogger("weftwork"), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         return run() or 0
     except KeyboardInterrupt:
-        print("weft: interrupted", file=sys.stderr)
+        print("weftwork: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
         if show_traceback:
             traceback.print_exc()
-        print(f"weft: {error}", file=sys.stderr)
+        print(f"weftwork: {error}", file=sys.stderr)
         return BAD_INPUT
     finally:
         logger.removeHandler(handler)

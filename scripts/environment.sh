@@ -1,15 +1,15 @@
-# Sourced by quickstart.sh and test.sh: makes .venv in the repository and installs weft there, once.
+# Sourced by quickstart.sh and test.sh: makes .venv in the repository and installs weftwork there, once.
 #
-#   set_up runtime        what `weft` needs
+#   set_up runtime        what `weftwork` needs
 #   set_up dev            that, and what the tests need
 #
-# WEFT_PYTHON names another interpreter than python3. Both are done again when pyproject.toml, constraints.txt or the
+# WEFTWORK_PYTHON names another interpreter than python3. Both are done again when pyproject.toml, constraints.txt or the
 # interpreter change.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 set_up() {
-  local kind="$1" python="${WEFT_PYTHON:-python3}" target=. stamp=".venv/weft-$1.stamp" wanted
+  local kind="$1" python="${WEFTWORK_PYTHON:-python3}" target=. stamp=".venv/weftwork-$1.stamp" wanted
   if [ "$kind" = dev ]; then target=".[dev]"; fi
   if ! [ -x .venv/bin/python ]; then
     make_venv "$python"
@@ -26,12 +26,12 @@ set_up() {
 
 make_venv() {
   if ! "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
-    echo "weft: got $("$1" --version 2>&1 || true), expected Python 3.11 or newer; install it or set WEFT_PYTHON" >&2
+    echo "weftwork: got $("$1" --version 2>&1 || true), expected Python 3.11 or newer; install it or set WEFTWORK_PYTHON" >&2
     return 2
   fi
   if ! "$1" -m venv .venv; then
     rm -rf .venv
-    echo "weft: $1 has no venv module; install it (Debian: apt install python3-venv)" >&2
+    echo "weftwork: $1 has no venv module; install it (Debian: apt install python3-venv)" >&2
     return 2
   fi
 }

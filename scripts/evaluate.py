@@ -1,10 +1,10 @@
 """Measure a method on unseen cases, beside its ceilings and baselines: a table, a JSON file and a contact sheet.
 
-weft evaluate paired      attributes and outlines of garments, pair by pair
-weft evaluate style       style and content of creatures; --curve plots them over the weight
-weft evaluate composition pairs, a style, a LoRA and a ControlNet, each alone and together
-weft evaluate aligned-views  picture and geometry of new views of rooms
-weft evaluate spatial-audio  side, distance and time of steps that are heard
+weftwork evaluate paired      attributes and outlines of garments, pair by pair
+weftwork evaluate style       style and content of creatures; --curve plots them over the weight
+weftwork evaluate composition pairs, a style, a LoRA and a ControlNet, each alone and together
+weftwork evaluate aligned-views  picture and geometry of new views of rooms
+weftwork evaluate spatial-audio  side, distance and time of steps that are heard
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from weft.pretrained import backbone
+from weftwork.pretrained import backbone
 
 METHODS: Final[Mapping[str, str]] = {
     "paired": "localized pairs of sketch and text",
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the table and write the report."""
-    from weft.evaluation.curve import check_plots, plot_curve
+    from weftwork.evaluation.core.curve import check_plots, plot_curve
 
     if arguments.method == "style" and arguments.curve:
         check_plots()
@@ -106,10 +106,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _pipeline(arguments: argparse.Namespace) -> Any:
-    from weft.pipelines.aligned_views import AlignedViewsPipeline
-    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-    from weft.pipelines.video_to_audio import VideoToAudioPipeline
-    from weft.pretrained import shipped
+    from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+    from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+    from weftwork.pretrained import shipped
 
     kinds = {"aligned-views": AlignedViewsPipeline, "spatial-audio": VideoToAudioPipeline}
     kind: Any = kinds.get(arguments.method, ConditionedStableDiffusionPipeline)
@@ -126,9 +126,9 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _paired(arguments: argparse.Namespace, pipe: Any) -> Any:
-    from weft.evaluation.oracle import pretrained_oracle
-    from weft.evaluation.paired import PairedEvaluation
-    from weft.pretrained import available, shipped
+    from weftwork.evaluation.methods.paired import PairedEvaluation
+    from weftwork.evaluation.oracles.outfits import pretrained_oracle
+    from weftwork.pretrained import available, shipped
 
     pipe.load_adapter(arguments.adapter or shipped("paired"), "paired")
     baseline = arguments.baseline
@@ -140,9 +140,9 @@ def _paired(arguments: argparse.Namespace, pipe: Any) -> Any:
 
 
 def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
-    from weft.attention_processors.encoders import ImageEncoder
-    from weft.evaluation.creature_oracle import pretrained_creature_oracle
-    from weft.evaluation.style import StyleEvaluation
+    from weftwork.attention_processors.encoders import ImageEncoder
+    from weftwork.evaluation.methods.style import StyleEvaluation
+    from weftwork.evaluation.oracles.creatures import pretrained_creature_oracle
 
     files = _folders(arguments, (*STYLE_ADAPTERS, "lora", "image_encoder"), needed=("style",))
     for name in STYLE_ADAPTERS:
@@ -163,9 +163,9 @@ def _style(arguments: argparse.Namespace, pipe: Any) -> Any:
 def _composition(arguments: argparse.Namespace, pipe: Any) -> Any:
     from diffusers import ControlNetModel
 
-    from weft.evaluation.composition import CompositionEvaluation
-    from weft.evaluation.creature_oracle import pretrained_creature_oracle
-    from weft.evaluation.oracle import pretrained_oracle
+    from weftwork.evaluation.methods.composition import CompositionEvaluation
+    from weftwork.evaluation.oracles.creatures import pretrained_creature_oracle
+    from weftwork.evaluation.oracles.outfits import pretrained_oracle
 
     files = _folders(arguments, ("paired", "style", "lora", "controlnet"), needed=("paired", "style"))
     for name in ("paired", "style"):
@@ -185,8 +185,8 @@ def _composition(arguments: argparse.Namespace, pipe: Any) -> Any:
 
 
 def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
-    from weft.attention_processors.aligned_views import AlignedViews
-    from weft.evaluation.aligned_views import AlignedViewsEvaluation
+    from weftwork.attention_processors.views.adapter import AlignedViews
+    from weftwork.evaluation.methods.views import AlignedViewsEvaluation
 
     views = {}
     for name in VIEWS:
@@ -201,8 +201,8 @@ def _aligned_views(arguments: argparse.Namespace, pipe: Any) -> Any:
 
 
 def _spatial_audio(arguments: argparse.Namespace, pipe: Any) -> Any:
-    from weft.attention_processors.audio_statistics import AudioStatistics
-    from weft.evaluation.spatial_audio import SpatialAudioEvaluation
+    from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
+    from weftwork.evaluation.methods.audio import SpatialAudioEvaluation
 
     folders = _folders(arguments, tuple(SOUNDS), needed=())
     if "spatial" not in folders:
@@ -221,7 +221,7 @@ def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequen
     for name in needed:
         if found[name] is None:
             raise ValueError(
-                f"{name}: got no adapter, and none is shipped for this backbone; train one (weft train {name}), "
+                f"{name}: got no adapter, and none is shipped for this backbone; train one (weftwork train {name}), "
                 f"pass --{name}"
             )
     return {name: folder for name, folder in found.items() if folder is not None}
@@ -229,7 +229,7 @@ def _folders(arguments: argparse.Namespace, names: Sequence[str], needed: Sequen
 
 def _folder(arguments: argparse.Namespace, name: str, given: str | None) -> Path | None:
     """The folder a user named, or the shipped one if there is one and the backbone is the shipped one, too."""
-    from weft.pretrained import available, shipped
+    from weftwork.pretrained import available, shipped
 
     known = {
         "reference": "style-reference",

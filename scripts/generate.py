@@ -1,13 +1,13 @@
 """A picture from a design file: prompt, sketches, words and regions in JSON.
 
-    weft generate examples/outfit/outfit.json
-    weft generate design.json --output red.png --seed 7 --num_images 4
-    weft generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
-    weft generate --input designs.jsonl --output outputs/many
+    weftwork generate examples/outfit/outfit.json
+    weftwork generate design.json --output red.png --seed 7 --num_images 4
+    weftwork generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
+    weftwork generate --input designs.jsonl --output outputs/many
 
 Without --model and --adapter the shipped models are used. Options given here replace the file's. The PNG holds the
 design and the seed it was made with; nothing is written when anything is wrong. With --input, pictures that are there
-are not made again, and `accelerate launch -m weft.scripts.cli generate …` shares the rest among processes.
+are not made again, and `accelerate launch -m weftwork.scripts.cli generate …` shares the rest among processes.
 """
 
 import argparse
@@ -26,19 +26,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from PIL import Image
 
-    from weft.attention_processors.maps import MapRecorder
-    from weft.pipelines.design_file import Control, Design, Lora
+    from weftwork.attention_processors.core.attention_maps import MapRecorder
+    from weftwork.pipelines.designs.design_file import Control, Design, Lora
 
 OVERRIDES: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
 DEFAULT_MODEL: Final = "tiny-diffusion"
 SHIPPED_ADAPTERS: Final = ("paired", "style")
 """What conditions of these names take where --adapter says nothing else."""
 MAX_IMAGES: Final = 64
-TEXT_CHUNK: Final = "weft"
+TEXT_CHUNK: Final = "weftwork"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weft generate`."""
+    """The arguments of `weftwork generate`."""
     parser.add_argument("design", nargs="?", type=Path, help="a design file (JSON)")
     parser.add_argument("--input", type=Path, help="many designs instead, one JSON object per line, each with a name")
     parser.add_argument(
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """What `weft generate` does.
+    """What `weftwork generate` does.
 
     Raises:
         ValueError: anything wrong with the design, the model or the options; nothing is written.
@@ -76,13 +76,13 @@ def run(arguments: argparse.Namespace) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
-    from weft.attention_processors.maps import MapRecorder
-    from weft.pipelines.design_file import read_design
+    from weftwork.attention_processors.core.attention_maps import MapRecorder
+    from weftwork.pipelines.designs.design_file import read_design
 
     if (arguments.design is None) == (arguments.input is None):
         raise ValueError("design, input: got neither or both; pass one design file, or --input with a file of many")
     if arguments.input is not None:
-        from weft.scripts.generate_many import run as run_many
+        from weftwork.scripts.generate_many import run as run_many
 
         return run_many(arguments)
     count = arguments.num_images
@@ -140,8 +140,8 @@ def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
 
 def open_pipeline(model: str, adapters: Mapping[str, Path], design: "Design") -> Any:
     """The model with what the design needs on top of it."""
-    from weft.pipelines.conditioned import ConditionedStableDiffusionControlNetPipeline, open_conditioned
-    from weft.pipelines.pretrained import available, shipped
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline, open_conditioned
+    from weftwork.pipelines.core.pretrained import available, shipped
 
     folder = shipped(model) if model in available() else Path(model)
     if not (folder / "model_index.json").is_file():
@@ -162,8 +162,8 @@ def open_pipeline(model: str, adapters: Mapping[str, Path], design: "Design") ->
 
 def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, Any]) -> None:
     """The adapters and cards that are given, and shipped ones for conditions that have none."""
-    from weft.attention_processors import StyleCard, StyleCards
-    from weft.pipelines.pretrained import available, shipped
+    from weftwork.attention_processors import StyleCard, StyleCards
+    from weftwork.pipelines.core.pretrained import available, shipped
 
     for name, path in given.items():
         if path.is_file():
@@ -262,7 +262,7 @@ def _map_sheets(recorder: "MapRecorder", design: "Design", pictures: Sequence["I
     """Per picture the influence of every pair on it, side by side in the order of the design, a whole sketch last."""
     from PIL import Image
 
-    from weft.attention_processors.maps import overlay
+    from weftwork.attention_processors.core.attention_maps import overlay
 
     maps = {name: recorder.maps("influence", adapter=name) for name, pairs in design.conditions.items() if pairs}
     sheets = []
@@ -295,7 +295,7 @@ def write_pictures(files: Mapping[Path, tuple["Image.Image", str]]) -> None:
         for target, (picture, text) in files.items():
             info = PngImagePlugin.PngInfo()
             info.add_text(TEXT_CHUNK, text)
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".weft-", suffix=".png")
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".weftwork-", suffix=".png")
             cleaning.callback(Path(name).unlink, missing_ok=True)
             with os.fdopen(descriptor, "wb") as file:
                 picture.save(file, "PNG", pnginfo=info)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from weft.scripts.generate import (
+from weftwork.scripts.generate import (
     TEXT_CHUNK,
     adapter_paths,
     attach_all,
@@ -22,7 +22,7 @@ from weft.scripts.generate import (
 )
 
 if TYPE_CHECKING:
-    from weft.pipelines.design_file import Design
+    from weftwork.pipelines.designs.design_file import Design
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from accelerate import PartialState
 
-    from weft.pipelines.design_file import read_designs
+    from weftwork.pipelines.designs.design_file import read_designs
 
     if arguments.maps or arguments.num_images != 1:
         raise ValueError("maps, num_images: got one beside --input; write a line per picture, draw maps one by one")

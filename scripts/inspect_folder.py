@@ -1,7 +1,7 @@
 """What an adapter folder or a style card is, from its config and the header of its weights; nothing is loaded.
 
-weft inspect outputs/mine/final
-weft inspect paired
+weftwork inspect outputs/mine/final
+weftwork inspect paired
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from weft.pretrained import available, shipped
+from weftwork.pretrained import available, shipped
 
 SUFFIX = ".safetensors"
 MOST_HEADER = 100_000_000
@@ -23,7 +23,7 @@ SHOWN = ("base", "layers", "training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weft inspect`."""
+    """The arguments of `weftwork inspect`."""
     parser.add_argument("folder", help="a folder of safetensors, a safetensors file, or the name of a shipped model")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -45,7 +45,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
     if not files:
-        raise ValueError(f"{path}: got no safetensors, expected a folder that has some; see `weft convert`")
+        raise ValueError(f"{path}: got no safetensors, expected a folder that has some; see `weftwork convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: _header(file) for file in files}
     config: dict[str, Any] = next(filter(None, (_config(path / name) for name in CONFIGS)), {})
     dtypes = sorted({one["dtype"] for header in headers.values() for one in _tensors(header)})
@@ -68,7 +68,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    from weft.attention_processors.adapter import read_json
+    from weftwork.attention_processors.core.adapter import read_json
 
     return read_json(path) if path.is_file() else {}
 

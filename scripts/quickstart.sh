@@ -6,5 +6,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 began=$SECONDS
 set_up runtime
-HF_HUB_OFFLINE=1 .venv/bin/weft generate examples/outfit/outfit.json --output outputs/quickstart.png
+HF_HUB_OFFLINE=1 .venv/bin/weftwork generate examples/outfit/outfit.json --output outputs/quickstart.png
 echo "the picture is $PWD/outputs/quickstart.png; everything took $((SECONDS - began)) s"

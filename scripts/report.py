@@ -1,8 +1,8 @@
 """One page of everything that was measured: tables, contact sheets and plots, in a single HTML file.
 
-    weft evaluate paired --output outputs/evaluation
-    weft benchmark step --output outputs/benchmark
-    weft report outputs --output outputs/report.html
+    weftwork evaluate paired --output outputs/evaluation
+    weftwork benchmark step --output outputs/benchmark
+    weftwork report outputs --output outputs/report.html
 
 The page needs no network: pictures are inside it. A table's picture is what stands beside its JSON file under its name.
 """
@@ -32,10 +32,10 @@ img { max-width: 100%; margin: .8rem 0; image-rendering: auto; }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weft report`."""
+    """The arguments of `weftwork report`."""
     parser.add_argument("folders", nargs="+", type=Path, help="where reports lie, in any depth")
     parser.add_argument("--output", type=Path, default=Path("outputs/report.html"), help="the page")
-    parser.add_argument("--title", default="weft: what was measured", help="of the page")
+    parser.add_argument("--title", default="weftwork: what was measured", help="of the page")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -43,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     reports = list(found(arguments.folders))
     if not reports:
         names = ", ".join(map(str, arguments.folders))
-        raise ValueError(f"folders: got none with a report in {names}; run weft evaluate or weft benchmark first")
+        raise ValueError(
+            f"folders: got none with a report in {names}; run weftwork evaluate or weftwork benchmark first"
+        )
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
 """Stereo sound for a video: it comes from where boxes are seen.
 
-    weft sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
-    weft sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
+    weftwork sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
+    weftwork sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
 Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: where the sound is heard beside where its source is
-seen. Files of boxes and depth are those of `weft.datasets.sidecar_files`, as any detector and depth model can write
-them.
+seen. Files of boxes and depth are those of `datasets.readers.sidecar_files`, as any detector and depth model can
+write them.
 """
 
 import argparse
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weft sound`."""
+    """The arguments of `weftwork sound`."""
     parser.add_argument("video", nargs="?", type=Path, help="a video whose sound is replaced in the copy")
     parser.add_argument("--boxes", type=Path, help="NPZ: times, boxes; of several tracks")
     parser.add_argument("--depth", type=Path, help="NPZ: times, depth, metric")
@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Write sound, video and plot."""
     import torch
 
-    from weft.attention_processors.spatial_conditions import BoxTrack
-    from weft.pipelines.videos import Video
+    from weftwork.attention_processors.audio.conditions import BoxTrack
+    from weftwork.pipelines.audio.videos import Video
 
     video = None if arguments.video is None else Video.open(arguments.video)
     seconds = arguments.seconds
@@ -65,20 +65,20 @@ def run(arguments: argparse.Namespace) -> None:
     if video is not None:
         written.append(video.with_sound(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
     if find_spec("matplotlib") is not None:
-        from weft.evaluation.sound_plots import plot_sound
+        from weftwork.evaluation.scores.audio_plots import plot_sound
 
         seen = [one for one in tracks if isinstance(one, BoxTrack)]
         written.append(plot_sound(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
     else:
-        print("no plot: matplotlib is not installed; pip install 'weft[plots]'")
+        print("no plot: matplotlib is not installed; pip install matplotlib")
     print(", ".join(map(str, written)))
 
 
 def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     """What all tracks share, and the tracks."""
-    from weft.attention_processors.spatial_conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
-    from weft.datasets.sidecar_files import read_boxes, read_depth
-    from weft.datasets.sound_files import read_sound, sound_rate, sound_seconds
+    from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+    from weftwork.datasets.readers.sidecar_files import read_boxes, read_depth
+    from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds
 
     shared: list[Any] = []
     if arguments.depth is not None:
@@ -94,9 +94,9 @@ def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 
 def _pipeline(arguments: argparse.Namespace) -> Any:
-    from weft.attention_processors.audio_statistics import AudioStatistics
-    from weft.pipelines.video_to_audio import VideoToAudioPipeline
-    from weft.pretrained import model_name, shipped
+    from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
+    from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+    from weftwork.pretrained import model_name, shipped
 
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
@@ -106,7 +106,7 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
     if arguments.like and heard != (arguments.audio_encoder and model_name(arguments.audio_encoder)):
         logger.warning("audio_encoder: the modules were trained with %s", heard or "statistics of latents")
     if arguments.audio_encoder:
-        from weft.attention_processors.clap_encoder import ClapEncoder
+        from weftwork.attention_processors.encoders.audio import ClapEncoder
 
         pipe.set_encoders(audio=ClapEncoder.from_pretrained(arguments.audio_encoder, pipe.device))
     else:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from weft.evaluation.oracle import Reading, pretrained_oracle
-from weft.pipelines import ConditionedStableDiffusionPipeline, shipped
-from weft.pipelines.design_file import read_design
+from weftwork.evaluation.oracles.outfits import Reading, pretrained_oracle
+from weftwork.pipelines import ConditionedStableDiffusionPipeline, shipped
+from weftwork.pipelines.designs.design_file import read_design
 
 DESIGN = "examples/outfit/outfit.json"
 

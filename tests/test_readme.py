@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny import paired_adapter, style_adapter, tiny_pipe
 
-from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-from weft.pipelines.pretrained import available
-from weft.pipelines.pretrained import shipped as shipped_model
-from weft.scripts import cli
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.core.pretrained import available
+from weftwork.pipelines.core.pretrained import shipped as shipped_model
+from weftwork.scripts import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +28,7 @@ def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
 
 SNIPPETS = dict(block for page in PAGES for block in blocks(page, "python"))
 COMMANDS = [
-    line for page in PAGES for _, text in blocks(page, "sh") for line in text.splitlines() if line[:5] == "weft "
+    line for page in PAGES for _, text in blocks(page, "sh") for line in text.splitlines() if line[:5] == "weftwork "
 ]
 
 
@@ -63,7 +63,7 @@ def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pyt
         """The sound models are small enough as they are."""
         return tiny_models / model if (tiny_models / model).is_dir() else shipped_model(model)
 
-    for module in ("weft.pipelines", "weft.pipelines.pretrained", "weft.pretrained"):
+    for module in ("weftwork.pipelines", "weftwork.pipelines.core.pretrained", "weftwork.pretrained"):
         monkeypatch.setattr(f"{module}.shipped", shipped)
     execute(re.sub(r"num_inference_steps=\d+", "num_inference_steps=1", SNIPPETS[name]))
 
@@ -81,7 +81,7 @@ def test_the_first_snippet_runs_on_the_shipped_models(room: Path) -> None:
 def test_commands_have_these_arguments(line: str) -> None:
     arguments = shlex.split(line, comments=True)[1:]
     if arguments[0] not in cli.commands():
-        pytest.skip(f"weft {arguments[0]} is not installed")
+        pytest.skip(f"weftwork {arguments[0]} is not installed")
     module = cli._module(arguments[0])
     assert cli._parser(arguments[0], module).parse_args(arguments).command == arguments[0]
 

@@ -10,12 +10,12 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from weft.attention_processors.adapter import KeyValueAdapter
-from weft.attention_processors.conditioning import EncodedTokens
-from weft.attention_processors.paired import PairedAdapter, SketchTextPair
-from weft.attention_processors.reference import Reference, ReferenceAdapter
-from weft.attention_processors.strength import Schedule
-from weft.attention_processors.style import Style, StyleAdapter
+from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.conditioning import EncodedTokens
+from weftwork.attention_processors.core.strength import Schedule
+from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
+from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
+from weftwork.attention_processors.style.adapter import Style, StyleAdapter
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
@@ -227,8 +227,8 @@ METHODS = (
 
 def tiny_studio() -> Any:
     """A demo's pipeline with pairs and styles."""
-    from weft.pipelines.conditioned import ConditionedStableDiffusionPipeline
-    from weft.scripts.demo_studio import Studio
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+    from weftwork.scripts.demo.studio import Studio
 
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(paired=paired_adapter(pipe.unet), style=style_adapter(pipe.unet, layers="all"))

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderOobleck, StableAudioDiTModel
+
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
 
 LATENTS, CHANNELS, CONTEXT = 16, 8, 24
 
@@ -65,7 +68,7 @@ def tiny_audio_pipe(kind: Any, **changes: Any) -> Any:
     """A pipeline without a text encoder; pass `prompt_embeds=prompt_embeds()`."""
     from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 
-    from weft.pipelines.cosine_scheduler import CosineScheduler
+    from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 
     torch.manual_seed(3)
     projection = StableAudioProjectionModel(CONTEXT, CONTEXT, 0, 4).eval()
@@ -87,10 +90,18 @@ def prompt_embeds() -> torch.Tensor:
 
 def spatial_adapter(transformer: Any = None, **changes: Any) -> Any:
     """An adapter for `tiny_transformer`, with null tokens that say something."""
-    from weft.attention_processors.spatial_audio import SpatialAudioAdapter
+    from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 
     torch.manual_seed(4)
     options: dict[str, Any] = dict(input_dim=CONTEXT, seconds=2.048, latent_rate=62.5, audio_dim=6, depth_size=16)
     made = SpatialAudioAdapter.for_denoiser(transformer or tiny_transformer(), **{**options, **changes})
     torch.nn.init.normal_(made.null)
     return made.eval().requires_grad_(False)
+
+
+TIMES = np.arange(0, 2.05, 1 / 30)
+ACROSS = np.stack([0.1 + 0.3 * TIMES, 0.2 + 0 * TIMES, 0.2 + 0.3 * TIMES, 0.9 + 0 * TIMES], -1)
+TRACK = BoxTrack(TIMES, ACROSS)
+DEPTH = DepthClip([0.1, 0.6, 1.1, 1.6], np.linspace(2, 8, 4)[:, None, None] * np.ones((1, 24, 32)))
+PROMPT = AudioPrompt(np.linspace(-1, 1, 6))
+LOUD = Envelope(np.abs(np.sin(np.arange(0, 2.05, 0.01) * 6)), 100)

@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import paired_adapter, tiny_parts, tiny_tokenizer, tiny_unet
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from weft.pipelines import conditioned
+from weftwork.pipelines.core import mixin as conditioned
 
 
 def run(pipe: Any, **options: Any) -> np.ndarray:

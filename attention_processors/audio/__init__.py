@@ -1,0 +1,20 @@
+"""Spatial audio for video (StereoSync, Stable-V2A)."""
+
+from weftwork.attention_processors.core.method import Method
+
+METHOD = Method(
+    name="spatial-audio",
+    summary="stereo audio that follows boxes, depth and loudness",
+    adapters=("weftwork.attention_processors.audio.adapter:SpatialAudioAdapter",),
+    conditions=(
+        "weftwork.attention_processors.audio.conditions:BoxTrack",
+        "weftwork.attention_processors.audio.conditions:DepthClip",
+        "weftwork.attention_processors.audio.conditions:AudioPrompt",
+        "weftwork.attention_processors.audio.conditions:Envelope",
+    ),
+    trainer="weftwork.training.trainers.audio:AudioTrainer",
+    backbone="tiny-audio",
+    pipeline="weftwork.pipelines.audio.pipeline:open_audio",
+    evaluation="weftwork.evaluation.methods.audio:AudioMeasurement",
+    demo_page="weftwork.scripts.demo.audio:AudioPage",
+)

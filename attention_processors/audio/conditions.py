@@ -1,0 +1,295 @@
+"""What a user says of a sound: where it comes from, how far the room goes, what it is like, when it is loud."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.ndimage import uniform_filter1d
+
+from weftwork.attention_processors.core.condition import Acting
+
+LONGEST_GAP = 0.5
+"""Seconds over which a lost track is bridged, and held at its ends."""
+PEAK = 0.5
+MEAN_SECONDS, SMOOTH_SECONDS = 10_000 / 44_100, 2_000 / 44_100
+"""Of an envelope: how far its mean looks back, and the width of the low-pass after it (Stable-V2A's code)."""
+
+FULL_SCALE = 0.999
+CLIPPED_SHARE = 1e-3
+"""Sounds with more of their samples amid three at full scale are called clipped."""
+LOUDEST_SAMPLE = 8.0
+QUIETEST = 1e-4
+"""-80 dB; what is softer is silence."""
+"""Louder ones are no floats in [-1, 1], however loud they were mixed."""
+
+logger = logging.getLogger(__name__)
+Times = Float[np.ndarray, " time"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OverTime(Acting):
+    """A condition of a sound; `weight`, schedule, `layers` and `cfg` are those of `Acting`.
+
+    Raises:
+        ValueError: a region, which pictures alone have; and as for `Acting`.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.region is not None:
+            raise ValueError("region: got one, but a sound has no canvas; give the condition's own times instead")
+
+
+@dataclass(frozen=True, eq=False)
+class BoxTrack(OverTime):
+    """Where one thing is in the picture, over time.
+
+    Args:
+        times: in seconds from the start of the clip, increasing.
+        boxes: left, top, right, bottom in fractions of the picture, one row per time. Between times that are at most
+            half a second apart it is interpolated; in longer gaps the thing is not seen.
+
+    Raises:
+        ValueError: times that do not increase, another number of boxes than times, or boxes that are inverted or reach
+            beyond the picture.
+    """
+
+    times: Any
+    boxes: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        times, boxes = checked_times(self.times), np.asarray(self.boxes, np.float64)
+        if boxes.shape != (len(times), 4):
+            raise ValueError(
+                f"boxes: got shape {boxes.shape} for {len(times)} times, expected ({len(times)}, 4): left, top, right, "
+                "bottom at each time"
+            )
+        sound = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+        if not sound.all():
+            where = int((~sound).argmax())
+            raise ValueError(
+                f"boxes: got {boxes[where].tolist()} at {times[where]:.3f} s, expected 0 <= left < right <= 1 and "
+                "0 <= top < bottom <= 1 (fractions of the picture); divide pixels by width and height"
+            )
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "boxes", boxes)
+
+    @classmethod
+    def along(cls, times: Any, boxes: Any, *, rate: float = 30.0, **acting: Any) -> Self:
+        """A path drawn by hand: straight from box to box, however far apart in time they are.
+
+        Raises:
+            ValueError: as for `BoxTrack`, or a rate that is not above 0.
+        """
+        if not rate > 0:
+            raise ValueError(f"rate: got {rate}, expected boxes per second, above 0")
+        drawn = cls(times, boxes, **acting)
+        every = np.append(np.arange(drawn.times[0], drawn.times[-1], 1 / rate), drawn.times[-1])
+        every = every[np.append(np.diff(every) > 1e-9, True)]
+        return replace(
+            drawn, times=every, boxes=np.stack([np.interp(every, drawn.times, s) for s in drawn.boxes.T], -1)
+        )
+
+    def at(self, times: Times) -> tuple[Float[np.ndarray, "time 4"], Bool[np.ndarray, " time"]]:
+        """Boxes at any times, and at which of them the thing is seen; boxes where it is not are meaningless."""
+        boxes = np.stack([np.interp(times, self.times, side) for side in self.boxes.T], -1)
+        before, after = np.searchsorted(self.times, times, "right") - 1, np.searchsorted(self.times, times, "left")
+        known = np.concatenate([self.times, [0.0]])
+        earlier = np.where(before < 0, times, known[before])
+        later = np.where(after == len(self.times), times, known[after])
+        return boxes, later - earlier <= LONGEST_GAP
+
+    @property
+    def area(self) -> float:
+        """Mean share of the picture."""
+        left, top, right, bottom = self.boxes.T
+        return float(((right - left) * (bottom - top)).mean())
+
+    def mirrored(self) -> Self:
+        """Left and right exchanged."""
+        left, top, right, bottom = self.boxes.T
+        return replace(self, boxes=np.stack([1 - right, top, 1 - left, bottom], -1))
+
+
+@dataclass(frozen=True, eq=False)
+class DepthClip(OverTime):
+    """How far away everything is, over time.
+
+    Args:
+        times: of the frames, in seconds from the start of the clip, increasing.
+        depth: maps [time, height, width], in metres if `metric`, else up to a factor and an offset of the clip.
+        embeds: what an image encoder says of each map, [time, dim], instead of maps.
+        metric: whether `depth` is in metres.
+
+    Raises:
+        ValueError: neither or both of depth and embeds, another number of them than times, numbers that are not finite,
+            or metric depth that is not above 0.
+    """
+
+    times: Any
+    depth: Any = None
+    embeds: Any = None
+    metric: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        times = checked_times(self.times)
+        if (self.depth is None) == (self.embeds is None):
+            raise ValueError("depth, embeds: got neither or both; pass the maps or what an encoder says of them")
+        name, dims = ("depth", 3) if self.embeds is None else ("embeds", 2)
+        values = np.asarray(getattr(self, name), np.float32)
+        if values.ndim != dims or len(values) != len(times):
+            raise ValueError(
+                f"{name}: got shape {values.shape} for {len(times)} times, expected {dims} dimensions with "
+                f"{len(times)} first"
+            )
+        if not np.isfinite(values).all() or (name == "depth" and self.metric and values.min() <= 0):
+            raise ValueError(f"{name}: got numbers that are not finite or, in metres, not above 0; mend the maps")
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, name, values)
+
+    def mirrored(self) -> Self:
+        """Left and right exchanged.
+
+        Raises:
+            ValueError: there are embeddings only.
+        """
+        if self.depth is None:
+            raise ValueError("depth: got embeddings, which cannot be mirrored; pass maps")
+        return replace(self, depth=self.depth[..., ::-1].copy())
+
+
+@dataclass(frozen=True, eq=False)
+class AudioPrompt(OverTime):
+    """What the sound is like.
+
+    Args:
+        embeds: of an audio encoder (CLAP), [dim].
+        audio: a sound to take after instead, [channel, sample] in [-1, 1].
+        sample_rate: of `audio`, in Hz.
+
+    Raises:
+        ValueError: neither or both of embeds and audio, a wrong shape, silence, or a rate that is not above 0.
+    """
+
+    embeds: Any = None
+    audio: Any = None
+    sample_rate: int = 44_100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.embeds is None) == (self.audio is None):
+            raise ValueError("embeds, audio: got neither or both; pass a sound or what an encoder says of it")
+        if self.audio is not None:
+            object.__setattr__(self, "audio", checked_audio(self.audio, self.sample_rate))
+            return
+        embeds = np.asarray(self.embeds, np.float32)
+        if embeds.ndim != 1 or not np.isfinite(embeds).all():
+            raise ValueError(f"embeds: got shape {embeds.shape}, expected [dim], all finite; pass one vector")
+        object.__setattr__(self, "embeds", embeds)
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope(OverTime):
+    """When it is loud, against its loudest moment; how loud it is in all follows from what is seen.
+
+    Args:
+        values: amplitudes of at least 0, [time], or [2, time] for left and right, which then tell the panning.
+        rate: of the values, in Hz.
+
+    Raises:
+        ValueError: a wrong shape, negative numbers or ones that are not finite, or a rate that is not above 0.
+    """
+
+    values: Any
+    rate: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        values = np.atleast_2d(np.asarray(self.values, np.float32))
+        if values.ndim != 2 or values.shape[0] not in (1, 2) or not values.shape[1]:
+            raise ValueError(f"values: got shape {values.shape}, expected [time] or [2, time]")
+        if not np.isfinite(values).all() or values.min() < 0 or not self.rate > 0:
+            raise ValueError("values, rate: got numbers that are negative or not finite; pass amplitudes and Hz")
+        object.__setattr__(self, "values", values)
+
+    @classmethod
+    def of_audio(cls, audio: Any, sample_rate: int, *, stereo: bool = False, **acting: Any) -> Self:
+        """The loudness of a sound: a causal mean of its squares, its root, smoothed.
+
+        Args:
+            audio: [channel, sample] in [-1, 1].
+            stereo: keep left and right apart, and with them the panning; by default both get their common energy.
+
+        Raises:
+            ValueError: as for `AudioPrompt`.
+        """
+        squares = checked_audio(audio, sample_rate, silent=True) ** 2
+        if squares.max() < QUIETEST**2:
+            logger.warning("audio: got silence for an envelope; nothing will be loud anywhere")
+            squares = np.zeros_like(squares)
+        if not stereo:
+            squares = squares.mean(0, keepdims=True)
+        width, smooth = (max(1, round(seconds * sample_rate)) for seconds in (MEAN_SECONDS, SMOOTH_SECONDS))
+        padded = np.pad(squares.astype(np.float64), ((0, 0), (width, 0))).cumsum(-1)
+        means = np.maximum(padded[:, width:] - padded[:, :-width], 0) / width
+        return cls(uniform_filter1d(np.sqrt(means), smooth, mode="constant").astype(np.float32), sample_rate, **acting)
+
+    def signal(self, samples: int, sample_rate: int, start: float = 0.0) -> Float[np.ndarray, "2 sample"]:
+        """The envelope at a rate of samples, from a second on, its loudest moment at `PEAK`; 0 beyond its end."""
+        times = start + np.arange(samples) / sample_rate
+        rows = self.values if len(self.values) == 2 else self.values.repeat(2, 0)
+        own = np.arange(rows.shape[1] + 1) / self.rate  # the last value holds until the next would come
+        held = np.concatenate([rows, rows[:, -1:]], 1) * (PEAK / max(float(rows.max()), 1e-12))
+        return np.stack([np.interp(times, own, row, left=0.0, right=0.0) for row in held]).astype(np.float32)
+
+
+def checked_times(given: Any) -> Times:
+    """Seconds as an array.
+
+    Raises:
+        ValueError: none, or times that are negative, not finite or do not increase.
+    """
+    times = np.asarray(given, np.float64)
+    if times.ndim != 1 or not len(times):
+        raise ValueError(f"times: got shape {times.shape}, expected [time] with at least one")
+    if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
+        where = int(np.concatenate([[not times[0] >= 0], ~(np.diff(times) > 0)]).argmax())
+        where = int((~np.isfinite(times)).argmax()) if not np.isfinite(times).all() else where
+        raise ValueError(
+            f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase; sort them, and "
+            "drop what is no time"
+        )
+    return times
+
+
+def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Float[np.ndarray, "channel sample"]:
+    """Sound as floats.
+
+    Raises:
+        ValueError: a shape other than [channel, sample], numbers that are not finite or no floats, silence unless it is
+            allowed, or a rate that is not above 0.
+
+    Warns:
+        where the sound is clipped.
+    """
+    audio = np.asarray(given, np.float32)
+    if audio.ndim != 2 or audio.shape[0] > 8 or not audio.shape[1]:
+        raise ValueError(f"audio: got shape {audio.shape}, expected [channel, sample]; transpose it or add a dimension")
+    if not np.isfinite(audio).all() or not sample_rate > 0:
+        raise ValueError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; mend the sound")
+    if not silent and not audio.any():
+        raise ValueError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
+    peak = float(np.abs(audio).max())
+    if peak > LOUDEST_SAMPLE:
+        raise ValueError(
+            f"audio: got samples up to {peak:g}, expected floats in [-1, 1]; divide integers by their range"
+        )
+    full = np.abs(audio) >= max(FULL_SCALE, FULL_SCALE * peak)
+    cut = (full[:, 2:] & full[:, 1:-1] & full[:, :-2]).sum() / audio.size
+    if cut > CLIPPED_SHARE:
+        logger.warning("audio: got a sound that is clipped in %.1f %% of its samples; record it softer", 100 * cut)
+    return audio

@@ -1,0 +1,125 @@
+"""A ControlNet for Stable Audio's transformer: a trained copy of its first blocks that moves what the frozen ones read.
+
+After the ControlNet of Stable-V2A (arXiv 2412.15023), whose code takes a fifth of the blocks; StereoSync says only that
+there is one, on the envelope of the sound.
+"""
+
+from typing import Any, Self
+
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.processor import Rotary, install
+
+
+class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
+    """Residuals for the first blocks of a `ConditionedStableAudioDiTModel`; zero at birth.
+
+    Args:
+        num_layers: blocks of the copy.
+        control_channels: channels of the control: the latents' for an envelope, and more for signals that are aligned
+            in time by construction, such as box coordinates.
+        (others): as in the transformer.
+    """
+
+    family = "StableAudioControlNetModel"
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913  (each is a key of the config)
+        self,
+        sample_size: int = 1024,
+        in_channels: int = 64,
+        num_layers: int = 4,
+        attention_head_dim: int = 64,
+        num_attention_heads: int = 24,
+        num_key_value_attention_heads: int = 12,
+        out_channels: int = 64,
+        cross_attention_dim: int = 768,
+        time_proj_dim: int = 256,
+        global_states_input_dim: int = 1536,
+        cross_attention_input_dim: int = 768,
+        control_channels: int = 64,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            sample_size,
+            in_channels,
+            num_layers,
+            attention_head_dim,
+            num_attention_heads,
+            num_key_value_attention_heads,
+            out_channels,
+            cross_attention_dim,
+            time_proj_dim,
+            global_states_input_dim,
+            cross_attention_input_dim,
+        )
+        del self.proj_out, self.postprocess_conv
+        self.control_in = nn.Conv1d(control_channels, in_channels, 1)
+        self.control_out = nn.ModuleList(
+            nn.Linear(self.inner_dim, self.inner_dim, bias=False) for _ in range(num_layers)
+        )
+        for module in (self.control_in, *self.control_out):
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+        install(self)
+
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether the control has channels beside the latents'."""
+        return self.config["control_channels"] > self.config["in_channels"]
+
+    @classmethod
+    def from_transformer(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, transformer: Any, num_layers: int | None = None, control_channels: int | None = None
+    ) -> Self:
+        """A copy of a transformer's input side and first blocks.
+
+        Args:
+            num_layers: of the copy; a fifth of the transformer's (rounded down, at least 1) when left out.
+            control_channels: the latents' when left out.
+
+        Raises:
+            ValueError: more layers than the transformer has, or fewer than 1.
+        """
+        config = {key: value for key, value in transformer.config.items() if not key.startswith("_")}
+        have = config["num_layers"]
+        layers = max(1, have // 5) if num_layers is None else num_layers
+        if not 1 <= layers <= have:
+            raise ValueError(f"num_layers: got {layers}, expected 1 to {have}, as many as the transformer has")
+        config |= {"num_layers": layers, "control_channels": control_channels or config["in_channels"]}
+        model = cls(**config)
+        own = model.state_dict()
+        model.load_state_dict({**own, **{n: t for n, t in transformer.state_dict().items() if n in own}})
+        nn.Module.to(model, transformer.dtype)
+        return model
+
+    def forward(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        hidden_states: Float[Tensor, "row channel place"],
+        timestep: Float[Tensor, " row"],
+        encoder_hidden_states: Float[Tensor, "row token input_dim"],
+        global_hidden_states: Float[Tensor, "row 1 input_dim"],
+        control: Float[Tensor, "row control_channel place"],
+        rotary_embedding: Rotary | None = None,
+        conditioning_scale: float | Float[Tensor, "row 1 1"] = 1.0,
+        encoder_attention_mask: Bool[Tensor, "row token"] | None = None,
+        conditioning: Conditioning | None = None,
+    ) -> list[Float[Tensor, "row 1+place dim"]]:
+        """One residual per block; arguments as of the transformer.
+
+        Args:
+            control: at the latents' rate.
+            conditioning_scale: of the residuals; exactly none at 0.
+        """
+        tokens, context, mask = self.embedded(
+            hidden_states, timestep, encoder_hidden_states, global_hidden_states, None, self.control_in(control)
+        )
+        residuals: list[Tensor] = []
+        for block, out in zip(self.transformer_blocks, self.control_out, strict=True):
+            tokens = self.run(block, tokens, context, mask, encoder_attention_mask, rotary_embedding, conditioning)
+            residuals.append(out(tokens) * conditioning_scale)
+        return residuals

@@ -1,0 +1,141 @@
+"""From what a user says of a sound to tokens, kind by kind: prompts, depth, boxes."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioNumberConditioner
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime, Times
+
+NUMBER_DIM = 64
+DEPTH_WIDTHS = (16, 32, 64)
+LOG_DEPTH = 3.0
+"""Logarithms of metres are divided by this."""
+
+
+class Tokens(nn.Module):
+    """One kind of condition: `read` makes plain numbers of it, the module makes tokens of these.
+
+    Args:
+        rate: tokens per second; 0 is one token for the whole clip.
+    """
+
+    kind: ClassVar[type[OverTime]]
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def places(self, seconds: float) -> Times:
+        """Middles of the tokens' stretches of a clip, in seconds from its start."""
+        count = max(1, round(seconds * self.rate)) if self.rate else 1
+        return (np.arange(count) + 0.5) * (seconds / count)
+
+    def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
+        """What a condition says at these times of its own; blank for none.
+
+        Raises:
+            ValueError: embeddings of another width than the encoder's.
+        """
+        raise NotImplementedError
+
+
+class PromptTokens(Tokens):
+    """One token for a prompt's embedding."""
+
+    kind = AudioPrompt
+
+    def __init__(self, audio_dim: int, dim: int) -> None:
+        super().__init__(0)
+        self.projection = nn.Linear(audio_dim, dim)
+
+    def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "1 dim"]:
+        width = self.projection.in_features
+        if not isinstance(condition, AudioPrompt) or condition.embeds is None:  # sounds are encoded later
+            return torch.zeros(1, width)
+        _check_width(condition.embeds.shape[-1], width)
+        return torch.from_numpy(condition.embeds)[None]
+
+    def forward(self, values: Float[Tensor, "design 1 dim"]) -> Float[Tensor, "design 1 dim"]:
+        return self.projection(values)
+
+
+class DepthTokens(Tokens):
+    """One token per frame, of its embedding or of its map.
+
+    Args:
+        depth_dim: width of embeddings; 0 reads maps.
+        size: side that maps are brought to.
+    """
+
+    kind = DepthClip
+
+    def __init__(self, rate: float, depth_dim: int, size: int, dim: int) -> None:
+        super().__init__(rate)
+        self.depth_dim, self.size = depth_dim, size
+        if depth_dim:
+            self.projection: nn.Module = nn.Linear(depth_dim, dim)
+            return
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *DEPTH_WIDTHS), DEPTH_WIDTHS, strict=False):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.SiLU()]
+        side = math.ceil(size / 2 ** len(DEPTH_WIDTHS))
+        self.projection = nn.Sequential(*layers, nn.Flatten(), nn.Linear(DEPTH_WIDTHS[-1] * side**2, dim))
+
+    def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
+        """Of a map its depth between the clip's nearest and farthest point, its logarithm in metres, and whether that
+        is known."""
+        shape = (self.depth_dim,) if self.depth_dim else (3, self.size, self.size)
+        if not isinstance(condition, DepthClip):
+            return torch.zeros(len(times), *shape)
+        nearest = abs(times[:, None] - condition.times[None]).argmin(1)
+        if self.depth_dim:
+            if condition.embeds is None:
+                raise ValueError("depth: got maps, but the adapter reads embeddings; encode them and pass embeds")
+            _check_width(condition.embeds.shape[-1], self.depth_dim)
+            return torch.from_numpy(condition.embeds[nearest])
+        if condition.depth is None:
+            raise ValueError("embeds: got embeddings, but the adapter reads depth maps; pass depth")
+        maps = F.interpolate(torch.from_numpy(condition.depth[nearest])[:, None], (self.size, self.size), mode="area")
+        low, high = float(condition.depth.min()), float(condition.depth.max())
+        shares = (maps - low) / max(high - low, 1e-6)
+        metres = maps.log() / LOG_DEPTH if condition.metric else torch.zeros_like(maps)
+        return torch.cat([shares, metres, torch.full_like(maps, float(condition.metric))], 1)
+
+    def forward(self, values: Float[Tensor, "design token *size"]) -> Float[Tensor, "design token dim"]:
+        return self.projection(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+
+
+class BoxTokens(Tokens):
+    """One token per box: Stable Audio's conditioner for each of its four numbers, then a projection of all."""
+
+    kind = BoxTrack
+
+    def __init__(self, rate: float, dim: int) -> None:
+        super().__init__(rate)
+        self.numbers = nn.ModuleList(StableAudioNumberConditioner(NUMBER_DIM, 0.0, 1.0) for _ in range(4))
+        self.projection = nn.Linear(4 * NUMBER_DIM, dim)
+        self.unseen = nn.Parameter(torch.zeros(dim))
+
+    def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token 5"]:
+        """The box, and whether the thing is seen."""
+        if not isinstance(condition, BoxTrack):
+            return torch.zeros(len(times), 5)
+        boxes, seen = condition.at(times)
+        return torch.cat([torch.from_numpy(boxes).float(), torch.from_numpy(seen).float()[:, None]], 1)
+
+    def forward(self, values: Float[Tensor, "design token 5"]) -> Float[Tensor, "design token dim"]:
+        sides, seen = values[..., :4].flatten(0, 1), values[..., 4:]
+        numbers = torch.cat([one(sides[:, i])[:, 0] for i, one in enumerate(self.numbers)], -1)
+        tokens = self.projection(numbers).unflatten(0, values.shape[:2])
+        return torch.where(seen > 0, tokens, self.unseen)
+
+
+def _check_width(got: int, expected: int) -> None:
+    if got != expected:
+        raise ValueError(f"embeds: got {got} numbers, expected {expected}; use the encoder that the adapter reads")

@@ -1,0 +1,317 @@
+"""The base of every trained module: which layers it serves, its keys and values there, and its folder on disk."""
+
+import hashlib
+import json
+import logging
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from weftwork.attention_processors.core.batch_invariant import PerItemLinear
+from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.layers import select_layers
+from weftwork.attention_processors.core.processor import attention_layers, base_description, unwrapped
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+HASHED_PARAMETERS = 50_000_000
+"""Denoisers of up to this size are compared with the one an adapter was trained on."""
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def state_sha256(module: nn.Module) -> str:
+    """SHA-256 over names and bytes of a module's weights; of sharded ones, over those of this process."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        digest.update(here.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Adapter(ModelMixin, ConfigMixin):
+    """A method's trained module. Building one changes no denoiser; `adapter(features)` runs once per generation.
+
+    The path of a condition, shared by training and generation:
+
+        collate(conditions) -> features(batch, encoders) -> adapter(features) -> Encoded
+          typed values          frozen encoders, no_grad     trained               rows of any batch
+
+    A subclass registers `layers` (name to inner width) and `base` in its config, and implements the three.
+    """
+
+    condition_type: ClassVar[tuple[type, ...]]
+    """The types of a condition that this adapter understands."""
+
+    @abstractmethod
+    def collate(self, conditions: Sequence[Sequence[Any]]) -> Mapping[str, Any]:
+        """One row per design from its conditions (none allowed); plain tensors on the CPU."""
+
+    @abstractmethod
+    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the frozen encoders say of a batch; cacheable."""
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, Any]) -> Encoded:
+        """Branches-to-be for every layer."""
+
+    @classmethod
+    def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: Any) -> Self:
+        """A new adapter for a denoiser, its keys and values initialised as copies of the layers' own.
+
+        Raises:
+            ValueError: `layers` names or matches nothing there.
+        """
+        chosen = select_layers(denoiser, layers)
+        settings: dict[str, Any] = {"layers": chosen, "base": base_description(denoiser), **config}
+        adapter = cls(**settings)
+        adapter.initialize_from(attention_layers(denoiser))
+        return adapter
+
+    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+        """Copy the frozen layers' key and value projections where the widths agree."""
+
+    def check_base(self, denoiser: nn.Module) -> None:
+        """Raise unless this adapter fits a denoiser; changes nothing.
+
+        Raises:
+            ValueError: another family, a layer that is missing or has another width.
+        """
+        base, here = self.config["base"] or {"family": "no known model"}, base_description(denoiser)
+        if base["family"] != here["family"]:
+            raise ValueError(
+                f"base: got an adapter for {base['family']}, but the denoiser is a {here['family']}; "
+                "load one that was trained for it"
+            )
+        known = attention_layers(denoiser)
+        for name, width in self.config["layers"].items():
+            if name not in known:
+                raise ValueError(
+                    f"base: the adapter has keys for {name!r}, which this {here['family']} does not have; "
+                    "load an adapter that was trained for this backbone"
+                )
+            if int(known[name].inner_kv_dim) != width:
+                raise ValueError(
+                    f"base: got width {width} for {name!r}, but the layer has {known[name].inner_kv_dim}; "
+                    "load an adapter that was trained for this backbone"
+                )
+
+    def warn_of_other_weights(self, denoiser: nn.Module) -> None:
+        """Log a warning if the denoiser has other weights than the one this adapter was trained on.
+
+        Large denoisers, and those in half precision, are not hashed: it would take longer than loading them.
+        """
+        trained_on = (self.config.get("training") or {}).get("base_sha256")
+        size = sum(p.numel() for p in denoiser.parameters())
+        parameter = next(denoiser.parameters())
+        if trained_on is None or size > HASHED_PARAMETERS or parameter.dtype != torch.float32 or parameter.is_meta:
+            return
+        if isinstance(parameter, DTensor):  # a share of it tells nothing
+            return
+        here = state_sha256(unwrapped(denoiser))
+        if here != trained_on:
+            logger.warning(
+                "base: the adapter was trained on weights %s…, the denoiser has %s…; results may differ",
+                trained_on[:12],
+                here[:12],
+            )
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """Load a folder or a repository on the Hub; safetensors only.
+
+        Raises:
+            ValueError: a file that is missing, damaged or not safetensors; keys, shapes or numbers that do not fit,
+                naming the first; another format version.
+        """
+        folder = Path(str(pretrained_model_name_or_path))
+        if folder.is_dir():
+            folder = folder / (kwargs.get("subfolder") or "")
+            check_folder(folder)
+        kwargs["use_safetensors"] = True
+        expected: Any = (
+            read_json(folder / "config.json") if folder.is_dir() else cls.load_config(pretrained_model_name_or_path)
+        )
+        name = expected.get("_class_name")
+        if name not in (None, cls.__name__):
+            raise ValueError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
+        version = expected.get("format_version", FORMAT_VERSION)
+        if version > FORMAT_VERSION:
+            raise ValueError(
+                f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork"
+            )
+        if folder.is_dir():
+            cls._check_weights(folder / WEIGHTS_NAME, expected)
+        adapter = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        adapter.register_to_config(_name_or_path="")  # a machine's path does not belong into a saved file
+        return adapter
+
+    @classmethod
+    def _check_weights(cls, path: Path, config: Mapping[str, Any]) -> None:
+        """Every key is consumed, every shape fits and every number is finite, before anything is built for real."""
+        try:
+            with torch.device("meta"):
+                empty: Any = cls.from_config(dict(config))
+            wanted = {n: tuple(t.shape) for n, t in empty.state_dict().items()}
+        except Exception as error:  # values of any type may stand in the file
+            raise ValueError(
+                f"{path.parent}: config.json does not describe a {cls.__name__} ({error}); restore it"
+            ) from error
+        with _opened(path) as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            missing, unexpected = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+            if missing or unexpected:
+                raise ValueError(
+                    f"{path}: {len(missing)} keys are missing (first: {_first(missing)}) and {len(unexpected)} "
+                    f"unexpected (first: {_first(unexpected)}); the file and config.json do not belong together"
+                )
+            for name, shape in found.items():
+                if shape != wanted[name]:
+                    raise ValueError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
+                tensor = file.get_tensor(name)
+                if tensor.dtype not in DTYPES:
+                    raise ValueError(
+                        f"{path}: {name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}; "
+                        "convert it"
+                    )
+                if not bool(tensor.isfinite().all()):
+                    raise ValueError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
+        """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable.
+
+        Raises:
+            ValueError: the name of a file.
+            OSError: the folder cannot be written; what was there before is unchanged.
+        """
+        target = Path(save_directory)
+        if target.is_file():
+            raise ValueError(f"save_directory: got the file {str(target)!r}, expected a folder; choose another name")
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", target.name)
+        kwargs["safe_serialization"] = True
+        self.register_to_config(_name_or_path="")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as stage:
+            try:
+                super().save_pretrained(stage, **kwargs)
+            except SafetensorError as error:
+                raise OSError(
+                    f"{target}: the weights cannot be written ({error}); make room or choose another"
+                ) from error
+            target.mkdir(exist_ok=True)
+            for path in sorted(Path(stage).iterdir()):
+                os.replace(path, target / path.name)
+
+
+class KeyValueAdapter(Adapter):
+    """An adapter that reads its own tokens through keys and values of its own at every layer (decoupled attention)."""
+
+    def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0) -> None:
+        """One key and one value projection per layer, found in the state dict by the layer's name.
+
+        Args:
+            rank: 0 for full matrices, else their rank.
+        """
+        widths = {name.replace(".", "-"): width for name, width in layers.items()}
+
+        def projection(width: int) -> nn.Module:
+            if not rank:
+                return PerItemLinear(token_dim, width, bias=False)
+            return nn.Sequential(PerItemLinear(token_dim, rank, bias=False), PerItemLinear(rank, width, bias=False))
+
+        def projections() -> nn.ModuleDict:
+            return nn.ModuleDict({slot: projection(width) for slot, width in widths.items()})
+
+        self.to_key, self.to_value = projections(), projections()
+
+    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+        for name in self.config["layers"]:
+            layer, slot = layers[name], name.replace(".", "-")
+            _start_from(self.to_key[slot], layer.to_k.weight.detach())
+            _start_from(self.to_value[slot], layer.to_v.weight.detach())
+
+    def project(self, tokens: Float[Tensor, "design part token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Keys and values of the tokens of all parts, [design, part * token, inner] twice, by layer.
+
+        Each part on its own, to the last bit; see `PerItemLinear` for the reach of that.
+        """
+        items, designs = tokens.flatten(0, 1).contiguous(), tokens.shape[0]  # other strides are other bits
+
+        def projected(projections: nn.ModuleDict, name: str) -> Float[Tensor, "design token inner"]:
+            return projections[name.replace(".", "-")](items).unflatten(0, (designs, -1)).flatten(1, 2)
+
+        return {name: (projected(self.to_key, name), projected(self.to_value, name)) for name in self.config["layers"]}
+
+
+@torch.no_grad()
+def _start_from(own: Any, frozen: Float[Tensor, "inner context"]) -> None:
+    """A copy of the frozen matrix, or the best one of lower rank, where the widths agree."""
+    if isinstance(own, nn.Linear):
+        if own.weight.shape == frozen.shape:
+            own.weight.copy_(frozen)
+        return
+    down, up = own
+    if (up.weight.shape[0], down.weight.shape[1]) == frozen.shape and not frozen.is_meta:
+        left, values, right = torch.linalg.svd(frozen.float(), full_matrices=False)
+        root, rank = values.sqrt(), down.weight.shape[0]
+        up.weight.copy_(left[:, :rank] * root[:rank])
+        down.weight.copy_(root[:rank, None] * right[:rank])
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless a folder has the two files of an adapter.
+
+    Raises:
+        ValueError: what is missing, and what is there instead.
+    """
+    for name in ("config.json", WEIGHTS_NAME):
+        if not (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
+            here = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "no such folder"
+            raise ValueError(
+                f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weftwork loads safetensors only, "
+                "`weftwork convert` turns other formats into it"
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The options in a JSON file.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: got a text that is not JSON ({error}); restore it") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
+    return config
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}); it is damaged or of another format: "
+            "copy or convert it again"
+        ) from error
+
+
+def _first(names: Iterable[str]) -> str:
+    return next(iter(names), "none")

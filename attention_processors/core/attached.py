@@ -1,0 +1,89 @@
+"""The adapters of a pipeline as one component, so that saving, moving and offloading treat them as any other."""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+from weftwork.attention_processors.core.adapter import Adapter, read_json
+from weftwork.attention_processors.core.conditioning import Encoded
+
+
+class AdapterBank(ModelMixin, ConfigMixin):
+    """Attached adapters by name, in the order of attaching; reads as a mapping.
+
+    On disk: `config.json` with the class of each, and one adapter folder per name.
+    """
+
+    @register_to_config
+    def __init__(self, adapters: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        given = dict(adapters or {})
+        self._modules_by_name = nn.ModuleDict({n: a for n, a in given.items() if isinstance(a, nn.Module)})
+        self.weights: dict[str, float] = {name: 1.0 for name in given}
+        self.register_to_config(adapters=None)
+
+    def __getitem__(self, name: str) -> Adapter:
+        return self._modules_by_name[name]  # pyright: ignore[reportReturnType]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules_by_name)
+
+    def __len__(self) -> int:
+        return len(self._modules_by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self._modules_by_name)
+
+    def items(self) -> Iterator[tuple[str, Adapter]]:
+        return iter(self._modules_by_name.items())  # pyright: ignore[reportReturnType]
+
+    def forward(self, name: str, features: Mapping[str, Any]) -> Encoded:
+        """One adapter on its features; called through here so that offloading hooks see it."""
+        return self._modules_by_name[name](features)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.parameters()), torch.float32)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        kinds = {name: [type(a).__module__, type(a).__name__] for name, a in self.items()}
+        for name, adapter in self.items():
+            adapter.save_pretrained(folder / name, **kwargs)
+        text = {"_class_name": type(self).__name__, "adapters": kinds, "weights": self.weights}
+        (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "AdapterBank":  # pyright: ignore
+        """Load a folder that `save_pretrained` wrote.
+
+        Raises:
+            ValueError: an adapter class outside weftwork that the caller has not imported.
+        """
+        folder = Path(pretrained_model_name_or_path) / (kwargs.pop("subfolder", None) or "")
+        config = read_json(folder / "config.json")
+        dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
+        loaded = {n: _adapter_class(*kind).from_pretrained(folder / n) for n, kind in config["adapters"].items()}
+        bank = cls(loaded)
+        bank.weights.update(config["weights"])
+        return bank if dtype is None else bank.to(dtype)  # pyright: ignore
+
+
+def _adapter_class(module: str, name: str) -> type[Adapter]:
+    """A class of weftwork, or of a module that is already imported: a folder never decides what is imported."""
+    if module.startswith("weftwork."):
+        found = getattr(importlib.import_module(module), name, None)
+    else:
+        found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, Adapter)):
+        raise ValueError(f"adapters: got class {module}.{name}, which is no imported Adapter; import {module} first")
+    return found

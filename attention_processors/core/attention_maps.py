@@ -1,0 +1,198 @@
+"""Where conditions act: maps per part of a condition (a pair, a style), recorded during a call, on request only.
+
+    recorder = MapRecorder(layers="decoder")
+    image = pipe(prompt, conditions=…, recorder=recorder).images[0]
+    overlay(image, recorder.maps("influence", size=(512, 512))[0, 1])   # the second pair of the first picture
+
+For the tokens T of all parts, with w = softmax(Q K^T / sqrt(d) + bias) over T, part p and place x:
+
+    share      sum of w over the tokens of p: how the branch divides its attention; sums to 1 where it acts. With one
+               part it is constant and says nothing, so there is also
+    influence  |gain * sum of w V over the tokens of p| / |output of the text attention|
+
+Both are computed for conditional rows in float32, as means over heads (of the share, and of either norm), over steps
+and over layers. Nothing of the picture changes by one bit.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch
+from weftwork.attention_processors.core.layers import select_names
+from weftwork.attention_processors.core.strength import Layout
+
+
+@dataclass
+class _Sums:
+    """Sums over the recorded steps of one adapter at one layer."""
+
+    share: Float[Tensor, "row part query"]
+    acting: Float[Tensor, "row 1 query"]
+    influence: Float[Tensor, "row part query"]
+    steps: int = 1
+
+    def add(self, other: "_Sums") -> "_Sums":
+        return _Sums(
+            self.share + other.share,
+            self.acting + other.acting,
+            self.influence + other.influence,
+            self.steps + other.steps,
+        )
+
+
+class MapRecorder:
+    """Records maps of the calls it is passed to as `recorder=`; every call starts anew.
+
+    It keeps one sum per layer and adapter, so its memory does not grow with the steps.
+
+    Args:
+        layers: a preset, a regular expression or a list of names, as for adapters.
+        steps: loop indices to record; None records all.
+    """
+
+    def __init__(self, layers: str | Sequence[str] = "all", steps: Collection[int] | None = None) -> None:
+        self.layers, self.steps = layers, steps
+        self._layout: Layout | None = None
+        self._chosen: frozenset[str] = frozenset()
+        self._step = 0
+        self._sums: dict[str, dict[str, _Sums]] = {}
+
+    def begin(self, layout: Layout) -> None:
+        """Forget what was recorded and get ready for a call.
+
+        Raises:
+            ValueError: `layers` names or matches nothing.
+        """
+        self._chosen = frozenset(select_names(list(layout.levels), self.layers))
+        self._layout, self._step, self._sums = layout, 0, {}
+
+    def on_step_end(self, step: int) -> None:
+        """To be called after loop index `step`."""
+        self._step = step + 1
+
+    @torch.no_grad()
+    def record(
+        self,
+        layer: str | None,
+        branches: Sequence[Branch],
+        query: Float[Tensor, "row query head dim"],
+        text: Float[Tensor, "row query head dim"],
+        conditioning: Conditioning,
+    ) -> None:
+        """One layer of one step; `text` is the output of the attention that the branches are added to.
+
+        Raises:
+            RuntimeError: within `torch.compile`.
+        """
+        refuse_compiled(torch.compiler.is_compiling())
+        if layer is None or layer not in self._chosen or (self.steps is not None and self._step not in self.steps):
+            return
+        for name, branch in zip(conditioning.names[layer], branches, strict=True):
+            if type(branch) is DecoupledBranch and branch.token_part is not None:
+                one = _measure(branch, query, text)
+                so_far = self._sums.setdefault(name, {})
+                so_far[layer] = so_far[layer].add(one) if layer in so_far else one
+
+    def maps(
+        self,
+        kind: Literal["share", "influence"] = "influence",
+        size: tuple[int, int] | None = None,
+        adapter: str | None = None,
+    ) -> Float[Tensor, "row part height width"]:
+        """What was recorded, as the mean over layers; rows are the pictures of the call, in order.
+
+        Args:
+            size: height and width, usually the picture's; None is that of the latents.
+            adapter: name of the adapter; needed when several acted.
+
+        Raises:
+            ValueError: nothing was recorded, or an unknown name or kind.
+        """
+        if kind not in ("share", "influence"):
+            raise ValueError(f"kind: got {kind!r}, expected 'share' or 'influence'")
+        layout, sums = self._layout, self._of(adapter)
+        assert layout is not None
+        size = size or layout.latent_size
+
+        def at_size(values: Float[Tensor, "row part query"], layer: str) -> Float[Tensor, "row part height width"]:
+            return F.interpolate(values.unflatten(2, layout.grid(layer)), size, mode="bilinear", align_corners=False)
+
+        if kind == "influence":
+            return torch.stack([at_size(one.influence / one.steps, n) for n, one in sums.items()]).mean(0).cpu()
+        share = torch.stack([at_size(one.share, n) for n, one in sums.items()]).sum(0)
+        acting = torch.stack([at_size(one.acting, n) for n, one in sums.items()]).sum(0)
+        return torch.where(acting > 0, share / acting.clamp(min=torch.finfo(acting.dtype).tiny), 0).cpu()
+
+    def _of(self, adapter: str | None) -> dict[str, _Sums]:
+        if not self._sums:
+            raise ValueError(
+                f"maps: nothing was recorded with layers={self.layers!r} and steps={self.steps!r}; pass the recorder "
+                "as pipe(…, conditions=…, recorder=recorder) and choose layers and steps at which conditions act"
+            )
+        if adapter is None and len(self._sums) == 1:
+            return next(iter(self._sums.values()))
+        if adapter not in self._sums:
+            raise ValueError(f"adapter: got {adapter!r}, recorded are: {', '.join(self._sums)}; name one of them")
+        return self._sums[adapter]
+
+
+def _measure(branch: DecoupledBranch, query: Tensor, text: Tensor) -> _Sums:
+    """Share and influence of one layer at one step."""
+    first = query.shape[0] // 2 if branch.guidance else 0  # the unconditional half comes first
+    query, text = (x[first:].float().transpose(1, 2) for x in (query, text))  # [row, head, query, dim]
+    heads, head_dim = query.shape[1], query.shape[-1]
+    key, value = (x[first:].float().unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in (branch.key, branch.value))
+    key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+    logits = query @ key.transpose(-1, -2) * head_dim**-0.5
+    weights = (logits if branch.bias is None else logits + branch.bias[first:]).softmax(-1)
+    gain = branch.gain[first:, :, 0, 0].unsqueeze(1)  # [row, 1, place]
+    acting = (gain != 0).to(weights).expand(-1, -1, query.shape[2])
+    text_norm = text.norm(dim=-1).mean(1).clamp(min=torch.finfo(text.dtype).tiny)
+    assert branch.token_part is not None
+    shares, norms = [], []
+    for part in range(int(branch.token_part.max()) + 1):
+        mine = branch.token_part == part
+        of_part = weights[..., mine]
+        shares.append(of_part.sum(-1).mean(1))
+        norms.append((of_part @ value[:, :, mine]).norm(dim=-1).mean(1) / text_norm)
+    return _Sums(torch.stack(shares, 1) * acting, acting, torch.stack(norms, 1) * gain)
+
+
+def refuse_compiled(compiled: bool) -> None:
+    """Raise if the denoiser is compiled: the recorder's sums would become part of its graph.
+
+    Raises:
+        RuntimeError: it is.
+    """
+    if compiled:
+        raise RuntimeError(
+            "recorder: got a compiled denoiser, expected an eager one; record with the module behind torch.compile "
+            "(pipe.unet = pipe.unet._orig_mod), then compile it again"
+        )
+
+
+def overlay(image: Image.Image, values: Float[Tensor, "height width"], opacity: float = 0.6) -> Image.Image:
+    """A map over its picture: clear where it is 0, yellow to red at its maximum.
+
+    Raises:
+        ValueError: not one map.
+    """
+    if values.ndim != 2:
+        raise ValueError(
+            f"values: got shape {tuple(values.shape)}, expected one map [height, width]; index row and part"
+        )
+    picture = np.asarray(image.convert("RGB"), np.float32)
+    heat = values.float().clamp(min=0)
+    heat = F.interpolate(heat[None, None], picture.shape[:2], mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
+    heat = heat / max(float(heat.max()), 1e-8)
+    colour = np.stack([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
+    opaque = opacity * heat[..., None]
+    return Image.fromarray((picture * (1 - opaque) + colour * opaque).round().astype(np.uint8))

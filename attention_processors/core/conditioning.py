@@ -1,0 +1,318 @@
+"""What the weftwork says to the warp: branches by layer name, with weights, regions and schedules as run-time values.
+
+Shapes, here and everywhere: `design` is one prompt; `row` is one row of the denoiser's batch (designs, repeated for
+`num_images_per_prompt`, under guidance the unconditional half first); `part` is one condition of a design (a pair, a
+style); `token` runs over the tokens of all parts; `query` over the places of a layer's grid, row by row.
+
+Structure and values are kept apart. What exists (layers, branches, with a region or without) is fixed by the types of
+the conditions of a call; how strongly it acts lives in tensors that are overwritten in place between steps, so a
+compiled denoiser never sees a new graph.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from weftwork.attention_processors.core.strength import Layout, Schedule, Strength, anchor_windows
+
+ASPECT_TOLERANCE = 0.15
+"""Latent sides are whole numbers: aspects within this many e-folds count as equal."""
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""(query, key, value, mask) to the attention's output, on the kernel of the user's choice; heads are third."""
+
+
+@dataclass(frozen=True)
+class OwnAttention:
+    """The layer's attention without branches: what it reads, the mask of that, and what comes out."""
+
+    key: Float[Tensor, "row token head dim"]
+    value: Float[Tensor, "row token head dim"]
+    mask: Tensor | None
+    out: Float[Tensor, "row query head dim"]
+
+
+class Branch:
+    """What one method adds at one attention layer. Every stage is optional; together they are its equation."""
+
+    replaces: ClassVar[bool] = False
+    """True if the branch overwrites queries, keys or values: at most one of these per layer."""
+
+    def context(self, context: Float[Tensor, "row token dim"]) -> Float[Tensor, "row more_token dim"]:
+        """What keys and values are projected from."""
+        return context
+
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Projected queries, keys and values, [row, token, head, dim each]."""
+        return query, key, value
+
+    def mix(
+        self,
+        query: Float[Tensor, "row query head dim"],
+        out: Float[Tensor, "row query head dim"],
+        attend: Attend,
+        own: OwnAttention,
+    ) -> Float[Tensor, "row query head dim"]:
+        """The layer's attention output, before its output projection; `out` is that of the branches before."""
+        return out
+
+    def rows(self, count: int) -> "Branch":
+        """The same branch for `count` rows: all of them, or the conditional half when guidance was cut off mid-run.
+
+        Raises:
+            ValueError: any other count.
+        """
+        return self
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Branch":
+        return self
+
+
+@dataclass(frozen=True)
+class DecoupledBranch(Branch):
+    """Attention to tokens of its own beside the frozen one (as IP-Adapter, arXiv 2308.06721, and LOTS do).
+
+        out + gain * softmax(Q K^T / sqrt(d) + bias) V,   exactly `out` wherever gain is 0
+
+    `gain` is [row, 1 or query, 1, 1]; `bias`, where parts compete, [row, 1, 1 or query, token].
+    """
+
+    key: Float[Tensor, "row token inner"]
+    value: Float[Tensor, "row token inner"]
+    gain: Float[Tensor, "row place 1 1"]
+    bias: Float[Tensor, "row 1 place token"] | None = None
+    guidance: bool = False
+    token_part: Int[Tensor, " token"] | None = None
+    """Which part a token belongs to; read by attention maps only."""
+
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        queries = query.shape[1]
+        if self.gain.shape[1] not in (1, queries):
+            raise ValueError(
+                f"region: got a grid of {self.gain.shape[1]} places for a layer with {queries} queries; the "
+                "conditioning was built for another latent size: build it for the height and width being denoised"
+            )
+        gain = self.gain.to(out.dtype)
+        return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
+
+    def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values, [row, token, head, dim each], and bias, as the query has them."""
+        key, value = (x.to(query.dtype).unflatten(-1, (-1, query.shape[-1])) for x in (self.key, self.value))
+        return key, value, None if self.bias is None else self.bias.to(query.dtype)
+
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Float[Tensor, "row query head dim"]:
+        """What is added to `out` at a gain of 1."""
+        return attend(query, *self.tokens(query))
+
+    def rows(self, count: int) -> "DecoupledBranch":
+        have = self.key.shape[0]
+        if have == count:
+            return self
+        if not (self.guidance and have == 2 * count):
+            raise ValueError(
+                f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
+                "build the conditioning for this num_images_per_prompt and guidance"
+            )
+        bias = None if self.bias is None else self.bias[count:]
+        return replace(
+            self, key=self.key[count:], value=self.value[count:], gain=self.gain[count:], bias=bias, guidance=False
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "DecoupledBranch":
+        bias = None if self.bias is None else self.bias.to(device)
+        key, value = self.key.to(device, dtype), self.value.to(device, dtype)
+        return replace(self, key=key, value=value, gain=self.gain.to(device), bias=bias)
+
+
+class Encoded(ABC):
+    """One adapter's conditions after its trained part: one row per design, ready to be laid out as a batch."""
+
+    @abstractmethod
+    def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
+        """Branches by layer, and the strengths that move with the steps."""
+
+
+@dataclass(frozen=True)
+class EncodedTokens(Encoded):
+    """Keys and values of tokens for a `DecoupledBranch` at every layer.
+
+    Args:
+        key_value: by layer, [design, part * token, inner] twice.
+        null: the same for the unconditional half; None leaves that half to the frozen model.
+        token_mask: True = keep.
+        anchors: by token its place on the canvas, (y, x) in [0, 1], NaN for everywhere: the token's attention falls off
+            around it as a normal density of standard deviation `anchor_sigma` (a fraction of the canvas).
+    """
+
+    key_value: Mapping[str, tuple[Tensor, Tensor]]
+    null: Mapping[str, tuple[Tensor, Tensor]] | None
+    token_mask: Bool[Tensor, "design token"]
+    token_part: Int[Tensor, " token"]
+    weight: Float[Tensor, "design part"]
+    schedules: Sequence[Sequence[Schedule]]
+    region: Float[Tensor, "design part height width"] | None = None
+    region_aspect: float | None = None
+    """Height over width of the canvas the regions were drawn on; None fits any."""
+    anchors: Float[Tensor, "token 2"] | None = None
+    anchor_sigma: float = 0.1
+    layer_weight: Mapping[str, Float[Tensor, "design part"]] = field(default_factory=dict)
+    """By layer a factor on the weights; 1 where a layer is not named."""
+    null_weight: Float[Tensor, "design part"] | None = None
+    """Weights in the unconditional half; None: as in the other half where `null` is given, else 0."""
+    branch: Callable[..., DecoupledBranch] = DecoupledBranch
+
+    def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
+        unknown = sorted(set(self.key_value) - set(layout.levels))
+        if unknown:
+            raise ValueError(
+                f"layers: got {unknown[0]!r} (and {len(unknown) - 1} more), which the denoiser does not have; load the "
+                "adapter that was trained for this backbone"
+            )
+        height, width = layout.latent_size
+        if self.region_aspect is not None and abs(math.log(self.region_aspect * width / height)) > ASPECT_TOLERANCE:
+            raise ValueError(
+                f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for a picture of "
+                f"{height / width:.2f}; draw them on a canvas of the picture's aspect"
+            )
+        padded = self._padded_to_power_of_two()
+        strength = padded._strength(layout)
+        branches: dict[str, Branch] = {}
+        for layer, (key, value) in padded.key_value.items():
+            null = (None, None) if padded.null is None else padded.null[layer]
+            grid = layout.grid(layer)
+            branches[layer] = self.branch(
+                layout.expand(key, null[0]),
+                layout.expand(value, null[1]),
+                strength.gain(grid, layer),
+                strength.bias(grid, layer),
+                layout.guidance,
+                strength.token_part,
+            )
+        return branches, (strength,)
+
+    def _strength(self, layout: Layout) -> Strength:
+        unconditional = torch.zeros_like(self.weight) if self.null is None else self.null_weight
+        weight = layout.expand(self.weight.float(), unconditional)
+        grids = {layout.grid(layer) for layer in self.key_value}
+        regions = windows = None
+        if self.region is not None:
+            region = layout.expand(self.region.float())
+            regions = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
+        if self.anchors is not None:
+            windows = {grid: anchor_windows(self.anchors, grid, self.anchor_sigma) for grid in grids}
+        rows = [row for row in self.schedules for _ in range(layout.repeat)] * (2 if layout.guidance else 1)
+        mask = layout.expand(self.token_mask)
+        layer_weights = {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()}
+        return Strength(weight, rows, self.token_part, mask, regions, windows, layer_weights)
+
+    def _padded_to_power_of_two(self) -> "EncodedTokens":
+        """Token counts are padded to a power of two and masked, so that a compiled denoiser sees few of them."""
+        tokens = self.token_mask.shape[1]
+        extra = (1 << (max(tokens, 1) - 1).bit_length()) - tokens
+        if extra == 0:
+            return self
+
+        def pad(pairs: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+            return {n: (F.pad(k, (0, 0, 0, extra)), F.pad(v, (0, 0, 0, extra))) for n, (k, v) in pairs.items()}
+
+        return replace(
+            self,
+            key_value=pad(self.key_value),
+            null=None if self.null is None else pad(self.null),
+            token_mask=F.pad(self.token_mask, (0, extra), value=False),
+            token_part=F.pad(self.token_part, (0, extra)),
+            anchors=None if self.anchors is None else F.pad(self.anchors, (0, 0, 0, extra), value=math.nan),
+        )
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All branches of all adapters for one denoiser batch; travels as the attention argument `conditioning`.
+
+    Build it with `Conditioning.of`; on a stock pipeline pass
+    `cross_attention_kwargs={"conditioning": c}, callback_on_step_end=c.callback` and nothing else changes.
+    """
+
+    branches: Mapping[str, tuple[Branch, ...]]
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By layer, which adapter each branch is from."""
+    strengths: tuple[Strength, ...] = ()
+    encoded: Mapping[str, Encoded] = field(default_factory=dict)
+    layout: Layout | None = None
+    recorder: Any = None
+    """A `weftwork.attention_processors.core.attention_maps.MapRecorder` while attention maps are recorded."""
+
+    @classmethod
+    def of(cls, encoded: Mapping[str, Encoded], layout: Layout, recorder: Any = None) -> "Conditioning":
+        """Lay out the encoded conditions of adapters (by name, in the order of attaching) for one batch.
+
+        Raises:
+            ValueError: a layer the denoiser does not have, or two replacing branches on one layer.
+        """
+        branches: dict[str, list[tuple[str, Branch]]] = {}
+        replacing: dict[str, str] = {}
+        strengths: list[Strength] = []
+        for name, one in encoded.items():
+            made, moving = one.build(layout)
+            strengths.extend(moving)
+            for layer, branch in made.items():
+                if branch.replaces and replacing.setdefault(layer, name) != name:
+                    raise ValueError(
+                        f"adapters: {replacing[layer]!r} and {name!r} both replace queries or keys at {layer}; "
+                        "detach one of them or restrict its layers"
+                    )
+                branches.setdefault(layer, []).append((name, branch))
+        by_layer = {layer: tuple(branch for _, branch in row) for layer, row in branches.items()}
+        names = {layer: tuple(name for name, _ in row) for layer, row in branches.items()}
+        conditioning = cls(by_layer, names, tuple(strengths), dict(encoded), layout, recorder)
+        conditioning.set_step(0, 1)
+        return conditioning
+
+    def at(self, layer: str | None) -> tuple[Branch, ...]:
+        """The branches of a layer, in the order of attaching."""
+        return () if layer is None else self.branches.get(layer, ())
+
+    def set_step(self, step: int, num_steps: int) -> None:
+        """Move every schedule to loop index `step` of `num_steps`."""
+        for strength in self.strengths:
+            strength.set_step(step, num_steps)
+
+    def on_step_end(self, step: int, num_steps: int) -> None:
+        """To be called after loop index `step`: prepares the next one."""
+        if step + 1 < num_steps:
+            self.set_step(step + 1, num_steps)
+        if self.recorder is not None:
+            self.recorder.on_step_end(step)
+
+    def callback(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """`callback_on_step_end` for a stock pipeline."""
+        self.on_step_end(step, pipe.num_timesteps)
+        return values
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
+        """The conditioning on another device; `dtype` is that of keys and values (gains stay float32)."""
+        if self.layout is None:
+            branches = {n: tuple(b.to(device, dtype) for b in row) for n, row in self.branches.items()}
+            return replace(self, branches=branches)
+        moved = {name: _moved(one, device, dtype) for name, one in self.encoded.items()}
+        return Conditioning.of(moved, self.layout, self.recorder)
+
+
+def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
+    """Tensors inside mappings, tuples and encoded conditions, moved; floating ones of three dimensions cast."""
+    if isinstance(value, Tensor):
+        return value.to(device, dtype if value.is_floating_point() and value.ndim == 3 else None)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device, dtype) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_moved(item, device, dtype) for item in value)
+    if isinstance(value, Encoded):
+        return replace(value, **{k: _moved(v, device, dtype) for k, v in vars(value).items()})  # pyright: ignore
+    return value

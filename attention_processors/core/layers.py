@@ -1,0 +1,61 @@
+"""Which attention layers of a denoiser: by preset, by pattern, or by name."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from weftwork.attention_processors.core.processor import attention_layers
+
+PRESETS: Mapping[str, str] = {
+    "all": r".*\.attn2",
+    "encoder": r"down_blocks\..*\.attn2",
+    "middle": r"mid_block\..*\.attn2",
+    "decoder": r"up_blocks\..*\.attn2",
+    "self": r".*\.attn1",
+}
+"""Names for sets of layers; `attn2` reads the text, `attn1` the picture itself."""
+
+
+def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
+    """Names of attention layers, and the widths of their keys.
+
+    Args:
+        layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
+
+    Raises:
+        ValueError: an unknown name, or no match.
+    """
+    known = {name: int(layer.inner_kv_dim) for name, layer in attention_layers(denoiser).items()}
+    return {name: known[name] for name in select_names(list(known), layers)}
+
+
+def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]:
+    """As `select_layers`, of known names."""
+    if isinstance(layers, str):
+        pattern = re.compile(PRESETS.get(layers, layers))
+        chosen = [name for name in known if pattern.fullmatch(name)]
+        if not chosen:
+            raise ValueError(
+                f"layers: got {layers!r}, which matches none of {len(known)} attention layers; pass one of "
+                f"{', '.join(PRESETS)}, a regular expression for names like {known[0]!r}, or a list"
+            )
+        return chosen
+    unknown = [name for name in layers if name not in known]
+    if unknown or not layers:
+        raise ValueError(
+            f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}"
+        )
+    return list(layers)
+
+
+def layer_factors(names: Sequence[str], given: Mapping[str, float]) -> list[float]:
+    """A factor per layer from factors by preset or pattern: 1 where none matches, the last that does elsewhere.
+
+    Raises:
+        ValueError: a pattern that matches nothing.
+    """
+    factors = dict.fromkeys(names, 1.0)
+    for pattern, factor in given.items():
+        factors |= dict.fromkeys(select_names(names, pattern), float(factor))
+    return [factors[name] for name in names]

@@ -1,0 +1,89 @@
+"""The record of a method, and the registry of all methods, installed packages included."""
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+logger = logging.getLogger(__name__)
+
+GROUP: Final = "weftwork.methods"
+"""The entry point group in which other packages register their methods."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One conditioning method as commands, pipelines and the demo see it.
+
+    Classes and functions are given as `"package.module:name"` and imported on first use, so that listing all methods
+    imports neither torch nor diffusers.
+
+    Args:
+        name: name of the method in commands, design files and shipped models, for example "paired".
+        summary: one line for listings.
+        adapters: `Adapter` classes; the first is the one that training makes.
+        conditions: `Condition` classes.
+        backbone: shipped model that the method's shipped adapters belong to.
+        pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
+        trainer: `Trainer` class; None for a method that cannot be trained.
+        evaluation: `Measurement` class; None for a method without an evaluation.
+        demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
+    """
+
+    name: str
+    summary: str
+    adapters: tuple[str, ...]
+    conditions: tuple[str, ...] = ()
+    backbone: str = "tiny-diffusion"
+    pipeline: str = "weftwork.pipelines.core.mixin:open_conditioned"
+    trainer: str | None = None
+    evaluation: str | None = None
+    demo_page: str | None = None
+
+
+@cache
+def methods() -> Mapping[str, Method]:
+    """Returns all methods by name: those of this package's folders, then those of installed packages.
+
+    Raises:
+        ValueError: two methods of one name.
+    """
+    from weftwork import attention_processors
+
+    found: dict[str, Method] = {}
+    for folder in pkgutil.iter_modules(attention_processors.__path__, f"{attention_processors.__name__}."):
+        if folder.ispkg:
+            _add(found, getattr(importlib.import_module(folder.name), "METHOD", None), folder.name)
+    for entry in entry_points(group=GROUP):
+        try:
+            method = entry.load()
+        except Exception as error:  # whatever a stranger's package raises must not break the other methods
+            logger.warning(
+                "%s: entry point %r cannot be loaded (%s); update or remove the package", GROUP, entry, error
+            )
+            continue
+        _add(found, method, entry.value)
+    return found
+
+
+def _add(found: dict[str, Method], method: object, source: str) -> None:
+    if not isinstance(method, Method):
+        return
+    if method.name in found:
+        raise ValueError(f"method: got {method.name!r} from {source}, which is registered already; rename one of them")
+    found[method.name] = method
+
+
+def load(path: str) -> Any:
+    """Imports the object at `"package.module:name"`."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def adapter_path(class_name: str) -> str | None:
+    """Returns the path of a registered adapter class, as its folder's `config.json` names it."""
+    return next((p for m in methods().values() for p in m.adapters if p.partition(":")[2] == class_name), None)

@@ -1,0 +1,119 @@
+"""Where on the canvas a condition acts: everywhere, in a box, or under a mask."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.datasets.readers.images import as_image, read_image
+
+Picture = Image.Image | np.ndarray[Any, Any] | str | Path
+Box = tuple[float, float, float, float]
+Area = Picture | Box | None
+
+REGION_SIZE = 128
+
+
+def checked_area(area: Any) -> Box | Image.Image | None:
+    """A box as four numbers, a mask as a picture of bytes, or None.
+
+    Raises:
+        ValueError: a box outside the canvas, a mask that is black everywhere, or one that cannot be read; "sketch",
+            which pairs alone have.
+    """
+    if area is None:
+        return None
+    if isinstance(area, str) and area == "sketch":
+        raise ValueError('region: got "sketch", but there is none here, only pairs have one; use a box or a mask')
+    return check_box(area) if isinstance(area, tuple | list) else _mask_image(area)
+
+
+def area_map(area: Box | Image.Image | None, size: tuple[int, int]) -> Float[Tensor, "height width"]:
+    """A checked area in [0, 1] at a size (height, width)."""
+    if area is None:
+        return torch.ones(size)
+    if isinstance(area, tuple):
+        return box_region(area, size)
+    return resized(torch.from_numpy(np.asarray(area, np.float32) / 255), size)
+
+
+def common_aspect(aspects: Iterable[float | None]) -> float | None:
+    """The one aspect (height over width) of all regions that have one of their own.
+
+    Raises:
+        ValueError: there are several.
+    """
+    different = sorted({round(aspect, 3) for aspect in aspects if aspect is not None})
+    if len(different) > 1:
+        raise ValueError(f"region: got aspects (height / width) {different}, expected one: draw all on the same canvas")
+    return different[0] if different else None
+
+
+def region_size(aspect: float) -> tuple[int, int]:
+    """Height and width at which regions of an aspect (height / width) are kept."""
+    if aspect >= 1:
+        return REGION_SIZE, max(1, round(REGION_SIZE / aspect))
+    return max(1, round(REGION_SIZE * aspect)), REGION_SIZE
+
+
+def check_box(box: Sequence[float]) -> Box:
+    if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+        raise ValueError(f"region: got {box!r}, expected four numbers: left, top, right, bottom")
+    left, top, right, bottom = (float(v) for v in box)
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(
+            f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
+            "(fractions of the canvas)"
+        )
+    return left, top, right, bottom
+
+
+def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]:
+    """A box as the share of each cell that it covers."""
+
+    def cover(low: float, high: float, count: int) -> Tensor:
+        edges = torch.arange(count + 1, dtype=torch.float64) / count
+        return ((edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * count).float()
+
+    left, top, right, bottom = box
+    return cover(top, bottom, size[0])[:, None] * cover(left, right, size[1])[None]
+
+
+def _mask_image(given: Any) -> Image.Image:
+    image = read_image(given, "L") if isinstance(given, str | Path) else as_image(from_array(given, "region"), "L")
+    if image.getextrema()[1] == 0:
+        raise ValueError(
+            "region: got a mask that is black everywhere, so the condition would act nowhere; use weight=0"
+        )
+    return image
+
+
+def from_array(given: Any, name: str) -> Image.Image:
+    if isinstance(given, Image.Image):
+        return given
+    if not isinstance(given, np.ndarray):
+        raise ValueError(f"{name}: got a {type(given).__name__}, expected a picture, an array or a path")
+    values = given
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * 255
+    elif np.issubdtype(values.dtype, np.floating):
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+            raise ValueError(f"{name}: got numbers outside [0, 1] in an array of floats; scale it, or pass bytes")
+        values = (values * 255).round().astype(np.uint8)
+    if values.dtype != np.uint8 or values.ndim not in (2, 3):
+        raise ValueError(
+            f"{name}: got an array of {given.dtype} with shape {given.shape}, expected bytes [height, width]"
+        )
+    return Image.fromarray(values)
+
+
+def resized(values: Float[Tensor, "height width"], size: tuple[int, int]) -> Float[Tensor, "h w"]:
+    """Means over the cells, so that a mask ends where it ends, also when it is enlarged."""
+    return F.adaptive_avg_pool2d(values[None], size)[0]

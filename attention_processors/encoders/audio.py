@@ -1,0 +1,59 @@
+"""CLAP (arXiv 2211.06687) as the encoder of audio prompts."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
+
+from weftwork.datasets.readers.sound_files import resampled
+
+
+class ClapEncoder:
+    """The audio side of CLAP: one vector of unit length for a sound, which is read in mono.
+
+    CLAP was trained on vectors of unit length; whether Stable-V2A scales them is unknown. Sounds that are longer than
+    it reads at once are heard in pieces, and the mean of their vectors is taken.
+
+    Args:
+        extractor: from samples to the spectrogram that `model` reads.
+
+    Raises:
+        ValueError: in the call, no sound at all.
+    """
+
+    def __init__(self, model: ClapAudioModelWithProjection, extractor: ClapFeatureExtractor) -> None:
+        self.model: Any = model.eval().requires_grad_(False)
+        self.extractor: Any = extractor
+
+    @classmethod
+    def from_pretrained(cls, name: str, device: torch.device | str = "cpu") -> Self:
+        """From a folder or a Hub id, for example `laion/clap-htsat-unfused`; safetensors only."""
+        model = ClapAudioModelWithProjection.from_pretrained(name, use_safetensors=True)
+        model.to(device)  # pyright: ignore[reportArgumentType]
+        return cls(model, ClapFeatureExtractor.from_pretrained(name))
+
+    @property
+    def settings(self) -> str:
+        """What its vectors depend on beside the model's weights."""
+        return self.extractor.to_json_string()
+
+    @property
+    def dim(self) -> int:
+        """Of its vectors."""
+        return self.model.config.projection_dim
+
+    @torch.no_grad()
+    def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
+        rate = self.extractor.sampling_rate
+        if not audio.shape[1]:
+            raise ValueError(f"audio: got shape {audio.shape}, expected some samples; pass more")
+        sound = resampled(audio.mean(0, keepdims=True).astype(np.float32), sample_rate, rate)[0]
+        most = self.extractor.nb_max_samples  # of longer ones the extractor would take a random part
+        pieces = [sound[start : start + most] for start in range(0, len(sound), most)]
+        read = self.extractor(pieces, sampling_rate=rate, return_tensors="pt").to(self.model.device)
+        said = self.model(input_features=read["input_features"], is_longer=read["is_longer"]).audio_embeds
+        return normalize(normalize(said, dim=-1).mean(0), dim=0).float().cpu()

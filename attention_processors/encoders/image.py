@@ -1,0 +1,80 @@
+"""A frozen CLIP vision model as encoder of reference images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalized(
+    pictures: Float[Tensor, "picture 3 size size"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "picture 3 size size"]:
+    """Pictures in [0, 1] as a vision model was trained on them, channel by channel."""
+    centre, scale = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (pictures - centre) / scale
+
+
+def clip_normalized(pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture 3 size size"]:
+    """As the vision models of CLIP read them."""
+    return normalized(pictures, CLIP_MEAN, CLIP_STD)
+
+
+class ImageEncoder:
+    """A frozen CLIP vision model of `transformers` on reference pictures, as IP-Adapter (arXiv 2308.06721) reads them.
+
+    Args:
+        model: a `CLIPVisionModelWithProjection`.
+        mean, std: per channel normalisation; CLIP's by default.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.mean, self.std = mean, std
+        self._null: Tensor | None = None
+
+    @classmethod
+    def from_pretrained(cls, name: str, revision: str | None = None) -> "ImageEncoder":
+        """Load a folder, "owner/repository", or "owner/repository/folder/in/it" on the Hub; safetensors only."""
+        from transformers import CLIPVisionModelWithProjection
+
+        parts = [name, ""] if Path(name).is_dir() else ["/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])]
+        return cls(
+            CLIPVisionModelWithProjection.from_pretrained(
+                parts[0], subfolder=parts[1], revision=revision or "main", use_safetensors=True
+            )
+        )
+
+    @torch.no_grad()
+    def pooled(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture dim"]:
+        """One projected vector per picture; `pictures` are in [0, 1]."""
+        return self.model(self._normal(pictures)).image_embeds
+
+    @torch.no_grad()
+    def states(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
+        """The states before the last block; `pictures` are in [0, 1]."""
+        return self.model(self._normal(pictures), output_hidden_states=True).hidden_states[-2]
+
+    @torch.no_grad()
+    def null_states(self) -> Float[Tensor, "token dim"]:
+        """The states of a picture of zeros after normalisation, encoded once."""
+        parameter = next(self.model.parameters())
+        null, size = self._null, self.model.config.image_size
+        if null is None:
+            zeros = parameter.new_zeros(1, 3, size, size)
+            self._null = null = self.model(zeros, output_hidden_states=True).hidden_states[-2][0]
+        return null.to(parameter.device, parameter.dtype)
+
+    def _normal(self, pictures: Tensor) -> Tensor:
+        parameter = next(self.model.parameters())
+        normal = normalized(pictures, self.mean, self.std)
+        return normal.to(parameter.device, parameter.dtype)

@@ -1,0 +1,76 @@
+"""The text encoders of a pipeline as frozen encoders of short descriptions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class TextEncoders:
+    """The text encoders of a pipeline, one or two of them, as encoders of short descriptions.
+
+    Vectors and token states of several encoders are concatenated along the last dimension, as SDXL does it.
+    """
+
+    def __init__(self, tokenizers: Sequence[Any], models: Sequence[Any], device: torch.device | str = "cpu") -> None:
+        self.tokenizers, self.models, self.device = list(tokenizers), list(models), device
+
+    @classmethod
+    def of(cls, pipe: Any) -> "TextEncoders":
+        """Those of a diffusers pipeline."""
+        suffixes = [s for s in ("", "_2") if getattr(pipe, f"text_encoder{s}", None) is not None]
+        return cls(
+            [getattr(pipe, f"tokenizer{s}") for s in suffixes],
+            [getattr(pipe, f"text_encoder{s}") for s in suffixes],
+            pipe._execution_device,
+        )
+
+    @torch.no_grad()
+    def pooled(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """One vector per text: the final state at the end token, projected where the encoder does (as LOTS's code)."""
+        vectors = []
+        for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
+            output = model(self._ids(tokenizer, texts))
+            projected = getattr(output, "text_embeds", None)
+            vectors.append(output.pooler_output if projected is None else projected)
+        return torch.cat(vectors, -1)
+
+    @torch.no_grad()
+    def tokens(
+        self, texts: Sequence[str], length: int
+    ) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
+        """Final states of the first `length` tokens, and which of them belong to the text.
+
+        Raises:
+            ValueError: a text that has more.
+        """
+        states, mask = [], None
+        for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
+            ids = self._ids(tokenizer, texts, length)
+            states.append(model(ids).last_hidden_state)
+            if mask is None:
+                ends = (ids == tokenizer.eos_token_id).int().argmax(1)
+                mask = torch.arange(length, device=ids.device)[None] <= ends[:, None]
+        assert mask is not None
+        return torch.cat(states, -1), mask
+
+    @property
+    def longest(self) -> int:
+        """How many tokens a prompt may have, its beginning and end among them."""
+        return min(tokenizer.model_max_length for tokenizer in self.tokenizers)
+
+    def count(self, text: str) -> int:
+        """How many tokens a text is, its beginning and end among them; the most of all encoders."""
+        return max(len(tokenizer(text).input_ids) for tokenizer in self.tokenizers)
+
+    def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:
+        length = int(length or tokenizer.model_max_length)
+        for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
+            if len(ids) > length:
+                raise ValueError(
+                    f"text: {text[:60]!r} has {len(ids) - 2} tokens, expected at most {length - 2}; shorten it"
+                )
+        padded = tokenizer(list(texts), padding="max_length", max_length=length, return_tensors="pt")
+        return padded.input_ids.to(self.device)

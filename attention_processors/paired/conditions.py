@@ -1,0 +1,184 @@
+"""What a user says with sketches and words: pairs, and one sketch of the whole; validated when they are made."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.core.regions import (
+    Area,
+    Picture,
+    area_map,
+    checked_area,
+    common_aspect,
+    from_array,
+    region_size,
+    resized,
+)
+from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch, stroke_region
+
+Region = str | Area
+
+
+@dataclass(frozen=True, eq=False)
+class SketchTextPair:
+    """One thing on the canvas: its sketch, its words, or both.
+
+    Args:
+        sketch: dark strokes on light ground, covering the whole canvas; a picture, an array or a path.
+        text: words for this thing alone.
+        weight: 0 means off, exactly; 1 as trained.
+        region: where it acts: None (everywhere), "sketch" (the soft hull of its strokes), a box (left, top, right,
+            bottom) in fractions of the canvas, or a mask (white = acts) of the canvas's aspect.
+        start, end, curve: when it acts, see `Schedule`.
+
+    Raises:
+        ValueError: neither sketch nor text, an empty text, a sketch without strokes, a weight that is negative or not
+            finite, a box outside the canvas, a schedule out of order; or a file that cannot be read.
+    """
+
+    sketch: Picture | None = None
+    text: str | None = None
+    weight: float = 1.0
+    region: Region = None
+    start: float = 0.0
+    end: float = 1.0
+    curve: Callable[[float], float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sketch is None and self.text is None:
+            raise ValueError("pair: got neither sketch nor text; give at least one of them")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("text: got an empty text; describe the thing, or leave text out for a sketch-only pair")
+        check_weight(self.weight)
+        Schedule(self.start, self.end, self.curve)
+        if self.sketch is not None:
+            object.__setattr__(self, "sketch", _sketch_image(self.sketch))
+        object.__setattr__(self, "region", self._checked_region())
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.start, self.end, self.curve)
+
+    def _checked_region(self) -> Region:
+        region = self.region
+        if region is None:
+            return None
+        if isinstance(region, str) and region == "sketch":
+            if self.sketch is None:
+                raise ValueError('region: got "sketch" for a pair without a sketch; give a box, a mask or None')
+            return region
+        return checked_area(region)
+
+    def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
+        """The region in [0, 1] at a size (height, width)."""
+        if self.region != "sketch":
+            return area_map(self.region, size)  # pyright: ignore[reportArgumentType]
+        assert isinstance(self.sketch, Image.Image)
+        return resized(torch.from_numpy(np.array(stroke_region(self.sketch), np.float32)), size)
+
+    @property
+    def aspect(self) -> float | None:
+        """Height over width of the region, where it has an aspect of its own."""
+        if self.region == "sketch":
+            assert isinstance(self.sketch, Image.Image)
+            return self.sketch.height / self.sketch.width
+        return self.region.height / self.region.width if isinstance(self.region, Image.Image) else None
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalSketch:
+    """One sketch of the whole picture, which refines all pairs and is read beside them (arXiv 2602.18309).
+
+    Raises:
+        ValueError: as for `SketchTextPair`.
+    """
+
+    sketch: Picture
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+        Schedule(self.start, self.end)
+        object.__setattr__(self, "sketch", _sketch_image(self.sketch))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPair:
+    """A pair as tensors: what `SketchTextPair` says, without its pictures."""
+
+    pixels: Float[Tensor, "channel size size"] | None
+    text: str | None
+    weight: float = 1.0
+    schedule: Schedule = field(default_factory=Schedule)
+    region: Float[Tensor, "height width"] | None = None
+    aspect: float | None = None
+    """Of the region, where it has one of its own."""
+
+
+def stack_pairs(rows: Sequence[Sequence[PreparedPair]], blank: Float[Tensor, "channel size size"]) -> dict[str, Any]:
+    """Ragged designs as padded tensors; `blank` stands where there is no sketch. Without any region there is none.
+
+    Raises:
+        ValueError: regions of different aspects.
+    """
+    most = max(1, *map(len, rows))
+    padded: list[list[PreparedPair | None]] = [[*row, *[None] * (most - len(row))] for row in rows]
+
+    def table(value: Callable[[PreparedPair], Any], absent: Any) -> list[list[Any]]:
+        return [[absent if pair is None else value(pair) for pair in row] for row in padded]
+
+    pixels = table(lambda p: blank if p.pixels is None else p.pixels, blank)
+    region, aspect = _stacked_regions(padded)
+    return {
+        "sketch": torch.stack([torch.stack(row) for row in pixels]),
+        "has_sketch": torch.tensor(table(lambda p: p.pixels is not None, False)),
+        "has_text": torch.tensor(table(lambda p: p.text is not None, False)),
+        "texts": table(lambda p: p.text or "", ""),
+        "pair_mask": torch.tensor(table(lambda p: True, False)),
+        "weight": torch.tensor(table(lambda p: float(p.weight), 0.0)),
+        "schedules": table(lambda p: p.schedule, Schedule()),
+        "region": region,
+        "region_aspect": aspect,
+    }
+
+
+def _stacked_regions(
+    rows: Sequence[Sequence[PreparedPair | None]],
+) -> tuple[Float[Tensor, "design pair height width"] | None, float | None]:
+    given = [pair for row in rows for pair in row if pair is not None and pair.region is not None]
+    if not given:
+        return None, None
+    aspect = common_aspect(pair.aspect for pair in given)
+    size = region_size(aspect or 1.0)
+
+    def one(pair: PreparedPair | None) -> Tensor:
+        if pair is None:
+            return torch.zeros(size)
+        if pair.region is None:
+            return torch.ones(size)
+        return pair.region if tuple(pair.region.shape) == size else resized(pair.region, size)
+
+    return torch.stack([torch.stack([one(pair) for pair in row]) for row in rows]), aspect
+
+
+def stroke_pixels(sketch: Image.Image, size: int) -> Float[Tensor, "2 size size"]:
+    """Strokes (1 = ink) and the soft hull of them, letter-boxed to a square."""
+    square = letterbox(sketch.convert("L"), size)
+    strokes = 1 - np.array(square, np.float32) / 255
+    return torch.from_numpy(np.stack([strokes, np.array(stroke_region(square), np.float32)]))
+
+
+def _sketch_image(given: Picture) -> Image.Image:
+    if isinstance(given, str | Path):
+        return read_sketch(given)
+    return as_sketch(from_array(given, "sketch"))

@@ -1,0 +1,345 @@
+"""The modules of LOTS (arXiv 2507.22627) and of its multi-level extension (arXiv 2602.18309).
+
+A pair is a sketch and a description of one thing. Projectors bring both to tokens of one width; the pair-former lets
+the tokens of a pair speak with each other and hands on a few read-out tokens; a sketch of the whole may refine those.
+
+Shapes: `design` is one picture, `pair` one of its pairs, `item` what is computed on its own: a pair, or a design where
+pairs see each other.
+
+Source: intelligolabs/lots@5913624, src/lots/{projectors,pair_former}.py;
+intelligolabs/lots-extension@43c4f4f, src/lots/global_attn_reverse.py.
+Differs: pairs are rows of a batch instead of blocks of a mask (cost N instead of N^2, the same sums); a pair may lack
+its sketch or its text; no dropout; parameters have other names, which `weftwork convert` maps.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.batch_invariant import MultiHeadAttention, PerItemLinear, gelu
+
+MASKINGS = ("compression", "pair", "modality", "all")
+FUSIONS = ("deferred", "mean")
+ISOLATIONS = ("shared_norm", "per_pair")
+
+
+class ImageProjector(nn.Module):
+    """States of a vision (or text) encoder to tokens: LayerNorm(W x + b), each state on its own."""
+
+    def __init__(self, image_dim: int, dim: int) -> None:
+        super().__init__()
+        self.projection = PerItemLinear(image_dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, states: Float[Tensor, "design pair token state_dim"]) -> Float[Tensor, "design pair token dim"]:
+        return self.norm(self.projection(states.flatten(0, 1))).unflatten(0, states.shape[:2])
+
+
+class TextProjector(nn.Module):
+    """One pooled vector per description to `num_tokens` tokens: LayerNorm of each slice of W x + b."""
+
+    def __init__(self, text_dim: int, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.projection = PerItemLinear(text_dim, num_tokens * dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, vectors: Float[Tensor, "design pair text_dim"]) -> Float[Tensor, "design pair token dim"]:
+        tokens = self.projection(vectors.flatten(0, 1).unsqueeze(1)).squeeze(1).unflatten(-1, (self.num_tokens, -1))
+        return self.norm(tokens).unflatten(0, vectors.shape[:2])
+
+
+class GatedFeedForward(nn.Module):
+    """W2 (a * GELU(g)) with [a | g] = W1 x (GEGLU, arXiv 2002.05202)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.expand = PerItemLinear(dim, 8 * dim)
+        self.contract = PerItemLinear(4 * dim, dim)
+
+    def forward(self, tokens: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token dim"]:
+        value, gate = self.expand(tokens).chunk(2, -1)
+        return self.contract(value * gelu(gate))
+
+
+class Block(nn.Module):
+    """Two self-attentions and a feed-forward, each on a LayerNorm and added.
+
+    Source: diffusers@v0.33.1, models/attention.py, `BasicTransformerBlock` with `double_self_attention`.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.first_norm, self.second_norm, self.third_norm = (nn.LayerNorm(dim) for _ in range(3))
+        self.first_attention = MultiHeadAttention(dim, num_heads, bias=False)
+        self.second_attention = MultiHeadAttention(dim, num_heads, bias=False)
+        self.feed_forward = GatedFeedForward(dim)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "item token dim"],
+        mask: Bool[Tensor, "item 1 place token"] | None = None,
+    ) -> Float[Tensor, "item token dim"]:
+        for norm, attention in (
+            (self.first_norm, self.first_attention),
+            (self.second_norm, self.second_attention),
+        ):
+            normal = norm(tokens)
+            tokens = tokens + attention(normal, normal, mask)
+        return tokens + self.feed_forward(self.third_norm(tokens))
+
+
+class PairFormer(nn.Module):
+    """Tokens of pairs from their sketch and text tokens.
+
+    Per pair the sequence is [read-out | image | text]; a GroupNorm, then blocks. With `masking`
+      "compression" (published) a pair sees itself, and its read-out tokens are the result;
+      "pair"        a pair sees itself, there are no read-outs and all its tokens are the result;
+      "modality"    images see the images of all pairs, texts the texts, all tokens are the result;
+      "all"         everything sees everything, read-out tokens are the result.
+
+    Args:
+        dim: width of the tokens, in and out.
+        num_readout_tokens: read-out tokens per pair; unused where the masking has none.
+        norm_groups: groups of the GroupNorm over channels.
+        fusion: "deferred" keeps the pairs apart (the denoiser's attention merges them), "mean" averages the real ones.
+        isolation: "shared_norm", as published, takes the statistics of the GroupNorm over all pairs of a design,
+            padding included, so that neighbours and padding move a pair's tokens by some per cent. "per_pair"
+            normalises every pair on its own. With a masking of pairs, neither another pair, nor their number, nor
+            padding then changes one bit of its tokens in float32 on the CPU without gradients; see `PerItemLinear` for
+            the reach of that.
+        inner_dim: width of the blocks, where it is not `dim`.
+
+    Raises:
+        ValueError: an unknown option, or a width that heads or groups do not divide.
+
+    Differs: with `inner_dim` read-outs have width `dim` (the authors' have `inner_dim`, which cannot run).
+    """
+
+    def __init__(  # noqa: PLR0913  (each is a key of the adapter's config)
+        self,
+        dim: int,
+        *,
+        num_readout_tokens: int = 32,
+        num_layers: int = 2,
+        num_heads: int = 8,
+        norm_groups: int = 32,
+        masking: str = "compression",
+        fusion: str = "deferred",
+        isolation: str = "per_pair",
+        inner_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        inner_dim = inner_dim or dim
+        _check_option("masking", masking, MASKINGS)
+        _check_option("fusion", fusion, FUSIONS)
+        _check_option("isolation", isolation, ISOLATIONS)
+        if num_readout_tokens < 1:
+            raise ValueError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
+        _check_divides("num_heads", num_heads, inner_dim)
+        _check_divides("norm_groups", norm_groups, dim)
+        self.masking, self.fusion, self.isolation = masking, fusion, isolation
+        self.num_readout_tokens = num_readout_tokens if masking in ("compression", "all") else 0
+        self.readouts = nn.Parameter(torch.randn(num_readout_tokens, dim)) if self.num_readout_tokens else None
+        self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
+        self.project_in = PerItemLinear(dim, inner_dim) if inner_dim != dim else nn.Identity()
+        self.blocks = nn.ModuleList(Block(inner_dim, num_heads) for _ in range(num_layers))
+        self.project_out = PerItemLinear(inner_dim, dim) if inner_dim != dim else nn.Identity()
+
+    def forward(
+        self,
+        image_tokens: Float[Tensor, "design pair image_token dim"],
+        text_tokens: Float[Tensor, "design pair text_token dim"],
+        pair_mask: Bool[Tensor, "design pair"],
+        image_mask: Bool[Tensor, "design pair"] | None = None,
+        text_mask: Bool[Tensor, "design pair"] | None = None,
+    ) -> Float[Tensor, "design out_pair out_token dim"]:
+        """Tokens of every pair; of one, their mean, with `fusion` "mean"; of none where there is no pair.
+
+        Args:
+            pair_mask: True = real. Padding comes out as zeros with `isolation` "per_pair", as numbers without meaning
+                else; `token_mask` says which tokens to read.
+            image_mask, text_mask: False where a pair lacks its sketch or text: as if those tokens did not exist.
+
+        Raises:
+            ValueError: shapes that do not belong together.
+        """
+        self._check_shapes(image_tokens, text_tokens, pair_mask)
+        present = self._present(image_tokens, text_tokens, pair_mask, image_mask, text_mask)
+        real = present & pair_mask[..., None]
+        if pair_mask.shape[1] == 0:
+            return image_tokens.new_zeros(*self._of_result(real).shape, image_tokens.shape[-1])
+        sequence = self._sequence(image_tokens, text_tokens)
+        keep = present if self.isolation == "shared_norm" else real
+        normal = self._normalize(sequence, keep)
+        if self.masking in ("compression", "pair"):
+            tokens = _per_pair(self._transform, normal, keep)
+        else:
+            joint = self._transform(normal.flatten(1, 2), self._joint_mask(real, image_tokens.shape[2]))
+            tokens = joint.unflatten(1, normal.shape[1:3])
+        tokens, real = self._of_result(tokens), self._of_result(real)
+        return _mean_of_pairs(tokens, real) if self.fusion == "mean" else tokens
+
+    def token_mask(
+        self,
+        image_tokens: Float[Tensor, "design pair image_token dim"],
+        text_tokens: Float[Tensor, "design pair text_token dim"],
+        pair_mask: Bool[Tensor, "design pair"],
+        image_mask: Bool[Tensor, "design pair"] | None = None,
+        text_mask: Bool[Tensor, "design pair"] | None = None,
+    ) -> Bool[Tensor, "design out_pair out_token"]:
+        """Which tokens of `forward`, called with the same arguments, are there to be read."""
+        present = self._present(image_tokens, text_tokens, pair_mask, image_mask, text_mask)
+        real = self._of_result(present & pair_mask[..., None])
+        return real.any(1, keepdim=True)[:, : real.shape[1]] if self.fusion == "mean" else real
+
+    def _sequence(self, image_tokens: Tensor, text_tokens: Tensor) -> Float[Tensor, "design pair token dim"]:
+        parts = [image_tokens, text_tokens]
+        if self.readouts is not None:
+            parts.insert(0, self.readouts.to(image_tokens.dtype).expand(*image_tokens.shape[:2], -1, -1))
+        return torch.cat(parts, 2)
+
+    def _present(
+        self,
+        image_tokens: Tensor,
+        text_tokens: Tensor,
+        pair_mask: Tensor,
+        image_mask: Tensor | None,
+        text_mask: Tensor | None,
+    ) -> Bool[Tensor, "design pair token"]:
+        """Which tokens a pair has, whether it is real or padding."""
+        counts = (self.num_readout_tokens, image_tokens.shape[2], text_tokens.shape[2])
+        every = torch.ones_like(pair_mask)
+        masks = (every, every if image_mask is None else image_mask, every if text_mask is None else text_mask)
+        return torch.cat([m.unsqueeze(-1).expand(-1, -1, n) for m, n in zip(masks, counts, strict=True)], -1)
+
+    def _of_result(self, values: Tensor) -> Tensor:
+        """Read-outs where there are any, else all tokens, of [design, pair, token, …]."""
+        return values[:, :, : self.num_readout_tokens or None]
+
+    def _normalize(
+        self, sequence: Float[Tensor, "design pair token dim"], keep: Bool[Tensor, "design pair token"]
+    ) -> Float[Tensor, "design pair token dim"]:
+        def group_norm(items: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token dim"]:
+            return self.norm(items.transpose(1, 2)).transpose(1, 2)
+
+        if self.isolation == "shared_norm" and self.masking != "pair":
+            return group_norm(sequence.flatten(1, 2)).unflatten(1, sequence.shape[1:3])
+        return _per_pair(group_norm, sequence, keep)
+
+    def _transform(
+        self, items: Float[Tensor, "item token dim"], mask: Bool[Tensor, "item 1 place token"] | None = None
+    ) -> Float[Tensor, "item token dim"]:
+        items = self.project_in(items)
+        for block in self.blocks:
+            items = block(items, mask)
+        return self.project_out(items)
+
+    def _joint_mask(
+        self, real: Bool[Tensor, "design pair token"], num_image_tokens: int
+    ) -> Bool[Tensor, "design 1 place all_token"]:
+        """What sees what over all pairs of a design; a query that would see nothing sees everything, unread."""
+        mask = real.flatten(1)[:, None, None]
+        if self.masking == "modality":
+            is_image = torch.arange(real.shape[2], device=real.device).lt(num_image_tokens).repeat(real.shape[1])
+            mask = mask & (is_image[:, None] == is_image)
+        return mask | ~mask.any(-1, keepdim=True)
+
+    def _check_shapes(self, image_tokens: Tensor, text_tokens: Tensor, pair_mask: Tensor) -> None:
+        if not image_tokens.shape[:2] == text_tokens.shape[:2] == pair_mask.shape:
+            raise ValueError(
+                f"pairs: got image_tokens for {tuple(image_tokens.shape[:2])} (design, pair), text_tokens for "
+                f"{tuple(text_tokens.shape[:2])} and a pair_mask of {tuple(pair_mask.shape)}; pass one of each per "
+                "pair, padded to the largest number of pairs"
+            )
+        dim = self.norm.num_channels
+        if (image_tokens.shape[-1], text_tokens.shape[-1]) != (dim, dim):
+            raise ValueError(
+                f"tokens: got widths {image_tokens.shape[-1]} (image) and {text_tokens.shape[-1]} (text), "
+                f"expected {dim}; pass them through ImageProjector and TextProjector first"
+            )
+
+
+class GlobalSketchAttention(nn.Module):
+    """A sketch of the whole refines the pairs' tokens p and stands beside them.
+
+        g = W s + b;   p' = p + attention(LN(p), g);   p'' = p' + W2 GELU(W1 LN(p'));   [g | p'']
+
+    Source: arXiv 2602.18309; intelligolabs/lots-extension@43c4f4f, src/lots/global_attn_reverse.py.
+    Differs: the sketch is always projected (theirs only where widths differ); masks are the caller's.
+    """
+
+    def __init__(self, image_dim: int, dim: int, num_heads: int) -> None:
+        super().__init__()
+        _check_divides("num_heads", num_heads, dim)
+        self.projection = PerItemLinear(image_dim, dim)
+        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = MultiHeadAttention(dim, num_heads, bias=True)
+        self.expand = PerItemLinear(dim, 4 * dim)
+        self.contract = PerItemLinear(4 * dim, dim)
+
+    def forward(
+        self,
+        sketch_tokens: Float[Tensor, "design image_token image_dim"],
+        pair_tokens: Float[Tensor, "design token dim"],
+    ) -> Float[Tensor, "design image_token+token dim"]:
+        whole = self.projection(sketch_tokens)
+        tokens = pair_tokens + self.attention(self.attention_norm(pair_tokens), whole)
+        tokens = tokens + self.contract(gelu(self.expand(self.feed_forward_norm(tokens))))
+        return torch.cat([whole, tokens], 1)
+
+
+def null_tokens(
+    pair_former: PairFormer,
+    image_projector: nn.Module,
+    text_projector: nn.Module,
+    image: Float[Tensor, "design pair image_token image_dim"],
+    text: Float[Tensor, "design pair *text_state text_dim"],
+) -> Float[Tensor, "1 1 out_token dim"]:
+    """The null condition: what features of zeros, shaped like `image` and `text`, become; the same for every pair.
+
+    Differs: computed for one pair. With equal pairs neither the statistics of the shared norm nor attention over them
+    depends on their number, so the authors' tokens for N null pairs are these N times, up to rounding.
+    """
+    image, text = image.new_zeros(1, 1, *image.shape[2:]), text.new_zeros(1, 1, *text.shape[2:])
+    one = torch.ones(1, 1, dtype=torch.bool, device=image.device)
+    return pair_former(image_projector(image), text_projector(text), one)
+
+
+def _per_pair(
+    function: Callable[[Tensor], Tensor],
+    sequence: Float[Tensor, "design pair token dim"],
+    keep: Bool[Tensor, "design pair token"],
+) -> Float[Tensor, "design pair token dim"]:
+    """`function` of every pair's kept tokens as rows of one batch, zeros elsewhere.
+
+    Pairs that keep the same tokens share a batch, so a token that is not kept does not exist: no mask is needed.
+    """
+    if keep.all():
+        return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
+    items, keep = sequence.flatten(0, 1), keep.flatten(0, 1)
+    result = torch.zeros_like(items)
+    for kept in keep.unique(dim=0):
+        if kept.any():
+            rows = (keep == kept).all(1)
+            result[rows[:, None] & kept] = function(items[rows][:, kept]).flatten(0, 1).to(result)
+    return result.unflatten(0, sequence.shape[:2])
+
+
+def _mean_of_pairs(
+    tokens: Float[Tensor, "design pair token dim"], real: Bool[Tensor, "design pair token"]
+) -> Float[Tensor, "design 1 token dim"]:
+    weight = real.unsqueeze(-1).to(tokens)
+    return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+
+
+def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(options)}")
+
+
+def _check_divides(name: str, parts: int, width: int) -> None:
+    if parts < 1 or width % parts:
+        raise ValueError(f"{name}: got {parts} for a width of {width}, expected a divisor of it")

@@ -1,0 +1,11 @@
+"""Reference images (IP-Adapter)."""
+
+from weftwork.attention_processors.core.method import Method
+
+METHOD = Method(
+    name="reference",
+    summary="reference images",
+    adapters=("weftwork.attention_processors.reference.adapter:ReferenceAdapter",),
+    conditions=("weftwork.attention_processors.reference.adapter:Reference",),
+    trainer="weftwork.training.trainers.reference:ReferenceTrainer",
+)

@@ -1,0 +1,287 @@
+"""Pictures as conditions: IP-Adapter and IP-Adapter-Plus (arXiv 2308.06721).
+
+A frozen vision encoder reads a reference picture, a projection makes tokens c of it, and cross-attention reads these
+beside the text, with K_c = c W_k and V_c = c W_v trained:
+
+    y = softmax(Q K_t^T / sqrt(d)) V_t + A softmax(Q K_c^T / sqrt(d) + log(a_p / A)) V_c        merging "joint"
+    y = softmax(Q K_t^T / sqrt(d)) V_t + sum_p a_p softmax(Q K_p^T / sqrt(d)) V_p               merging "sum"
+
+where a_p(x) = weight * layer factor * schedule * region of reference p, and A = max_p a_p.
+
+Source: tencent-ailab/IP-Adapter@62e4af9 (ip_adapter), diffusers 0.42.1 (models/attention_processor.py).
+Differs: tokens, keys and values are computed once per generation; weights, regions, schedules and layers are those of
+each reference, and references those of each prompt. Several references of one adapter are one softmax there without
+masks and a sum with them, so that masks of ones change the picture; here `merging` says which, with masks and without,
+and the two are equal where at most one reference acts. Masks are means over a layer's true grid, not bicubic samples of
+a guessed one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ModelMixin  # noqa: F401  (diffusers looks the name up here when a pipeline folder is opened)
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
+from weftwork.attention_processors.core.condition import Acting, encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
+from weftwork.attention_processors.core.regions import Picture, from_array
+from weftwork.attention_processors.reference.projections import (
+    POOLED,
+    ProjectionSizes,
+    check_embeds,
+    check_features,
+    filled_in,
+    make_projection,
+)
+from weftwork.datasets.readers.images import as_image, center_crop, read_image
+
+__all__ = ["MERGINGS", "Reference", "ReferenceAdapter"]
+
+VIT_H = "h94/IP-Adapter/models/image_encoder"
+
+
+@dataclass(frozen=True, eq=False)
+class Reference(Acting):
+    """A picture to take after, or what an image encoder says of it; the other arguments are those of `Acting`.
+
+    At a weight of 0 neither picture nor encoder is needed. In the unconditional half of guidance stands the null of the
+    originals: zero features for "basic", encoded zero pixels otherwise.
+
+    Args:
+        image: a picture, an array or a path; its middle square is read.
+        embeds: precomputed features instead: pooled [dim] for "basic", penultimate states [token, dim] for "plus" and
+            "full".
+        null_embeds: what the unconditional half of guidance reads beside `embeds`: those of another picture, to lead
+            away from it, or of zero pixels, for which "plus" and "full" need the image encoder otherwise.
+
+    Raises:
+        ValueError: not exactly one of `image` and `embeds` at a weight above 0, embeds that are no finite floating
+            tensor of one or two dimensions, null embeds of another shape; and as for `Acting`.
+    """
+
+    image: Picture | None = None
+    embeds: Tensor | None = None
+    null_embeds: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = (self.image is not None) + (self.embeds is not None)
+        if given > 1 or (not given and self.weight > 0):
+            got = "both image and" if given else "no image and no"
+            raise ValueError(f"reference: got {got} embeds; give one of them")
+        for name in ("embeds", "null_embeds"):
+            check_embeds(name, getattr(self, name))
+        if self.null_embeds is not None and (self.embeds is None or self.embeds.shape != self.null_embeds.shape):
+            beside = "no embeds" if self.embeds is None else f"embeds of shape {tuple(self.embeds.shape)}"
+            raise ValueError(
+                f"null_embeds: got shape {tuple(self.null_embeds.shape)} beside {beside}; encode zero pixels as embeds"
+            )
+        if self.image is not None:
+            object.__setattr__(self, "image", _picture(self.image))
+
+
+@dataclass(frozen=True)
+class SummedBranch(DecoupledBranch):
+    """Merging "sum": every reference has a softmax of its own. No attention maps: these are shares of one softmax."""
+
+    spans: tuple[tuple[int, int], ...] = ()
+    """First token and end of every part; known ahead of a call, so that a compiled denoiser sees constants."""
+
+    def __post_init__(self) -> None:
+        if self.spans or self.token_part is None:
+            return
+        parts, counts = torch.unique_consecutive(self.token_part, return_counts=True)
+        ends = counts.cumsum(0)
+        runs = zip(parts.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True)
+        spans = tuple((first, end) for place, (part, first, end) in enumerate(runs) if part == place)
+        object.__setattr__(self, "spans", spans)  # what follows the last part is padding
+
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        key, value, bias = self.tokens(query)
+        if bias is None or len(self.spans) < 2:
+            return attend(query, key, value, bias)
+        shares = [bias[:, 0, :, first].exp()[:, :, None, None] for first, _ in self.spans]
+        outs = [attend(query, key[:, first:end], value[:, first:end], None) for first, end in self.spans]
+        return torch.stack([share * out for share, out in zip(shares, outs, strict=True)]).sum(0)
+
+
+MERGINGS: Mapping[str, type[DecoupledBranch]] = {"joint": DecoupledBranch, "sum": SummedBranch}
+"""How several references of one design act together."""
+ABSENT = Reference(weight=0.0)
+
+
+class ReferenceAdapter(KeyValueAdapter):
+    """The trained part of an IP-Adapter.
+
+    Args:
+        layers: inner width by layer name; `ReferenceAdapter.for_denoiser` fills it in.
+        base: what the adapter was trained on.
+        projection: "basic", "plus" or "full", see `PROJECTIONS`.
+        image_dim: width of the image encoder's features.
+        token_dim: width of image tokens: the text width of the backbone, so that K and V can start as copies.
+        num_tokens: tokens per reference; "full" has as many as the encoder yields.
+        hidden_dim, depth, num_heads, head_dim, feed_forward_ratio: of the resampler of "plus".
+        image_encoder: the frozen encoder that `set_encoders(image=ImageEncoder.from_pretrained(id))` brings.
+        image_size: side in pixels that references are brought to.
+        merging: one of `MERGINGS`; not trained, so `from_pretrained(folder, merging="sum")` may change it.
+        training: where the weights come from, for the reader of `config.json`.
+
+    Raises:
+        ValueError: an unknown projection or merging, or a size below 1.
+    """
+
+    condition_type = (Reference,)
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913  (each is a key of the config)
+        self,
+        layers: dict[str, int],
+        base: dict[str, Any] | None = None,
+        projection: str = "basic",
+        image_dim: int = 1024,
+        token_dim: int = 768,
+        num_tokens: int = 4,
+        hidden_dim: int = 768,
+        depth: int = 4,
+        num_heads: int = 12,
+        head_dim: int = 64,
+        feed_forward_ratio: int = 4,
+        image_encoder: str = VIT_H,
+        image_size: int = 224,
+        merging: str = "joint",
+        training: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
+        super().__init__()
+        if merging not in MERGINGS:
+            raise ValueError(f"merging: got {merging!r}, expected one of {', '.join(MERGINGS)}")
+        resampler = hidden_dim, depth, num_heads, head_dim, feed_forward_ratio
+        sizes = ProjectionSizes(image_dim, token_dim, num_tokens, *resampler)
+        self.image_projection = make_projection(projection, sizes)
+        self.make_projections(layers, token_dim)
+
+    # -- from conditions to features -----------------------------------------------------------------------
+
+    def collate(self, conditions: Sequence[Sequence[Reference]]) -> dict[str, Any]:
+        """Padded tensors, one row per design; designs may differ in their number of references, also 0.
+
+        Raises:
+            ValueError: embeds of a shape that the projection does not read or of several shapes, layers that match
+                nothing, or regions of different aspects.
+        """
+        rows = padded(conditions, ABSENT)
+        blank = self._blank_embeds([reference for row in rows for reference in row])
+
+        def table(value: Callable[[Reference], Any]) -> list[list[Any]]:
+            return [[value(reference) for reference in row] for row in rows]
+
+        def stacked(name: str, made: Callable[[Any], Tensor]) -> Tensor | None:
+            """None where no reference has the thing."""
+            things = table(lambda r: getattr(r, name))
+            there = any(thing is not None for row in things for thing in row)
+            return torch.stack([torch.stack([made(thing) for thing in row]) for row in things]) if there else None
+
+        def filled(embeds: Tensor | None) -> Tensor:
+            return blank if embeds is None else embeds.detach().cpu().float()
+
+        return {
+            "pixels": stacked("image", self.pixels),
+            "embeds": stacked("embeds", filled),
+            "null_embeds": stacked("null_embeds", filled),
+            "has_image": torch.tensor(table(lambda r: r.image is not None)),
+            "has_null": torch.tensor(table(lambda r: r.null_embeds is not None)),
+            **stack_acting(rows, list(self.config["layers"])),
+        }
+
+    def pixels(self, image: Any) -> Float[Tensor, "3 size size"]:
+        """A picture as the encoder wants it: shortest side resized, middle square, RGB in [0, 1]; zeros for None."""
+        size = self.config["image_size"]
+        if image is None:
+            return torch.zeros(3, size, size)
+        return torch.from_numpy(np.array(center_crop(image, size, size), np.float32) / 255).permute(2, 0, 1)
+
+    def _blank_embeds(self, references: Sequence[Reference]) -> Tensor:
+        """Zeros of the one shape that all given embeds have."""
+        shapes = {tuple(r.embeds.shape): None for r in references if r.embeds is not None}
+        for shape in shapes:
+            self._check("embeds", shape)
+        if len(shapes) > 1:
+            raise ValueError(f"embeds: got shapes {', '.join(map(str, shapes))}, expected one; encode all in one way")
+        return torch.zeros(next(iter(shapes), ()))
+
+    def _check(self, name: str, shape: tuple[int, ...]) -> None:
+        check_features(name, shape, self.config["projection"], self.config["image_dim"], self.config["image_encoder"])
+
+    @torch.no_grad()
+    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
+        """Pictures of a weight above 0 through the frozen image encoder, embeds as they are; the null beside them.
+
+        Raises:
+            ValueError: the encoder is needed and missing, with the call that brings it, or is of another width.
+        """
+        given = ("pixels", "embeds", "null_embeds", "has_image", "has_null")
+        features = {name: value for name, value in batch.items() if name not in given}
+        pooled, active = self.config["projection"] in POOLED, batch["weight"] > 0
+        image, null = batch["embeds"], batch["null_embeds"]
+        seen = active & batch["has_image"]
+        if seen.any():
+            encoder, pixels = self._encoder(encoders), batch["pixels"][seen]
+            found = encoder.pooled(pixels) if pooled else encoder.states(pixels)
+            self._check("image encoder", tuple(found.shape[1:]))
+            image = filled_in(image, seen, found)
+        if image is None:
+            image = torch.zeros(*active.shape, *([] if pooled else [1]), self.config["image_dim"], device=active.device)
+        null = torch.zeros_like(image) if null is None else null
+        alone = active & (batch["guided"] > 0) & ~batch["has_null"]
+        if not pooled and alone.any():
+            null = filled_in(null, alone, self._encoder(encoders).null_states()[None])
+        return {**features, "image": image, "null": null}
+
+    def _encoder(self, encoders: Mapping[str, Any]) -> Any:
+        if "image" not in encoders:
+            name = self.config["image_encoder"]
+            raise ValueError(
+                f"image encoder: this adapter reads pictures through {name!r}; call "
+                f"pipe.set_encoders(image=ImageEncoder.from_pretrained({name!r})) first, or give embeds (for the "
+                'projections "plus" and "full" with null_embeds or cfg="cond_only")'
+            )
+        return encoders["image"]
+
+    # -- the trained part ----------------------------------------------------------------------------------
+
+    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
+        """Keys and values of all references, with those of the null beside them.
+
+        Args:
+            features: `image` and `null` [design, part, dim] or [design, part, image_token, dim]; `weight` and `guided`
+                [design, part]; `layer_weight` [design, part, layer]; `schedules`; `region` [design, part, height,
+                width] or None.
+        """
+        some = next(self.parameters())
+
+        def tokens(name: str) -> Float[Tensor, "design part token dim"]:
+            values = features[name].to(some)
+            return self.image_projection(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+
+        image = tokens("image")
+        designs, parts, count, _ = image.shape
+        return EncodedTokens(
+            self.project(image),
+            self.project(tokens("null")),
+            torch.ones(designs, parts * count, dtype=torch.bool, device=some.device),
+            torch.arange(parts, device=some.device).repeat_interleave(count),
+            **encoded_acting(features, list(self.config["layers"]), some.device),
+            branch=MERGINGS[self.config["merging"]],
+        )
+
+
+def _picture(given: Picture) -> Image.Image:
+    return read_image(given) if isinstance(given, str | Path) else as_image(from_array(given, "image"))

@@ -1,0 +1,15 @@
+"""Styles by name (PokeFusion)."""
+
+from weftwork.attention_processors.core.method import Method
+
+METHOD = Method(
+    name="style",
+    summary="styles by name",
+    adapters=(
+        "weftwork.attention_processors.style.adapter:StyleAdapter",
+        "weftwork.attention_processors.style.adapter:StyleCards",
+    ),
+    conditions=("weftwork.attention_processors.style.conditions:Style",),
+    trainer="weftwork.training.trainers.style:StyleTrainer",
+    evaluation="weftwork.evaluation.methods.style:StyleMeasurement",
+)

@@ -1,0 +1,258 @@
+"""Style without a reference picture: one reading of PokeFusion Attention (arXiv 2602.03220).
+
+Every style is a learned row, projected to a few tokens that the decoder's cross-attention reads beside the text:
+
+    c_s = LayerNorm(reshape(W_p E[s] + b_p));    y = softmax(Q K_t^T / sqrt(d)) V_t + a softmax(Q K_s^T / sqrt(d)) V_s
+
+with K_s = c_s W_k^s and V_s = c_s W_v^s trained and all else frozen; a(x) is weight, layer weight, schedule and region.
+
+Source: the abstracts only (versions 1 and 3); the paper's text and code were not available.
+Ours, not the paper's: that styles are free rows of a table; that the trained matrices stand beside the frozen ones;
+addition as the default of four fusions; the number of tokens; the learned null style; the initialisation; mixing.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from diffusers import ModelMixin  # noqa: F401  (diffusers looks the name up here when a pipeline folder is opened)
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
+from weftwork.attention_processors.core.condition import Acting, encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.conditioning import DecoupledBranch, EncodedTokens
+from weftwork.attention_processors.style.card import PARTS, StyleCard
+from weftwork.attention_processors.style.conditions import Style
+from weftwork.attention_processors.style.fusions import JointBranch, NormMatchedBranch
+
+__all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
+
+
+FUSIONS: Mapping[str, type[DecoupledBranch]] = {
+    "additive": DecoupledBranch,
+    "gated": DecoupledBranch,
+    "concat": JointBranch,
+    "norm_matched": NormMatchedBranch,
+}
+"""How a style joins the text: added; added by tanh of a learned number per layer, 0 at birth ("gated"); in one softmax
+with it; or added at its length."""
+
+
+ABSENT = Acting(weight=0.0)
+
+
+class StyleReader(Adapter):
+    """What table and baked styles share: from conditions, and keys and values of all styles, to branches."""
+
+    condition_type = (Style,)
+
+    def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By layer, keys and values of all styles and, in the second half, of what is null to each: [2 * style, token,
+        inner]."""
+        raise NotImplementedError
+
+    def collate(self, conditions: Sequence[Sequence[Style]]) -> dict[str, Any]:
+        """Padded tensors, one row per design; designs may differ in their number of styles, also 0.
+
+        Raises:
+            ValueError: an unknown style, or regions of different aspects.
+        """
+        rows = padded(conditions, ABSENT)
+        return {
+            "shares": torch.tensor([[self._shares(style) for style in row] for row in rows]),
+            **stack_acting(rows, list(self.config["layers"])),
+        }
+
+    def _shares(self, style: Acting) -> list[float]:
+        known = self.config["styles"]
+        shares: Any = style.styles if isinstance(style, Style) else {}
+        for name in shares:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "use one of these"
+                raise ValueError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
+        return [float(shares.get(name, 0.0)) for name in known]
+
+    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(batch)
+
+    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
+        """Mixtures of keys and values.
+
+        Args:
+            features: as `collate` makes them, `shares` [design, part, style]; `null` [design], where there is one, says
+                which designs get the null style, as training drops styles.
+        """
+        keys = self.style_keys()
+        some = next(iter(keys.values()))[0]
+        shares = features["shares"].to(some)
+        parts, tokens = shares.shape[1], some.shape[1]
+
+        null = features.get("null", torch.zeros(len(shares), dtype=torch.bool)).to(some)[:, None, None]
+        nothing = torch.zeros_like(shares)
+        conditional = torch.cat([shares * (1 - null), shares * null], -1)
+        unconditional = torch.cat([nothing, shares], -1)
+
+        def mixed(mixture: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+            def one(values: Float[Tensor, "style token inner"]) -> Float[Tensor, "design token inner"]:
+                return torch.einsum("dps,sti->dpti", mixture, values).flatten(1, 2)
+
+            return {name: (one(key), one(value)) for name, (key, value) in keys.items()}
+
+        return EncodedTokens(
+            mixed(conditional),
+            mixed(unconditional),
+            torch.ones(shares.shape[0], parts * tokens, dtype=torch.bool, device=some.device),
+            torch.arange(parts, device=some.device).repeat_interleave(tokens),
+            **encoded_acting(features, list(keys), some.device),
+            branch=FUSIONS[self.config["fusion"]],
+        )
+
+    def bake(self, styles: str | Mapping[str, float], name: str | None = None) -> StyleCard:
+        """The card of a style, or of a mixture under a name of its own.
+
+        Raises:
+            ValueError: an unknown style, or a mixture without a name.
+        """
+        if name is None and not isinstance(styles, str):
+            raise ValueError("name: got a mixture of styles without one; name the card")
+        with torch.no_grad():
+            encoded = self(self.collate([[Style(styles)]]))
+        assert encoded.null is not None
+        tensors = {
+            layer: tuple(tensor[0].clone() for tensor in (*pair, *encoded.null[layer]))
+            for layer, pair in encoded.key_value.items()
+        }
+        return StyleCard(name or str(styles), self.config["base"], self.config["fusion"], tensors)  # pyright: ignore
+
+
+class StyleAdapter(StyleReader, KeyValueAdapter):
+    """A table of styles with keys and values of their own in chosen layers.
+
+    Args:
+        layers: inner width by layer name; `StyleAdapter.for_denoiser` fills it in (pass `layers="decoder"` there).
+        base: what the adapter was trained on.
+        styles: names, in the order of the rows.
+        style_dim: width of a style's row.
+        token_dim: width of style tokens: the text width of the backbone, so that K and V can start as copies.
+        num_tokens: tokens per style.
+        rank: 0 for full matrices; n > 0 for keys and values of rank n, which start as the best such approximation of
+            the layer's own.
+        fusion: one of `FUSIONS`.
+        training: where the weights come from, for the reader of `config.json`.
+
+    Raises:
+        ValueError: no style, a name given twice, or an unknown fusion.
+    """
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913  (each is a key of the config)
+        self,
+        layers: dict[str, int],
+        base: dict[str, Any] | None = None,
+        styles: Sequence[str] = (),
+        style_dim: int = 128,
+        token_dim: int = 768,
+        num_tokens: int = 4,
+        rank: int = 0,
+        fusion: str = "additive",
+        training: dict[str, Any] | None = None,
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
+        super().__init__()
+        if not styles or len(set(styles)) != len(styles):
+            raise ValueError(f"styles: got {list(styles)}, expected at least one name and each once")
+        _check_fusion(fusion)
+        self.table = nn.Parameter(torch.randn(len(styles) + 1, style_dim))
+        self.projection = nn.Linear(style_dim, num_tokens * token_dim)
+        self.norm = nn.LayerNorm(token_dim)
+        self.gates = nn.Parameter(torch.zeros(len(layers))) if fusion == "gated" else None
+        self.make_projections(layers, token_dim, rank)
+
+    @torch.no_grad()
+    def extended(self, styles: Sequence[str]) -> Self:
+        """A copy with rows for more styles, which start as the mean of the known ones; the known stay what they are."""
+        wider: Any = type(self).from_config(self.config, styles=[*self.config["styles"], *styles])
+        state = self.state_dict()
+        known, null = state["table"][:-1], state["table"][-1:]
+        state["table"] = torch.cat([known, known.mean(0, keepdim=True).expand(len(styles), -1), null])
+        wider.load_state_dict(state)
+        return wider
+
+    def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        token_dim = self.norm.normalized_shape[0]
+        tokens = self.norm(self.projection(self.table).unflatten(-1, (-1, token_dim)))
+        styles = len(self.config["styles"])
+        tokens = torch.cat([tokens[:styles], tokens[styles:].expand(styles, -1, -1)])  # one null for all
+        keys = self.project(tokens[:, None])
+        if self.gates is None:
+            return keys
+        return {n: (key, value * gate.tanh()) for (n, (key, value)), gate in zip(keys.items(), self.gates, strict=True)}
+
+
+class StyleCards(StyleReader):
+    """Baked styles as an adapter: `pipe.attach(style=StyleCards.of(cards))`.
+
+    Mixtures are linear in keys and values, so cards mix as the table that they were baked from.
+
+    Args:
+        layers, base, styles, num_tokens, fusion: as in `StyleAdapter`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        layers: dict[str, int],
+        base: dict[str, Any] | None = None,
+        styles: Sequence[str] = (),
+        num_tokens: int = 4,
+        fusion: str = "additive",
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
+        super().__init__()
+        _check_fusion(fusion)
+
+        def empty() -> nn.ParameterDict:
+            shape = 2 * len(styles), num_tokens
+            return nn.ParameterDict({n.replace(".", "-"): torch.zeros(*shape, width) for n, width in layers.items()})
+
+        self.baked_keys, self.baked_values = empty(), empty()
+
+    @classmethod
+    def of(cls, cards: Sequence[StyleCard]) -> Self:
+        """Cards of one backbone and fusion, side by side.
+
+        Raises:
+            ValueError: no card, cards that do not belong together, or two of one name.
+        """
+        names = [card.name for card in cards]
+        if not cards or len(set(names)) != len(names):
+            raise ValueError(f"cards: got {names}, expected at least one and each name once; rename or drop one")
+        first = cards[0]
+        for card in cards[1:]:
+            for what in ("base", "fusion", "shapes"):
+                if getattr(card, what) != getattr(first, what):
+                    raise ValueError(
+                        f"cards: {card.name!r} has another {what} than {first.name!r}; stack cards that were baked for "
+                        "one backbone in one way"
+                    )
+        layers = {layer: shape[1] for layer, shape in first.shapes.items()}
+        tokens = next(iter(first.shapes.values()))[0]
+        reader = cls(layers, dict(first.base), names, tokens, first.fusion)
+        for layer in layers:
+            stacked = [torch.stack([card.tensors[layer][part] for card in cards]) for part in range(len(PARTS))]
+            reader.baked_keys[layer.replace(".", "-")].data = torch.cat(stacked[0::2])
+            reader.baked_values[layer.replace(".", "-")].data = torch.cat(stacked[1::2])
+        return reader
+
+    def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
+        slots = {name: name.replace(".", "-") for name in self.config["layers"]}
+        return {name: (self.baked_keys[slot], self.baked_values[slot]) for name, slot in slots.items()}
+
+
+def _check_fusion(fusion: str) -> None:
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion: got {fusion!r}, expected one of {', '.join(FUSIONS)}")

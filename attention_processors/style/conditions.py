@@ -1,0 +1,38 @@
+"""What a user says with styles: one by name, or a mixture; validated when it is made."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from weftwork.attention_processors.core.condition import Acting
+
+
+@dataclass(frozen=True, eq=False)
+class Style(Acting):
+    """A style, or a mixture of styles, by name; the other arguments are those of `Acting`.
+
+    Args:
+        styles: a name, or shares by name; shares are divided by their sum.
+
+    Raises:
+        ValueError: no style, shares that are negative, not finite or sum to 0; and as for `Acting`.
+    """
+
+    styles: str | Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        shares = {self.styles: 1.0} if isinstance(self.styles, str) else dict(self.styles)
+        if not shares or not all(isinstance(name, str) and name for name in shares):
+            raise ValueError(f"styles: got {self.styles!r}, expected a name or shares by name")
+        for name, share in shares.items():
+            if not (isinstance(share, int | float) and math.isfinite(share) and share >= 0):
+                raise ValueError(
+                    f"styles: got a share of {share!r} for {name!r}, expected a finite number of at least 0"
+                )
+        total = sum(shares.values())
+        if total == 0:
+            raise ValueError(
+                "styles: got shares that sum to 0; give one more than 0, or weight=0 to turn the style off"
+            )
+        super().__post_init__()
+        object.__setattr__(self, "styles", {name: share / total for name, share in shares.items()})

@@ -1,0 +1,33 @@
+"""How tokens of a condition join the frozen attention, other than by addition."""
+
+import torch
+from torch import Tensor
+
+from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, OwnAttention
+
+
+class JointBranch(DecoupledBranch):
+    """One softmax over the text and the condition, as if the condition's tokens stood in the prompt."""
+
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        key, value, bias = self.tokens(query)
+        tokens = own.key.shape[1]
+        if bias is not None or own.mask is not None:
+            rows, places = query.shape[0], 1 if bias is None else bias.shape[2]
+            left = query.new_zeros(rows, 1, places, tokens) if own.mask is None else own.mask
+            right = query.new_zeros(rows, 1, 1, key.shape[1]) if bias is None else bias
+            shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
+            bias = torch.cat([left.expand(*shape, -1), right.expand(*shape, -1)], -1)
+        groups = own.key.shape[2] // key.shape[2]
+        key, value = (x.repeat_interleave(groups, 2) for x in (key, value))
+        return attend(query, torch.cat([own.key, key], 1), torch.cat([own.value, value], 1), bias) - own.out
+
+
+class NormMatchedBranch(DecoupledBranch):
+    """The condition's output gets the length of the text's, query by query."""
+
+    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        key, value, bias = self.tokens(query)
+        added = attend(query, key, value, bias)
+        lengths = [x.float().flatten(2).norm(dim=-1)[..., None, None] for x in (own.out, added)]
+        return added * (lengths[0] / lengths[1].clamp(min=1e-6)).to(added.dtype)

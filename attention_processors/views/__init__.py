@@ -1,0 +1,14 @@
+"""New views with geometry (MoAI): cross-modal attention instillation and reference attention."""
+
+from weftwork.attention_processors.core.method import Method
+
+METHOD = Method(
+    name="aligned-views",
+    summary="image and geometry of a new view",
+    adapters=("weftwork.attention_processors.views.adapter:AlignedViews",),
+    trainer="weftwork.training.trainers.views:ViewsTrainer",
+    backbone="tiny-rooms",
+    pipeline="weftwork.pipelines.views.pipeline:open_views",
+    evaluation="weftwork.evaluation.methods.views:ViewsMeasurement",
+    demo_page="weftwork.scripts.demo.views:ViewPage",
+)

@@ -1,0 +1,299 @@
+"""Image and geometry of a new view, drawn by one frozen denoiser in four roles (after MoAI, arXiv 2506.11924).
+
+A role is the denoiser with a LoRA of its own; the frozen weights exist once, whatever the number of roles:
+
+    image_reference      reads pictures of the references     -> what the image role reads beside its target
+    geometry_reference   reads their point maps               -> the same for the geometry role
+    image                denoises the target's picture         -> its attention, for
+    geometry             denoises the target's point map
+
+Differs from the authors': theirs are four fully trained networks, of two pretrained ones; here nothing but LoRAs and
+the correspondence encoder is trained, and what a role cannot get by its four input channels it gets by features.
+"""
+
+import copy
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, Self
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float, Int
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.adapter import read_json, state_sha256
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.layers import select_layers
+from weftwork.attention_processors.core.processor import install, layer_levels, unwrapped
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
+from weftwork.attention_processors.views.instillation import GRADIENTS, Instillation
+from weftwork.attention_processors.views.reference_attention import References
+
+ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
+SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
+TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
+"""What LoRAs are put on: attention, feed-forward layers, and the convolutions of the residual blocks."""
+BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")
+INNER: Final = ("resnets", "attentions")
+STAGES: Final = ("attn1", "attn2", "ff")
+"""The order in which a U-Net goes through its parts."""
+LORA_NAME: Final = "pytorch_lora_weights.safetensors"
+FORMAT_VERSION: Final = 1
+
+
+class AlignedViews(nn.Module):
+    """The trained modules for one denoiser, whose own weights stay as they are and are not part of this.
+
+    Args:
+        denoiser: a U-Net; it is left alone, roles are copies that share its tensors.
+        rank: of the LoRAs.
+        channels: of the correspondences, see `CorrespondenceEncoder`.
+        warped: whether that reads the latents of the warped picture, too.
+        sharing: what the geometry role gets of the image role: its attention ("instillation"), its features as further
+            keys and values ("concatenated"), its attention as a target in training ("distilled"), or nothing ("none").
+        layers: where, as in `select_layers`.
+        gradient: whether the geometry's loss reaches the image role, "live" or "detach".
+        training: where it comes from: data, steps, seed.
+
+    Raises:
+        ValueError: an unknown sharing or gradient, one that is detached where nothing is instilled, or no U-Net.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        *,
+        rank: int = 16,
+        channels: int = 20,
+        warped: bool = True,
+        sharing: str = "instillation",
+        layers: str | Sequence[str] = "self",
+        gradient: str = "live",
+        training: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if sharing not in SHARINGS:
+            raise ValueError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
+        if gradient not in GRADIENTS or (gradient != "live" and sharing != "instillation"):
+            raise ValueError(
+                f"gradient: got {gradient!r} for {sharing!r}, expected 'live', or 'detach' for 'instillation'; change "
+                "one of them"
+            )
+        self.config: dict[str, Any] = {
+            "rank": rank,
+            "channels": channels,
+            "warped": warped,
+            "sharing": sharing,
+            "layers": layers,
+            "gradient": gradient,
+            "training": training,
+        }
+        self.levels = layer_levels(denoiser)
+        select_layers(denoiser, layers)
+        self.image_references, self.geometry_references = References(), References()
+        instilled = sharing in ("instillation", "distilled")
+        self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
+        self.own = Instillation(layers)
+        """What the geometry role attends with itself, where that is compared."""
+        self.roles = nn.ModuleDict({role: self._role(role, unwrapped(denoiser)) for role in ROLES})
+        first: Any = unwrapped(denoiser).get_submodule("conv_in")
+        latents = first.in_channels if warped else 0
+        self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
+        whole = next(unwrapped(denoiser).parameters()).dtype == torch.float32
+        self.base_sha256 = state_sha256(unwrapped(denoiser)) if whole else None
+        """What it was trained on; unknown of a denoiser in half precision."""
+
+    def _role(self, role: str, denoiser: nn.Module) -> nn.Module:
+        """The denoiser with a LoRA wherever it says something to anybody."""
+        network = _sharing_copy(denoiser)
+        install(network)
+        targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
+        if role.endswith("_reference"):  # up to the last layer that is read
+            last = max(select_layers(network, self.image_references.layers), key=_place)
+            targets = [name for name in targets if _place(name) < _place(last)]
+        if role == "geometry" and self.sharing == "instillation":
+            assert isinstance(self.link, Instillation)
+            dead = {name.removesuffix(".weight").removesuffix(".bias") for name in self.link.dead_parameters(network)}
+            targets = [name for name in targets if name not in dead]
+        rank = self.config["rank"]
+        lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+        network = inject_adapter_in_model(lora, network, "default")
+        for parameter in network.parameters():
+            if parameter.requires_grad:  # in the backbone's precision at birth
+                parameter.data = parameter.data.float()
+        return network
+
+    @property
+    def sharing(self) -> str:
+        return self.config["sharing"]
+
+    def see(
+        self,
+        images: Float[Tensor, "row_view channel h w"],
+        geometry: Float[Tensor, "row_view channel h w"],
+        views_geometry: Float[Tensor, "row_view 8 height width"],
+        context: Float[Tensor, "row token dim"],
+    ) -> None:
+        """Read the references, once for all steps.
+
+        Args:
+            images, geometry: latents of the references' pictures and point maps, views of a row together.
+            views_geometry: what `CorrespondenceEncoder` reads of them.
+            context: prompts' states, by row.
+
+        Raises:
+            ValueError: other numbers of one than of the other.
+        """
+        if len(images) % len(context) or not len(images) == len(geometry) == len(views_geometry):
+            raise ValueError(
+                f"references: got {len(images)} pictures, {len(geometry)} point maps and {len(views_geometry)} "
+                f"geometries for {len(context)} rows, expected as many of each, equally many per row; give every row "
+                "its views"
+            )
+        views = len(images) // len(context)
+        context = context.repeat_interleave(views, 0)
+        features = self.correspondence(views_geometry)
+        times = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        for role, latents, references in (
+            ("image_reference", images, self.image_references),
+            ("geometry_reference", geometry, self.geometry_references),
+        ):
+            references.store.clear()
+            self._run(role, latents, times, context, features, references=references.record())
+
+    def forward(
+        self,
+        image: Float[Tensor, "row channel h w"],
+        geometry: Float[Tensor, "row channel h w"],
+        times: Int[Tensor, " row"],
+        features: Float[Tensor, "row out h w"],
+        context: Float[Tensor, "row token dim"],
+        views: int,
+    ) -> tuple[Tensor, Tensor]:
+        """One step: what both roles predict for noisy latents of the target, after `see`.
+
+        Args:
+            features: `correspondence` of what the target camera sees.
+            views: references per row.
+        """
+        self.link.store.clear()
+        given, taken = self._taps()
+        references = self.image_references.extend(views)
+        first = self._run("image", image, times, context, features, references=references, **given)
+        references = self.geometry_references.extend(views)
+        return first, self._run("geometry", geometry, times, context, features, references=references, **taken)
+
+    def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:
+        """What the image role leaves for the geometry role, and what that takes."""
+        if self.sharing == "none":
+            return {}, {}
+        given: dict[str, Encoded] = {"link": self.link.record()}
+        if isinstance(self.link, References):
+            return given, {"link": self.link.extend(1)}
+        if self.sharing == "instillation":
+            return given, {"link": self.link.use()}
+        self.own.clear()
+        return given, {"own": self.own.record()}
+
+    def _run(
+        self, role: str, latents: Tensor, times: Tensor, context: Tensor, features: Tensor, **taps: Encoded
+    ) -> Tensor:
+        height, width = latents.shape[-2:]
+        conditioning = Conditioning.of(taps, Layout(self.levels, (height, width)))
+        network: Any = self.roles[role]
+        dtype = network.conv_in.weight.dtype  # `network.dtype` walks through all modules
+        with added_after_conv_in(network, features):
+            given = latents.to(dtype), times, context.to(dtype)
+            return network(*given, cross_attention_kwargs={"conditioning": conditioning}).sample
+
+    def counts(self) -> dict[str, int]:
+        """Trained parameters: of the LoRAs of each role, and of the correspondence encoder."""
+        parts = {**self.roles, "correspondence": self.correspondence}
+        return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
+
+    def register_to_config(self, **values: Any) -> None:
+        """Change what the folder's config says, as diffusers' models do."""
+        self.config.update(values)
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
+        """A folder of LoRAs in diffusers' format, one per role, and the correspondence encoder.
+
+        Raises:
+            OSError: it cannot be written; what was there before is unchanged.
+        """
+        target = Path(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
+            stage = Path(room) / target.name
+            for role, network in self.roles.items():
+                layers: Any = get_peft_model_state_dict(network)
+                StableDiffusionPipeline.save_lora_weights(
+                    stage / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
+                )
+            self.correspondence.save_pretrained(stage / "correspondence", safe_serialization=safe_serialization)
+            about = {
+                "_class_name": type(self).__name__,
+                "base_sha256": self.base_sha256,
+                "format_version": FORMAT_VERSION,
+                **self.config,
+            }
+            (stage / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+            if target.exists():
+                os.replace(target, Path(room) / "before")
+            os.replace(stage, target)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:
+        """The modules in a folder, on the denoiser that they were trained for.
+
+        Raises:
+            ValueError: no such folder, a newer format, or another denoiser.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
+        config = read_json(folder / "config.json")
+        config.pop("_class_name", None)
+        version, base = config.pop("format_version", 0), config.pop("base_sha256", None)
+        base = base or (config.get("training") or {}).get("base_sha256")  # training knows it from before it was rounded
+        if version > FORMAT_VERSION:
+            raise ValueError(
+                f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork"
+            )
+        views = cls(denoiser, **config)
+        if None not in (base, views.base_sha256) and views.base_sha256 != base:
+            raise ValueError(
+                f"{folder}: was trained on another denoiser than this one, expected the same weights; load the one "
+                "that its card names"
+            )
+        for role, network in views.roles.items():
+            layers = {key.removeprefix("unet."): value for key, value in load_file(folder / role / LORA_NAME).items()}
+            result: Any = set_peft_model_state_dict(network, layers)
+            if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
+                odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
+                raise ValueError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
+        views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
+        return views
+
+
+def _place(name: str) -> tuple[int, ...]:
+    """When a module of a U-Net has its turn: by block, then residual block or transformer, then layer in it."""
+    parts = name.replace("mid_block.", "mid_block.0.").split(".")
+    numbers = [int(part) for part in parts if part.isdigit()] + [0]
+    stage = next((i for i, layer in enumerate(STAGES) if layer in parts), 0)
+    return BLOCKS.index(parts[0]), numbers[0], numbers[1], INNER.index(parts[2]), numbers[2], stage
+
+
+def _sharing_copy(denoiser: nn.Module) -> nn.Module:
+    """The same network as other objects, with the very same tensors, frozen."""
+    tensors = [*denoiser.parameters(), *denoiser.buffers()]
+    return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in tensors}).requires_grad_(False)

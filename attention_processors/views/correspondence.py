@@ -1,0 +1,126 @@
+"""Point correspondences as features: what a warped view knows of a pixel, added after a denoiser's first convolution.
+
+A frozen `conv_in` of four channels has no place for a warped picture. Its output has: `CorrespondenceEncoder` brings
+geometry in pixels to the latents' grid, its last layer starts at zero, and `added_after_conv_in` adds the result for
+the calls within a block.
+
+After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`. Theirs can have the latents of
+the warped picture as further channels of a trained `conv_in`; here these channels' part of the convolution is added to
+the frozen one's result, which is the same, and reads where something is seen, too.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.processor import unwrapped
+
+FOURIER_CHANNELS = 15
+WIDTHS = (16, 32, 64, 128)
+
+
+def fourier_points(points: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row 15 height width"]:
+    """Coordinates p as [p, sin p, cos p, sin 2p, cos 2p]."""
+    return torch.cat([points, points.sin(), points.cos(), (2 * points).sin(), (2 * points).cos()], 1)
+
+
+def correspondences(
+    geometry: Float[Tensor, "row 8 height width"], channels: int = 20
+) -> Float[Tensor, "row channel height width"]:
+    """What the convolutions read, in the authors' order: embedded points, normals, depth, and 1 where no point is.
+
+    Args:
+        geometry: of a view, by pixel: its point in the target camera's frame, scaled to about [-1, 1] (3), its normal
+            there (3), its depth (1), and 1 where there is a point at all, else 0.
+        channels: 20; 17 without normals, 16 without depth as well.
+    """
+    points, normals, depth, seen = (geometry * geometry[:, 7:]).split([3, 3, 1, 1], 1)
+    parts = {16: [], 17: [depth], 20: [normals, depth]}[channels]
+    return torch.cat([fourier_points(points), *parts, 1 - seen], 1)
+
+
+class CorrespondenceEncoder(ModelMixin, ConfigMixin):
+    """Geometry in pixels to features of the latents' grid, an eighth of the sides; zero at birth.
+
+    Args:
+        in_channels: 16, 17 or 20, see `correspondences`.
+        out_channels: those of the denoiser's `conv_in`.
+        warped_channels: of the latents of a warped picture, read with where it shows something; 0 reads none.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 20,
+        out_channels: int = 320,
+        widths: Sequence[int] = WIDTHS,
+        warped_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if in_channels not in (16, 17, 20):
+            raise ValueError(f"in_channels: got {in_channels}, expected 16, 17 or 20; see correspondences")
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList()
+        for narrow, wide in pairwise(widths):
+            self.blocks.append(nn.Conv2d(narrow, narrow, 3, padding=1))
+            self.blocks.append(nn.Conv2d(narrow, wide, 3, padding=1, stride=2))
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+        outs = [self.conv_out]
+        if warped_channels:
+            self.warped_in = nn.Conv2d(warped_channels + 1, out_channels, 3, padding=1)
+            outs.append(self.warped_in)
+        for out in outs:
+            nn.init.zeros_(out.weight)
+            assert out.bias is not None
+            nn.init.zeros_(out.bias)
+
+    def forward(
+        self, geometry: Float[Tensor, "row 8 height width"], warped: Float[Tensor, "row channel h w"] | None = None
+    ) -> Float[Tensor, "row out h w"]:
+        """Args:
+        warped: latents of the picture that goes with the geometry, mid-grey where nothing is seen.
+        """
+        geometry = geometry.to(self.conv_in.weight)
+        hidden = F.silu(self.conv_in(correspondences(geometry, self.config["in_channels"])))
+        for block in self.blocks:
+            hidden = F.silu(block(hidden))
+        features = self.conv_out(hidden)
+        if warped is not None and self.config["warped_channels"]:
+            height, width = warped.shape[-2:]
+            seen = F.adaptive_avg_pool2d(geometry[:, 7:], (height, width))
+            features = features + self.warped_in(torch.cat([warped.to(seen), seen], 1))
+        return features
+
+
+@contextmanager
+def added_after_conv_in(denoiser: nn.Module, features: Float[Tensor, "row channel h w"]) -> Iterator[None]:
+    """Within the block, calls of the denoiser get these features after `conv_in`; the hook leaves with the block.
+
+    Features of fewer rows than a call has are repeated, for the halves of guidance.
+
+    Raises:
+        ValueError: in the call, features that do not fit.
+    """
+
+    def add(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+        repeats, rest = divmod(out.shape[0], features.shape[0])
+        if rest or out.shape[1:] != features.shape[1:]:
+            raise ValueError(
+                f"features: got {tuple(features.shape)} for a conv_in that gives {tuple(out.shape)}, expected the same "
+                "channels and sides, and rows that divide its rows; encode them for this canvas and batch"
+            )
+        return out + features.to(out).repeat(repeats, 1, 1, 1)
+
+    handle = unwrapped(denoiser).get_submodule("conv_in").register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,306 @@
+"""Cross-modal attention instillation: where one denoiser looks, another looks as well (MoAI, arXiv 2506.11924).
+
+Queries and keys of chosen self-attention layers are recorded in one pass and used in another, by layer name; the other
+pass keeps values of its own, so it looks where the first one looked and reads there what it knows:
+
+    out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student
+
+Taps are branches that travel in the conditioning, none with any state but the store that it was given:
+`RecordAttention` keeps queries and keys, `UseAttention` takes them. `Instillation` ties both together; for teacher and
+student in one batch, `ShareInBatch` is the same without a store. The method's other taps, of reference views, are in
+`weftwork.attention_processors.views.reference_attention`.
+
+    link = Instillation(layers="self")
+    teacher = Conditioning.of({"link": link.record()}, layout)
+    student = Conditioning.of({"link": link.use()}, layout)
+    for t in timesteps:
+        link.clear()
+        image = unet_a(x, t, context, cross_attention_kwargs={"conditioning": teacher}).sample
+        geometry = unet_b(y, t, context, cross_attention_kwargs={"conditioning": student}).sample
+
+Differs from the authors' code: entries are found by name and never popped, so recomputing (gradient checkpointing)
+changes nothing, and what is missing or does not fit is an error, where theirs falls back to the student's own queries
+and keys in silence. Gradients live as theirs do; `gradient="detach"` makes the teacher a fixed one.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.conditioning import Attend, Branch, Encoded, OwnAttention
+from weftwork.attention_processors.core.layers import select_layers, select_names
+from weftwork.attention_processors.core.processor import attention_layers
+from weftwork.attention_processors.core.strength import Layout, Strength
+
+SHARES: Final = ("query_key", "probabilities")
+KEYS: Final = ("all", "target")
+GRADIENTS: Final = ("live", "detach")
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What a layer attended with: queries and keys, or the probabilities that came of them.
+
+    `query` and `key` are [row, token, head, dim], `probabilities` [row, head, query, token].
+    """
+
+    query: Tensor
+    key: Tensor
+    probabilities: Tensor | None
+    differentiable: bool
+    """Whether gradients were being recorded too."""
+
+
+AttentionStore = MutableMapping[str, Recorded]
+
+
+@dataclass(frozen=True, eq=False)
+class RecordAttention(Branch):
+    """Keeps a layer's queries and keys, after projection and before scaling, or its probabilities."""
+
+    layer: str
+    store: AttentionStore
+    share: str = "query_key"
+    gradient: str = "live"
+
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        kept_query, kept_key = (query, own.key) if self.gradient == "live" else (query.detach(), own.key.detach())
+        maps = probabilities(kept_query, kept_key, own.mask) if self.share == "probabilities" else None
+        self.store[self.layer] = Recorded(kept_query, kept_key, maps, torch.is_grad_enabled())
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class UseAttention(Branch):
+    """Attends with recorded queries and keys to the layer's own values.
+
+    Args:
+        store: where `RecordAttention` keeps them.
+        keys: "all", or "target": only as many of the first keys as there are queries, for a layer whose context is not
+            extended by references.
+        source: by row here the row there; None is the same.
+        gradient: "live" lets gradients into the recording pass.
+        strength: [row or 1, 1, 1, 1] in [0, 1]: a blend of this and the layer's own attention, 0 exactly the latter.
+    """
+
+    replaces: ClassVar[bool] = True
+
+    layer: str
+    store: Mapping[str, Recorded]
+    keys: str = "all"
+    source: Int[Tensor, " row"] | None = None
+    gradient: str = "live"
+    strength: Tensor | None = None
+
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kept = self._kept(query, value)
+        if self.strength is not None or kept.probabilities is not None:
+            return query, key, value
+        return (*self._query_key(kept, query), value)
+
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        kept = self._kept(query, own.value)
+        if kept.probabilities is not None:
+            maps = self._rows(kept.probabilities).to(own.value.dtype)
+            shared = torch.einsum("rhqt,rthd->rqhd", maps, own.value)
+        elif self.strength is None:
+            return out
+        else:
+            shared = attend(*self._query_key(kept, query), own.value, own.mask)
+        if self.strength is None:
+            return out + (shared - own.out)
+        strength = self.strength.to(out.dtype)
+        return torch.where(strength == 0, out, out + strength * (shared - own.out))
+
+    def _kept(self, query: Tensor, value: Tensor) -> Recorded:
+        """The entry of this layer, once it fits."""
+        kept = self.store.get(self.layer)
+        if kept is None:
+            raise ValueError(missing(self.layer, "attention"))
+        if self.gradient == "live" and torch.is_grad_enabled() and not kept.differentiable:
+            raise ValueError(
+                f"{self.layer}: got queries and keys that were recorded without gradients, expected live ones; record "
+                "outside torch.no_grad() and reentrant checkpointing, or pass gradient='detach'"
+            )
+        if self.source is not None:
+            check_source(self.source, len(kept.query), self.layer)
+        rows = len(kept.query) if self.source is None else len(self.source)
+        heads, tokens = kept.query.shape[2], query.shape[1] if self.keys == "target" else kept.key.shape[1]
+        if (rows, kept.query.shape[1], heads) != query.shape[:3]:
+            raise ValueError(
+                f"{self.layer}: got {rows} rows of {kept.query.shape[1]} queries and {heads} heads, expected "
+                f"{query.shape[0]} of {query.shape[1]} and {query.shape[2]}; give both passes the same batch and canvas"
+            )
+        if tokens != value.shape[1]:
+            raise ValueError(
+                f"{self.layer}: got {tokens} recorded keys for {value.shape[1]} values; give both passes the same "
+                "references, or pass keys='target' where this one has none"
+            )
+        return kept
+
+    def _query_key(self, kept: Recorded, query: Tensor) -> tuple[Tensor, Tensor]:
+        key = kept.key if self.keys == "all" else kept.key[:, : query.shape[1]]
+        return self._rows(kept.query).to(query.dtype), self._rows(key).to(query.dtype)
+
+    def _rows(self, recorded: Tensor) -> Tensor:
+        recorded = recorded if self.gradient == "live" else recorded.detach()
+        return recorded if self.source is None else recorded[self.source.to(recorded.device)]
+
+
+@dataclass(frozen=True, eq=False)
+class ShareInBatch(Branch):
+    """Teacher and student as rows of one batch: a row attends with the queries and keys of its source.
+
+    Args:
+        source: by row the row that it attends with; a teacher's own is itself, exactly as without this branch.
+        gradient: "detach" keeps gradients of the others out of a teacher's queries and keys.
+    """
+
+    replaces: ClassVar[bool] = True
+
+    layer: str
+    source: Int[Tensor, " row"]
+    gradient: str = "live"
+
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if len(self.source) != len(query):
+            raise ValueError(
+                f"{self.layer}: got sources for {len(self.source)} rows, expected {len(query)}; give one per row of "
+                "the batch"
+            )
+        source = self.source.to(query.device)
+        own = (source == torch.arange(len(source), device=source.device)).view(-1, 1, 1, 1)
+        shared = (query, key) if self.gradient == "live" else (query.detach(), key.detach())
+        return torch.where(own, query, shared[0][source]), torch.where(own, key, shared[1][source]), value
+
+
+def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
+    """Raise unless all sources are rows.
+
+    Raises:
+        ValueError: names the first that is none.
+    """
+    wrong = source[(source < 0) | (source >= rows)]
+    if len(wrong):
+        raise ValueError(f"{place}: got the source {int(wrong[0])}, expected rows from 0 to {rows - 1}; correct it")
+
+
+@dataclass(frozen=True, eq=False)
+class Taps(Encoded):
+    """One kind of branch at every chosen layer, as what `Conditioning.of` takes."""
+
+    kind: type[Branch]
+    layers: str | Sequence[str]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
+        names = select_names(list(layout.levels), self.layers)
+        return {name: self.kind(layer=name, **self.options) for name in names}, ()  # pyright: ignore[reportCallIssue]
+
+
+class Instillation:
+    """Attention of one pass for another.
+
+    Args:
+        layers: as in `select_layers`; all self-attentions by default, which is the published setting.
+        share: "query_key", or "probabilities": slow and large, for those who want to edit the maps in between.
+        keys: "all" or "target", see `UseAttention`.
+        gradient: "live" or "detach".
+        strength: from 0 (the student's own attention) to 1; None is 1 without computing its own at all.
+
+    Raises:
+        ValueError: an unknown choice, or a strength outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        layers: str | Sequence[str] = "self",
+        *,
+        share: str = "query_key",
+        keys: str = "all",
+        gradient: str = "live",
+        strength: float | None = None,
+    ) -> None:
+        for name, given, known in (("share", share, SHARES), ("keys", keys, KEYS), ("gradient", gradient, GRADIENTS)):
+            if given not in known:
+                raise ValueError(f"{name}: got {given!r}, expected one of {', '.join(known)}; pass one of these")
+        if strength is not None and not 0 <= strength <= 1:
+            raise ValueError(f"strength: got {strength!r}, expected a number in [0, 1]; None is full strength")
+        if share == "probabilities" and keys == "target":
+            raise ValueError("keys: got 'target' with probabilities, which are spread over all keys; share query_key")
+        self.layers, self.share, self.keys, self.gradient = layers, share, keys, gradient
+        self.strength = None if strength is None else torch.full((1, 1, 1, 1), float(strength))
+        self.store: dict[str, Recorded] = {}
+
+    def clear(self) -> None:
+        """Forget what was recorded; to be called before every denoiser step, so that nothing stale is used."""
+        self.store.clear()
+
+    def record(self) -> Taps:
+        """For the teacher's pass."""
+        return Taps(RecordAttention, self.layers, {"store": self.store, "share": self.share, "gradient": self.gradient})
+
+    def use(self, source: Int[Tensor, " row"] | None = None) -> Taps:
+        """For the student's pass; `source` gives by row the teacher's row, None the same."""
+        options = {"store": self.store, "keys": self.keys, "source": source, "gradient": self.gradient}
+        return Taps(UseAttention, self.layers, {**options, "strength": self.strength})
+
+    def within_batch(self, source: Int[Tensor, " row"]) -> Taps:
+        """For one pass over teacher and student together: `source` gives by row the row that it attends with.
+
+        Raises:
+            ValueError: this link blends, truncates keys, or shares probabilities, or a source has another source.
+        """
+        if self.strength is not None or self.share != "query_key" or self.keys != "all":
+            raise ValueError("within_batch: got a strength, keys or share of its own; use two passes for these")
+        check_source(source, len(source), "within_batch")
+        if not torch.equal(source[source], source):
+            raise ValueError(
+                f"source: got {source.tolist()}, where a source has another source; let teachers be their own"
+            )
+        return Taps(ShareInBatch, self.layers, {"source": source, "gradient": self.gradient})
+
+    def dead_parameters(self, student: nn.Module) -> list[str]:
+        """Names of the student's parameters that nothing depends on: query and key projections of the shared layers.
+
+        To be frozen and kept out of optimizers, distributed training and LoRA targets.
+        """
+        if self.strength is not None or self.share != "query_key":
+            return []
+        layers = attention_layers(student)
+        dead = ("to_q", "to_k", "norm_q", "norm_k")
+        return [
+            f"{layer}.{name}"
+            for layer in select_layers(student, self.layers)
+            for name, _ in layers[layer].named_parameters()
+            if name.partition(".")[0] in dead
+        ]
+
+
+def probabilities(
+    query: Float[Tensor, "row query head dim"],
+    key: Float[Tensor, "row token head dim"],
+    mask: Tensor | None = None,
+) -> Float[Tensor, "row head query token"]:
+    """The attention map itself, for those who must see it: fused kernels never build it."""
+    scores = attention_scores(query, key)
+    return (scores if mask is None else scores + mask).softmax(-1)
+
+
+def attention_scores(
+    query: Float[Tensor, "row query head dim"], key: Float[Tensor, "row token head dim"]
+) -> Float[Tensor, "row head query token"]:
+    """Q K^T / sqrt(d), in float32."""
+    return torch.einsum("rqhd,rthd->rhqt", query.float(), key.float()) * query.shape[-1] ** -0.5
+
+
+def missing(layer: str, what: str) -> str:
+    """What is to be said where a layer finds nothing recorded."""
+    return (
+        f"{layer}: got no recorded {what}, expected some; run the recording pass first, with the same layers, in this "
+        "step"
+    )

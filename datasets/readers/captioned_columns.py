@@ -1,0 +1,99 @@
+"""Which columns of a data set of Hugging Face's hold pictures, captions and styles, and what is wrong in a row."""
+
+import os
+import reprlib
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, Final
+
+import datasets
+from PIL import Image
+
+from weftwork.datasets.readers.images import as_image, decode, opened, read_image
+
+CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
+STYLE_COLUMN: Final = "style"
+
+Features = Mapping[str, Any]
+
+
+def find_image_column(features: Features, given: str | None) -> str:
+    """The name of the column of pictures."""
+    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    if given is None:
+        if len(pictures) != 1:
+            raise ValueError(
+                f"image_column: got {', '.join(pictures) or 'none'} with an Image feature among the columns "
+                f"{', '.join(features)}, expected one; pass image_column"
+            )
+        return pictures[0]
+    _check_column("image_column", given, features)
+    if given not in pictures:
+        raise ValueError(
+            f"image_column: got {given!r} with the feature {features[given]}, expected an Image feature "
+            f"({', '.join(pictures) or 'no column has one'}); cast it with cast_column({given!r}, Image())"
+        )
+    return given
+
+
+def find_caption_column(features: Features, given: str | None) -> str:
+    """The name of the column of captions."""
+    if given is not None:
+        return _check_column("caption_column", given, features)
+    found = [name for name in CAPTION_COLUMNS if name in features]
+    if not found:
+        raise ValueError(
+            f"caption_column: got the columns {', '.join(features)}, expected {', '.join(CAPTION_COLUMNS)} among them; "
+            "pass caption_column"
+        )
+    return found[0]
+
+
+def find_style_column(features: Features, given: str | None, style: str | None) -> str | None:
+    """The column of the styles; None where all pictures have the one given."""
+    if given is not None:
+        _check_column("style_column", given, features)
+    column = given or (STYLE_COLUMN if STYLE_COLUMN in features else None)
+    if style is not None:
+        if column is not None:
+            raise ValueError(f"style: got {style!r} and the column {column!r}, expected one of them; leave style= out")
+        if not (isinstance(style, str) and style.strip()):
+            raise ValueError(f"style: got {style!r}, expected a name; write one")
+    elif column is None:
+        raise ValueError(
+            f"style_column: got the columns {', '.join(features)}, expected {STYLE_COLUMN!r} among them; pass "
+            "style_column, or style for one name for all"
+        )
+    return column
+
+
+def _check_column(option: str, given: str, features: Features) -> str:
+    if given not in features:
+        raise ValueError(f"{option}: got {given!r}, expected one of {', '.join(features)}; pass one of these")
+    return given
+
+
+def wrong_text(text: Any, place: str) -> str | None:
+    """What is wrong with a caption or the name of a style; None if nothing is."""
+    if isinstance(text, str) and text.strip():
+        return None
+    return f"{place}: got {reprlib.repr(text)}, expected words; write some or drop the row"
+
+
+def check_header(cell: Any, place: str) -> None:
+    """Refuse what cannot be a picture; pixels are not read."""
+    data, path = (cell["bytes"], cell["path"] or "") if cell else (None, "")
+    if data is None and not path:
+        raise ValueError(f"{place}: got none, expected a picture; add it or drop the row")
+    if data is None and not os.path.isfile(path):
+        raise ValueError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
+    place = f"{place}: got {path!r}" if path else f"{place}: got a picture"
+    with opened(path if data is None else BytesIO(data), place):
+        pass
+
+
+def read_cell(cell: Any, place: str) -> Image.Image:
+    """The picture of an undecoded cell; `place` names it in errors."""
+    if cell["bytes"] is None:
+        return read_image(cell["path"])
+    return as_image(decode(BytesIO(cell["bytes"]), f"{place}: got a picture"), name=place)

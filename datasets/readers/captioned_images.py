@@ -1,0 +1,257 @@
+"""People's own styled pictures, for training styles: a picture, a caption of what it shows, and its style's name.
+
+    folder/metadata.jsonl          or metadata.csv, with the same names as columns
+    folder/1.png  ...              any names, any depth, but inside the folder
+
+A line of ``metadata.jsonl``:
+
+    {"file_name": "1.png", "text": "a fox on a hill", "style": "ink"}
+
+``CaptionedImages.from_folder`` reads such a folder, with Hugging Face's ``imagefolder``; ``CaptionedImages.from_name``
+any of its data sets of pictures and texts, by their name on the Hub or by a path.
+
+- pictures are in the one column with an ``Image`` feature, captions in the first of ``text``, ``caption`` and
+  ``prompt`` that exists, styles in ``style``, as texts or a ``ClassLabel``; other columns can be named, the rest is
+  left alone;
+- a set without styles gets one name for all;
+- every row is checked when the set is made. Of a picture that is the header; its pixels are read when it is asked for.
+"""
+
+import csv
+import json
+import os
+import re
+import reprlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any, Final, TypedDict, Unpack
+
+import datasets
+from PIL import Image
+from torch.utils.data import Dataset
+
+from weftwork.datasets.readers.captioned_columns import (
+    STYLE_COLUMN,
+    check_header,
+    find_caption_column,
+    find_image_column,
+    find_style_column,
+    read_cell,
+    wrong_text,
+)
+
+METADATA: Final = ("metadata.jsonl", "metadata.csv")
+SAVED: Final = ("state.json", "dataset_dict.json")
+HUB_NAME: Final = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
+
+
+class Options(TypedDict, total=False):
+    """Where a set holds what; see `CaptionedImages`."""
+
+    image_column: str | None
+    caption_column: str | None
+    style_column: str | None
+    style: str | None
+    styled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionedImage:
+    """A picture in RGB, upright and on white, with words for what it shows and the name of its style."""
+
+    image: Image.Image
+    caption: str
+    style: str
+
+
+class CaptionedImages(Dataset[CaptionedImage]):
+    """The rows of a data set of Hugging Face's, in their order, captions and styles stripped.
+
+    Args:
+        image_column: of the pictures; by default the only one with an `Image` feature.
+        caption_column: of the captions; by default the first of `CAPTION_COLUMNS` that exists.
+        style_column: of the styles; by default "style".
+        style: the style of all pictures, for a set without a column of styles.
+        styled: whether styles count; without, that of all pictures is "any".
+        name: what errors call the set.
+
+    Raises:
+        ValueError: no rows; a column that is missing or ambiguous; no style, or both a column and a name; or rows with
+            a picture that does not open, an empty caption or no style.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        *,
+        image_column: str | None = None,
+        caption_column: str | None = None,
+        style_column: str | None = None,
+        style: str | None = None,
+        styled: bool = True,
+        name: str = "data set",
+    ) -> None:
+        rows = rows.with_format(None)
+        try:
+            if not len(rows):
+                raise ValueError("rows: got none, expected at least one; add pictures or choose another split")
+            self._image_column = find_image_column(rows.features, image_column)
+            caption_column = find_caption_column(rows.features, caption_column)
+            style = style if styled else "any"
+            style_column = find_style_column(rows.features, style_column, style) if styled else None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        self._name = name
+        undecoded = datasets.Image(decode=False)
+        self._pictures = rows.select_columns(self._image_column).cast_column(self._image_column, undecoded)
+        captions = list(rows[caption_column])
+        styles: list[Any] = [style] * len(rows) if style_column is None else _styles(rows, style_column)
+        problems = [*_wrong_texts(captions, caption_column), *_wrong_texts(styles, style_column or STYLE_COLUMN)]
+        problems += _wrong_pictures((self._cell(i) for i in range(len(rows))), self._image_column)
+        if problems:
+            count = f"{len(problems)} wrong entr{'y' if len(problems) == 1 else 'ies'}"
+            raise ValueError(f"{name}: got {count}, expected none: {' | '.join(problems)}")
+        self._captions, self._styles = ([text.strip() for text in texts] for texts in (captions, styles))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, **options: Unpack[Options]) -> "CaptionedImages":
+        """The pictures that the metadata of a folder lists; others in it are left alone.
+
+        Raises:
+            ValueError: no such folder, no metadata in it or metadata that cannot be read; and as for the class.
+        """
+        file = _metadata(Path(folder))
+        # the metadata alone: among all files of a folder, pictures called "test" would be taken for another split
+        files = {"train": escape(os.path.abspath(file))}
+        try:
+            rows = datasets.load_dataset("imagefolder", data_files=files, split="train")
+        except Exception as error:
+            raise ValueError(
+                f"{file}: got rows that cannot be read ({_reason(error)}), expected a file_name, a text and a style "
+                "in each; mend them"
+            ) from error
+        return cls(rows, name=str(folder), **options)
+
+    @classmethod
+    def from_name(
+        cls,
+        name_or_path: str | Path,
+        split: str = "train",
+        *,
+        config_name: str | None = None,
+        **options: Unpack[Options],
+    ) -> "CaptionedImages":
+        """A data set by its name on the Hub, or by the path of a folder: of `save_to_disk`, or of parquet files.
+
+        Args:
+            split: a set that was saved without splits is taken whole, whatever its split.
+            config_name: of a set on the Hub that has several.
+
+        Raises:
+            ValueError: no such folder, a set that cannot be opened, or no such split; and as for the class.
+        """
+        return cls(load(name_or_path, split, config_name), name=str(name_or_path), **options)
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The names of all styles, sorted."""
+        return tuple(sorted(set(self._styles)))
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """By row."""
+        return tuple(self._captions)
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __getitem__(self, index: int) -> CaptionedImage:
+        image = read_cell(self._cell(index), f"{self._name}: {self._image_column}[{index}]")
+        return CaptionedImage(image, self._captions[index], self._styles[index])
+
+    def _cell(self, index: int) -> Any:
+        return self._pictures[index][self._image_column]
+
+
+def _metadata(folder: Path) -> Path:
+    """The metadata of a folder, once it holds rows with names of files; Hugging Face's errors do not tell."""
+    if not folder.is_dir():
+        raise ValueError(f"folder: got no folder at {str(folder)!r}, expected one of pictures; check the path")
+    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(found) != 1:
+        got = "both" if found else "neither"
+        remedy = "remove one" if found else "list the pictures in one, or read a saved data set with from_name"
+        raise ValueError(f"{folder}: got {got} of {' and '.join(METADATA)}, expected one of them; {remedy}")
+    (file,) = found
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        table = file.suffix == ".csv"
+        if len(lines) <= table:
+            raise ValueError("got no rows, expected one per picture; write some")
+        first = next(csv.reader(lines)) if table else json.loads(lines[0])
+        if not isinstance(first, list if table else dict) or "file_name" not in first:
+            raise ValueError(
+                f"got {reprlib.repr(lines[0])} as the first line, expected file_name, text and style in it; add them"
+            )
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: got other bytes, expected lines of UTF-8 text; save it so") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: got no JSON ({error}), expected one object a line; mend it") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return file
+
+
+def load(name_or_path: str | Path, split: str, config_name: str | None, *, streaming: bool = False) -> Any:
+    """The rows of a split of a data set on disk or on the Hub; read as they are asked for with `streaming`."""
+    path = Path(name_or_path)
+    if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
+        raise ValueError(
+            f"data set: got no folder at {str(path)!r}, expected one, or a name on the Hub (owner/name); check the path"
+        )
+    try:
+        if any((path / name).is_file() for name in SAVED):
+            loaded = datasets.load_from_disk(str(path))
+        else:
+            loaded = datasets.load_dataset(str(name_or_path), config_name, split=split, streaming=streaming)
+    except Exception as error:
+        raise ValueError(
+            f"data set: got {str(name_or_path)!r}, which cannot be opened ({_reason(error)}), expected a folder or a "
+            "name on the Hub; check it, its split and its config_name"
+        ) from error
+    if isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
+        return loaded
+    if split not in loaded:
+        raise ValueError(f"split: got {split!r}, expected one of {', '.join(map(str, loaded))}; pass one of these")
+    return loaded[split]
+
+
+def _reason(error: Exception) -> str:
+    """Why a reader failed, in one line; what it wraps says more than the wrapping."""
+    cause = error.__cause__ or error
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def _styles(rows: datasets.Dataset, column: str) -> list[Any]:
+    """The entries of the column of styles, labels by their names; None where there is no label."""
+    feature = rows.features[column]
+    if not isinstance(feature, datasets.ClassLabel):
+        return list(rows[column])
+    return [None if label is None or label < 0 else feature.int2str(label) for label in rows[column]]
+
+
+def _wrong_texts(texts: Sequence[Any], column: str) -> list[str]:
+    wrong = (wrong_text(text, f"{column}[{index}]") for index, text in enumerate(texts))
+    return [problem for problem in wrong if problem]
+
+
+def _wrong_pictures(cells: Iterable[Any], column: str) -> list[str]:
+    problems: list[str] = []
+    for index, cell in enumerate(cells):
+        try:
+            check_header(cell, f"{column}[{index}]")
+        except ValueError as error:
+            problems.append(str(error))
+    return problems

@@ -1,0 +1,134 @@
+"""Captioned pictures of a data set that is too large to list first: read row by row, shuffled as they come.
+
+The data sets are those of `CaptionedImages.from_name`; one that `save_to_disk` wrote is streamed from its files. What
+is wrong with a row shows when it is read: such rows are left out, and counted.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Unpack
+
+import datasets
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import IterableDataset
+
+from weftwork.datasets.readers.captioned_columns import (
+    check_header,
+    find_caption_column,
+    find_image_column,
+    find_style_column,
+    read_cell,
+    wrong_text,
+)
+from weftwork.datasets.readers.captioned_images import CaptionedImage, Options, load
+
+logger = logging.getLogger(__name__)
+
+BUFFER: Final = 1000
+"""Rows among which the next one is drawn; files are shuffled as a whole."""
+
+
+class CaptionedStream(IterableDataset[CaptionedImage]):
+    """The rows of a stream of Hugging Face's, in an order that seed and epoch decide.
+
+    Processes read files of their own where there are enough of them, and every so many-th row of all files otherwise.
+
+    Args:
+        rows: with known columns.
+        options: where it holds what, as of `CaptionedImages`; `style` is the style of all pictures, for a set without a
+            column of styles.
+        styles: the names that the column of styles holds; labels bring their own.
+        seed, buffer: of shuffling.
+        name: what messages call the set.
+
+    Attributes:
+        left_out: rows that were wrong so far.
+
+    Raises:
+        ValueError: a column that is missing or ambiguous; no style, or both a column and a name; or a column of styles
+            whose names nobody told.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.IterableDataset,
+        *,
+        styles: Sequence[str] = (),
+        seed: int = 0,
+        buffer: int = BUFFER,
+        name: str = "data set",
+        **options: Unpack[Options],
+    ) -> None:
+        rows = rows._resolve_features() if rows.features is None else rows
+        features: Any = rows.features
+        try:
+            style = options.get("style")
+            self._image = find_image_column(features, options.get("image_column"))
+            self._caption = find_caption_column(features, options.get("caption_column"))
+            self._style_column = find_style_column(features, options.get("style_column"), style)
+            self.styles = _names(features, self._style_column, style, styles)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        self._labels = features[self._style_column] if self._style_column is not None else None
+        self._rows = rows.cast_column(self._image, datasets.Image(decode=False))
+        self._seed, self._buffer, self._name = seed, buffer, name
+        self._place, self.left_out = (0, 0, 1), 0
+
+    @classmethod
+    def from_name(
+        cls,
+        name_or_path: str | Path,
+        split: str = "train",
+        *,
+        styles: Sequence[str] = (),
+        seed: int = 0,
+        **options: Unpack[Options],
+    ) -> "CaptionedStream":
+        """A data set by its name on the Hub, or by the path of a folder.
+
+        Raises:
+            ValueError: as for the class, and where the set cannot be opened.
+        """
+        rows = load(name_or_path, split, None, streaming=True)
+        if isinstance(rows, datasets.Dataset):
+            rows = rows.to_iterable_dataset()
+        return cls(rows, styles=styles, seed=seed, name=str(name_or_path), **options)
+
+    def place(self, epoch: int, process: int = 0, processes: int = 1) -> None:
+        """Which epoch is read next, and which share of it."""
+        self._place = (epoch, process, processes)
+
+    def __iter__(self) -> Iterator[CaptionedImage]:
+        epoch, process, processes = self._place
+        shuffled = self._rows.shuffle(seed=(self._seed << 20) + epoch, buffer_size=self._buffer)
+        for row in split_dataset_by_node(shuffled, process, processes):
+            try:
+                yield self._sample(row)
+            except ValueError as error:
+                self.left_out += 1
+                logger.warning("%s: left out a row (%d so far): %s", self._name, self.left_out, error)
+
+    def _sample(self, row: dict[str, Any]) -> CaptionedImage:
+        style: Any = self.styles[0] if self._style_column is None else row[self._style_column]
+        if isinstance(self._labels, datasets.ClassLabel):
+            style = None if style is None or style < 0 else self._labels.int2str(style)
+        for text, place in ((row[self._caption], self._caption), (style, "style")):
+            if problem := wrong_text(text, place):
+                raise ValueError(problem)
+        if style.strip() not in self.styles:
+            raise ValueError(f"style: got {style!r}, expected one of {', '.join(self.styles)}; add it to styles")
+        check_header(row[self._image], self._image)
+        return CaptionedImage(read_cell(row[self._image], self._image), row[self._caption].strip(), style.strip())
+
+
+def _names(features: Any, column: str | None, style: str | None, styles: Sequence[str]) -> tuple[str, ...]:
+    """The names of all styles, which cannot be learned from a stream before it is read."""
+    if column is None:
+        assert style is not None
+        return (style.strip(),)
+    if isinstance(features[column], datasets.ClassLabel):
+        return tuple(features[column].names)
+    if not styles:
+        raise ValueError(f"styles: got none for the column {column!r}, expected its names; pass them, in order")
+    return tuple(styles)

@@ -1,0 +1,38 @@
+"""Pictures inside of a text, as data URIs in PNG, so that one file can hold a whole design."""
+
+import base64
+import binascii
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from weftwork.datasets.readers.images import as_image, decode
+
+PREFIX: Final = "data:image/png;base64,"
+
+
+def as_text(image: Image.Image) -> str:
+    """A picture as a text that `from_text` reads."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return PREFIX + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def from_text(text: str) -> Image.Image:
+    """The picture in a text that begins with `PREFIX`.
+
+    Raises:
+        ValueError: it holds no PNG, or a damaged one.
+    """
+    try:
+        content = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"image: got a text that is no base64 ({error}), expected a PNG; write it again") from error
+    return as_image(decode(BytesIO(content), "image: got an inline picture"), name="image")
+
+
+def located(text: str, folder: Path) -> Path | Image.Image:
+    """The picture in a text, or the path that it is, from a folder on."""
+    return from_text(text) if text.startswith(PREFIX) else folder / text

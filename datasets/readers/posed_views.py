@@ -1,0 +1,154 @@
+"""Clips with cameras: frames of a static scene, where each was taken from, and their depth where it is known.
+
+    root/<clip>.txt                cameras, as RealEstate10K has them
+    root/<clip>/<time>.png         frame; JPEG and the other formats of pictures too
+    root/<clip>/<time>.npy         its depth, optional: [height, width], along the camera's axis, in the cameras' unit
+
+A line of the cameras' file, after a first line that is left alone (the address of the video):
+
+    <time> <focal x> <focal y> <center x> <center y> 0 0 <twelve numbers: world to camera, [3, 4] row by row>
+
+Times are whole microseconds in increasing order; focal lengths and centres are fractions of width and height. Frames
+that are not on disk are skipped, since clips of RealEstate10K list more than people keep.
+
+Source: https://google.github.io/realestate10k (arXiv 1805.09817).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+from torch.utils.data import Dataset
+
+from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.images import read_image
+
+NUMBERS: Final = 19
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
+PLACES: Final[Mapping[str, float]] = {
+    "reference_0": 0.0,
+    "reference_1": 1.0,
+    "interpolating": 0.5,
+    "extrapolating": 1.5,
+}
+"""By view its place in a stretch of frames, in margins."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of a clip; pixels are read when they are asked for."""
+
+    time: int
+    camera: Camera
+    path: Path
+
+    @property
+    def image(self) -> Image.Image:
+        """In RGB.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        return read_image(self.path)
+
+    @property
+    def depth(self) -> Float[np.ndarray, "height width"] | None:
+        """None where there is no file.
+
+        Raises:
+            ValueError: a file that is no array of two axes, or holds no depth above 0.
+        """
+        path = self.path.with_suffix(".npy")
+        if not path.is_file():
+            return None
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(
+                f"{path}: got what numpy cannot read ({error}), expected an array; save it again"
+            ) from error
+        if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+            raise ValueError(f"{path}: got {values.dtype} of shape {values.shape}, expected numbers [height, width]")
+        if not (np.isfinite(values) & (values > 0)).any():
+            raise ValueError(f"{path}: got no finite depth above 0, expected some; check its sign and unit")
+        return values.astype(np.float64)
+
+
+def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
+    """The frames of a clip that are on disk, in order of time.
+
+    Raises:
+        ValueError: no such file, a line that is no camera, times that do not increase, or no frame beside it.
+    """
+    path = Path(cameras)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cameras: got {str(path)!r}, which cannot be read ({error}), expected a text file") from error
+    frames, before = [], -1
+    for number, line in enumerate(lines, 2):
+        if not line.strip():
+            continue
+        try:
+            time, camera = _camera(line.split())
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        if time <= before:
+            raise ValueError(f"{path}, line {number}: got time {time} after {before}, expected a later one; sort them")
+        before = time
+        found = [path.with_suffix("") / f"{time}{suffix}" for suffix in SUFFIXES]
+        frames += [Frame(time, camera, file) for file in found if file.is_file()][:1]
+    if not frames:
+        raise ValueError(
+            f"{path}: got no frame for its times in {path.with_suffix('')}, expected pictures called <time>.png or .jpg"
+        )
+    return tuple(frames)
+
+
+def _camera(words: list[str]) -> tuple[int, Camera]:
+    if len(words) != NUMBERS:
+        raise ValueError(f"got {len(words)} numbers, expected {NUMBERS}: time, lens (4), 0 0, pose (12)")
+    try:
+        time, numbers = int(words[0]), [float(word) for word in words[1:]]
+    except ValueError as error:
+        raise ValueError(f"got {error}, expected numbers") from None
+    return time, Camera((numbers[0], numbers[1]), np.array(numbers[6:]).reshape(3, 4), (numbers[2], numbers[3]))
+
+
+class PosedViews(Dataset[Mapping[str, Frame]]):
+    """Stretches of clips: by name of `PLACES` a frame, the references `margin` frames apart.
+
+    Args:
+        margin: frames from one reference to the other, an even number.
+        step: a stretch starts at every so many-th frame.
+
+    Raises:
+        ValueError: no clip in the folder, none that is long enough, an odd margin, or one that `read_clip` refuses.
+    """
+
+    def __init__(self, root: str | Path, *, margin: int = 30, step: int = 10) -> None:
+        if margin < 2 or margin % 2 or step < 1:
+            raise ValueError(f"margin, step: got {margin} and {step}, expected an even number above 0, and one above 0")
+        files = sorted(Path(root).glob("*.txt"))
+        if not files:
+            raise ValueError(f"root: got {str(root)!r}, expected a folder with <clip>.txt files; check the path")
+        self._clips = [read_clip(file) for file in files]
+        self._margin = margin
+        last = round(max(PLACES.values()) * margin)
+        self._starts = [(i, start) for i, clip in enumerate(self._clips) for start in range(0, len(clip) - last, step)]
+        if not self._starts:
+            longest = max(map(len, self._clips))
+            raise ValueError(
+                f"margin: got {margin} for clips of up to {longest} frames, expected over {last}; lower it"
+            )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Mapping[str, Frame]:
+        clip, start = self._starts[index]
+        return {name: self._clips[clip][start + round(place * self._margin)] for name, place in PLACES.items()}

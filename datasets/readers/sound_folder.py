@@ -1,0 +1,106 @@
+"""Your own sounds in pieces of one length, with what is seen of their source in files beside them.
+
+    folder/<name>.wav                        or .flac, .ogg; one or two channels
+    folder/<name>.boxes.npz, .boxes.json     optional, see `sidecar_files`
+    folder/<name>.depth.npz, .depth.json     optional, see `sidecar_files`
+
+Pieces do not overlap; what is left at a sound's end is left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float32
+from torch.utils.data import Dataset
+
+from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
+from weftwork.datasets.readers.sound_files import read_sound, sound_seconds
+
+SOUNDS: Final = (".wav", ".flac", ".ogg")
+SIDECARS: Final = (".npz", ".json")
+
+
+@dataclass(frozen=True)
+class SoundPiece:
+    """A piece of a sound; it is read when it is asked for.
+
+    Args:
+        start, seconds: from the beginning of the file.
+    """
+
+    path: Path
+    start: float
+    seconds: float
+
+    def audio(self, sample_rate: int) -> Float32[np.ndarray, "2 sample"]:
+        """As loud as in the file; one channel is heard on both sides."""
+        return read_sound(self.path, self.start, self.seconds, sample_rate)
+
+    @property
+    def boxes(self) -> tuple[BoxFrames, ...]:
+        """By track that is seen in this piece, times from its beginning on."""
+        path = _beside(self.path, "boxes")
+        return () if path is None else read_boxes(path, self.start, self.seconds)
+
+    @property
+    def depth(self) -> DepthFrames | None:
+        """None without a file, or where it says nothing of this piece."""
+        path = _beside(self.path, "depth")
+        found = None if path is None else read_depth(path, self.start, self.seconds)
+        return found if found is not None and len(found.times) else None
+
+
+class SoundFolder(Dataset[SoundPiece]):
+    """All pieces, sound by sound.
+
+    Args:
+        seconds: length of a piece.
+
+    Raises:
+        ValueError: no sounds, none as long as a piece, or files that cannot be read, all of them listed.
+    """
+
+    def __init__(self, folder: str | Path, seconds: float) -> None:
+        folder = Path(folder)
+        if not seconds > 0:
+            raise ValueError(f"seconds: got {seconds}, expected a length above 0")
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
+        if not paths:
+            raise ValueError(f"{folder}: got no sounds, expected files that end in {', '.join(SOUNDS)}; bring some")
+        problems: list[str] = []
+        self._pieces: list[SoundPiece] = []
+        for path in paths:
+            length = _tried(problems, sound_seconds, path)
+            for name, read in (("boxes", read_boxes), ("depth", read_depth)):
+                beside = _beside(path, name)
+                if beside is not None:
+                    _tried(problems, read, beside, 0.0, float("inf"))
+            count = int((length or 0.0) / seconds + 1e-9)
+            self._pieces += [SoundPiece(path, index * seconds, seconds) for index in range(count)]
+        if problems:
+            raise ValueError("\n  ".join([f"{folder}: {len(problems)} files cannot be used", *problems]))
+        if not self._pieces:
+            raise ValueError(f"seconds: got {seconds}, expected some sound in {folder} to be as long; lower it")
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, index: int) -> SoundPiece:
+        return self._pieces[index]
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    """The file beside a sound that says this of it."""
+    found = [path.with_name(f"{path.stem}.{name}{suffix}") for suffix in SIDECARS]
+    return next((one for one in found if one.is_file()), None)
+
+
+def _tried(problems: list[str], read: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return read(*arguments)
+    except ValueError as error:
+        problems.append(str(error))
+        return None

@@ -1,0 +1,226 @@
+"""Walking The Maps: videos of people who walk through games, in chunks, as Stable-V2A and its successors read them.
+
+    root/<sample>/audio/<sample>.wav
+    root/<sample>/frames_4fps/*.jpg          4 a second, in natural order of their names
+    root/<sample>/<sample>.metadata.json     {"processed": {"video_duration": seconds}, ...}
+    root/<sample>/<sample>.boxes.npz         optional, see `sidecar_files`
+    root/<sample>/<sample>.depth.npz         optional, see `sidecar_files`
+    envelopes/<sample>_<a>_<b>.npy           optional: predicted loudness from frame a to frame b of 30 a second
+
+A split is a text file with the name of a sample on each line. Chunks do not overlap; the rest of a video is left out.
+
+Source: arXiv 2412.15023; YusuphaJuwara/Stable-V2A-v1 at 0d13ac6, main/data/dataset_wtm.py. The files of boxes and depth
+are ours.
+Differs: loudness stays as it is. There each chunk is divided by its peak, which removes what distance does to it.
+"""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Float32
+from PIL import Image
+from torch.utils.data import Dataset
+
+from weftwork.datasets.readers.images import read_image
+from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_array, read_boxes, read_depth
+from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds
+
+TEXT: Final = "A person walks."
+"""The only text of all samples."""
+FRAME_RATE: Final = 4
+ENVELOPE_RATE: Final = 30
+SLACK: Final = 0.5
+"""Sound may be shorter than its video by so many seconds."""
+
+
+@dataclass(frozen=True, eq=False)
+class MapChunk:
+    """A piece of a video; sound, pictures and the rest are read when they are asked for.
+
+    Args:
+        folder: of its sample.
+        start: in seconds from the video's beginning.
+        sample_rate: that sound is brought to; the file's own when None.
+        envelopes: folder of predicted envelopes.
+    """
+
+    folder: Path
+    start: float
+    seconds: float
+    sample_rate: int | None = None
+    envelopes: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def audio(self) -> Float32[np.ndarray, "2 sample"]:
+        """At `rate`, `seconds` long, as loud as in the file; one channel is heard on both sides.
+
+        Raises:
+            ValueError: a file that cannot be read, ends before the chunk does, or has more than two channels.
+        """
+        return read_sound(_audio(self.folder), self.start, self.seconds, self.sample_rate)
+
+    @property
+    def rate(self) -> int:
+        """Samples of `audio` a second."""
+        return self.sample_rate or sound_rate(_audio(self.folder))
+
+    @property
+    def frame_paths(self) -> tuple[Path, ...]:
+        """Of the pictures at 4 a second.
+
+        Raises:
+            ValueError: the folder does not hold all.
+        """
+        folder = self.folder / f"frames_{FRAME_RATE}fps"
+        first, last = int(self.start * FRAME_RATE + 1e-9), int((self.start + self.seconds) * FRAME_RATE + 1e-9)
+        paths = sorted(folder.glob("*.jpg"), key=_natural)
+        if len(paths) < last:
+            raise ValueError(
+                f"{folder}: got {len(paths)} pictures, expected {last} or more; extract them again at 4 fps"
+            )
+        return tuple(paths[first:last])
+
+    @property
+    def frames(self) -> tuple[Image.Image, ...]:
+        """In RGB, 4 a second.
+
+        Raises:
+            ValueError: a picture that is missing or cannot be read.
+        """
+        return tuple(map(read_image, self.frame_paths))
+
+    @property
+    def boxes(self) -> tuple[BoxFrames, ...] | None:
+        """By track that is seen in this chunk; None without a file.
+
+        Raises:
+            ValueError: a file that `read_boxes` refuses.
+        """
+        path = self.folder / f"{self.name}.boxes.npz"
+        return read_boxes(path, self.start, self.seconds) if path.is_file() else None
+
+    @property
+    def depth(self) -> DepthFrames | None:
+        """None without a file.
+
+        Raises:
+            ValueError: a file that `read_depth` refuses.
+        """
+        path = self.folder / f"{self.name}.depth.npz"
+        return read_depth(path, self.start, self.seconds) if path.is_file() else None
+
+    @property
+    def envelope(self) -> Float[np.ndarray, " frame"] | None:
+        """Predicted loudness, 30 a second; None without a folder of them.
+
+        Raises:
+            ValueError: no such file, or not an array of finite numbers in one axis.
+        """
+        if self.envelopes is None:
+            return None
+        first, last = (round(time * ENVELOPE_RATE) for time in (self.start, self.start + self.seconds))
+        path = self.envelopes / f"{self.name}_{first}_{last}.npy"
+        values = np.squeeze(read_array(path))
+        if values.ndim != 1:
+            raise ValueError(f"{path}: got shape {values.shape}, expected [frame]; save one envelope in a file")
+        return values
+
+
+class WalkingTheMaps(Dataset[MapChunk]):
+    """All chunks of a split, sample by sample.
+
+    Args:
+        split: file with the name of a sample on each line.
+        seconds: length of a chunk; videos that are shorter have none.
+        sample_rate: that sound is brought to; each file's own when None.
+        envelopes: folder of predicted envelopes.
+
+    Raises:
+        ValueError: no such files, names that are no folders of the root, metadata without a duration, sound that cannot
+            be read or is much shorter than its video, or no chunk at all.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | Path,
+        *,
+        seconds: float = 2.0,
+        sample_rate: int | None = None,
+        envelopes: str | Path | None = None,
+    ) -> None:
+        if not 0 < seconds < math.inf or (sample_rate is not None and sample_rate < 1):
+            raise ValueError(
+                f"seconds, sample_rate: got {seconds} and {sample_rate}, expected both above 0; raise them"
+            )
+        folders = [_folder(Path(root), name) for name in _names(Path(split))]
+        predicted = None if envelopes is None else Path(envelopes)
+        self._chunks = [
+            MapChunk(folder, i * seconds, seconds, sample_rate, predicted)
+            for folder in folders
+            for i in range(int(_duration(folder) / seconds + 1e-9))
+        ]
+        if not self._chunks:
+            raise ValueError(f"seconds: got {seconds}, expected some video of {split} to be as long; lower it")
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, index: int) -> MapChunk:
+        return self._chunks[index]
+
+
+def _names(split: Path) -> list[str]:
+    try:
+        names = [line.strip() for line in split.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"split: got {str(split)!r}, which cannot be read ({error}), expected a text file") from error
+    if not names:
+        raise ValueError(f"split: got no names in {str(split)!r}, expected one on each line; write some")
+    return names
+
+
+def _folder(root: Path, name: str) -> Path:
+    folder = root / name
+    if Path(name).name != name or not folder.is_dir():
+        raise ValueError(f"split: got the sample {name!r}, expected a folder of {str(root)!r}; check root and split")
+    return folder
+
+
+def _duration(folder: Path) -> float:
+    """Seconds that both video and sound last."""
+    path = folder / f"{folder.name}.metadata.json"
+    try:
+        seconds = json.loads(path.read_text(encoding="utf-8"))["processed"]["video_duration"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: got {type(error).__name__} ({error}), expected {{"processed": {{"video_duration": seconds}}}}; '
+            "write it"
+        ) from error
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ValueError(f"{path}: got a video_duration of {seconds!r}, expected seconds above 0; mend it")
+    heard = sound_seconds(_audio(folder))
+    if heard < seconds - SLACK:
+        raise ValueError(
+            f"{_audio(folder)}: got {heard:.4g} s of sound for {seconds:.4g} s of video, expected as much; "
+            "extract it again"
+        )
+    return min(heard, float(seconds))
+
+
+def _audio(folder: Path) -> Path:
+    return folder / "audio" / f"{folder.name}.wav"
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Numbers in a name count as numbers: 2 before 10."""
+    return [(int(part or 0), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,41 @@
+"""Synthetic dataset: single creatures in nine styles."""
+
+from weftwork.datasets.synthetic.creatures.dataset import (
+    ACCESSORIES,
+    COLORS,
+    GENERIC_CAPTIONS,
+    NEUTRAL,
+    POSES,
+    PROMPT,
+    SPECIES,
+    SPLITS,
+    STYLES,
+    Creature,
+    CreatureSample,
+    caption,
+    cells,
+    render,
+    sample,
+    split_of,
+    style_caption,
+)
+
+__all__ = [
+    "ACCESSORIES",
+    "COLORS",
+    "GENERIC_CAPTIONS",
+    "NEUTRAL",
+    "POSES",
+    "PROMPT",
+    "SPECIES",
+    "SPLITS",
+    "STYLES",
+    "Creature",
+    "CreatureSample",
+    "caption",
+    "cells",
+    "render",
+    "sample",
+    "split_of",
+    "style_caption",
+]

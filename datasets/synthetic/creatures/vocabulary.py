@@ -1,0 +1,36 @@
+"""The vocabulary of the creature world: ten species, ten colours, four poses, four accessories, eight styles."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from weftwork.datasets.synthetic.palettes import COLORS
+
+__all__ = ["ACCESSORIES", "COLORS", "NEUTRAL", "POSES", "SPECIES", "STYLES", "Creature", "known"]
+
+SPECIES: Final = ("cat", "rabbit", "elephant", "giraffe", "dragon", "bird", "fish", "turtle", "snail", "octopus")
+POSES: Final = ("left", "right", "front", "jumping")
+ACCESSORIES: Final = ("none", "hat", "scarf", "balloon")
+STYLES: Final = ("ink", "pixel", "pastel", "blueprint", "woodcut", "neon", "watercolor", "poster")
+NEUTRAL: Final = "neutral"
+
+
+@dataclass(frozen=True)
+class Creature:
+    """What a picture shows, whatever the style."""
+
+    species: str
+    color: str
+    pose: str
+    accessory: str
+
+    def __post_init__(self) -> None:
+        known("species", self.species, SPECIES)
+        known("color", self.color, COLORS)
+        known("pose", self.pose, POSES)
+        known("accessory", self.accessory, ACCESSORIES)
+
+
+def known(name: str, value: str, options: tuple[str, ...]) -> None:
+    """Raise unless the value is one of the options."""
+    if value not in options:
+        raise ValueError(f"{name}: got {value!r}, but the creature world knows {', '.join(options)}; use one of these")

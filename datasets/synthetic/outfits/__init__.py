@@ -1,0 +1,41 @@
+"""Synthetic dataset: people in outfits of up to five garments."""
+
+from weftwork.datasets.synthetic.outfits.dataset import (
+    COLORS,
+    GENERIC_CAPTIONS,
+    KINDS,
+    KINDS_BY_SLOT,
+    PATTERNS,
+    PROMPT,
+    SLOT_OF_KIND,
+    SLOTS,
+    SPLITS,
+    Garment,
+    OutfitSample,
+    caption,
+    describe,
+    render,
+    sample,
+    split_of,
+    triples,
+)
+
+__all__ = [
+    "COLORS",
+    "GENERIC_CAPTIONS",
+    "KINDS",
+    "KINDS_BY_SLOT",
+    "PATTERNS",
+    "PROMPT",
+    "SLOTS",
+    "SLOT_OF_KIND",
+    "SPLITS",
+    "Garment",
+    "OutfitSample",
+    "caption",
+    "describe",
+    "render",
+    "sample",
+    "split_of",
+    "triples",
+]

@@ -1,0 +1,119 @@
+"""Outfits in the styles of the creatures: one painting per colour, all with the same strokes, put together.
+
+A style's painter knows one colour. What shows that colour takes its pixels from that painting; the surroundings, which
+may glow or run in it, take them from the paintings of what is near.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from weftwork.datasets.synthetic.creatures import figure as creature_figure
+from weftwork.datasets.synthetic.creatures.dataset import STYLE_PAINTERS
+from weftwork.datasets.synthetic.creatures.layers import Plane, Rgb, blur, lightness, read_scene
+from weftwork.datasets.synthetic.creatures.paint_styles import blocks
+from weftwork.datasets.synthetic.outfits import figure as outfit_figure
+from weftwork.datasets.synthetic.outfits.drawing import (
+    HAIRS,
+    LIGHT_COLORS,
+    SKINS,
+    SUIT_RGB,
+    Layers,
+    Window,
+    cloth,
+    second_color,
+)
+from weftwork.datasets.synthetic.outfits.figure import DARK, FLOOR, HAIR, LIGHT, SKIN, SUIT, Canvas
+from weftwork.datasets.synthetic.outfits.vocabulary import Garment
+
+MATERIALS: Final = {
+    outfit_figure.BACKGROUND: creature_figure.BACKGROUND,
+    DARK: creature_figure.DARK,
+    LIGHT: creature_figure.LIGHT,
+}
+"""What painters call the materials that have no colour of their own; all others are a body to them."""
+REACH: Final = 7.0
+"""Units that the surroundings of a colour reach."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawing:
+    """The canvas of an outfit as painters of creatures read theirs."""
+
+    figure: creature_figure.Figure
+    parts: Image.Image
+    lines: Image.Image
+    materials: Image.Image
+
+    @classmethod
+    def of(cls, canvas: Canvas) -> "_Drawing":
+        names = [MATERIALS.get(material, creature_figure.BODY) for material in range(256)]
+        place = creature_figure.Figure(canvas.figure.x, FLOOR - 4, *[1.0] * 6, angle=0.0, lift=0.0, mirror=1)
+        return cls(place, canvas.materials, canvas.lines, canvas.materials.point(names))
+
+
+def paint_styled(
+    canvas: Canvas,
+    layers: Layers,
+    garments: Mapping[int, Garment],
+    style: str,
+    size: int,
+    streams: Mapping[str, np.random.Generator],
+) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """The finished picture, uint8.
+
+    Args:
+        garments: by material.
+        streams: the random streams "style" and "light", and one named after each garment's slot.
+    """
+    drawing, seed = _Drawing.of(canvas), int(streams["style"].integers(2**63))
+    shown = list(_colors(layers, garments, size, streams))
+    background = layers.shares[outfit_figure.BACKGROUND]
+    near = np.stack([blur(share, REACH * size / outfit_figure.UNITS) for share, _, _ in shown]) + 1e-4
+    weights = np.stack([share for share, _, _ in shown]) + background * near / near.sum(0)
+    plain = 1 - weights.sum(0)  # dark and light parts are the same in all paintings
+    weights += plain / len(weights)
+    if style == "pixel":
+        weights = _whole_blocks(weights, 4 * size // outfit_figure.UNITS)
+    scene = read_scene(drawing, size, "", SUIT_RGB, streams["style"])
+    picture = np.zeros((size, size, 3), np.float32)
+    for weight, (_, color, rgb) in zip(weights, shown, strict=True):
+        if weight.any():
+            painted = STYLE_PAINTERS[style](replace(scene, color=color, rgb=rgb, rng=np.random.default_rng(seed)))
+            picture += weight[..., None] * painted
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def _colors(
+    layers: Layers, garments: Mapping[int, Garment], size: int, streams: Mapping[str, np.random.Generator]
+) -> Iterator[tuple[Plane, str, Rgb]]:
+    """Where each colour shows, what painters call it, and the colour."""
+    light = streams["light"]
+    bodies: dict[int, Rgb] = {
+        SKIN: SKINS[int(light.integers(len(SKINS)))],
+        HAIR: HAIRS[int(light.integers(len(HAIRS)))],
+        SUIT: SUIT_RGB,
+    }
+    for material, share in layers.shares.items():
+        if material in bodies:
+            rgb = bodies[material]
+            yield share, "black" if lightness(rgb) < 0.2 else "brown" if lightness(rgb) < 0.35 else "", rgb
+        elif material in garments:
+            garment = garments[material]
+            window, second = Window.around(share), np.zeros_like(share)
+            second[window.part], base = cloth(garment, window, streams[garment.slot])
+            red, green, blue = np.clip(base, 0, 255).tolist()
+            yield share * (1 - second), garment.color, (red, green, blue)
+            if garment.pattern != "plain":
+                contrast = "black" if garment.color in LIGHT_COLORS else "white"
+                yield share * second, contrast, second_color(garment.color)
+
+
+def _whole_blocks(weights: np.ndarray, side: int) -> np.ndarray:
+    """All of each block to the colour that has most of it."""
+    shares = np.stack([blocks(weight, len(weight) // side) for weight in weights])
+    winner = shares.argmax(0)[None] == np.arange(len(weights))[:, None, None]
+    return winner.repeat(side, 1).repeat(side, 2).astype(np.float32)

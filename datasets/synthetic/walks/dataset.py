@@ -1,0 +1,241 @@
+"""A world of people who walk before a camera, with exact truth: boxes, depth, steps, and how every step is heard.
+
+A walk has a surface, a side it begins at, a side it ends at, and comes nearer or goes farther. Such combinations are
+divided between the splits so that one and its mirror image are in the same split, and training shows all pairs of
+surface, sides and direction: the test split joins three things that training has shown two by two.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from weftwork.datasets.synthetic.walks.images import frames
+from weftwork.datasets.synthetic.walks.scenes import (
+    BOX_RATE,
+    DEPTH_RATE,
+    FARTHEST,
+    HALF_WIDTH,
+    LOUDEST,
+    NEAREST,
+    SURFACES,
+    Boxes,
+    Times,
+    Walk,
+    times_at,
+)
+from weftwork.datasets.synthetic.walks.sounds import Audio, sound
+
+__all__ = [
+    "SAMPLE_RATE",
+    "SECONDS",
+    "SPLITS",
+    "SURFACES",
+    "Combination",
+    "Walk",
+    "WalkSample",
+    "combinations",
+    "frames",
+    "mirrored",
+    "render",
+    "sample",
+    "sound",
+    "split_of",
+    "walk_of",
+]
+
+SPLITS: Final = ("train", "validation", "test")
+SAMPLE_RATE: Final = 16_000
+SECONDS: Final = 2.048
+"""32,768 samples, so that a clip is a whole number of hops of any power of two; about four steps."""
+SIDES: Final = ("left", "middle", "right")
+PANS: Final = (-0.8, -0.8 / 3, 0.8 / 3, 0.8)
+"""Where one of `SIDES` ends and the next begins."""
+HEADINGS: Final = ("nearer", "farther")
+KNOT_SECONDS: Final = 1.1
+"""Knots of a path are at most so far apart, and not much nearer."""
+STEPS_PER_SECOND: Final = (1.6, 2.3)
+JITTER: Final = 0.03
+"""Standard deviation of the time between steps, as a part of it."""
+FREE: Final = (0.02, 0.1)
+"""No step is in so many seconds at the beginning and the end of a clip, so that each can be heard."""
+
+
+class Combination(NamedTuple):
+    """What is divided between the splits: one of `SURFACES`, two of `SIDES`, and one of `HEADINGS`."""
+
+    surface: str
+    start: str
+    end: str
+    heading: str
+
+
+@dataclass(frozen=True, eq=False)
+class WalkSample:
+    """A clip with its truth. Steps, pans and the like are those of `walk`.
+
+    Args:
+        audio: [2, samples], left and right, within [-1, 1].
+        boxes: at `box_times` (30 a second); left, top, right, bottom as fractions of the picture.
+        depth: at `depth_times` (4 a second), in metres along the camera's axis.
+        scale, shift: `affine_depth` is `scale * depth + shift`.
+    """
+
+    walk: Walk
+    audio: Audio
+    sample_rate: int
+    box_times: Times
+    boxes: Boxes
+    depth_times: Times
+    depth: Float32[np.ndarray, "frame height width"]
+    scale: float
+    shift: float
+
+    @property
+    def affine_depth(self) -> Float32[np.ndarray, "frame height width"]:
+        """What a depth model without a unit might say: off by a scale and a shift that are constant over the clip."""
+        return (self.scale * self.depth + self.shift).astype(np.float32)
+
+    @property
+    def steps(self) -> Times:
+        """In seconds."""
+        return self.walk.steps
+
+    @property
+    def pan(self) -> Float[np.ndarray, " step"]:
+        """By step, -1 at the left edge of the picture and 1 at the right."""
+        return self.walk.pan
+
+    @property
+    def distance(self) -> Float[np.ndarray, " step"]:
+        """By step, in metres."""
+        return self.walk.distance
+
+    @property
+    def surface(self) -> str:
+        return self.walk.surface
+
+
+def split_of(surface: str, start: str, end: str, heading: str) -> str:
+    """The only split with such walks.
+
+    Of the five unordered ways over the picture (left and right being one), each surface and heading keeps one for the
+    test split and one for validation.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    names = (
+        ("surface", surface, SURFACES),
+        ("start", start, SIDES),
+        ("end", end, SIDES),
+        ("heading", heading, HEADINGS),
+    )
+    for name, value, options in names:
+        if value not in options:
+            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(options)}; pass one of these")
+    way = _way(SIDES.index(start), SIDES.index(end))
+    place = way + list(SURFACES).index(surface) + 2 * HEADINGS.index(heading)
+    return {0: "test", 1: "validation"}.get(place % 5, "train")
+
+
+@cache
+def combinations(split: str) -> tuple[Combination, ...]:
+    """All of a split.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+    every = product(SURFACES, SIDES, SIDES, HEADINGS)
+    return tuple(Combination(*names) for names in every if split_of(*names) == split)
+
+
+def sample(
+    split: str, index: int, *, seed: int = 0, seconds: float = SECONDS, sample_rate: int = SAMPLE_RATE
+) -> WalkSample:
+    """The sample of a split at an index; the same arguments give the same sample, everywhere and always.
+
+    Raises:
+        ValueError: as `walk_of`, or a rate below 8000 Hz.
+    """
+    clip = render(walk_of(split, index, seed=seed, seconds=seconds), sample_rate)
+    rng = np.random.default_rng([*clip.walk.key, 1])
+    scale, shift = float(np.exp(rng.uniform(*np.log((0.02, 0.2))))), float(rng.uniform(-1, 1))
+    return replace(clip, scale=scale, shift=shift)
+
+
+def walk_of(split: str, index: int, *, seed: int = 0, seconds: float = SECONDS) -> Walk:
+    """The walk of a sample, with nothing rendered.
+
+    Raises:
+        ValueError: an unknown split, a negative index or seed, or less than one second.
+    """
+    options = combinations(split)
+    if index < 0 or seed < 0 or not 1 <= seconds < np.inf:
+        raise ValueError(f"index, seed, seconds: got {index}, {seed} and {seconds}, expected at least 0, 0 and 1")
+    key = (SPLITS.index(split), seed, index)
+    rng = np.random.default_rng([*key, 0])
+    kind = options[int(rng.integers(len(options)))]
+    steps = _steps(seconds, rng)
+    levels = rng.uniform(-LOUDEST, LOUDEST, len(steps))
+    return Walk(_knots(kind, seconds, rng), steps, levels, kind.surface, seconds, key)
+
+
+def render(walk: Walk, sample_rate: int = SAMPLE_RATE) -> WalkSample:
+    """A walk of one's own as a sample, its depth in metres both times."""
+    box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
+    return WalkSample(
+        walk=walk,
+        audio=sound(walk, sample_rate),
+        sample_rate=sample_rate,
+        box_times=box_times,
+        boxes=walk.boxes(box_times),
+        depth_times=depth_times,
+        depth=walk.depth(depth_times),
+        scale=1.0,
+        shift=0.0,
+    )
+
+
+def mirrored(clip: WalkSample) -> WalkSample:
+    """The clip with left and right exchanged: its boxes, depth, channels, and all its truth."""
+    left, top, right, bottom = clip.boxes.T
+    return replace(
+        clip,
+        walk=clip.walk.mirrored(),
+        audio=clip.audio[::-1].copy(),
+        boxes=np.stack([1 - right, top, 1 - left, bottom], 1),
+        depth=clip.depth[:, :, ::-1].copy(),
+    )
+
+
+def _way(start: int, end: int) -> int:
+    """The same number for a way and its mirror image, from 0 to 4."""
+    return min(3 * start + end, 3 * (2 - start) + 2 - end)
+
+
+def _knots(kind: Combination, seconds: float, rng: np.random.Generator) -> Float[np.ndarray, "knot 2"]:
+    """Pans even over the picture, and depths even in their logarithm, so that loudness is even in dB."""
+    count = max(2, round(seconds / KNOT_SECONDS) + 1)
+    pans = rng.uniform(PANS[0], PANS[-1], count)
+    depths = np.exp(rng.uniform(np.log(NEAREST), np.log(FARTHEST), count))
+    for knot, side in ((0, kind.start), (-1, kind.end)):
+        place = SIDES.index(side)
+        pans[knot] = rng.uniform(PANS[place], PANS[place + 1])
+    if (depths[-1] < depths[0]) != (kind.heading == "nearer"):
+        depths[[0, -1]] = depths[[-1, 0]]
+    return np.stack([pans * depths * HALF_WIDTH, depths], 1)
+
+
+def _steps(seconds: float, rng: np.random.Generator) -> Times:
+    """Steps of a clock that begins at any phase."""
+    period = 1 / rng.uniform(*STEPS_PER_SECOND)
+    first = FREE[0] + rng.uniform(0, period)
+    gaps = period * (1 + JITTER * rng.standard_normal(int(np.ceil(seconds / period)) + 1))
+    steps = first + np.concatenate([[0], np.cumsum(gaps)])
+    return steps[steps < seconds - FREE[1]]

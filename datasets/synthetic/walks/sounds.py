@@ -1,0 +1,100 @@
+"""The sound of a walk in stereo: a burst of noise per step, panned, delayed at the far ear, softer from afar.
+
+    gain = GAIN / max(r, 0.5), -6.02 dB per doubling of the distance r
+    left, right = cos, sin of pi / 4 (1 + pan): their squares add up to 1 everywhere
+    the far ear is late by (0.0875 m / 343 m/s) (angle + sin angle), at most 0.26 ms (Woodworth's sphere)
+
+`GAIN` is one number for all clips, so that loudness tells distance; nothing is ever scaled by its own peak. Steps are
+heard when they happen: the way of the sound through the air takes no time.
+"""
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from weftwork.datasets.synthetic.walks.scenes import HALF_WIDTH, SURFACES, Surface, Walk
+
+GAIN: Final = 0.055
+USUAL: Final = 4.0
+"""Without the law of distance, all steps are as if so many metres away."""
+NOISE: Final = 0.001
+"""Root mean square of the noise in each channel: -60 dBFS."""
+ATTACK: Final = 0.002
+CREST: Final = 24.0
+"""Bursts, of energy 1 in seconds, have peaks up to this; others are drawn again."""
+EAR: Final = 0.0875 / 343.0
+"""Seconds from the middle of a head to its side."""
+PAD: Final = 64
+"""Samples that a burst is given before and after, for the ripples of delays that are no whole samples."""
+
+Audio = Float32[np.ndarray, "2 sample"]
+
+
+def sound(
+    walk: Walk, sample_rate: int, *, draw: int = 0, pan: bool = True, delay: bool = True, distance: bool = True
+) -> Audio:
+    """What the walk sounds like, within [-1, 1], with a floor of noise that differs between the channels.
+
+    Args:
+        draw: bursts and noise of another draw, of the same steps.
+        pan: off, all steps are in the middle, and none is delayed.
+        delay: off, no step is later at the far ear.
+        distance: off, all steps are as loud as if `USUAL` metres away.
+
+    Raises:
+        ValueError: a sample rate below 8000 Hz, or a negative draw.
+    """
+    if sample_rate < 8000 or draw < 0:
+        raise ValueError(f"sample_rate, draw: got {sample_rate} and {draw}, expected at least 8000 and 0")
+    rng = np.random.default_rng([*walk.key, draw, 1])
+    pans = walk.pan if pan else np.zeros(len(walk.steps))
+    delays = ear_delay(pans) if delay else np.zeros(len(walk.steps))
+    distances = walk.distance if distance else np.full(len(walk.steps), USUAL)
+    gains = GAIN * 10 ** (walk.levels / 20) / np.maximum(distances, 0.5)
+    audio = NOISE * rng.standard_normal((2, round(walk.seconds * sample_rate)))
+    for i, time in enumerate(walk.steps):
+        one = burst(SURFACES[walk.surface], sample_rate, np.random.default_rng([*walk.key, draw, 2, i]))
+        late = np.maximum([delays[i], -delays[i]], 0)
+        _add(audio, one, (time + late) * sample_rate, gains[i] * channel_gains(pans[i]))
+    return np.clip(audio, -1, 1).astype(np.float32)
+
+
+def channel_gains(pan: Float[np.ndarray, "*step"] | float) -> Float[np.ndarray, "2 *step"]:
+    """Of left and right, by constant power; pan in [-1, 1]."""
+    angle = np.pi / 4 * (1 + np.asarray(pan))
+    return np.stack([np.cos(angle), np.sin(angle)])
+
+
+def ear_delay(pan: Float[np.ndarray, "*step"]) -> Float[np.ndarray, "*step"]:
+    """How many seconds later the left ear hears a step than the right one; below 0 for steps at the left."""
+    angle = np.arctan(np.asarray(pan) * HALF_WIDTH)
+    return EAR * (angle + np.sin(angle))
+
+
+def burst(surface: Surface, sample_rate: int, rng: np.random.Generator) -> Float[np.ndarray, " sample"]:
+    """One step: noise in a Gaussian band over octaves, under an attack of 2 ms and a decay; energy 1 in seconds."""
+    times = np.arange(round(2.5 * surface.decay * sample_rate)) / sample_rate
+    shape = np.minimum(times / ATTACK, 1) * 10 ** (-times / surface.decay)
+    frequencies = np.maximum(np.fft.rfftfreq(len(times), 1 / sample_rate), 1)
+    band = np.exp(-0.5 * (np.log2(frequencies / surface.center) / (surface.octaves / 2)) ** 2)
+    while True:
+        noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(times))) * band, len(times)) * shape
+        noise *= np.sqrt(sample_rate / np.square(noise).sum())
+        if np.abs(noise).max() <= CREST:
+            return noise
+
+
+def _add(
+    audio: Float[np.ndarray, "2 sample"],
+    one: Float[np.ndarray, " sample"],
+    starts: Float[np.ndarray, " 2"],
+    gains: Float[np.ndarray, " 2"],
+) -> None:
+    """Add a burst to both channels where it starts, in samples that need not be whole; its end may be cut off."""
+    first = int(starts.min())
+    length = len(one) + 2 * PAD
+    turn = np.exp(-2j * np.pi * np.fft.rfftfreq(length) * (starts - first + PAD)[:, None])
+    both = np.fft.irfft(np.fft.rfft(one, length) * turn, length) * gains[:, None]
+    left, right = max(first - PAD, 0), min(first - PAD + length, audio.shape[1])
+    audio[:, left:right] += both[:, left - first + PAD : right - first + PAD]

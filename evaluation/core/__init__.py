@@ -1,0 +1,1 @@
+"""The runner of evaluations, its report and its sheets."""

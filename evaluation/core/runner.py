@@ -1,0 +1,93 @@
+"""What every evaluation on generated pictures does: rows by name, over seeds, to a report and a contact sheet."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet, generate
+from weftwork.evaluation.core.report import Report, Row
+
+Drawn = tuple[Float[Tensor, "picture 3 height width"], Mapping[str, float]]
+"""The pictures of a row, and its scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(ABC):
+    """The pieces that all evaluations have.
+
+    Args:
+        pipe: a conditioned pipeline with what is measured attached.
+        split: "test", or "validation" for choosing settings.
+        seed: of cases and noise.
+        count: pictures per row.
+    """
+
+    name: ClassVar[str]
+    every: ClassVar[int] = 1
+    """The contact sheet shows every so many-th picture."""
+
+    pipe: Any
+    split: str = "test"
+    seed: int = 0
+    count: int = 200
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+
+    def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
+        """All rows, or those named; writes report and contact sheet (of the first seed) into `folder`, row by row.
+
+        Args:
+            seeds: each draws other cases and other noise; with several, scores are means with their spread.
+
+        Raises:
+            ValueError: a row that does not exist.
+        """
+        runs = [replace(self, seed=seed).rows() for seed in seeds]
+        unknown = [name for name in only if name not in runs[0]]
+        if unknown:
+            raise ValueError(
+                f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names"
+            )
+        seed = seeds[0] if len(seeds) == 1 else list(seeds)
+        rows, sheet = [], []
+        report = Report("evaluation", self.name, rows, seed, self.count, self.split, self.settings)
+        for name in only or runs[0]:
+            drawn = [run[name]() for run in runs]
+            rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
+            sheet.append((name, drawn[0][0][: self.every * SHEET_COLUMNS : self.every]))
+            report.write(folder)
+            contact_sheet(sheet).save(folder / f"{self.name}.png")
+        return report
+
+    @abstractmethod
+    def rows(self) -> Mapping[str, Callable[[], Drawn]]:
+        """What draws and scores each row; the first is the truth."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the pipeline's call."""
+        return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+
+    def generated(
+        self,
+        name: str,
+        prompts: Sequence[str],
+        conditions: Mapping[str, Sequence[Any]],
+        pipe: Any = None,
+        images: Sequence[Image.Image] | None = None,
+    ) -> Float[Tensor, "picture 3 height width"]:
+        """One picture per prompt, each from noise of its own.
+
+        Args:
+            pipe: another pipeline than the evaluation's.
+            images: what each picture's control shows, for pipelines that take `image`.
+        """
+        seeds = [(self.seed << 20) + i for i in range(len(prompts))]
+        pipe = self.pipe if pipe is None else pipe
+        return generate(pipe, prompts, conditions, seeds, name=name, images=images, **self.settings)

@@ -1,0 +1,157 @@
+"""How well sounds follow what is seen of walks that were never trained on, beside ceilings and floors.
+
+Every clip brings its boxes, depth, a prompt (another clip on the same surface) and the mono envelope of its true sound,
+whose loudest moment is always the same: when steps fall is given, where they are heard and how loud they are is not.
+Rows without one of these, in mono, and with the sides exchanged say what the scores are worth.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.datasets.synthetic.walks import WalkSample, mirrored, render, sample
+from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.scores.audio import level_change, score_sounds, signal_to_noise
+from weftwork.evaluation.scores.audio_events import Audio
+from weftwork.evaluation.scores.audio_plots import spectrogram
+
+BATCH: Final = 16
+LEFT_OUT: Final[Mapping[str, type]] = {
+    "no_boxes": BoxTrack,
+    "no_depth": DepthClip,
+    "no_prompt": AudioPrompt,
+    "no_envelope": Envelope,
+}
+"""By row the condition that is not given."""
+TRAINED: Final = "spatial"
+FARTHER: Final = 1.5
+"""Depths are multiplied by this in the counterfactual of distance."""
+FARTHEST_START: Final = 7.0
+"""Metres: only clips whose walker stays within can be moved so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpatialAudioEvaluation(Evaluation):
+    """Walks.
+
+    Args:
+        pipe: a `VideoToAudioPipeline`; its encoder of prompts is set.
+        modules: by row what `load_spatial` is given: the folder of trained modules, or the modules.
+        prompt: what the backbone is told.
+    """
+
+    name: ClassVar[str] = "spatial-audio"
+
+    modules: Mapping[str, tuple[Any, ...]]
+    prompt: str = "a person walks"
+    num_inference_steps: int = 50
+    guidance_scale: float = 2.0
+
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        true = [clip.audio for clip in self.clips]
+        rows: dict[str, Callable[[], Drawn]] = {
+            "truth": lambda: self._scored(true, [clip.audio[::-1] for clip in self.clips]),
+            "reconstruction": self._reconstructed,
+            "mono": lambda: self._scored([_mono(audio) for audio in true]),
+            "swapped": lambda: self._scored([audio[::-1] for audio in true]),
+            "no_condition": lambda: self._scored(self._drawn("no_condition", [[] for _ in self.clips], None)),
+        }
+        for name in self.modules:
+            rows[name] = lambda name=name: self._main(name)
+        if TRAINED in self.modules:
+            for name, kind in LEFT_OUT.items():
+                rows[name] = lambda name=name, kind=kind: self._without(name, kind)
+            rows["stereo_envelope"] = self._leaking
+            rows["spatial_mono"] = lambda: self._scored([_mono(audio) for audio in self._spatial])
+            rows["spatial_swapped"] = lambda: self._scored([audio[::-1] for audio in self._spatial])
+        return rows
+
+    @cached_property
+    def clips(self) -> list[WalkSample]:
+        rate = self.pipe.vae.config.sampling_rate
+        return [sample(self.split, index, seed=self.seed, sample_rate=rate) for index in range(self.count)]
+
+    def conditions(self, clip: WalkSample, *, stereo: bool = False) -> list[OverTime]:
+        """All that a clip brings.
+
+        Args:
+            stereo: the envelope keeps its sides apart, and tells the panning.
+        """
+        others = [one for one in self.clips if one.surface == clip.surface and one.walk.key != clip.walk.key]
+        return [
+            AudioPrompt(audio=(others or [clip])[0].audio, sample_rate=clip.sample_rate),
+            DepthClip(clip.depth_times, clip.depth),
+            BoxTrack(clip.box_times, clip.boxes),
+            Envelope.of_audio(clip.audio, clip.sample_rate, stereo=stereo),
+        ]
+
+    @cached_property
+    def _given(self) -> list[list[OverTime]]:
+        return [self.conditions(clip) for clip in self.clips]
+
+    @cached_property
+    def _spatial(self) -> list[Audio]:
+        return self._drawn(TRAINED, self._given, TRAINED)
+
+    def _main(self, name: str) -> Drawn:
+        """A trained row, with what its sounds do when the picture is mirrored, and when all is farther away."""
+        sounds = self._spatial if name == TRAINED else self._drawn(name, self._given, name)
+        turned = self._drawn(f"{name}, mirrored", [self.conditions(mirrored(clip)) for clip in self.clips], name)
+        pictures, scores = self._scored(sounds, turned)
+        near = [i for i, clip in enumerate(self.clips) if clip.walk.knots[:, 1].max() <= FARTHEST_START]
+        moved = [render(self.clips[i].walk.farther(FARTHER), self.clips[i].sample_rate) for i in near]
+        given = [[*self.conditions(clip)[:3], self._given[i][3]] for i, clip in zip(near, moved, strict=True)]
+        far = self._drawn(f"{name}, farther", given, name)
+        change = level_change([sounds[i] for i in near], far, [self.clips[i] for i in near]) if near else float("nan")
+        return pictures, {**scores, "level_change": change}
+
+    def _without(self, name: str, kind: type) -> Drawn:
+        given = [[one for one in row if not isinstance(one, kind)] for row in self._given]
+        return self._scored(self._drawn(name, given, TRAINED))
+
+    def _leaking(self) -> Drawn:
+        given = [self.conditions(clip, stereo=True) for clip in self.clips]
+        return self._scored(self._drawn("stereo_envelope", given, TRAINED))
+
+    def _reconstructed(self) -> Drawn:
+        vae, sounds = self.pipe.vae, []
+        with torch.no_grad():
+            for clip in tqdm(self.clips, desc="reconstruction"):
+                latents = vae.encode(torch.from_numpy(clip.audio)[None].to(vae.device)).latent_dist.mode()
+                sounds.append(vae.decode(latents).sample[0].cpu().numpy())
+        pictures, scores = self._scored(sounds)
+        return pictures, {**scores, "snr": signal_to_noise(sounds, [clip.audio for clip in self.clips])}
+
+    def _drawn(self, desc: str, given: Sequence[Sequence[OverTime]], modules: str | None) -> list[Audio]:
+        """One sound per clip, each from noise of its own, by these modules or by the backbone alone."""
+        if modules is not None:
+            self.pipe.load_spatial(*self.modules[modules])
+        self.pipe.set_progress_bar_config(disable=True)
+        sounds: list[Audio] = []
+        for start in tqdm(range(0, len(given), BATCH), desc=desc):
+            part = [list(row) for row in given[start : start + BATCH]]
+            seeds = [(self.seed << 20) + start + i for i in range(len(part))]
+            out = self.pipe(
+                part,
+                self.prompt,
+                seconds=self.clips[0].walk.seconds,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                **self.settings,
+            )
+            sounds += list(out.voices)
+        return sounds
+
+    def _scored(self, sounds: Sequence[Audio], turned: Sequence[Audio] | None = None) -> Drawn:
+        scores = score_sounds([np.ascontiguousarray(one) for one in sounds], self.clips, mirrored=turned)
+        shown = np.stack([spectrogram(one, clip.sample_rate) for one, clip in zip(sounds, self.clips, strict=True)])
+        return torch.from_numpy(shown).float(), asdict(scores)
+
+
+def _mono(audio: Audio) -> Audio:
+    return np.repeat(audio.mean(0, keepdims=True), 2, 0)

@@ -1,0 +1,117 @@
+"""What conditions of several kinds do to one picture, each alone and all together.
+
+The pictures are outfits. Pairs say what each garment is and where; a style says how all of it looks; a LoRA says the
+same style in the words of the prompt; a ControlNet shows the sketches as one. The oracles see the picture only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from weftwork.attention_processors.style.adapter import Style
+from weftwork.datasets.synthetic.creatures import STYLES
+from weftwork.datasets.synthetic.creatures.texts import STYLE_WORDS
+from weftwork.datasets.synthetic.outfits import PROMPT, sample
+from weftwork.evaluation.core.images import as_tensor, reconstructed
+from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.methods.paired import composed, outfits_of, pairs
+from weftwork.evaluation.oracles.creatures import CreatureOracle
+from weftwork.evaluation.oracles.outfits import Oracle
+from weftwork.evaluation.scores.outfits import score_outfits
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
+
+ROWS: Final[Mapping[str, tuple[str, ...]]] = {
+    "no_condition": (),
+    "pairs": ("pairs",),
+    "style": ("style",),
+    "lora": ("lora",),
+    "controlnet": ("controlnet",),
+    "pairs_style": ("pairs", "style"),
+    "pairs_style_at_0.75": ("pairs", "style"),
+    "pairs_style_at_0.5": ("pairs", "style"),
+    "pairs_lora": ("pairs", "lora"),
+    "pairs_controlnet": ("pairs", "controlnet"),
+    "together": ("pairs", "style", "lora", "controlnet"),
+}
+"""By row the parts that act in it."""
+WEIGHTS: Final[Mapping[str, float]] = {"pairs_style_at_0.75": 0.75, "pairs_style_at_0.5": 0.5}
+"""Of the style, where it is not 1."""
+
+Pictures = Float[Tensor, "picture 3 height width"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompositionEvaluation(Evaluation):
+    """Outfits, each in one of the styles.
+
+    Args:
+        pipe: with the adapters `paired` and `style`.
+        lora: what `load_lora_weights` reads; None leaves its rows out.
+        controlnet: a `ControlNetModel` that reads dark strokes on white; None leaves its rows out.
+        oracle, style_oracle: read outfits, and styles.
+    """
+
+    name: ClassVar[str] = "composition"
+
+    lora: Path | None
+    controlnet: Any
+    oracle: Oracle
+    style_oracle: CreatureOracle
+
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        missing = {name for name in ("lora", "controlnet") if getattr(self, name) is None}
+        ceilings: dict[str, Callable[[], Drawn]] = {
+            "real": lambda: self._scored(self._renders()),
+            "reconstruction": lambda: self._scored(reconstructed(self.pipe, self._renders())),
+        }
+        return ceilings | {
+            name: lambda name=name, parts=parts: self._scored(self._drawn(name, parts))
+            for name, parts in ROWS.items()
+            if not missing & set(parts)
+        }
+
+    @cached_property
+    def styles(self) -> list[str]:
+        """The style of each outfit."""
+        return [STYLES[i % len(STYLES)] for i in range(self.count)]
+
+    def _renders(self) -> Pictures:
+        """The outfits as they are drawn in their styles."""
+        drawn = [sample(self.split, i, seed=self.seed, style=style) for i, style in enumerate(self.styles)]
+        return as_tensor([one.image for one in drawn])
+
+    def _drawn(self, name: str, parts: Sequence[str]) -> Pictures:
+        drawn = outfits_of(self.split, self.seed, self.count)
+        conditions: dict[str, Sequence[Any]] = {}
+        if "pairs" in parts:
+            conditions["paired"] = [pairs(one) for one in drawn]
+        if "style" in parts:
+            conditions["style"] = [[Style(style, weight=WEIGHTS.get(name, 1.0))] for style in self.styles]
+        pipe: Any = self.pipe
+        prompts, images = [PROMPT] * self.count, None
+        if "controlnet" in parts:
+            pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=self.controlnet)
+            images = [composed(one).convert("RGB") for one in drawn]
+        if "lora" in parts:
+            prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
+        try:
+            if "lora" in parts:
+                pipe.load_lora_weights(self.lora, adapter_name="lora")
+            return self.generated(name, prompts, conditions, pipe, images)
+        finally:
+            if "lora" in parts:
+                pipe.unload_lora_weights()
+
+    def _scored(self, pictures: Pictures) -> Drawn:
+        drawn = outfits_of(self.split, self.seed, self.count)
+        seen = [reading.style for reading in self.style_oracle.read(pictures)]
+        return pictures, {
+            **asdict(score_outfits(drawn, self.oracle.read(pictures))),
+            "style_accuracy": float(np.mean([s == t for s, t in zip(seen, self.styles, strict=True)])),
+        }

@@ -1,0 +1,128 @@
+"""How well pairs say what each garment is: unseen outfits, read back by the oracle, beside ceilings and baselines.
+
+The prompt is the same constant wherever pairs are under test, so nothing else carries an attribute. All outfits are of
+the test split: no triple of kind, colour and pattern in it was ever trained on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from weftwork.attention_processors.paired.adapter import SketchTextPair
+from weftwork.datasets.readers.images import compose_sketches
+from weftwork.datasets.synthetic.outfits import PROMPT, OutfitSample, sample
+from weftwork.datasets.synthetic.outfits import texts as outfit_texts
+from weftwork.evaluation.core.images import as_tensor, reconstructed
+from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.oracles.outfits import Oracle
+from weftwork.evaluation.scores.outfits import score_outfits
+
+Designs = list[list[SketchTextPair]] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedEvaluation(Evaluation):
+    """Outfits: the pipeline has an adapter `paired`, and `global_sketch` where that baseline exists."""
+
+    name: ClassVar[str] = "paired"
+
+    oracle: Oracle
+
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        rows: dict[str, Callable[[], Drawn]] = {
+            "real": lambda: self._given(lambda pictures: pictures),
+            "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
+            "no_condition": lambda: self._generated("no_condition", lambda _: None),
+            "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
+        }
+        if "global_sketch" in (self.pipe.adapters or ()):
+            for name, make in (("global_sketch", merged), ("global_sketch_unnamed", lambda s: merged(unnamed(s)))):
+                rows[name] = lambda name=name, make=make: self._generated(name, make, adapter="global_sketch")
+        rows |= {
+            "pairs_without_regions": lambda: self._generated("pairs_without_regions", lambda s: pairs(s, region=None)),
+            "pairs": lambda: self._generated("pairs", pairs),
+            "pairs_unnamed": lambda: self._generated("pairs_unnamed", lambda s: pairs(unnamed(s))),
+            "pairs_wild": lambda: self._generated("pairs_wild", pairs, style="wild"),
+            "texts_swapped": lambda: self._generated("texts_swapped", _texts_swapped),
+            "sketches_swapped": lambda: self._generated("sketches_swapped", _sketches_swapped),
+        }
+        for number in (1, 2, 3, 4):
+            name = f"pairs_{number}"
+            rows[name] = lambda name=name, number=number: self._generated(name, pairs, number=number)
+        return rows
+
+    def _given(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Drawn:
+        samples = outfits_of(self.split, self.seed, self.count)
+        return self._scored(samples, change(as_tensor([s.image for s in samples])))
+
+    def _scored(self, samples: Sequence[OutfitSample], pictures: torch.Tensor) -> Drawn:
+        return pictures, asdict(score_outfits(samples, self.oracle.read(pictures)))
+
+    def _generated(
+        self,
+        name: str,
+        design: Callable[[OutfitSample], list[SketchTextPair] | None],
+        *,
+        prompts: Callable[[OutfitSample], str] = lambda _: PROMPT,
+        adapter: str = "paired",
+        number: int | None = None,
+        style: str = "professional",
+    ) -> Drawn:
+        samples = outfits_of(self.split, self.seed, self.count, number, style)
+        conditions = {adapter: [design(s) for s in samples]}
+        return self._scored(samples, self.generated(name, [prompts(s) for s in samples], conditions))
+
+
+@lru_cache(maxsize=3)
+def outfits_of(
+    split: str, seed: int, count: int, number: int | None = None, sketch_style: str = "professional"
+) -> tuple[OutfitSample, ...]:
+    """The first outfits of a split; drawn once for the rows that follow each other, of up to three seeds."""
+    return tuple(sample(split, i, seed=seed, count=number, sketch_style=sketch_style) for i in range(count))
+
+
+def pairs(drawn: OutfitSample, region: str | None = "sketch") -> list[SketchTextPair]:
+    """An outfit as pairs; a garment that is covered whole has no strokes and is left to its words."""
+    return [_pair(s, t, region) for s, t in zip(drawn.sketches, drawn.texts, strict=True)]
+
+
+def _pair(sketch: np.ndarray[Any, Any], text: str, region: str | None) -> SketchTextPair:
+    if sketch.min() > 128:
+        return SketchTextPair(text=text)
+    return SketchTextPair(Image.fromarray(sketch), text, region=region)
+
+
+def _texts_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
+    texts = [*drawn.texts[1:], drawn.texts[0]]
+    return [_pair(s, t, "sketch") for s, t in zip(drawn.sketches, texts, strict=True)]
+
+
+def _sketches_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
+    sketches = [*drawn.sketches[1:], drawn.sketches[0]]
+    return [_pair(s, t, "sketch") for s, t in zip(sketches, drawn.texts, strict=True)]
+
+
+def merged(drawn: OutfitSample) -> list[SketchTextPair]:
+    """An outfit as one pair: all sketches on one canvas, with all words."""
+    return [SketchTextPair(composed(drawn), ", ".join(drawn.texts), region="sketch")]
+
+
+def composed(drawn: OutfitSample) -> Image.Image:
+    """All sketches of an outfit on one canvas."""
+    return compose_sketches([Image.fromarray(s) for s in drawn.sketches])
+
+
+def unnamed(drawn: OutfitSample) -> OutfitSample:
+    """The outfit with words for colours and patterns only: which thing they belong to is left to sketches and places.
+
+    Texts are sorted with their garments, so that their order tells nothing of the garments' kinds.
+    """
+    order, texts = zip(*outfit_texts.unnamed(drawn.garments), strict=True)
+    chosen = list(order)
+    garments = tuple(drawn.garments[i] for i in chosen)
+    return replace(drawn, garments=garments, masks=drawn.masks[chosen], sketches=drawn.sketches[chosen], texts=texts)

@@ -1,0 +1,140 @@
+"""How well styles change how things look, and only that: unseen creatures, read back by the oracle.
+
+Every content (species, colour, pose, accessory) is drawn in one style of the test split, a triple of species, colour
+and style that was never trained on, from two noises. The prompt says what is shown; it names the style in the rows of
+methods that have no other way to know it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from weftwork.attention_processors.reference.adapter import Reference
+from weftwork.attention_processors.style.adapter import Style
+from weftwork.datasets.synthetic import creatures
+from weftwork.datasets.synthetic.creatures import CreatureSample
+from weftwork.evaluation.core.images import as_tensor, reconstructed
+from weftwork.evaluation.core.report import Row
+from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.oracles.creatures import CreatureOracle
+from weftwork.evaluation.scores.creatures import score_creatures, shape_consistency
+
+NOISES = 2
+CURVE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+BY_NAME = ("style", "style_creatures", "style_gated", "style_concat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleEvaluation(Evaluation):
+    """Creatures, two pictures per content.
+
+    Of the adapters in `BY_NAME` and `reference` those that are attached get rows.
+
+    Args:
+        files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
+        oracle: reads creatures.
+    """
+
+    name: ClassVar[str] = "style"
+    every: ClassVar[int] = NOISES
+
+    files: Mapping[str, Path]
+    oracle: CreatureOracle
+
+    def curve(self, name: str = "style") -> list[Row]:
+        """Style and content accuracy over the weight of the style; a quarter of the pictures per weight."""
+        few = replace(self, count=max(NOISES, self.count // 4 // NOISES * NOISES))
+        rows = []
+        for weight in CURVE:
+            samples = few.samples
+            pictures = few._generated(name, {name: [[Style(s.style, weight=weight)] for s in samples]})[0]
+            rows.append(Row(f"{name}_at_{weight:g}", few._scores(samples, pictures)))
+        return rows
+
+    @cached_property
+    def samples(self) -> list[CreatureSample]:
+        """What is shown; every content twice, the second time as it is rendered from another seed."""
+        shown = [creatures.sample(self.split, i, seed=self.seed) for i in range(self.count // NOISES)]
+        place = creatures.SPLITS.index(self.split)
+        return [
+            s if noise == 0 else creatures.render(s.creature, s.style, seed=(place, self.seed, i, noise))
+            for i, s in enumerate(shown)
+            for noise in range(NOISES)
+        ]
+
+    def __post_init__(self) -> None:
+        if self.count < NOISES:
+            raise ValueError(
+                f"cases: got {self.count}, expected at least {NOISES}, the noises that each is drawn from; ask for more"
+            )
+
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        adapters = self.pipe.adapters or {}
+        rows: dict[str, Callable[[], Drawn]] = {
+            "real": lambda: self._given(lambda pictures: pictures),
+            "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
+            "no_condition": lambda: self._scored("no_condition", {}),
+            "text_only": lambda: self._scored("text_only", {}, named=True),
+        }
+        if "reference" in adapters:
+            rows["reference_branch"] = lambda: self._scored("reference", {"reference": self._references()})
+        if "lora" in self.files:
+            rows["lora"] = self._lora
+        for name in BY_NAME:
+            if name in adapters:
+                rows[name] = lambda name=name: self._scored(name, {name: [[Style(s.style)] for s in self.samples]})
+        return rows
+
+    def _given(self, change: Callable[[Tensor], Tensor]) -> Drawn:
+        pictures = change(as_tensor([s.image for s in self.samples]))
+        return pictures, self._scores(self.samples, pictures)
+
+    def _scored(self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False) -> Drawn:
+        pictures, seconds = self._generated(name, conditions, named=named)
+        cost = {"ms_per_step": 1000 * seconds / len(pictures) / self.num_inference_steps}
+        if name in (self.pipe.adapters or {}):
+            cost["trained_parameters"] = sum(p.numel() for p in self.pipe.adapters[name].parameters())
+        if name in self.files:
+            cost["bytes"] = _bytes(self.files[name])
+        return pictures, self._scores(self.samples, pictures) | cost
+
+    def _lora(self) -> Drawn:
+        folder = self.files["lora"]
+        self.pipe.load_lora_weights(folder, adapter_name="lora")
+        try:
+            trained = sum(p.numel() for name, p in self.pipe.unet.named_parameters() if "lora_" in name)
+            pictures, scores = self._scored("lora", {}, named=True)
+        finally:
+            self.pipe.unload_lora_weights()
+        return pictures, {**scores, "trained_parameters": trained}
+
+    def _generated(
+        self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False
+    ) -> tuple[Tensor, float]:
+        started = time.perf_counter()
+        prompts = [s.style_caption if named else s.caption for s in self.samples]
+        pictures = self.generated(name, prompts, conditions)
+        return pictures, time.perf_counter() - started
+
+    def _references(self) -> list[list[Reference]]:
+        """For every picture one of the training split in its style, of another content."""
+        rng = np.random.default_rng([self.seed, 17])
+        drawn = [creatures.sample("train", int(rng.integers(1000)), style=s.style) for s in self.samples]
+        return [[Reference(one.image)] for one in drawn]
+
+    def _scores(self, samples: Sequence[CreatureSample], pictures: Tensor) -> dict[str, float]:
+        readings = self.oracle.read(pictures)
+        groups = [readings[i : i + NOISES] for i in range(0, len(readings), NOISES)]
+        consistency = float(np.mean([shape_consistency(group) for group in groups]))
+        return asdict(score_creatures(samples, readings)) | {"shape_consistency": consistency}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*.safetensors") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

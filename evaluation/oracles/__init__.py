@@ -1,0 +1,1 @@
+"""Classifiers that read generated images, with their training."""

@@ -1,0 +1,55 @@
+"""How reliable the oracle of creatures is: its scores on held-out renders, as they are, blurred, resampled and noisy.
+
+The neutral look is in the train split only; there, the renders of seed 0 are none that the shipped oracle has seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, CreatureSample, sample
+from weftwork.evaluation.oracles.check_outfits import changed_pictures, make_parser, print_scores
+from weftwork.evaluation.oracles.creatures import CreatureOracle, CreatureReading, pretrained_creature_oracle
+from weftwork.evaluation.scores.creatures import CreatureScores, overlap, score_creatures
+
+
+@dataclass(frozen=True)
+class CheckedScores(CreatureScores):
+    """Scores of an oracle on renders, with what only renders tell for certain."""
+
+    accessory_accuracy: float
+    mask_iou: float
+
+
+def check_creature_oracle(
+    oracle: CreatureOracle, split: str, count: int, *, style: str | None = None, seed: int = 0
+) -> dict[str, CheckedScores]:
+    """Scores of the oracle on renders of a split, by what was done to the pictures."""
+    creatures = [sample(split, index, seed=seed, style=style) for index in range(count)]
+    return {name: _scores(creatures, oracle.read(images)) for name, images in changed_pictures(creatures)}
+
+
+def _scores(creatures: Sequence[CreatureSample], readings: Sequence[CreatureReading]) -> CheckedScores:
+    pairs = list(zip(creatures, readings, strict=True))
+    return CheckedScores(
+        **asdict(score_creatures(creatures, readings)),
+        accessory_accuracy=float(np.mean([seen.accessory == shown.creature.accessory for shown, seen in pairs])),
+        mask_iou=float(np.mean([overlap(torch.from_numpy(shown.mask), seen.mask) for shown, seen in pairs])),
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = make_parser(__doc__, 800)
+    parser.add_argument("--style", default=None, choices=(NEUTRAL, *STYLES), help="the one style to show, of all eight")
+    arguments = parser.parse_args()
+    folder = arguments.oracle
+    oracle = CreatureOracle.from_pretrained(folder).eval() if folder else pretrained_creature_oracle()
+    options = {"style": arguments.style, "seed": arguments.seed}
+    print_scores(check_creature_oracle(oracle, arguments.split, arguments.count, **options))
+
+
+if __name__ == "__main__":
+    main()

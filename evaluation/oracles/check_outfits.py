@@ -1,0 +1,82 @@
+"""How reliable the oracle is: its scores on held-out renders, as they are, blurred, resampled and with noise."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from weftwork.datasets.synthetic.creatures import STYLES
+from weftwork.datasets.synthetic.outfits import SPLITS, sample
+from weftwork.evaluation.core.images import as_tensor
+from weftwork.evaluation.oracles.outfit_data import gaussian_blur, resample
+from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
+from weftwork.evaluation.scores.outfits import OutfitScores, score_outfits
+
+CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "as rendered": lambda images: images,
+    "blur of 0.8 px": lambda images: gaussian_blur(images, 0.8),
+    "blur of 1.2 px": lambda images: gaussian_blur(images, 1.2),
+    "resampled at 64 px": lambda images: resample(images, 64),
+    "noise of 0.05": lambda images: (images + 0.05 * _noise(images)).clamp(0, 1),
+}
+
+
+def check_oracle(
+    oracle: Oracle, split: str, count: int, *, seed: int = 0, styled: bool = False
+) -> dict[str, OutfitScores]:
+    """Scores of the oracle on renders of a split, by what was done to the pictures.
+
+    Args:
+        styled: renders in the styles of the creatures, by turns.
+    """
+    styles = STYLES if styled else (None,)
+    outfits = [sample(split, index, seed=seed, style=styles[index % len(styles)]) for index in range(count)]
+    return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_pictures(outfits)}
+
+
+def changed_pictures(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+    """What is done to the pictures, and the pictures of all samples after it: [sample, 3, height, width] in [0, 1]."""
+    images = as_tensor([sample.image for sample in samples])
+    for name, change in CHANGES.items():
+        yield name, change(images)
+
+
+def make_parser(text: str | None, count: int) -> argparse.ArgumentParser:
+    """The command line of a check: whose pictures, and how many."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--oracle", default=None, help="folder of an oracle; the package's own if left out")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="whose triples are shown")
+    parser.add_argument("--count", type=int, default=count, help="number of pictures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the renders")
+    return parser
+
+
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """Dataclasses of scores by name, as JSON."""
+    report = {
+        name: {score: round(value, 4) for score, value in dataclasses.asdict(scores_of_change).items()}
+        for name, scores_of_change in scores.items()
+    }
+    print(json.dumps(report, indent=2))
+
+
+def _noise(images: Tensor) -> Tensor:
+    return torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+def main() -> None:
+    """The command line."""
+    parser = make_parser(__doc__, 600)
+    parser.add_argument("--styled", action="store_true", help="outfits in the styles of the creatures")
+    arguments = parser.parse_args()
+    styled = arguments.styled
+    oracle = Oracle.from_pretrained(arguments.oracle).eval() if arguments.oracle else pretrained_oracle(styled=styled)
+    print_scores(check_oracle(oracle, arguments.split, arguments.count, seed=arguments.seed, styled=styled))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Renders and augmentations the oracle learns from: pictures as a decoder or a sampler might return them."""
+
+import io
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from weftwork.datasets.synthetic.creatures import STYLES
+from weftwork.datasets.synthetic.outfits import SLOTS, sample
+
+STRANGE_SHARE: Final = 0.375
+
+
+@dataclass(frozen=True, eq=False)
+class OracleExamples:
+    """Pictures with their truth: the slot of each pixel (0 is none) and the attributes of each slot (-1 is none)."""
+
+    images: UInt8[Tensor, "batch 3 height width"]
+    slots: UInt8[Tensor, "batch height width"]
+    attributes: Int[Tensor, "batch slot 3"]
+
+    def take(self, rows: Int[Tensor, " rows"]) -> "OracleExamples":
+        """Some of the examples."""
+        return OracleExamples(self.images[rows], self.slots[rows], self.attributes[rows])
+
+
+def render_examples(split: str, count: int, *, seed: int, styled_share: float = 0.0) -> OracleExamples:
+    """The first samples of a split, a share of them in the styles of the creatures, by turns."""
+    images = np.empty((count, 128, 128, 3), np.uint8)
+    slots = np.zeros((count, 128, 128), np.uint8)
+    attributes = np.full((count, len(SLOTS), 3), -1, np.int64)
+    for row in range(count):
+        styled = int((row + 1) * styled_share) - int(row * styled_share)
+        style = STYLES[int(row * styled_share) % len(STYLES)] if styled else None
+        outfit = sample(split, row, seed=seed, style=style)
+        images[row] = outfit.image
+        for garment, mask in zip(outfit.garments, outfit.masks, strict=True):
+            slot = SLOTS.index(garment.slot)
+            slots[row][mask] = 1 + slot
+            attributes[row, slot] = garment.triple
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return OracleExamples(pictures, torch.from_numpy(slots), torch.from_numpy(attributes))
+
+
+def augment(
+    examples: OracleExamples, generator: torch.Generator
+) -> tuple[Float[Tensor, "batch 3 h w"], OracleExamples]:
+    """Augmented pictures in [0, 1] with the examples they show; flips and shifts move the truth along.
+
+    Part of the pictures get strange colours, and no colour to learn: kinds, patterns and pixels must not depend on
+    colours, of which training shows each kind and pattern only some.
+    """
+    images, slots = examples.images, examples.slots
+    if _chance(0.5, generator):
+        images, slots = images.flip(-1), slots.flip(-1)
+    row, column = (int(step) for step in torch.randint(-4, 5, (2,), generator=generator))
+    images, slots = images.roll((row, column), (2, 3)), slots.roll((row, column), (1, 2))
+    pictures = compressed(images, generator).float() / 255
+    order = torch.randperm(len(pictures), generator=generator)
+    strange = order[: int(STRANGE_SHARE * len(order))]
+    pictures[strange] = _strange_colors(pictures[strange], generator)
+    attributes = examples.attributes.clone()
+    attributes[strange, :, 1] = -1
+    return degraded(pictures, generator), OracleExamples(images, slots, attributes)
+
+
+def degraded(pictures: Float[Tensor, "batch 3 h w"], generator: torch.Generator) -> Float[Tensor, "batch 3 h w"]:
+    """Pictures in [0, 1], some of them blurred or resampled, all with colours a bit off and with noise."""
+    parts = list(torch.randperm(len(pictures), generator=generator).tensor_split(5))
+    pictures = pictures.clone()
+    for rows in parts[:2]:
+        pictures[rows] = gaussian_blur(pictures[rows], 0.3 + 1.1 * _uniform(generator))
+    pictures[parts[2]] = resample(pictures[parts[2]], int(60 + 50 * _uniform(generator)))
+    pictures = _recolor(pictures, generator)
+    strength = 0.05 * torch.rand(len(pictures), 1, 1, 1, generator=generator) ** 2
+    noise = torch.randn(pictures.shape, generator=generator)
+    return (pictures + strength * noise).clamp(0, 1)
+
+
+def compressed(
+    images: UInt8[Tensor, "batch 3 height width"], generator: torch.Generator
+) -> UInt8[Tensor, "batch 3 height width"]:
+    """A quarter of the pictures, compressed."""
+    images = images.clone()
+    for row in range(0, len(images), 4):
+        buffer = io.BytesIO()
+        quality = int(35 + 55 * _uniform(generator))
+        Image.fromarray(images[row].permute(1, 2, 0).numpy()).save(buffer, "JPEG", quality=quality)
+        images[row] = torch.from_numpy(np.array(Image.open(buffer))).permute(2, 0, 1)
+    return images
+
+
+def gaussian_blur(images: Float[Tensor, "batch 3 height width"], sigma: float) -> Float[Tensor, "batch 3 height width"]:
+    """Blur by a Gaussian of this many pixels."""
+    reach = max(1, round(3 * sigma))
+    steps = torch.arange(-reach, reach + 1, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1)
+    padded = functional.pad(images, (reach,) * 4, mode="replicate")
+    rows = functional.conv2d(padded, kernel[:, :, None, :], groups=3)
+    return functional.conv2d(rows, kernel[:, :, :, None], groups=3)
+
+
+def resample(images: Float[Tensor, "batch 3 height width"], side: int) -> Float[Tensor, "batch 3 height width"]:
+    """Down to this side and back."""
+    small = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return functional.interpolate(small, images.shape[2:], mode="bilinear")
+
+
+def _strange_colors(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Random mixtures of the channels, some without colour, some as negatives."""
+    count = len(pictures)
+    mixture = torch.rand(count, 3, 3, generator=generator) ** 3
+    gray = torch.rand(count, 1, 1, generator=generator) < 0.3
+    mixture = torch.where(gray, mixture[:, :1].expand(-1, 3, -1), mixture)
+    mixed = torch.einsum("bij,bjhw->bihw", mixture / mixture.sum(dim=2, keepdim=True), pictures)
+    negative = torch.rand(count, 1, 1, 1, generator=generator) < 0.3
+    mixed = torch.where(negative, 1 - mixed, mixed)
+    return mixed.clamp(0, 1) ** (0.5 + 1.3 * torch.rand(count, 1, 1, 1, generator=generator))
+
+
+def _recolor(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    count = len(pictures)
+    gain = 1 + 0.06 * torch.randn(count, 3, 1, 1, generator=generator).clamp(-2, 2)
+    gain = gain * (1 + 0.06 * torch.randn(count, 1, 1, 1, generator=generator).clamp(-2, 2))
+    offset = 0.025 * torch.randn(count, 3, 1, 1, generator=generator)
+    gray = pictures.mean(dim=1, keepdim=True)
+    saturation = 1 + 0.10 * torch.randn(count, 1, 1, 1, generator=generator).clamp(-2, 1.5)
+    return (gray + saturation * (pictures - gray)) * gain + offset
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _chance(probability: float, generator: torch.Generator) -> bool:
+    return _uniform(generator) < probability

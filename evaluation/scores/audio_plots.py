@@ -1,0 +1,48 @@
+"""Sounds to look at: spectrograms, and where a sound is heard beside where its source is seen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from scipy.signal import stft
+
+from weftwork.attention_processors.audio.conditions import BoxTrack
+from weftwork.evaluation.scores.audio_events import Audio, loudness_curve, pan_curve
+
+BINS, FRAMES = 64, 160
+FLOOR_DB = -80.0
+
+
+def spectrogram(audio: Audio, sample_rate: int) -> Float[np.ndarray, "3 height width"]:
+    """Left above right, from the highest frequency down, in [0, 1] over 80 dB; for contact sheets."""
+    window = 2 * BINS
+    hop = max(1, audio.shape[1] // FRAMES)
+    _, _, spectra = stft(audio, sample_rate, nperseg=window, noverlap=max(0, window - hop))
+    decibels = 20 * np.log10(np.abs(spectra) + 1e-9)
+    shown = np.clip(1 - decibels / FLOOR_DB, 0, 1)[:, :BINS, :FRAMES]
+    shown = np.pad(shown, ((0, 0), (0, 0), (0, FRAMES - shown.shape[-1])))
+    picture = np.concatenate([side[::-1] for side in shown])
+    return np.repeat(picture[None], 3, 0)
+
+
+def plot_sound(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path: Path) -> Path:
+    """Where the sound is heard over time, with the tracks' centres, and how loud it is, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True)
+    for index, track in enumerate(tracks):
+        top.plot(track.times, track.boxes[:, [0, 2]].sum(1) - 1, color=f"C{index + 1}", label=f"seen {index + 1}")
+    times, pans = pan_curve(audio, sample_rate)
+    top.plot(times, pans, ".", color="C0", markersize=3, label="heard")
+    top.set(ylabel="left to right", ylim=(-1.05, 1.05))
+    top.legend(loc="lower center", ncols=len(tracks) + 1)
+    times, decibels = loudness_curve(audio, sample_rate)
+    bottom.plot(times, decibels, color="C0")
+    bottom.set(xlabel="seconds", ylabel="loudness (dB)")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path

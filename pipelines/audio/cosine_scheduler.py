@@ -1,0 +1,76 @@
+"""Stable Audio's sampler without torchsde: its noise comes from a generator, not from a Brownian tree."""
+
+from typing import Any
+
+import torch
+from diffusers import EDMDPMSolverMultistepScheduler
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor
+
+from weftwork.attention_processors.audio.stable_audio import named_as
+
+STOCK = "CosineDPMSolverMultistepScheduler"
+FOREIGN = ("algorithm_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
+"""Options that the stock scheduler does not have."""
+
+
+class CosineScheduler(EDMDPMSolverMultistepScheduler):
+    """`CosineDPMSolverMultistepScheduler` with noise from `generator`: the same trajectory for the same noise.
+
+    Times are 2/pi * atan(sigma), and data, noise and target are mixed by the angle pi/2 * time: z cos + e sin is what
+    the denoiser sees, e cos - z sin what it is asked for.
+
+    Args:
+        sigma_min, sigma_max, sigma_data, sigma_schedule, prediction_type, solver_order, solver_type: as there.
+    """
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913  (each is a key of the stock config)
+        self,
+        sigma_min: float = 0.3,
+        sigma_max: float = 500.0,
+        sigma_data: float = 1.0,
+        sigma_schedule: Any = "exponential",
+        num_train_timesteps: int = 1000,
+        solver_order: int = 2,
+        prediction_type: Any = "v_prediction",
+        rho: float = 7.0,
+        solver_type: Any = "midpoint",
+        lower_order_final: bool = True,
+        euler_at_final: bool = False,
+        final_sigmas_type: Any = "zero",
+        algorithm_type: Any = "sde-dpmsolver++",
+    ) -> None:
+        super().__init__(
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            sigma_data=sigma_data,
+            sigma_schedule=sigma_schedule,
+            num_train_timesteps=num_train_timesteps,
+            prediction_type=prediction_type,
+            rho=rho,
+            solver_order=solver_order,
+            algorithm_type=algorithm_type,
+            solver_type=solver_type,
+            lower_order_final=lower_order_final,
+            euler_at_final=euler_at_final,
+            final_sigmas_type=final_sigmas_type,
+        )
+
+    def precondition_noise(self, sigma: float | Tensor) -> Tensor:
+        """The time of a noise level, in [0, 1)."""
+        sigma = sigma if isinstance(sigma, Tensor) else torch.tensor([sigma])
+        return sigma.atan() / torch.pi * 2
+
+    def to_json_string(self) -> str:
+        """The config of the stock scheduler, so that the folder opens anywhere."""
+        return named_as(STOCK, super().to_json_string(), FOREIGN)
+
+
+def at_time(
+    latents: Float[Tensor, "row channel place"], noise: Float[Tensor, "row channel place"], times: Float[Tensor, " row"]
+) -> tuple[Tensor, Tensor]:
+    """What the denoiser sees at these times, and what it is asked for."""
+    angle = (times * torch.pi / 2)[:, None, None]
+    return angle.cos() * latents + angle.sin() * noise, angle.cos() * noise - angle.sin() * latents

@@ -1,0 +1,326 @@
+"""Stereo sound for what a picture shows (after StereoSync, arXiv 2510.05828).
+
+    pipe = VideoToAudioPipeline.from_pretrained(backbone)
+    pipe.load_spatial(folder)
+    out = pipe([BoxTrack(times, boxes), DepthClip(times, depth), Envelope.of_audio(loudness, rate)], seconds=6.0)
+    out.save("steps.wav")
+
+The stock pipeline denoises; its transformer is given the conditions' branches and a ControlNet's residuals by a hook
+that leaves with the call.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from diffusers import StableAudioPipeline
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.attention_processors.audio.control import aligned_boxes, shares, tracks_of
+from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
+from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel, named_as
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.processor import attention_layers, install, restore
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
+from weftwork.pipelines.audio.output import SoundOutput
+from weftwork.pipelines.audio.windows import Windows
+
+AT_ONCE = 16
+"""So many windows of all voices are drawn together, however long a sound is."""
+
+
+class VideoToAudioPipeline(StableAudioPipeline):
+    """A Stable Audio folder whose frozen transformer follows boxes, depth, a prompt and an envelope.
+
+    `load_spatial` brings the trained modules. The transformer is opened as `ConditionedStableAudioDiTModel`, the
+    scheduler as `CosineScheduler`; the folder stays a stock one.
+    """
+
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
+
+    spatial: SpatialAudioAdapter | None = None
+    controlnet: StableAudioControlNetModel | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """The stock call; the scheduler is read as `CosineScheduler`, which needs no torchsde."""
+        if "scheduler" not in kwargs:
+            where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
+            kwargs["scheduler"] = CosineScheduler.from_pretrained(
+                pretrained_model_name_or_path, subfolder="scheduler", **where
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """The folder's index; without torchsde the stock scheduler is no class that ours could be compared with."""
+        loaded: Any = super().load_config(*args, **kwargs)
+        index = loaded[0] if isinstance(loaded, tuple) else loaded
+        if "scheduler" in index:
+            index["scheduler"] = ["diffusers", CosineScheduler.__base__.__name__]  # pyright: ignore
+        return loaded
+
+    def register_modules(self, **kwargs: Any) -> None:
+        if kwargs.get("transformer") is not None:
+            kwargs["transformer"] = ConditionedStableAudioDiTModel.from_transformer(kwargs["transformer"])
+        super().register_modules(**kwargs)
+        if "transformer" in kwargs:
+            self.register_to_config(transformer=("diffusers", "StableAudioDiTModel"))
+        if isinstance(kwargs.get("scheduler"), CosineScheduler):
+            self.register_to_config(scheduler=("diffusers", STOCK))
+
+    def to_json_string(self) -> str:
+        """The index of a stock pipeline, so that the folder opens anywhere."""
+        return named_as(StableAudioPipeline.__name__, super().to_json_string())
+
+    # -- trained modules -----------------------------------------------------------------------------------
+
+    def load_spatial(
+        self,
+        spatial: str | Path | SpatialAudioAdapter,
+        controlnet: StableAudioControlNetModel | None = None,
+    ) -> None:
+        """The trained modules, or the folder that `adapter` and, where there is one, `controlnet` are in.
+
+        Raises:
+            ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
+        """
+        if not isinstance(spatial, SpatialAudioAdapter):
+            folder = Path(spatial)
+            spatial = SpatialAudioAdapter.from_pretrained(folder / "adapter")
+            if (folder / "controlnet").is_dir():
+                controlnet = StableAudioControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
+        spatial.check_base(self.transformer)
+        spatial.warn_of_other_weights(self.transformer)
+        if self.spatial is None:
+            self._found = install(self.transformer)
+        self.spatial = self._as_loaded(spatial)
+        self.controlnet = None if controlnet is None else self._as_loaded(controlnet)
+
+    def _as_loaded(self, module: Any) -> Any:
+        """On the transformer's device, in its precision; a module of another precision is copied, not changed."""
+        dtype = self.transformer.dtype
+        module = module if module.dtype == dtype else copy.deepcopy(module)
+        return nn.Module.to(module, self._execution_device, dtype).eval()
+
+    def unload_spatial(self) -> None:
+        """Leave the stock pipeline, with the very processors that `load_spatial` found."""
+        if self.spatial is not None:
+            restore(self.transformer, self._found)
+            self.spatial = self.controlnet = None
+
+    def set_encoders(self, **encoders: Any) -> None:
+        """Frozen encoders: `audio` makes a vector of a sound [channel, sample] and its rate in Hz, for prompts."""
+        self._encoders = {**getattr(self, "_encoders", {}), **encoders}
+
+    # -- generation ----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        conditions: Sequence[OverTime] | Sequence[Sequence[OverTime]] = (),
+        prompt: str = "",
+        *,
+        seconds: float | None = None,
+        negative_prompt: str | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 2.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        prompt_embeds: Float[Tensor, "1 token dim"] | None = None,
+        overlap: float = 0.25,
+        callback: Callable[[int, Any, Tensor], None] | None = None,
+    ) -> SoundOutput:
+        """A sound, in windows of the trained length where it is longer.
+
+        Args:
+            conditions: of one voice, or lists of several, which are drawn apart and summed. A voice has any number of
+                `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
+            prompt, negative_prompt, prompt_embeds: what the backbone is told beside.
+            seconds: length; up to the last moment that a condition speaks of when left out.
+            guidance_scale: of prompt and conditions together; 1 turns it off.
+            generator: of all noise; a list has one for every window of every voice.
+            overlap: share of a window that is faded into the next one.
+            callback: told after each step, with its number, its time and the latents; of sounds of many windows, of
+                each group of them anew.
+
+        Raises:
+            ValueError: conditions without trained modules, an envelope without a ControlNet, several envelopes in one
+                voice, a length that is not above 0, or an overlap outside [0, 0.5].
+        """
+        voices = _voices(conditions)
+        self._check(voices)
+        self.spatial, self.controlnet = (  # the pipeline may have been moved since
+            module if module is None else self._as_loaded(module) for module in (self.spatial, self.controlnet)
+        )
+        windows = self._windows(voices, seconds, overlap)
+        rows = [voice for voice in voices for _ in windows.starts]
+        shape = len(rows), self.transformer.config["in_channels"], windows.latents
+        device, dtype = self._execution_device, self.transformer.dtype
+        latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        drawn, starts = [], windows.starts * len(voices)
+        for some in (slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)):
+            count = len(rows[some])
+            call = _Call(self, rows[some], starts[some], windows, guidance_scale > 1, callback)
+            with call:
+                out: Any = super().__call__(
+                    [prompt] * count if prompt_embeds is None else None,  # pyright: ignore[reportArgumentType]
+                    negative_prompt=None if negative_prompt is None else [negative_prompt] * count,
+                    prompt_embeds=None if prompt_embeds is None else prompt_embeds.expand(count, -1, -1),
+                    latents=latents[some],
+                    audio_end_in_s=windows.seconds,
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    generator=generator[some] if isinstance(generator, list) else generator,
+                    callback=call.after_step,
+                    output_type="np",
+                )
+            drawn.append(out.audios)
+        audio = np.concatenate(drawn)
+        parts = audio.reshape(len(voices), len(windows.starts), *audio.shape[1:])
+        sounds = [windows.joined(part) for part in parts]
+        return SoundOutput(np.sum(sounds, 0), sounds, self.vae.config["sampling_rate"])
+
+    def _check(self, voices: Sequence[Sequence[OverTime]]) -> None:
+        for voice in voices:
+            for one in voice:
+                if not isinstance(one, OverTime):
+                    raise ValueError(
+                        f"conditions: got a {type(one).__name__}, expected BoxTrack, DepthClip, AudioPrompt or "
+                        "Envelope; pass these"
+                    )
+            envelopes = [one for one in voice if isinstance(one, Envelope)]
+            if len(envelopes) > 1:
+                raise ValueError(
+                    f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1; make voices of them"
+                )
+            if any(one.layers for one in envelopes):
+                raise ValueError("layers: got some on an envelope, which a ControlNet reads; give it a weight instead")
+            if envelopes and self.controlnet is None:
+                raise ValueError("conditions: got an envelope, but there is no ControlNet; load one beside the adapter")
+            if len(voice) > len(envelopes) and self.spatial is None:
+                raise ValueError("conditions: got some without trained modules; call load_spatial(folder) first")
+
+    def _windows(self, voices: Sequence[Sequence[OverTime]], seconds: float | None, overlap: float) -> Windows:
+        known = [_end(one) for voice in voices for one in voice]
+        longest = self.transformer.config["sample_size"] * self.vae.hop_length / self.vae.config["sampling_rate"]
+        trained = longest if self.spatial is None else min(self.spatial.config["seconds"], longest)
+        total = seconds if seconds is not None else max([end for end in known if end is not None], default=trained)
+        return Windows.plan(total, trained, overlap, self.vae.hop_length, self.vae.config["sampling_rate"])
+
+
+class _Call:
+    """The conditions of one call: what the transformer is given at every step."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        rows: list[list[OverTime]],
+        starts: list[float],
+        windows: Windows,
+        guided: bool,
+        callback: Callable[[int, Any, Tensor], None] | None,
+    ) -> None:
+        self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
+        self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else None
+        net = pipe.controlnet
+        self.boxes = net is not None and net.reads_boxes
+        controlled = net is not None and any(_envelope(row) or (self.boxes and tracks_of(row)) for row in rows)
+        self.controls = self._controls(starts, windows) if controlled else ()
+
+    def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
+        adapter = self.pipe.spatial
+        batch = adapter.collate([_tokens(row) for row in self.rows], seconds=windows.seconds, starts=starts)
+        encoders = {"projections": FrozenProjections(self.pipe.transformer), **getattr(self.pipe, "_encoders", {})}
+        encoded = adapter(adapter.features(batch, encoders))
+        levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
+        return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
+
+    def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
+        """What the ControlNet reads, as `shares` counts it: envelope and boxes, the envelope alone, boxes alone."""
+        signals = []
+        for row, start in zip(self.rows, starts, strict=True):
+            envelope = _envelope(row)
+            samples = windows.latents * windows.hop
+            silent = np.zeros((2, samples), np.float32)
+            signals.append(silent if envelope is None else envelope.signal(samples, windows.sample_rate, start))
+        vae = self.pipe.vae
+        signal = torch.from_numpy(np.stack(signals)).to(vae.device, vae.dtype)
+        loud = vae.encode(signal).latent_dist.mode()
+        if not self.boxes:
+            return (self._halves(loud),)
+        silent = vae.encode(torch.zeros_like(signal[:1])).latent_dist.mode().expand_as(loud)
+        seconds = windows.latents * windows.hop / windows.sample_rate
+        given = zip(self.rows, starts, strict=True)
+        seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given]).to(loud)
+        parts = (loud, seen), (loud, torch.zeros_like(seen)), (silent, seen)
+        return tuple(self._halves(torch.cat(part, 1)) for part in parts)
+
+    def _halves(self, control: Tensor) -> Tensor:
+        return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))
+
+    def __enter__(self) -> None:
+        self.hook = self.pipe.transformer.register_forward_pre_hook(self._given, with_kwargs=True)
+
+    def __exit__(self, *_: Any) -> None:
+        self.hook.remove()
+
+    def after_step(self, step: int, time: Any, latents: Tensor) -> None:
+        self.step = step + 1
+        if self.conditioning is not None:
+            self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
+        if self.callback is not None:
+            self.callback(step, time, latents)
+
+    def _given(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self.conditioning is not None:
+            kwargs["conditioning"] = self.conditioning
+        shared = {k: v for k, v in kwargs.items() if k != "return_dict"}
+        residuals = [
+            self.pipe.controlnet(*args, **shared, control=control, conditioning_scale=scale.to(control)[:, None, None])
+            for control, scale in zip(self.controls, self._shares(), strict=False)
+            if scale.any()
+        ]
+        if residuals:
+            kwargs["control"] = [torch.stack(blocks).sum(0) for blocks in zip(*residuals, strict=True)]
+        return args, kwargs
+
+    def _shares(self) -> Float[Tensor, "control row"]:
+        """How strongly each control acts at this step, by row."""
+        steps, halves = self.pipe.scheduler.num_inference_steps, (True, False) if self.guided else (False,)
+        return torch.tensor(
+            [
+                shares(row, self.step, steps, boxes=self.boxes, unconditional=half)
+                for half in halves
+                for row in self.rows
+            ]
+        ).T
+
+
+def _voices(conditions: Any) -> list[list[Any]]:
+    """Lists of conditions, from one such list or several."""
+    if conditions and all(isinstance(one, Sequence) for one in conditions):
+        return [list(voice) for voice in conditions]
+    return [list(conditions)]
+
+
+def _tokens(row: Sequence[OverTime]) -> list[OverTime]:
+    return [one for one in row if not isinstance(one, Envelope)]
+
+
+def _envelope(row: Sequence[OverTime]) -> Envelope | None:
+    return next((one for one in row if isinstance(one, Envelope)), None)
+
+
+def _end(condition: OverTime) -> float | None:
+    """The last second that a condition speaks of."""
+    if isinstance(condition, BoxTrack | DepthClip):
+        return float(condition.times[-1])
+    return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None

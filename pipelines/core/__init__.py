@@ -1,0 +1,1 @@
+"""The pipeline mixin, and the shipped models."""

@@ -1,0 +1,1 @@
+"""Views: images with geometry from a new camera."""

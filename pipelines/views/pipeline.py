@@ -1,0 +1,226 @@
+"""A new view of a scene: its picture and its geometry, which agree (after MoAI, arXiv 2506.11924).
+
+    pipe = AlignedViewsPipeline.from_pretrained(backbone)
+    pipe.load_views(folder)
+    references = [ReferenceView.of_depth(image, depth, camera), ...]
+    out = pipe(references, target_camera)
+    out.images[0], out.depth, out.normals
+    out.save_point_cloud("room.ply")
+
+The references' points are seen from the target camera; what is seen, and where nothing is, becomes features of both
+roles of one frozen denoiser (`weftwork.attention_processors.views.adapter`). One draws the picture, the other, with the
+first one's attention, the point map.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.datasets.readers.cameras import Camera
+from weftwork.pipelines.views.point_maps import PointRange, depth_along_rays, normals_of
+from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh, warp_points
+
+
+@dataclass
+class AlignedViewsOutput(BaseOutput):
+    """One view.
+
+    Args:
+        images: the picture, as `output_type` says.
+        pixels: the picture as bytes.
+        points, normals: in the world.
+        depth: along the target camera's axis, in the references' unit.
+        seen: where references show something; the rest is made up.
+        warped: what the target camera sees of the references.
+    """
+
+    images: Any
+    pixels: UInt8[np.ndarray, "height width 3"]
+    points: Float[np.ndarray, "height width 3"]
+    depth: Float[np.ndarray, "height width"]
+    normals: Float[np.ndarray, "height width 3"]
+    seen: Bool[np.ndarray, "height width"]
+    warped: WarpedView
+
+    def save_point_cloud(self, path: str | Path) -> Path:
+        """All pixels as a coloured point cloud, for example as PLY, which viewers of point clouds and meshes open.
+
+        Raises:
+            ValueError: a suffix that no format of point clouds has.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
+            raise ValueError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        cloud: Any = trimesh.PointCloud(self.points.reshape(-1, 3), self.pixels.reshape(-1, 3))
+        cloud.export(partial)
+        partial.replace(path)
+        return path
+
+
+class AlignedViewsPipeline(StableDiffusionPipeline):
+    """A Stable Diffusion folder whose frozen denoiser draws views; `load_views` brings the trained modules."""
+
+    views: AlignedViews | None = None
+
+    def load_views(self, views: str | Path | AlignedViews) -> None:
+        """The trained modules, or the folder that they are in.
+
+        Raises:
+            ValueError: as `AlignedViews.from_pretrained`.
+        """
+        if not isinstance(views, AlignedViews):
+            views = AlignedViews.from_pretrained(views, self.unet)
+        self.views = views.to(self._execution_device).eval()
+
+    @torch.no_grad()
+    def __call__(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        references: Sequence[ReferenceView],
+        camera: Camera,
+        prompt: str = "",
+        *,
+        negative_prompt: str | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+        output_type: str = "pil",
+        mesh: bool = True,
+        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None = None,
+    ) -> AlignedViewsOutput:
+        """The view from a camera.
+
+        Args:
+            references: any number of pictures with their geometry, all of the canvas's size.
+            camera: where the view is from.
+            prompt, negative_prompt: what the backbone is told beside.
+            guidance_scale: of the prompt; 1 turns it off.
+            output_type: "pil", or "np" for floats in [0, 1].
+            mesh: see references as meshes; as points otherwise.
+            callback_on_step_end: told after each step, with `latents` of the picture; what it returns is not read.
+
+        Raises:
+            ValueError: no modules loaded, no reference, other sizes than the canvas's, or a camera that sees nothing.
+        """
+        if self.views is None:
+            raise ValueError("views: got none, expected trained modules; call load_views(folder) first")
+        if output_type not in ("pil", "np"):
+            raise ValueError(f"output_type: got {output_type!r}, expected 'pil' or 'np'; pass one of these")
+        size = self._canvas(references)
+        self.views.to(self._execution_device)  # the pipeline may have been moved since
+        warp = warp_mesh if mesh else warp_points
+        warped = warp(references, camera, size)
+        span = PointRange.over(references, camera)
+        if not warped.seen.any():
+            raise ValueError("camera: got one that sees nothing of the references; turn it towards them, or move it")
+        guided = guidance_scale > 1
+        context = self._context(prompt, negative_prompt, guided)
+        known = [warp([one], one.camera, size) for one in references]
+        pictures = self._encoded([one.image for one in references], len(context))
+        maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
+        geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
+        self.views.see(pictures, maps, geometry, context)
+        colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], 1)
+        features = self.views.correspondence(self._geometry(span, [warped]), colors).repeat(len(context), 1, 1, 1)
+        noise = self._noise(features.shape[-2:], generator)
+        latents = self._denoised(
+            noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end
+        )
+        picture, values = (self._decoded(part) for part in latents)
+        depth = depth_along_rays(span.restored(values * 2 - 1), camera)
+        points = camera.points(depth)
+        pixels = (picture * 255).round().astype(np.uint8)
+        return AlignedViewsOutput(
+            images=[Image.fromarray(pixels)] if output_type == "pil" else picture[None],
+            pixels=pixels,
+            points=points,
+            depth=depth,
+            normals=normals_of(points, camera),
+            seen=warped.seen,
+            warped=warped,
+        )
+
+    def _canvas(self, references: Sequence[ReferenceView]) -> tuple[int, int]:
+        """Height and width, which all references have."""
+        if not references:
+            raise ValueError("references: got none, expected at least one view; pass the pictures to start from")
+        sizes = {one.image.shape[:2] for one in references}
+        side: Any = self.unet.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        wanted = height * self.vae_scale_factor, width * self.vae_scale_factor
+        if sizes != {wanted}:
+            got = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+            raise ValueError(
+                f"references: got pictures of {got}, expected {wanted[1]}x{wanted[0]} for all; resize pictures and "
+                "depth, cameras stay as they are"
+            )
+        return wanted
+
+    def _context(self, prompt: str, negative_prompt: str | None, guided: bool) -> Float[Tensor, "row token dim"]:
+        states: Any = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
+        positive, negative = states
+        return torch.cat([negative, positive]) if guided else positive
+
+    def _encoded(self, pictures: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
+        """Latents (posterior means) of pictures in [0, 1], once per row."""
+        stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1).to(self._execution_device, self.vae.dtype)
+        latents = self.vae.encode(stacked * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+        return latents.to(self.unet.dtype).repeat(rows, 1, 1, 1)
+
+    def _decoded(self, latents: Float[Tensor, "1 channel h w"]) -> Float[np.ndarray, "height width 3"]:
+        """A picture in [0, 1]."""
+        decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
+
+    def _geometry(self, span: PointRange, views: Sequence[WarpedView]) -> Float[Tensor, "view 8 height width"]:
+        return torch.stack([span.geometry(one) for one in views]).to(self._execution_device, self.unet.dtype)
+
+    def _noise(self, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        shape = (1, self.unet.config.in_channels, *size)
+        return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+
+    def _denoised(
+        self,
+        noise: Tensor,
+        context: Tensor,
+        features: Tensor,
+        views: int,
+        steps: int,
+        guidance_scale: float,
+        callback: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Latents of picture and point map, from one noise."""
+        assert self.views is not None
+        device, rows = self._execution_device, len(context)
+        schedulers: list[Any] = [copy.deepcopy(self.scheduler) for _ in range(2)]
+        for scheduler in schedulers:
+            scheduler.set_timesteps(steps, device=device)
+        latents = [noise * scheduler.init_noise_sigma for scheduler in schedulers]
+        bar: Any = self.progress_bar(schedulers[0].timesteps)  # pyright: ignore[reportCallIssue]
+        for step, time in enumerate(bar):
+            inputs = [
+                s.scale_model_input(x, time).repeat(rows, 1, 1, 1) for s, x in zip(schedulers, latents, strict=True)
+            ]
+            predicted = self.views(*inputs, time.repeat(rows).to(device), features, context, views)
+            for i, (scheduler, output) in enumerate(zip(schedulers, predicted, strict=True)):
+                if rows == 2:
+                    free, guided = output.chunk(2)
+                    output = free + guidance_scale * (guided - free)
+                latents[i] = scheduler.step(output, time, latents[i]).prev_sample
+            if callback is not None:
+                callback(self, step, time, {"latents": latents[0]})
+        return latents[0], latents[1]

@@ -1,0 +1,100 @@
+"""Point maps as pictures and as features: scaled into the range of what is known, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.datasets.readers.cameras import Camera
+from weftwork.pipelines.views.warping import ReferenceView, WarpedView
+
+MARGIN = 0.1
+NEAREST = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class PointRange:
+    """The box of all known points in a camera's frame, which becomes [-1, 1] along each axis.
+
+    Args:
+        camera: whose frame; the target's.
+        low, high: its corners.
+    """
+
+    camera: Camera
+    low: Float[np.ndarray, "3"]
+    high: Float[np.ndarray, "3"]
+
+    @classmethod
+    def over(cls, references: Sequence[ReferenceView], camera: Camera, margin: float = MARGIN) -> Self:
+        """The range of the references' points, wider by a share on each side for what they do not show.
+
+        Raises:
+            ValueError: points that are all in one plane across an axis, or none before the camera.
+        """
+        points = np.concatenate([_to(camera, one.points[one.known]) for one in references])
+        if not (points[:, 2] > 0).any():
+            raise ValueError("camera: got one that stands before none of the references' points; turn or move it")
+        low, high = points.min(0), points.max(0)
+        if (high - low).min() < 1e-6 * max(1.0, float(np.abs(points).max())):
+            raise ValueError(
+                f"points: got an extent of {(high - low).tolist()}, expected some along every axis; check the depth"
+            )
+        return cls(camera, low - margin * (high - low), high + margin * (high - low))
+
+    def scaled(self, points: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width 3"]:
+        """World points in [-1, 1]; those beyond the range are clipped, unknown ones are 0."""
+        inside = (_to(self.camera, np.nan_to_num(points)) - self.low) / (self.high - self.low) * 2 - 1
+        return np.where(np.isfinite(points), np.clip(inside, -1, 1), 0)
+
+    def restored(self, values: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width 3"]:
+        """World points of values in [-1, 1]."""
+        local = (np.clip(values, -1, 1) + 1) / 2 * (self.high - self.low) + self.low
+        matrix = self.camera.world_to_camera
+        return (local - matrix[:3, 3]) @ matrix[:3, :3]
+
+    def geometry(self, view: WarpedView) -> Float[Tensor, "8 height width"]:
+        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, depth, if any."""
+        normals = view.normals @ self.camera.world_to_camera[:3, :3].T
+        depth = view.depth / max(float(self.high[2]), 1e-6)
+        parts = [self.scaled(view.points), normals, depth[..., None], view.seen[..., None]]
+        return torch.from_numpy(np.moveaxis(np.concatenate(parts, -1), -1, 0).astype(np.float32))
+
+
+def depth_along_rays(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width"]:
+    """Depth of the place on every pixel's ray that is nearest to its point; at least a millimetre of depth."""
+    rays = camera.rays(*points.shape[:2])
+    along = ((points - camera.position) * rays).sum(-1) / (rays * rays).sum(-1)
+    return np.maximum(along, NEAREST)
+
+
+def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width 3"]:
+    """Normals of a point map, by differences of neighbours, towards the camera."""
+    down, right = np.gradient(points, axis=0), np.gradient(points, axis=1)
+    normals = np.cross(down, right)
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    away = (normals * (points - camera.position)).sum(-1, keepdims=True) > 0
+    return np.where(away, -normals, normals)
+
+
+def _to(camera: Camera, points: Any) -> Any:
+    return points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
+
+
+def depth_picture(
+    depth: Float[np.ndarray, "height width"], like: Float[np.ndarray, "height width"] | None = None
+) -> Image.Image:
+    """Depth as grey values: white is the nearest 2 %, black the farthest 2 % and NaN, even steps of 1 / depth between.
+
+    Args:
+        like: the depth whose range is taken; its own when None.
+    """
+    near = 1 / np.maximum(depth, 1e-6)
+    low, high = np.nanquantile(near if like is None else 1 / np.maximum(like, 1e-6), (0.02, 0.98))
+    shown = np.clip((near - low) / max(high - low, 1e-9), 0, 1)
+    return Image.fromarray((np.nan_to_num(shown) * 255).astype(np.uint8))

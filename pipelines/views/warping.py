@@ -1,0 +1,267 @@
+"""References seen from another camera: which of their points it sees, and where it sees none.
+
+What is behind the target camera, outside its picture, or covered by something nearer is not seen; nothing is moved to
+the border, and a pixel without a point stays empty. Points alone (`warp_points`) leave gaps between them and show what
+is behind through these; a mesh over each reference (`warp_mesh`) closes them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+
+from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.synthetic.rooms import View
+
+Values = np.ndarray[Any, Any]
+DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
+NEAR = 1e-3
+EDGE_SHARE = 0.48
+"""A triangle with an edge of a larger share of its girth is a sliver over a break and is left out; at most 0.5."""
+LARGEST = 1 << 20
+"""So many candidates, pixels of triangles' boxes, are looked at together."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceView:
+    """A picture with its geometry.
+
+    Args:
+        image: [height, width, 3] in [0, 1].
+        points: of each pixel in the world; NaN where unknown.
+
+    Raises:
+        ValueError: shapes that differ, colours outside [0, 1], or no point that is known.
+    """
+
+    image: Float[np.ndarray, "height width 3"]
+    points: Float[np.ndarray, "height width 3"]
+    camera: Camera
+
+    def __post_init__(self) -> None:
+        if self.image.shape != self.points.shape or self.image.ndim != 3 or self.image.shape[2] != 3:
+            raise ValueError(
+                f"reference: got an image of shape {self.image.shape} and points of {self.points.shape}, expected "
+                "[height, width, 3] for both; resize one of them"
+            )
+        if not (np.isfinite(self.image).all() and self.image.min() >= 0 and self.image.max() <= 1):
+            raise ValueError("reference: got colours outside [0, 1], expected floats in it; divide bytes by 255")
+        if not np.isfinite(self.points).all(-1).any():
+            raise ValueError("reference: got no finite point, expected some; check the depth")
+
+    @classmethod
+    def of_depth(cls, image: Values, depth: Float[np.ndarray, "height width"], camera: Camera) -> "ReferenceView":
+        """From depth along the camera's axis; 0, negative and non-finite depths are unknown.
+
+        Raises:
+            ValueError: as for the class.
+        """
+        depth = np.asarray(depth, np.float64)
+        if depth.ndim != 2:
+            raise ValueError(f"depth: got shape {depth.shape}, expected [height, width]; drop the other axes")
+        known = np.isfinite(depth) & (depth > 0)
+        points = np.where(known[..., None], camera.points(np.where(known, depth, 1.0)), np.nan)
+        return cls(image, points, camera)
+
+    @classmethod
+    def of_picture(
+        cls,
+        picture: Image.Image,
+        depth: Float[np.ndarray, "height width"] | DepthModel,
+        camera: Camera,
+        size: tuple[int, int],
+    ) -> "ReferenceView":
+        """A picture and its depth, each brought to a height and width, squeezed where its shape is another one.
+
+        Args:
+            depth: along the camera's axis; or any model of it, a callable that is given the picture.
+
+        Raises:
+            ValueError: as for `of_depth`.
+        """
+        height, width = size
+        image = np.asarray(picture.convert("RGB").resize((width, height))) / 255
+        depth = np.asarray(depth(picture) if callable(depth) else depth, np.float32)
+        if depth.ndim == 2:
+            depth = np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.NEAREST))
+        return cls.of_depth(image, depth, camera)
+
+    @classmethod
+    def of_view(cls, view: View) -> "ReferenceView":
+        """A rendered view of a room, with its exact depth."""
+        return cls.of_depth(view.image / 255, view.depth, view.camera)
+
+    @property
+    def known(self) -> Bool[np.ndarray, "height width"]:
+        return np.asarray(np.isfinite(self.points).all(-1))
+
+
+@dataclass(frozen=True, eq=False)
+class WarpedView:
+    """What the target camera sees of the references; 0 where it sees nothing.
+
+    Args:
+        image, points, normals: [height, width, 3]; normals in the world, 0 where only points are warped.
+        depth: along the target's axis.
+        seen: where there is something.
+    """
+
+    image: Float[np.ndarray, "height width 3"]
+    points: Float[np.ndarray, "height width 3"]
+    normals: Float[np.ndarray, "height width 3"]
+    depth: Float[np.ndarray, "height width"]
+    seen: Bool[np.ndarray, "height width"]
+
+
+def warp_points(references: Sequence[ReferenceView], camera: Camera, size: tuple[int, int]) -> WarpedView:
+    """Every reference pixel as one point; the nearest in each pixel of the target is seen.
+
+    Args:
+        size: height and width of the target.
+
+    Raises:
+        ValueError: no reference.
+    """
+    _check(references)
+    points = np.concatenate([one.points[one.known] for one in references])
+    colors = np.concatenate([one.image[one.known] for one in references])
+    places, depth = camera.project(points)
+    pixel, inside = _pixels(places, depth, size)
+    order = np.flatnonzero(inside)[np.argsort(-depth[inside], kind="stable")]
+    nearest = np.full(size[0] * size[1], -1)
+    nearest[pixel[order]] = order  # of several, the last is kept
+    seen = (nearest >= 0).reshape(size)
+    picked = np.where(nearest >= 0, nearest, 0)
+    image, kept = (np.where(seen[..., None], values[picked].reshape(*size, 3), 0) for values in (colors, points))
+    return WarpedView(image, kept, np.zeros((*size, 3)), np.where(seen, depth[picked].reshape(size), 0), seen)
+
+
+def warp_mesh(
+    references: Sequence[ReferenceView],
+    camera: Camera,
+    size: tuple[int, int],
+    *,
+    stride: int = 1,
+    edge_share: float = EDGE_SHARE,
+) -> WarpedView:
+    """Each reference as a mesh over its grid of pixels, drawn with a depth buffer.
+
+    After MoAI (arXiv 2506.11924). Differs: faces are kept where they face the ray of their pixel, not the
+    picture's central ray, and points come of the mesh too.
+
+    Args:
+        size: height and width of the target.
+        stride: every so many-th pixel is a vertex.
+        edge_share: see `EDGE_SHARE`.
+
+    Raises:
+        ValueError: no reference, or a stride that leaves no face.
+    """
+    _check(references)
+    meshes = [_mesh(one, stride, edge_share) for one in references]
+    corners, colors = (np.concatenate([mesh[i] for mesh in meshes]) for i in range(2))
+    places, depth = camera.project(corners)
+    front = (depth > NEAR).all(1)
+    corners, colors, places, depth = corners[front], colors[front], places[front], depth[front]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    facing = ((corners.mean(1) - camera.position) * normals).sum(1) < 0
+    corners, colors, places, depth, normals = (v[facing] for v in (corners, colors, places, depth, normals))
+    face, weights, nearest = _drawn(places * np.array(size[::-1]), depth, size)
+    seen = face >= 0
+    picked = np.where(seen, face, 0)
+    empty = np.zeros((*size, 3))
+    if not seen.any():
+        return WarpedView(empty, empty, empty, np.zeros(size), seen)
+    image, points = (
+        np.where(seen[..., None], (weights[..., None] * values[picked]).sum(2), 0) for values in (colors, corners)
+    )
+    return WarpedView(image, points, np.where(seen[..., None], normals[picked], 0), np.where(seen, nearest, 0), seen)
+
+
+def _check(references: Sequence[ReferenceView]) -> None:
+    if not references:
+        raise ValueError("references: got none, expected at least one view; pass the pictures to start from")
+
+
+def _pixels(
+    places: Float[np.ndarray, "point 2"], depth: Float[np.ndarray, " point"], size: tuple[int, int]
+) -> tuple[Int[np.ndarray, " point"], Bool[np.ndarray, " point"]]:
+    """Flat index of the pixel that each point falls into, and whether it falls into one."""
+    scaled = np.floor(places * np.array(size[::-1]))
+    inside = (depth > NEAR) & (scaled >= 0).all(1) & (scaled < np.array(size[::-1])).all(1)
+    whole = np.where(inside[:, None], scaled, 0).astype(np.int64)
+    return whole[:, 1] * size[1] + whole[:, 0], inside
+
+
+def _mesh(view: ReferenceView, stride: int, edge_share: float) -> tuple[Values, Values]:
+    """Corners and colours of the triangles of a reference, [face, 3, 3] each, that face its camera."""
+    if stride < 1 or min(view.image.shape[:2]) <= stride:
+        raise ValueError(f"stride: got {stride} for a picture of {view.image.shape[:2]}, expected fewer than its sides")
+    rows, columns = (np.arange(0, side, stride) for side in view.image.shape[:2])
+    grid = np.ix_(rows, columns)
+    points, colors = view.points[grid], view.image[grid]
+    quads = np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:]
+    triangles = [(quads[0], quads[1], quads[2]), (quads[0], quads[2], quads[3])]
+    corners, shades = (
+        np.concatenate([np.stack([values[q] for q in triangle], 2).reshape(-1, 3, 3) for triangle in triangles])
+        for values in (points, colors)
+    )
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
+    kept = np.isfinite(edges).all(1) & (edges.max(1) < edge_share * edges.sum(1))
+    return corners[kept], shades[kept]
+
+
+def _drawn(
+    corners: Float[np.ndarray, "face 3 2"], depth: Float[np.ndarray, "face 3"], size: tuple[int, int]
+) -> tuple[Int[np.ndarray, "height width"], Float[np.ndarray, "height width 3"], Float[np.ndarray, "height width"]]:
+    """By pixel the nearest face (-1 for none), the weights of its corners there, and its depth.
+
+    Weights are those in space, not on the picture: corners count inversely to their depth.
+    """
+    face = np.full(size[0] * size[1], -1)
+    weights, nearest = np.zeros((len(face), 3)), np.full(len(face), np.inf)
+    low = np.maximum(np.ceil(corners.min(1) - 0.5), 0).astype(np.int64)
+    high = np.minimum(np.floor(corners.max(1) - 0.5), np.array(size[::-1]) - 1).astype(np.int64)
+    extent = np.maximum(high - low + 1, 0)
+    side = extent.max(1)
+    flat = _cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    drawable = (extent.min(1) > 0) & (np.abs(flat) > 1e-12)
+    for width in np.unique(1 << np.ceil(np.log2(np.maximum(side[drawable], 1))).astype(np.int64)):
+        group = np.flatnonzero(drawable & (side <= width) & (side * 2 > width))
+        for start in range(0, len(group), step := max(1, LARGEST // int(width) ** 2)):
+            chosen = group[start : start + step]
+            found = _candidates(corners[chosen], depth[chosen], low[chosen], high[chosen], int(width))
+            row, pixel, shares, distance = found[0], found[1] @ np.array([1, size[1]]), found[2], found[3]
+            order = np.argsort(-distance, kind="stable")
+            order = order[distance[order] < nearest[pixel[order]]]
+            nearest[pixel[order]], face[pixel[order]] = distance[order], chosen[row[order]]
+            weights[pixel[order]] = shares[order]
+    return face.reshape(size), weights.reshape(*size, 3), nearest.reshape(size)
+
+
+def _candidates(
+    corners: Values, depth: Values, low: Values, high: Values, width: int
+) -> tuple[Values, Values, Values, Values]:
+    """Pixels (x, y) within these faces, all boxes at most `width` wide: face, pixel, weights of corners, depth."""
+    steps = np.stack(np.meshgrid(np.arange(width), np.arange(width)), -1).reshape(-1, 2)
+    pixels = low[:, None] + steps
+    a, b, c = (corners[:, i, None] for i in range(3))
+    center = pixels + 0.5
+    area = _cross(b - a, c - a)
+    shares = np.stack(
+        [_cross(b - center, c - center), _cross(c - center, a - center), _cross(a - center, b - center)], 2
+    )
+    shares = shares / area[..., None]
+    inside = (shares >= 0).all(2) & (pixels <= high[:, None]).all(2)
+    row, column = np.nonzero(inside)
+    inverse = shares[row, column] / depth[row]
+    distance = 1 / inverse.sum(1)
+    return row, pixels[row, column], inverse * distance[:, None], distance
+
+
+def _cross(one: Values, other: Values) -> Values:
+    return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]

@@ -1,0 +1,1 @@
+"""Benchmarks: time and memory, as ratios within one run."""

@@ -1,0 +1,122 @@
+"""What conditions of a sound cost: a transformer step with tokens, with a ControlNet, with both; and longer sounds.
+
+The transformer is Stable Audio Open's with fewer layers and random weights; times do not depend on weights. Rows of
+`length_…` are stock steps of so many latents, 43 being two seconds. `command` is `weftwork sound` for two seconds with
+the shipped models, start-up included; `sound_…` are their generations alone, of so many seconds.
+"""
+
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableAudioDiTModel
+from torch import Tensor
+
+from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
+from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
+from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.processor import attention_layers, install
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.datasets.synthetic.walks import sample
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+from weftwork.pretrained import shipped
+from weftwork.scripts.benchmarks.command import interleaved, ratios, timed_command
+from weftwork.training.recipes.audio_backbone import rotary
+
+TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
+    "full": {"num_layers": 10},
+    "tiny": {
+        "num_layers": 5,
+        "attention_head_dim": 16,
+        "num_attention_heads": 4,
+        "num_key_value_attention_heads": 2,
+        "cross_attention_dim": 32,
+    },
+}
+"""By size what differs from Stable Audio Open."""
+LATENTS = 43
+LENGTHS = (1, 2, 4)
+TEXT = 130
+"""Tokens of the stock context: text, and the seconds of start and end."""
+
+
+@torch.inference_mode()
+def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Rows of the report; `both` has its ratio to transformer and ControlNet, each as it is without tokens."""
+    torch.manual_seed(0)
+    stock: Any = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
+    model: Any = ConditionedStableAudioDiTModel.from_transformer(stock)
+    net = StableAudioControlNetModel.from_transformer(model, model.config.num_layers // 5).eval()
+    install(model)
+    conditioning = _conditioning(model)
+    given = _inputs(model, LATENTS)
+
+    def step(control: list[Tensor] | None = None, conditions: Conditioning | None = None) -> None:
+        model(**given, conditioning=conditions, control=control or ())
+
+    def controlled(conditions: Conditioning | None = None) -> list[Tensor]:
+        control = torch.zeros(2, model.config.in_channels, LATENTS)
+        return net(**given, control=control, conditioning=conditions)
+
+    seconds = interleaved(
+        rounds,
+        stock=lambda: stock(**given),
+        tokens=lambda: step(conditions=conditioning),
+        stock_and_controlnet=lambda: (stock(**given), controlled()),
+        both=lambda: step(controlled(conditioning), conditioning),
+    )
+    rows = ratios(seconds, "stock")
+    rows["both"] = ratios(seconds, "stock_and_controlnet")["both"]
+    longer = [_inputs(model, LATENTS * times) for times in LENGTHS]
+    lengths = {
+        f"length_{LATENTS * times}": lambda given=given: stock(**given)
+        for times, given in zip(LENGTHS, longer, strict=True)
+    }
+    rows |= ratios(interleaved(rounds, **lengths), f"length_{LATENTS}")
+    return {**rows, **_shipped(rounds, 50 if size == "full" else 1)}
+
+
+def _shipped(rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    """A track of the test split with the shipped models."""
+    clip = sample("test", 0)
+    with TemporaryDirectory() as folder:
+        np.savez(f"{folder}/boxes.npz", times=clip.box_times, boxes=clip.boxes)
+        words = ["sound", "--boxes", f"{folder}/boxes.npz", "--seconds", "2", "--output", f"{folder}/out"]
+        command = timed_command([*words, "--num_inference_steps", str(steps)], rounds)
+    pipe = VideoToAudioPipeline.from_pretrained(shipped("tiny-audio"))
+    pipe.load_spatial(shipped("spatial-audio"))
+    pipe.set_progress_bar_config(disable=True)
+    track = BoxTrack(clip.box_times, clip.boxes)
+    sounds = {
+        f"sound_{2 * times}s": lambda seconds=2.0 * times: pipe([track], seconds=seconds, num_inference_steps=steps)
+        for times in LENGTHS
+    }
+    return {"command": command, **ratios(interleaved(rounds, **sounds), "sound_2s")}
+
+
+def _inputs(model: Any, latents: int) -> dict[str, Any]:
+    config = model.config
+    return {
+        "hidden_states": torch.randn(2, config.in_channels, latents),
+        "timestep": torch.tensor([0.5]),
+        "encoder_hidden_states": torch.randn(2, TEXT, config.cross_attention_input_dim),
+        "global_hidden_states": torch.randn(2, 1, config.global_states_input_dim),
+        "rotary_embedding": rotary(model, latents),
+    }
+
+
+def _conditioning(model: Any) -> Conditioning:
+    """A track, depth and a prompt of a two-second clip, under guidance."""
+    adapter = SpatialAudioAdapter.for_denoiser(model, input_dim=model.config.cross_attention_input_dim)
+    conditions = [
+        AudioPrompt(torch.ones(512).numpy()),
+        DepthClip([0.0, 1.0], torch.ones(2, 32, 32).numpy()),
+        BoxTrack.along([0.0, 2.0], [[0.0, 0.0, 0.2, 1.0], [0.8, 0.0, 1.0, 1.0]]),
+    ]
+    features = adapter.features(adapter.collate([conditions]), {"projections": FrozenProjections(model)})
+    levels = dict.fromkeys(attention_layers(model), 0)
+    return Conditioning.of({"spatial": adapter(features)}, Layout(levels, (1, LATENTS), guidance=True))

@@ -1,0 +1,228 @@
+"""Measure speed: ratios within one run, in interleaved rounds, as medians; a table and a JSON file.
+
+weftwork benchmark generate     the whole command, the generation alone, peak memory
+weftwork benchmark step         a step with four pairs over the plain step, U-Net of Stable Diffusion 1.5's size
+weftwork benchmark encoding     encoding of 1 to 16 pairs
+weftwork benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
+weftwork benchmark instillation two passes that share attention over two that do not; what is held meanwhile
+weftwork benchmark training     training steps that read cached features over steps that encode
+weftwork benchmark growth       what training costs by pairs, side, data and processes
+weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer sounds
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio")
+SIZES = ("full", "tiny")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=NAMES, help="what to measure")
+    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        default="full",
+        help="of the denoisers of `style`, `instillation`, `training`, `audio`; of `growth`",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table and write the report."""
+    from weftwork.evaluation.core.report import Report, Row
+
+    if arguments.rounds < 1:
+        raise ValueError(f"rounds: got {arguments.rounds}, expected at least 1")
+    measure = {
+        "generate": _generate,
+        "step": _step,
+        "encoding": _encoding,
+        "style": _style,
+        "instillation": _instillation,
+        "training": _training,
+        "growth": _growth,
+        "audio": _audio,
+    }[arguments.name]
+    rows = [Row(name, scores) for name, scores in measure(arguments).items()]
+    report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
+    report.write(arguments.output)
+    print(report.table())
+
+
+def interleaved(rounds: int, **tasks: Callable[[], object]) -> dict[str, list[float]]:
+    """Seconds of every task in every round, after one warm-up each; tasks take turns within a round."""
+    for task in tasks.values():
+        task()
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            started = time.perf_counter()
+            task()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def timed_command(words: Sequence[str], rounds: int) -> dict[str, float]:
+    """The median of seconds that `weftwork …` takes with start-up, and the most memory of any child process so far.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    import resource
+    import subprocess
+    import sys
+
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "weftwork.scripts.cli", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds.append(time.perf_counter() - started)
+        if done.returncode:
+            raise RuntimeError(f"weftwork {words[0]}: {done.stderr.strip()}")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    return {"seconds": statistics.median(seconds), "peak_gb": peak}
+
+
+def ratios(seconds: Mapping[str, list[float]], over: str) -> dict[str, dict[str, float]]:
+    """Median, minimum and maximum over rounds of each task's time over another's of the same round."""
+    rows = {}
+    for name, times in seconds.items():
+        shares = [mine / base for mine, base in zip(times, seconds[over], strict=True)]
+        rows[name] = {
+            "seconds": statistics.median(times),
+            "ratio": statistics.median(shares),
+            "ratio_minimum": min(shares),
+            "ratio_maximum": max(shares),
+        }
+    return rows
+
+
+def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        row = timed_command(["generate", str(arguments.design), "--output", f"{folder}/out.png"], arguments.rounds)
+    return {"command": row, "generation": {"seconds": statistics.median(_generation_alone(arguments))}}
+
+
+def _generation_alone(arguments: argparse.Namespace) -> list[float]:
+    from weftwork.attention_processors.paired.adapter import PairedAdapter
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+    from weftwork.pipelines.designs.design_file import read_design
+    from weftwork.pretrained import shipped
+
+    design = read_design(arguments.design)
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
+    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
+    pipe.set_progress_bar_config(disable=True)
+    return interleaved(
+        arguments.rounds,
+        generation=lambda: pipe(
+            design.prompt,
+            conditions=design.conditions,
+            num_inference_steps=design.num_inference_steps,
+            guidance_scale=design.guidance_scale,
+        ),
+    )["generation"]
+
+
+def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
+    from weftwork.attention_processors.core.processor import attention_layers, install, layer_levels
+    from weftwork.attention_processors.core.strength import Layout, Schedule
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64).eval().requires_grad_(False)  # SD 1.5's layout
+    latents, context = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 768)
+    layers = {n: layer.inner_kv_dim for n, layer in attention_layers(unet).items() if n.endswith("attn2")}
+    pairs, tokens = 4, 32
+    key_value = {n: (torch.randn(1, pairs * tokens, w), torch.randn(1, pairs * tokens, w)) for n, w in layers.items()}
+    encoded = EncodedTokens(
+        key_value,
+        None,
+        torch.ones(1, pairs * tokens, dtype=torch.bool),
+        torch.arange(pairs).repeat_interleave(tokens),
+        torch.ones(1, pairs),
+        [[Schedule()] * pairs],
+        torch.rand(1, pairs, 128, 128),
+    )
+
+    def step(**kwargs: object) -> None:
+        with torch.inference_mode():
+            unet(latents, 500, context, **kwargs)  # pyright: ignore[reportArgumentType]
+
+    stock = dict(unet.attn_processors)
+    install(unet)
+    conditioning = Conditioning.of({"pairs": encoded}, Layout(layer_levels(unet), (64, 64)))
+    ours = dict(unet.attn_processors)
+
+    def plain() -> None:
+        unet.set_attn_processor(dict(stock))  # pyright: ignore[reportArgumentType]
+        step()
+
+    def four_pairs() -> None:
+        unet.set_attn_processor(dict(ours))  # pyright: ignore[reportArgumentType]
+        step(cross_attention_kwargs={"conditioning": conditioning})
+
+    return ratios(interleaved(arguments.rounds, plain=plain, four_pairs=four_pairs), "plain")
+
+
+def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    import torch
+
+    from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
+    from weftwork.datasets.synthetic.outfits import sample
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+    from weftwork.pretrained import shipped
+
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
+    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
+    drawn = sample("test", 0, count=1)
+    pair = SketchTextPair(drawn.sketches[0], drawn.texts[0], region="sketch")
+
+    def encode(number: int) -> None:
+        with torch.inference_mode():
+            pipe.encode_conditions({"paired": [pair] * number})
+
+    tasks = {f"pairs_{n}": (lambda n=n: encode(n)) for n in (1, 2, 4, 8, 16)}
+    return ratios(interleaved(arguments.rounds, **tasks), "pairs_1")
+
+
+def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weftwork.scripts.benchmarks.style import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _training(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weftwork.scripts.benchmarks.training import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _growth(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weftwork.scripts.benchmarks.growth import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _audio(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weftwork.scripts.benchmarks.audio import measure
+
+    return measure(arguments.size, arguments.rounds)
+
+
+def _instillation(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from weftwork.scripts.benchmarks.instillation import measure
+
+    return measure(arguments.size, arguments.rounds)

@@ -1,0 +1,93 @@
+"""What handing attention over costs: time beside two passes that know nothing of each other, and memory that is held.
+
+One U-Net with random weights stands for teacher and student, both with two reference views; times do not depend on
+weights. Queries and keys are counted as they are held; probabilities by their shapes, in the same precision.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.processor import install, layer_levels
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.views.instillation import Instillation, Recorded
+from weftwork.attention_processors.views.reference_attention import References
+from weftwork.scripts.benchmarks.command import interleaved, ratios
+
+DENOISERS: Mapping[str, Mapping[str, Any]] = {
+    "full": {
+        "sample_size": 64,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+    },
+    "tiny": {
+        "sample_size": 16,
+        "cross_attention_dim": 32,
+        "block_out_channels": (16, 16, 32, 32),
+        "attention_head_dim": (1, 1, 2, 2),
+        "norm_num_groups": 8,
+        "layers_per_block": 1,
+    },
+}
+"""By size; "full" is Stable Diffusion 2.1's layout, the authors'."""
+VIEWS = 2
+
+
+def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Rows of the report: passes with their times, then what is held, in all and by layer."""
+    torch.manual_seed(0)
+    unet: Any = UNet2DConditionModel(**DENOISERS[size]).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
+    install(unet)
+    side, width = unet.config.sample_size, unet.config.cross_attention_dim
+    layout, references = Layout(layer_levels(unet), (side, side)), References()
+    latents, context = torch.randn(VIEWS, 4, side, side), torch.randn(VIEWS, 1, width)
+
+    def run(rows: int, **taps: Encoded) -> Tensor:
+        kwargs = {"conditioning": Conditioning.of(taps, layout)}
+        with torch.inference_mode():
+            return unet(latents[:rows], 500, context[:rows], cross_attention_kwargs=kwargs).sample
+
+    run(VIEWS, references=references.record())
+    seen, links = (
+        references.extend(VIEWS),
+        {share: Instillation(share=share) for share in ("query_key", "probabilities")},
+    )
+
+    def linked(share: str) -> None:
+        link = links[share]
+        link.clear()
+        run(1, references=seen, link=link.record())
+        run(1, references=seen, link=link.use())
+        if share == "probabilities":
+            link.clear()  # they are large
+
+    def apart() -> None:
+        for _ in range(2):
+            run(1, references=seen)
+
+    seconds = interleaved(
+        rounds,
+        two_passes=apart,
+        instillation=lambda: linked("query_key"),
+        probabilities=lambda: linked("probabilities"),
+    )
+    return {**ratios(seconds, "two_passes"), **_held(links["query_key"].store)}
+
+
+def _held(store: Mapping[str, Recorded]) -> dict[str, dict[str, float]]:
+    layers = {}
+    for name, kept in store.items():
+        rows, queries, heads, _ = kept.query.shape
+        size = kept.query.element_size()
+        maps = rows * heads * queries * kept.key.shape[1] * size
+        layers[name] = (kept.query.numel() + kept.key.numel()) * size, maps
+    total = tuple(map(sum, zip(*layers.values(), strict=True)))
+    return {
+        name: {"query_key_bytes": held, "probability_bytes": maps, "share": held / maps}
+        for name, (held, maps) in {"held": total, **layers}.items()
+    }

@@ -1,0 +1,192 @@
+"""Steps with references beside diffusers' own IP-Adapter, on one denoiser and the same weights; and a card's size.
+
+Three twins share every tensor of a denoiser with random weights: the stock one, one with diffusers' IP-Adapter, and one
+with ours. A step is one forward of two rows, as under guidance, without gradients. One picture acts without a mask, or
+two pictures in the left and the right half; both sides are called as their pipelines call them.
+
+Adapters change text attention only, a few percent of a step. So the stock step over the one with an adapter is the
+least that a ratio of steps can be, and the ratio of what text attention takes within the same steps stands beside it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.layers import select_names
+from weftwork.attention_processors.core.processor import attention_layers, install, layer_levels
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
+from weftwork.attention_processors.style.adapter import StyleAdapter, StyleCards
+from weftwork.scripts.benchmarks.command import interleaved, ratios
+from weftwork.scripts.converters.ip_adapter import BASES, adapter_to_ip_adapter
+
+REDUCED_XL: Mapping[str, Any] = {
+    **BASES["sdxl"],
+    "block_out_channels": (128, 256, 512),
+    "transformer_layers_per_block": (1, 1, 2),
+    "attention_head_dim": (2, 4, 8),
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "sample_size": 64,
+}
+"""The blocks, heads of 64, text width and added embeddings of SDXL, with fewer layers and narrower ones."""
+NARROW: Mapping[str, Any] = {"norm_num_groups": 8, "layers_per_block": 1, "sample_size": 16}
+DENOISERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "full": {"sd15": {**BASES["sd15"], "sample_size": 64}, "reduced_xl": REDUCED_XL},
+    "tiny": {
+        "tiny_sd15": {**BASES["sd15"], **NARROW, "block_out_channels": (16, 16, 32, 32), "cross_attention_dim": 32},
+        "tiny_xl": {**REDUCED_XL, **NARROW, "block_out_channels": (16, 32, 64), "cross_attention_dim": 64},
+    },
+}
+"""By size, configurations by name."""
+IMAGE_DIM = 1024
+PIXELS_PER_LATENT = 8
+HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
+TEXT_TOKENS = 77
+
+
+class TextAttentionClock:
+    """Seconds that the text attention layers of a denoiser took; to be set to 0 before a forward."""
+
+    def __init__(self, denoiser: UNet2DConditionModel) -> None:
+        self.seconds = self._entered = 0.0
+        layers = attention_layers(denoiser)
+        for name in select_names(list(layers), "all"):
+            layers[name].register_forward_pre_hook(self._enter)
+            layers[name].register_forward_hook(self._leave)
+
+    def _enter(self, *_: Any) -> None:
+        self._entered = time.perf_counter()
+
+    def _leave(self, *_: Any) -> None:
+        self.seconds += time.perf_counter() - self._entered
+
+
+@dataclass
+class Step:
+    """A forward that can be repeated; keeps what came out last, and what text attention took each time."""
+
+    forward: Callable[[], Tensor]
+    clock: TextAttentionClock
+    sample: Tensor = field(default_factory=lambda: torch.empty(0))
+    attention: list[float] = field(default_factory=list)
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self.clock.seconds = 0.0
+        self.sample = self.forward()
+        self.attention.append(self.clock.seconds)
+
+
+def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Rows of all denoisers of a size.
+
+    `ratio` and `attention_ratio` are over diffusers with as many pictures, `difference` is that of what the two denoise
+    to over its largest number, and `percent` the parameters of a style card over the denoiser's.
+    """
+    rows = {}
+    for name, config in DENOISERS[size].items():
+        torch.manual_seed(0)
+        denoiser = UNet2DConditionModel(**config).eval().requires_grad_(False)
+        measured = {**_timed(steps(denoiser), rounds), "card": {"percent": card_percent(denoiser)}}
+        rows |= {f"{name}_{row}": scores for row, scores in measured.items()}
+    return rows
+
+
+def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
+    """A stock step, and diffusers' and ours with one picture and with two under masks."""
+    context, side = denoiser.config["cross_attention_dim"], denoiser.config["sample_size"]
+    adapter = ReferenceAdapter.for_denoiser(denoiser, image_dim=IMAGE_DIM, token_dim=context).eval()
+    theirs, ours = _with_diffusers(denoiser, adapter), _twin(denoiser)
+    install(ours)
+    latents, text = torch.randn(2, denoiser.config["in_channels"], side, side), torch.randn(2, TEXT_TOKENS, context)
+    pictures, added = torch.randn(2, IMAGE_DIM), _added(denoiser)
+    layout = Layout(layer_levels(ours), (side, side), guidance=True)
+    clocks = {twin: TextAttentionClock(twin) for twin in (denoiser, theirs, ours)}
+
+    def step(twin: UNet2DConditionModel, images: dict[str, Any], **kwargs: Any) -> Step:
+        options = {"added_cond_kwargs": {**added, **images}, "cross_attention_kwargs": kwargs or None}
+        return Step(lambda: twin(latents, 500, text, **options).sample, clocks[twin])
+
+    def embeds(shown: Tensor) -> dict[str, list[Tensor]]:
+        return {"image_embeds": [torch.stack([torch.zeros_like(shown), shown])]}
+
+    @torch.no_grad()
+    def conditioning(*references: Reference) -> Conditioning:
+        encoded = adapter(adapter.features(adapter.collate([references]), {}))
+        return Conditioning.of({"reference": encoded}, layout)
+
+    halves = [Reference(embeds=picture, region=box) for picture, box in zip(pictures, HALVES, strict=True)]
+    return {
+        "stock": step(denoiser, {}),
+        "diffusers": step(theirs, embeds(pictures[:1])),
+        "weftwork": step(ours, {}, conditioning=conditioning(Reference(embeds=pictures[0]))),
+        "diffusers_masked": step(theirs, embeds(pictures), ip_adapter_masks=[_masks(side * PIXELS_PER_LATENT)]),
+        "weftwork_masked": step(ours, {}, conditioning=conditioning(*halves)),
+    }
+
+
+def card_percent(denoiser: UNet2DConditionModel) -> float:
+    """Parameters that one baked style of the decoder keeps at run time, in percent of the denoiser's."""
+    width = denoiser.config["cross_attention_dim"]
+    adapter = StyleAdapter.for_denoiser(denoiser, layers="decoder", styles=["ink"], token_dim=width)
+    held, all_of_it = (
+        sum(parameter.numel() for parameter in module.parameters())
+        for module in (StyleCards.of([adapter.bake("ink")]), denoiser)
+    )
+    return 100 * held / all_of_it
+
+
+def _timed(tasks: Mapping[str, Step], rounds: int) -> dict[str, dict[str, float]]:
+    """Rows without masks and with them, each beside the stock step."""
+    seconds = interleaved(rounds, **tasks)
+    rows: dict[str, dict[str, float]] = {}
+    for suffix in ("", "_masked"):
+        ours, theirs = f"weftwork{suffix}", f"diffusers{suffix}"
+        beside = {f"stock{suffix}": "stock", theirs: theirs, ours: ours}
+        whole = ratios({row: seconds[task] for row, task in beside.items()}, theirs)
+        attention = ratios({row: tasks[task].attention[-rounds:] for row, task in beside.items()}, theirs)
+        for row, scores in whole.items():
+            rows[row] = {**scores, **{f"attention_{name}": attention[row][name] for name in ("seconds", "ratio")}}
+        wanted = tasks[theirs].sample
+        rows[ours]["difference"] = float((tasks[ours].sample - wanted).abs().max() / wanted.abs().max())
+    return rows
+
+
+def _twin(denoiser: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Another module with the very tensors, so that processors of one do not touch the other."""
+    with torch.device("meta"):
+        twin = UNet2DConditionModel.from_config(denoiser.config)
+    assert isinstance(twin, UNet2DConditionModel)
+    twin.load_state_dict(denoiser.state_dict(), assign=True)
+    return twin.eval().requires_grad_(False)
+
+
+def _with_diffusers(denoiser: UNet2DConditionModel, adapter: ReferenceAdapter) -> UNet2DConditionModel:
+    """A twin that loaded the adapter as a published checkpoint."""
+    twin = _twin(denoiser)
+    twin._load_ip_adapter_weights([adapter_to_ip_adapter(adapter.config, adapter.state_dict(), denoiser)])
+    return twin
+
+
+def _masks(side: int) -> Tensor:
+    """The left and the right half, as diffusers takes masks of one adapter: [1, picture, height, width]."""
+    masks = torch.zeros(1, 2, side, side)
+    masks[:, 0, :, : side // 2] = masks[:, 1, :, side // 2 :] = 1
+    return masks
+
+
+def _added(denoiser: UNet2DConditionModel) -> dict[str, Tensor]:
+    """The pooled text and sizes that SDXL reads beside the prompt."""
+    if denoiser.config["addition_embed_type"] is None:
+        return {}
+    width = denoiser.config["projection_class_embeddings_input_dim"] - 6 * denoiser.config["addition_time_embed_dim"]
+    generator = torch.Generator().manual_seed(0)
+    return {"text_embeds": torch.randn(2, width, generator=generator), "time_ids": torch.ones(2, 6)}

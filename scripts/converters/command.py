@@ -1,0 +1,280 @@
+"""Other people's files to weftwork's adapter folders, and back, tensor by tensor.
+
+weftwork convert lots lots/lots.bin adapters/lots           a published checkpoint (either version) to a folder
+weftwork convert lots adapters/lots lots-again --to lots    the folder to lots.bin and pair_former_config.json
+
+weftwork convert ip-adapter ip-adapter-plus_sd15.bin adapters/plus    an IP-Adapter for SD 1.5 or SDXL
+weftwork convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder to ip-adapter.safetensors
+
+weftwork convert moai checkpoints/main models/moai            four U-Nets and their encoder to diffusers' folders
+"""
+
+import argparse
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.adapter import WEIGHTS_NAME, Adapter, check_folder, read_json
+from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
+from weftwork.scripts.converters import moai as moai_checkpoint
+from weftwork.scripts.converters.ip_adapter import BASES, adapter_to_ip_adapter, ip_adapter_to_adapter
+from weftwork.scripts.converters.lots import (
+    GROUPS,
+    adapter_to_lots,
+    lots_to_adapter,
+    sdxl_layers,
+)
+from weftwork.scripts.converters.published import Groups, adapter_on_meta
+
+__all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
+
+logger = logging.getLogger(__name__)
+
+SETTINGS_NAME = "pair_former_config.json"
+IP_ADAPTER_NAME = "ip-adapter.safetensors"
+
+
+def read_lots(path: Path) -> Groups:
+    """The groups of a published checkpoint: a pickle of tensors, or safetensors with keys `group.key`.
+
+    Raises:
+        ValueError: no file, a damaged one, or one that holds anything but groups of tensors.
+    """
+    return _read(path, "a LOTS checkpoint (lots.bin or .safetensors)", GROUPS, _grouped)
+
+
+def read_ip_adapter(path: Path) -> Groups:
+    """The groups of a published IP-Adapter, as `read_lots`; or of a denoiser that diffusers saved with one.
+
+    Raises:
+        ValueError: as `read_lots`; or keys that are no IP-Adapter's, naming the first.
+    """
+    expected = "an IP-Adapter checkpoint (.bin or .safetensors)"
+    return _read(path, expected, ip_adapter_checkpoint.GROUPS, ip_adapter_checkpoint.grouped)
+
+
+def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mapping[str, Tensor]], Groups]) -> Groups:
+    groups = _opened(path, what)
+    if isinstance(groups, dict) and groups and _is_group("", groups):  # flat: the names say the groups
+        return grouped(groups)
+    if not isinstance(groups, dict) or not all(_is_group(name, group) for name, group in groups.items()):
+        raise ValueError(
+            f"{path}: got a {type(groups).__name__} with other content, expected groups of tensors: {', '.join(names)}"
+        )
+    return groups
+
+
+def _opened(path: Path, what: str) -> Any:
+    """What a file of tensors holds; no code in it is run."""
+    if not path.is_file():
+        raise ValueError(f"{path}: got no file there, expected {what}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged pickle raises is not foreseeable
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
+        ) from error
+
+
+def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | None = None) -> None:
+    """A published checkpoint to an adapter folder, all or nothing.
+
+    Args:
+        layers: see `lots_to_adapter`; SDXL's by default.
+
+    Raises:
+        ValueError: see `read_lots` and `lots_to_adapter`; a target that is not empty.
+    """
+    _check_target(target)
+    settings_path = source.with_name(SETTINGS_NAME)
+    settings = read_json(settings_path) if settings_path.is_file() else None
+    config, state = lots_to_adapter(read_lots(source), layers or sdxl_layers(), settings)
+    _write_adapter(target, adapter_on_meta(PairedAdapter, config), state)
+
+
+def convert_to_lots(source: Path, target: Path) -> None:
+    """An adapter folder to a folder with `lots.bin` and `pair_former_config.json`, all or nothing.
+
+    Raises:
+        ValueError: see `adapter_to_lots`; a source that is no adapter folder, a target that is not empty.
+    """
+    _check_target(target)
+    groups, settings = adapter_to_lots(*_read_adapter(source))
+
+    def write(folder: Path) -> None:
+        torch.save(groups, folder / "lots.bin")
+        (folder / SETTINGS_NAME).write_text(json.dumps(settings), encoding="utf-8")
+
+    _write_folder(target, write)
+
+
+def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """A published IP-Adapter to an adapter folder, all or nothing.
+
+    Args:
+        denoiser: see `ip_adapter_to_adapter`.
+
+    Raises:
+        ValueError: see `read_ip_adapter` and `ip_adapter_to_adapter`; a target that is not empty.
+    """
+    _check_target(target)
+    config, state = ip_adapter_to_adapter(read_ip_adapter(source), denoiser)
+    _write_adapter(target, adapter_on_meta(ReferenceAdapter, config), state)
+
+
+def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """An adapter folder to a folder with `ip-adapter.safetensors`, which diffusers' `load_ip_adapter` reads.
+
+    Raises:
+        ValueError: see `adapter_to_ip_adapter`; a source that is no adapter folder, a target that is not empty.
+    """
+    _check_target(target)
+    groups = adapter_to_ip_adapter(*_read_adapter(source), denoiser)
+    flat = {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
+    _write_folder(target, lambda folder: save_file(flat, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
+
+
+def convert_from_moai(source: Path, target: Path, **options: int) -> None:
+    """A folder with the five published files to a folder with a model per role, all or nothing.
+
+    Args:
+        options: `head_dim` and `groups` of `to_denoiser`.
+
+    Raises:
+        ValueError: a file that is missing or damaged; see `to_denoiser` and `to_encoder`; a target that is not empty.
+    """
+    _check_target(target)
+    states = {role: _opened(source / name, "a MoAI checkpoint") for role, name in moai_checkpoint.FILES.items()}
+    models: dict[str, Any] = {}
+    for role, state in states.items():
+        path = source / moai_checkpoint.FILES[role]
+        if not _is_group(role, state):
+            raise ValueError(f"{path}: got a {type(state).__name__} with other content, expected tensors by name")
+        try:
+            encoder = role == "correspondence"
+            models[role] = (
+                moai_checkpoint.to_encoder(state) if encoder else moai_checkpoint.to_denoiser(state, **options)
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def write(folder: Path) -> None:
+        for role, model in models.items():
+            model.save_pretrained(folder / role, safe_serialization=True)
+
+    _write_folder(target, write)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `weftwork convert`."""
+    parser.add_argument("format", choices=["lots", "ip-adapter", "moai"], help="whose format")
+    parser.add_argument("source", type=Path, help="their checkpoint, or folder of several; with --to an adapter folder")
+    parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
+    parser.add_argument(
+        "--to", choices=["weftwork", "lots", "ip-adapter"], default="weftwork", help="direction (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--base", choices=list(BASES), help="what an IP-Adapter is for (default: the one with text of its width)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """What `weftwork convert` does.
+
+    Raises:
+        ValueError: options that do not go together; see the functions that convert.
+    """
+    if args.to not in ("weftwork", args.format):
+        raise ValueError(
+            f"--to: got {args.to!r} for the format {args.format!r}, expected 'weftwork' or {args.format!r}"
+        )
+    if args.format != "ip-adapter" and args.base is not None:
+        raise ValueError(f"--base: got {args.base!r} for the format {args.format!r}, which needs none; leave it out")
+    if args.format == "moai":
+        convert_from_moai(args.source, args.target)
+    elif args.format == "lots":
+        (convert_to_lots if args.to == "lots" else convert_from_lots)(args.source, args.target)
+    else:
+        convert = convert_to_ip_adapter if args.to == "ip-adapter" else convert_from_ip_adapter
+        denoiser = None if args.base is None else ip_adapter_checkpoint.base_denoiser(args.base)
+        convert(args.source, args.target, denoiser)
+    logger.info("wrote %s", args.target)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line; bad input ends it with one line of text."""
+    parser = argparse.ArgumentParser(
+        prog="weftwork convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        run(args)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _grouped(tensors: Mapping[str, Tensor]) -> Groups:
+    groups: Groups = {}
+    for name, tensor in tensors.items():
+        group, _, key = name.partition(".")
+        groups.setdefault(group, {})[key] = tensor
+    return groups
+
+
+def _is_group(name: Any, group: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(group, dict)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in group.items())
+    )
+
+
+def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and state of an adapter folder."""
+    check_folder(folder)
+    config = {name: value for name, value in read_json(folder / "config.json").items() if not name.startswith("_")}
+    try:
+        return config, load_file(folder / WEIGHTS_NAME)
+    except SafetensorError as error:
+        raise ValueError(f"{folder}: {WEIGHTS_NAME} is damaged ({error}); copy or convert it again") from error
+
+
+def _write_adapter(target: Path, adapter: Adapter, state: Mapping[str, Tensor]) -> None:
+    """The folder that the adapter itself would save."""
+
+    def write(folder: Path) -> None:
+        adapter.register_to_config(_name_or_path="")
+        (folder / "config.json").write_text(adapter.to_json_string(), encoding="utf-8")
+        save_file(dict(state), folder / WEIGHTS_NAME, metadata={"format": "pt"})
+
+    _write_folder(target, write)
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"{target}: already there and not an empty folder; name another target, or remove it first")
+
+
+def _write_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside the target and move it there when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
+        folder = Path(room) / target.name
+        folder.mkdir()
+        write(folder)
+        os.replace(folder, target)

@@ -1,0 +1,85 @@
+"""What reading others' checkpoints, and writing them, has in common."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from weftwork.attention_processors.core.adapter import Adapter
+
+Groups = dict[str, dict[str, Tensor]]
+Key = tuple[str, str]
+"""Group, and key within it."""
+
+Kind = TypeVar("Kind", bound=Adapter)
+
+
+def adapter_on_meta(kind: type[Kind], config: Mapping[str, Any]) -> Kind:
+    """The adapter of a config, without memory for its tensors.
+
+    Raises:
+        ValueError: keys or values that no such adapter has.
+    """
+    try:
+        with torch.device("meta"):
+            return kind(**config)
+    except TypeError as error:
+        raise ValueError(f"config: not that of a {kind.__name__} ({error}); convert the original again") from error
+
+
+def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raise unless both are the same names, in any order.
+
+    Raises:
+        ValueError: how many are missing and unexpected, and the first of each.
+    """
+    got, wanted = list(got), list(wanted)
+    missing, unexpected = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
+    if missing or unexpected:
+        raise ValueError(
+            f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} "
+            f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete, of another method, or for "
+            "another denoiser"
+        )
+
+
+def own_tensors(
+    groups: Groups, table: Mapping[Key, Sequence[str]], wanted: Callable[[Sequence[str]], torch.Size]
+) -> dict[str, Tensor]:
+    """The very tensors of a checkpoint under our names; what is one there may be several here.
+
+    Args:
+        table: by their group and key, our names.
+        wanted: the shape there of what has these names here.
+
+    Raises:
+        ValueError: keys or a shape beside the table.
+    """
+    check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
+    state: dict[str, Tensor] = {}
+    for (group, key), names in table.items():
+        tensor = groups[group][key]
+        if tensor.shape != wanted(names):
+            raise ValueError(
+                f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted(names))} for {names[0]}; "
+                "the file is for another denoiser, or damaged"
+            )
+        parts = [tensor.contiguous()] if len(names) == 1 else [part.clone() for part in tensor.chunk(len(names))]
+        state |= dict(zip(names, parts, strict=True))
+    return state
+
+
+def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> None:
+    """Raise unless these tensors are the adapter's.
+
+    Raises:
+        ValueError: keys or a shape beside its config.
+    """
+    check_names("keys", state, shapes)
+    for name, wanted in shapes.items():
+        if state[name].shape != wanted:
+            got = tuple(state[name].shape)
+            raise ValueError(
+                f"{name}: got shape {got}, config.json asks for {tuple(wanted)}; convert the original again"
+            )

@@ -1,0 +1,152 @@
+"""Many clients at once call a running demo: all are answered or told that it is busy, each with its own picture.
+
+    python -m weftwork.scripts.maintenance.check_demo_load --clients 50 --seconds 120
+
+Starts `weftwork demo` on loopback. Every client asks for pictures of its own seeds and compares what comes with what
+`weftwork generate` draws of them; the memory of the demo is read from /proc, so this needs Linux.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from PIL import Image
+
+SEEDS = 8
+STEPS = 2
+WARM_SHARE = 0.25
+"""Of the time, after which memory has to be flat."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=50, help="at once (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=120, help="for how long (default: %(default)s)")
+    parser.add_argument("--queue", type=int, default=16, help="of the demo (default: %(default)s)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as room:
+        expected = _expected(Path(room))
+        process, address = serve(arguments.queue, Path(room))
+        try:
+            counts, memory = _load(address, arguments.clients, arguments.seconds, expected, process.pid)
+        finally:
+            process.terminate()
+            process.wait(60)
+    settled = memory[int(len(memory) * WARM_SHARE) :]
+    spread = (max(settled) - min(settled)) / (max(settled) + min(settled))
+    print(f"{arguments.clients} clients, {arguments.seconds:.0f} s: {dict(counts)}")
+    print(f"memory: {min(settled)} to {max(settled)} MB after warming up (±{spread:.1%}), {settled[-1]} MB at the end")
+    good = not counts["wrong"] and not counts["lost"] and counts["answered"] and spread <= 0.1
+    print("as it should be" if good else "NOT as it should be")
+    return 0 if good else 1
+
+
+def design(seed: int) -> dict[str, Any]:
+    return {"prompt": f"a person {seed}", "seed": seed, "num_inference_steps": STEPS}
+
+
+def _expected(room: Path) -> dict[int, bytes]:
+    """By seed the pixels that `weftwork generate` draws."""
+    lines = [json.dumps({**design(seed), "name": str(seed)}) + "\n" for seed in range(SEEDS)]
+    (room / "designs.jsonl").write_text("".join(lines))
+    command = [sys.executable, "-m", "weftwork.scripts.cli", "generate", "--input", str(room / "designs.jsonl")]
+    subprocess.run([*command, "--output", str(room / "pictures")], check=True, capture_output=True)
+    return {seed: _pixels(room / "pictures" / f"{seed}.png") for seed in range(SEEDS)}
+
+
+def _pixels(path: Path) -> bytes:
+    with Image.open(path) as picture:
+        return picture.convert("RGB").tobytes()
+
+
+def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
+    """A demo with so many places in its line, once it answers, and its address; its files are in `room`.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "weftwork.scripts.cli", "demo", "--port", str(port), "--queue", str(waiting)]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(room / "gradio"), "HF_HUB_OFFLINE": "1"}
+    with (room / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    while process.poll() is None:
+        try:
+            urlopen(f"{address}/config", timeout=5).close()
+            return process, address
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"demo: it did not start:\n{(room / 'log').read_text()}")
+
+
+def _load(
+    address: str, clients: int, seconds: float, expected: dict[int, bytes], server: int
+) -> tuple[Counter[str], list[int]]:
+    """What became of all calls, and the demo's memory in MB over time."""
+    counts: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+
+    def client(number: int) -> None:
+        call = number
+        while time.monotonic() < end:
+            counts[_call(address, call % SEEDS, expected)] += 1
+            call += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    memory = []
+    while time.monotonic() < end:
+        memory.append(_memory(server))
+        time.sleep(1)
+    for thread in threads:
+        thread.join()
+    return counts, memory
+
+
+def _call(address: str, seed: int, expected: dict[int, bytes]) -> str:
+    """One call: "answered", "wrong" (another picture), "busy" (refused, waits a little) or "lost" (anything else)."""
+    body = json.dumps({"data": [design(seed)]}).encode()
+    try:
+        request = Request(f"{address}/gradio_api/call/generate", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=300) as answer:
+            event = json.load(answer)["event_id"]
+        with urlopen(f"{address}/gradio_api/call/generate/{event}", timeout=300) as stream:
+            text = stream.read().decode()
+    except HTTPError as error:
+        time.sleep(1)
+        return "busy" if error.code in (429, 503) else "lost"
+    except OSError:
+        return "lost"
+    if "event: complete" not in text:
+        time.sleep(1)
+        return "busy" if "full" in text else "lost"
+    (picture, used) = json.loads(text.split("event: complete")[1].split("data: ", 1)[1].splitlines()[0])
+    with tempfile.NamedTemporaryFile(suffix=".png") as file, urlopen(picture["url"], timeout=300) as content:
+        file.write(content.read())
+        file.flush()
+        same = _pixels(Path(file.name)) == expected[seed]
+    return "answered" if same and used["seed"] == seed else "wrong"
+
+
+def _memory(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

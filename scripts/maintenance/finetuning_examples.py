@@ -1,0 +1,249 @@
+"""The examples of fine-tuning: 20 pictures in a style, and 20 outfits with a garment colour, that no model here knows.
+
+    python -m weftwork.scripts.maintenance.finetuning_examples draw examples/finetuning
+    python -m weftwork.scripts.maintenance.finetuning_examples style --adapter outputs/chalk/final
+    python -m weftwork.scripts.maintenance.finetuning_examples pairs --adapter outputs/turquoise/final
+
+`style` and `pairs` draw unseen cases with the shipped adapter and with the fine-tuned one, and print what is read of
+both, below what is read of true renders. Style: the nearest of ten looks by colours (Hellinger distance of joint
+histograms to means of renders). Garment colour: the nearest of eleven to the median in the garment's true place.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from weftwork.datasets.readers.pair_folder import PairSample, write_pair_folder
+from weftwork.datasets.synthetic import creatures, outfits
+from weftwork.datasets.synthetic.creatures import CreatureSample
+from weftwork.datasets.synthetic.outfits import Garment, OutfitSample
+from weftwork.datasets.synthetic.outfits.drawing import RGB
+
+STYLE: Final = "chalk"
+SHIPPED: Final = "style-creatures"
+COLOR: Final = "turquoise"
+TURQUOISE: Final = (36, 206, 190)
+COUNT: Final = 20
+CASES: Final = 64
+BOARD: Final = (38, 70, 58)
+BINS: Final = 16
+BLUR: Final = 1.5
+SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale": 3.0}
+SEED: Final = 5
+"""Of the pictures; those that models were trained on have seed 0."""
+
+Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_subparsers(dest="what", required=True)
+    what.add_parser("draw", help="the folders of pictures").add_argument("folder", type=Path)
+    for name in ("style", "pairs"):
+        one = what.add_parser(name, help="scores before and after")
+        one.add_argument("--adapter", type=Path, required=True, help="the fine-tuned adapter")
+        one.add_argument("--cases", type=int, default=CASES)
+        one.add_argument("--sheet", type=Path, help="write the first pictures here, as PNG")
+    arguments = parser.parse_args()
+    if arguments.what == "draw":
+        draw(arguments.folder)
+        return
+    score = {"style": score_style, "pairs": score_pairs}[arguments.what]
+    for row, scores in score(arguments.adapter, arguments.cases, arguments.sheet).items():
+        print(f"{row:24}" + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+
+
+def draw(folder: Path) -> None:
+    """Write both examples' data."""
+    style = folder / "style"
+    style.mkdir(parents=True)
+    rows = []
+    for index in range(COUNT):
+        drawn = creatures.sample("train", index, seed=SEED, style=creatures.NEUTRAL)
+        Image.fromarray(chalk(drawn)).save(style / f"{index:02}.png")
+        rows.append(json.dumps({"file_name": f"{index:02}.png", "text": drawn.caption, "style": STYLE}))
+    (style / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    pairs = []
+    for index in range(COUNT):
+        drawn, place = recolored("train", index)
+        texts = tuple(t.replace("blue", COLOR) if i == place else t for i, t in enumerate(drawn.texts))
+        sketches = tuple(Image.fromarray(s) if (s < 128).any() else None for s in drawn.sketches)
+        whole = Image.fromarray(drawn.image)
+        places = tuple(_box(mask) for mask in drawn.masks)
+        pairs.append(PairSample(whole, sketches, texts, outfits.PROMPT, None, str(index), places))
+    write_pair_folder(pairs, folder / "pairs")
+
+
+def chalk(drawn: CreatureSample) -> Picture:
+    """A neutral render as coloured chalk on a green board: outlines, and hatching inside."""
+    values = drawn.image.astype(np.float32)
+    rng = np.random.default_rng(int(values.sum()))
+    soft = ndimage.gaussian_filter(values, (1, 1, 0))
+    edges = np.hypot(ndimage.sobel(soft, 0), ndimage.sobel(soft, 1)).max(-1) / 255
+    rows, columns = np.mgrid[: values.shape[0], : values.shape[1]]
+    hatching = 0.5 * ((rows + columns) % 5 < 2) * ndimage.binary_erosion(drawn.mask, iterations=2)
+    near = ndimage.binary_dilation(drawn.mask, iterations=2)
+    strength = np.clip(np.maximum(1.4 * edges, hatching), 0, 1) * near * rng.uniform(0.65, 1.0, near.shape)
+    peak = values.max(-1, keepdims=True)
+    powder = 90 + 165 * values / np.maximum(peak, 60)
+    board = np.asarray(BOARD) + 10 * ndimage.gaussian_filter(rng.normal(0, 4, near.shape), 3)[..., None]
+    picture = board * (1 - strength[..., None]) + powder * strength[..., None]
+    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+
+
+def recolored(split: str, index: int) -> tuple[OutfitSample, int]:
+    """An outfit whose largest garment is turquoise in the picture (and blue in the truth), and that garment's place."""
+    drawn = outfits.sample(split, index, seed=SEED)
+    place = int(np.argmax(drawn.masks.sum((1, 2))))
+    garments = [Garment.of(g.kind, "blue" if i == place else _other(g.color), g.pattern) for i, g in
+                enumerate(drawn.garments)]  # fmt: skip
+    key = (outfits.SPLITS.index(split), SEED, index)
+    drawn = outfits.render(garments, seed=key)
+    image, mask = drawn.image.copy(), drawn.masks[place]
+    blue = np.clip((image[mask][:, 2:].astype(float) - image[mask][:, :2].max(1, keepdims=True)) / 122, 0, 1)
+    image[mask] = np.clip(image[mask] + blue * (np.asarray(TURQUOISE) - RGB["blue"]) + 0.5, 0, 255).astype(np.uint8)
+    return replace(drawn, image=image), place
+
+
+def _other(color: str) -> str:
+    """No second blue, which the garment's words would be taken for."""
+    return "red" if color == "blue" else color
+
+
+def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of a place in fractions; None of an empty one."""
+    if not mask.any():
+        return None
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    height, width = mask.shape
+    ends = columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+    left, top, right, bottom = (round(float(end), 3) for end in ends)
+    return left, top, right, bottom
+
+
+def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
+    """By row the share of pictures nearest to chalk, and of those whose content is right."""
+    from weftwork.attention_processors.style.adapter import Style
+    from weftwork.evaluation.core.images import as_tensor, generate
+    from weftwork.evaluation.oracles.creatures import pretrained_creature_oracle
+    from weftwork.evaluation.scores.creatures import score_creatures
+
+    shown = [creatures.sample("test", index, seed=SEED) for index in range(cases)]
+    neutral = [creatures.render(s.creature, creatures.NEUTRAL, seed=(9, SEED, i)) for i, s in enumerate(shown)]
+    looks = _looks()
+    oracle = pretrained_creature_oracle()
+
+    def scored(pictures: Any, samples: Sequence[CreatureSample]) -> dict[str, float]:
+        images = (pictures.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
+        content = score_creatures(samples, oracle.read(pictures)).content_accuracy
+        return {STYLE: float(np.mean([_nearest(image, looks) == STYLE for image in images])), "content": content}
+
+    prompts, seeds = [s.caption for s in shown], list(range(cases))
+    rendered = {"true renders": as_tensor([chalk(one) for one in neutral])}
+    rows = {"true renders": scored(rendered["true renders"], neutral)}
+    drawn_with = (("before", SHIPPED, None), ("before, neon", SHIPPED, Style("neon")), ("after", adapter, Style(STYLE)))
+    for row, folder, style in drawn_with:
+        conditions = {} if style is None else {"style": [[style]] * cases}
+        rendered[row] = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
+        rows[row] = scored(rendered[row], shown)
+    for row, folder in (("known styles before", SHIPPED), ("known styles after", adapter)):
+        known = [[Style(s.style)] for s in shown]
+        pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
+        score = score_creatures(shown, oracle.read(pictures))
+        rows[row] = {"style": score.style_accuracy, "content": score.content_accuracy}
+    _keep(sheet, rendered)
+    return rows
+
+
+def _keep(sheet: Path | None, rendered: Mapping[str, Any]) -> None:
+    """The first pictures of every row, as one."""
+    from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
+
+    if sheet is not None:
+        contact_sheet([(row, pictures[:SHEET_COLUMNS]) for row, pictures in rendered.items()]).save(sheet)
+
+
+def _looks() -> dict[str, np.ndarray[Any, Any]]:
+    """By look the mean histogram of renders."""
+    looks = {}
+    for look in (*creatures.STYLES, creatures.NEUTRAL):
+        drawn = [creatures.sample("train", index, seed=SEED + 1, style=look) for index in range(24)]
+        looks[look] = np.mean([_histogram(one.image) for one in drawn], 0)
+        if look == creatures.NEUTRAL:
+            looks[STYLE] = np.mean([_histogram(chalk(one)) for one in drawn], 0)
+    return looks
+
+
+def _histogram(image: Picture) -> np.ndarray[Any, Any]:
+    counts, _ = np.histogramdd(image.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
+    soft = ndimage.gaussian_filter(counts, BLUR)  # a shade beside a bin's edge is no other colour
+    return np.sqrt(soft / soft.sum())
+
+
+def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:
+    seen = _histogram(image)
+    return min(looks, key=lambda name: float(((seen - looks[name]) ** 2).sum()))
+
+
+def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
+    """By row the share of turquoise garments that are, and of the others' colours that are right."""
+    from weftwork.evaluation.core.images import as_tensor, generate
+    from weftwork.evaluation.methods.paired import pairs
+    from weftwork.evaluation.oracles.outfits import pretrained_oracle
+
+    shown = [recolored("test", index) for index in range(cases)]
+    oracle = pretrained_oracle()
+    designs = []
+    for drawn, place in shown:
+        row = pairs(drawn)
+        row[place] = replace(row[place], text=drawn.texts[place].replace("blue", COLOR))
+        designs.append(row)
+
+    def scored(pictures: Any) -> dict[str, float]:
+        images = (pictures.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
+        seen = [_color(image, drawn.masks[place]) for image, (drawn, place) in zip(images, shown, strict=True)]
+        others = [
+            reading.slots[g.slot].color == g.color if g.slot in reading.slots else False
+            for reading, (drawn, place) in zip(oracle.read(pictures), shown, strict=True)
+            for i, g in enumerate(drawn.garments)
+            if i != place
+        ]
+        return {COLOR: float(np.mean([color == COLOR for color in seen])), "other colours": float(np.mean(others))}
+
+    rendered = {"true renders": as_tensor([drawn.image for drawn, _ in shown])}
+    rows = {"true renders": scored(rendered["true renders"])}
+    for row, folder in (("before", "paired"), ("after", adapter)):
+        prompts, seeds = [outfits.PROMPT] * cases, list(range(cases))
+        rendered[row] = generate(_pipe(folder, "paired"), prompts, {"paired": designs}, seeds, name=row, **SETTINGS)
+        rows[row] = scored(rendered[row])
+    _keep(sheet, rendered)
+    return rows
+
+
+def _color(image: Picture, mask: np.ndarray[Any, Any]) -> str:
+    """The nearest colour to the median in the inner part of a place."""
+    inner: Any = ndimage.binary_erosion(mask, iterations=2)
+    median = np.median(image[inner if inner.any() else mask], 0)
+    known = {**RGB, COLOR: TURQUOISE}
+    return min(known, key=lambda name: float(np.abs(median - known[name]).sum()))
+
+
+def _pipe(folder: str | Path, name: str) -> Any:
+    """The default model with one adapter."""
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+    from weftwork.pretrained import shipped
+
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
+    pipe.load_adapter(shipped(folder) if isinstance(folder, str) else folder, name)
+    return pipe
+
+
+if __name__ == "__main__":
+    main()

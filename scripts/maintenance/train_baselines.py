@@ -1,0 +1,88 @@
+"""Train what `weftwork evaluate` compares with, and composes: an image encoder for IP-Adapters, a LoRA, a ControlNet.
+
+    python -m weftwork.scripts.maintenance.train_baselines encoder --output_dir outputs/creature-encoder
+    python -m weftwork.scripts.maintenance.train_baselines lora --output_dir outputs/style-lora
+    python -m weftwork.scripts.maintenance.train_baselines controlnet --output_dir outputs/sketch-controlnet
+
+The first two learn styles: data, steps and objective are those of `weftwork train style --world creatures`. The last
+reads sketches of whole outfits.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pretrained import shipped
+from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.training.core.loop import train
+from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures, cached_latents
+from weftwork.training.data.pairs import OutfitPairs
+from weftwork.training.data.styles import StyledCreatures
+from weftwork.training.recipes.controlnet import ControlNetTask
+from weftwork.training.recipes.image_encoder import ImageEncoderTask, LabelledCreatures, LabelledEncoder
+from weftwork.training.recipes.style_baselines import LoraTask
+from weftwork.training.tasks.adapter import ObjectiveConfig
+from weftwork.training.tasks.style import StyleConfig
+
+STAGES = {
+    "encoder": "pictures to vectors",
+    "lora": "a LoRA",
+    "controlnet": "a ControlNet",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    for name, text in STAGES.items():
+        stage = stages.add_parser(name, help=text)
+        add_arguments(stage, TrainingConfig, max_train_steps=2000, learning_rate=1e-3, validation_steps=250)
+        stage.add_argument("--samples", type=int, default=12_000, help="pictures to draw")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+        if name != "encoder":
+            stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
+            add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
+    stages.choices["lora"].add_argument("--rank", type=int, default=8, help="of the added matrices")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    if arguments.stage == "controlnet":
+        _train_controlnet(arguments, config)
+        return
+    pictures = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+    if arguments.stage == "encoder":
+        held_out = LabelledCreatures(CreaturePictures(arguments.cache_dir, "validation", 256))
+        train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(pictures), config)
+    else:
+        _train_lora(arguments, config, pictures)
+
+
+def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
+    pipe = _pipeline(arguments, config)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
+    task = LoraTask(pipe, from_arguments(StyleConfig, arguments), arguments.rank)
+    train(task, StyledCreatures(pictures, latents, named=True), config)
+
+
+def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    pipe = _pipeline(arguments, config)
+    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
+    data = OutfitPairs(arguments.cache_dir, pictures, latents, merged=True)
+    train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
+
+
+def _pipeline(arguments: argparse.Namespace, config: TrainingConfig) -> Any:
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
+    return pipe.to(PartialState(cpu=config.use_cpu).device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Train a shipped text-to-image backbone from nothing, in two stages, on procedural worlds.
+
+    python -m weftwork.scripts.maintenance.train_tiny_diffusion autoencoder --output_dir outputs/autoencoder
+    python -m weftwork.scripts.maintenance.train_tiny_diffusion denoiser \
+        --vae outputs/autoencoder/final --output_dir outputs/denoiser
+
+Pictures are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second world: creatures in all looks to
+the autoencoder's pictures, in the neutral look to the denoiser's; `--init_from` starts from a trained folder, whose
+words keep their meaning in a larger vocabulary. `--rooms N` shows rooms instead, to the autoencoder as pictures and as
+point maps. The denoiser's result is a complete Stable Diffusion folder.
+"""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.data import ConcatDataset
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
+from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.training.core.loop import train
+from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures, cached_latents
+from weftwork.training.data.views import RoomPictures, cached_room_latents
+from weftwork.training.recipes.autoencoder import (
+    LATENT_CHANNELS,
+    AutoencoderTask,
+    PatchCode,
+    PictureDataset,
+    build_autoencoder,
+    with_scaling_factor,
+)
+from weftwork.training.recipes.backbone import (
+    CHANNELS,
+    LatentDataset,
+    TextDenoiser,
+    TextToImageTask,
+    build_denoiser,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    grown_text_encoder,
+    training_caption,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    first = stages.add_parser("autoencoder", help="pictures to latents and back")
+    add_arguments(
+        first,
+        TrainingConfig,
+        max_train_steps=1600,
+        train_batch_size=16,
+        learning_rate=1.5e-3,
+        validation_steps=200,
+    )
+    second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
+    second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    second.add_argument(
+        "--block_out_channels", type=int, nargs="+", help="widths of a new denoiser, whatever --init_from has"
+    )
+    add_arguments(
+        second,
+        TrainingConfig,
+        max_train_steps=4500,
+        train_batch_size=32,
+        learning_rate=7e-4,
+        validation_steps=600,
+    )
+    for stage in (first, second):
+        stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
+        stage.add_argument("--pictures", type=int, default=30_000, help="outfits to draw")
+        stage.add_argument("--creatures", type=int, default=0, help="creatures to draw")
+        stage.add_argument("--rooms", type=int, default=0, help="rooms to draw, instead of outfits and creatures")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    if arguments.stage == "autoencoder":
+        _train_autoencoder(arguments, config)
+    else:
+        _train_denoiser(arguments, config)
+
+
+def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    worlds, held_out = _worlds(arguments)
+    share = len(worlds)
+    some = torch.from_numpy(np.concatenate([images[: 1500 // share] for images in worlds]))
+    if arguments.init_from:
+        module: Any = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
+    else:
+        module = build_autoencoder()
+    module.to(memory_format=torch.channels_last)
+    guided = {"guided_steps": 0} if arguments.init_from else {}
+    task = AutoencoderTask(
+        module,
+        np.concatenate([images[: 32 // len(held_out)] for images in held_out]),
+        PatchCode(some, LATENT_CHANNELS),
+        **guided,
+    )
+    folder = train(task, ConcatDataset([PictureDataset(images) for images in worlds]), config)
+    if not arguments.init_from:  # else denoisers know the scale
+        trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+        with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
+
+
+def _worlds(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """Pictures to train the autoencoder on, and held-out ones."""
+    cache, count = arguments.cache_dir, arguments.creatures
+    if arguments.rooms:
+        worlds = [
+            RoomPictures(cache, split, count).planes()
+            for split, count in (("train", arguments.rooms), ("validation", 8))
+        ]
+        return worlds[:1], worlds[1:]
+    worlds = [OutfitPictures(cache, "train", arguments.pictures).images]
+    held_out = [OutfitPictures(cache, "validation", 256).images]
+    if count:
+        worlds += [
+            CreaturePictures(cache, "train", count).images,
+            CreaturePictures(cache, "train", count, NEUTRAL).images,
+        ]
+        held_out.append(CreaturePictures(cache, "validation", 256).images)
+    return worlds, held_out
+
+
+def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
+    vae.half().float()  # as the result holds it
+    data = _latents(arguments, vae.to(PartialState(cpu=config.use_cpu).device))  # pyright: ignore[reportArgumentType]
+    tokenizer = build_tokenizer(_texts(data, config.seed))
+    if arguments.init_from:
+        text_encoder = grown_text_encoder(
+            CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder"),
+            CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"),
+            tokenizer,
+        )
+    else:
+        text_encoder = build_text_encoder(tokenizer)
+    if arguments.init_from and not arguments.block_out_channels:
+        unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
+    else:
+        unet = build_denoiser(vae.config["latent_channels"], arguments.block_out_channels or CHANNELS)
+    unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    module = TextDenoiser(unet, text_encoder)
+    task = TextToImageTask(module, tokenizer, build_scheduler(), vae)
+    folder = train(task, ConcatDataset(data), config)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    for part in (vae, unet):  # half the size; opened without a dtype they come back in float32, as the text encoder is
+        part.half()
+    pipe = task.pipeline(TextDenoiser(unet, text_encoder))
+    pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
+    strip_paths(Path(config.output_dir) / "pipeline")
+
+
+def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
+    """By world what to train the denoiser on."""
+    cache, source = arguments.cache_dir, arguments.vae
+    if arguments.rooms:
+        rooms = RoomPictures(cache, "train", arguments.rooms)
+        latents = cached_room_latents(cache, vae, source, rooms)
+        return [LatentDataset(latents[:, view], rooms.scenes) for view in range(latents.shape[1] // 2)]
+    outfits = OutfitPictures(cache, "train", arguments.pictures)
+    data = [LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments)]
+    if arguments.creatures:
+        creatures = CreaturePictures(cache, "train", arguments.creatures, NEUTRAL)
+        data.append(LatentDataset(cached_latents(cache, vae, source, creatures), creatures.creatures))
+    return data
+
+
+def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
+    """What the tokenizer learns words from: captions of all that is shown, and of creatures the words for styles."""
+    rng = np.random.default_rng(seed)
+    for part in data:
+        for shown in part.shown:
+            for _ in range(2):
+                yield training_caption(shown, rng)
+            if isinstance(shown, Creature):
+                yield style_caption(shown, STYLES[int(rng.integers(len(STYLES)))], rng)
+
+
+def strip_paths(folder: Path) -> None:
+    """Drop the paths that saving leaves in JSON files: they name a machine, and no two runs agree on them."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Four roles of one frozen denoiser: what is shared, what is trained, and what is on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_unet
+from torch import Tensor
+
+from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.views.adapter import ROLES, SHARINGS, AlignedViews
+
+CONTEXT = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
+
+
+def noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
+    """Modules that do something, unlike at birth."""
+    torch.manual_seed(4)
+    views = AlignedViews(unet, rank=2, channels=16, **options)
+    with torch.no_grad():
+        for name, parameter in views.named_parameters():
+            if parameter.requires_grad and not born and ("lora_B" in name or "conv_out" in name or "warped_in" in name):
+                parameter.normal_(std=0.05)
+    return views
+
+
+def step(views: AlignedViews, count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """One step of two rows with `count` references each."""
+    views.see(noise(1, 2 * count, 4, 8, 8), noise(2, 2 * count, 4, 8, 8), noise(3, 2 * count, 8, 64, 64), CONTEXT)
+    features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
+    times = torch.tensor([400, 700])
+    return views(noise(5 + seed, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), times, features, CONTEXT, count)
+
+
+def test_frozen_weights_exist_once_and_stay() -> None:
+    unet = tiny_unet()
+    before = state_sha256(unet)
+    views = views_of(unet)
+    own = {p.data_ptr() for p in unet.parameters()}
+    for network in views.roles.values():
+        frozen = [p for p in network.parameters() if not p.requires_grad]
+        assert {p.data_ptr() for p in frozen} == own
+    trained = {name for name, p in views.named_parameters() if p.requires_grad}
+    assert trained and all("lora_" in name or name.startswith("correspondence.") for name in trained)
+    image, geometry = step(views)
+    (image.square().mean() + geometry.square().mean()).backward()
+    torch.optim.SGD([p for p in views.parameters() if p.requires_grad], lr=0.1).step()
+    assert state_sha256(unet) == before
+    assert all(p.grad is None for p in unet.parameters())
+
+
+def test_everything_that_is_trained_gets_a_gradient() -> None:
+    views = views_of(tiny_unet())
+    image, geometry = step(views)
+    (image.square().mean() + geometry.square().mean()).backward()
+    idle = {n for n, p in views.named_parameters() if p.requires_grad and (p.grad is None or bool((p.grad == 0).all()))}
+    assert not idle, idle
+
+
+@pytest.mark.parametrize("layers", [r"down_blocks\..*attn1", r"mid_block\..*attn1", r"up_blocks\.0\..*attn1"])
+@pytest.mark.parametrize("sharing", ["instillation", "none"])
+def test_what_nobody_reads_is_not_trained(layers: str, sharing: str) -> None:
+    views = views_of(tiny_unet(), layers=layers, sharing=sharing)
+    image, geometry = step(views)
+    (image.square().mean() + geometry.square().mean()).backward()
+    idle = [name for name, p in views.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle, idle
+    whole = views_of(tiny_unet(), sharing=sharing).counts()
+    assert all(views.counts()[role] == whole[role] for role in ROLES[:2])  # references are read in all layers
+    assert views.counts().keys() == {*ROLES, "correspondence"}
+    assert sum(views.counts().values()) == sum(p.numel() for p in views.parameters() if p.requires_grad)
+
+
+def test_a_detached_geometry_teaches_the_image_nothing() -> None:
+    for gradient, reached in (("live", True), ("detach", False)):
+        views = views_of(tiny_unet(), gradient=gradient)
+        step(views)[1].square().mean().backward()
+        grads = [p.grad for p in views.roles["image"].parameters() if p.requires_grad]
+        assert any(grad is not None and bool(grad.any()) for grad in grads) is reached
+    for options in ({"gradient": "none"}, {"gradient": "detach", "sharing": "concatenated"}):
+        with pytest.raises(ValueError, match=r"gradient: got .* expected 'live', or 'detach' for 'instillation'"):
+            views_of(tiny_unet(), **options)
+
+
+def test_every_row_has_equally_many_views() -> None:
+    views, latents = views_of(tiny_unet()), torch.zeros(3, 4, 8, 8)
+    with pytest.raises(ValueError, match="references: got 3 pictures, 3 point maps and 3 geometries for 2 rows"):
+        views.see(latents, latents, torch.zeros(3, 8, 64, 64), torch.zeros(2, 3, 32))
+
+
+def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Path) -> None:
+    views = AlignedViews(tiny_unet().to(torch.bfloat16), rank=2)
+    views.save_pretrained(tmp_path / "unknown")
+    views.register_to_config(training={"base_sha256": state_sha256(tiny_unet())})
+    views.save_pretrained(tmp_path / "known")
+    other = tiny_unet()
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    for name in ("unknown", "known"):
+        AlignedViews.from_pretrained(tmp_path / name, tiny_unet())
+        AlignedViews.from_pretrained(tmp_path / name, tiny_unet().to(torch.bfloat16))
+    with pytest.raises(ValueError, match="was trained on another denoiser"):
+        AlignedViews.from_pretrained(tmp_path / "known", other)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_what_is_shared_reaches_the_geometry_and_never_the_image(sharing: str) -> None:
+    views = views_of(tiny_unet(), sharing=sharing)
+    (image, geometry), (other_image, other) = step(views), step(views, seed=10)
+    assert (image - other_image).abs().max() > 1e-3
+    assert torch.equal(geometry, other) == (sharing in ("none", "distilled"))
+    assert torch.equal(step(views)[1], geometry)
+
+
+@torch.no_grad()
+def test_any_number_of_references_is_read() -> None:
+    views = views_of(tiny_unet())
+    found = [step(views, count) for count in (1, 2, 3)]
+    for role in range(2):
+        assert (found[0][role] - found[1][role]).abs().max() > 1e-4
+        assert (found[1][role] - found[2][role]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_at_birth_the_image_role_without_references_is_the_frozen_denoiser() -> None:
+    unet = tiny_unet()
+    views = views_of(unet, born=True)
+    x, times = noise(5, 2, 4, 8, 8), torch.tensor([400, 700])
+    plain = unet(x, times, CONTEXT).sample
+    features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
+    torch.testing.assert_close(views._run("image", x, times, CONTEXT, features), plain, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_a_folder_brings_the_modules_back(tmp_path: Path) -> None:
+    unet = tiny_unet()
+    views = views_of(unet)
+    expected = step(views)
+    views.save_pretrained(tmp_path / "views")
+    assert {path.name for path in (tmp_path / "views").iterdir()} == {*ROLES, "correspondence", "config.json"}
+    again = AlignedViews.from_pretrained(tmp_path / "views", unet)
+    for one, other in zip(step(again), expected, strict=True):
+        assert torch.equal(one, other)
+    again.save_pretrained(tmp_path / "again")
+    for path in (tmp_path / "views").rglob("*.safetensors"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "views")).read_bytes()
+
+
+def test_folders_of_others_are_refused(tmp_path: Path) -> None:
+    unet = tiny_unet()
+    views_of(unet).save_pretrained(tmp_path)
+    other = tiny_unet()
+    with torch.no_grad():
+        other.conv_in.weight.add_(1)
+    with pytest.raises(ValueError, match="was trained on another denoiser"):
+        AlignedViews.from_pretrained(tmp_path, other)
+    with pytest.raises(ValueError, match=r"config\.json is missing"):
+        AlignedViews.from_pretrained(tmp_path / "none", unet)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 9}))
+    with pytest.raises(ValueError, match="got format version 9"):
+        AlignedViews.from_pretrained(tmp_path, unet)
+    with pytest.raises(ValueError, match="sharing: got 'all', expected one of instillation, concatenated, dist"):
+        AlignedViews(unet, sharing="all")

@@ -1,0 +1,195 @@
+"""The evaluation of styles fills all its rows, and everything it compares can be trained by its commands."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+
+from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+from weftwork.attention_processors.style.adapter import StyleAdapter
+from weftwork.datasets.synthetic.creatures import STYLES
+from weftwork.evaluation.core.curve import plot_curve
+from weftwork.evaluation.methods.style import CURVE, StyleEvaluation
+from weftwork.evaluation.oracles.creatures import CreatureOracle
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pretrained import shipped
+from weftwork.scripts.cli import main
+from weftwork.scripts.maintenance.train_baselines import main as train_baseline
+from weftwork.training.data.image_cache import OutfitPictures
+from weftwork.training.data.styles import StyledOutfits
+from weftwork.training.recipes.image_encoder import LabelledEncoder
+from weftwork.training.recipes.style_baselines import LoraModule
+
+ROWS = [
+    *("real", "reconstruction", "no_condition", "text_only", "reference_branch", "lora"),
+    *("style", "style_gated"),
+]
+SCORES = {
+    *("style_accuracy", "content_accuracy", "species_accuracy", "color_accuracy", "pose_accuracy"),
+    "shape_consistency",
+}
+COSTS = {"ms_per_step", "trained_parameters", "bytes"}
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("adapters")
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
+    LoraModule(UNet2DConditionModel.from_pretrained(shipped("tiny-diffusion"), subfolder="unet"), 2).save_pretrained(
+        folder / "lora"
+    )
+    for name in ("style", "style_gated"):
+        fusion = "gated" if name == "style_gated" else "additive"
+        made = StyleAdapter.for_denoiser(
+            pipe.unet, layers="decoder", styles=list(STYLES), token_dim=128, style_dim=8, fusion=fusion
+        )
+        made.save_pretrained(folder / name)
+        pipe.attach(**{name: made})
+    pipe.attach(
+        reference=ReferenceAdapter.for_denoiser(
+            pipe.unet, layers="decoder", image_dim=128, token_dim=128, image_size=128
+        ),
+    )
+    pipe.set_encoders(image=ImageEncoder(LabelledEncoder().encoder))
+    files = {name: folder / name for name in ("lora", "style", "style_gated")}
+    return StyleEvaluation(
+        pipe=pipe,
+        files=files,
+        oracle=CreatureOracle().eval(),
+        split="validation",
+        count=4,
+        num_inference_steps=1,
+    )
+
+
+def test_the_evaluation_fills_all_rows(evaluation: StyleEvaluation, tmp_path: Path) -> None:
+    before = list(evaluation.pipe.unet.state_dict())
+    report = evaluation.run(tmp_path)
+    assert list(evaluation.pipe.unet.state_dict()) == before
+    scores = {row.name: row.scores for row in report.rows}
+    assert list(scores) == ROWS
+    assert set(scores["real"]) == SCORES and set(scores["no_condition"]) == {*SCORES, "ms_per_step"}
+    for name in ("lora", "style", "style_gated"):
+        assert set(scores[name]) == SCORES | COSTS
+    assert scores["style_gated"]["trained_parameters"] - scores["style"]["trained_parameters"] == 4  # a gate per layer
+    assert scores["style"]["bytes"] == pytest.approx(4 * scores["style"]["trained_parameters"], rel=0.02)
+    assert json.loads((tmp_path / "style.json").read_text())["count"] == 4
+    with Image.open(tmp_path / "style.png") as sheet:
+        assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)
+
+
+def test_contents_come_twice_and_in_their_split(evaluation: StyleEvaluation) -> None:
+    first, second, third, _ = evaluation.samples
+    assert first.creature == second.creature and first.style == second.style
+    assert (first.image != second.image).any()
+    assert (first.creature, first.style) != (third.creature, third.style)
+
+
+def test_an_unknown_row_is_refused(evaluation: StyleEvaluation, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rows: got styles, expected some of real, .*style"):
+        evaluation.run(tmp_path, ["styles"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_curve_over_weights_is_plotted(evaluation: StyleEvaluation, tmp_path: Path) -> None:
+    rows = evaluation.curve()
+    assert [row.name for row in rows] == [f"style_at_{weight:g}" for weight in CURVE]
+    with Image.open(plot_curve(rows, tmp_path)) as plot:
+        assert plot.size[0] > 300
+    assert len(json.loads((tmp_path / "style-curve.json").read_text())["rows"]) == len(CURVE)
+
+
+def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
+    few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
+    few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
+    scored = ["--validation_steps", "1", "--validation_cases", "2"]
+    style = ["train", "style", "--world", "creatures", "--output_dir", str(tmp_path / "style"), *few, *scored]
+    assert main([*style, "--validation_prompt", "a red cat"]) == 0
+    assert "style_accuracy" in (tmp_path / "style" / "metrics.jsonl").read_text()
+    assert (tmp_path / "style" / "validation" / "000001-cases.png").is_file()
+    adapter = StyleAdapter.from_pretrained(tmp_path / "style" / "final")
+    assert tuple(adapter.config["styles"]) == STYLES
+    assert adapter.config["training"]["data"] == "creatures" and adapter.config["training"]["samples"] == 16
+    assert main(["train", "style", "--world", "all", "--output_dir", str(tmp_path / "all"), *few]) == 0
+    about = StyleAdapter.from_pretrained(tmp_path / "all" / "final").config["training"]
+    assert about["data"] == "creatures and outfits" and about["samples"] == 32
+    train_baseline(["lora", "--output_dir", str(tmp_path / "lora"), *few])
+    assert (tmp_path / "lora" / "final" / "pytorch_lora_weights.safetensors").is_file()
+    train_baseline(["encoder", "--output_dir", str(tmp_path / "encoder"), *few])
+    reference = [
+        "train",
+        "reference",
+        "--world",
+        "creatures",
+        "--output_dir",
+        str(tmp_path / "reference"),
+        *few,
+        *scored,
+    ]
+    assert main([*reference, "--image_encoder", str(tmp_path / "encoder" / "final")]) == 0
+    assert "style_accuracy" in (tmp_path / "reference" / "metrics.jsonl").read_text()
+    assert ReferenceAdapter.from_pretrained(tmp_path / "reference" / "final").config["image_dim"] == 128
+
+
+def test_too_few_cases_are_refused(evaluation: StyleEvaluation) -> None:
+    with pytest.raises(ValueError, match="cases: got 1, expected at least 2"):
+        replace(evaluation, count=1)
+
+
+def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None:
+    pictures = OutfitPictures(tmp_path, "train", 10, styled=True)
+    data = StyledOutfits(pictures, np.zeros((10, 4, 2, 2), np.float16))
+    for i, record in enumerate(data[i] for i in range(10)):
+        assert record.style == STYLES[i % len(STYLES)]
+        full = record.captions[0]
+        assert all(garment.color in full and garment.kind in full for garment in pictures.garments[i])
+        assert not any(record.style in one.split() for one in record.captions)
+    plain = OutfitPictures(tmp_path, "train", 10)
+    assert plain.garments == pictures.garments and not np.array_equal(plain.images, pictures.images)
+
+
+def test_styles_train_on_a_folder(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    lines = []
+    for i, style in enumerate(("ink", "oil") * 2):
+        Image.new("RGB", (40, 40), (60 * i, 20, 90)).save(pictures / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": "a fox", "style": style}))
+    (pictures / "metadata.jsonl").write_text("\n".join(lines))
+    command = ["train", "style", "--train_data_dir", str(pictures), "--output_dir", str(tmp_path / "out")]
+    command += ["--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--train_batch_size", "2"]
+    assert main([*command, "--validation_steps", "1", "--lr_warmup_steps", "0"]) == 0
+    assert tuple(StyleAdapter.from_pretrained(tmp_path / "out" / "final").config["styles"]) == ("ink", "oil")
+    assert len(list((tmp_path / "out" / "validation").iterdir())) == 4
+    assert main([*command, "--init_from", str(tmp_path / "out" / "final"), "--validation_steps", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "data: got none; pass exactly one of --train_data_dir, --dataset_name, --world"),
+        (
+            ["--dataset_name", "a/b", "--validation_cases", "8"],
+            "validation_cases: got 8, but only what is trained",
+        ),
+        (["--world", "creatures", "--streaming"], "streaming: got it without --dataset_name"),
+        (["--world", "creatures", "--dataset_name", "a/b"], "data: got --dataset_name and --world"),
+        (["--world", "creatures", "--style", "ink"], "style: got 'ink' beside --world"),
+        (["--world", "creatures", "--style_dropout", "2"], r"style_dropout: got 2.0, expected a share in \[0, 1\]"),
+        (["--train_data_dir", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_is_written(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "style", "--output_dir", str(tmp_path / "out"), *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()

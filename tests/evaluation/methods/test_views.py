@@ -1,0 +1,98 @@
+"""Views are scored in every row: ceilings above floors, and the modules as they were afterwards."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_pipe
+
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.evaluation.methods.views import VARIANTS, AlignedViewsEvaluation
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.scripts.cli import main
+
+FIXED = ["real", "shuffled", "reconstruction", "shuffled_reconstruction", "warp"]
+TRAINED = ("no_instillation", "concatenated", "instillation")
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> AlignedViewsEvaluation:
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    torch.manual_seed(0)
+    views = {}
+    for name, sharing in zip(TRAINED, ("none", "concatenated", "instillation"), strict=True):
+        one = AlignedViews(pipe.unet, rank=2, sharing=sharing)
+        views[name] = [one]
+        with torch.no_grad():
+            for key, parameter in one.named_parameters():
+                if "lora_B" in key:
+                    parameter.normal_(std=0.1)
+    return AlignedViewsEvaluation(pipe=pipe, views=views, size=64, count=2, num_inference_steps=1)
+
+
+def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_path: Path) -> None:
+    links = {name: views[0].link for name, views in evaluation.views.items()}
+    evaluation.run(tmp_path)
+    report = json.loads((tmp_path / "aligned-views.json").read_text())
+    scores = {row["name"]: row["scores"] for row in report["rows"]}
+    assert list(scores) == [*FIXED, *TRAINED, *VARIANTS]
+    overall = {"psnr", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
+    apart = {f"{name}_{place}" for name in ("psnr", "depth_error_unseen") for place in ("between", "beyond")}
+    assert set(scores["real"]) == overall | apart
+    assert scores["warp"]["psnr_between"] > scores["warp"]["psnr"] > scores["warp"]["psnr_beyond"]
+    real, warp = scores["real"], scores["warp"]
+    assert real["depth_error_seen"] == 0 and real["ssim"] > 0.999
+    assert warp["depth_error_seen"] < 0.05 < warp["depth_error_unseen"]
+    assert scores["shuffled"]["alignment"] < real["alignment"]
+    kept = scores["reconstruction"]
+    assert kept["psnr"] < real["psnr"] and kept["depth_error_seen"] > 0  # depth goes through the autoencoder, too
+    assert 10 < warp["psnr"] < real["psnr"]
+    assert {name: views[0].link for name, views in evaluation.views.items()} == links
+    assert (tmp_path / "aligned-views.png").is_file()
+
+
+def test_variants_change_the_geometry_and_not_the_picture(evaluation: AlignedViewsEvaluation) -> None:
+    rows = evaluation.rows()
+    picture, scores = rows["instillation"]()
+    for name in VARIANTS:
+        other, changed = rows[name]()
+        assert torch.equal(other, picture)
+        assert changed["depth_error_seen"] != scores["depth_error_seen"]
+
+
+def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluation) -> None:
+    first, second = evaluation.cases
+    assert first.warped.seen.mean() > second.warped.seen.mean()
+    assert np.array_equal(first.truth.image, evaluation.cases[0].truth.image)
+
+
+def test_every_seed_takes_the_next_of_modules_trained_alike(evaluation: AlignedViewsEvaluation) -> None:
+    several = [evaluation.views[name][0] for name in ("instillation", "no_instillation")]
+    for seed in (0, 1, 2):
+        replace(evaluation, views={"instillation": several}, seed=seed, count=1).rows()["instillation"]()
+        assert evaluation.pipe.views is several[seed % 2]
+    first, second = (replace(evaluation, seed=seed).cases[0].truth.image for seed in (0, 1))
+    assert np.array_equal(first, second)  # in the same rooms
+
+
+def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViewsEvaluation) -> None:
+    few = AlignedViewsEvaluation(pipe=evaluation.pipe, views={}, size=64, count=1)
+    assert list(few.rows()) == FIXED
+
+
+def test_the_command_evaluates_folders(
+    evaluation: AlignedViewsEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation.pipe.save_pretrained(tmp_path / "model")
+    evaluation.views["concatenated"][0].save_pretrained(tmp_path / "views")
+    command = ["evaluate", "aligned-views", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "out")]
+    few = ["--limit", "2", "--num_inference_steps", "1"]
+    assert main([*command, *few, "--concatenated", str(tmp_path / "views")]) == 0
+    rows = json.loads((tmp_path / "out" / "aligned-views.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [*FIXED, "concatenated"]
+    assert main([*command, *few]) == 2
+    assert "views: got none, and none are shipped" in capsys.readouterr().err

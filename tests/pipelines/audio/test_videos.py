@@ -1,0 +1,133 @@
+"""Videos: frames at their own times, detectors and depth models as callables, a new sound beside the old pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av")
+
+from tiny_video import write_video  # noqa: E402
+
+from weftwork.attention_processors.audio.conditions import BoxTrack  # noqa: E402
+from weftwork.pipelines.audio.videos import Video  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "clip.mp4", np.arange(30) / 30)
+
+
+def detect(frame: Any) -> dict[str, Any]:
+    """Boxes of what is white."""
+    rows, columns = np.nonzero(frame.mean(-1) > 128)
+    height, width = frame.shape[:2]
+    edges = columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height
+    return {"square": edges}
+
+
+def test_a_detector_follows_what_moves(clip: Path) -> None:
+    video = Video.open(clip)
+    assert video.size == (32, 32) and abs(video.seconds - 1) < 0.01
+    (track,) = video.tracks(detect)
+    assert len(track.times) == 30
+    np.testing.assert_allclose(np.diff(track.times), 1 / 30, atol=2e-3)
+    np.testing.assert_allclose(track.boxes[:, 0], track.times * 30 / 29 * 24 / 32, atol=0.08)
+    few = video.tracks(detect, rate=10)[0]
+    assert len(few.times) == 10
+
+
+def test_a_depth_model_sees_every_so_many_frames(clip: Path) -> None:
+    depth = Video.open(clip).depth(lambda frame: frame[::4, ::4, 0] / 255 + 1.0, rate=4, metric=True)
+    assert depth.depth.shape == (4, 8, 8) and depth.metric
+    np.testing.assert_allclose(depth.times, [0, 0.25, 0.5, 0.75], atol=0.03)
+
+
+def test_frames_keep_their_own_times_where_rates_vary(tmp_path: Path) -> None:
+    times = np.array([0.0, 0.1, 0.15, 0.5, 0.9])
+    video = Video.open(write_video(tmp_path / "slow.mp4", times))
+    np.testing.assert_allclose([time for time, _ in video.frames(30)], times, atol=2e-3)
+    assert abs(video.seconds - 0.933) < 0.01  # the last one is shown for as long as the file says
+
+
+def test_a_new_sound_starts_with_the_first_picture(tmp_path: Path) -> None:
+    late = write_video(tmp_path / "late.mkv", 1.5 + np.arange(30) / 30)
+    made = Video.open(late).with_sound(np.zeros((2, 16_000), np.float32), 16_000, tmp_path / "with.mkv")
+    with av.open(str(made)) as container:
+        first = {frame.__class__.__name__: frame.time for frame in reversed(list(container.decode()))}
+    assert abs(first["VideoFrame"] - 1.5) < 0.01 and abs(first["AudioFrame"] - 1.5) < 0.08  # AAC has a delay
+
+
+def test_what_mp4_does_not_hold_goes_to_matroska(clip: Path, tmp_path: Path) -> None:
+    assert Video.open(clip).container == ".mp4"
+    packed = tmp_path / "clip.webm"
+    with av.open(str(packed), "w") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    video = Video.open(packed)
+    assert video.codec == "vp8" and video.container == ".mkv"
+    made = video.with_sound(np.zeros((2, 4_800), np.float32), 16_000, tmp_path / "with.mkv")
+    assert Video.open(made).size == (32, 32)
+
+
+def test_pictures_without_times_are_refused(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "raw.h264"), "w") as container:
+        stream = container.add_stream("h264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(ValueError, match="got pictures without times, expected a video; convert it to MP4"):
+        Video.open(tmp_path / "raw.h264")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_video_gets_a_new_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
+    tone = 0.3 * np.sin(np.arange(16_000) * 0.2)[None] * np.array([[1.0], [0.1]])
+    path = Video.open(clip).with_sound(tone.astype(np.float32), 16_000, tmp_path / f"new{suffix}")
+    with av.open(str(path)) as container:
+        sound = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], 1)
+    assert container and abs(sound.shape[1] - 16_000) < 2_100
+    left, right = np.abs(sound).mean(1)
+    assert abs(right / left - 0.1) < 0.03
+    pictures = [[f.to_ndarray(format="rgb24") for _, f in zip(range(30), c.decode(video=0), strict=False)]
+                for c in (av.open(str(clip)), av.open(str(path)))]  # fmt: skip
+    np.testing.assert_array_equal(*pictures)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_bad_files_are_refused_and_leave_nothing(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:300])
+    for name in ("text.mp4", "broken.mp4", "missing.mp4"):
+        with pytest.raises(ValueError, match=f"{name}: got what cannot be decoded"):
+            Video.open(tmp_path / name)
+    video = Video.open(clip)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"new\.txt: cannot be written"):
+        video.with_sound(np.zeros((2, 100), np.float32), 16_000, tmp_path / "new.txt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    with pytest.raises(ValueError, match=r"times: got a BoxTrack up to 2.00 s for a video of 1.00"):
+        video.check([BoxTrack([0.0, 2.0], [[0, 0, 1, 1]] * 2)])
+
+
+def test_sound_without_pictures_is_no_video(tmp_path: Path) -> None:
+    import soundfile
+
+    soundfile.write(tmp_path / "only.wav", np.zeros((100, 2)), 16_000)
+    with pytest.raises(ValueError, match="got a file without pictures"):
+        Video.open(tmp_path / "only.wav")
+
+
+def test_a_path_is_drawn_from_few_boxes() -> None:
+    path = BoxTrack.along([0.0, 3.0], [[0, 0.2, 0.2, 0.8], [0.8, 0.2, 1, 0.8]], weight=0.5)
+    boxes, seen = path.at(np.array([0.0, 1.5, 3.0]))
+    assert seen.all() and path.weight == 0.5
+    np.testing.assert_allclose(boxes[1], [0.4, 0.2, 0.6, 0.8])
+    with pytest.raises(ValueError, match="rate: got 0"):
+        BoxTrack.along([0.0], [[0, 0, 1, 1]], rate=0)

@@ -1,0 +1,275 @@
+"""The schema for editors accepts what the reader of designs accepts and nothing else, as far as a schema can tell."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from PIL import Image
+from tiny import drawn_sketch
+
+from weftwork.attention_processors.core.condition import GUIDANCE
+from weftwork.attention_processors.core.layers import PRESETS
+from weftwork.attention_processors.style.adapter import Style
+from weftwork.pipelines.designs.design_file import (
+    GLOBAL_SKETCH_KEYS,
+    KEYS,
+    MAX_SEED,
+    MAX_SIDE,
+    MAX_STEPS,
+    PAIR_KEYS,
+    SCHEMA_KEY,
+    SIDE_MULTIPLE,
+    STYLE_KEYS,
+    Control,
+    Design,
+    Lora,
+    read_design,
+)
+
+SCHEMA: dict[str, Any] = json.loads(
+    files("weftwork.pipelines.designs").joinpath("design.schema.json").read_text(encoding="utf-8")
+)
+DEFINED: dict[str, Any] = SCHEMA["$defs"]
+EXAMPLE = Path(__file__).parents[3] / "examples" / "outfit" / "outfit.json"
+FILES = ("a", " ", "both", "sketch")
+LORA_KEYS, CONTROLNET_KEYS = (tuple(entry.name for entry in fields(kind)) for kind in (Lora, Control))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sketches, which are masks as well, under names that are no names of files elsewhere."""
+    folder = tmp_path_factory.mktemp("designs")
+    for name in FILES:
+        drawn_sketch().resize((16, 16)).save(folder / name, "PNG")
+    Image.new("L", (16, 16), 0).save(folder / "black", "PNG")
+    return folder
+
+
+def admitted(document: Any) -> bool:
+    """Whether the schema has nothing against a document."""
+    return Draft202012Validator(SCHEMA).is_valid(document)
+
+
+def read(folder: Path, document: Any) -> bool:
+    """Whether the reader takes a document."""
+    path = folder / "design.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    try:
+        read_design(path)
+    except ValueError:
+        return False
+    return True
+
+
+def design(*conditions: Any, **settings: Any) -> dict[str, Any]:
+    return {"prompt": "a person", "conditions": {"any": list(conditions)}, **settings}
+
+
+# What the schema says
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "keys"),
+    [
+        (SCHEMA, (SCHEMA_KEY, *KEYS)),
+        (DEFINED["pair"], PAIR_KEYS),
+        (DEFINED["global_sketch"], GLOBAL_SKETCH_KEYS),
+        (DEFINED["style"], STYLE_KEYS),
+        (DEFINED["lora"], LORA_KEYS),
+        (DEFINED["controlnet"], CONTROLNET_KEYS),
+    ],
+    ids=["design", "pair", "global_sketch", "style", "lora", "controlnet"],
+)
+def test_the_keys_are_the_readers_and_described(schema: dict[str, Any], keys: tuple[str, ...]) -> None:
+    assert sorted(schema["properties"]) == sorted(keys)
+    assert schema["additionalProperties"] is False
+    assert schema["description"].endswith(".")
+    for key, value in schema["properties"].items():
+        assert value.get("description", "").endswith("."), key
+
+
+def test_limits_and_defaults_are_the_readers() -> None:
+    settings, usual, style = SCHEMA["properties"], Design("a"), Style("a")
+    assert settings["seed"]["exclusiveMaximum"] == MAX_SEED
+    assert settings["num_inference_steps"]["maximum"] == MAX_STEPS
+    side = DEFINED["side"]
+    assert (side["minimum"], side["maximum"], side["multipleOf"]) == (SIDE_MULTIPLE, MAX_SIDE, SIDE_MULTIPLE)
+    assert {key: value["default"] for key, value in settings.items() if "default" in value} == {
+        key: getattr(usual, key) for key in ("num_inference_steps", "guidance_scale")
+    }
+    assert [DEFINED[key]["default"] for key in ("weight", "start", "end")] == [style.weight, style.start, style.end]
+    cfg, layers = (DEFINED["style"]["properties"][key] for key in ("cfg", "layers"))
+    assert (cfg["enum"], cfg["default"]) == ([*GUIDANCE, None], style.cfg)
+    assert f"({', '.join(PRESETS)})" in layers["description"]
+
+
+# Schema and reader
+
+
+GOOD: list[dict[str, Any]] = [
+    {"prompt": "a person"},
+    {"prompt": ""},
+    dict.fromkeys((SCHEMA_KEY, *KEYS)) | {"prompt": "a"},
+    {"$schema": "../design.schema.json", "prompt": "a", "conditions": {}},
+    design(negative_prompt="", seed=2**63 - 1, num_inference_steps=1000, guidance_scale=0, height=8, width=4096),
+    design({"sketch": "a"}, {"text": "b"}, {"sketch": "a", "text": "b", "region": "sketch"}),
+    design({"text": "b", **dict.fromkeys(PAIR_KEYS[3:]), "sketch": None, "weight": 0}),
+    design({"text": "b", "region": [0, 0.5, 1, 1.0], "weight": 7.5, "start": 0.25, "end": 0.5}),
+    design({"text": "b", "region": "a"}, {"style": "ink", "region": "a"}),
+    design({"global_sketch": "a"}, {"global_sketch": "a", "weight": 2, "start": 0, "end": None}),
+    design({"style": "ink"}, {"style": {"ink": 0, "neon": 0.5}, "region": [0, 0, 1, 1], "layers": {"all": 0.5}}),
+    design({"style": "ink", "cfg": "cond_only", "layers": {}, "weight": None, "start": 0.5}),
+    {"prompt": "a", "conditions": {"paired": [{"text": "b"}], "style": [{"style": "c"}], "": []}},
+    {"prompt": "a", "loras": [{"lora": "a"}, {"lora": "both", "weight": -0.5}], "controlnets": []},
+    {"prompt": "a", "controlnets": [{"controlnet": "a", "image": "a", "weight": 0.5, "start": 0.1, "end": 0.9}]},
+]
+BAD: list[Any] = [
+    [],
+    None,
+    {},
+    {"prompt": None},
+    design(promt="a"),
+    design(seed=0.5),
+    design(height=100),
+    design(num_inference_steps=True),
+    {"prompt": "a", "conditions": [{"text": "b"}]},
+    {"prompt": "a", "conditions": {"paired": {"text": "b"}}},
+    {"prompt": "a", "conditions": {"paired": None}},
+    design("b"),
+    design({}),
+    design({"sketch": None, "text": None}),
+    design({"weight": 1}),
+    design({"text": " \n"}),
+    design({"text": "b", "region": "sketch"}),
+    design({"text": "b", "sketch": None, "region": "sketch"}),
+    design({"text": "b", "curve": None}),
+    design({"text": "b", "region": [0, 0, 1.5, 1]}),
+    design({"text": "b", "region": {"left": 0}}),
+    design({"text": "b", "layers": {"all": 1}}),
+    design({"global_sketch": "a", "text": "b"}),
+    design({"global_sketch": "a", "region": [0, 0, 1, 1]}),
+    design({"global_sketch": None, "text": "b"}),
+    design({"global_sketch": "a", "style": "b"}),
+    design({"style": None, "text": "b"}),
+    design({"style": "ink", "text": None}),
+    design({"style": {"ink": 0, "neon": 0}}),
+    design({"style": ["ink"]}),
+    design({"style": "ink", "region": "sketch"}),
+    design({"style": "ink", "layers": {"all": None}}),
+    design({"text": "b"}, {"text": "c", "weight": -1}),
+    {"prompt": "a", "loras": {"lora": "a"}},
+    {"prompt": "a", "loras": [{}]},
+    {"prompt": "a", "loras": ["a"]},
+    {"prompt": "a", "loras": [{"lora": "a", "image": "a"}]},
+    {"prompt": "a", "controlnets": [{"controlnet": "a"}]},
+    {"prompt": "a", "controlnets": [{"controlnet": "a", "image": "a", "weight": -1}]},
+]
+
+
+@pytest.mark.parametrize("document", GOOD, ids=str)
+def test_both_take_good_designs(folder: Path, document: Any) -> None:
+    assert read(folder, document)
+    assert admitted(document)
+
+
+@pytest.mark.parametrize("document", BAD, ids=str)
+def test_both_refuse_bad_designs(folder: Path, document: Any) -> None:
+    assert not read(folder, document)
+    assert not admitted(document)
+
+
+BOX = (0.25, 0.25, 0.75, 0.75)
+VALUES: list[Any] = [
+    *(None, True, False, -1, 0, 0.5, 1, 1.5, 8, 12, 4096, 4104, 2**63 - 1, 2**63),
+    *("", *FILES, [], ["a"], {}, [{"text": "a"}], {"a": [{"text": "a"}]}, {"a": []}),
+    *([0, 0, 1, 1], [0, 0, 1], [0, 0, 1, 1, 1]),
+    *([*BOX[:place], odd, *BOX[place + 1 :]] for place in range(4) for odd in (-0.5, 0, 1, 1.5, "0.5", None, True)),
+    *({"a": 1}, {"a": 0}, {"a": 0, "b": 0.5}, {"a": -1}, {"a": None}, {"a": True}, {"a": "b"}, {"": 1}, {"a": [1]}),
+]
+BASES: dict[str, dict[str, Any]] = {
+    "design": {"prompt": "a"},
+    "text": {"text": "a"},
+    "sketch": {"sketch": "a"},
+    "global_sketch": {"global_sketch": "a"},
+    "style": {"style": "a"},
+    "loras": {"lora": "a"},
+    "controlnets": {"controlnet": "a", "image": "a"},
+}
+
+
+def variants(base: str) -> Iterator[dict[str, Any]]:
+    """Designs with any value under any key, known here or elsewhere."""
+    keys = {*PAIR_KEYS, *GLOBAL_SKETCH_KEYS, *STYLE_KEYS, *LORA_KEYS, *CONTROLNET_KEYS}
+    for key in [*([SCHEMA_KEY, *KEYS] if base == "design" else sorted(keys)), "curve"]:
+        records = [{**BASES[base], key: value} for value in VALUES]
+        if base == "design":
+            yield from records
+        elif base in KEYS:
+            yield from (design(**{base: [record]}) for record in records)
+        else:
+            yield from map(design, records)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_any_value_anywhere_is_taken_by_both_or_neither(folder: Path, base: str) -> None:
+    validator = Draft202012Validator(SCHEMA)
+    taken = [(document, read(folder, document), validator.is_valid(document)) for document in variants(base)]
+    assert [document for document, by_reader, by_schema in taken if by_reader != by_schema] == []
+    assert {by_reader for _, by_reader, _ in taken} == {True, False}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        design(seed=1.0),  # to a schema, 1.0 is whole
+        design({"text": "b", "start": 0.6, "end": 0.5}),
+        design({"text": "b", "region": [0.6, 0, 0.5, 1]}),
+        design({"sketch": "none.png"}),
+        design(loras=[{"lora": "none"}]),
+        design(controlnets=[{"controlnet": "a", "image": "a", "start": 0.6, "end": 0.5}]),
+        design({"sketch": "black"}),
+        design({"text": "b", "region": "black"}),
+    ],
+    ids=str,
+)
+def test_the_reader_alone_tells_order_and_files(folder: Path, document: Any) -> None:
+    assert admitted(document) and not read(folder, document)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((EXAMPLE.parent.parent.parent / "docs").glob("*.md")), ids=lambda page: page.stem
+)
+def test_designs_in_the_docs_are_designs(page: Path) -> None:
+    for text in re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        assert admitted(json.loads(text)), text
+
+
+# The key for editors
+
+
+def test_the_schemas_path_is_ignored(folder: Path) -> None:
+    for value in ("none.json", None, 3):
+        path = folder / "named.json"
+        path.write_text(json.dumps({"$schema": value, "prompt": "a", "seed": 3}), encoding="utf-8")
+        design = read_design(path)
+        assert (design.prompt, design.seed, design.source["$schema"]) == ("a", 3, value)
+
+
+def test_the_example_leads_to_the_schema() -> None:
+    record = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    assert admitted(record)
+    path = EXAMPLE.parent / record["$schema"]
+    if not path.parent.is_dir():
+        pytest.skip("not in a checkout")
+    assert json.loads(path.read_text(encoding="utf-8")) == SCHEMA

@@ -1,0 +1,44 @@
+"""The shipped modules of views follow what they are given: references, and the camera."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from weftwork.datasets.synthetic.rooms import sample
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.pipelines.views.warping import ReferenceView
+from weftwork.pretrained import available, shipped
+
+pytestmark = pytest.mark.skipif("aligned-views" not in available(), reason="the shipped models are not installed")
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Any:
+    pipe = AlignedViewsPipeline.from_pretrained(shipped("tiny-rooms"), use_safetensors=True)
+    pipe.load_views(shipped("aligned-views"))
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seen(pipe: Any, room: int, target: str, of: int) -> Any:
+    views = sample("test", of, size=SIZE).views
+    references = [ReferenceView.of_view(views[name]) for name in ("reference_0", "reference_1")]
+    camera = sample("test", room, size=SIZE, views=(target,)).views[target].camera
+    return pipe(references, camera, num_inference_steps=8, generator=torch.Generator().manual_seed(0), output_type="np")
+
+
+@pytest.mark.parametrize("target", ["interpolating", "extrapolating"])
+def test_picture_and_geometry_are_those_of_the_room(pipe: Any, target: str) -> None:
+    truth = sample("test", 0, size=SIZE, views=(target,)).views[target]
+    out, other = seen(pipe, 0, target, 0), seen(pipe, 0, target, 5)
+    near, far = (float(np.square(one.images[0] - truth.image / 255).mean()) for one in (out, other))
+    assert near < 0.04 and far > 2 * near
+    assert float((np.abs(out.depth - truth.depth) / truth.depth).mean()) < 0.12
+
+
+def test_the_camera_counts(pipe: Any) -> None:
+    between, beyond = (seen(pipe, 0, target, 0) for target in ("interpolating", "extrapolating"))
+    assert float(np.square(between.images[0] - beyond.images[0]).mean()) > 0.01

@@ -1,0 +1,102 @@
+"""The demo's named calls, as programs make them over loopback: what they give, and what they are refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from PIL import Image
+from tiny import drawn_sketch, tiny_studio
+
+from weftwork.datasets.readers.images import read_image
+from weftwork.datasets.readers.inline_images import as_text
+from weftwork.pipelines.designs.design_file import read_design
+from weftwork.scripts.demo.command import page
+from weftwork.scripts.demo.studio import Studio
+from weftwork.scripts.generate import draw
+
+gradio = pytest.importorskip("gradio")
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+
+ADDRESS = "http://127.0.0.1:9/card.safetensors"
+DESIGN: dict[str, Any] = {
+    "prompt": "a b",
+    "seed": 5,
+    "num_inference_steps": 2,
+    "conditions": {"paired": [{"sketch": as_text(drawn_sketch()), "text": "a thing", "region": "sketch"}]},
+}
+STYLE: dict[str, Any] = {"param_0": "a b", "param_9": 5, "param_10": 1}
+"""Words, seed and steps."""
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return tiny_studio()
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    blocks = page(studio)
+    _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, show_error=True)
+    yield url
+    blocks.close()
+
+
+@pytest.fixture(scope="module")
+def client(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(address, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+    yield client
+    client.close()
+
+
+def test_actions_keep_their_names(client: Client) -> None:
+    named: Any = client.view_api(return_format="dict", print_info=False)
+    assert set(named["named_endpoints"]) == {"/generate", "/outfit", "/style", "/bake"}
+
+
+def test_a_design_gives_what_weft_generate_draws(client: Client, studio: Studio, tmp_path: Path) -> None:
+    picture, used = client.predict(DESIGN, api_name="/generate")
+    assert used == DESIGN
+    (tmp_path / "design.json").write_text(json.dumps(DESIGN))
+    (image,) = draw(studio.pipe, read_design(tmp_path / "design.json"), 1, None)
+    assert read_image(picture).tobytes() == image.tobytes()
+
+
+def test_a_baked_card_can_be_brought_back(client: Client) -> None:
+    baked: Any = client.predict(1.0, 0.0, 0.0, 0.0, api_name="/bake")
+    card = baked["value"] if isinstance(baked, dict) else baked
+    shown, *_ = client.predict(param_1=handle_file(card), **STYLE, api_name="/style")
+    assert read_image(shown).size[0] >= 64
+
+
+def test_no_card_is_fetched_from_an_address(client: Client) -> None:
+    with pytest.raises(AppError, match="got an address, expected a file"):
+        client.predict(param_1=handle_file(ADDRESS), **STYLE, api_name="/style")
+
+
+def test_no_path_of_the_machine_is_read(client: Client, address: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    with pytest.raises(HTTPError, match="403"):
+        urlopen(f"{address}gradio_api/file={secret}", timeout=30)
+    named = {**DESIGN, "conditions": {"paired": [{"sketch": str(secret), "text": "a thing"}]}}
+    with pytest.raises(AppError, match="got a path, which a demo does not read"):
+        client.predict(named, api_name="/generate")
+    given = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError):
+        client.predict(param_1=given, **STYLE, api_name="/style")
+
+
+def test_a_password_is_asked_for(studio: Studio) -> None:
+    blocks = page(studio)
+    _, url, _ = blocks.launch(auth=("me", "secret"), prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    try:
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"{url}config", timeout=30)
+        assert Client(url, auth=("me", "secret"), verbose=False).predict(DESIGN, api_name="/generate")[1] == DESIGN
+    finally:
+        blocks.close()

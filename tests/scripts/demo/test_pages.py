@@ -1,0 +1,202 @@
+"""The demo's pages of views and sounds ask for what is drawn on them, and refuse what they cannot read."""
+
+import base64
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_pipe
+from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
+
+from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.datasets.synthetic.rooms import sample
+from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.scripts.demo.jobs import Line, Step, Stopped
+
+gradio = pytest.importorskip("gradio")
+pytest.importorskip("av")
+pytest.importorskip("matplotlib")
+
+from weftwork.scripts.demo import audio as demo_sound  # noqa: E402
+from weftwork.scripts.demo import views as demo_view  # noqa: E402
+from weftwork.scripts.demo.points import points_shown  # noqa: E402
+
+PATH = json.dumps(demo_sound.PATHS["From left to right"])
+
+
+class Wordless(VideoToAudioPipeline):
+    """Without a text encoder."""
+
+    def __call__(self, conditions: Any, prompt: str, **options: Any) -> Any:
+        return super().__call__(conditions, prompt_embeds=prompt_embeds(), **options)
+
+
+@pytest.fixture(scope="module")
+def line() -> Iterator[Line]:
+    line = Line()
+    yield line
+    line._folder.cleanup()
+
+
+@pytest.fixture(scope="module")
+def views(line: Line) -> demo_view.ViewStudio:
+    torch.manual_seed(0)
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    pipe.load_views(AlignedViews(pipe.unet, rank=2))
+    with torch.no_grad():
+        for parameter in pipe.views.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    return demo_view.ViewStudio(pipe, "tiny", line)
+
+
+@pytest.fixture(scope="module")
+def sounds(line: Line) -> demo_sound.SoundStudio:
+    pipe = tiny_audio_pipe(Wordless)
+    pipe.load_spatial(spatial_adapter(pipe.transformer))
+    return demo_sound.SoundStudio(pipe, "tiny", line)
+
+
+def last(results: Any) -> tuple[list[int], Any]:
+    *steps, made = results
+    assert all(isinstance(step, Step) for step in steps)
+    return [step.done for step in steps], made
+
+
+def test_a_view_comes_with_depth_and_points(views: demo_view.ViewStudio) -> None:
+    asked = demo_view._asked(views.size, "Room 2", None, None, 60, (10, 5, 1.1))
+    steps, made = last(views.draw(asked, 0, 2))
+    assert steps == [1, 2] and made.picture.size == made.depth.size == (64, 64)
+    assert made.path.is_file() and made.cloud.suffix == ".ply"
+    again, turned = (
+        last(views.draw(demo_view._asked(views.size, "Room 2", None, None, 60, orbit), 0, 2))[1].picture
+        for orbit in ((10, 5, 1.1), (-20, 0, 1.0))
+    )
+    assert again.tobytes() == made.picture.tobytes() != turned.tobytes()
+
+
+def test_points_are_shown_as_the_camera_sees_them() -> None:
+    room = sample("test", 0, size=32).views["interpolating"]
+    shown = json.loads(points_shown(room.points, room.image, room.camera))
+    data = base64.b64decode(shown["data"])
+    places = np.frombuffer(data[: 6 * 32 * 32], "<i2").reshape(32, 32, 3).astype(float)
+    assert data[6 * 32 * 32 :] == room.image.tobytes()
+    depth = places[..., 2] / shown["unit"]
+    np.testing.assert_allclose(depth, room.depth / np.median(room.depth), atol=1e-3)
+    seen = places[..., :2] / places[..., 2:] * shown["focal"] + shown["center"]
+    centres = (np.arange(32) + 0.5) / 32
+    np.testing.assert_allclose(seen, np.stack(np.meshgrid(centres, centres), -1), atol=1e-3)
+
+
+def test_a_picture_of_the_users_own_needs_its_depth(views: demo_view.ViewStudio, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (96, 48), (200, 100, 50))
+    np.save(tmp_path / "depth.npy", np.full((48, 96), 3.0) + np.linspace(0, 1, 96))
+    asked = demo_view._asked(views.size, "Room 1", picture, str(tmp_path / "depth.npy"), 90, (0, 0, 1))
+    (reference,) = asked.references
+    assert reference.image.shape == (64, 64, 3)
+    np.testing.assert_allclose(asked.camera.world_to_camera, reference.camera.world_to_camera, atol=1e-9)
+    assert reference.points[:, :, 0].max() == pytest.approx(4.0, rel=0.05)  # half of the angle of 90° at a depth of 4
+    with pytest.raises(gradio.Error, match="got no depth"):
+        demo_view._asked(views.size, "Room 1", picture, None, 60, (0, 0, 1))
+    with zipfile.ZipFile(tmp_path / "bomb.npy", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("depth.npy", bytes(1 << 24))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "depth.npy").read_bytes()[:200])
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    for name, match in (("bomb", "got no array"), ("bad", "cannot read"), ("cut", "cannot read")):
+        with pytest.raises(ValueError, match=match):
+            demo_view._asked(views.size, "Room 1", picture, str(tmp_path / f"{name}.npy"), 60, (0, 0, 1))
+    with pytest.raises(ValueError, match="expected Room 1 to Room"):
+        demo_view._asked(views.size, "../1", None, None, 60, (0, 0, 1))
+
+
+def test_depth_is_bright_where_it_is_near() -> None:
+    shown = np.asarray(demo_view.depth_picture(np.linspace(1, 5, 64).reshape(8, 8)))
+    assert shown[0, 0] == 255 and shown[-1, -1] == 0 and (np.diff(shown.ravel().astype(int)) <= 0).all()
+
+
+def test_a_path_becomes_the_boxes_and_depth_of_a_walk() -> None:
+    asked = demo_sound._asked(PATH, "wood", 2.0, None, None)
+    depth, track = asked.conditions
+    assert isinstance(depth, DepthClip) and isinstance(track, BoxTrack)
+    middles = track.boxes[:, [0, 2]].mean(1)
+    assert middles[0] == pytest.approx(0.12, abs=0.02) and middles[-1] == pytest.approx(0.88, abs=0.03)
+    np.testing.assert_allclose(track.boxes[:, 3], 0.75, atol=1e-6)
+    assert asked.prompt == "a person walks on wood"
+
+
+def test_a_sound_comes_with_pictures_and_curves(sounds: demo_sound.SoundStudio) -> None:
+    asked = demo_sound._asked(PATH, "wood", 1.0, None, None)
+    steps, made = last(sounds.draw(asked, 3, 2, 1.0))
+    assert steps == [1, 2]
+    assert made.path.suffix == ".wav" and made.plot.is_file() and made.video.suffix == ".mp4"
+
+
+def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.SoundStudio, tmp_path: Path) -> None:
+    from weftwork.datasets.synthetic.walks.images import frames
+    from weftwork.pipelines.audio.videos import Video, write_video
+
+    walk = Walk(np.array([[-1.0, 4.0], [1.0, 4.0]]), np.zeros(0), np.zeros(0), "snow", 1.0)
+    clip = write_video(frames(walk, 64, 25.0), 25.0, tmp_path / "clip.mp4")
+    times = times_at(30.0, 0.9)
+    np.savez(tmp_path / "boxes.npz", times=times, boxes=walk.boxes(times))
+    asked = demo_sound._asked(PATH, "snow", 5.0, str(clip), str(tmp_path / "boxes.npz"))
+    assert asked.seconds == pytest.approx(1.0) and len(asked.conditions) == 1
+    np.testing.assert_allclose(asked.conditions[0].boxes, walk.boxes(times))  # pyright: ignore
+    _, made = last(sounds.draw(asked, 0, 1, 1.0))
+    assert Video.open(made.video).seconds == pytest.approx(1.0)
+    alone = demo_sound._asked(PATH, "snow", 5.0, None, str(tmp_path / "boxes.npz"))
+    assert alone.seconds == pytest.approx(float(times[-1])) and alone.walk is not None
+    with pytest.raises(ValueError, match=r"more than 0\.5 s"):
+        Video.open(clip, longest=0.5)
+    with pytest.raises(ValueError, match=r"more than 0 million pixels in all its frames \(64x64\)"):
+        Video.open(clip, largest=64 * 64 * 3)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "[]", "[[0, 0, 0]]", "[[0, 0], [1, 1]]", "{}", "null", '[["a", 0, 0], [1, 1, 1]]']
+)
+def test_what_is_no_path_is_refused(path: str) -> None:
+    with pytest.raises(gradio.Error, match="Path: got none"):
+        demo_sound._asked(path, "wood", 2.0, None, None)
+
+
+def test_other_values_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(gradio.Error, match="Surface: got 'lava'"):
+        demo_sound._asked(PATH, "lava", 2.0, None, None)
+    with pytest.raises(gradio.Error, match="Seconds: got 1000"):
+        demo_sound._asked(PATH, "wood", 1000, None, None)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("boxes.npy", bytes(demo_sound.UNPACKED + 1))
+    with pytest.raises(gradio.Error, match="got more than 64 MB"):
+        demo_sound._asked(PATH, "wood", 2.0, None, str(tmp_path / "bomb.npz"))
+    (tmp_path / "text.npz").write_text("no boxes")
+    with pytest.raises(ValueError, match="cannot read"):
+        demo_sound._asked(PATH, "wood", 2.0, None, str(tmp_path / "text.npz"))
+
+
+def test_pages_share_one_line(views: demo_view.ViewStudio, sounds: demo_sound.SoundStudio) -> None:
+    me = ("me", "sound")
+    sounds.line.expect(me)
+    assert views.line.cancel(me)
+    with pytest.raises(Stopped):
+        list(sounds.draw(demo_sound._asked(PATH, "wood", 1.0, None, None), 0, 2, 1.0, me))
+
+
+def test_there_are_tabs_for_both(views: demo_view.ViewStudio, sounds: demo_sound.SoundStudio) -> None:
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+    from weftwork.scripts.demo.command import page
+    from weftwork.scripts.demo.studio import Studio
+
+    blocks = page(Studio(tiny_pipe(ConditionedStableDiffusionPipeline), "tiny"), views=views, sounds=sounds)
+    assert [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"] == ["View", "Sound"]
+    names = {one.api_name for one in blocks.fns.values()}
+    assert {"view", "sound", "generate"} <= names

@@ -1,0 +1,128 @@
+"""Cached features are those of the encoders, made once, and made again where they are damaged or of others."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_parts, tiny_pipe
+from transformers import Dinov2Config, Dinov2Model
+
+from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.training.data import image_cache as picture_cache
+from weftwork.training.data.feature_cache import (
+    CachedSketchEncoder,
+    CachedTextEncoders,
+    FeatureCache,
+    cached,
+    encoder_key,
+)
+
+
+def text_encoders() -> TextEncoders:
+    return TextEncoders.of(tiny_pipe(ConditionedStableDiffusionPipeline))
+
+
+def sketch_encoder() -> SketchEncoder:
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    return SketchEncoder(Dinov2Model(config))
+
+
+def count_calls(model: Any) -> list[int]:
+    calls: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: calls.append(len((*args, *kwargs.values())[0])), with_kwargs=True
+    )
+    return calls
+
+
+def test_texts_are_read_once(tmp_path: Path) -> None:
+    plain = text_encoders()
+    read, calls = CachedTextEncoders(plain, tmp_path), count_calls(plain.models[0])
+    texts = ["a b", "c", "a b", ""]
+    expected = plain.tokens(texts, 12)
+    calls.clear()
+    for encoder in (read, read, CachedTextEncoders(plain, tmp_path)):
+        states, mask = encoder.tokens(texts, 12)
+        torch.testing.assert_close(states, expected[0], atol=1e-6, rtol=1e-5)
+        assert torch.equal(mask, expected[1])
+    assert calls == [3]
+    torch.testing.assert_close(read.pooled(texts), plain.pooled(texts), atol=1e-6, rtol=1e-5)
+    assert read.tokens(["a b"], 8)[0].shape[1] == 8
+    with pytest.raises(ValueError, match="tokens, expected at most"):
+        read.tokens(["a " * 90], 12)
+
+
+def test_pictures_are_read_once_and_by_their_content(tmp_path: Path) -> None:
+    plain = sketch_encoder()
+    read, calls = CachedSketchEncoder(plain, tmp_path), count_calls(plain.model)
+    pictures = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(read(pictures), plain(pictures), atol=1e-6, rtol=1e-5)
+    calls.clear()
+    torch.testing.assert_close(read(pictures.flip(0)), plain(pictures.flip(0)), atol=1e-6, rtol=1e-5)
+    assert calls == [3]  # of the plain one
+    changed = pictures.clone()
+    changed[1, 0, 0, 0] += 0.5
+    calls.clear()
+    read(changed)
+    assert calls == [1]
+
+
+def test_damaged_rows_are_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = FeatureCache(tmp_path, "key").rows([b"one", b"two"], lambda places: {"x": torch.tensor(places).float()})
+    assert rows["x"].tolist() == [0, 1]
+    damaged = sorted(tmp_path.rglob("*.safetensors"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    made: list[list[int]] = []
+
+    def encode(places: list[int]) -> dict[str, torch.Tensor]:
+        made.append(places)
+        return {"x": torch.tensor(places).float()}
+
+    again = FeatureCache(tmp_path, "key").rows([b"one", b"two"], encode)
+    assert again["x"].tolist() == [0, 1] and len(made) == 1 and len(made[0]) == 1
+    assert "made again, it cannot be read" in caplog.text
+    assert not list(tmp_path.rglob("*.partial*"))
+
+
+def test_other_encoders_have_other_keys() -> None:
+    one, other = (tiny_parts()["text_encoder"] for _ in range(2))
+    assert encoder_key("text", one) == encoder_key("text", other) != encoder_key("more", one)
+    with torch.no_grad():
+        other.get_input_embeddings().weight[0, 0] += 1
+    assert encoder_key("text", one) != encoder_key("text", other) != encoder_key("text", other.half())
+
+
+def test_what_has_no_cache_stays_as_it_is(tmp_path: Path) -> None:
+    made = cached({"text": text_encoders(), "sketch": sketch_encoder(), "audio": len}, tmp_path)
+    assert isinstance(made["text"], CachedTextEncoders) and isinstance(made["sketch"], CachedSketchEncoder)
+    assert made["audio"] is len
+
+
+def test_of_several_at_once_one_draws_and_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A world and its latents, asked for by four at once."""
+    calls: list[str] = []
+
+    def made() -> Any:
+        calls.append("encoded")
+        time.sleep(0.2)
+        return np.arange(3)
+
+    def drawn(pixels: Path, truth: Path, *_: Any) -> None:
+        calls.append("drawn")
+        time.sleep(0.2)
+        truth.write_text("[]")
+
+    monkeypatch.setattr(picture_cache, "_draw", drawn)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(picture_cache.saved_once, tmp_path / "latents.npy", made) for _ in range(4)]
+        draw = (tmp_path / "world.npy", tmp_path / "world.json", lambda _: None, [0])
+        drawings = [pool.submit(picture_cache.draw_once, *draw) for _ in range(4)]
+        assert all(np.array_equal(job.result(), np.arange(3)) for job in jobs)
+        assert all(job.result() is None for job in drawings)
+    assert sorted(calls) == ["drawn", "encoded"]

@@ -1,0 +1,139 @@
+"""What holds on a CPU holds on a CUDA device; skipped where there is none."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from diffusers import StableDiffusionPipeline
+from tiny import Method, paired_adapter, tiny_pipe
+from tiny_audio import DEPTH, PROMPT, TRACK, prompt_embeds, spatial_adapter, tiny_audio_pipe
+from tiny_training import Records, config, losses
+from tiny_views import REFERENCES, TARGET
+
+from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.views.adapter import SHARINGS, AlignedViews
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.training.core.checkpoints import checkpoints
+from weftwork.training.core.loop import train
+from weftwork.training.data.views import PreparedViews, RoomPictures, cached_room_latents
+from weftwork.training.recipes.autoencoder import AutoencoderTask, PatchCode, PictureDataset, build_autoencoder
+from weftwork.training.tasks.paired import PairedConfig, PairedTask
+from weftwork.training.tasks.views import AlignedViewsTask, ViewsConfig
+
+SIZE = 64
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+NEAR = 5e-3
+"""What devices differ by; conditions change far more."""
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convolutions in float32 proper, and no device or precision left of other tests."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+def picture(pipe: Any, **options: Any) -> np.ndarray[Any, Any]:
+    settings: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "guidance_scale": 3.0}
+    settings["generator"] = torch.Generator().manual_seed(0)
+    return pipe("a person", **{**settings, **options}).images.float().cpu().numpy()
+
+
+def test_conditions_do_the_same_there(method: Method) -> None:
+    def attached() -> Any:
+        pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+        pipe.attach(it=method.adapter(pipe.unet))
+        return pipe
+
+    stock = picture(tiny_pipe(StableDiffusionPipeline).to("cuda"))
+    here, there = attached(), attached().to("cuda")
+    conditions = {"it": method.conditions()}
+    assert np.array_equal(picture(there), stock)
+    assert np.array_equal(picture(there, conditions={"it": method.conditions(weight=0.0)}), stock)
+    acting = picture(there, conditions=conditions)
+    assert np.abs(acting - stock).max() > 4 * NEAR
+    np.testing.assert_allclose(acting, picture(here, conditions=conditions), atol=NEAR)
+    there.detach()
+    assert np.array_equal(picture(there), stock)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_acts(dtype: torch.dtype, method: Method) -> None:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.attach(it=method.adapter(pipe.unet))
+    pipe.to("cuda", dtype)
+    acting = picture(pipe, conditions={"it": method.conditions()})
+    assert np.isfinite(acting).all() and np.abs(acting - picture(pipe)).max() > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])
+def test_training_goes_on_where_it_was(precision: str, tmp_path: Path) -> None:
+    """With the scaler of fp16 as it was, too."""
+
+    def run(folder: Path, **options: Any) -> Path:
+        pipe = tiny_pipe(ConditionedStableDiffusionPipeline).to("cuda")
+        task = PairedTask(paired_adapter(pipe.unet).to("cuda"), pipe, PairedConfig())
+        settings = config(folder, use_cpu=False, mixed_precision=precision, max_train_steps=8, **options)
+        before = state_sha256(pipe.unet)
+        result = train(task, Records(task.module), settings)
+        assert state_sha256(pipe.unet) == before
+        return result
+
+    run(tmp_path / "straight")
+    run(tmp_path / "broken", checkpointing_steps=4)
+    checkpoints(tmp_path / "broken")[-1].rename(tmp_path / "later")
+    run(tmp_path / "broken", resume_from_checkpoint="latest")
+    straight, broken = (losses(tmp_path / name) for name in ("straight", "broken"))
+    np.testing.assert_allclose(list(broken.values()), list(straight.values()), rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("rooms")
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    pipe.save_pretrained(folder)
+    pictures = RoomPictures(folder / "cache", "train", 4, SIZE)
+    return PreparedViews(pictures, cached_room_latents(folder / "cache", pipe.vae.to("cuda"), folder / "vae", pictures))
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_views_are_trained_and_drawn(sharing: str, rooms: Any, tmp_path: Path) -> None:
+    pipe: Any = tiny_pipe(AlignedViewsPipeline).to("cuda")
+    task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
+    folder = train(task, rooms, config(tmp_path, use_cpu=False, max_train_steps=3))
+    drawn = []
+    for device in ("cuda", "cpu"):
+        pipe.to(device)
+        pipe.load_views(AlignedViews.from_pretrained(folder, pipe.unet))
+        options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np"}
+        out = pipe(REFERENCES, TARGET.camera, generator=torch.Generator().manual_seed(0), **options)
+        drawn.append(out)
+    np.testing.assert_allclose(drawn[0].images, drawn[1].images, atol=NEAR)
+    np.testing.assert_allclose(drawn[0].depth, drawn[1].depth, rtol=0.01)
+
+
+def test_sounds_are_the_same_there() -> None:
+    pipe = tiny_audio_pipe(VideoToAudioPipeline)
+    pipe.load_spatial(spatial_adapter(pipe.transformer))
+    heard = []
+    for device in ("cuda", "cpu"):
+        pipe.to(device)
+        options: dict[str, Any] = {"seconds": 0.512, "num_inference_steps": 3}
+        options["prompt_embeds"] = prompt_embeds().to(device)
+        heard.append(pipe([TRACK, DEPTH, PROMPT], generator=torch.Generator().manual_seed(0), **options).audio)
+    np.testing.assert_allclose(heard[0], heard[1], atol=NEAR)
+
+
+def test_an_autoencoder_is_trained_and_validated(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    code = PatchCode(torch.from_numpy(pictures), 12)
+    task = AutoencoderTask(build_autoencoder(), pictures[:4], code, guided_steps=2, crop=32)
+    settings = config(tmp_path, use_cpu=False, max_train_steps=4, validation_steps=4, gradient_accumulation_steps=1)
+    train(task, PictureDataset(pictures), settings)
+    assert (tmp_path / "validation" / "000004.png").is_file()

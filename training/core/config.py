@@ -1,0 +1,89 @@
+"""What a training run needs to know beside its task: one schema for Python, disk and the command line."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field, fields
+from types import NoneType
+from typing import Any, get_args
+
+from weftwork.training.core.optimizers import check_optimizer
+
+
+def option(default: Any, text: str) -> Any:
+    """A field of a configuration, with what `--help` says of it."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Names as in diffusers' training scripts.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    output_dir: str = field(metadata={"help": "folder for checkpoints, metrics and the result"})
+    max_train_steps: int = option(1000, "number of optimizer steps")
+    train_batch_size: int = option(16, "samples per process and micro-batch")
+    gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step")
+    learning_rate: float = option(1e-4, "peak learning rate")
+    optimizer: str = option("adamw", "adamw, adamw8bit, adafactor, prodigy or sgd")
+    lr_scheduler: str = option("cosine", "a schedule of diffusers.optimization.get_scheduler")
+    lr_warmup_steps: int = option(100, "optimizer steps of linear warm-up")
+    adam_beta1: float = option(0.9, "AdamW")
+    adam_beta2: float = option(0.99, "AdamW")
+    adam_weight_decay: float = option(1e-2, "AdamW")
+    adam_epsilon: float = option(1e-8, "AdamW")
+    max_skipped_steps: int = option(0, "steps in a row whose loss may be infinite or NaN; they change nothing")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
+    use_ema: bool = option(True, "average the weights; what is saved is the average")
+    ema_decay: float = option(0.999, "decay of the average, reached by a warm-up")
+    mixed_precision: str = option("no", "no, fp16 or bf16; trained weights stay float32")
+    seed: int = option(0, "seeds the order of samples and every random draw")
+    checkpointing_steps: int = option(500, "save a checkpoint every this many steps; 0 = never")
+    checkpoints_total_limit: int | None = option(2, "keep at most this many checkpoints")
+    resume_from_checkpoint: str | None = option(None, "'latest' or the folder of a checkpoint")
+    validation_steps: int = option(0, "validate every this many steps; 0 = never")
+    dataloader_num_workers: int = option(0, "worker processes that load data")
+    report_to: str | None = option("tensorboard", "a tracker of accelerate by name, or none")
+    use_cpu: bool = option(False, "stay on the CPU even if an accelerator is present")
+
+    def __post_init__(self) -> None:
+        check_optimizer(self.optimizer)
+        for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")
+        if self.mixed_precision not in ("no", "fp16", "bf16"):
+            raise ValueError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
+
+
+def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **defaults: Any) -> None:
+    """One `--flag` per field of a dataclass; `defaults` replace the dataclass's own."""
+    for entry in fields(config):
+        default = defaults.get(entry.name, entry.default)
+        required = default is dataclasses.MISSING
+        text = entry.metadata.get("help", "") + ("" if required else " (default: %(default)s)")
+        options: dict[str, Any] = {"required": True} if required else {"default": default}
+        if entry.type is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            kinds = [t for t in get_args(entry.type) if t is not NoneType] or [entry.type]
+            options["type"] = kinds[0] if kinds[0] is entry.type else _or_none(kinds[0])
+        parser.add_argument(f"--{entry.name}", help=text, **options)
+
+
+def _or_none(kind: Any) -> Any:
+    """From text to a value, or None for "none"."""
+
+    def parsed(text: str) -> Any:
+        return None if text.lower() == "none" else kind(text)
+
+    parsed.__name__ = kind.__name__  # argparse names it when a value is wrong
+    return parsed
+
+
+def from_arguments(config: type[Any], arguments: argparse.Namespace) -> Any:
+    """The dataclass from parsed arguments."""
+    return config(**{entry.name: getattr(arguments, entry.name) for entry in fields(config)})

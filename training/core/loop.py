@@ -1,0 +1,347 @@
+"""The training loop of backbones and adapters: a task brings the module and its loss, the loop brings the rest.
+
+The order of samples is a function of (seed, epoch) and every random draw of a micro-batch a function of
+(seed, number of the micro-batch over all processes), so a run that was interrupted anywhere and resumed ends with the
+same bits as a straight one, and n processes with the weights of one that accumulates n times as many micro-batches. A
+checkpoint is the module's own loadable folder (`config.json` and safetensors, averaged weights
+where averaging is on) plus `state/`, which only resuming reads.
+"""
+
+import json
+import logging
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils import gather_object, set_seed
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weftwork.training.core.averaging import Averaged
+from weftwork.training.core.batches import Batches
+from weftwork.training.core.checkpoints import check_unused, checkpoints, keep_metrics
+from weftwork.training.core.config import TrainingConfig
+from weftwork.training.core.gradients import average_gradients, start_alike
+from weftwork.training.core.interruptions import interruptions_held
+from weftwork.training.core.optimizers import build_optimizer
+from weftwork.training.core.sharding import sharding, whole_accelerator
+from weftwork.training.core.trackers import most_memory, show_pictures, tracker
+
+logger = logging.getLogger(__name__)
+
+Evaluate = Callable[[Path], Mapping[str, float]]
+"""Writes a picture of what it saw, as PNG, and gives scores by name."""
+
+
+class Task(Protocol):
+    """What a model brings to the loop."""
+
+    module: Any
+    """The trainable module with `save_pretrained`; everything else the task touches stays frozen."""
+
+    def collate(self, samples: list[Any]) -> Any:
+        """One batch from a list of samples, on the CPU."""
+        ...
+
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        """Scalar loss of micro-batch number `micro`; every random draw takes `generator`."""
+        ...
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Scores of the (averaged) module; may write pictures below `folder`."""
+        ...
+
+
+def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None = None) -> Path:
+    """Train `task.module` on `dataset`; returns the folder that holds the result.
+
+    Whatever stops it, Ctrl-C or data that cannot be read, a checkpoint of the last whole step is saved first.
+
+    Args:
+        dataset: samples, with `buckets` where only some may share a batch (`BatchOrder`), or a stream (`Batches`).
+        evaluate: more scores at every validation, of the task's module as it stands.
+
+    Raises:
+        ValueError: the data set is smaller than one batch, the checkpoint to resume from does not exist, or the
+            folder holds another run and nothing is to be resumed.
+        FloatingPointError: the loss was not finite.
+    """
+    return _Run(task, dataset, config, evaluate).run()
+
+
+class _Run:
+    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None) -> None:
+        self.task, self.config, self.evaluate = task, config, evaluate
+        self.folder = Path(config.output_dir)
+        self.sharded = sharding() is not None
+        self.accelerator = whole_accelerator(
+            mixed_precision=config.mixed_precision,
+            cpu=config.use_cpu,
+            log_with=tracker(config.report_to),
+            project_dir=str(self.folder / "logs"),
+        )
+        if not config.resume_from_checkpoint:
+            check_unused(self.folder)
+        set_seed(config.seed)
+        self.batches = Batches(
+            dataset,
+            task.collate,
+            batch_size=config.train_batch_size,
+            seed=config.seed,
+            workers=config.dataloader_num_workers,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        parameters = self._trainable()
+        optimizer = build_optimizer(
+            config.optimizer,
+            parameters,
+            config.learning_rate,
+            config.adam_weight_decay,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+        )
+        self.schedule = get_scheduler(  # stepped once per optimizer step, whatever the number of processes
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=config.lr_warmup_steps,
+            num_training_steps=config.max_train_steps,
+        )
+        self.module = self.accelerator.prepare_model(task.module, evaluation_mode=True)  # gradients are averaged here
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        start_alike(parameters)
+        self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
+        if self.ema is not None:
+            self.ema.to(self.accelerator.device)
+        self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: epoch, and batches of it, after the last whole step
+        self.whole = True  # outside of updates
+        self.unwritten: dict[str, Any] = {}  # scores of the last whole step, until they are
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def run(self) -> Path:
+        config, accelerator = self.config, self.accelerator
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process:
+            (self.folder / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+        accelerator.init_trackers("training")
+        if config.resume_from_checkpoint:
+            self._resume(config.resume_from_checkpoint)
+        if accelerator.is_main_process:
+            keep_metrics(self.folder / "metrics.jsonl", self.step)
+        self.drawn = self.batches.to(accelerator.device)
+        progress = tqdm(
+            total=config.max_train_steps,
+            initial=self.step,
+            desc="training",
+            disable=not accelerator.is_main_process,
+            mininterval=1.0,
+        )
+        try:
+            while self.step < config.max_train_steps:
+                started = time.perf_counter()
+                loss = self._optimizer_step()
+                self.unwritten["seconds"] = time.perf_counter() - started
+                self._after_step(loss, progress)
+        except (KeyboardInterrupt, Exception) as error:
+            self._keep(error)
+            raise
+        finally:
+            progress.close()
+        result = self._save(self.folder / "final")
+        accelerator.end_training()
+        return result
+
+    def _keep(self, error: BaseException) -> None:
+        """A checkpoint of the last whole step, where there is one and no process waits for another."""
+        if self.accelerator.num_processes > 1 or not self.whole or isinstance(error, FloatingPointError):
+            return
+        try:
+            with interruptions_held():
+                self._write()
+                self._save_checkpoint()
+        except OSError as full:
+            logger.error("stopped at step %d, and no checkpoint could be written: %s", self.step, full)
+        else:
+            logger.warning("stopped at step %d; go on with --resume_from_checkpoint latest", self.step)
+
+    def _optimizer_step(self) -> float:
+        config, accelerator = self.config, self.accelerator
+        total = 0.0
+        self.module.train()
+        for part in range(config.gradient_accumulation_steps):
+            batch = next(self.drawn)
+            micro = self.step * config.gradient_accumulation_steps + part
+            here = micro * accelerator.num_processes + accelerator.process_index
+            seed = (config.seed << 40) + (here << 8)
+            generator = torch.Generator().manual_seed(seed)
+            with accelerator.autocast():
+                loss = self.task.loss(self.module, batch, generator, micro)
+            accelerator.backward(loss / config.gradient_accumulation_steps)
+            total += loss.item() / config.gradient_accumulation_steps
+        with interruptions_held() if accelerator.num_processes == 1 else nullcontext():  # others may be waited for
+            self._update(total)
+        return total
+
+    def _update(self, loss: float) -> None:
+        self.whole = False
+        if self._usable(loss):
+            average_gradients(self._trainable())
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.step(self._trainable())
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.place = self.batches.epoch, self.batches.drawn
+        self.unwritten = {
+            "loss": loss if math.isfinite(loss) else None,
+            "learning_rate": self.schedule.get_last_lr()[0],
+        }
+        self.whole = True
+
+    def _usable(self, loss: float) -> bool:
+        """Whether a step's loss is a number; steps whose loss is none count, and change nothing.
+
+        Raises:
+            FloatingPointError: there were more of them in a row than allowed.
+        """
+        finite = torch.tensor(float(math.isfinite(loss)), device=self.accelerator.device)
+        if bool(self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes):
+            self.skipped = 0
+            return True
+        self.skipped += 1
+        if self.skipped > self.config.max_skipped_steps:
+            kept = checkpoints(self.folder)
+            raise FloatingPointError(
+                f"loss: got {loss} at step {self.step + 1}, so nothing was updated "
+                f"(last checkpoint: {kept[-1].name if kept else 'none'}); lower --learning_rate or check the data"
+            )
+        logger.warning("loss: got %s at step %d, so nothing was updated", loss, self.step + 1)
+        return False
+
+    def _after_step(self, loss: float, progress: "tqdm[Any]") -> None:
+        config, rate = self.config, self.unwritten["learning_rate"]
+        progress.update()
+        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=most_memory(), refresh=False)
+        last = self.step == config.max_train_steps
+        due = config.validation_steps and (self.step % config.validation_steps == 0 or last)
+        if due and (self.sharded or self.accelerator.is_main_process):
+            self.unwritten.update(self._validate())
+        with interruptions_held():
+            self._write()
+        if config.checkpointing_steps and self.step % config.checkpointing_steps == 0:
+            self._save_checkpoint()
+
+    def _write(self) -> None:
+        """What is not in the log yet of the last whole step."""
+        if not self.unwritten:
+            return
+        if self.accelerator.is_main_process:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step, **self.unwritten}) + "\n")
+        self.accelerator.log(self.unwritten, step=self.step)
+        self.unwritten = {}
+
+    def _validate(self) -> dict[str, float]:
+        if self.accelerator.is_main_process:
+            return self._validated(self.folder / "validation")
+        with tempfile.TemporaryDirectory() as unseen:
+            return self._validated(Path(unseen))
+
+    def _validated(self, folder: Path) -> dict[str, float]:
+        with self._averaged() as module, torch.no_grad():
+            scores = dict(self.task.validate(module, self.step, folder))
+            if self.evaluate is not None:
+                scores |= self.evaluate(folder / f"{self.step:06d}-cases.png")
+        show_pictures(self.accelerator, folder, self.step)
+        return scores
+
+    # -- weights and checkpoints ---------------------------------------------------------------------------
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.task.module.parameters() if p.requires_grad]
+
+    def _averaged(self) -> Averaged:
+        return Averaged(self.task.module, self.ema, self._trainable())
+
+    def _save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write the loadable folder next to its place, then rename: it is there whole or not at all."""
+        if self.accelerator.is_main_process:
+            partial = folder.with_name(f".{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            with self._averaged() as module:
+                module.save_pretrained(partial, safe_serialization=True)
+            if extra is not None:
+                self._write_state(partial / "state", extra)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def _write_state(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        folder.mkdir()
+        save_file(
+            {n: p.detach().cpu().contiguous() for n, p in self.task.module.named_parameters() if p.requires_grad},
+            folder / "weights.safetensors",
+        )
+        if self.ema is not None:
+            shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(self.ema.shadow_params)}
+            save_file(shadow, folder / "average.safetensors")
+        torch.save(
+            {
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "scaler": {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
+            },
+            folder / "optimizer.pt",
+        )
+        (folder / "progress.json").write_text(json.dumps(extra) + "\n")
+
+    def _save_checkpoint(self) -> None:
+        steps = 0 if self.ema is None else self.ema.optimization_step
+        places = gather_object([self.place])  # streams may be shared unequally
+        extra = {"step": self.step, "average_steps": steps, "places": places}
+        self._save(self.folder / f"checkpoint-{self.step}", extra)
+        if self.accelerator.is_main_process and self.config.checkpoints_total_limit:
+            for old in checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
+                shutil.rmtree(old)
+
+    def _resume(self, source: str) -> None:
+        known = checkpoints(self.folder)
+        if source == "latest" and not known:
+            logger.warning("no checkpoint in %s: starting from step 0", self.folder)
+            return
+        folder = known[-1] if source == "latest" else Path(source)
+        state = folder / "state"
+        if not (state / "progress.json").is_file():
+            found = ", ".join(p.name for p in known) or "none"
+            raise ValueError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}")
+        extra = json.loads((state / "progress.json").read_text())
+        self.task.module.load_state_dict(load_file(state / "weights.safetensors"), strict=False)
+        saved = torch.load(state / "optimizer.pt", weights_only=True, map_location="cpu")
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        if self.ema is not None:
+            shadow = load_file(state / "average.safetensors")
+            for i, parameter in enumerate(self.ema.shadow_params):
+                parameter.copy_(shadow[str(i)])
+            self.ema.optimization_step = extra["average_steps"]
+        self.step = extra["step"]
+        self.place = extra["places"][min(self.accelerator.process_index, len(extra["places"]) - 1)]
+        self.batches.place(*self.place)

@@ -1,0 +1,96 @@
+"""The card of a trained folder: what it is, what it was trained on and how, its scores, and samples."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weftwork.evaluation.core.report import hardware
+
+SAMPLES = 4
+"""Pictures of the last validation that go along."""
+
+
+def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
+    """`README.md` beside trained weights, with the last validation's scores and pictures.
+
+    Args:
+        folder: of the weights.
+        run: of the training, with its metrics and validation pictures.
+        about: `method`, `base`, `license`, `parameters` and `training` (a mapping).
+    """
+    pictures = _samples(run / "validation", folder / "samples")
+    rows = _metrics(run / "metrics.jsonl")
+    scores = {name: value for name, value in _last_scores(rows).items() if isinstance(value, float | int)}
+    seconds = sum(row.get("seconds") or 0 for row in rows)
+    training = {key: value for key, value in about["training"].items() if not isinstance(value, Mapping)}
+    lines = [
+        "---",
+        f"license: {about['license']}",
+        f"base_model: {about['base']}",
+        "library_name: diffusers",
+        f"tags: [weftwork, {about['method']}]",
+        "---",
+        "",
+        f"# {about['method']}",
+        "",
+        f"A `{about['method']}` adapter for {about['base']}, trained with weftwork.",
+        "",
+        "| training | |",
+        "| --- | --- |",
+        f"| trained parameters | {about['parameters']:,} |",
+        *(f"| {name} | {value} |" for name, value in training.items()),
+        f"| time | {seconds / 60:.1f} minutes of steps on {hardware()} |",
+        *(["", "| score | last validation |", "| --- | --- |"] if scores else []),
+        *(f"| {name} | {value:.4g} |" for name, value in scores.items()),
+        *(line for name in pictures for line in ("", f"![sample](samples/{name})")),
+        "",
+    ]
+    path, partial = folder / "README.md", folder / ".README.partial"
+    partial.write_text("\n".join(lines), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _last_scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the last step with more than a loss says beside it."""
+    usual = {"step", "loss", "learning_rate", "seconds"}
+    more = [{key: value for key, value in row.items() if key not in usual} for row in rows]
+    return next((row for row in reversed(more) if row), {})
+
+
+def _samples(source: Path, target: Path) -> list[str]:
+    """Names of the last validation's pictures, copied."""
+    found = sorted(source.glob("*.png")) if source.is_dir() else []
+    last = [path for path in found if found and path.name[:6] == found[-1].name[:6]][:SAMPLES]
+    if last:
+        target.mkdir(exist_ok=True)
+    for path in last:
+        shutil.copyfile(path, target / path.name)
+    return [path.name for path in last]
+
+
+def push(folder: Path, repo_id: str) -> str:
+    """Upload a trained folder to the Hub, privately unless the repository is there already; returns its address.
+
+    Raises:
+        RuntimeError: there is no network or no right to write there; the folder stays as it is.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, exist_ok=True, private=True)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=[".*", "state/*"])
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise RuntimeError(
+            f"push_to_hub: {repo_id!r} could not be written ({error}); the result is in {folder}: log in with "
+            "`hf auth login` and upload it with `hf upload`"
+        ) from error
+    return str(url)

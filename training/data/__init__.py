@@ -1,0 +1,1 @@
+"""Training data: caches, latents, and one dataset per kind of record."""

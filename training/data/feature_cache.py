@@ -1,0 +1,186 @@
+"""What frozen encoders say, kept on disk by content: texts and pictures are encoded once, in this run and the next."""
+
+import hashlib
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
+
+if TYPE_CHECKING:
+    from weftwork.attention_processors.encoders.audio import ClapEncoder
+
+logger = logging.getLogger(__name__)
+
+IN_MEMORY = 4096
+"""Rows that are held beside those on disk."""
+SAMPLED = 64
+"""Numbers of every weight that tell encoders apart."""
+
+Rows = Mapping[str, Float[Tensor, "row *size"]]
+
+
+class FeatureCache:
+    """Rows of features, one safetensors file each, named by a digest of what they are of.
+
+    A file that is damaged is made again. Several processes may share a folder: files are renamed into their place.
+
+    Args:
+        folder: of all caches.
+        key: tells encoders apart; see `encoder_key`.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder / key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+
+    def rows(
+        self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
+    ) -> dict[str, Tensor]:
+        """Features of all contents, stacked.
+
+        Args:
+            encode: computes those of the contents at these places.
+            kind: contents of one have features of one size; for `DryCache`.
+        """
+        names = [hashlib.sha256(content).hexdigest()[:32] for content in contents]
+        found = {name: self._read(name) for name in dict.fromkeys(names)}
+        missing = [names.index(name) for name, row in found.items() if row is None]
+        if missing:
+            made = encode(missing)
+            for position, index in enumerate(missing):
+                row = {key: values[position].detach().cpu().contiguous() for key, values in made.items()}
+                self._write(names[index], row)
+                found[names[index]] = row
+        complete: Any = found
+        return {key: torch.stack([complete[name][key] for name in names]) for key in complete[names[0]]}
+
+    def _read(self, name: str) -> dict[str, Tensor] | None:
+        if name in self._held:
+            self._held.move_to_end(name)
+            return self._held[name]
+        path = self.folder / f"{name}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            row = load_file(path)
+        except (SafetensorError, OSError) as error:
+            logger.warning("%s: made again, it cannot be read (%s)", path, error)
+            return None
+        self._hold(name, row)
+        return row
+
+    def _write(self, name: str, row: dict[str, Tensor]) -> None:
+        path = self.folder / f"{name}.safetensors"
+        partial = path.with_suffix(f".partial-{os.getpid()}-{id(self)}")
+        save_file(row, partial)
+        partial.replace(path)
+        self._hold(name, row)
+
+    def _hold(self, name: str, row: dict[str, Tensor]) -> None:
+        self._held[name] = row
+        if len(self._held) > IN_MEMORY:
+            self._held.popitem(last=False)
+
+
+class DryCache(FeatureCache):
+    """For dry runs: the first content of each kind is encoded, all others are given the same, and nothing is kept."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, dict[str, Tensor]] = {}
+
+    def rows(
+        self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
+    ) -> dict[str, Tensor]:
+        if kind not in self._rows:
+            self._rows[kind] = {key: values.detach().cpu() for key, values in encode([0]).items()}
+        return {key: row.expand(len(contents), *row.shape[1:]) for key, row in self._rows[kind].items()}
+
+
+class CachedTextEncoders(TextEncoders):
+    """Text encoders that read every text once."""
+
+    def __init__(self, encoders: TextEncoders, folder: Path) -> None:
+        super().__init__(encoders.tokenizers, encoders.models, encoders.device)
+        self.cache = FeatureCache(folder, encoder_key("text", *encoders.models))
+
+    def pooled(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        def encode(places: list[int]) -> Rows:
+            return {"vector": TextEncoders.pooled(self, [texts[place] for place in places])}
+
+        return self.cache.rows([f"pooled {text}".encode() for text in texts], encode)["vector"].to(self.device)
+
+    def tokens(
+        self, texts: Sequence[str], length: int
+    ) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
+        def encode(places: list[int]) -> Rows:
+            states, mask = TextEncoders.tokens(self, [texts[place] for place in places], length)
+            return {"states": states, "mask": mask}
+
+        rows = self.cache.rows([f"tokens {length} {text}".encode() for text in texts], encode)
+        return rows["states"].to(self.device), rows["mask"].to(self.device)
+
+
+class CachedSketchEncoder(SketchEncoder):
+    """A sketch encoder that reads every picture once."""
+
+    def __init__(self, encoder: SketchEncoder, folder: Path) -> None:
+        super().__init__(encoder.model, encoder.mean, encoder.std)
+        self.cache = FeatureCache(folder, encoder_key(f"sketch {encoder.mean} {encoder.std}", encoder.model))
+
+    def __call__(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
+        def encode(places: list[int]) -> Rows:
+            return {"states": SketchEncoder.__call__(self, pictures[places])}
+
+        contents = [one.detach().cpu().contiguous().numpy().tobytes() for one in pictures]
+        return self.cache.rows(contents, encode)["states"].to(next(self.model.parameters()).device)
+
+
+def cached(encoders: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Encoders by name, those that can be with a cache."""
+    made: dict[str, Any] = dict(encoders)
+    for name, encoder in encoders.items():
+        if isinstance(encoder, TextEncoders):
+            made[name] = CachedTextEncoders(encoder, folder)
+        elif isinstance(encoder, SketchEncoder):
+            made[name] = CachedSketchEncoder(encoder, folder)
+    return made
+
+
+class CachedClapEncoder:
+    """CLAP that hears every sound once."""
+
+    def __init__(self, encoder: "ClapEncoder", folder: Path, *, dry: bool = False) -> None:
+        self.encoder = encoder
+        self.cache = feature_cache(folder, encoder_key(f"clap {encoder.settings}", encoder.model), dry=dry)
+
+    def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
+        content = f"{sample_rate} ".encode() + audio.tobytes()
+        return self.cache.rows([content], lambda _: {"embeds": self.encoder(audio, sample_rate)[None]})["embeds"][0]
+
+
+def feature_cache(folder: Path, key: str, *, dry: bool) -> FeatureCache:
+    """A cache, or for a dry run one that keeps nothing."""
+    return DryCache() if dry else FeatureCache(folder, key)
+
+
+def encoder_key(what: str, *models: nn.Module) -> str:
+    """A name that other weights, another precision or another kind of encoder changes."""
+    digest = hashlib.sha256(what.encode())
+    for model in models:
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            step = max(1, tensor.numel() // SAMPLED)
+            digest.update(tensor.detach().flatten()[::step].cpu().double().numpy().tobytes())
+    return digest.hexdigest()[:24]

@@ -1,0 +1,176 @@
+"""Training data of the paired method: latents, pairs as tensors, captions; from the outfit world or a user's folder."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from weftwork.attention_processors.core.regions import REGION_SIZE
+from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.attention_processors.paired.conditions import PreparedPair, SketchTextPair, stroke_pixels
+from weftwork.datasets.readers.pair_folder import PairSample
+from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
+from weftwork.datasets.synthetic.outfits.texts import unnamed
+from weftwork.training.data.image_cache import OutfitPictures, draw_once
+from weftwork.training.data.image_latents import Sizes, encoded_once
+from weftwork.training.data.prompts import check_lengths
+
+WILD_SHARE = 0.3
+"""Share of training samples with sketches as drawn by an unpractised hand."""
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """One design for training.
+
+    Args:
+        captions: prompts to draw from; the training loop replaces some by the empty one.
+    """
+
+    latents: Float[Tensor, "channel height width"]
+    pairs: tuple[PreparedPair, ...]
+    captions: tuple[str, ...]
+
+
+class OutfitPairs(Dataset[PairRecord]):
+    """Outfits with their sketches and words; drawn once into `folder`.
+
+    Args:
+        pictures: the first outfits of the training split.
+        latents: the cached latents of these pictures, [index, channel, height, width].
+        merged: one pair per outfit: all sketches on one canvas with all words, the `global_sketch` baseline.
+        unnamed_share: share of outfits whose words give colours and patterns only, and do not say of which garment.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pictures: OutfitPictures,
+        latents: "np.ndarray[Any, Any]",
+        *,
+        size: int = 128,
+        merged: bool = False,
+        unnamed_share: float = 0.0,
+    ) -> None:
+        if not 0 <= unnamed_share <= 1:
+            raise ValueError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
+        count = len(pictures)
+        name = f"pairs-train-{count}-{size}"
+        pixels, words = folder / f"{name}.npy", folder / f"{name}.json"
+        if not words.is_file():
+            draw_once(pixels, words, _draw_one, [(i, size) for i in range(count)])
+        self.garments, self.latents, self.merged, self.unnamed_share = pictures.garments, latents, merged, unnamed_share
+        self.pixels = np.load(pixels, mmap_mode="r")
+        self.words: list[dict[str, Any]] = json.loads(words.read_text())
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, index: int) -> PairRecord:
+        words = self.words[index]
+        pixels = torch.from_numpy(self.pixels[index, : len(words["texts"])].astype(np.float32) / 255)
+        texts: list[str] = words["texts"]
+        if np.random.default_rng([11, index]).random() < self.unnamed_share:
+            order, texts = map(list, zip(*unnamed(self.garments[index]), strict=True))
+            pixels = pixels[order]
+        if self.merged:
+            pixels, texts = pixels.amax(0, keepdim=True), [", ".join(texts)]
+        pairs = [PreparedPair(p, t, region=_region(p[1]), aspect=1.0) for p, t in zip(pixels, texts, strict=True)]
+        latents = torch.from_numpy(self.latents[index].astype(np.float32))
+        return PairRecord(latents, tuple(pairs), tuple(words["captions"]))
+
+
+def _region(hull: Float[Tensor, "size size"]) -> Float[Tensor, "region_size region_size"]:
+    if hull.shape[-1] == REGION_SIZE:
+        return hull
+    return F.interpolate(hull[None, None], (REGION_SIZE, REGION_SIZE), mode="bilinear", antialias=True)[0, 0]
+
+
+def _draw_one(arguments: tuple[int, int]) -> tuple["np.ndarray[Any, np.dtype[np.uint8]]", dict[str, Any]]:
+    index, size = arguments
+    rng = np.random.default_rng([7, index])
+    style = "wild" if rng.random() < WILD_SHARE else "professional"
+    drawn = sample("train", index, sketch_style=style)
+    pixels = np.zeros((len(SLOTS), 2, size, size), np.uint8)
+    for slot, sketch in enumerate(drawn.sketches):
+        if (sketch < 128).any():
+            pixels[slot] = (stroke_pixels(Image.fromarray(sketch), size).numpy() * 255).round()
+    captions = [PROMPT, PROMPT, *(caption(drawn.garments, rng, d) for d in ("generic", "full", "partial"))]
+    return pixels, {"texts": drawn.texts, "captions": captions}
+
+
+class SamplePairs(Dataset[PairRecord]):
+    """People's own pairs (`PairFolder`, `Sketchy`); latents are encoded once into `cache_dir`.
+
+    `buckets` are the sizes of latents, by picture.
+
+    Args:
+        text: what texts and captions will be read by; longer ones than it reads are refused.
+        by_count: whether buckets are numbers of pairs, too, so that none is padded.
+        sizes: what pictures are squeezed to, and their sketches and regions with them; the authors of LOTS squeeze to
+            squares.
+        dry: as of `encoded_once`.
+
+    Raises:
+        ValueError: texts that are too long, all of them listed.
+    """
+
+    def __init__(
+        self,
+        samples: Dataset[PairSample],
+        adapter: PairedAdapter,
+        vae: Any,
+        cache_dir: Path,
+        sizes: Sizes,
+        *,
+        by_count: bool = False,
+        text: TextEncoders | None = None,
+        dry: bool = False,
+    ) -> None:
+        self.samples, self.adapter, self.sizes = samples, adapter, sizes
+        counts: list[int] = []
+        texts: list[tuple[str, str, int]] = []
+
+        def pictures() -> Iterator[Image.Image]:
+            for index in range(len(self)):
+                drawn = samples[index]
+                counts.append(len(drawn.texts) if by_count else 0)
+                if text is not None:
+                    longest = text.longest
+                    texts.append((f"sample {index + 1}", drawn.caption, longest))
+                    most = adapter.config["text_states"] or longest
+                    texts.extend((f"sample {index + 1}", one, most) for one in drawn.texts if one)
+                yield drawn.image
+
+        self.latents = encoded_once(pictures(), len(self), vae, cache_dir, sizes, dry=dry)
+        if text is not None:
+            check_lengths(texts, text)
+        self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.samples)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, index: int) -> PairRecord:
+        caption, pairs = self.design(index)
+        return PairRecord(self.latents[index], tuple(self.adapter.prepare(pair) for pair in pairs), (caption,))
+
+    def design(self, index: int) -> tuple[str, list[SketchTextPair]]:
+        """Caption and pairs of a picture, squeezed as it is."""
+        drawn = self.samples[index]
+        size = self.sizes.nearest(*drawn.image.size)
+
+        def squeezed(part: Any) -> Any:
+            return part.resize(size) if isinstance(part, Image.Image) else part
+
+        rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
+        return drawn.caption, [SketchTextPair(squeezed(s), t, region=squeezed(r)) for s, t, r in rows]

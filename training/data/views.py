@@ -1,0 +1,189 @@
+"""Training data of aligned views: latents and geometry of two references and one target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weftwork.datasets.readers.posed_views import Frame, PosedViews
+from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
+from weftwork.pipelines.views.point_maps import PointRange
+from weftwork.pipelines.views.warping import ReferenceView, warp_mesh
+from weftwork.training.data.image_cache import DrawnPictures, file_digest, saved_once
+
+COLORS, POINTS = 3, 3
+
+
+class Prepared(Protocol):
+    """Places with what `prepared` says of each."""
+
+    def __len__(self) -> int: ...
+    def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]: ...
+
+
+def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 17 height width"]:
+    """The references, then the target, in the target's frame and the references' range.
+
+    Channels are a view's picture, its true points, what the correspondence encoder reads, and the picture that its
+    camera sees of the references, 0 where it sees nothing.
+    """
+    size = target.image.shape[:2]
+    span = PointRange.over(references, target.camera)
+    known = [warp_mesh([one], one.camera, size) for one in references]
+    known.append(warp_mesh(references, target.camera, size))
+    rows = []
+    for view, warped in zip((*references, target), known, strict=True):
+        flat = np.concatenate([view.image * 2 - 1, span.scaled(view.points)], -1)
+        colors = np.where(warped.seen[..., None], warped.image * 2 - 1, 0)
+        parts = [np.moveaxis(flat, -1, 0), span.geometry(warped).numpy(), np.moveaxis(colors, -1, 0)]
+        rows.append(np.concatenate(parts))
+    return np.stack(rows)
+
+
+class RoomPictures(DrawnPictures):
+    """The first `count` rooms of a split; odd ones with the target beyond the references, even ones between them.
+
+    `view(i)` is what `prepared` says of them.
+    """
+
+    def __init__(self, folder: Path, split: str, count: int, size: int = 128, seed: int = 0) -> None:
+        jobs = [(split, i, seed, size) for i in range(count)]
+        super().__init__(folder, f"rooms-warped-{size}-{split}-{seed}-{count}", _draw_room, jobs)
+        self.folder = folder
+        self.scenes: list[Scene] = [sample(split, i, seed=seed, views=()).scene for i in range(count)]
+
+    def planes(self) -> UInt8[np.ndarray, "plane height width 3"]:
+        """For an autoencoder to learn from, as bytes: by room the pictures of all views, then their point maps."""
+
+        def made() -> UInt8[np.ndarray, "plane height width 3"]:
+            rows = []
+            for index in range(len(self)):
+                both = np.clip(self.view(index)[:, : COLORS + POINTS] * 127.5 + 128, 0, 255).astype(np.uint8)
+                rows += [both[:, :COLORS], both[:, COLORS:]]
+            return np.moveaxis(np.concatenate(rows), 1, -1)
+
+        return saved_once(self.folder / f"planes-{self.name}.npy", made)
+
+    def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]:
+        return np.ascontiguousarray(self.images[index]).view(np.float16)[..., 0].astype(np.float32)
+
+
+def room_views(split: str, index: int, size: int, seed: int = 0) -> tuple[list[ReferenceView], ReferenceView]:
+    """References and target of a room of `RoomPictures`."""
+    name = TARGETS[index % 2]
+    views = sample(split, index, seed=seed, size=size, views=(*REFERENCES, name)).views
+    return [ReferenceView.of_view(views[one]) for one in REFERENCES], ReferenceView.of_view(views[name])
+
+
+def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+    split, index, seed, size = arguments
+    rows = prepared(*room_views(split, index, size, seed))
+    return rows.astype(np.float16)[..., None].view(np.uint8), TARGETS[index % 2]
+
+
+class ClipPictures:
+    """Stretches of people's own clips, every one with its target between the references and with one beyond them.
+
+    Args:
+        size: side in pixels that frames and depth are brought to, squeezed.
+
+    Raises:
+        ValueError: in `view`, a frame without depth.
+    """
+
+    def __init__(self, stretches: PosedViews, size: int) -> None:
+        self.stretches, self.size = stretches, size
+
+    def __len__(self) -> int:
+        return len(self.stretches) * len(TARGETS)
+
+    def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]:
+        return prepared(*self.views(index))
+
+    def views(self, index: int) -> tuple[list[ReferenceView], ReferenceView]:
+        """References and target of a place."""
+        place, target = divmod(index, len(TARGETS))
+        frames = self.stretches[place]
+        return [self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]])
+
+    def _read(self, frame: Frame) -> ReferenceView:
+        depth = frame.depth
+        if depth is None:
+            raise ValueError(
+                f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
+                "write what a depth model says of it"
+            )
+        return ReferenceView.of_picture(frame.image, depth, frame.camera, (self.size, self.size))
+
+
+@dataclass(frozen=True)
+class ViewsRecord:
+    """One target with its references, references first.
+
+    Args:
+        image, points: latents of pictures and point maps.
+        warped: latents of the target as it is seen of the references.
+        geometry: what `CorrespondenceEncoder` reads.
+    """
+
+    image: Float[Tensor, "view channel h w"]
+    points: Float[Tensor, "view channel h w"]
+    warped: Float[Tensor, "channel h w"]
+    geometry: Float[Tensor, "view 8 height width"]
+
+
+class PreparedViews(Dataset[ViewsRecord]):
+    """Views with the latents of their pictures and point maps.
+
+    Args:
+        latents: of `view_latents`.
+    """
+
+    def __init__(self, pictures: Prepared, latents: "np.ndarray[Any, np.dtype[np.float16]]") -> None:
+        self.pictures, self.latents = pictures, latents
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> ViewsRecord:
+        latents = torch.from_numpy(self.latents[index].astype(np.float32))
+        image, points = latents[:-1].chunk(2)
+        geometry = np.ascontiguousarray(self.pictures.view(index)[:, COLORS + POINTS : -COLORS], np.float32)
+        return ViewsRecord(image, points, latents[-1], torch.from_numpy(geometry))
+
+
+@torch.no_grad()
+def view_latents(pictures: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Scaled latents (posterior means), [place, plane, channel, h, w]: of each view its picture, then of each its point
+    map, and last of the target what is seen of the references."""
+    rows = []
+    for index in tqdm(range(len(pictures)), desc="encoding", mininterval=1.0):
+        known = pictures.view(index)
+        parts = np.concatenate([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[-1:, -COLORS:]])
+        latents = vae.encode(torch.from_numpy(parts).to(vae.device, vae.dtype)).latent_dist.mode()
+        rows.append(latents.mul(vae.config["scaling_factor"]).half().cpu().numpy())
+    return np.stack(rows)
+
+
+def cached_room_latents(
+    cache_dir: Path, vae: Any, source: Path, pictures: RoomPictures
+) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """`view_latents` of rooms, encoded once per autoencoder."""
+    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
+    return saved_once(
+        cache_dir / f"view-latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae)
+    )
+
+
+def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
+    """One batch, [row, view, …] each."""
+    return {
+        name: torch.stack([getattr(one, name) for one in records]) for name in ("image", "points", "warped", "geometry")
+    }

@@ -1,0 +1,162 @@
+"""The shipped sound backbone: its parts, and the task that trains transformer and text encoder together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import StableAudioDiTModel
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
+from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+from weftwork.pipelines.audio.cosine_scheduler import at_time
+from weftwork.training.recipes.audio_autoencoder import LATENT_CHANNELS
+
+WIDTH, HEADS, BLOCKS = 192, 6, 6
+TEXT_WIDTH, TEXT_LENGTH = 96, 16
+LONGEST = 10.0
+"""Seconds that the conditioner of lengths knows."""
+TEXTS: Final = ("a person walks on {}", "footsteps on {}", "someone walking on {}", "steps on {}", "walking, {}")
+GENERIC: Final = ("a person walks", "footsteps", "someone walking", "the sound of steps")
+PROMPT: Final = GENERIC[0]
+
+
+def build_transformer(latents: int = 128) -> StableAudioDiTModel:
+    """Args:
+    latents: of the longest sound.
+    """
+    return StableAudioDiTModel(
+        sample_size=latents,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=BLOCKS,
+        attention_head_dim=WIDTH // HEADS,
+        num_attention_heads=HEADS,
+        num_key_value_attention_heads=HEADS // 2,
+        cross_attention_dim=TEXT_WIDTH,
+        cross_attention_input_dim=TEXT_WIDTH,
+        time_proj_dim=128,
+        global_states_input_dim=2 * TEXT_WIDTH,
+    )
+
+
+def build_text_tokenizer(words: Sequence[str]) -> T5Tokenizer:
+    """A unigram tokenizer of whole words, which spells others."""
+    pieces = [f"▁{word}" for word in words] + ["▁", *"abcdefghijklmnopqrstuvwxyz,.-'"]
+    vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *((p, -2.0 - 0.01 * i) for i, p in enumerate(pieces))]
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=TEXT_LENGTH)
+
+
+def build_text_encoder(tokenizer: Any) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_kv=24, d_ff=2 * TEXT_WIDTH, num_layers=2, num_heads=4,
+            feed_forward_proj="gated-gelu",
+        )
+    )  # fmt: skip
+
+
+def captions(surface: str, rng: np.random.Generator) -> str:
+    """Words for a walk, which name its surface three times of four."""
+    if rng.random() < 0.25:
+        return str(rng.choice(GENERIC))
+    return str(rng.choice(TEXTS)).format(surface)
+
+
+class TextToAudio(nn.Module):
+    """Transformer, text encoder and the projections of text and length, trained and saved together."""
+
+    def __init__(
+        self, transformer: StableAudioDiTModel, text_encoder: T5EncoderModel, projection: StableAudioProjectionModel
+    ) -> None:
+        super().__init__()
+        self.transformer, self.text_encoder, self.projection_model = transformer, text_encoder, projection
+
+    def states(
+        self, token_ids: Tensor, mask: Bool[Tensor, "row token"], seconds: float
+    ) -> tuple[Float[Tensor, "row token dim"], Float[Tensor, "row 1 dim"]]:
+        """Context and global state, as the stock pipeline makes them."""
+        text = self.text_encoder(token_ids, attention_mask=mask).last_hidden_state
+        ends = torch.tensor([0.0, seconds]).repeat(len(text), 1)
+        made: Any = self.projection_model(text, ends[:, 0], ends[:, 1])
+        parts = (
+            made.text_hidden_states * mask[..., None],
+            made.seconds_start_hidden_states,
+            made.seconds_end_hidden_states,
+        )
+        return torch.cat(parts, 1), torch.cat(parts[1:], 2)
+
+    def forward(self, noisy: Tensor, times: Tensor, context: Tensor, whole: Tensor) -> Tensor:
+        return self.transformer(noisy, times, context, whole, rotary(self.transformer, noisy.shape[-1])).sample
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        for name in ("transformer", "text_encoder", "projection_model"):
+            getattr(self, name).save_pretrained(folder / name)
+
+
+def rotary(transformer: Any, latents: int) -> Any:
+    """What the stock pipeline turns queries and keys by."""
+    dim = transformer.config.attention_head_dim // 2
+    return get_1d_rotary_pos_embed(dim, latents + 1, use_real=True, repeat_interleave_real=False)
+
+
+def draw_times(count: int, generator: torch.Generator, mean: float = 0.0) -> Float[Tensor, " row"]:
+    """Sigmoids of normal draws (Stable-V2A's code, of mean 0)."""
+    return (torch.randn(count, generator=generator) + mean).sigmoid()
+
+
+@dataclass(frozen=True)
+class CaptionedSound:
+    latents: Float[Tensor, "channel place"]
+    surface: str
+
+
+class SoundLatents(Dataset[CaptionedSound]):
+    """Cached latents with what was walked on."""
+
+    def __init__(self, latents: "np.ndarray[Any, Any]", surfaces: Sequence[str]) -> None:
+        self.latents, self.surfaces = latents, surfaces
+
+    def __len__(self) -> int:
+        return len(self.surfaces)
+
+    def __getitem__(self, index: int) -> CaptionedSound:
+        return CaptionedSound(torch.from_numpy(self.latents[index].astype(np.float32)), self.surfaces[index])
+
+
+class TextToAudioTask:
+    """Latents from words.
+
+    Args:
+        seconds: length of the sounds.
+        drop: share of sounds without context.
+    """
+
+    def __init__(self, module: TextToAudio, tokenizer: Any, seconds: float, *, drop: float = 0.1) -> None:
+        self.module, self.tokenizer, self.seconds, self.drop = module, tokenizer, seconds, drop
+
+    def collate(self, samples: list[CaptionedSound]) -> tuple[Tensor, list[str]]:
+        return torch.stack([one.latents for one in samples]), [one.surface for one in samples]
+
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        latents, surfaces = batch
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        words = self.tokenizer(
+            [captions(one, rng) for one in surfaces], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+        ).to(latents.device)
+        context, whole = self.module.states(words.input_ids, words.attention_mask.bool(), self.seconds)
+        kept = (torch.rand(len(latents), 1, 1, generator=generator) >= self.drop).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        times = draw_times(len(latents), generator).to(latents)
+        seen, target = at_time(latents, noise, times)
+        return F.mse_loss(module(seen, times, context * kept, whole), target)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        return {}

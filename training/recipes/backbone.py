@@ -1,0 +1,256 @@
+"""The shipped text-to-image backbone: its parts, and the task that trains denoiser and text encoder together."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from weftwork.datasets.synthetic import creatures, rooms
+from weftwork.datasets.synthetic.creatures import Creature
+from weftwork.datasets.synthetic.outfits import Garment, caption, describe
+from weftwork.datasets.synthetic.rooms import Scene
+from weftwork.training.core.objectives import diffusion_loss
+
+Shown = tuple[Garment, ...] | Creature | Scene
+"""What a picture of the worlds shows."""
+
+TEXT_LENGTH = 48
+TEXT_WIDTH = 128
+CHANNELS = (96, 160)
+HEAD_WIDTH = 32
+CAPTION_SHARES: Mapping[str, float] = {
+    "full": 0.42,
+    "free": 0.15,
+    "partial": 0.15,
+    "kinds": 0.06,
+    "generic": 0.14,
+    "": 0.08,
+}
+"""How often a training caption tells how much. "free" lists the garments in varied words; the empty caption is the
+null condition of guidance."""
+
+TIMES = (-0.5, 1.4)
+"""More times where shapes and patterns take form than an even draw gives: small latents drown early in noise."""
+
+
+def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
+    """A byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    model = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end))
+    model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
+    model.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    model.decoder = decoders.BPEDecoder("</w>")  # pyright: ignore[reportAttributeAccessIssue]
+    characters = list("abcdefghijklmnopqrstuvwxyz0123456789.,-'!?")
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[start, end],
+        initial_alphabet=characters,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    model.train_from_iterator(texts, trainer)
+    learned = model.get_vocab()
+    merges = [tuple(pair) for pair in _merges(model)]
+    tokens = sorted(learned, key=learned.__getitem__)
+    tokens += [f"{c}</w>" for c in characters if f"{c}</w>" not in learned]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_LENGTH)  # pyright: ignore
+
+
+def _merges(model: Tokenizer) -> list[list[str]]:
+    return [m.split(" ") if isinstance(m, str) else m for m in json.loads(model.to_str())["model"]["merges"]]
+
+
+def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: Any) -> CLIPTextModel:
+    """A trained text encoder for a tokenizer of more words: tokens that both have keep their vectors."""
+    grown = build_text_encoder(tokenizer)
+    tables: list[Any] = [encoder.get_input_embeddings() for encoder in (grown, known)]  # pyright: ignore
+    vectors, known_vectors = (table.weight.detach() for table in tables)
+    places, known_places = tokenizer.get_vocab(), known_tokenizer.get_vocab()
+    shared = sorted(set(places) & set(known_places))
+    vectors[[places[token] for token in shared]] = known_vectors[[known_places[token] for token in shared]]
+    state = known.state_dict()
+    table = next(name for name, value in state.items() if value.shape == known_vectors.shape and "token" in name)
+    grown.load_state_dict({**state, table: vectors})
+    return grown
+
+
+def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHANNELS) -> UNet2DConditionModel:
+    """On 16x16 and halves of it, with heads 32 wide (`attention_head_dim` is their number in this class); 7.2 M
+    parameters unless told otherwise.
+
+    Raises:
+        ValueError: a width that heads do not divide.
+    """
+    if not block_out_channels or any(width < HEAD_WIDTH or width % HEAD_WIDTH for width in block_out_channels):
+        raise ValueError(
+            f"block_out_channels: got {list(block_out_channels)}, expected multiples of {HEAD_WIDTH}, such as 64 128"
+        )
+    blocks = len(block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=tuple(block_out_channels),  # pyright: ignore[reportArgumentType]
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * blocks,  # pyright: ignore[reportArgumentType]
+        up_block_types=("CrossAttnUpBlock2D",) * blocks,  # pyright: ignore[reportArgumentType]
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in block_out_channels),  # pyright: ignore[reportArgumentType]
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """v prediction with zero terminal signal-to-noise (arXiv 2305.08891): small latents would leak their mean else."""
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+class TextDenoiser(nn.Module):
+    """Denoiser and text encoder, trained and saved together."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, latents: Tensor, times: Tensor, token_ids: Tensor) -> Tensor:
+        return self.unet(latents, times, self.text_encoder(token_ids).last_hidden_state).sample
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        self.unet.save_pretrained(folder / "unet", safe_serialization=safe_serialization)
+        self.text_encoder.save_pretrained(folder / "text_encoder")
+
+
+@dataclass(frozen=True)
+class CaptionedLatent:
+    latents: Float[Tensor, "channel height width"]
+    shown: Shown
+
+
+class LatentDataset(Dataset[CaptionedLatent]):
+    """Cached latents with what their pictures show."""
+
+    def __init__(self, latents: np.ndarray[Any, Any], shown: Sequence[Shown]) -> None:
+        self.latents, self.shown = latents, shown
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    def __getitem__(self, index: int) -> CaptionedLatent:
+        return CaptionedLatent(torch.from_numpy(self.latents[index].astype(np.float32)), self.shown[index])
+
+
+class TextToImageTask:
+    """Latents from captions that tell all, some or nothing of what is shown."""
+
+    def __init__(
+        self, module: TextDenoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler, vae: AutoencoderKL
+    ) -> None:
+        self.module, self.tokenizer, self.scheduler, self.vae = module, tokenizer, scheduler, vae
+
+    def collate(self, samples: list[CaptionedLatent]) -> tuple[Tensor, list[Shown]]:
+        return torch.stack([s.latents for s in samples]), [s.shown for s in samples]
+
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
+        latents, shown = batch
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        token_ids = self._tokens([training_caption(one, rng) for one in shown]).to(latents.device)
+        return diffusion_loss(
+            lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMES
+        )
+
+    def _tokens(self, captions: list[str]) -> Tensor:
+        return self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+        ).input_ids
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Eight pictures of fixed prompts as one PNG."""
+        pipe = self.pipeline(module).to(module.unet.device)
+        pipe.set_progress_bar_config(disable=True)
+        images: Any = pipe(
+            list(VALIDATION_PROMPTS),
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(VALIDATION_PROMPTS))],
+            output_type="np",
+        ).images  # pyright: ignore[reportAttributeAccessIssue]
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = np.concatenate([np.concatenate(list(images[i : i + 4]), 1) for i in (0, 4)])
+        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(folder / f"{step:06d}.png")
+        return {}
+
+    def pipeline(self, module: TextDenoiser) -> StableDiffusionPipeline:
+        """The stock pipeline over the live parts."""
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=module.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=module.unet,
+            scheduler=self.scheduler,  # pyright: ignore[reportArgumentType]
+            safety_checker=None,  # pyright: ignore[reportArgumentType]
+            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            requires_safety_checker=False,
+        )
+
+
+VALIDATION_PROMPTS = (
+    "a person wearing a red striped jacket, a black dotted skirt and plain brown boots",
+    "a person wearing a blue plain t-shirt and yellow checked trousers",
+    "a person wearing a green diagonal striped sweater and pink plain shorts",
+    "a person wearing a white dotted vest, an orange plain long skirt and a purple plain hat",
+    "a person wearing a black plain jacket, white striped trousers and red plain sneakers",
+    "a person wearing a pink checked t-shirt, a blue dotted skirt and a yellow plain bag",
+    "a person wearing an outfit",
+    "a person wearing a brown pinstriped sweater, green plain trousers and a red plain scarf",
+)
+
+
+def training_caption(shown: Shown, rng: np.random.Generator) -> str:
+    """A caption in one of the shares of `CAPTION_SHARES`."""
+    detail = str(rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values())))
+    if not detail:
+        return ""
+    full = "full" if detail == "free" else detail  # creatures' and rooms' full captions vary as they are
+    if isinstance(shown, Creature):
+        return creatures.caption(shown, rng, full)
+    if isinstance(shown, Scene):
+        return rooms.caption(shown, rng, full)
+    if detail == "free":
+        return ", ".join(describe(garment, rng) for garment in shown)
+    return caption(shown, rng, detail)

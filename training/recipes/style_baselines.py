@@ -1,0 +1,60 @@
+"""What styles are compared with: a LoRA that reads the style's name in the prompt.
+
+It is trained on the pictures, for the steps and through the objective of the style adapter.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import StableDiffusionPipeline
+from jaxtyping import Float
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+
+from weftwork.training.tasks.adapter import DenoisingTask, pictured
+from weftwork.training.tasks.style import StyleConfig, StyledRecord
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+"""What diffusers' scripts put a LoRA on."""
+
+
+class LoraModule(nn.Module):
+    """A PEFT LoRA on the attention layers of a denoiser; its folder is what `load_lora_weights` reads."""
+
+    def __init__(self, unet: Any, rank: int) -> None:
+        super().__init__()
+        unet.requires_grad_(False)
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=ATTENTION))
+        self.unet = unet
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        layers = cast("Any", get_peft_model_state_dict(self.unet))
+        StableDiffusionPipeline.save_lora_weights(
+            folder, unet_lora_layers=layers, safe_serialization=safe_serialization
+        )
+
+
+class LoraTask(DenoisingTask):
+    """One LoRA for all styles; `captions` name them.
+
+    Args:
+        rank: of the added matrices.
+    """
+
+    def __init__(self, pipe: Any, config: StyleConfig, rank: int) -> None:
+        super().__init__(pipe, "lora", config)
+        self.module = LoraModule(pipe.unet, rank)
+
+    def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
+        return pictured(samples)
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        return self.denoising_loss(self.denoiser(), batch["latents"], batch["captions"], generator)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        return {}

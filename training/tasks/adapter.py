@@ -1,0 +1,177 @@
+"""What training any adapter shares: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.processor import layer_levels
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.training.core.config import option
+from weftwork.training.core.objectives import diffusion_loss, training_scheduler
+from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
+from weftwork.training.data.prompts import Prompted, Prompts
+
+Denoiser = Callable[[Tensor, Tensor, Prompted], Tensor]
+"""From noisy latents, times and prompts to the prediction."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The denoising objective of an adapter.
+
+    Raises:
+        ValueError: a number that is out of its range.
+    """
+
+    caption_dropout: float = option(0.15, "share of empty prompts")
+    snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
+    noise_offset: float = option(0.0, "share of noise that is one number per channel, for darker and lighter pictures")
+    logit_mean: float | None = option(None, "draw times with this mean logit, below 0 = less noise; None = evenly")
+    logit_std: float = option(1.4, "standard deviation of that logit")
+
+    def __post_init__(self) -> None:
+        self.check_shares("caption_dropout", "noise_offset")
+        if self.logit_std <= 0:
+            raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
+
+    def check_shares(self, *names: str) -> None:
+        """Raise unless these are in [0, 1]."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a share in [0, 1]")
+
+
+def pictured(samples: Sequence[Any]) -> dict[str, Any]:
+    """Of a batch of records latents and captions, as `DenoisingTask.denoising_loss` takes them."""
+    return {"latents": torch.stack([one.latents for one in samples]), "captions": [one.captions for one in samples]}
+
+
+class DenoisingTask:
+    """Something on top of a pipeline is trained; everything of the pipeline itself stays frozen.
+
+    Args:
+        pipe: a conditioned pipeline with nothing attached; it generates the validation pictures too.
+        name: what the conditions of the trained module go by.
+    """
+
+    module: Any
+
+    def __init__(self, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+        assert isinstance(pipe, ConditionedPipelineMixin)
+        self.name, self.objective = name, objective
+        self.pipe: Any = pipe
+        for part_name in ("unet", "text_encoder", "text_encoder_2", "vae"):
+            part = getattr(pipe, part_name, None)
+            if part is not None:
+                part.requires_grad_(False).eval()
+        self.text_encoders = TextEncoders.of(pipe)
+        self.levels = layer_levels(pipe.unet)
+        self.scheduler = training_scheduler(self.pipe.scheduler)
+        self.prompts = Prompts(pipe, self.text_encoders)
+        self._cached: dict[str, Any] = {}
+
+    @property
+    def encoders(self) -> Mapping[str, Any]:
+        """The frozen encoders of the pipeline."""
+        return self._cached or {"text": self.text_encoders, **getattr(self.pipe, "_encoders", {})}
+
+    def cache_features(self, folder: Path) -> None:
+        """Keep what the frozen encoders say of texts and pictures in a folder, and read it from there."""
+        plain = self.text_encoders
+        self._cached = cached(self.encoders, folder)
+        self.text_encoders = self._cached["text"]
+        cache = FeatureCache(folder, encoder_key("prompt", *plain.models))
+        self.prompts = Prompts(self.pipe, self.text_encoders, cache)
+
+    def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
+        """The frozen denoiser with these conditions, or without any."""
+
+        def denoise(noisy: Tensor, times: Tensor, prompted: Prompted) -> Tensor:
+            kwargs: dict[str, Any] = {}
+            if encoded is not None:
+                height, width = noisy.shape[-2:]
+                kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
+            noisy = noisy.to(self.pipe.unet.dtype)
+            options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(prompted.added)}
+            return self.pipe.unet(noisy, times, prompted.states, **options).sample
+
+        return denoise
+
+    def denoising_loss(
+        self,
+        denoise: Denoiser,
+        latents: Float[Tensor, "design channel height width"],
+        captions: Sequence[Sequence[str]],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """The objective on these latents, each at a random time.
+
+        Args:
+            captions: prompts to draw from, per design.
+        """
+        with torch.no_grad():
+            height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
+            prompted = self.prompts(self._chosen(captions, generator), (height, width)).to(latents.device)
+        objective = self.objective
+        times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
+        return diffusion_loss(
+            lambda noisy, t: denoise(noisy, t, prompted),
+            self.scheduler,
+            latents,
+            generator,
+            snr_gamma=objective.snr_gamma,
+            logit_normal=times,
+            noise_offset=objective.noise_offset,
+        )
+
+    def _chosen(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> list[str]:
+        """One of the captions of each design, or the empty prompt."""
+        picks = torch.rand(len(captions), 2, generator=generator).tolist()
+        return [
+            "" if empty < self.objective.caption_dropout else options[int(which * len(options))]
+            for options, (empty, which) in zip(captions, picks, strict=True)
+        ]
+
+    @torch.no_grad()
+    def sheet(
+        self, path: Path, prompts: Sequence[str], conditions: Sequence[Any] = (), above: Sequence[Image.Image] = ()
+    ) -> None:
+        """Write one picture per prompt with its conditions as a PNG, under the pictures `above` them."""
+        self.pipe.set_progress_bar_config(disable=True)
+        images = self.pipe(
+            list(prompts),
+            conditions={self.name: list(conditions)} if conditions else None,
+            num_inference_steps=20,
+            guidance_scale=3.0,
+            generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+        ).images
+        path.parent.mkdir(parents=True, exist_ok=True)
+        top = [picture.resize(images[0].size) for picture in above]
+        rows = [np.concatenate([np.asarray(i.convert("RGB")) for i in row], 1) for row in (top, images) if row]
+        Image.fromarray(np.concatenate(rows)).save(path)
+
+
+class AdapterTask(DenoisingTask):
+    """An adapter alone is trained.
+
+    Args:
+        name: what the adapter is attached as.
+    """
+
+    def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+        super().__init__(pipe, name, objective)
+        self.module = module
+        module.check_base(pipe.unet)
+        pipe.attach(**{name: module})
+        module.float().train()  # whatever the backbone's precision is

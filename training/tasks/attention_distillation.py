@@ -1,0 +1,69 @@
+"""Attention of a frozen teacher as a target for a student's own: their maps, or what the maps are made of.
+
+Where `views.instillation` hands attention over, this teaches it, so that the student needs no teacher afterwards.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from weftwork.attention_processors.views.instillation import Recorded, attention_scores
+
+KINDS: Final = ("kl", "mse", "logits")
+QUERIES = 256
+"""Maps are built for so many queries at a time, and again in the backward pass, instead of being kept."""
+
+
+def attention_distillation_loss(
+    teacher: Mapping[str, Recorded], student: Mapping[str, Recorded], kind: str = "kl", *, queries: int = QUERIES
+) -> Float[Tensor, ""]:
+    """Mean over layers of the distance of attention maps; gradients reach the student only.
+
+    Args:
+        teacher, student: what `Instillation.record` kept of both, by layer.
+        kind: "kl", the divergence of the student's maps from the teacher's, per query; "mse" of the probabilities;
+            "logits", the squared error of Q K^T / sqrt(d), per query and key.
+        queries: how many are looked at together; memory grows with it, the result does not depend on it.
+
+    Raises:
+        ValueError: an unknown kind, no layer, other layers in one than in the other, or maps of different shapes.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}; pass one of these")
+    if not teacher or set(teacher) != set(student):
+        odd = sorted(set(teacher) ^ set(student)) or ["nothing"]
+        raise ValueError(f"layers: got {odd[0]} from one of teacher and student only; record the same layers of both")
+    return torch.stack([_layer(name, kept, student[name], kind, queries) for name, kept in teacher.items()]).mean()
+
+
+def _layer(name: str, teacher: Recorded, student: Recorded, kind: str, queries: int) -> Float[Tensor, ""]:
+    shapes = [(*one.query.shape[:3], one.key.shape[1]) for one in (teacher, student)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{name}: got maps [row, query, head, key] of {shapes[0]} and {shapes[1]}, expected equal ones; choose "
+            "layers that agree, and the same references"
+        )
+    target = teacher.query.detach(), teacher.key.detach()
+    parts = [
+        checkpoint(
+            _distance, target[0][:, rows], target[1], student.query[:, rows], student.key, kind, use_reentrant=False
+        )
+        for rows in (slice(start, start + queries) for start in range(0, shapes[0][1], queries))
+    ]
+    rows, count, heads, _ = shapes[0]
+    return torch.stack(parts).sum() / (rows * count * heads)
+
+
+def _distance(query: Tensor, key: Tensor, own_query: Tensor, own_key: Tensor, kind: str) -> Float[Tensor, ""]:
+    """Sum over rows, heads and queries."""
+    target, own = (attention_scores(*pair) for pair in ((query, key), (own_query, own_key)))
+    if kind == "kl":
+        return F.kl_div(own.log_softmax(-1), target.log_softmax(-1), reduction="sum", log_target=True)
+    if kind == "mse":
+        return (own.softmax(-1) - target.softmax(-1)).square().mean(-1).sum()
+    return (own - target).square().mean(-1).sum()

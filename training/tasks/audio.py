@@ -1,0 +1,197 @@
+"""The training task of spatial sounds: projections and a ControlNet, on a transformer that stays frozen."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
+from weftwork.attention_processors.audio.control import aligned_boxes
+from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.processor import attention_layers, install
+from weftwork.attention_processors.core.strength import Layout
+from weftwork.evaluation.scores.audio_plots import plot_sound
+from weftwork.pipelines.audio.cosine_scheduler import at_time
+from weftwork.training.core.config import option
+from weftwork.training.data.audio import SoundRecord
+from weftwork.training.recipes.audio_backbone import PROMPT, draw_times, rotary
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """What is dropped; the share of the whole is the one of Stable-V2A's code, the others are ours. And when.
+
+    Raises:
+        ValueError: a share outside [0, 1], or a mean that is not finite.
+    """
+
+    condition_dropout: float = option(0.1, "share of sounds without any condition, nor words")
+    prompt_dropout: float = option(0.2, "share of prompts left out")
+    depth_dropout: float = option(0.1, "share of depth left out")
+    box_dropout: float = option(0.1, "share of tracks left out")
+    envelope_dropout: float = option(0.2, "share of envelopes left out")
+    time_mean: float = option(1.2, "of normal draws, times being their sigmoids; sides are decided at high ones")
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith("_dropout") and not 0 <= value <= 1:
+                raise ValueError(f"{name}: got {value}, expected a share in [0, 1]")
+        if not math.isfinite(self.time_mean):
+            raise ValueError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
+
+    def of(self, kind: type) -> float:
+        """The share for one kind of condition."""
+        return {AudioPrompt: self.prompt_dropout, DepthClip: self.depth_dropout, BoxTrack: self.box_dropout}[kind]
+
+
+class SpatialModules(nn.Module):
+    """What is trained, saved as the folder that `VideoToAudioPipeline.load_spatial` reads."""
+
+    def __init__(self, adapter: SpatialAudioAdapter, controlnet: StableAudioControlNetModel) -> None:
+        super().__init__()
+        self.adapter, self.controlnet = adapter, controlnet
+
+    @property
+    def config(self) -> Any:
+        return self.adapter.config
+
+    def register_to_config(self, **values: Any) -> None:
+        for part in (self.adapter, self.controlnet):
+            part.register_to_config(**values)
+
+    def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
+        self.adapter.save_pretrained(folder / "adapter")
+        self.controlnet.save_pretrained(folder / "controlnet", safe_serialization=safe_serialization)
+
+
+class SpatialAudioTask:
+    """Latents of sounds with what is seen of their source.
+
+    Args:
+        pipe: a `VideoToAudioPipeline` with nothing loaded.
+        prompt: the words, of all sounds.
+        validation: conditions of sounds that validation draws.
+    """
+
+    def __init__(
+        self,
+        module: SpatialModules,
+        pipe: Any,
+        config: SpatialConfig,
+        prompt: str = PROMPT,
+        validation: Sequence[Sequence[OverTime]] = (),
+    ) -> None:
+        self.module, self.pipe, self.config, self.transformer = module, pipe, config, pipe.transformer
+        self.prompt, self.validation = prompt, validation
+        module.adapter.check_base(pipe.transformer)
+        pipe.transformer.requires_grad_(False).eval()
+        install(pipe.transformer)
+        self.projections = FrozenProjections(pipe.transformer)
+        self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
+        told = context_of(pipe, prompt, module.adapter.config["seconds"])
+        self.context, self.whole = (states.float() for states in told)
+        with torch.no_grad():
+            samples = torch.zeros(1, 2, round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate))
+            self.silence = pipe.vae.encode(samples.to(pipe.vae.device, pipe.vae.dtype)).latent_dist.mode()
+        module.float().train()  # a ControlNet is in its transformer's precision at birth
+
+    def collate(self, samples: list[SoundRecord]) -> dict[str, Any]:
+        latents = torch.stack([record.latents for record in samples])
+        batch = {
+            **self.module.adapter.collate([record.conditions for record in samples]),
+            "latents": latents,
+            "envelope": torch.stack([record.envelope for record in samples]),
+        }
+        if self.module.controlnet.reads_boxes:
+            seen = [aligned_boxes(one.conditions, latents.shape[-1], batch["seconds"]) for one in samples]
+            batch["boxes"] = torch.stack(seen)
+        return batch
+
+    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        latents = batch["latents"]
+        rows, places = len(latents), latents.shape[-1]
+        none = torch.rand(rows, generator=generator) < self.config.condition_dropout
+        features = module.adapter.features(batch, {"projections": self.projections})
+        dropped = self._dropped(batch, generator)
+        encoded = module.adapter({**features, "null": dropped | none[:, None]})
+        conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
+        noise, times = (
+            torch.randn(latents.shape, generator=generator).to(latents),
+            draw_times(rows, generator, self.config.time_mean),
+        )
+        seen, target = at_time(latents, noise, times.to(latents))
+        kept = torch.rand(rows, 1, 1, generator=generator) >= self.config.envelope_dropout
+        shared = (
+            seen,
+            times.to(latents),
+            self.context.expand(rows, -1, -1) * ~none[:, None, None].to(latents.device),
+            self.whole.expand(rows, -1, -1),
+        )
+        turns = rotary(self.transformer, places)
+        signal, scale = self._control(batch, kept, dropped)
+        control = module.controlnet(*shared, signal, turns, scale, conditioning=conditioning)
+        frozen = self.transformer.dtype
+        given, moved = ([tensor.to(frozen) for tensor in tensors] for tensors in (shared, control))
+        predicted = self.transformer(*given, turns, conditioning=conditioning, control=moved).sample
+        return F.mse_loss(predicted, target)
+
+    def _control(
+        self, batch: Any, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
+    ) -> tuple[Float[Tensor, "design channel place"], Float[Tensor, "design 1 1"]]:
+        """What the ControlNet reads, in both halves of guidance, and how strongly its residuals act: not at all where
+        all of it is left out."""
+        envelope = batch["envelope"]
+        kept = kept.to(envelope.device)
+        if "boxes" not in batch:
+            return envelope, kept.to(envelope)
+        kinds = [self.module.adapter.readers[index].kind for index, _ in batch["parts"]]
+        tracks = torch.tensor([kind is BoxTrack for kind in kinds])
+        seen = (~dropped & tracks).any(1).to(envelope.device)[:, None, None]
+        silent = self.silence.to(envelope).expand_as(envelope)
+        both = torch.cat([torch.where(kept, envelope, silent), batch["boxes"] * seen], 1)
+        return both, (kept | seen).to(envelope)
+
+    def _dropped(self, batch: Any, generator: torch.Generator) -> Bool[Tensor, "design part"]:
+        """Which conditions become their null token, each on its own."""
+        shares = [self.config.of(self.module.adapter.readers[index].kind) for index, _ in batch["parts"]]
+        draws = torch.rand(len(batch["latents"]), len(shares), generator=generator)
+        return draws < torch.tensor(shares)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """The sounds as WAV, and where each is heard and its source is seen as PNG, where matplotlib is installed."""
+        if not self.validation:
+            return {}
+        self.pipe.load_spatial(self.module.adapter, self.module.controlnet)
+        self.pipe.set_progress_bar_config(disable=True)
+        options: dict[str, Any] = {"seconds": self.module.adapter.config["seconds"], "num_inference_steps": 20}
+        for index, conditions in enumerate(self.validation):
+            noise = torch.Generator().manual_seed(index)
+            out = self.pipe(conditions, self.prompt, generator=noise, **options)
+            out.save(folder / f"{step:06d}-{index}.wav")
+            if find_spec("matplotlib") is not None:
+                tracks = [one for one in conditions if isinstance(one, BoxTrack)]
+                plot_sound(out.audio, out.sample_rate, tracks, folder / f"{step:06d}-{index}.png")
+        return {}
+
+
+@torch.no_grad()
+def context_of(pipe: Any, prompt: str, seconds: float) -> tuple[Tensor, Tensor]:
+    """Context and global state of a prompt, [1, token, dim] each, as the stock pipeline makes them."""
+    text = pipe.encode_prompt(prompt, pipe._execution_device, False)
+    start, end = pipe.encode_duration(0.0, seconds, pipe._execution_device, False, 1)
+    return torch.cat([text, start, end], 1), torch.cat([start, end], 2)
+
+
+def counts(modules: SpatialModules) -> Mapping[str, int]:
+    """Trained parameters by part."""
+    parts: Sequence[tuple[str, nn.Module]] = (("adapter", modules.adapter), ("controlnet", modules.controlnet))
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts}

@@ -1,0 +1,110 @@
+"""The training task of references: every picture with itself as its reference (IP-Adapter, arXiv 2308.06721)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
+from weftwork.training.data.feature_cache import FeatureCache
+from weftwork.training.tasks.adapter import AdapterTask, pictured
+from weftwork.training.tasks.style import StyleConfig, dropped
+
+READ_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class ReferencedRecord:
+    """One picture for training, with what the image encoder says of it: a vector, or states for "plus" and "full"."""
+
+    latents: Float[Tensor, "channel height width"]
+    embeds: Float[Tensor, "*token dim"]
+    captions: tuple[str, ...]
+
+
+class ReferencedPictures(Dataset[ReferencedRecord]):
+    """Pictures, each with itself as its reference; they are read by the encoder once.
+
+    `buckets` are those of `pictures`.
+
+    Args:
+        pictures: records with latents and captions.
+        images: the same ones, in the same order.
+        adapter: how it reads them.
+        cache: where what the encoder says is kept.
+    """
+
+    def __init__(
+        self,
+        pictures: Any,
+        images: Iterable[Image.Image],
+        adapter: ReferenceAdapter,
+        encoder: ImageEncoder,
+        cache: FeatureCache,
+    ) -> None:
+        self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
+        read = encoder.pooled if adapter.config["projection"] == "basic" else encoder.states
+        seen = iter(tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0))
+        self.embeds: list[Tensor] = []
+        while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
+            pixels, contents = torch.stack(some), [one.numpy().tobytes() for one in some]
+            self.embeds += cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})[
+                "embeds"
+            ]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> ReferencedRecord:
+        record = self.pictures[index]
+        return ReferencedRecord(record.latents, self.embeds[index], record.captions)
+
+
+class ReferenceTask(AdapterTask):
+    """Latents of pictures, with captions of what they show and the pictures as references.
+
+    Args:
+        validation: prompts, and a picture to take after for each.
+    """
+
+    module: ReferenceAdapter
+
+    def __init__(
+        self,
+        module: ReferenceAdapter,
+        pipe: Any,
+        config: StyleConfig,
+        validation: Sequence[tuple[str, Image.Image]] = (),
+    ) -> None:
+        super().__init__(module, pipe, "reference", config)
+        self.config, self.validation = config, validation
+
+    def collate(self, samples: list[ReferencedRecord]) -> dict[str, Any]:
+        conditions = self.module.collate([[Reference(embeds=record.embeds)] for record in samples])
+        return {**conditions, **pictured(samples)}
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        captions, null = dropped(self.config, batch["captions"], generator)
+        features = self.module.features(batch, self.encoders)
+        image = features["image"]
+        kept = (~null).view(-1, *[1] * (image.ndim - 1)).to(image.device)
+        encoded = module({**features, "image": image * kept})
+        return self.denoising_loss(self.denoiser(encoded), batch["latents"], captions, generator)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """The validation prompts with their references, each under its picture, as one PNG."""
+        if self.validation:
+            prompts, images = zip(*self.validation, strict=True)
+            self.sheet(folder / f"{step:06d}.png", prompts, [[Reference(image)] for image in images], images)
+        return {}

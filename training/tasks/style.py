@@ -1,0 +1,85 @@
+"""The training task of styles: the frozen denoiser predicts pictures of a style better with the style than without."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.style.adapter import Style, StyleReader
+from weftwork.training.core.config import option
+from weftwork.training.tasks.adapter import AdapterTask, ObjectiveConfig, pictured
+
+
+@dataclass(frozen=True)
+class StyleConfig(ObjectiveConfig):
+    """What the style task drops; the shares are IP-Adapter's (arXiv 2308.06721).
+
+    Raises:
+        ValueError: a share outside [0, 1], or a number that is out of its range.
+    """
+
+    caption_dropout: float = option(0.05, "share of empty prompts")
+    style_dropout: float = option(0.05, "share of pictures with the null style")
+    joint_dropout: float = option(0.05, "share of pictures with both")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_shares("style_dropout", "joint_dropout")
+
+
+def dropped(
+    config: StyleConfig, captions: Sequence[tuple[str, ...]], generator: torch.Generator
+) -> tuple[list[tuple[str, ...]], Bool[Tensor, " design"]]:
+    """Captions, empty where both are dropped, and which designs get the null condition."""
+    draws = torch.rand(2, len(captions), generator=generator)
+    both = draws[1] < config.joint_dropout
+    kept = [("",) if none else row for none, row in zip(both.tolist(), captions, strict=True)]
+    return kept, both | (draws[0] < config.style_dropout)
+
+
+@dataclass(frozen=True)
+class StyledRecord:
+    """One picture for training.
+
+    Args:
+        captions: prompts to draw from, which say what is shown and not how.
+    """
+
+    latents: Float[Tensor, "channel height width"]
+    style: str
+    captions: tuple[str, ...]
+
+
+class StyleTask(AdapterTask):
+    """Latents of styled pictures, with captions of what they show.
+
+    Args:
+        validation: prompts; every style is drawn for each of them, one row per prompt.
+    """
+
+    module: StyleReader
+
+    def __init__(self, module: StyleReader, pipe: Any, config: StyleConfig, validation: Sequence[str] = ()) -> None:
+        super().__init__(module, pipe, "style", config)
+        self.config, self.validation = config, validation
+
+    def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
+        return {**self.module.collate([[Style(record.style)] for record in samples]), **pictured(samples)}
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        captions, null = dropped(self.config, batch["captions"], generator)
+        features = self.module.features({**batch, "null": null}, self.encoders)
+        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], captions, generator)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """All styles of the validation prompts as PNGs, one per prompt."""
+        styles = self.module.config["styles"]
+        for i, prompt in enumerate(self.validation):
+            self.sheet(folder / f"{step:06d}-{i}.png", [prompt] * len(styles), [[Style(name)] for name in styles])
+        return {}

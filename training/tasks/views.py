@@ -1,0 +1,113 @@
+"""The training task of aligned views: picture and point map of a target from one noise, with the references beside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.pipelines.views.point_maps import depth_picture
+from weftwork.pipelines.views.warping import ReferenceView
+from weftwork.training.core.config import option
+from weftwork.training.core.objectives import joint_diffusion_loss, training_scheduler
+from weftwork.training.data.views import ViewsRecord, stacked
+from weftwork.training.tasks.attention_distillation import KINDS, attention_distillation_loss
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """The objective; the geometry's weight and `min(SNR + 1, gamma) / (SNR + 1)` are those of MoAI's training, the
+    distillation is ours.
+
+    Raises:
+        ValueError: a weight that is negative, or an unknown kind of distillation.
+    """
+
+    geometry_weight: float = option(3.0, "weight of the point map's error beside the picture's")
+    distillation_weight: float = option(0.1, "weight of the attention's distance, for --sharing distilled")
+    distillation_kind: str = option("kl", f"its distance: {', '.join(KINDS)}")
+    snr_gamma: float | None = option(5.0, "min-SNR weighting as MoAI has it; none = all times alike")
+
+    def __post_init__(self) -> None:
+        for name in ("geometry_weight", "distillation_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
+        if self.distillation_kind not in KINDS:
+            raise ValueError(
+                f"distillation_kind: got {self.distillation_kind!r}, expected one of {', '.join(KINDS)}; pass one of "
+                "these"
+            )
+
+
+class AlignedViewsTask:
+    """LoRAs and correspondence encoder of `AlignedViews`; the backbone stays frozen.
+
+    Args:
+        pipe: the backbone's pipeline; it draws the validation views, too.
+        validation: references, and the view that is to come out.
+    """
+
+    def __init__(
+        self,
+        module: AlignedViews,
+        pipe: Any,
+        config: ViewsConfig,
+        validation: Sequence[tuple[Sequence[ReferenceView], ReferenceView]] = (),
+    ) -> None:
+        self.module, self.pipe, self.config, self.validation = module, pipe, config, validation
+        self.scheduler = training_scheduler(pipe.scheduler)
+        with torch.no_grad():
+            self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", pipe._execution_device, 1, False)[0]
+
+    def collate(self, samples: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
+        return stacked(samples)
+
+    def loss(
+        self, module: Any, batch: Mapping[str, Tensor], generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        image, points, geometry = (batch[name] for name in ("image", "points", "geometry"))
+        rows, views = len(image), image.shape[1] - 1
+        context = self.context.to(image).expand(rows, -1, -1)
+        pictures, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
+        self.module.see(pictures, maps, seen, context)
+        features = self.module.correspondence(geometry[:, -1], batch["warped"])
+
+        def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
+            return module(*noisy, times, features, context, views)
+
+        loss = joint_diffusion_loss(
+            denoise,
+            self.scheduler,
+            ((image[:, -1], 1.0), (points[:, -1], self.config.geometry_weight)),
+            generator,
+            snr_gamma=self.config.snr_gamma,
+            snr_offset=1.0,
+        )
+        if self.module.sharing == "distilled":
+            maps = self.module.link.store, self.module.own.store
+            distance = attention_distillation_loss(*maps, self.config.distillation_kind)  # pyright: ignore
+            loss = loss + self.config.distillation_weight * distance
+        return loss
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Rows of references, truth and view, and the depth of both, as one PNG."""
+        if not self.validation:
+            return {}
+        self.pipe.load_views(self.module)
+        self.pipe.set_progress_bar_config(disable=True)
+        rows = []
+        for references, target in self.validation:
+            out = self.pipe(references, target.camera, generator=torch.Generator().manual_seed(0))
+            pictures = [(one.image * 255).round().astype(np.uint8) for one in (*references, target)]
+            depth = target.camera.project(target.points)[1]
+            grey = [depth_picture(one, like=depth).convert("RGB") for one in (depth, out.depth)]
+            rows.append(np.concatenate([*pictures, out.pixels, *map(np.asarray, grey)], 1))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(rows)).save(folder / f"{step:06d}.png")
+        return {}
