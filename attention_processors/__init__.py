@@ -1,78 +1,75 @@
-"""The only code that touches attention: processors, branches, and the adapters that fill them."""
+"""Conditions, adapters and the branches that they add to the attention of frozen denoisers; imported on first use."""
 
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from weftwork.attention_processors.core.adapter import Adapter, KeyValueAdapter, read_json
-from weftwork.attention_processors.core.attached import AdapterBank
-from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
-from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch, EncodedTokens
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
-from weftwork.attention_processors.core.strength import Layout, Schedule
-from weftwork.attention_processors.encoders import ImageEncoder, SketchEncoder, TextEncoders
-from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
-from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
-from weftwork.attention_processors.style.adapter import Style, StyleAdapter, StyleCard, StyleCards
-from weftwork.attention_processors.views.instillation import Instillation, Taps
-from weftwork.attention_processors.views.reference_attention import References
+if TYPE_CHECKING:
+    from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter as SpatialAudioAdapter
+    from weftwork.attention_processors.audio.conditions import AudioPrompt as AudioPrompt
+    from weftwork.attention_processors.audio.conditions import BoxTrack as BoxTrack
+    from weftwork.attention_processors.audio.conditions import DepthClip as DepthClip
+    from weftwork.attention_processors.audio.conditions import Envelope as Envelope
+    from weftwork.attention_processors.core.adapter import Adapter as Adapter
+    from weftwork.attention_processors.core.adapter import KeyValueAdapter as KeyValueAdapter
+    from weftwork.attention_processors.core.attached import AdapterBank as AdapterBank
+    from weftwork.attention_processors.core.attached import adapter_class as adapter_class
+    from weftwork.attention_processors.core.attention_maps import MapRecorder as MapRecorder
+    from weftwork.attention_processors.core.attention_maps import overlay as overlay
+    from weftwork.attention_processors.core.condition import Condition as Condition
+    from weftwork.attention_processors.core.conditioning import Branch as Branch
+    from weftwork.attention_processors.core.conditioning import Conditioning as Conditioning
+    from weftwork.attention_processors.core.conditioning import DecoupledBranch as DecoupledBranch
+    from weftwork.attention_processors.core.conditioning import EncodedTokens as EncodedTokens
+    from weftwork.attention_processors.core.method import Method as Method
+    from weftwork.attention_processors.core.method import methods as methods
+    from weftwork.attention_processors.core.processor import ConditionedAttnProcessor as ConditionedAttnProcessor
+    from weftwork.attention_processors.core.strength import Layout as Layout
+    from weftwork.attention_processors.core.strength import Schedule as Schedule
+    from weftwork.attention_processors.encoders import ImageEncoder as ImageEncoder
+    from weftwork.attention_processors.encoders import SketchEncoder as SketchEncoder
+    from weftwork.attention_processors.encoders import TextEncoders as TextEncoders
+    from weftwork.attention_processors.paired.adapter import PairedAdapter as PairedAdapter
+    from weftwork.attention_processors.paired.conditions import GlobalSketch as GlobalSketch
+    from weftwork.attention_processors.paired.conditions import SketchTextPair as SketchTextPair
+    from weftwork.attention_processors.reference.adapter import Reference as Reference
+    from weftwork.attention_processors.reference.adapter import ReferenceAdapter as ReferenceAdapter
+    from weftwork.attention_processors.style.adapter import StyleAdapter as StyleAdapter
+    from weftwork.attention_processors.style.adapter import StyleCards as StyleCards
+    from weftwork.attention_processors.style.card import StyleCard as StyleCard
+    from weftwork.attention_processors.style.conditions import Style as Style
+    from weftwork.attention_processors.views.adapter import AlignedViews as AlignedViews
+    from weftwork.attention_processors.views.instillation import Instillation as Instillation
+    from weftwork.attention_processors.views.instillation import Taps as Taps
+    from weftwork.attention_processors.views.reference_attention import References as References
 
-ADAPTERS: dict[str, type[Adapter]] = {
-    "PairedAdapter": PairedAdapter,
-    "ReferenceAdapter": ReferenceAdapter,
-    "StyleAdapter": StyleAdapter,
-    "StyleCards": StyleCards,
+_MODULES = {
+    "core.adapter": "Adapter KeyValueAdapter",
+    "core.attached": "AdapterBank adapter_class",
+    "core.condition": "Condition",
+    "core.conditioning": "Branch Conditioning DecoupledBranch EncodedTokens",
+    "core.method": "Method methods",
+    "core.strength": "Layout Schedule",
+    "core.attention_maps": "MapRecorder overlay",
+    "core.processor": "ConditionedAttnProcessor",
+    "encoders": "ImageEncoder SketchEncoder TextEncoders",
+    "views.adapter": "AlignedViews",
+    "views.instillation": "Instillation Taps",
+    "views.reference_attention": "References",
+    "paired.adapter": "PairedAdapter",
+    "paired.conditions": "GlobalSketch SketchTextPair",
+    "reference.adapter": "Reference ReferenceAdapter",
+    "style.adapter": "StyleAdapter StyleCards",
+    "style.card": "StyleCard",
+    "style.conditions": "Style",
+    "audio.adapter": "SpatialAudioAdapter",
+    "audio.conditions": "AudioPrompt BoxTrack DepthClip Envelope",
 }
-"""Adapter classes by the name that `config.json` gives."""
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def adapter_class(folder: str | Path) -> type[Adapter]:
-    """The class of the adapter in a local folder or a repository on the Hub.
-
-    Raises:
-        ValueError: no `config.json`, or a class weftwork does not know.
-    """
-    config: dict[str, Any]
-    if (Path(folder) / "config.json").is_file():
-        config = read_json(Path(folder) / "config.json")
-    elif Path(folder).exists():
-        raise ValueError(f"{folder}: config.json is missing; give the folder of one adapter")
-    else:
-        config = {**Adapter.load_config(str(folder))}  # pyright: ignore[reportGeneralTypeIssues, reportAssignmentType]
-    name = config.get("_class_name")
-    if name not in ADAPTERS:
-        raise ValueError(
-            f"{folder}: got class {name!r}, expected one of {', '.join(ADAPTERS)}; it is no weftwork adapter"
-        )
-    return ADAPTERS[name]
-
-
-__all__ = [
-    "Adapter",
-    "AdapterBank",
-    "Branch",
-    "ConditionedAttnProcessor",
-    "Conditioning",
-    "DecoupledBranch",
-    "EncodedTokens",
-    "GlobalSketch",
-    "ImageEncoder",
-    "Instillation",
-    "KeyValueAdapter",
-    "Layout",
-    "MapRecorder",
-    "PairedAdapter",
-    "Reference",
-    "ReferenceAdapter",
-    "References",
-    "Schedule",
-    "SketchEncoder",
-    "SketchTextPair",
-    "Style",
-    "StyleAdapter",
-    "StyleCard",
-    "StyleCards",
-    "Taps",
-    "TextEncoders",
-    "adapter_class",
-    "overlay",
-]
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

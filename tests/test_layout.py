@@ -19,8 +19,9 @@ pytestmark = pytest.mark.skipif(not (ROOT / "attention_processors").is_dir(), re
 
 def folders() -> list[Path]:
     """Root folders that hold modules, nested ones too."""
-    roots = [f for f in sorted(ROOT.iterdir()) if f.is_dir() and f.name[0] != "." and f.name not in NOT_PACKAGES]
-    return sorted({path.parent for root in roots for path in root.rglob("*.py")})
+    found = [f for f in sorted(ROOT.iterdir()) if f.is_dir() and f.name[0] != "." and f.name not in NOT_PACKAGES]
+    roots = [root for root in found if any(root.rglob("*.py"))]
+    return sorted({*roots, *(path.parent for root in roots for path in root.rglob("*.py"))})
 
 
 def modules() -> list[Path]:

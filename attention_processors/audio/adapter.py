@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.tokens import BoxTokens, DepthTokens, PromptTokens, Tokens
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
-from weftwork.attention_processors.core.condition import encoded_acting, stack_acting
+from weftwork.attention_processors.core.batch import encoded_acting, stack_acting
 from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
 from weftwork.attention_processors.core.processor import turned, unwrapped
 from weftwork.attention_processors.style.fusions import JointBranch

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.ndimage import uniform_filter1d
 
-from weftwork.attention_processors.core.condition import Acting
+from weftwork.attention_processors.core.condition import Condition
 
 LONGEST_GAP = 0.5
 """Seconds over which a lost track is bridged, and held at its ends."""
@@ -29,11 +29,11 @@ Times = Float[np.ndarray, " time"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class OverTime(Acting):
-    """A condition of a sound; `weight`, schedule, `layers` and `cfg` are those of `Acting`.
+class OverTime(Condition):
+    """A condition of a sound; `weight`, schedule, `layers` and `cfg` are those of `Condition`.
 
     Raises:
-        ValueError: a region, which pictures alone have; and as for `Acting`.
+        ValueError: a region, which pictures alone have; and as for `Condition`.
     """
 
     def __post_init__(self) -> None:

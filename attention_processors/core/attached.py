@@ -1,6 +1,5 @@
 """The adapters of a pipeline as one component, so that saving, moving and offloading treat them as any other."""
 
-import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,10 @@ from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter, read_json
 from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.method import adapter_path, load, methods
+
+OUR_NAMES = ("weftwork", "weft")
+"""Names that this package has had; folders saved under an earlier one still load."""
 
 
 class AdapterBank(ModelMixin, ConfigMixin):
@@ -78,12 +81,31 @@ class AdapterBank(ModelMixin, ConfigMixin):
         return bank if dtype is None else bank.to(dtype)  # pyright: ignore
 
 
-def _adapter_class(module: str, name: str) -> type[Adapter]:
-    """A class of weftwork, or of a module that is already imported: a folder never decides what is imported."""
-    if module.startswith("weftwork."):
-        found = getattr(importlib.import_module(module), name, None)
+def adapter_class(folder: str | Path) -> type[Adapter]:
+    """The class of the adapter in a local folder or a repository on the Hub.
+
+    Raises:
+        ValueError: no `config.json`, or a class that no installed method registers.
+    """
+    if (Path(folder) / "config.json").is_file():
+        config = read_json(Path(folder) / "config.json")
+    elif Path(folder).exists():
+        raise ValueError(f"{folder}: config.json is missing; give the folder of one adapter")
     else:
-        found = getattr(sys.modules.get(module), name, None)
+        config = {**Adapter.load_config(str(folder))}  # pyright: ignore[reportGeneralTypeIssues]
+    name = config.get("_class_name")
+    path = adapter_path(str(name))
+    if path is None:
+        known = ", ".join(sorted(one.partition(":")[2] for m in methods().values() for one in m.adapters))
+        raise ValueError(f"{folder}: got class {name!r}, expected one of {known}; install the package that has it")
+    return load(path)
+
+
+def _adapter_class(module: str, name: str) -> type[Adapter]:
+    """A registered class, or one of a module that is already imported: a folder never decides what is imported."""
+    path = adapter_path(name)
+    registered = path is not None and (module.partition(".")[0] in OUR_NAMES or path.startswith(f"{module}:"))
+    found = load(path) if path is not None and registered else getattr(sys.modules.get(module), name, None)
     if not (isinstance(found, type) and issubclass(found, Adapter)):
         raise ValueError(f"adapters: got class {module}.{name}, which is no imported Adapter; import {module} first")
     return found

@@ -1,22 +1,37 @@
-"""How a condition acts: how strongly, where, when, and in which layers. What styles and references share."""
+"""The base of all conditions: how strongly, where, when and in which layers one acts, and its form in records."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
-import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
-from weftwork.attention_processors.core.layers import layer_factors
-from weftwork.attention_processors.core.regions import Area, area_map, checked_area, common_aspect, region_size
+from weftwork.attention_processors.core.records import (
+    ChoiceKind,
+    Locate,
+    NumberKind,
+    RecordField,
+    RegionKind,
+    Schema,
+    SharesKind,
+    recorded,
+    short,
+)
+from weftwork.attention_processors.core.regions import Area, area_map, checked_area
 from weftwork.attention_processors.core.strength import Schedule, check_weight
 
 GUIDANCE = ("both", "cond_only")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Acting:
-    """The part of a condition that says how it acts.
+class Condition:
+    """What a user passes for one thing; validated on construction.
+
+    Subclasses are frozen dataclasses with fields of their own in front of these. Fields made by `recorded` can be
+    written in design files; those of `needs` tell the kinds of conditions apart there.
 
     Args:
         weight: 0 means off, exactly; 1 as trained.
@@ -33,13 +48,34 @@ class Acting:
             mask that is black or cannot be read, or a schedule out of order.
     """
 
-    weight: float = 1.0
-    region: Area = None
-    start: float = 0.0
-    end: float = 1.0
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Keys of a record of which at least one is there."""
+
+    weight: float = field(default=1.0, metadata=recorded(NumberKind(), "Strength: 0 is off, 1 as trained."))
+    region: Area = field(
+        default=None,
+        metadata=recorded(
+            RegionKind(),
+            "Where it acts: a box [left, top, right, bottom] in fractions of the canvas, or the path of a mask, white "
+            "where it acts. Left out, everywhere.",
+        ),
+    )
+    start: float = field(
+        default=0.0, metadata=recorded(NumberKind(maximum=1), "Share of the steps where it begins.")
+    )
+    end: float = field(default=1.0, metadata=recorded(NumberKind(maximum=1), "Share of the steps where it ends."))
     curve: Callable[[float], float] | None = None
-    layers: Mapping[str, float] = field(default_factory=dict)
-    cfg: str = "both"
+    layers: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata=recorded(SharesKind(), "Factors on the weight by preset or pattern of layer names."),
+    )
+    cfg: str = field(
+        default="both",
+        metadata=recorded(
+            ChoiceKind(GUIDANCE),
+            "The unconditional half of guidance gets the null condition (both) or the frozen model (cond_only).",
+        ),
+    )
 
     def __post_init__(self) -> None:
         for factor in (self.weight, *self.layers.values()):
@@ -47,7 +83,15 @@ class Acting:
         if self.cfg not in GUIDANCE:
             raise ValueError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
         Schedule(self.start, self.end, self.curve)
-        object.__setattr__(self, "region", checked_area(self.region))
+        object.__setattr__(self, "region", self.checked_region())
+
+    def checked_region(self) -> Any:
+        """Returns the region as a box, an image of bytes or None."""
+        return checked_area(self.region)
+
+    def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
+        """The region in [0, 1] at a size (height, width)."""
+        return area_map(self.region, size)  # pyright: ignore[reportArgumentType]
 
     @property
     def schedule(self) -> Schedule:
@@ -58,43 +102,52 @@ class Acting:
         """Height over width of the region, where it has an aspect of its own."""
         return self.region.height / self.region.width if isinstance(self.region, Image.Image) else None
 
+    # -- records -------------------------------------------------------------------------------------------
 
-def padded(rows: Sequence[Sequence[Any]], absent: Any) -> list[list[Any]]:
-    """Ragged designs as rows of one length, at least 1."""
-    most = max(1, *map(len, rows))
-    return [[*row, *[absent] * (most - len(row))] for row in rows]
+    @classmethod
+    def record_fields(cls) -> dict[str, tuple[str, RecordField]]:
+        """Returns by key of a record the name of the field and its `RecordField`."""
+        found = {one.name: one.metadata.get("record") for one in dataclasses.fields(cls)}
+        return {record.key or name: (name, record) for name, record in found.items() if record is not None}
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, object], locate: Locate) -> Self:
+        """Returns the condition that an object of a design file describes; what is null counts as left out.
 
-def stack_acting(rows: Sequence[Sequence[Acting]], layers: Sequence[str]) -> dict[str, Any]:
-    """Padded designs as tensors [design, part, …] on the CPU; without any region there is none.
+        Args:
+            locate: finds the file of a path.
 
-    Raises:
-        ValueError: layers that match nothing, or regions of different aspects.
-    """
-    every = [one for row in rows for one in row]
-    aspect = common_aspect(one.aspect for one in every)
-    size = region_size(aspect or 1.0)
-    region = None
-    if any(one.region is not None for one in every):
-        region = torch.stack([torch.stack([area_map(one.region, size) for one in row]) for row in rows])  # pyright: ignore
-    return {
-        "weight": torch.tensor([[float(one.weight) for one in row] for row in rows]),
-        "guided": torch.tensor([[float(one.cfg == "both") for one in row] for row in rows]),
-        "layer_weight": torch.tensor([[layer_factors(layers, one.layers) for one in row] for row in rows]),
-        "schedules": [[one.schedule for one in row] for row in rows],
-        "region": region,
-        "region_aspect": aspect,
-    }
+        Raises:
+            ValueError: an unknown key, a value of the wrong type, a file that cannot be found or read; and as for the
+                class.
+        """
+        known = cls.record_fields()
+        if unknown := [key for key in record if key not in known]:
+            raise ValueError(
+                f"got the unknown key {', '.join(map(repr, unknown))}, expected {', '.join(known)}; rename or drop it"
+            )
+        values: dict[str, Any] = {}
+        for key, value in record.items():
+            if value is None:
+                continue
+            name, entry = known[key]
+            try:
+                values[name] = entry.kind.read(value, locate)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
+        if cls.needs and not any(record.get(key) is not None for key in cls.needs):
+            raise ValueError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
+        return cls(**values)
 
-
-def encoded_acting(features: Mapping[str, Any], layers: Sequence[str], device: torch.device) -> dict[str, Any]:
-    """What `stack_acting` made, as the fields of `EncodedTokens`."""
-    weight, layer_weight = features["weight"].to(device), features["layer_weight"].to(device)
-    return {
-        "weight": weight,
-        "schedules": features["schedules"],
-        "region": None if features["region"] is None else features["region"].to(device),
-        "region_aspect": features["region_aspect"],
-        "layer_weight": {name: layer_weight[..., i] for i, name in enumerate(layers)},
-        "null_weight": weight * features["guided"].to(device),
-    }
+    @classmethod
+    def schema(cls) -> Schema:
+        """Returns the JSON schema of a record."""
+        properties = {}
+        for key, (_, entry) in cls.record_fields().items():
+            schema = entry.kind.schema()
+            optional = schema if key in cls.needs and len(cls.needs) == 1 else {"anyOf": [schema, {"type": "null"}]}
+            properties[key] = {"description": entry.help, **optional}
+        given = [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in cls.needs]
+        doc = (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+        schema = {"description": doc, "type": "object", "additionalProperties": False, "properties": properties}
+        return schema | ({"anyOf": given} if given else {})

@@ -1,9 +1,9 @@
-"""What a user says with sketches and words: pairs, and one sketch of the whole; validated when they are made."""
+"""Conditions of the paired method: pairs of sketch and text, and one sketch of the whole image."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,104 +11,99 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.records import ImageKind, RegionKind, TextKind, recorded
 from weftwork.attention_processors.core.regions import (
     Area,
     Picture,
-    area_map,
-    checked_area,
     common_aspect,
     from_array,
     region_size,
     resized,
 )
-from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.attention_processors.core.strength import Schedule
 from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch, stroke_region
 
 Region = str | Area
+SKETCH_HELP = "Path of an image, relative to this file: strokes on a plain ground, on the whole canvas."
 
 
 @dataclass(frozen=True, eq=False)
-class SketchTextPair:
-    """One thing on the canvas: its sketch, its words, or both.
+class SketchTextPair(Condition):
+    """One thing on the canvas: its sketch, its words, or both; the other arguments are those of `Condition`.
 
     Args:
-        sketch: dark strokes on light ground, covering the whole canvas; a picture, an array or a path.
+        sketch: dark strokes on light ground, covering the whole canvas; an image, an array or a path.
         text: words for this thing alone.
-        weight: 0 means off, exactly; 1 as trained.
-        region: where it acts: None (everywhere), "sketch" (the soft hull of its strokes), a box (left, top, right,
-            bottom) in fractions of the canvas, or a mask (white = acts) of the canvas's aspect.
-        start, end, curve: when it acts, see `Schedule`.
+        region: as for `Condition`, or "sketch", the soft hull of its strokes.
 
     Raises:
-        ValueError: neither sketch nor text, an empty text, a sketch without strokes, a weight that is negative or not
-            finite, a box outside the canvas, a schedule out of order; or a file that cannot be read.
+        ValueError: neither sketch nor text, an empty text, a sketch without strokes, or a file that cannot be read; and
+            as for `Condition`.
     """
 
-    sketch: Picture | None = None
-    text: str | None = None
-    weight: float = 1.0
-    region: Region = None
-    start: float = 0.0
-    end: float = 1.0
-    curve: Callable[[float], float] | None = None
+    needs: ClassVar[tuple[str, ...]] = ("sketch", "text")
+
+    sketch: Picture | None = field(default=None, metadata=recorded(ImageKind(), SKETCH_HELP))
+    text: str | None = field(default=None, metadata=recorded(TextKind(), "Words for this thing alone."))
+    _: KW_ONLY
+    region: Region = field(
+        default=None,
+        metadata=recorded(
+            RegionKind(sketch=True),
+            'Where it acts: "sketch" (the soft hull of its strokes), a box [left, top, right, bottom] in fractions of '
+            "the canvas, or the path of a mask, white where it acts. Left out, everywhere.",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.sketch is None and self.text is None:
             raise ValueError("pair: got neither sketch nor text; give at least one of them")
         if self.text is not None and not self.text.strip():
             raise ValueError("text: got an empty text; describe the thing, or leave text out for a sketch-only pair")
-        check_weight(self.weight)
-        Schedule(self.start, self.end, self.curve)
         if self.sketch is not None:
             object.__setattr__(self, "sketch", _sketch_image(self.sketch))
-        object.__setattr__(self, "region", self._checked_region())
+        super().__post_init__()
 
-    @property
-    def schedule(self) -> Schedule:
-        return Schedule(self.start, self.end, self.curve)
-
-    def _checked_region(self) -> Region:
-        region = self.region
-        if region is None:
-            return None
-        if isinstance(region, str) and region == "sketch":
-            if self.sketch is None:
-                raise ValueError('region: got "sketch" for a pair without a sketch; give a box, a mask or None')
-            return region
-        return checked_area(region)
+    def checked_region(self) -> Region:
+        if not (isinstance(self.region, str) and self.region == "sketch"):
+            return super().checked_region()
+        if self.sketch is None:
+            raise ValueError('region: got "sketch" for a pair without a sketch; give a box, a mask or None')
+        return self.region
 
     def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
         """The region in [0, 1] at a size (height, width)."""
         if self.region != "sketch":
-            return area_map(self.region, size)  # pyright: ignore[reportArgumentType]
+            return super().region_map(size)
         assert isinstance(self.sketch, Image.Image)
         return resized(torch.from_numpy(np.array(stroke_region(self.sketch), np.float32)), size)
 
     @property
     def aspect(self) -> float | None:
-        """Height over width of the region, where it has an aspect of its own."""
         if self.region == "sketch":
             assert isinstance(self.sketch, Image.Image)
             return self.sketch.height / self.sketch.width
-        return self.region.height / self.region.width if isinstance(self.region, Image.Image) else None
+        return super().aspect
 
 
 @dataclass(frozen=True, eq=False)
-class GlobalSketch:
-    """One sketch of the whole picture, which refines all pairs and is read beside them (arXiv 2602.18309).
+class GlobalSketch(Condition):
+    """One sketch of the whole image, which refines all pairs and is read beside them (arXiv 2602.18309).
+
+    Args:
+        sketch: as for `SketchTextPair`; the other arguments are those of `Condition`.
 
     Raises:
-        ValueError: as for `SketchTextPair`.
+        ValueError: a sketch without strokes or one that cannot be read; and as for `Condition`.
     """
 
-    sketch: Picture
-    weight: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    needs: ClassVar[tuple[str, ...]] = ("global_sketch",)
+
+    sketch: Picture = field(metadata=recorded(ImageKind(), SKETCH_HELP, key="global_sketch"))
 
     def __post_init__(self) -> None:
-        check_weight(self.weight)
-        Schedule(self.start, self.end)
+        super().__post_init__()
         object.__setattr__(self, "sketch", _sketch_image(self.sketch))
 
 

@@ -17,9 +17,9 @@ a guessed one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,8 +30,10 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
-from weftwork.attention_processors.core.condition import Acting, encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.batch import encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
+from weftwork.attention_processors.core.records import ImageKind, recorded
 from weftwork.attention_processors.core.regions import Picture, from_array
 from weftwork.attention_processors.reference.projections import (
     POOLED,
@@ -49,8 +51,8 @@ VIT_H = "h94/IP-Adapter/models/image_encoder"
 
 
 @dataclass(frozen=True, eq=False)
-class Reference(Acting):
-    """A picture to take after, or what an image encoder says of it; the other arguments are those of `Acting`.
+class Reference(Condition):
+    """A picture to take after, or what an image encoder says of it; the other arguments are those of `Condition`.
 
     At a weight of 0 neither picture nor encoder is needed. In the unconditional half of guidance stands the null of the
     originals: zero features for "basic", encoded zero pixels otherwise.
@@ -64,10 +66,14 @@ class Reference(Acting):
 
     Raises:
         ValueError: not exactly one of `image` and `embeds` at a weight above 0, embeds that are no finite floating
-            tensor of one or two dimensions, null embeds of another shape; and as for `Acting`.
+            tensor of one or two dimensions, null embeds of another shape; and as for `Condition`.
     """
 
-    image: Picture | None = None
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+
+    image: Picture | None = field(
+        default=None, metadata=recorded(ImageKind(), "Path of the reference image; its middle square is read.")
+    )
     embeds: Tensor | None = None
     null_embeds: Tensor | None = None
 

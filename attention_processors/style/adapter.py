@@ -22,7 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
-from weftwork.attention_processors.core.condition import Acting, encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.batch import encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import DecoupledBranch, EncodedTokens
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
@@ -41,7 +42,7 @@ FUSIONS: Mapping[str, type[DecoupledBranch]] = {
 with it; or added at its length."""
 
 
-ABSENT = Acting(weight=0.0)
+ABSENT = Condition(weight=0.0)
 
 
 class StyleReader(Adapter):
@@ -66,7 +67,7 @@ class StyleReader(Adapter):
             **stack_acting(rows, list(self.config["layers"])),
         }
 
-    def _shares(self, style: Acting) -> list[float]:
+    def _shares(self, style: Condition) -> list[float]:
         known = self.config["styles"]
         shares: Any = style.styles if isinstance(style, Style) else {}
         for name in shares:

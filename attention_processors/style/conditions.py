@@ -1,24 +1,32 @@
-"""What a user says with styles: one by name, or a mixture; validated when it is made."""
+"""The condition of a style: one by name, or a mixture of several."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-from weftwork.attention_processors.core.condition import Acting
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.records import SharesKind, recorded
 
 
 @dataclass(frozen=True, eq=False)
-class Style(Acting):
-    """A style, or a mixture of styles, by name; the other arguments are those of `Acting`.
+class Style(Condition):
+    """A style, or a mixture of styles, by name; the other arguments are those of `Condition`.
 
     Args:
         styles: a name, or shares by name; shares are divided by their sum.
 
     Raises:
-        ValueError: no style, shares that are negative, not finite or sum to 0; and as for `Acting`.
+        ValueError: no style, shares that are negative, not finite or sum to 0; and as for `Condition`.
     """
 
-    styles: str | Mapping[str, float]
+    needs: ClassVar[tuple[str, ...]] = ("style",)
+
+    styles: str | Mapping[str, float] = field(
+        metadata=recorded(
+            SharesKind(alone=True), "A name, or shares by name, which are divided by their sum.", key="style"
+        )
+    )
 
     def __post_init__(self) -> None:
         shares = {self.styles: 1.0} if isinstance(self.styles, str) else dict(self.styles)

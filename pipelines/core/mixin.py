@@ -103,7 +103,7 @@ class ConditionedPipelineMixin:
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str, **kwargs: Any) -> Adapter:
         """`from_pretrained` of the class that a local folder names, then `attach`."""
-        from weftwork.attention_processors import adapter_class
+        from weftwork.attention_processors.core.attached import adapter_class
 
         adapter = adapter_class(pretrained_model_name_or_path).from_pretrained(pretrained_model_name_or_path, **kwargs)
         self.attach(**{name: adapter})

@@ -17,7 +17,7 @@ from weftwork.attention_processors.paired.adapter import SketchTextPair
 
 def pairs(*weights: float, **options: Any) -> list[SketchTextPair]:
     words = ("a red jacket", "a blue skirt", "black shoes")
-    return [SketchTextPair(drawn_sketch(i), words[i], weight, **options) for i, weight in enumerate(weights)]
+    return [SketchTextPair(drawn_sketch(i), words[i], weight=weight, **options) for i, weight in enumerate(weights)]
 
 
 @pytest.fixture(scope="module")
