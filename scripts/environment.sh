@@ -1,16 +1,17 @@
-# Sourced by quickstart.sh and test.sh: makes .venv in the repository and installs weftwork there, once.
+# Sourced by quickstart.sh, test.sh and .ci/run: creates .venv in the repository and installs weftwork there.
 #
-#   set_up runtime        what `weftwork` needs
-#   set_up dev            that, and what the tests need
+#   set_up runtime        the dependencies of weftwork
+#   set_up dev            also those of the optional group `dev`, for the tests
+#   set_up docs           also those of the optional group `docs`, for the documentation site
 #
-# WEFTWORK_PYTHON names another interpreter than python3. Both are done again when pyproject.toml, constraints.txt or the
-# interpreter change.
+# WEFTWORK_PYTHON selects another interpreter than python3. An installation is repeated only after a change of
+# pyproject.toml, constraints.txt or the interpreter.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 set_up() {
   local kind="$1" python="${WEFTWORK_PYTHON:-python3}" target=. stamp=".venv/weftwork-$1.stamp" wanted
-  if [ "$kind" = dev ]; then target=".[dev]"; fi
+  if [ "$kind" != runtime ]; then target=".[$kind]"; fi
   if ! [ -x .venv/bin/python ]; then
     make_venv "$python"
   fi
@@ -18,7 +19,7 @@ set_up() {
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return
   fi
-  echo "installing into .venv (once; torch is the largest part)"
+  echo "installing into .venv (once; torch is the largest download)"
   .venv/bin/python -m pip install --quiet --constraint constraints.txt "$(grep '^torch==' constraints.txt)"
   .venv/bin/python -m pip install --quiet --constraint constraints.txt --editable "$target"
   echo "$wanted" > "$stamp"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh clone to a picture: installs into .venv, then draws examples/outfit on the shipped models.
+# Installs weftwork into .venv and generates examples/outfit with the shipped models.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
@@ -7,4 +7,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 began=$SECONDS
 set_up runtime
 HF_HUB_OFFLINE=1 .venv/bin/weftwork generate examples/outfit/outfit.json --output outputs/quickstart.png
-echo "the picture is $PWD/outputs/quickstart.png; everything took $((SECONDS - began)) s"
+echo "saved $PWD/outputs/quickstart.png after $((SECONDS - began)) s"
+echo "run 'source .venv/bin/activate' to use the command weftwork in this shell"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The fast tests, after installing what they need into .venv. Arguments go to pytest.
+# Installs the test dependencies into .venv and runs the fast tests. Arguments are passed to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh

@@ -1,4 +1,4 @@
-"""What the README shows is run: its Python as it stands, its commands as far as their arguments."""
+"""Documentation tests: Python snippets run, commands have valid arguments, links resolve."""
 
 import re
 import shlex
@@ -17,24 +17,30 @@ from weftwork.pipelines.core.pretrained import shipped as shipped_model
 from weftwork.scripts import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "finetuning" / "README.md"]
+MAX_README_LINES = 150
 
 
 def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
-    """Name and text of a page's code blocks."""
-    for index, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
-        yield f"{page.stem}-{index}", text
+    """Yields name and text of a page's code blocks; lines that end in a backslash are joined."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", "")
+    for index, block in enumerate(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)):
+        yield f"{page.stem}-{index}", block
 
 
 SNIPPETS = dict(block for page in PAGES for block in blocks(page, "python"))
 COMMANDS = [
-    line for page in PAGES for _, text in blocks(page, "sh") for line in text.splitlines() if line[:5] == "weftwork "
+    line
+    for page in PAGES
+    for _, text in blocks(page, "sh")
+    for line in text.splitlines()
+    if line.startswith("weftwork ")
 ]
 
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory with the examples."""
+    """A working directory with the examples."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -42,7 +48,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained models of the shipped ones' classes."""
+    """A folder of untrained models of the same classes as the shipped ones."""
     folder = tmp_path_factory.mktemp("pretrained")
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.save_pretrained(folder / "tiny-diffusion")
@@ -60,7 +66,7 @@ def execute(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def shipped(model: str) -> Path:
-        """The sound models are small enough as they are."""
+        """Returns the untrained model if there is one; the shipped audio models are small enough."""
         return tiny_models / model if (tiny_models / model).is_dir() else shipped_model(model)
 
     for module in ("weftwork.pipelines", "weftwork.pipelines.core.pretrained", "weftwork.pretrained"):
@@ -93,6 +99,11 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / target).is_file(), f"{page.name}: {target}"
 
 
-def test_it_says_what_is_required() -> None:
+def test_documented_commands_are_found() -> None:
+    assert {shlex.split(line)[1] for line in COMMANDS} >= {"generate", "train", "evaluate", "benchmark", "convert"}
+
+
+def test_readme_names_the_scripts_and_is_short() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_README_LINES
     assert text.index("scripts/quickstart.sh") < text.index("scripts/test.sh") < text.index("docs/quickstart.png")
