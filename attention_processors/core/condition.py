@@ -60,9 +60,7 @@ class Condition:
             "where it acts. Left out, everywhere.",
         ),
     )
-    start: float = field(
-        default=0.0, metadata=recorded(NumberKind(maximum=1), "Share of the steps where it begins.")
-    )
+    start: float = field(default=0.0, metadata=recorded(NumberKind(maximum=1), "Share of the steps where it begins."))
     end: float = field(default=1.0, metadata=recorded(NumberKind(maximum=1), "Share of the steps where it ends."))
     curve: Callable[[float], float] | None = None
     layers: Mapping[str, float] = field(
