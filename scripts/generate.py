@@ -16,12 +16,13 @@ import json
 import os
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from weftwork.datasets.readers.atomic import atomic_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -285,27 +286,11 @@ def stored(design: "Design", index: int) -> str:
 
 
 def write_pictures(files: Mapping[Path, tuple["Image.Image", str]]) -> None:
-    """All pictures, or none: each is written beside its place, and they move there when all are complete."""
+    """Write all images, or none: they move to their places when all are complete."""
     from PIL import PngImagePlugin
 
-    folder = next(iter(files)).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as cleaning:
-        staged: dict[Path, Path] = {}
+    with contextlib.ExitStack() as staged:
         for target, (picture, text) in files.items():
             info = PngImagePlugin.PngInfo()
             info.add_text(TEXT_CHUNK, text)
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".weftwork-", suffix=".png")
-            cleaning.callback(Path(name).unlink, missing_ok=True)
-            with os.fdopen(descriptor, "wb") as file:
-                picture.save(file, "PNG", pnginfo=info)
-            staged[target] = Path(name)
-        for target, path in staged.items():
-            path.chmod(0o666 & ~_umask())
-            os.replace(path, target)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+            picture.save(staged.enter_context(atomic_path(target)), "PNG", pnginfo=info)

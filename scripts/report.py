@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weftwork.datasets.readers.atomic import atomic_path
+
 KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -48,10 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.output.with_suffix(".partial")
-    partial.write_text(page(reports, arguments.title), encoding="utf-8")
-    partial.replace(arguments.output)
+    with atomic_path(arguments.output) as partial:
+        partial.write_text(page(reports, arguments.title), encoding="utf-8")
     print(f"{arguments.output}: {len(reports)} reports")
 
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.sound_files import resampled
 
 
@@ -22,7 +23,6 @@ class AudioStatistics:
     def __init__(self, vae: Any) -> None:
         self.vae = vae
 
-    @torch.no_grad()
     def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
         sound = mono(resampled(audio, sample_rate, self.vae.config.sampling_rate))
         least = 2 * self.vae.hop_length
@@ -31,8 +31,7 @@ class AudioStatistics:
             raise ValueError(
                 f"audio: got {audio.shape[1] / sample_rate:.4f} s of sound, expected at least {seconds:.4f}; pass more"
             )
-        latents = self.vae.encode(torch.from_numpy(sound)[None].to(self.vae.device, self.vae.dtype)).latent_dist.mode()
-        return statistics(latents)[0].float().cpu()
+        return statistics(encode_latents(self.vae, torch.from_numpy(sound)[None]))[0].float().cpu()
 
 
 def mono(audio: Float[np.ndarray, "*clip channel sample"]) -> Float[np.ndarray, "*clip 2 sample"]:

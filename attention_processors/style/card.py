@@ -5,17 +5,17 @@ A card holds that; the module's weights are not needed any more.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from weftwork.datasets.readers.atomic import atomic_path
 
 CARD_VERSION = 1
 METADATA_KEY = "weftwork_style_card"
@@ -58,14 +58,11 @@ class StyleCard:
             for layer, row in self.tensors.items()
             for part, tensor in zip(PARTS, row, strict=True)
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as stage:
-            partial = Path(stage) / path.name
+        with atomic_path(path) as partial:
             try:
                 save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
             except SafetensorError as error:
                 raise OSError(f"{path}: the card cannot be written ({error}); make room or choose another") from error
-            os.replace(partial, path)
         return path
 
     @classmethod

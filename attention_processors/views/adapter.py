@@ -13,10 +13,8 @@ the correspondence encoder is trained, and what a role cannot get by its four in
 
 import copy
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final, Self
 
 import torch
@@ -35,6 +33,7 @@ from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
 from weftwork.attention_processors.views.instillation import GRADIENTS, Instillation
 from weftwork.attention_processors.views.reference_attention import References
+from weftwork.datasets.readers.atomic import atomic_path
 
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
 SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
@@ -230,10 +229,7 @@ class AlignedViews(nn.Module):
         Raises:
             OSError: it cannot be written; what was there before is unchanged.
         """
-        target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
-            stage = Path(room) / target.name
+        with atomic_path(folder) as stage:
             for role, network in self.roles.items():
                 layers: Any = get_peft_model_state_dict(network)
                 StableDiffusionPipeline.save_lora_weights(
@@ -247,9 +243,6 @@ class AlignedViews(nn.Module):
                 **self.config,
             }
             (stage / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
-            if target.exists():
-                os.replace(target, Path(room) / "before")
-            os.replace(stage, target)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:

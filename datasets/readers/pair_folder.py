@@ -25,12 +25,12 @@ import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from PIL import Image
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
 
 METADATA: Final = "metadata.jsonl"
@@ -159,9 +159,7 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"folder: got {str(folder)!r}, which is not empty, expected a new one; choose another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        stage = Path(temporary) / folder.name
+    with atomic_path(folder) as stage:
         for name in ("images", "sketches", "regions"):
             (stage / name).mkdir(parents=True)
         rows = [_write(sample, f"{index:06d}", stage) for index, sample in enumerate(samples)]
@@ -169,9 +167,6 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
             raise ValueError("samples: got none, expected at least one; pass what is to be written")
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (stage / METADATA).write_text("".join(lines), encoding="utf-8", newline="\n")
-        if folder.exists():
-            folder.rmdir()
-        os.replace(stage, folder)
     return folder
 
 

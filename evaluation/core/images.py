@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.encoders.latents import encode_latents
+
 BATCH = 16
 SHEET_COLUMNS = 8
 
@@ -60,7 +62,7 @@ def reconstructed(
     """Pictures through the pipeline's autoencoder and back: the ceiling of what it can draw."""
     vae, restored = pipe.vae, []
     for part in pictures.split(BATCH):
-        latents = vae.encode((part * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        latents = encode_latents(vae, part * 2 - 1, scaled=False)
         restored.append(vae.decode(latents).sample.to(pictures))
     return (torch.cat(restored) / 2 + 0.5).clamp(0, 1)
 

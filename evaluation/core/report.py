@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from weftwork.datasets.readers.atomic import atomic_path
+
 VERSIONS_OF = ("weftwork", "torch", "diffusers", "transformers", "numpy")
 
 
@@ -77,7 +79,6 @@ class Report:
 
     def write(self, folder: Path) -> Path:
         """`folder/NAME.json`, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         content = {
             "kind": self.kind,
@@ -90,9 +91,8 @@ class Report:
             "hardware": hardware(),
             "rows": [row.record() for row in self.rows],
         }
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(content, indent=2) + "\n")
         return path
 
 

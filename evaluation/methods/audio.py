@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.synthetic.walks import WalkSample, mirrored, render, sample
 from weftwork.evaluation.core.runner import Drawn, Evaluation
 from weftwork.evaluation.scores.audio import level_change, score_sounds, signal_to_noise
@@ -123,7 +124,7 @@ class SpatialAudioEvaluation(Evaluation):
         vae, sounds = self.pipe.vae, []
         with torch.no_grad():
             for clip in tqdm(self.clips, desc="reconstruction"):
-                latents = vae.encode(torch.from_numpy(clip.audio)[None].to(vae.device)).latent_dist.mode()
+                latents = encode_latents(vae, torch.from_numpy(clip.audio)[None])
                 sounds.append(vae.decode(latents).sample[0].cpu().numpy())
         pictures, scores = self._scored(sounds)
         return pictures, {**scores, "snr": signal_to_noise(sounds, [clip.audio for clip in self.clips])}

@@ -10,6 +10,8 @@ import soundfile
 from diffusers.utils import BaseOutput
 from jaxtyping import Float
 
+from weftwork.datasets.readers.atomic import atomic_path
+
 logger = logging.getLogger(__name__)
 
 Sound = Float[np.ndarray, "2 sample"]
@@ -39,8 +41,6 @@ class SoundOutput(BaseOutput):
             raise ValueError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
         if (peak := float(np.abs(self.audio).max())) > 1:
             logger.warning("%s: the sound reaches %.2f and is clipped at 1; draw fewer voices, or scale it", path, peak)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        soundfile.write(partial, self.audio.T, self.sample_rate)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            soundfile.write(partial, self.audio.T, self.sample_rate)
         return path

@@ -29,6 +29,7 @@ from weftwork.attention_processors.audio.stable_audio import ConditionedStableAu
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, install, restore
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
 from weftwork.pipelines.audio.output import SoundOutput
 from weftwork.pipelines.audio.windows import Windows
@@ -251,12 +252,11 @@ class _Call:
             samples = windows.latents * windows.hop
             silent = np.zeros((2, samples), np.float32)
             signals.append(silent if envelope is None else envelope.signal(samples, windows.sample_rate, start))
-        vae = self.pipe.vae
-        signal = torch.from_numpy(np.stack(signals)).to(vae.device, vae.dtype)
-        loud = vae.encode(signal).latent_dist.mode()
+        signal = torch.from_numpy(np.stack(signals))
+        loud = encode_latents(self.pipe.vae, signal)
         if not self.boxes:
             return (self._halves(loud),)
-        silent = vae.encode(torch.zeros_like(signal[:1])).latent_dist.mode().expand_as(loud)
+        silent = encode_latents(self.pipe.vae, torch.zeros_like(signal[:1])).expand_as(loud)
         seconds = windows.latents * windows.hop / windows.sample_rate
         given = zip(self.rows, starts, strict=True)
         seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given]).to(loud)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime
+from weftwork.datasets.readers.atomic import atomic_path
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
@@ -132,10 +133,8 @@ class Video:
             ValueError: a suffix that no container has, or one that cannot hold these pictures.
         """
         av, path = _av(), Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         try:
-            with av.open(str(self.path)) as source, av.open(str(partial), "w") as target:
+            with atomic_path(path) as partial, av.open(str(self.path)) as source, av.open(str(partial), "w") as target:
                 pictures = source.streams.video[0]
                 copied = target.add_stream_from_template(pictures)
                 sound = target.add_stream("aac", rate=sample_rate, layout="stereo")
@@ -149,9 +148,7 @@ class Video:
                 for packet in [*sound.encode(frame), *sound.encode(None)]:
                     target.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            partial.unlink(missing_ok=True)
             raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mkv") from error
-        partial.replace(path)
         return path
 
 
@@ -169,14 +166,12 @@ def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, 
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"frames: got {width}x{height}, expected even sides; crop a line")
-    partial = path.with_name(f".{path.stem}.partial.mp4")
-    with av.open(str(partial), "w") as target:
+    with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as target:
         stream = target.add_stream("h264", rate=Fraction(rate).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for frame in frames:
             target.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         target.mux(stream.encode(None))
-    partial.replace(path)
     return path
 
 

@@ -28,7 +28,9 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.pipelines.views.point_maps import PointRange, depth_along_rays, normals_of
 from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh, warp_points
@@ -64,11 +66,9 @@ class AlignedViewsOutput(BaseOutput):
         path = Path(path)
         if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
             raise ValueError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         cloud: Any = trimesh.PointCloud(self.points.reshape(-1, 3), self.pixels.reshape(-1, 3))
-        cloud.export(partial)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            cloud.export(partial)
         return path
 
 
@@ -177,8 +177,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
 
     def _encoded(self, pictures: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
         """Latents (posterior means) of pictures in [0, 1], once per row."""
-        stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1).to(self._execution_device, self.vae.dtype)
-        latents = self.vae.encode(stacked * 2 - 1).latent_dist.mode() * self.vae.config.scaling_factor
+        stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+        latents = encode_latents(self.vae, stacked.to(self._execution_device, self.vae.dtype) * 2 - 1)
         return latents.to(self.unet.dtype).repeat(rows, 1, 1, 1)
 
     def _decoded(self, latents: Float[Tensor, "1 channel h w"]) -> Float[np.ndarray, "height width 3"]:

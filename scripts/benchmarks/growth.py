@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.datasets.synthetic.outfits import sample
 from weftwork.evaluation.core.images import as_tensor
@@ -94,7 +95,7 @@ def _data(task: PairedTask) -> dict[str, float]:
     shown = [sample("train", row, count=PAIRS) for row in range(8)]
     images = as_tensor([outfit.image for outfit in shown]) * 2 - 1
     started = time.perf_counter()
-    latents = task.pipe.vae.encode(images).latent_dist.mode().half()
+    latents = encode_latents(task.pipe.vae, images, scaled=False).half()
     with tempfile.TemporaryDirectory() as folder:
         task.cache_features(Path(folder))
         records = [

@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from weftwork.attention_processors.encoders import SketchEncoder
+from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionXLPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.command import interleaved, ratios
 from weftwork.training.data.pairs import PairRecord
-from weftwork.training.recipes.autoencoder import to_unit
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 
 Shape = Mapping[str, Any]
@@ -52,7 +52,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     tasks = {name: _task(pipe, shape) for name in ("encoding", "cached")}
     with tempfile.TemporaryDirectory() as folder:
         tasks["cached"].cache_features(Path(folder))
-        latents = _encoded(pipe, pixels)
+        latents = encode_latents(pipe.vae, pixels)
         batches = {name: task.collate(_records(task, latents)) for name, task in tasks.items()}
 
         def step(name: str, latents: torch.Tensor) -> None:
@@ -62,7 +62,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
         seconds = interleaved(
             rounds,
-            encoding=lambda: step("encoding", _encoded(pipe, pixels)),
+            encoding=lambda: step("encoding", encode_latents(pipe.vae, pixels)),
             cached=lambda: step("cached", latents),
         )
     return ratios(seconds, "cached")
@@ -148,8 +148,3 @@ def _records(task: PairedTask, latents: torch.Tensor) -> list[PairRecord]:
             pairs.append(task.module.prepare(SketchTextPair(sketch, f"a red thing {place}")))
         records.append(PairRecord(latent, tuple(pairs), (f"a person {row}",)))
     return records
-
-
-@torch.no_grad()
-def _encoded(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
-    return pipe.vae.encode(pixels).latent_dist.mode() * pipe.vae.config.scaling_factor

@@ -12,8 +12,6 @@ weftwork convert moai checkpoints/main models/moai            four U-Nets and th
 import argparse
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.adapter import WEIGHTS_NAME, Adapter, check_folder, read_json
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
 from weftwork.scripts.converters.ip_adapter import BASES, adapter_to_ip_adapter, ip_adapter_to_adapter
@@ -272,9 +271,6 @@ def _check_target(target: Path) -> None:
 
 def _write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder beside the target and move it there when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as room:
-        folder = Path(room) / target.name
+    with atomic_path(target) as folder:
         folder.mkdir()
         write(folder)
-        os.replace(folder, target)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from weftwork.datasets.readers.atomic import atomic_path
+
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
@@ -30,6 +32,5 @@ def keep_metrics(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             continue
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        partial.write_text("".join(kept))

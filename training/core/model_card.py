@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.evaluation.core.report import hardware
 
 SAMPLES = 4
@@ -47,10 +48,9 @@ def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
         *(line for name in pictures for line in ("", f"![sample](samples/{name})")),
         "",
     ]
-    path, partial = folder / "README.md", folder / ".README.partial"
-    partial.write_text("\n".join(lines), encoding="utf-8")
-    partial.replace(path)
-    return path
+    with atomic_path(folder / "README.md") as partial:
+        partial.write_text("\n".join(lines), encoding="utf-8")
+    return folder / "README.md"
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:

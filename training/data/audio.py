@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
 from weftwork.attention_processors.encoders.audio_statistics import mono, statistics
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.sound_folder import SoundPiece
 from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sample, walk_of
 from weftwork.datasets.synthetic.walks.scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
@@ -179,12 +180,10 @@ class SpatialPieces(Dataset[SoundRecord]):
         return Envelope.of_audio(self.pieces[index // 2].audio(rate), rate)
 
 
-@torch.no_grad()
 def _encoded(
     vae: Any, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
 ) -> Float[Tensor, "clip version channel place"]:
     """Latents (posterior means) of the `VERSIONS` of sounds."""
     loud = np.stack([Envelope.of_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])
     every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
-    latents = vae.encode(every.to(vae.device, vae.dtype)).latent_dist.mode()
-    return latents.unflatten(0, (-1, len(VERSIONS)))
+    return encode_latents(vae, every).unflatten(0, (-1, len(VERSIONS)))

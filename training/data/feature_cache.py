@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
+from weftwork.datasets.readers.atomic import atomic_path
 
 if TYPE_CHECKING:
     from weftwork.attention_processors.encoders.audio import ClapEncoder
@@ -83,9 +83,8 @@ class FeatureCache:
 
     def _write(self, name: str, row: dict[str, Tensor]) -> None:
         path = self.folder / f"{name}.safetensors"
-        partial = path.with_suffix(f".partial-{os.getpid()}-{id(self)}")
-        save_file(row, partial)
-        partial.replace(path)
+        with atomic_path(path) as partial:
+            save_file(row, partial)
         self._hold(name, row)
 
     def _hold(self, name: str, row: dict[str, Tensor]) -> None:

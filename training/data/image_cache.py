@@ -16,10 +16,11 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.synthetic import creatures, outfits
 from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment
-from weftwork.training.recipes.autoencoder import to_unit
 
 logger = logging.getLogger(__name__)
 
@@ -106,20 +107,18 @@ def draw_once(
 def _draw(
     pixels: Path, truth: Path, draw: Callable[[Any], tuple[np.ndarray[Any, Any], Any]], jobs: Sequence[Any]
 ) -> None:
-    partial, partial_truth = pixels.with_suffix(".partial.npy"), truth.with_suffix(".partial")
     shape = (len(jobs), *draw(jobs[0])[0].shape)
-    images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
     rows: list[Any] = []
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with atomic_path(pixels) as partial, ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         drawn = pool.map(draw, jobs, chunksize=32)
         for i, (image, row) in enumerate(tqdm(drawn, total=len(jobs), desc=f"drawing {pixels.stem}", mininterval=1.0)):
             images[i] = image
             rows.append(row)
-    images.flush()
-    del images
-    partial.replace(pixels)
-    partial_truth.write_text(json.dumps(rows))
-    partial_truth.replace(truth)
+        images.flush()
+        del images
+    with atomic_path(truth) as partial:
+        partial.write_text(json.dumps(rows))
 
 
 @torch.no_grad()
@@ -134,8 +133,7 @@ def cached_latents(
         rows = []
         for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
             batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
-            latents = vae.encode(batch.to(vae.device, vae.dtype)).latent_dist.mode()
-            rows.append(latents.mul(vae.config["scaling_factor"]).half().cpu().numpy())
+            rows.append(encode_latents(vae, batch).half().cpu().numpy())
         return np.concatenate(rows)
 
     return saved_once(path, encoded)
@@ -146,9 +144,9 @@ def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarr
     if not path.is_file():
         with _alone(path):
             if not path.is_file():
-                partial = path.with_suffix(".partial.npy")
-                np.save(partial, make())
-                partial.replace(path)
+                made = make()
+                with atomic_path(path) as partial:
+                    np.save(partial, made)
     return np.load(path, mmap_mode="r")
 
 

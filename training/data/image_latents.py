@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
-from weftwork.training.recipes.autoencoder import to_unit
 
 WIDEST = 2.0
 """Pictures that are wider or taller than this are squeezed to it."""
@@ -84,9 +84,6 @@ def encoded_once(
     return latents
 
 
-@torch.no_grad()
 def encoded(values: "np.ndarray[Any, np.dtype[np.uint8]]", vae: Any) -> Tensor:
     """Scaled latents of pictures of bytes, [picture, height, width, 3], as float32 on the CPU."""
-    unit = to_unit(torch.from_numpy(values))
-    posterior = vae.encode(unit.to(vae.device, vae.dtype)).latent_dist
-    return (posterior.mode() * vae.config.scaling_factor).float().cpu().contiguous()
+    return encode_latents(vae, to_unit(torch.from_numpy(values))).float().cpu().contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.posed_views import Frame, PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
 from weftwork.pipelines.views.point_maps import PointRange
@@ -167,8 +168,7 @@ def view_latents(pictures: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.f
     for index in tqdm(range(len(pictures)), desc="encoding", mininterval=1.0):
         known = pictures.view(index)
         parts = np.concatenate([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[-1:, -COLORS:]])
-        latents = vae.encode(torch.from_numpy(parts).to(vae.device, vae.dtype)).latent_dist.mode()
-        rows.append(latents.mul(vae.config["scaling_factor"]).half().cpu().numpy())
+        rows.append(encode_latents(vae, torch.from_numpy(parts)).half().cpu().numpy())
     return np.stack(rows)
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from weftwork.attention_processors.encoders.latents import to_unit
+
 LATENT_CHANNELS = 12
 PATCH = 8
 
@@ -37,11 +39,6 @@ def build_autoencoder() -> AutoencoderKL:
         moments.weight[LATENT_CHANNELS:] *= 0.1
         moments.bias[LATENT_CHANNELS:] = -5.0
     return module
-
-
-def to_unit(pictures: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
-    """Pictures of bytes to [-1, 1], channels first."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class PictureDataset(Dataset[np.ndarray[Any, np.dtype[np.uint8]]]):

@@ -19,6 +19,7 @@ from weftwork.attention_processors.audio.controlnet import StableAudioControlNet
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, install
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.evaluation.scores.audio_plots import plot_sound
 from weftwork.pipelines.audio.cosine_scheduler import at_time
 from weftwork.training.core.config import option
@@ -99,9 +100,8 @@ class SpatialAudioTask:
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
         told = context_of(pipe, prompt, module.adapter.config["seconds"])
         self.context, self.whole = (states.float() for states in told)
-        with torch.no_grad():
-            samples = torch.zeros(1, 2, round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate))
-            self.silence = pipe.vae.encode(samples.to(pipe.vae.device, pipe.vae.dtype)).latent_dist.mode()
+        samples = round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate)
+        self.silence = encode_latents(pipe.vae, torch.zeros(1, 2, samples))
         module.float().train()  # a ControlNet is in its transformer's precision at birth
 
     def collate(self, samples: list[SoundRecord]) -> dict[str, Any]:
