@@ -273,8 +273,7 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
         ValueError: a shape other than [channel, sample], numbers that are not finite or no floats, silence unless it is
             allowed, or a rate that is not above 0.
 
-    Warns:
-        where the sound is clipped.
+    Logs a warning if the audio is clipped.
     """
     audio = np.asarray(given, np.float32)
     if audio.ndim != 2 or audio.shape[0] > 8 or not audio.shape[1]:

@@ -1,0 +1,107 @@
+"""Hooks of the documentation site: pages from outside docs/, one API page per public module, and math as MathML."""
+
+import html
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+API_ROOTS = ("attention_processors", "pipelines", "datasets/readers", "training/core", "evaluation/core")
+MATH = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
+
+
+def pages() -> dict[str, str]:
+    """Returns the page of the site by path in the repository, for files outside docs/."""
+    cards = sorted((ROOT / "pretrained").glob("**/README.md"))
+    return {
+        "README.md": "index.md",
+        "CONTRIBUTING.md": "contributing.md",
+        "CHANGELOG.md": "changelog.md",
+        "examples/finetuning/README.md": "finetuning.md",
+    } | {card.relative_to(ROOT).as_posix(): f"models/{card.parent.name}.md" for card in cards}
+
+
+def modules() -> dict[str, str]:
+    """Returns the API page of every public module by dotted name."""
+    found: dict[str, str] = {}
+    if missing := [root for root in API_ROOTS if not (ROOT / root).is_dir()]:
+        raise FileNotFoundError(f"API_ROOTS: {missing[0]} not found; update docs/hooks.py")
+    for path in sorted(file for root in API_ROOTS for file in (ROOT / root).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__":
+            found[".".join(("weftwork", *parts[:-1]))] = "/".join(("api", *parts[:-1], "index.md"))
+        elif not parts[-1].startswith("_"):
+            found[".".join(("weftwork", *parts))] = "/".join(("api", *parts)) + ".md"
+    return found
+
+
+def on_config(config: Any) -> Any:
+    """Appends the sections of models and of the API reference to the navigation."""
+    models = [page for page in pages().values() if page.startswith("models/")]
+    reference: dict[str, Any] = {}
+    for name, page in modules().items():
+        section = reference
+        *packages, last = name.split(".")[1:]
+        for package in packages:
+            section = section.setdefault(package, {})
+        if page.endswith("index.md"):
+            section.setdefault(last, {})[""] = page
+        else:
+            section[last] = page
+    config.nav += [{"Models": models}, {"API reference": ["api/index.md", *_nav(reference)]}]
+    return config
+
+
+def _nav(section: dict[str, Any]) -> list[Any]:
+    return [
+        value if not name else {name: _nav(value) if isinstance(value, dict) else value}
+        for name, value in sorted(section.items())
+    ]
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages from outside docs/, their images, and the API pages."""
+    for source, page in pages().items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        for image in sorted((ROOT / source).parent.glob("*.png")) if source.startswith("pretrained") else ():
+            files.append(File.generated(config, f"models/{image.name}", abs_src_path=str(image)))
+    lines = [f"- [`{name}`]({page.removeprefix('api/')})" for name, page in modules().items()]
+    intro = "# API reference\n\nAll public modules, from their docstrings.\n\n"
+    files.append(File.generated(config, "api/index.md", content=intro + "\n".join(lines) + "\n"))
+    for name, page in modules().items():
+        files.append(File.generated(config, page, content=f"---\ntitle: {name.split('.')[-1]}\n---\n\n::: {name}\n"))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Turns links between files of the repository into links between pages of the site."""
+    if page.parent is None:  # a tab with this page alone
+        page.meta["hide"] = ["navigation"]
+    sources = {uri: source for source, uri in pages().items()}
+    source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    if page.file.src_uri.startswith("api/"):
+        return markdown
+
+    def moved(match: re.Match[str]) -> str:
+        before, target, anchor, after = match.groups()
+        path = os.path.normpath(os.path.join(os.path.dirname(source), target))
+        uri = pages().get(path, path.removeprefix("docs/"))
+        if path.startswith("pretrained") and path.endswith(".png"):
+            uri = f"models/{os.path.basename(path)}"
+        return before + os.path.relpath(uri, os.path.dirname(page.file.src_uri) or ".") + (anchor or "") + after
+
+    return LINK.sub(moved, markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Replaces LaTeX by MathML, which browsers draw without a script."""
+
+    def drawn(match: re.Match[str]) -> str:
+        return convert(html.unescape(match[3]), display="block" if match[2] == "[" else "inline")
+
+    return MATH.sub(drawn, content)
