@@ -1,25 +1,42 @@
-"""Inference: stock diffusers pipelines that take conditions, the shipped models, and design files."""
+"""Inference: stock diffusers pipelines that take conditions, the shipped models, and designs; imported on first use."""
 
-from weftwork.pipelines.core.mixin import (
-    ConditionedPipelineMixin,
-    ConditionedStableDiffusionControlNetPipeline,
-    ConditionedStableDiffusionImg2ImgPipeline,
-    ConditionedStableDiffusionInpaintPipeline,
-    ConditionedStableDiffusionPipeline,
-    ConditionedStableDiffusionXLPipeline,
-)
-from weftwork.pipelines.core.pretrained import available, shipped
-from weftwork.pipelines.designs.design_file import Design, read_design
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "ConditionedPipelineMixin",
-    "ConditionedStableDiffusionControlNetPipeline",
-    "ConditionedStableDiffusionImg2ImgPipeline",
-    "ConditionedStableDiffusionInpaintPipeline",
-    "ConditionedStableDiffusionPipeline",
-    "ConditionedStableDiffusionXLPipeline",
-    "Design",
-    "available",
-    "read_design",
-    "shipped",
-]
+if TYPE_CHECKING:
+    from weftwork.pipelines.core.mixin import ConditionedPipelineMixin as ConditionedPipelineMixin
+    from weftwork.pipelines.core.mixin import (
+        ConditionedStableDiffusionControlNetPipeline as ConditionedStableDiffusionControlNetPipeline,
+    )
+    from weftwork.pipelines.core.mixin import (
+        ConditionedStableDiffusionImg2ImgPipeline as ConditionedStableDiffusionImg2ImgPipeline,
+    )
+    from weftwork.pipelines.core.mixin import (
+        ConditionedStableDiffusionInpaintPipeline as ConditionedStableDiffusionInpaintPipeline,
+    )
+    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline as ConditionedStableDiffusionPipeline
+    from weftwork.pipelines.core.mixin import (
+        ConditionedStableDiffusionXLPipeline as ConditionedStableDiffusionXLPipeline,
+    )
+    from weftwork.pipelines.designs.design import Design as Design
+    from weftwork.pipelines.designs.reader import read_design as read_design
+    from weftwork.pretrained import available as available
+    from weftwork.pretrained import shipped as shipped
+
+_STABLE_DIFFUSION = ("", "XL", "Img2Img", "Inpaint", "ControlNet")
+_MODULE_OF = {
+    "ConditionedPipelineMixin": "pipelines.core.mixin",
+    **{f"ConditionedStableDiffusion{name}Pipeline": "pipelines.core.mixin" for name in _STABLE_DIFFUSION},
+    "Design": "pipelines.designs.design",
+    "read_design": "pipelines.designs.reader",
+    "available": "pretrained",
+    "shipped": "pretrained",
+}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"weftwork.{_MODULE_OF[name]}"), name)

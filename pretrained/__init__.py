@@ -5,6 +5,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 PLACES = (ROOT, ROOT / "baselines")
 """Default models, and those that only reports read: baselines and oracles, which a checkout has and a wheel lacks."""
+DEFAULT_MODEL = "tiny-diffusion"
 LORA = "pytorch_lora_weights.safetensors"
 """What diffusers calls a LoRA in a folder; such a folder has no `config.json`, nor has one of an adapter and more."""
 

@@ -8,7 +8,7 @@ import torch
 
 from weftwork.evaluation.oracles.outfits import Reading, pretrained_oracle
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, shipped
-from weftwork.pipelines.designs.design_file import read_design
+from weftwork.pipelines.designs.reader import read_design
 
 DESIGN = "examples/outfit/outfit.json"
 

@@ -1,13 +1,14 @@
 """Fields of conditions in records, the JSON objects of design files: kinds of values, their checks and schemas."""
 
+import dataclasses
 import math
 import reprlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from PIL import Image
 
@@ -35,7 +36,9 @@ class Kind(ABC):
 
 @dataclass(frozen=True)
 class TextKind(Kind):
-    """Words."""
+    """Words; with `empty` also none."""
+
+    empty: bool = False
 
     def read(self, value: object, locate: Locate) -> str:
         if not isinstance(value, str):
@@ -43,7 +46,7 @@ class TextKind(Kind):
         return value
 
     def schema(self) -> Schema:
-        return {"type": "string", "pattern": "\\S"}
+        return {"type": "string"} | ({} if self.empty else {"pattern": "\\S"})
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,50 @@ class ImageKind(Kind):
 
 
 @dataclass(frozen=True)
-class NumberKind(Kind):
-    """A number; the condition checks its range, the schema tells editors."""
+class PathKind(Kind):
+    """The path of a file or folder, relative to the file."""
 
-    minimum: float = 0.0
+    def read(self, value: object, locate: Locate) -> Path:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"got {short(value)}, expected a path; write one")
+        path = locate(value)
+        if not isinstance(path, Path) or not path.exists():
+            raise ValueError(f"got nothing at {short(str(path))}, expected a file or folder; check the path")
+        return path
+
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True)
+class WholeKind(Kind):
+    """A whole number in a range, where `multiple` is given a multiple of it."""
+
+    minimum: int
+    maximum: int
+    multiple: int = 1
+
+    def read(self, value: object, locate: Locate) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not self.minimum <= value <= self.maximum:
+            expected = f"a whole number from {self.minimum} to {self.maximum}"
+            raise ValueError(f"got {short(value)}, expected {expected}; change it")
+        if value % self.multiple:
+            nearest = value // self.multiple * self.multiple
+            raise ValueError(f"got {value}, expected a multiple of {self.multiple}; use {nearest} or leave it out")
+        return value
+
+    def schema(self) -> Schema:
+        limits = {"minimum": self.minimum, "maximum": self.maximum}
+        return {"type": "integer", **limits} | ({} if self.multiple == 1 else {"multipleOf": self.multiple})
+
+
+@dataclass(frozen=True)
+class NumberKind(Kind):
+    """A number; the condition checks its range, the schema shows it to editors, with one value that is no choice."""
+
+    minimum: float | None = 0.0
     maximum: float | None = None
+    excluded: float | None = None
 
     def read(self, value: object, locate: Locate) -> float:
         if not is_number(value):
@@ -72,8 +114,9 @@ class NumberKind(Kind):
         return value  # pyright: ignore[reportReturnType]
 
     def schema(self) -> Schema:
-        limits = {"minimum": self.minimum} | ({} if self.maximum is None else {"maximum": self.maximum})
-        return {"type": "number", **limits}
+        limits = {"minimum": self.minimum, "maximum": self.maximum}
+        given = {name: value for name, value in limits.items() if value is not None}
+        return {"type": "number", **given} | ({} if self.excluded is None else {"not": {"const": self.excluded}})
 
 
 @dataclass(frozen=True)
@@ -106,7 +149,10 @@ class SharesKind(Kind):
 
     def schema(self) -> Schema:
         shares = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
-        return {"anyOf": [{"type": "string", "minLength": 1}, {**shares, "minProperties": 1}]} if self.alone else shares
+        if not self.alone:
+            return shares
+        named = {"minProperties": 1, "propertyNames": {"minLength": 1}, "not": {"additionalProperties": {"const": 0}}}
+        return {"anyOf": [{"type": "string", "minLength": 1}, {**shares, **named}]}
 
 
 @dataclass(frozen=True)
@@ -124,9 +170,10 @@ class RegionKind(Kind):
         return value if value == "sketch" else locate(value)
 
     def schema(self) -> Schema:
-        side = {"type": "number", "minimum": 0, "maximum": 1}
+        first, second = ({"type": "number", "minimum": 0, "maximum": 1, "not": {"const": end}} for end in (1, 0))
         path = {"type": "string", "minLength": 1} | ({} if self.sketch else {"not": {"const": "sketch"}})
-        return {"anyOf": [path, {"type": "array", "items": side, "minItems": 4, "maxItems": 4}]}
+        box = {"type": "array", "prefixItems": [first, first, second, second], "items": False, "minItems": 4}
+        return {"anyOf": [path, box]}
 
 
 @dataclass(frozen=True)
@@ -147,6 +194,89 @@ class RecordField:
 def recorded(kind: Kind, help: str, key: str | None = None) -> dict[str, RecordField]:
     """Returns the `metadata` of a dataclass field that records may have."""
     return {"record": RecordField(kind, help, key)}
+
+
+class Recorded:
+    """Base of dataclasses that design files hold as JSON objects; fields made by `recorded` are their keys."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Keys of which at least one is given; they tell the kinds of conditions apart."""
+
+    @classmethod
+    def record_fields(cls) -> dict[str, tuple[str, RecordField]]:
+        """Returns by key of a record the name of the field and its `RecordField`, keys in `needs` first."""
+        found = {one.name: one.metadata.get("record") for one in _fields(cls)}
+        keyed = {record.key or name: (name, record) for name, record in found.items() if record is not None}
+        return dict(sorted(keyed.items(), key=lambda one: one[0] not in cls.needs))
+
+    @classmethod
+    def required_keys(cls) -> list[str]:
+        """Returns the keys that every record has."""
+        missing = dataclasses.MISSING
+        bare = {one.name for one in _fields(cls) if one.default is missing and one.default_factory is missing}
+        return [key for key, (name, _) in cls.record_fields().items() if name in bare or cls.needs == (key,)]
+
+    @classmethod
+    def from_record(cls, record: object, locate: Locate) -> Self:
+        """Returns what an object of a design file describes; what is null counts as left out.
+
+        Args:
+            locate: finds the file of a path.
+
+        Raises:
+            ValueError: no object, an unknown key, a value of the wrong type, a file that cannot be found or read; and
+                as for the class.
+        """
+        known = cls.record_fields()
+        if not isinstance(record, Mapping):
+            raise ValueError(f"got {short(record)}, expected an object with {', '.join(known)}; write {{…}}")
+        if unknown := [key for key in record if key not in known]:
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(f"got the unknown key {names}, expected {', '.join(known)}; rename or drop it")
+        given = {key: value for key, value in record.items() if value is not None}
+        for key in cls.required_keys():
+            if key not in given:
+                raise ValueError(f'{key}: got none, expected one; add "{key}": …')
+        values: dict[str, Any] = {}
+        for key, value in given.items():
+            name, entry = known[key]
+            try:
+                values[name] = entry.kind.read(value, locate)
+            except ValueError as error:
+                nested = str(error).startswith(("[", "."))  # the place in a list or object
+                raise ValueError(f"{key}{'' if nested else ': '}{error}") from error
+        if cls.needs and not any(key in given for key in cls.needs):
+            raise ValueError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
+        return cls(**values)
+
+    @classmethod
+    def schema(cls) -> Schema:
+        """Returns the JSON schema of a record."""
+        required = cls.required_keys()
+        defaults = {one.name: one.default for one in _fields(cls) if isinstance(one.default, str | int | float)}
+        properties = {}
+        for key, (name, entry) in cls.record_fields().items():
+            schema = entry.kind.schema() if key in required else nullable(entry.kind.schema())
+            default = {"default": defaults[name]} if name in defaults else {}
+            properties[key] = {"description": entry.help, **schema, **default}
+        doc = (cls.__doc__ or cls.__name__).strip().splitlines()[0]
+        schema = {"title": cls.__name__, "description": doc, "type": "object", "additionalProperties": False}
+        given = [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in cls.needs]
+        schema |= {"required": required} if required else {"anyOf": given} if given else {}
+        return schema | {"properties": properties}
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+
+
+def nullable(schema: Schema) -> Schema:
+    """Returns the schema that also admits null."""
+    if "enum" in schema:
+        return {**schema, "enum": [*schema["enum"], None]}
+    if "type" in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
 
 
 def is_number(value: object) -> bool:

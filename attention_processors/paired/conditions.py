@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.records import ImageKind, RegionKind, TextKind, recorded
+from weftwork.attention_processors.core.records import ImageKind, RegionKind, Schema, TextKind, recorded
 from weftwork.attention_processors.core.regions import (
     Area,
     Picture,
@@ -55,6 +55,12 @@ class SketchTextPair(Condition):
             "the canvas, or the path of a mask, white where it acts. Left out, everywhere.",
         ),
     )
+
+    @classmethod
+    def schema(cls) -> Schema:
+        given = {"required": ["sketch"], "properties": {"sketch": {"type": "string"}}}
+        drawn = {"required": ["region"], "properties": {"region": {"const": "sketch"}}}
+        return super().schema() | {"if": drawn, "then": given}
 
     def __post_init__(self) -> None:
         if self.sketch is None and self.text is None:

@@ -115,7 +115,7 @@ def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 def _generation_alone(arguments: argparse.Namespace) -> list[float]:
     from weftwork.attention_processors.paired.adapter import PairedAdapter
     from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-    from weftwork.pipelines.designs.design_file import read_design
+    from weftwork.pipelines.designs.reader import read_design
     from weftwork.pretrained import shipped
 
     design = read_design(arguments.design)

@@ -125,9 +125,9 @@ def open_demo_pipeline(arguments: argparse.Namespace) -> Any:
         ValueError: something that cannot be opened.
     """
     from weftwork.attention_processors.encoders import ImageEncoder
-    from weftwork.pipelines.designs.design_file import Design
+    from weftwork.pipelines.designs.design import Design
+    from weftwork.pipelines.designs.run import open_pipeline
     from weftwork.pretrained import available, shipped
-    from weftwork.scripts.generate import open_pipeline
 
     given = adapter_paths(arguments.adapter)
     pipe = open_pipeline(arguments.model, given, Design(""))

@@ -14,17 +14,17 @@ from PIL import Image
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.style.adapter import Style, StyleCard, StyleCards
-from weftwork.datasets.readers.inline_images import PREFIX
-from weftwork.pipelines.designs.design_file import Design, as_design
+from weftwork.datasets.readers.inline_images import PREFIX, from_text
+from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.reader import as_design
+from weftwork.pipelines.designs.run import draw, stored, write_images
 from weftwork.scripts.demo.jobs import Line, Step, User, seed_of
-from weftwork.scripts.generate import draw, stored, write_pictures
 
 MAX_STEPS: Final = 100
 MAX_SIDE: Final = 1024
 MAX_CONDITIONS: Final = 16
 MAX_WORDS: Final = 2000
 """Characters of a text."""
-PATHS: Final = ("sketch", "global_sketch", "region")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Studio:
             ValueError: it is wrong, too large, or names a file.
         """
         _check_safe(record)
-        design = as_design(dict(record), self.line.folder)
+        design = as_design(dict(record), inline)
         if design.num_inference_steps > MAX_STEPS:
             raise ValueError(f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}")
         if max(design.height or 0, design.width or 0) > MAX_SIDE:
@@ -123,7 +123,7 @@ class Studio:
         (picture,) = draw(self.pipe, design, 1, recorder, callback_on_step_end=after_step)
         assert design.seed is not None
         path = self.line.file("weftwork.png")
-        write_pictures({path: (picture, stored(design, 0))})
+        write_images({path: (picture, stored(design))})
         return Made(picture, path, design.seed, () if recorder is None else _maps(recorder, design, picture))
 
 
@@ -179,8 +179,19 @@ def _title(condition: Any, index: int) -> str:
     return getattr(condition, "text", None) or (", ".join(styles) if styles else f"sketch {index + 1}")
 
 
+def inline(text: str) -> Image.Image:
+    """Returns the image in a data URI; no file is read.
+
+    Raises:
+        ValueError: a path.
+    """
+    if not text.startswith(PREFIX):
+        raise ValueError(f"got a path, which a demo does not read; put the image in as {PREFIX}…")
+    return from_text(text)
+
+
 def _check_safe(record: Any) -> None:
-    """Refuse what names a file, and more conditions than a page has.
+    """Refuse LoRAs, ControlNets and layers, long texts, and more conditions than a page has.
 
     Raises:
         ValueError: as said.
@@ -199,10 +210,6 @@ def _check_safe(record: Any) -> None:
     for row in rows:
         if row.get("layers"):
             raise ValueError("layers: got some, which a demo does not take; use weftwork generate")
-        for name in PATHS:
-            value = row.get(name)
-            if isinstance(value, str) and value != "sketch" and not value.startswith(PREFIX):
-                raise ValueError(f"{name}: got a path, which a demo does not read; put the picture in as {PREFIX}…")
 
 
 def _rows(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

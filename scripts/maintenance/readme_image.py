@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from weftwork.attention_processors.paired.conditions import SketchTextPair
-from weftwork.pipelines.designs.design_file import read_design
+from weftwork.pipelines.designs.reader import read_design
 
 SIDE, MARGIN, LINE = 256, 12, 24
 

@@ -3,8 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +11,16 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from tiny import drawn_sketch
 
-from weftwork.attention_processors.core.condition import GUIDANCE
 from weftwork.attention_processors.core.layers import PRESETS
-from weftwork.attention_processors.style.adapter import Style
-from weftwork.pipelines.designs.design_file import (
-    GLOBAL_SKETCH_KEYS,
-    KEYS,
-    MAX_SEED,
-    MAX_SIDE,
-    MAX_STEPS,
-    PAIR_KEYS,
-    SCHEMA_KEY,
-    SIDE_MULTIPLE,
-    STYLE_KEYS,
-    Control,
-    Design,
-    Lora,
-    read_design,
-)
+from weftwork.attention_processors.core.records import Recorded
+from weftwork.pipelines.designs.design import KEYS, Control, Design, Lora, condition_classes
+from weftwork.pipelines.designs.reader import SCHEMA_FILE, SCHEMA_KEY, design_schema, read_design
 
-SCHEMA: dict[str, Any] = json.loads(
-    files("weftwork.pipelines.designs").joinpath("design.schema.json").read_text(encoding="utf-8")
-)
-DEFINED: dict[str, Any] = SCHEMA["$defs"]
+SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 EXAMPLE = Path(__file__).parents[3] / "examples" / "outfit" / "outfit.json"
 FILES = ("a", " ", "both", "sketch")
-LORA_KEYS, CONTROLNET_KEYS = (tuple(entry.name for entry in fields(kind)) for kind in (Lora, Control))
+KINDS: dict[str, type[Recorded]] = {kind.__name__: kind for _, kind in condition_classes()}
+RECORDS = (*KINDS.values(), Lora, Control)
 
 
 @pytest.fixture(scope="module")
@@ -79,39 +61,28 @@ def test_the_schema_is_one() -> None:
     assert SCHEMA["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
 
 
-@pytest.mark.parametrize(
-    ("schema", "keys"),
-    [
-        (SCHEMA, (SCHEMA_KEY, *KEYS)),
-        (DEFINED["pair"], PAIR_KEYS),
-        (DEFINED["global_sketch"], GLOBAL_SKETCH_KEYS),
-        (DEFINED["style"], STYLE_KEYS),
-        (DEFINED["lora"], LORA_KEYS),
-        (DEFINED["controlnet"], CONTROLNET_KEYS),
-    ],
-    ids=["design", "pair", "global_sketch", "style", "lora", "controlnet"],
-)
-def test_the_keys_are_the_readers_and_described(schema: dict[str, Any], keys: tuple[str, ...]) -> None:
-    assert sorted(schema["properties"]) == sorted(keys)
+def test_the_file_is_made_from_the_classes() -> None:
+    assert design_schema() == SCHEMA, "run python -m weftwork.pipelines.designs.reader"
+    items = SCHEMA["properties"]["conditions"]["additionalProperties"]["items"]
+    assert [one["title"] for one in items["anyOf"]] == list(KINDS)
+    assert {"SketchTextPair", "GlobalSketch", "Style", "Reference"} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", [*RECORDS, Design], ids=lambda kind: kind.__name__)
+def test_the_keys_are_the_readers_and_described(kind: type[Recorded]) -> None:
+    schema = kind.schema()
+    assert list(schema["properties"]) == list(kind.record_fields())
     assert schema["additionalProperties"] is False
     assert schema["description"].endswith(".")
     for key, value in schema["properties"].items():
-        assert value.get("description", "").endswith("."), key
+        assert value["description"].endswith("."), key
 
 
-def test_limits_and_defaults_are_the_readers() -> None:
-    settings, usual, style = SCHEMA["properties"], Design("a"), Style("a")
-    assert settings["seed"]["exclusiveMaximum"] == MAX_SEED
-    assert settings["num_inference_steps"]["maximum"] == MAX_STEPS
-    side = DEFINED["side"]
-    assert (side["minimum"], side["maximum"], side["multipleOf"]) == (SIDE_MULTIPLE, MAX_SIDE, SIDE_MULTIPLE)
-    assert {key: value["default"] for key, value in settings.items() if "default" in value} == {
-        key: getattr(usual, key) for key in ("num_inference_steps", "guidance_scale")
-    }
-    assert [DEFINED[key]["default"] for key in ("weight", "start", "end")] == [style.weight, style.start, style.end]
-    cfg, layers = (DEFINED["style"]["properties"][key] for key in ("cfg", "layers"))
-    assert (cfg["enum"], cfg["default"]) == ([*GUIDANCE, None], style.cfg)
-    assert f"({', '.join(PRESETS)})" in layers["description"]
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_defaults_and_presets_are_the_classes(kind: type[Recorded]) -> None:
+    found = {key: value["default"] for key, value in kind.schema()["properties"].items() if "default" in value}
+    assert found == {"weight": 1.0, "start": 0.0, "end": 1.0, "cfg": "both"}
+    assert f"({', '.join(PRESETS)})" in kind.schema()["properties"]["layers"]["description"]
 
 
 # Schema and reader
@@ -124,7 +95,8 @@ GOOD: list[dict[str, Any]] = [
     {"$schema": "../design.schema.json", "prompt": "a", "conditions": {}},
     design(negative_prompt="", seed=2**63 - 1, num_inference_steps=1000, guidance_scale=0, height=8, width=4096),
     design({"sketch": "a"}, {"text": "b"}, {"sketch": "a", "text": "b", "region": "sketch"}),
-    design({"text": "b", **dict.fromkeys(PAIR_KEYS[3:]), "sketch": None, "weight": 0}),
+    design({"text": "b", **dict.fromkeys(("region", "start", "end", "layers", "cfg")), "sketch": None, "weight": 0}),
+    design({"text": "b", "layers": {"all": 1}, "cfg": "cond_only"}, {"image": "a"}, {"image": "a", "weight": 0.5}),
     design({"text": "b", "region": [0, 0.5, 1, 1.0], "weight": 7.5, "start": 0.25, "end": 0.5}),
     design({"text": "b", "region": "a"}, {"style": "ink", "region": "a"}),
     design({"global_sketch": "a"}, {"global_sketch": "a", "weight": 2, "start": 0, "end": None}),
@@ -156,9 +128,13 @@ BAD: list[Any] = [
     design({"text": "b", "curve": None}),
     design({"text": "b", "region": [0, 0, 1.5, 1]}),
     design({"text": "b", "region": {"left": 0}}),
-    design({"text": "b", "layers": {"all": 1}}),
+    design({"text": "b", "layers": {"all": -1}}),
+    design({"text": "b", "cfg": "neither"}),
+    design({"image": "a", "region": "sketch"}),
+    design({"image": None, "weight": 0}),
+    design({"image": "a", "embeds": [0.5]}),
     design({"global_sketch": "a", "text": "b"}),
-    design({"global_sketch": "a", "region": [0, 0, 1, 1]}),
+    design({"global_sketch": "a", "region": "sketch"}),
     design({"global_sketch": None, "text": "b"}),
     design({"global_sketch": "a", "style": "b"}),
     design({"style": None, "text": "b"}),
@@ -203,6 +179,7 @@ BASES: dict[str, dict[str, Any]] = {
     "sketch": {"sketch": "a"},
     "global_sketch": {"global_sketch": "a"},
     "style": {"style": "a"},
+    "image": {"image": "a"},
     "loras": {"lora": "a"},
     "controlnets": {"controlnet": "a", "image": "a"},
 }
@@ -210,7 +187,7 @@ BASES: dict[str, dict[str, Any]] = {
 
 def variants(base: str) -> Iterator[dict[str, Any]]:
     """Designs with any value under any key, known here or elsewhere."""
-    keys = {*PAIR_KEYS, *GLOBAL_SKETCH_KEYS, *STYLE_KEYS, *LORA_KEYS, *CONTROLNET_KEYS}
+    keys = {key for kind in RECORDS for key in kind.record_fields()}
     for key in [*([SCHEMA_KEY, *KEYS] if base == "design" else sorted(keys)), "curve"]:
         records = [{**BASES[base], key: value} for value in VALUES]
         if base == "design":

@@ -13,10 +13,10 @@ from tiny import drawn_sketch, tiny_studio
 
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.inline_images import as_text
-from weftwork.pipelines.designs.design_file import read_design
+from weftwork.pipelines.designs.reader import read_design
+from weftwork.pipelines.designs.run import draw
 from weftwork.scripts.demo.command import page
 from weftwork.scripts.demo.studio import Studio
-from weftwork.scripts.generate import draw
 
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client, handle_file  # noqa: E402

@@ -17,10 +17,10 @@ from tiny import drawn_sketch, style_adapter, tiny_pipe, tiny_studio
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.designs.design_file import read_design
+from weftwork.pipelines.designs.reader import read_design
+from weftwork.pipelines.designs.run import draw
 from weftwork.scripts.demo.jobs import Step, Stopped
 from weftwork.scripts.demo.studio import Made, Studio
-from weftwork.scripts.generate import draw
 
 gradio = pytest.importorskip("gradio")
 

@@ -1,0 +1,228 @@
+"""A design: the prompt, the settings of the run, and the conditions by adapter name.
+
+    {"prompt": "a person wearing an outfit", "seed": 0, "num_inference_steps": 20, "guidance_scale": 3.0,
+     "conditions": {"paired": [{"sketch": "jacket.png", "text": "a red striped jacket", "region": "sketch"},
+                               {"text": "a black skirt", "region": [0.2, 0.5, 0.8, 0.8], "weight": 0.7, "end": 0.5}]}}
+
+- only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are refused;
+- a condition is of the registered class whose `needs` it has: `{"sketch": …, "text": …}`, `{"global_sketch": …}`,
+  `{"style": "ink"}`, `{"image": "reference.png"}`; each also takes `weight`, `region`, `start`, `end`, `layers`, `cfg`;
+- paths are relative to the file; images may also be in it, as PNG in data URIs;
+- `loras` and `controlnets` are what diffusers' `load_lora_weights` and `ControlNetModel.from_pretrained` read;
+- `$schema` is ignored; it may lead editors to `design.schema.json` beside this file, with which they check designs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.method import load, methods
+from weftwork.attention_processors.core.records import (
+    ImageKind,
+    Kind,
+    Locate,
+    NumberKind,
+    PathKind,
+    Recorded,
+    Schema,
+    TextKind,
+    WholeKind,
+    is_finite,
+    recorded,
+    short,
+)
+from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.datasets.readers.images import read_image
+
+SIDE: Final = WholeKind(8, 4096, multiple=8)
+WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
+SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
+"""Keys that options of commands replace, and that images store as they were used."""
+OPTIONAL: Final = ("negative_prompt", "seed", "height", "width")
+
+
+@dataclass(frozen=True)
+class Lora(Recorded):
+    """A LoRA that diffusers' load_lora_weights reads.
+
+    Args:
+        lora: safetensors file, or a folder with one.
+        weight: 0 is off, 1 as trained.
+
+    Raises:
+        ValueError: a weight that is not finite.
+    """
+
+    lora: Path = field(metadata=recorded(PathKind(), "Path of a safetensors file, or of a folder with one."))
+    weight: float = field(default=1.0, metadata=recorded(NumberKind(minimum=None), WEIGHT_HELP))
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise ValueError(f"weight: got {self.weight}, expected a finite number; change it")
+
+
+@dataclass(frozen=True)
+class Control(Recorded):
+    """A ControlNet that diffusers' ControlNetModel.from_pretrained reads, with its image.
+
+    Args:
+        controlnet: folder of a `ControlNetModel`.
+        image: the image that it reads, resized to the canvas; a file is opened here.
+        weight: diffusers' `controlnet_conditioning_scale`.
+        start, end: shares of the steps between which it acts: `control_guidance_start` and `control_guidance_end`.
+
+    Raises:
+        ValueError: a number out of its range, or an image that cannot be read.
+    """
+
+    controlnet: Path = field(metadata=recorded(PathKind(), "Path of its folder."))
+    image: Image.Image | Path = field(metadata=recorded(ImageKind(), "Path of the image that it reads."))
+    weight: float = field(default=1.0, metadata=recorded(NumberKind(), WEIGHT_HELP))
+    start: float = field(
+        default=0.0,
+        metadata=recorded(NumberKind(maximum=1, excluded=1), "Share of the steps where it begins; less than end."),
+    )
+    end: float = field(
+        default=1.0,
+        metadata=recorded(NumberKind(maximum=1, excluded=0), "Share of the steps where it ends; more than start."),
+    )
+
+    def __post_init__(self) -> None:
+        check_weight(self.weight)
+        Schedule(self.start, self.end)
+        if self.start == self.end:
+            raise ValueError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
+        if isinstance(self.image, Path):
+            object.__setattr__(self, "image", read_image(self.image))
+
+
+@dataclass(frozen=True)
+class ListKind(Kind):
+    """A list of records of one class."""
+
+    entry: type[Recorded]
+
+    def read(self, value: object, locate: Locate) -> tuple[Recorded, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"got {short(value)}, expected a list; write [{{…}}, …]")
+        read = []
+        for index, record in enumerate(value):
+            try:
+                read.append(self.entry.from_record(record, locate))
+            except ValueError as error:
+                raise ValueError(f"[{index}]: {error}") from error
+        return tuple(read)
+
+    def schema(self) -> Schema:
+        return {"type": "array", "items": self.entry.schema()}
+
+
+@dataclass(frozen=True)
+class ConditionsKind(Kind):
+    """Lists of conditions by adapter name, of all registered classes that records can describe."""
+
+    def read(self, value: object, locate: Locate) -> dict[str, tuple[Condition, ...]]:
+        if not isinstance(value, dict):
+            example = '{"paired": [{…}, …]}'
+            raise ValueError(f"got {short(value)}, expected lists by adapter name; write {example}")
+        conditions: dict[str, tuple[Condition, ...]] = {}
+        for name, records in value.items():
+            if not isinstance(records, list):
+                raise ValueError(f".{name}: got {short(records)}, expected a list of conditions; write [{{…}}, …]")
+            read = []
+            for index, record in enumerate(records):
+                try:
+                    read.append(condition_class(record, name).from_record(record, locate))
+                except ValueError as error:
+                    raise ValueError(f".{name}[{index}]: {error}") from error
+            conditions[name] = tuple(read)
+        return conditions
+
+    def schema(self) -> Schema:
+        kinds = {"anyOf": [kind.schema() for _, kind in condition_classes()]}
+        return {"type": "object", "additionalProperties": {"type": "array", "items": kinds}}
+
+
+@cache
+def condition_classes() -> list[tuple[str, type[Condition]]]:
+    """Returns method names and the condition classes that records can describe, those with one `needs` key first."""
+    found = [(method.name, load(path)) for method in methods().values() for path in method.conditions]
+    return sorted(((name, kind) for name, kind in found if kind.needs), key=lambda one: len(one[1].needs))
+
+
+def condition_class(record: object, adapter: str) -> type[Condition]:
+    """Returns the class whose `needs` an object has; among several that of the method named as the adapter.
+
+    Raises:
+        ValueError: no object, or one with the keys of no class.
+    """
+    keys = ", ".join(key for _, kind in reversed(condition_classes()) for key in kind.needs)
+    if not isinstance(record, dict):
+        raise ValueError(f"got {short(record)}, expected an object with one of {keys}; write {{…}}")
+    fitting = [one for one in condition_classes() if any(record.get(key) is not None for key in one[1].needs)]
+    if not fitting:
+        raise ValueError(f"got {short(record)}, expected one of the keys {keys}; add one")
+    return min(fitting, key=lambda one: (len(one[1].needs), one[0] != adapter))[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Design(Recorded):
+    """One image: its prompt, the settings of the run and its conditions. null counts as left out.
+
+    Args:
+        prompt: words for the whole image; may be empty.
+        negative_prompt: words that guidance leads away from.
+        seed: of the noise; None draws one.
+        height, width: in pixels, multiples of 8; None takes the model's own size.
+        conditions: by adapter name.
+        loras, controlnets: added to the pipeline by diffusers itself.
+        source: the file's content as it was read.
+
+    Raises:
+        ValueError: a value of the wrong type or out of its range, by name.
+    """
+
+    prompt: str = field(metadata=recorded(TextKind(empty=True), "Words for the whole image; may be empty."))
+    negative_prompt: str | None = field(
+        default=None, metadata=recorded(TextKind(empty=True), "Words that guidance leads away from.")
+    )
+    seed: int | None = field(
+        default=None, metadata=recorded(WholeKind(0, 2**63 - 1), "Seed of the noise; left out, one is drawn.")
+    )
+    num_inference_steps: int = field(default=20, metadata=recorded(WholeKind(1, 1000), "Denoising steps."))
+    guidance_scale: float = field(
+        default=3.0, metadata=recorded(NumberKind(), "How strongly the prompt leads; 1 turns guidance off.")
+    )
+    height: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
+    width: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
+    conditions: Mapping[str, Sequence[Condition]] = field(
+        default_factory=dict, metadata=recorded(ConditionsKind(), "Lists of conditions by the name of their adapter.")
+    )
+    loras: Sequence[Lora] = field(default=(), metadata=recorded(ListKind(Lora), "LoRAs of diffusers' format."))
+    controlnets: Sequence[Control] = field(
+        default=(), metadata=recorded(ListKind(Control), "ControlNets of diffusers' format, each with its image.")
+    )
+    source: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (is_finite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise ValueError(
+                f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
+                "1 turns guidance off"
+            )
+        for key, (name, entry) in self.record_fields().items():
+            value = getattr(self, name)
+            if isinstance(entry.kind, TextKind | WholeKind) and not (value is None and name in OPTIONAL):
+                try:
+                    entry.kind.read(value, Path)
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from error
+
+
+KEYS: Final = tuple(Design.record_fields())

@@ -1,0 +1,116 @@
+"""Reader of design files, single ones and many in one file, and their JSON schema.
+
+`python -m weftwork.pipelines.designs.reader` writes the schema of this package's own methods beside this file.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from weftwork.attention_processors.core.records import Locate, Schema, short
+from weftwork.datasets.readers.inline_images import located
+from weftwork.pipelines.designs.design import Design
+
+SCHEMA_KEY: Final = "$schema"
+SCHEMA_FILE: Final = Path(__file__).with_name("design.schema.json")
+NAME: Final = re.compile(r"[\w-]{1,100}")
+
+
+def read_design(path: str | Path) -> Design:
+    """Read and check a design, its images included.
+
+    Raises:
+        ValueError: no such file, no JSON, an unknown key, or a bad value; the message says where.
+    """
+    path = Path(path)
+    return as_design(_parsed(_read_text(path), str(path)), partial(located, folder=path.parent), str(path))
+
+
+def read_designs(path: str | Path) -> dict[str, Design]:
+    """Read and check designs, a JSON object per line, by the names they have under `name` or by their line's number.
+
+    Raises:
+        ValueError: lists every line that is wrong.
+    """
+    path = Path(path)
+    designs: dict[str, Design] = {}
+    wrong: list[str] = []
+    lines = _read_text(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        place = f"line {number}"
+        try:
+            record = _parsed(line, place)
+            name = record.pop("name", f"{number:06d}") if isinstance(record, dict) else ""
+            if not (isinstance(name, str) and NAME.fullmatch(name)) or name in designs:
+                raise ValueError(f"{place}: got the name {short(name)}, expected letters, digits, - and _, once")
+            designs[name] = as_design(record, partial(located, folder=path.parent), place)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong or not designs:
+        raise ValueError(
+            f"{path}: " + ("\n  ".join(["got lines that are wrong", *wrong]) if wrong else "got no design")
+        )
+    return designs
+
+
+def as_design(record: object, locate: Locate, place: str = "design") -> Design:
+    """Read and check the design in a JSON object.
+
+    Args:
+        locate: finds the file of a path.
+        place: beginning of error texts.
+
+    Raises:
+        ValueError: as `read_design`.
+    """
+    known = {k: v for k, v in record.items() if k != SCHEMA_KEY} if isinstance(record, Mapping) else record
+    try:
+        design = Design.from_record(known, locate)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return replace(design, source=record)
+
+
+def design_schema() -> Schema:
+    """Returns the JSON schema of design files, with the conditions of all registered methods."""
+    schema = Design.schema()
+    ignored = {SCHEMA_KEY: {"description": "Path or address of this schema, for editors; otherwise ignored."}}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return head | schema | {"title": "weftwork design", "properties": ignored | schema["properties"]}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ValueError(f"design: got no file at {str(path)!r}, expected a JSON file; check the path") from error
+    except OSError as error:
+        raise ValueError(
+            f"design: got {str(path)!r}, which cannot be read ({error.strerror}), expected a JSON file; check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: got a text that is not JSON ({error}), expected an object; fix it") from error
+
+
+def _parsed(text: str, place: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: got a text that is not JSON ({error}), expected an object; fix it") from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
+    return record
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(json.dumps(design_schema(), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,202 @@
+"""The run of a design: opens a pipeline with its adapters, LoRAs and ControlNets, draws, and writes PNGs."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image, PngImagePlugin
+
+from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
+from weftwork.attention_processors.core.method import methods
+from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline, open_conditioned
+from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
+from weftwork.pretrained import DEFAULT_MODEL, available, shipped
+
+TEXT_CHUNK: Final = "weftwork"
+"""Of PNGs, with their design."""
+TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
+"""Also the name that earlier versions wrote."""
+
+
+def open_pipeline(
+    model: str | Path, adapters: Mapping[str, Path], design: Design, image_encoder: str | None = None
+) -> Any:
+    """Opens a model with all that a design needs.
+
+    Args:
+        model: folder, or name of a shipped model.
+        adapters: folders, or style cards, by name.
+        image_encoder: folder or Hub id of the CLIP vision model that references are read through.
+
+    Raises:
+        ValueError: something that cannot be found or opened, or conditions without an adapter.
+    """
+    folder = shipped(str(model)) if model in available() else Path(model)
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"model: got {str(model)!r}, expected a folder with model_index.json or a shipped model "
+            f"({', '.join(available()) or 'none is installed'}); check the path"
+        )
+    with _opening("model", model):
+        pipe = open_conditioned(folder, local_files_only=True)
+    if design.controlnets:
+        controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
+        pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
+    _add_loras(pipe, design.loras)
+    attach_all(pipe, adapters, design.conditions)
+    if image_encoder is not None:
+        from weftwork.attention_processors.encoders import ImageEncoder
+
+        with _opening("image_encoder", image_encoder):
+            pipe.set_encoders(image=ImageEncoder.from_pretrained(image_encoder))
+    pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe
+
+
+def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, object]) -> None:
+    """Attaches the given adapters and style cards, and shipped adapters for conditions that have none.
+
+    Raises:
+        ValueError: nothing at a path, or conditions without an adapter.
+    """
+    from weftwork.attention_processors import StyleCard, StyleCards
+
+    for name, path in given.items():
+        if path.is_file():
+            pipe.attach(**{name: StyleCards.of([StyleCard.load(path)])})
+        elif path.is_dir():
+            pipe.load_adapter(path, name)
+        else:
+            raise ValueError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
+    missing = [name for name in conditions if name not in (pipe.adapters or ())]
+    ready = [name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()]
+    for name in missing:
+        if name not in ready:
+            raise ValueError(
+                f"conditions: got {name!r}, for which there is no adapter, expected a name among "
+                f"{', '.join(pipe.adapters or ()) or 'none'} (attached) or {', '.join(ready) or 'none'} (shipped); "
+                f"pass --adapter {name}=PATH"
+            )
+        pipe.load_adapter(shipped(name), name)
+
+
+@contextlib.contextmanager
+def _opening(what: str, source: object) -> Iterator[None]:
+    """Turns every error of diffusers into one kind: damaged files fail in many ways."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{what}: got {str(source)!r}, which cannot be opened ({reason}); copy or save it again"
+        ) from error
+
+
+def _controlnet(folder: Path) -> Any:
+    from diffusers import ControlNetModel
+
+    with _opening("controlnet", folder):
+        return ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+
+
+def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
+    weights = {f"lora_{index}": lora.weight for index, lora in enumerate(loras)}
+    for name, lora in zip(weights, loras, strict=True):
+        with _opening("lora", lora.lora):
+            pipe.load_lora_weights(lora.lora, adapter_name=name, local_files_only=True, use_safetensors=True)
+    if weights:
+        pipe.set_adapters(list(weights), list(weights.values()))
+
+
+def draw(
+    pipe: Any, design: Design, count: int = 1, recorder: MapRecorder | None = None, **options: object
+) -> list[Image.Image]:
+    """Draws images of a design.
+
+    Args:
+        count: images, with seeds that count on from the design's.
+        options: arguments of the pipeline's call.
+
+    Raises:
+        ValueError: a prompt that is too long.
+        FloatingPointError: NaN or infinite pixels.
+    """
+    assert design.seed is not None
+    for name, text in (("prompt", design.prompt), ("negative_prompt", design.negative_prompt or "")):
+        tokens, most = len(pipe.tokenizer(text).input_ids) - 2, pipe.tokenizer.model_max_length - 2
+        if tokens > most:
+            raise ValueError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
+    size = pipe.unet.config.sample_size
+    height, width = (side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size))
+    images = pipe(
+        design.prompt,
+        negative_prompt=design.negative_prompt,
+        num_inference_steps=design.num_inference_steps,
+        guidance_scale=design.guidance_scale,
+        height=design.height or height,
+        width=design.width or width,
+        num_images_per_prompt=count,
+        generator=[torch.Generator().manual_seed(design.seed + index) for index in range(count)],
+        conditions={name: list(some) for name, some in design.conditions.items()},
+        recorder=recorder,
+        output_type="np",
+        **options,
+        **_control_arguments(design.controlnets),
+    ).images
+    if not np.isfinite(images).all():
+        raise FloatingPointError("image: got NaN or infinite numbers; lower guidance_scale or the weights")
+    return pipe.image_processor.numpy_to_pil(images)
+
+
+def _control_arguments(controls: Sequence[Control]) -> dict[str, list[Any]]:
+    if not controls:
+        return {}
+    return {
+        "image": [control.image for control in controls],
+        "controlnet_conditioning_scale": [control.weight for control in controls],
+        "control_guidance_start": [control.start for control in controls],
+        "control_guidance_end": [control.end for control in controls],
+    }
+
+
+def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Returns per image the influence of every condition on it, side by side in the order of the design."""
+    maps = {name: recorder.maps("influence", adapter=name) for name, some in design.conditions.items() if some}
+    sheets = []
+    for row, image in enumerate(images):
+        views = [overlay(image, maps[n][row, i]) for n, some in design.conditions.items() for i in range(len(some))]
+        sheet = Image.new("RGB", (image.width * len(views), image.height))
+        for index, view in enumerate(views):
+            sheet.paste(view, (image.width * index, 0))
+        sheets.append(sheet)
+    return sheets
+
+
+def stored(design: Design, index: int = 0) -> str:
+    """Returns the text that an image stores: under `design` a design file in itself, and the seed."""
+    assert design.seed is not None
+    settings = {name: getattr(design, name) for name in SETTINGS}
+    return json.dumps(
+        {"design": {**design.source, **settings, "seed": design.seed + index}, "seed": design.seed + index}
+    )
+
+
+def stored_in(path: Path) -> str | None:
+    """Returns the text that a PNG stores, also one of an earlier version."""
+    with Image.open(path) as image:
+        return next((image.info[name] for name in TEXT_CHUNKS if name in image.info), None)
+
+
+def write_images(files: Mapping[Path, tuple[Image.Image, str]]) -> None:
+    """Writes all images, or none: they move to their places when all are complete."""
+    with contextlib.ExitStack() as staged:
+        for target, (image, text) in files.items():
+            info = PngImagePlugin.PngInfo()
+            info.add_text(TEXT_CHUNK, text)
+            image.save(staged.enter_context(atomic_path(target)), "PNG", pnginfo=info)
