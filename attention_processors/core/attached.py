@@ -59,7 +59,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        kinds = {name: [type(a).__module__, type(a).__name__] for name, a in self.items()}
+        kinds = {name: [_stable_module(type(adapter)), type(adapter).__name__] for name, adapter in self.items()}
         for name, adapter in self.items():
             adapter.save_pretrained(folder / name, **kwargs)
         text = {"_class_name": type(self).__name__, "adapters": kinds, "weights": self.weights}
@@ -79,6 +79,15 @@ class AdapterBank(ModelMixin, ConfigMixin):
         bank = cls(loaded)
         bank.weights.update(config["weights"])
         return bank if dtype is None else bank.to(dtype)  # pyright: ignore
+
+
+PUBLIC = "weftwork.attention_processors"
+"""The module that saved folders name for classes of this package: its files may move."""
+AdapterBank.__module__ = PUBLIC  # diffusers writes it to model_index.json
+
+
+def _stable_module(kind: type) -> str:
+    return PUBLIC if kind.__module__.startswith(f"{PUBLIC}.") else kind.__module__
 
 
 def adapter_class(folder: str | Path) -> type[Adapter]:

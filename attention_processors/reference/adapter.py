@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import ModelMixin  # noqa: F401  (diffusers looks the name up here when a pipeline folder is opened)
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from PIL import Image

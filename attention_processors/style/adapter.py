@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from diffusers import ModelMixin  # noqa: F401  (diffusers looks the name up here when a pipeline folder is opened)
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn

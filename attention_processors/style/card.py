@@ -19,6 +19,8 @@ from weftwork.datasets.readers.atomic import atomic_path
 
 CARD_VERSION = 1
 METADATA_KEY = "weftwork_style_card"
+OLD_METADATA_KEY = "weft_style_card"
+"""In cards of earlier versions."""
 PARTS = ("key", "value", "null_key", "null_value")
 
 
@@ -74,7 +76,8 @@ class StyleCard:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                text = (file.metadata() or {}).get(METADATA_KEY)
+                found = file.metadata() or {}
+                text = found.get(METADATA_KEY, found.get(OLD_METADATA_KEY))
                 tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ValueError(

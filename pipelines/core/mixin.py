@@ -26,7 +26,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import AdapterBank
+from weftwork.attention_processors.core.attached import OUR_NAMES, PUBLIC, AdapterBank
 from weftwork.attention_processors.core.attention_maps import refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import check_installed, install, is_compiled, layer_levels, restore
@@ -52,6 +52,16 @@ class ConditionedPipelineMixin:
         if issubclass(cls, DiffusionPipeline) and "adapters" not in inspect.signature(cls.__init__).parameters:
             _extend_init(cls)
             _extend_call(cls)
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """Reads the index of a folder; the class of `adapters` is found also where an earlier version named it."""
+        loaded = super().load_config(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        index = loaded[0] if isinstance(loaded, tuple) else loaded
+        module, name = index.get("adapters") or ("", "")
+        if name == AdapterBank.__name__ and str(module).partition(".")[0] in OUR_NAMES:
+            index["adapters"] = [PUBLIC, name]
+        return loaded
 
     # -- adapters ------------------------------------------------------------------------------------------
 
