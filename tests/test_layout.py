@@ -66,6 +66,12 @@ def test_every_shipped_model_has_a_card() -> None:
     assert not [model for model in available() if not (shipped(model) / "README.md").is_file()]
 
 
+def test_the_wheel_imports_nothing_that_it_leaves_out() -> None:
+    left_out = tuple(f"weftwork.{folder.replace('/', '.')}" for folder in NOT_IN_THE_WHEEL)
+    packed = [path for path in modules() if name(path.parent) not in NOT_IN_THE_WHEEL]
+    assert not [name(path) for path in packed if any(package in path.read_text() for package in left_out)]
+
+
 @pytest.mark.parametrize("path", modules(), ids=name)
 def test_budgets(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

@@ -12,12 +12,19 @@ from typing import Any, Self
 import torch
 from diffusers import StableAudioDiTModel
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import Rotary
+
+
+def rotary_embedding_for(transformer: Any, latents: int) -> Any:
+    """The rotary embedding that the stock pipeline passes to the transformer for so many latents."""
+    dim = transformer.config.attention_head_dim // 2
+    return get_1d_rotary_pos_embed(dim, latents + 1, use_real=True, repeat_interleave_real=False)
 
 
 def run_block(

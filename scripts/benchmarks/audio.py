@@ -17,7 +17,7 @@ from torch import Tensor
 from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel
+from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel, rotary_embedding_for
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, install
 from weftwork.attention_processors.core.strength import Layout
@@ -25,7 +25,6 @@ from weftwork.datasets.synthetic.walks import sample
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.command import interleaved, ratios, timed_command
-from weftwork.training.recipes.audio_backbone import rotary
 
 TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
     "full": {"num_layers": 10},
@@ -105,7 +104,7 @@ def _inputs(model: Any, latents: int) -> dict[str, Any]:
         "timestep": torch.tensor([0.5]),
         "encoder_hidden_states": torch.randn(2, TEXT, config.cross_attention_input_dim),
         "global_hidden_states": torch.randn(2, 1, config.global_states_input_dim),
-        "rotary_embedding": rotary(model, latents),
+        "rotary_embedding": rotary_embedding_for(model, latents),
     }
 
 

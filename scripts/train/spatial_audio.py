@@ -59,8 +59,8 @@ def prepare(arguments: argparse.Namespace, pipe: Any, source: str) -> tuple[Any,
     from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
     from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
     from weftwork.attention_processors.encoders.audio import ClapEncoder
+    from weftwork.datasets.synthetic.walks import PROMPT
     from weftwork.pretrained import model_name
-    from weftwork.training.recipes.audio_backbone import PROMPT
     from weftwork.training.tasks.audio import SpatialAudioTask, SpatialConfig, SpatialModules, counts
 
     clap = None

@@ -21,7 +21,6 @@ from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.training.core.checkpoints import checkpoints
 from weftwork.training.core.loop import train
 from weftwork.training.data.views import PreparedViews, RoomPictures, cached_room_latents
-from weftwork.training.recipes.autoencoder import AutoencoderTask, PatchCode, PictureDataset, build_autoencoder
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 from weftwork.training.tasks.views import AlignedViewsTask, ViewsConfig
 
@@ -128,12 +127,3 @@ def test_sounds_are_the_same_there() -> None:
         options["prompt_embeds"] = prompt_embeds().to(device)
         heard.append(pipe([TRACK, DEPTH, PROMPT], generator=torch.Generator().manual_seed(0), **options).audio)
     np.testing.assert_allclose(heard[0], heard[1], atol=NEAR)
-
-
-def test_an_autoencoder_is_trained_and_validated(tmp_path: Path) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
-    code = PatchCode(torch.from_numpy(pictures), 12)
-    task = AutoencoderTask(build_autoencoder(), pictures[:4], code, guided_steps=2, crop=32)
-    settings = config(tmp_path, use_cpu=False, max_train_steps=4, validation_steps=4, gradient_accumulation_steps=1)
-    train(task, PictureDataset(pictures), settings)
-    assert (tmp_path / "validation" / "000004.png").is_file()

@@ -30,7 +30,6 @@ from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.pair_folder import PairSample
-from weftwork.datasets.synthetic import creatures, rooms
 from weftwork.datasets.synthetic.outfits import sample
 from weftwork.datasets.synthetic.outfits.texts import attributes
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -44,13 +43,6 @@ from weftwork.training.core.trackers import tracker
 from weftwork.training.data.image_cache import OutfitPictures
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.pairs import OutfitPairs, PairRecord, SamplePairs
-from weftwork.training.recipes.backbone import (
-    build_denoiser,
-    build_text_encoder,
-    build_tokenizer,
-    grown_text_encoder,
-    training_caption,
-)
 from weftwork.training.tasks.paired import PairedConfig
 from weftwork.training.tasks.views import ViewsConfig
 
@@ -264,41 +256,6 @@ def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
     assert torch.equal(records[0].latents, again[0].latents) and records[0].latents.shape == (4, 8, 8)
     assert [p.text for p in records[0].pairs] == ["a thing", "a word"]
     assert records[0].pairs[1].pixels is None and records[0].captions == ("a b",)
-
-
-def test_all_worlds_have_training_captions() -> None:
-    rng = np.random.default_rng(0)
-    creature = creatures.sample("train", 0, style=creatures.NEUTRAL).creature
-    said = {training_caption(shown, rng) for shown in (creature, sample("train", 0).garments) for _ in range(40)}
-    assert "" in said
-    assert any(creature.species in text and creature.color in text for text in said)
-    assert any(sample("train", 0).garments[0].color in text for text in said)
-    scene = rooms.sample("train", 0, views=()).scene
-    assert {"", "a room"} < {training_caption(scene, rng) for _ in range(40)}
-
-
-def test_a_text_encoder_grows_with_its_words() -> None:
-    few = build_tokenizer(iter(["a red skirt", "a blue skirt"] * 20))
-    more = build_tokenizer(iter(["a red skirt", "a green octopus", "a blue skirt", "a green snail"] * 20))
-    torch.manual_seed(0)
-    known = build_text_encoder(few).eval()
-    grown = grown_text_encoder(known, few, more).eval()
-    assert len(more) > len(few)
-    with torch.no_grad():
-        states = [
-            encoder(torch.tensor([tokenizer("a blue skirt").input_ids])).last_hidden_state
-            for encoder, tokenizer in ((known, few), (grown, more))
-        ]
-    assert torch.equal(*states)
-    unknown = [len(tokenizer("octopus").input_ids) for tokenizer in (few, more)]
-    assert unknown == [9, 3]
-
-
-def test_a_denoiser_has_the_widths_asked_for() -> None:
-    assert build_denoiser(4, (32, 64)).config["attention_head_dim"] == (1, 2)
-    for widths in ((), (48, 64), (0,)):
-        with pytest.raises(ValueError, match=r"block_out_channels.*expected multiples of 32"):
-            build_denoiser(4, widths)
 
 
 def test_weights_of_times_are_those_published() -> None:
@@ -600,15 +557,6 @@ def test_checkpoints_of_another_run_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"output_dir: got .* holds checkpoint-4 of another run; go on .* latest"):
         run(tmp_path, checkpointing_steps=1)
     assert [path.name for path in checkpoints(tmp_path)] == kept and len(losses(tmp_path)) == 4
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_bits_of_a_straight_one(tmp_path: Path) -> None:
-    from weftwork.scripts.maintenance.check_interruptions import main as check
-
-    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
-    options = ["--kills", "3", "--output", str(tmp_path / "out"), "--model", str(tmp_path / "model")]
-    assert check([*options, "--max_train_steps", "60", "--longest", "12"]) == 0
 
 
 def test_the_result_has_a_card_with_samples(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

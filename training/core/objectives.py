@@ -122,3 +122,8 @@ def _shares(
     mean, std = logit_normal or (0.0, 1.0)
     scheme = "logit_normal" if logit_normal else "none"
     return compute_density_for_timestep_sampling(scheme, count, mean, std, generator=generator)
+
+
+def sigmoid_normal_timesteps(count: int, generator: torch.Generator, mean: float = 0.0) -> Float[Tensor, " batch"]:
+    """Timesteps in (0, 1): sigmoids of normal draws (Stable-V2A's code, of mean 0)."""
+    return (torch.randn(count, generator=generator) + mean).sigmoid()

@@ -9,14 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import StableAudioDiTModel
-from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
+from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
+from weftwork.datasets.synthetic.walks import PROMPT
 from weftwork.pipelines.audio.cosine_scheduler import at_time
+from weftwork.training.core.objectives import sigmoid_normal_timesteps
 from weftwork.training.recipes.audio_autoencoder import LATENT_CHANNELS
 
 WIDTH, HEADS, BLOCKS = 192, 6, 6
@@ -24,8 +26,7 @@ TEXT_WIDTH, TEXT_LENGTH = 96, 16
 LONGEST = 10.0
 """Seconds that the conditioner of lengths knows."""
 TEXTS: Final = ("a person walks on {}", "footsteps on {}", "someone walking on {}", "steps on {}", "walking, {}")
-GENERIC: Final = ("a person walks", "footsteps", "someone walking", "the sound of steps")
-PROMPT: Final = GENERIC[0]
+GENERIC: Final = (PROMPT, "footsteps", "someone walking", "the sound of steps")
 
 
 def build_transformer(latents: int = 128) -> StableAudioDiTModel:
@@ -94,22 +95,13 @@ class TextToAudio(nn.Module):
         return torch.cat(parts, 1), torch.cat(parts[1:], 2)
 
     def forward(self, noisy: Tensor, times: Tensor, context: Tensor, whole: Tensor) -> Tensor:
-        return self.transformer(noisy, times, context, whole, rotary(self.transformer, noisy.shape[-1])).sample
+        return self.transformer(
+            noisy, times, context, whole, rotary_embedding_for(self.transformer, noisy.shape[-1])
+        ).sample
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
         for name in ("transformer", "text_encoder", "projection_model"):
             getattr(self, name).save_pretrained(folder / name)
-
-
-def rotary(transformer: Any, latents: int) -> Any:
-    """What the stock pipeline turns queries and keys by."""
-    dim = transformer.config.attention_head_dim // 2
-    return get_1d_rotary_pos_embed(dim, latents + 1, use_real=True, repeat_interleave_real=False)
-
-
-def draw_times(count: int, generator: torch.Generator, mean: float = 0.0) -> Float[Tensor, " row"]:
-    """Sigmoids of normal draws (Stable-V2A's code, of mean 0)."""
-    return (torch.randn(count, generator=generator) + mean).sigmoid()
 
 
 @dataclass(frozen=True)
@@ -154,7 +146,7 @@ class TextToAudioTask:
         context, whole = self.module.states(words.input_ids, words.attention_mask.bool(), self.seconds)
         kept = (torch.rand(len(latents), 1, 1, generator=generator) >= self.drop).to(latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
-        times = draw_times(len(latents), generator).to(latents)
+        times = sigmoid_normal_timesteps(len(latents), generator).to(latents)
         seen, target = at_time(latents, noise, times)
         return F.mse_loss(module(seen, times, context * kept, whole), target)
 

@@ -16,15 +16,17 @@ from weftwork.attention_processors.audio.adapter import FrozenProjections, Spati
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.control import aligned_boxes
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
+from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, install
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.datasets.synthetic.walks import PROMPT
 from weftwork.evaluation.scores.audio_plots import plot_sound
 from weftwork.pipelines.audio.cosine_scheduler import at_time
 from weftwork.training.core.config import option
+from weftwork.training.core.objectives import sigmoid_normal_timesteps
 from weftwork.training.data.audio import SoundRecord
-from weftwork.training.recipes.audio_backbone import PROMPT, draw_times, rotary
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class SpatialAudioTask:
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
         noise, times = (
             torch.randn(latents.shape, generator=generator).to(latents),
-            draw_times(rows, generator, self.config.time_mean),
+            sigmoid_normal_timesteps(rows, generator, self.config.time_mean),
         )
         seen, target = at_time(latents, noise, times.to(latents))
         kept = torch.rand(rows, 1, 1, generator=generator) >= self.config.envelope_dropout
@@ -136,7 +138,7 @@ class SpatialAudioTask:
             self.context.expand(rows, -1, -1) * ~none[:, None, None].to(latents.device),
             self.whole.expand(rows, -1, -1),
         )
-        turns = rotary(self.transformer, places)
+        turns = rotary_embedding_for(self.transformer, places)
         signal, scale = self._control(batch, kept, dropped)
         control = module.controlnet(*shared, signal, turns, scale, conditioning=conditioning)
         frozen = self.transformer.dtype

@@ -1,6 +1,7 @@
 """Synthetic dataset: walks with footsteps: video boxes, depth and stereo audio."""
 
 from weftwork.datasets.synthetic.walks.dataset import (
+    PROMPT,
     SAMPLE_RATE,
     SECONDS,
     SPLITS,
@@ -19,6 +20,7 @@ from weftwork.datasets.synthetic.walks.dataset import (
 )
 
 __all__ = [
+    "PROMPT",
     "SAMPLE_RATE",
     "SECONDS",
     "SPLITS",

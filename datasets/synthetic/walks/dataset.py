@@ -30,6 +30,7 @@ from weftwork.datasets.synthetic.walks.scenes import (
 from weftwork.datasets.synthetic.walks.sounds import Audio, sound
 
 __all__ = [
+    "PROMPT",
     "SAMPLE_RATE",
     "SECONDS",
     "SPLITS",
@@ -47,6 +48,7 @@ __all__ = [
     "walk_of",
 ]
 
+PROMPT: Final = "a person walks"
 SPLITS: Final = ("train", "validation", "test")
 SAMPLE_RATE: Final = 16_000
 SECONDS: Final = 2.048

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image
+from tiny_baselines import tiny_vision_model, write_lora
 
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
@@ -21,11 +21,8 @@ from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
-from weftwork.scripts.maintenance.train_baselines import main as train_baseline
 from weftwork.training.data.image_cache import OutfitPictures
 from weftwork.training.data.styles import StyledOutfits
-from weftwork.training.recipes.image_encoder import LabelledEncoder
-from weftwork.training.recipes.style_baselines import LoraModule
 
 ROWS = [
     *("real", "reconstruction", "no_condition", "text_only", "reference_branch", "lora"),
@@ -43,9 +40,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("adapters")
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
-    LoraModule(UNet2DConditionModel.from_pretrained(shipped("tiny-diffusion"), subfolder="unet"), 2).save_pretrained(
-        folder / "lora"
-    )
+    write_lora(folder / "lora")
     for name in ("style", "style_gated"):
         fusion = "gated" if name == "style_gated" else "additive"
         made = StyleAdapter.for_denoiser(
@@ -58,7 +53,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
             pipe.unet, layers="decoder", image_dim=128, token_dim=128, image_size=128
         ),
     )
-    pipe.set_encoders(image=ImageEncoder(LabelledEncoder().encoder))
+    pipe.set_encoders(image=ImageEncoder(tiny_vision_model()))
     files = {name: folder / name for name in ("lora", "style", "style_gated")}
     return StyleEvaluation(
         pipe=pipe,
@@ -107,7 +102,7 @@ def test_a_curve_over_weights_is_plotted(evaluation: StyleEvaluation, tmp_path: 
     assert len(json.loads((tmp_path / "style-curve.json").read_text())["rows"]) == len(CURVE)
 
 
-def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
+def test_styles_and_references_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
     scored = ["--validation_steps", "1", "--validation_cases", "2"]
@@ -121,20 +116,9 @@ def test_styles_and_their_baselines_train_on_creatures(tmp_path: Path) -> None:
     assert main(["train", "style", "--world", "all", "--output_dir", str(tmp_path / "all"), *few]) == 0
     about = StyleAdapter.from_pretrained(tmp_path / "all" / "final").config["training"]
     assert about["data"] == "creatures and outfits" and about["samples"] == 32
-    train_baseline(["lora", "--output_dir", str(tmp_path / "lora"), *few])
-    assert (tmp_path / "lora" / "final" / "pytorch_lora_weights.safetensors").is_file()
-    train_baseline(["encoder", "--output_dir", str(tmp_path / "encoder"), *few])
-    reference = [
-        "train",
-        "reference",
-        "--world",
-        "creatures",
-        "--output_dir",
-        str(tmp_path / "reference"),
-        *few,
-        *scored,
-    ]
-    assert main([*reference, "--image_encoder", str(tmp_path / "encoder" / "final")]) == 0
+    reference = ["train", "reference", "--world", "creatures", "--output_dir", str(tmp_path / "reference")]
+    tiny_vision_model().save_pretrained(tmp_path / "encoder")
+    assert main([*reference, *few, *scored, "--image_encoder", str(tmp_path / "encoder")]) == 0
     assert "style_accuracy" in (tmp_path / "reference" / "metrics.jsonl").read_text()
     assert ReferenceAdapter.from_pretrained(tmp_path / "reference" / "final").config["image_dim"] == 128
 

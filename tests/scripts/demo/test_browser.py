@@ -18,10 +18,10 @@ import soundfile
 from PIL import Image
 
 from weftwork.pretrained import available
-from weftwork.scripts.maintenance.check_demo_load import serve
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
+serve = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel").serve
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
