@@ -9,9 +9,6 @@ DEFAULT_MODEL = "tiny-diffusion"
 LORA = "pytorch_lora_weights.safetensors"
 """What diffusers calls a LoRA in a folder; such a folder has no `config.json`, nor has one of an adapter and more."""
 
-BACKBONES = {"aligned-views": "tiny-rooms", "spatial-audio": "tiny-audio"}
-"""By method, where it is not the one of most."""
-
 
 def available() -> list[str]:
     """Names of the shipped models, sorted."""
@@ -33,11 +30,6 @@ def shipped(name: str) -> Path:
     return folders[name]
 
 
-def backbone(method: str) -> str:
-    """The name of the model that a method's shipped adapters belong to."""
-    return BACKBONES.get(method, "tiny-diffusion")
-
-
 def model_name(source: str) -> str:
     """What configs and cards call a model: a folder's name, or its id on the Hub."""
     return Path(source).name if Path(source).is_dir() else source
@@ -52,4 +44,4 @@ def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json", "adapter/config.json", LORA))
 
 
-__all__ = ["available", "backbone", "model_name", "shipped"]
+__all__ = ["available", "model_name", "shipped"]

@@ -1,88 +1,83 @@
-"""The command `weftwork`: a word for each thing it does, in a module of its own that is imported only when chosen."""
+"""The command `weftwork`: each of its commands is a module that is imported only when chosen."""
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
+from importlib.metadata import version
 from typing import Final
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "generate": "a picture from a design file",
-    "demo": "open a page in the browser to draw, describe and generate on",
-    "sound": "stereo sound for a video, or for boxes over time",
-    "train": "train an adapter on pictures of your own",
-    "evaluate": "measure a shipped method against its baselines",
-    "inspect": "what an adapter is: method, base, layers, parameters, where it comes from",
-    "convert": "others' checkpoints to adapter folders, and back",
-    "benchmark": "time and memory, as ratios of one run",
-    "report": "one page of all that was measured",
+from weftwork.scripts.lazy_parser import LazyParser
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "generate": ("generate", "an image from a design file"),
+    "demo": ("demo.command", "open a page in the browser to draw, describe and generate"),
+    "sound": ("sound", "stereo sound for a video, or for boxes over time"),
+    "train": ("train", "train a method on your own data"),
+    "evaluate": ("evaluate", "measure a method against its baselines"),
+    "inspect": ("inspect_folder", "describe an adapter: method, base, layers, parameters, training"),
+    "convert": ("converters.command", "convert checkpoints of other projects to adapter folders, and back"),
+    "benchmark": ("benchmarks.command", "time and memory, as ratios of one run"),
+    "report": ("report", "one page of all evaluations and benchmarks"),
 }
-MODULES: Final[Mapping[str, str]] = {
-    "benchmark": "benchmarks.command",
-    "convert": "converters.command",
-    "demo": "demo.command",
-    "inspect": "inspect_folder",
-    "train": "train.command",
-}
-"""By command, where its module has another name."""
+"""Module and description by command."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Runs a command.
 
     Returns:
-        0 when all went well, 2 after bad input (one message on standard error), 130 after an interruption.
+        0 on success, 2 after a user error (`UserError`, or an `OSError` of files that cannot be read or written: one
+        message on standard error), 130 after an interruption.
+
+    Raises:
+        Exception: any other error, with its traceback; the process ends with 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    chosen = next((word for word in arguments if not word.startswith("-")), None)
-    module = _module(chosen) if chosen is not None and chosen in commands() else None
-    expand = getattr(module, "expanded", list)
 
     def run() -> int | None:
-        parsed = _parser(chosen, module).parse_args(expand(arguments))
-        assert module is not None
-        return module.run(parsed)
+        parsed = _parser().parse_args(arguments)
+        return parsed.run(parsed)
 
     return _guarded(run, show_traceback="--traceback" in arguments)
 
 
 def commands() -> dict[str, str]:
-    """The commands of this installation, with a line about each."""
-    return {name: text for name, text in COMMANDS.items() if importlib.util.find_spec(_path(name))}
+    """Returns the commands of this installation with their descriptions."""
+    return {name: text for name, (module, text) in COMMANDS.items() if importlib.util.find_spec(_path(module))}
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(_path(name))
+def _path(module: str) -> str:
+    return f"weftwork.scripts.{module}"
 
 
-def _path(name: str) -> str:
-    return f"weftwork.scripts.{MODULES.get(name, name)}"
-
-
-def _parser(chosen: str | None, module: ModuleType | None) -> argparse.ArgumentParser:
-    """All commands by name, and the arguments of the chosen one."""
-    parser = argparse.ArgumentParser(prog="weftwork", description="Sketches, words and other conditions for diffusion.")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="weftwork", description="Sketches, text and other conditions for diffusion.")
+    parser.add_argument("--version", action="version", version=f"weftwork {version('weftwork')}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
-    several = parser.add_subparsers(dest="command", required=True, metavar="command")
+    several = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=LazyParser)
     for name, text in commands().items():
-        description = module.__doc__ if module is not None and name == chosen else text
-        one = several.add_parser(
-            name, help=text, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        if module is not None and name == chosen:
-            module.add_arguments(one)
+        fill = functools.partial(_fill, COMMANDS[name][0])
+        one = several.add_parser(name, help=text, fill=fill)
         one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
+def _fill(name: str, parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
+    module = importlib.import_module(_path(name))
+    parser.description = module.__doc__
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
+
+
 def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
-    """Run with weftwork's messages shown, and what users can mend told in one message."""
+    """Runs with log messages shown, and user errors as one message."""
     logger, handler = logging.getLogger("weftwork"), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)

@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     if video is not None:
         written.append(video.with_sound(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
     if find_spec("matplotlib") is not None:
-        from weftwork.evaluation.scores.audio_plots import plot_sound
+        from weftwork.pipelines.audio.plots import plot_sound
 
         seen = [one for one in tracks if isinstance(one, BoxTrack)]
         written.append(plot_sound(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))

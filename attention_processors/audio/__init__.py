@@ -14,7 +14,8 @@ METHOD = Method(
     ),
     trainer="weftwork.training.trainers.audio:AudioTrainer",
     backbone="tiny-audio",
-    pipeline="weftwork.pipelines.audio.pipeline:open_audio",
-    evaluation="weftwork.evaluation.methods.audio:AudioMeasurement",
+    pipeline="weftwork.pipelines.audio.pipeline:VideoToAudioPipeline.from_pretrained",
+    evaluation="weftwork.evaluation.measurements.audio:AudioMeasurement",
     demo_page="weftwork.scripts.demo.audio:AudioPage",
+    validation="weftwork.evaluation.methods.audio:validate",
 )

@@ -1,5 +1,6 @@
 """The record of a method, and the registry of all methods, installed packages included."""
 
+import functools
 import importlib
 import logging
 import pkgutil
@@ -13,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 GROUP: Final = "weftwork.methods"
 """The entry point group in which other packages register their methods."""
+
+SHARED: Final = ("core", "encoders")
+"""Folders beside those of methods."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Method:
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
         evaluation: `Measurement` class; None for a method without an evaluation.
+        validation: function of a pipeline, the trained module and a number of cases that returns the `Evaluation` of
+            unseen cases and its row, for `weftwork train --validation_cases`; None for a method without.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
     """
 
@@ -42,6 +48,7 @@ class Method:
     pipeline: str = "weftwork.pipelines.core.mixin:open_conditioned"
     trainer: str | None = None
     evaluation: str | None = None
+    validation: str | None = None
     demo_page: str | None = None
 
 
@@ -56,7 +63,7 @@ def methods() -> Mapping[str, Method]:
 
     found: dict[str, Method] = {}
     for folder in pkgutil.iter_modules(attention_processors.__path__, f"{attention_processors.__name__}."):
-        if folder.ispkg:
+        if folder.ispkg and folder.name.rpartition(".")[2] not in SHARED:
             _add(found, getattr(importlib.import_module(folder.name), "METHOD", None), folder.name)
     for entry in entry_points(group=GROUP):
         try:
@@ -79,9 +86,9 @@ def _add(found: dict[str, Method], method: object, source: str) -> None:
 
 
 def load(path: str) -> Any:
-    """Imports the object at `"package.module:name"`."""
+    """Imports the object at `"package.module:name"` or `"package.module:Class.name"`."""
     module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return functools.reduce(getattr, name.split("."), importlib.import_module(module))
 
 
 def adapter_path(class_name: str) -> str | None:

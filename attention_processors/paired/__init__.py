@@ -11,5 +11,6 @@ METHOD = Method(
         "weftwork.attention_processors.paired.conditions:GlobalSketch",
     ),
     trainer="weftwork.training.trainers.paired:PairedTrainer",
-    evaluation="weftwork.evaluation.methods.paired:PairedMeasurement",
+    evaluation="weftwork.evaluation.measurements.paired:PairedMeasurement",
+    validation="weftwork.evaluation.methods.paired:validate",
 )

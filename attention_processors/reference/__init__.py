@@ -8,4 +8,5 @@ METHOD = Method(
     adapters=("weftwork.attention_processors.reference.adapter:ReferenceAdapter",),
     conditions=("weftwork.attention_processors.reference.adapter:Reference",),
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
+    validation="weftwork.evaluation.methods.style:validate_reference",
 )

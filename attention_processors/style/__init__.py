@@ -11,5 +11,6 @@ METHOD = Method(
     ),
     conditions=("weftwork.attention_processors.style.conditions:Style",),
     trainer="weftwork.training.trainers.style:StyleTrainer",
-    evaluation="weftwork.evaluation.methods.style:StyleMeasurement",
+    evaluation="weftwork.evaluation.measurements.style:StyleMeasurement",
+    validation="weftwork.evaluation.methods.style:validate",
 )

@@ -8,7 +8,8 @@ METHOD = Method(
     adapters=("weftwork.attention_processors.views.adapter:AlignedViews",),
     trainer="weftwork.training.trainers.views:ViewsTrainer",
     backbone="tiny-rooms",
-    pipeline="weftwork.pipelines.views.pipeline:open_views",
-    evaluation="weftwork.evaluation.methods.views:ViewsMeasurement",
+    pipeline="weftwork.pipelines.views.pipeline:AlignedViewsPipeline.from_pretrained",
+    evaluation="weftwork.evaluation.measurements.views:ViewsMeasurement",
     demo_page="weftwork.scripts.demo.views:ViewPage",
+    validation="weftwork.evaluation.methods.views:validate",
 )

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.pipelines.core.hardware import hardware
 
 VERSIONS_OF = ("weftwork", "torch", "diffusers", "transformers", "numpy")
 
@@ -94,15 +93,6 @@ class Report:
         with atomic_path(path) as partial:
             partial.write_text(json.dumps(content, indent=2) + "\n")
         return path
-
-
-def hardware() -> str:
-    """The machine in words: accelerator or processor, and cores."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
 
 
 def _version(package: str) -> str | None:

@@ -15,12 +15,13 @@ import torch
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.synthetic.walks import WalkSample, mirrored, render, sample
 from weftwork.evaluation.core.runner import Drawn, Evaluation
 from weftwork.evaluation.scores.audio import level_change, score_sounds, signal_to_noise
-from weftwork.evaluation.scores.audio_events import Audio
-from weftwork.evaluation.scores.audio_plots import spectrogram
+from weftwork.pipelines.audio.events import Audio
+from weftwork.pipelines.audio.plots import spectrogram
 
 BATCH: Final = 16
 LEFT_OUT: Final[Mapping[str, type]] = {
@@ -152,6 +153,16 @@ class SpatialAudioEvaluation(Evaluation):
         scores = score_sounds([np.ascontiguousarray(one) for one in sounds], self.clips, mirrored=turned)
         shown = np.stack([spectrogram(one, clip.sample_rate) for one, clip in zip(sounds, self.clips, strict=True)])
         return torch.from_numpy(shown).float(), asdict(scores)
+
+
+def validate(pipe: Any, module: Any, count: int) -> tuple[SpatialAudioEvaluation, str]:
+    """Returns the evaluation of the modules on validation cases, and its row.
+
+    The row is not `TRAINED`, whose audio is generated once and kept: these modules go on changing.
+    """
+    pipe.set_encoders(audio=AudioStatistics(pipe.vae))
+    modules = {"modules": (module.adapter, module.controlnet)}
+    return SpatialAudioEvaluation(pipe=pipe, modules=modules, split="validation", count=count), "modules"
 
 
 def _mono(audio: Audio) -> Audio:

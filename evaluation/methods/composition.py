@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from weftwork.attention_processors.paired.samples import composed, pairs
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.datasets.synthetic.creatures.texts import STYLE_WORDS
 from weftwork.datasets.synthetic.outfits import PROMPT, sample
 from weftwork.evaluation.core.images import as_tensor, reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation
-from weftwork.evaluation.methods.paired import composed, outfits_of, pairs
+from weftwork.evaluation.methods.paired import outfits_of
 from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.evaluation.scores.outfits import score_outfits

@@ -9,17 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
 
-from weftwork.attention_processors.paired.adapter import SketchTextPair
-from weftwork.datasets.readers.images import compose_sketches
+from weftwork.attention_processors.paired.conditions import SketchTextPair
+from weftwork.attention_processors.paired.samples import merged, pair, pairs
 from weftwork.datasets.synthetic.outfits import PROMPT, OutfitSample, sample
 from weftwork.datasets.synthetic.outfits import texts as outfit_texts
 from weftwork.evaluation.core.images import as_tensor, reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation
-from weftwork.evaluation.oracles.outfits import Oracle
+from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import score_outfits
 
 Designs = list[list[SketchTextPair]] | None
@@ -78,6 +76,11 @@ class PairedEvaluation(Evaluation):
         return self._scored(samples, self.generated(name, [prompts(s) for s in samples], conditions))
 
 
+def validate(pipe: Any, module: Any, count: int) -> tuple[PairedEvaluation, str]:
+    """Returns the evaluation of the attached adapter on validation cases, and its row."""
+    return PairedEvaluation(pipe=pipe, oracle=pretrained_oracle(), split="validation", count=count), "pairs"
+
+
 @lru_cache(maxsize=3)
 def outfits_of(
     split: str, seed: int, count: int, number: int | None = None, sketch_style: str = "professional"
@@ -86,35 +89,14 @@ def outfits_of(
     return tuple(sample(split, i, seed=seed, count=number, sketch_style=sketch_style) for i in range(count))
 
 
-def pairs(drawn: OutfitSample, region: str | None = "sketch") -> list[SketchTextPair]:
-    """An outfit as pairs; a garment that is covered whole has no strokes and is left to its words."""
-    return [_pair(s, t, region) for s, t in zip(drawn.sketches, drawn.texts, strict=True)]
-
-
-def _pair(sketch: np.ndarray[Any, Any], text: str, region: str | None) -> SketchTextPair:
-    if sketch.min() > 128:
-        return SketchTextPair(text=text)
-    return SketchTextPair(Image.fromarray(sketch), text, region=region)
-
-
 def _texts_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
     texts = [*drawn.texts[1:], drawn.texts[0]]
-    return [_pair(s, t, "sketch") for s, t in zip(drawn.sketches, texts, strict=True)]
+    return [pair(s, t) for s, t in zip(drawn.sketches, texts, strict=True)]
 
 
 def _sketches_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
     sketches = [*drawn.sketches[1:], drawn.sketches[0]]
-    return [_pair(s, t, "sketch") for s, t in zip(sketches, drawn.texts, strict=True)]
-
-
-def merged(drawn: OutfitSample) -> list[SketchTextPair]:
-    """An outfit as one pair: all sketches on one canvas, with all words."""
-    return [SketchTextPair(composed(drawn), ", ".join(drawn.texts), region="sketch")]
-
-
-def composed(drawn: OutfitSample) -> Image.Image:
-    """All sketches of an outfit on one canvas."""
-    return compose_sketches([Image.fromarray(s) for s in drawn.sketches])
+    return [pair(s, t) for s, t in zip(sketches, drawn.texts, strict=True)]
 
 
 def unnamed(drawn: OutfitSample) -> OutfitSample:

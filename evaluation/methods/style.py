@@ -22,7 +22,7 @@ from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.evaluation.core.images import as_tensor, reconstructed
 from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation
-from weftwork.evaluation.oracles.creatures import CreatureOracle
+from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
 from weftwork.evaluation.scores.creatures import score_creatures, shape_consistency
 
 NOISES = 2
@@ -133,6 +133,17 @@ class StyleEvaluation(Evaluation):
         groups = [readings[i : i + NOISES] for i in range(0, len(readings), NOISES)]
         consistency = float(np.mean([shape_consistency(group) for group in groups]))
         return asdict(score_creatures(samples, readings)) | {"shape_consistency": consistency}
+
+
+def validate(pipe: Any, module: Any, count: int, row: str = "style") -> tuple[StyleEvaluation, str]:
+    """Returns the evaluation of the attached adapter on validation cases, and its row."""
+    oracle = pretrained_creature_oracle()
+    return StyleEvaluation(pipe=pipe, files={}, oracle=oracle, split="validation", count=count), row
+
+
+def validate_reference(pipe: Any, module: Any, count: int) -> tuple[StyleEvaluation, str]:
+    """As `validate`, of an adapter of reference images."""
+    return validate(pipe, module, count, "reference_branch")
 
 
 def _bytes(path: Path) -> int:

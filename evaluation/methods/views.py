@@ -144,6 +144,12 @@ class AlignedViewsEvaluation(Evaluation):
         return pictures, scores
 
 
+def validate(pipe: Any, module: AlignedViews, count: int) -> tuple[AlignedViewsEvaluation, str]:
+    """Returns the evaluation of the modules on validation cases, and its row."""
+    size, views = pipe.unet.config.sample_size * pipe.vae_scale_factor, {"views": [module]}
+    return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, split="validation", count=count), "views"
+
+
 @lru_cache(maxsize=1)
 def _cases(split: str, count: int, size: int) -> list[Case]:
     cases = []

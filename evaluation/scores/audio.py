@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from weftwork.datasets.synthetic.walks.sounds import channel_gains, ear_delay
-from weftwork.evaluation.scores.audio_events import (
+from weftwork.pipelines.audio.events import (
     Audio,
     Events,
     Heard,

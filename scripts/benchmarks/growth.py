@@ -19,9 +19,9 @@ import torch
 
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.attention_processors.paired.samples import pairs
 from weftwork.datasets.synthetic.outfits import sample
 from weftwork.evaluation.core.images import as_tensor
-from weftwork.evaluation.methods.paired import pairs
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.command import interleaved

@@ -29,8 +29,8 @@ from weftwork.datasets.synthetic.walks.scenes import (
     Walk,
     times_at,
 )
-from weftwork.evaluation.scores.audio_events import onsets
-from weftwork.evaluation.scores.audio_plots import plot_sound
+from weftwork.pipelines.audio.events import onsets
+from weftwork.pipelines.audio.plots import plot_sound
 from weftwork.pipelines.audio.videos import Video, write_video
 from weftwork.scripts.demo.jobs import MethodStudio, Step, User, seed_of
 from weftwork.scripts.demo.parts import HEARD, QUIET, Buttons, complaint, downloads, run_settings, state_line

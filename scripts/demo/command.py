@@ -171,14 +171,15 @@ def _folders(given: str | None, method: str, option: str) -> tuple[str, str] | N
     Raises:
         ValueError: no = between them.
     """
-    from weftwork.pretrained import available, backbone, shipped
+    from weftwork.attention_processors.core.method import methods
+    from weftwork.pretrained import available, shipped
 
     if given is not None:
         base, found, modules = given.partition("=")
         if not (base and found and modules):
             raise ValueError(f"{option}: got {given!r}, expected BACKBONE=MODULES; name both folders")
         return base, modules
-    names = backbone(method), method
+    names = methods()[method].backbone, method
     return (str(shipped(names[0])), str(shipped(names[1]))) if set(names) <= set(available()) else None
 
 

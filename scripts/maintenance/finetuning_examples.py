@@ -194,8 +194,8 @@ def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:
 
 def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
     """By row the share of turquoise garments that are, and of the others' colours that are right."""
+    from weftwork.attention_processors.paired.samples import pairs
     from weftwork.evaluation.core.images import as_tensor, generate
-    from weftwork.evaluation.methods.paired import pairs
     from weftwork.evaluation.oracles.outfits import pretrained_oracle
 
     shown = [recolored("test", index) for index in range(cases)]

@@ -9,7 +9,7 @@ import torch
 from weftwork.attention_processors.audio.conditions import Envelope
 from weftwork.datasets.synthetic.walks import SECONDS, sample
 from weftwork.datasets.synthetic.walks.scenes import Walk
-from weftwork.evaluation.scores.audio_events import hear, onsets, pan_of
+from weftwork.pipelines.audio.events import hear, onsets, pan_of
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import available, shipped
 from weftwork.training.data.audio import seen_of

@@ -330,7 +330,7 @@ def test_options_that_change_nothing_are_refused(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", *words.split(), "--output_dir", str(tmp_path / "run")]) == 2
-    assert "changes nothing for" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    assert "has no effect with" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_the_backbone_goes_where_training_is(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +424,7 @@ def test_a_file_holds_options_and_flags_replace_them(own: Path, capsys: pytest.C
     assert written["max_train_steps"] == 1 and written["learning_rate"] == 1e-3 and written["use_ema"] is False
     assert json.loads((own / "run/final/config.json").read_text())["fusion"] == "gated"
     for text, message in (
-        ("learning_rat = 1e-3", "got the option 'learning_rat', which there is not; did you mean 'learning_rate'?"),
+        ("learning_rat = 1e-3", "unknown option 'learning_rat'; did you mean 'learning_rate'?"),
         ("use_ema = ", "cannot be read as TOML"),
         ("learning_rate = true", "got true for 'learning_rate', which takes a value"),
         ("seed = {a = 1}", "expected a number, a text or a list"),

@@ -60,11 +60,12 @@ class TrainingConfig:
 
 
 def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **defaults: Any) -> None:
-    """One `--flag` per field of a dataclass; `defaults` replace the dataclass's own."""
+    """Adds one `--flag` per field of a dataclass; `defaults` replace the dataclass's own."""
     for entry in fields(config):
         default = defaults.get(entry.name, entry.default)
         required = default is dataclasses.MISSING
-        text = entry.metadata.get("help", "") + ("" if required else " (default: %(default)s)")
+        shown = entry.default if default is None else default
+        text = entry.metadata.get("help", "") + ("" if required else f" (default: {shown})")
         options: dict[str, Any] = {"required": True} if required else {"default": default}
         if entry.type is bool:
             options["action"] = argparse.BooleanOptionalAction

@@ -1,58 +1,75 @@
-"""Options of a command in a TOML file: the same names as its flags, which go before the file's."""
+"""Options of a command in a TOML file: the same names as its flags, which replace the file's."""
 
 import argparse
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 FLAG = "--config"
 
 
-def expanded(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """Arguments with the options of the file that `--config` names put before them, so that flags replace them.
+def set_defaults(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Makes the options of the file that `--config` names the defaults of a parser.
 
     Args:
-        parser: knows all options.
+        parser: has all options.
+        arguments: that it is going to parse.
 
     Raises:
-        ValueError: a file that cannot be read, a name that is no option, or a value that is no number, text, truth
-            value or list of these.
+        ValueError: a file that cannot be read, an unknown option, or a value that its option does not take.
     """
-    rest, path = [], None
-    words = iter(arguments)
-    for word in words:
-        if word == FLAG or word.startswith(f"{FLAG}="):
-            path = word.partition("=")[2] or next(words, "")
-        else:
-            rest.append(word)
+    finder = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    finder.add_argument(FLAG, type=Path, nargs="?")
+    path = finder.parse_known_args(arguments)[0].config
     if path is None:
-        return rest
-    known = parser._option_string_actions
-    return [token for name, value in _read(Path(path)).items() for token in _tokens(name, value, known, path)] + rest
+        return
+    known = {flag: action for action in parser._actions for flag in action.option_strings}
+    for name, value in _read(path).items():
+        if (action := known.get(f"--{name}")) is None or f"--{name}" == FLAG:
+            near = difflib.get_close_matches(name, [one.removeprefix("--") for one in known], 1)
+            hint = f"did you mean {near[0]!r}?" if near else "see --help for all options"
+            raise ValueError(f"{path}: unknown option {name!r}; {hint}")
+        try:
+            action.default = _value(action, value)
+        except ValueError as error:
+            raise ValueError(f"{path}: got {_shown(value)} for {name!r}, {error}") from error
+        action.required = False
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Mapping[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as TOML ({error}); correct the file") from error
 
 
-def _tokens(name: str, value: Any, known: dict[str, argparse.Action], path: str) -> list[str]:
-    flag = f"--{name}"
-    if flag not in known or flag == FLAG:
-        near = difflib.get_close_matches(name, [one.removeprefix("--") for one in known], 1)
-        hint = f"did you mean {near[0]!r}?" if near else "see --help for all options"
-        raise ValueError(f"{path}: got the option {name!r}, which there is not; {hint}")
+def _value(action: argparse.Action, value: object) -> object:
+    """The value as the flag would parse it; raises what is expected instead."""
+    if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
+        if not isinstance(value, bool):
+            raise ValueError("expected true or false; write one of them")
+        return value
+    if isinstance(value, list) and action.nargs in ("*", "+"):
+        return [_scalar(action, one) for one in value]
+    one = _scalar(action, value[0] if isinstance(value, list) and len(value) == 1 else value)
+    return [one] if action.nargs in ("*", "+") else one
+
+
+def _scalar(action: argparse.Action, value: object) -> object:
     if isinstance(value, bool):
-        if isinstance(known[flag], argparse.BooleanOptionalAction):
-            return [flag if value else f"--no-{name}"]
-        if known[flag].nargs == 0:
-            return [flag] if value else []
-        raise ValueError(f"{path}: got {str(value).lower()} for {name!r}, which takes a value; write one")
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(one, str | int | float) for one in values):
-        raise ValueError(f"{path}: got {value!r} for {name!r}, expected a number, a text or a list; write one of these")
-    return [f"{flag}={values[0]}"] if len(values) == 1 else [flag, *map(str, values)]
+        raise ValueError("which takes a value; write one")
+    if not isinstance(value, str | int | float):
+        raise ValueError("expected a number, a text or a list; write one of these")
+    kind = action.type if callable(action.type) else str
+    try:
+        parsed = kind(str(value))
+    except ValueError:
+        raise ValueError(f"expected {getattr(kind, '__name__', 'another value')}; correct it") from None
+    if action.choices is not None and parsed not in action.choices:
+        raise ValueError(f"expected one of {', '.join(map(str, action.choices))}; write one of these")
+    return parsed
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
-from weftwork.evaluation.core.report import hardware
+from weftwork.pipelines.core.hardware import hardware
 
 SAMPLES = 4
 """Pictures of the last validation that go along."""

@@ -2,10 +2,11 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 OPTIMIZERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "adamw": ("torch.optim", "AdamW", ""),
@@ -21,11 +22,11 @@ ADAMS: Final = ("adamw", "adamw8bit", "prodigy")
 
 def build_optimizer(
     name: str,
-    parameters: Sequence[nn.Parameter],
+    parameters: "Sequence[nn.Parameter]",
     learning_rate: float,
     weight_decay: float,
     **adam: Any,
-) -> torch.optim.Optimizer:
+) -> "torch.optim.Optimizer":
     """An optimizer over some parameters.
 
     Args:

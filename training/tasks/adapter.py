@@ -1,7 +1,6 @@
 """What training any adapter shares: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,13 @@ from weftwork.attention_processors.core.processor import layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
-from weftwork.training.core.config import option
 from weftwork.training.core.objectives import diffusion_loss, training_scheduler
 from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
 from weftwork.training.data.prompts import Prompted, Prompts
+from weftwork.training.tasks.options import ObjectiveConfig
 
 Denoiser = Callable[[Tensor, Tensor, Prompted], Tensor]
 """From noisy latents, times and prompts to the prediction."""
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """The denoising objective of an adapter.
-
-    Raises:
-        ValueError: a number that is out of its range.
-    """
-
-    caption_dropout: float = option(0.15, "share of empty prompts")
-    snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
-    noise_offset: float = option(0.0, "share of noise that is one number per channel, for darker and lighter pictures")
-    logit_mean: float | None = option(None, "draw times with this mean logit, below 0 = less noise; None = evenly")
-    logit_std: float = option(1.4, "standard deviation of that logit")
-
-    def __post_init__(self) -> None:
-        self.check_shares("caption_dropout", "noise_offset")
-        if self.logit_std <= 0:
-            raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
-
-    def check_shares(self, *names: str) -> None:
-        """Raise unless these are in [0, 1]."""
-        for name in names:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a share in [0, 1]")
 
 
 def pictured(samples: Sequence[Any]) -> dict[str, Any]:

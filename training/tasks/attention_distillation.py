@@ -4,7 +4,6 @@ Where `views.instillation` hands attention over, this teaches it, so that the st
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +12,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from weftwork.attention_processors.views.instillation import Recorded, attention_scores
+from weftwork.training.tasks.options import DISTILLATIONS
 
-KINDS: Final = ("kl", "mse", "logits")
 QUERIES = 256
 """Maps are built for so many queries at a time, and again in the backward pass, instead of being kept."""
 
@@ -33,8 +32,8 @@ def attention_distillation_loss(
     Raises:
         ValueError: an unknown kind, no layer, other layers in one than in the other, or maps of different shapes.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}; pass one of these")
+    if kind not in DISTILLATIONS:
+        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass one of these")
     if not teacher or set(teacher) != set(student):
         odd = sorted(set(teacher) ^ set(student)) or ["nothing"]
         raise ValueError(f"layers: got {odd[0]} from one of teacher and student only; record the same layers of both")

@@ -1,8 +1,6 @@
 """The training task of spatial sounds: projections and a ControlNet, on a transformer that stays frozen."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,38 +20,11 @@ from weftwork.attention_processors.core.processor import attention_layers, insta
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.synthetic.walks import PROMPT
-from weftwork.evaluation.scores.audio_plots import plot_sound
 from weftwork.pipelines.audio.cosine_scheduler import at_time
-from weftwork.training.core.config import option
+from weftwork.pipelines.audio.plots import plot_sound
 from weftwork.training.core.objectives import sigmoid_normal_timesteps
 from weftwork.training.data.audio import SoundRecord
-
-
-@dataclass(frozen=True)
-class SpatialConfig:
-    """What is dropped; the share of the whole is the one of Stable-V2A's code, the others are ours. And when.
-
-    Raises:
-        ValueError: a share outside [0, 1], or a mean that is not finite.
-    """
-
-    condition_dropout: float = option(0.1, "share of sounds without any condition, nor words")
-    prompt_dropout: float = option(0.2, "share of prompts left out")
-    depth_dropout: float = option(0.1, "share of depth left out")
-    box_dropout: float = option(0.1, "share of tracks left out")
-    envelope_dropout: float = option(0.2, "share of envelopes left out")
-    time_mean: float = option(1.2, "of normal draws, times being their sigmoids; sides are decided at high ones")
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name.endswith("_dropout") and not 0 <= value <= 1:
-                raise ValueError(f"{name}: got {value}, expected a share in [0, 1]")
-        if not math.isfinite(self.time_mean):
-            raise ValueError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
-
-    def of(self, kind: type) -> float:
-        """The share for one kind of condition."""
-        return {AudioPrompt: self.prompt_dropout, DepthClip: self.depth_dropout, BoxTrack: self.box_dropout}[kind]
+from weftwork.training.tasks.options import SpatialConfig
 
 
 class SpatialModules(nn.Module):
@@ -164,7 +135,13 @@ class SpatialAudioTask:
 
     def _dropped(self, batch: Any, generator: torch.Generator) -> Bool[Tensor, "design part"]:
         """Which conditions become their null token, each on its own."""
-        shares = [self.config.of(self.module.adapter.readers[index].kind) for index, _ in batch["parts"]]
+        config = self.config
+        by_kind: dict[type, float] = {
+            AudioPrompt: config.prompt_dropout,
+            DepthClip: config.depth_dropout,
+            BoxTrack: config.box_dropout,
+        }
+        shares = [by_kind[self.module.adapter.readers[index].kind] for index, _ in batch["parts"]]
         draws = torch.rand(len(batch["latents"]), len(shares), generator=generator)
         return draws < torch.tensor(shares)
 

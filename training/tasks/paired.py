@@ -1,7 +1,6 @@
 """The training task of the paired method: the frozen denoiser predicts better with the pairs than without."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,9 @@ from torch import Tensor, nn
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.paired.conditions import SketchTextPair, stack_pairs
 from weftwork.datasets.readers.images import compose_sketches
-from weftwork.training.core.config import option
 from weftwork.training.data.pairs import PairRecord
-from weftwork.training.tasks.adapter import AdapterTask, ObjectiveConfig
-
-
-@dataclass(frozen=True)
-class PairedConfig(ObjectiveConfig):
-    """What the paired task draws and drops.
-
-    Raises:
-        ValueError: a share outside [0, 1], or a number that is out of its range.
-    """
-
-    pair_dropout: float = option(0.1, "share of pairs left out")
-    sketch_dropout: float = option(0.1, "share of pairs without their sketch")
-    text_dropout: float = option(0.1, "share of pairs without their text")
-    null_dropout: float = option(0.1, "share of designs as the null condition")
-    region_share: float = option(0.7, "share of batches that act in regions only")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_shares("pair_dropout", "sketch_dropout", "text_dropout", "null_dropout", "region_share")
+from weftwork.training.tasks.adapter import AdapterTask
+from weftwork.training.tasks.options import PairedConfig
 
 
 class PairedTask(AdapterTask):

@@ -17,7 +17,8 @@ from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.training.data.feature_cache import FeatureCache
 from weftwork.training.tasks.adapter import AdapterTask, pictured
-from weftwork.training.tasks.style import StyleConfig, dropped
+from weftwork.training.tasks.options import StyleConfig
+from weftwork.training.tasks.style import dropped
 
 READ_AT_ONCE = 32
 

@@ -10,25 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.style.adapter import Style, StyleReader
-from weftwork.training.core.config import option
-from weftwork.training.tasks.adapter import AdapterTask, ObjectiveConfig, pictured
-
-
-@dataclass(frozen=True)
-class StyleConfig(ObjectiveConfig):
-    """What the style task drops; the shares are IP-Adapter's (arXiv 2308.06721).
-
-    Raises:
-        ValueError: a share outside [0, 1], or a number that is out of its range.
-    """
-
-    caption_dropout: float = option(0.05, "share of empty prompts")
-    style_dropout: float = option(0.05, "share of pictures with the null style")
-    joint_dropout: float = option(0.05, "share of pictures with both")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_shares("style_dropout", "joint_dropout")
+from weftwork.training.tasks.adapter import AdapterTask, pictured
+from weftwork.training.tasks.options import StyleConfig
 
 
 def dropped(

@@ -1,7 +1,6 @@
 """The training task of aligned views: picture and point map of a target from one noise, with the references beside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,10 @@ from torch import Tensor
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.pipelines.views.point_maps import depth_picture
 from weftwork.pipelines.views.warping import ReferenceView
-from weftwork.training.core.config import option
 from weftwork.training.core.objectives import joint_diffusion_loss, training_scheduler
 from weftwork.training.data.views import ViewsRecord, stacked
-from weftwork.training.tasks.attention_distillation import KINDS, attention_distillation_loss
-
-
-@dataclass(frozen=True)
-class ViewsConfig:
-    """The objective; the geometry's weight and `min(SNR + 1, gamma) / (SNR + 1)` are those of MoAI's training, the
-    distillation is ours.
-
-    Raises:
-        ValueError: a weight that is negative, or an unknown kind of distillation.
-    """
-
-    geometry_weight: float = option(3.0, "weight of the point map's error beside the picture's")
-    distillation_weight: float = option(0.1, "weight of the attention's distance, for --sharing distilled")
-    distillation_kind: str = option("kl", f"its distance: {', '.join(KINDS)}")
-    snr_gamma: float | None = option(5.0, "min-SNR weighting as MoAI has it; none = all times alike")
-
-    def __post_init__(self) -> None:
-        for name in ("geometry_weight", "distillation_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
-        if self.distillation_kind not in KINDS:
-            raise ValueError(
-                f"distillation_kind: got {self.distillation_kind!r}, expected one of {', '.join(KINDS)}; pass one of "
-                "these"
-            )
+from weftwork.training.tasks.attention_distillation import attention_distillation_loss
+from weftwork.training.tasks.options import ViewsConfig
 
 
 class AlignedViewsTask:

@@ -20,7 +20,7 @@ from weftwork.evaluation.scores.audio import (
     score_sounds,
     signal_to_noise,
 )
-from weftwork.evaluation.scores.audio_events import (
+from weftwork.pipelines.audio.events import (
     envelope,
     hear,
     level_difference,

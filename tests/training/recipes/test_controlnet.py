@@ -7,8 +7,8 @@ import torch
 from diffusers import ControlNetModel
 
 from weftwork.attention_processors.paired.conditions import stroke_pixels
+from weftwork.attention_processors.paired.samples import composed
 from weftwork.datasets.synthetic.outfits import sample
-from weftwork.evaluation.methods.paired import composed
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.maintenance.train_baselines import main as train_baseline

@@ -26,7 +26,6 @@ from weftwork.evaluation.methods.audio import SpatialAudioEvaluation
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
-from weftwork.scripts.train import spatial_audio as train_spatial_audio
 from weftwork.training.data.audio import VERSIONS, SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
 from weftwork.training.tasks.audio import SpatialConfig
 
@@ -106,7 +105,7 @@ def test_spatial_modules_are_trained_and_measured(
 ) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     each = "1" if dtype == "float32" else "3"  # half precision is slow on some CPUs
-    monkeypatch.setattr(train_spatial_audio, "SHOWN", 0)
+    monkeypatch.setattr("weftwork.training.trainers.audio.SHOWN", 0)
     command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
@@ -292,7 +291,8 @@ def test_own_sounds_that_cannot_be_used_are_listed(
     (own / "b.boxes.json").unlink()
     with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected some sound"):
         SoundFolder(own, 9.0)
-    for more in ([], ["--world", "walks", "--train_data_dir", str(own)]):
+    both = ["--world", "walks", "--train_data_dir", str(own)]
+    for more, said in (([], "none"), (both, "--train_data_dir and --world")):
         assert main(["train", "spatial-audio", *more, "--output_dir", str(tmp_path / "out")]) == 2
-        assert "got neither or both of --train_data_dir and --world" in capsys.readouterr().err
+        assert f"data: got {said}; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

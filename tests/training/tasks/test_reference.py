@@ -114,7 +114,7 @@ def test_own_pictures_are_read_once(command: list[str], tmp_path: Path, monkeypa
 def test_an_encoder_is_asked_for(command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     place = command.index("--image_encoder")
     assert main(command[:place] + command[place + 2 :]) == 2
-    assert "image_encoder: got none for pictures of your own" in capsys.readouterr().err
+    assert "image_encoder: got none for your own images" in capsys.readouterr().err
     assert main([*command, "--world", "creatures"]) == 2
     assert "data: got --train_data_dir and --world" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -183,4 +183,4 @@ def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.C
 
 def test_the_command_wants_one_source(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(pipe, tmp_path) == 2
-    assert "data: got neither or both" in capsys.readouterr().err
+    assert "data: got none; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.signal import stft
 
 from weftwork.attention_processors.audio.conditions import BoxTrack
-from weftwork.evaluation.scores.audio_events import Audio, loudness_curve, pan_curve
+from weftwork.pipelines.audio.events import Audio, loudness_curve, pan_curve
 
 BINS, FRAMES = 64, 160
 FLOOR_DB = -80.0

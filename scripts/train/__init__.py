@@ -1,1 +1,0 @@
-"""Training commands, one module per method."""

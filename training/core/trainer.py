@@ -1,0 +1,118 @@
+"""The base of trainers: options, checks, task and data of one method, for `weftwork train`."""
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from weftwork.training.core.config import add_arguments as add_config_arguments
+from weftwork.training.core.config import from_arguments
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+    from weftwork.training.core.loop import Task
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of options that all methods have, to which a trainer adds its own."""
+
+    model: "argparse._ArgumentGroup"
+    data: "argparse._ArgumentGroup"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task with its dataset.
+
+    Args:
+        provenance: kept in the config of the result beside steps, batch and seed.
+    """
+
+    task: "Task"
+    data: "Dataset[Any]"
+    provenance: Mapping[str, object]
+
+
+class Trainer(ABC):
+    """Trains one method. Importing a trainer's module should load no library, so that `--help` is quick.
+
+    Args:
+        arguments: parsed options, those of `add_arguments` among them.
+    """
+
+    options: ClassVar[type]
+    """Dataclass of the objective's options, which become flags."""
+    options_title: ClassVar[str] = "objective and dropout"
+    folder: ClassVar[str] = "folder of your own data"
+    """Help of --train_data_dir."""
+    worlds: ClassVar[Sequence[str]] = ()
+    """Synthetic datasets that --world names; without any there is no such option."""
+    samples: ClassVar[int] = 0
+    """Default size of a synthetic dataset."""
+    sources: ClassVar[Sequence[str]] = ("train_data_dir", "world")
+    """Options of which exactly one names the data."""
+    own_only: ClassVar[Sequence[str]] = ()
+    """Options without effect on a synthetic dataset."""
+    world_only: ClassVar[Sequence[str]] = ()
+    """Options without effect on own data."""
+    without_effect: ClassVar[Sequence[str]] = ()
+    """Options of all methods without effect on this one."""
+    shards: ClassVar[bool] = True
+    """Whether FSDP may split the backbone: only the blocks of a U-Net are split."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
+        """Adds the options of this method."""
+        groups.data.add_argument("--train_data_dir", type=Path, help=cls.folder)
+        if cls.worlds:
+            groups.data.add_argument("--world", choices=cls.worlds, help="train on a synthetic dataset instead")
+            groups.data.add_argument("--samples", type=int, default=cls.samples, help="size of the synthetic dataset")
+        add_config_arguments(parser.add_argument_group(cls.options_title), cls.options)
+
+    def check(self) -> None:
+        """Raises before anything is loaded unless the options are valid.
+
+        Raises:
+            ValueError: an option out of its range, options without effect, or not exactly one source of data.
+        """
+        self.config()
+        sources = [f"--{name}" for name in self.sources if hasattr(self.arguments, name)]
+        given = [f"--{name}" for name in self.sources if getattr(self.arguments, name, None) is not None]
+        if len(given) != 1:
+            raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {', '.join(sources)}")
+        where, idle = f"a --world of {self.arguments.method}", self.own_only
+        if self.world is None:
+            where, idle = f"own data of {self.arguments.method}", self.world_only
+        for name in (*idle, *self.without_effect):
+            if getattr(self.arguments, name, None):
+                raise ValueError(f"{name}: has no effect with {where}; leave it out")
+
+    @abstractmethod
+    def prepare(self, pipe: Any, source: str) -> Prepared:
+        """Returns the task and its data.
+
+        Args:
+            pipe: of the method's backbone, on its device, frozen.
+            source: folder or Hub id of the pipeline.
+        """
+
+    def config(self) -> Any:
+        """Returns the objective's options."""
+        return from_arguments(self.options, self.arguments)
+
+    @property
+    def world(self) -> str | None:
+        """Name of the synthetic dataset, if it is to be trained on."""
+        return getattr(self.arguments, "world", None)
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data for cards."""
+        return self.world or self.arguments.train_data_dir.name

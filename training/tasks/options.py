@@ -1,0 +1,124 @@
+"""Options of the training tasks; importing them loads no library, so that `weftwork train METHOD --help` is quick."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from weftwork.training.core.config import option
+
+DISTILLATIONS: Final = ("kl", "mse", "logits")
+"""Distances between attention maps; see `attention_distillation`."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The denoising objective of an adapter.
+
+    Raises:
+        ValueError: a number that is out of its range.
+    """
+
+    caption_dropout: float = option(0.15, "share of empty prompts")
+    snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
+    noise_offset: float = option(0.0, "share of noise that is one number per channel, for darker and lighter images")
+    logit_mean: float | None = option(None, "mean logit of timesteps, below 0 = less noise; none = uniform")
+    logit_std: float = option(1.4, "standard deviation of that logit")
+
+    def __post_init__(self) -> None:
+        self.check_shares("caption_dropout", "noise_offset")
+        if self.logit_std <= 0:
+            raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
+
+    def check_shares(self, *names: str) -> None:
+        """Raises unless these are in [0, 1]."""
+        for name in names:
+            check_share(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class PairedConfig(ObjectiveConfig):
+    """Dropout of the paired task.
+
+    Raises:
+        ValueError: a share outside [0, 1], or a number that is out of its range.
+    """
+
+    pair_dropout: float = option(0.1, "share of pairs left out")
+    sketch_dropout: float = option(0.1, "share of pairs without their sketch")
+    text_dropout: float = option(0.1, "share of pairs without their text")
+    null_dropout: float = option(0.1, "share of designs as the null condition")
+    region_share: float = option(0.7, "share of batches that act in regions only")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_shares("pair_dropout", "sketch_dropout", "text_dropout", "null_dropout", "region_share")
+
+
+@dataclass(frozen=True)
+class StyleConfig(ObjectiveConfig):
+    """Dropout of the style and reference tasks; the shares are IP-Adapter's (arXiv 2308.06721).
+
+    Raises:
+        ValueError: a share outside [0, 1], or a number that is out of its range.
+    """
+
+    caption_dropout: float = option(0.05, "share of empty prompts")
+    style_dropout: float = option(0.05, "share of images with the null style")
+    joint_dropout: float = option(0.05, "share of images with both")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_shares("style_dropout", "joint_dropout")
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """The objective of aligned views; the geometry's weight and `min(SNR + 1, gamma) / (SNR + 1)` are MoAI's.
+
+    Raises:
+        ValueError: a weight that is negative, or an unknown kind of distillation.
+    """
+
+    geometry_weight: float = option(3.0, "weight of the point map's error beside the image's")
+    distillation_weight: float = option(0.1, "weight of the distance of attention maps, for --sharing distilled")
+    distillation_kind: str = option("kl", f"its distance: {', '.join(DISTILLATIONS)}")
+    snr_gamma: float | None = option(5.0, "min-SNR weighting as in MoAI; none = all timesteps alike")
+
+    def __post_init__(self) -> None:
+        for name in ("geometry_weight", "distillation_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
+        if self.distillation_kind not in DISTILLATIONS:
+            raise ValueError(
+                f"distillation_kind: got {self.distillation_kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass "
+                "one of these"
+            )
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """Dropout and timesteps of the spatial audio task; the share of all conditions is that of Stable-V2A's code.
+
+    Raises:
+        ValueError: a share outside [0, 1], or a mean that is not finite.
+    """
+
+    condition_dropout: float = option(0.1, "share of audio without any condition and prompt")
+    prompt_dropout: float = option(0.2, "share of prompts left out")
+    depth_dropout: float = option(0.1, "share of depth left out")
+    box_dropout: float = option(0.1, "share of tracks left out")
+    envelope_dropout: float = option(0.2, "share of envelopes left out")
+    time_mean: float = option(1.2, "mean logit of timesteps; sides are decided at high ones")
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith("_dropout"):
+                check_share(name, value)
+        if not math.isfinite(self.time_mean):
+            raise ValueError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises unless an option is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}, expected a share in [0, 1]")

@@ -1,0 +1,120 @@
+"""Train pairs of sketch and text, each with its place in the image (docs/paired.md)."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weftwork.training.core.trainer import Groups, Prepared, Trainer
+from weftwork.training.tasks.options import PairedConfig
+
+if TYPE_CHECKING:
+    from weftwork.attention_processors.paired.adapter import PairedAdapter
+    from weftwork.attention_processors.paired.conditions import SketchTextPair
+    from weftwork.training.data.pairs import OutfitPairs, SamplePairs
+
+
+class PairedTrainer(Trainer):
+    """Trains localized pairs of sketch and text."""
+
+    options = PairedConfig
+    folder = "folder with metadata.jsonl, or the Sketchy dataset"
+    worlds = ("outfits",)
+    samples = 6_000
+    own_only = ("aspect_buckets", "pair_buckets")
+    world_only = ("merged", "unnamed_share")
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
+        model, data = groups.model, groups.data
+        model.add_argument(
+            "--layers", default="all", help="layers of a new adapter: all, decoder, … or a regular expression"
+        )
+        model.add_argument(
+            "--sketch_encoder", default="strokes", help="strokes (small, trained) or a frozen vision model's id"
+        )
+        model.add_argument("--text_states", type=int, default=40, help="token states read per description; 0 = pooled")
+        model.add_argument("--token_dim", type=int, default=128, help="width of pair tokens of a new adapter")
+        super().add_arguments(parser, groups)
+        data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own images, about")
+        data.add_argument("--pair_buckets", action="store_true", help="batches of own designs with equally many pairs")
+        data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
+        data.add_argument(
+            "--unnamed_share", type=float, default=0.0, help="share of synthetic outfits whose words name no garment"
+        )
+
+    def check(self) -> None:
+        super().check()
+        if self.arguments.merged and self.arguments.validation_cases:
+            raise ValueError(
+                "validation_cases: has no effect with --merged, since cases are scored pair by pair; leave it out, and "
+                "look at the validation images"
+            )
+
+    def prepare(self, pipe: Any, source: str) -> Prepared:
+        from weftwork.training.data.prompts import with_prompts
+        from weftwork.training.tasks.paired import PairedTask
+
+        arguments = self.arguments
+        adapter = self._adapter(pipe)
+        data, validation = self._outfits(pipe, source) if self.world else self._own(adapter, pipe)
+        if arguments.validation_prompt:
+            validation = with_prompts(arguments.validation_prompt, validation)
+        provenance = {"data": self.data_name, "merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
+        return Prepared(PairedTask(adapter, pipe, self.config(), validation), data, provenance)
+
+    def _adapter(self, pipe: Any) -> "PairedAdapter":
+        from weftwork.attention_processors.encoders import SketchEncoder
+        from weftwork.attention_processors.paired.adapter import PairedAdapter
+
+        arguments = self.arguments
+        if arguments.init_from:
+            return PairedAdapter.from_pretrained(arguments.init_from)
+        small = arguments.sketch_encoder == "strokes"
+        options: dict[str, Any] = {"image_dim": 128, "sketch_size": 128, "masking": "pair", "anchored": 0.09}
+        if not small:
+            encoder = SketchEncoder.from_pretrained(arguments.sketch_encoder)
+            pipe.set_encoders(sketch=encoder)
+            options = {"image_dim": encoder.model.config.hidden_size}
+        return PairedAdapter.for_denoiser(
+            pipe.unet,
+            layers=arguments.layers,
+            token_dim=arguments.token_dim,
+            text_dim=pipe.text_encoder.config.hidden_size,
+            text_states=arguments.text_states,
+            num_heads=4 if small else 8,
+            sketch_encoder=arguments.sketch_encoder,
+            **options,
+        )
+
+    def _outfits(self, pipe: Any, source: str) -> "tuple[OutfitPairs, list[tuple[str, list[SketchTextPair]]]]":
+        from weftwork.attention_processors.paired.samples import merged, pairs
+        from weftwork.datasets.synthetic.outfits import PROMPT, sample
+        from weftwork.training.data.image_cache import OutfitPictures, cached_latents
+        from weftwork.training.data.pairs import OutfitPairs
+
+        arguments = self.arguments
+        images = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
+        latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", images)
+        options = {"merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
+        data = OutfitPairs(arguments.cache_dir, images, latents, **options)
+        drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
+        return data, [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
+
+    def _own(self, adapter: "PairedAdapter", pipe: Any) -> "tuple[SamplePairs, list[Any]]":
+        from weftwork.attention_processors.encoders import TextEncoders
+        from weftwork.datasets.readers.pair_folder import PairFolder, report, validate
+        from weftwork.datasets.readers.sketchy import Sketchy
+        from weftwork.training.data.image_latents import Sizes
+        from weftwork.training.data.pairs import SamplePairs
+
+        arguments, folder = self.arguments, self.arguments.train_data_dir
+        if (folder / "train_sketchy.json").is_file():
+            samples: Any = Sketchy(folder, "train")
+        else:
+            if problems := validate(folder):
+                raise ValueError(f"{folder}:\n{report(problems)}")
+            samples = PairFolder(folder)
+        sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+        options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe), "dry": arguments.dry_run}
+        data = SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", sizes, **options)
+        return data, [data.design(index) for index in range(min(4, len(data)))]

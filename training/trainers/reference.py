@@ -1,0 +1,108 @@
+"""Train an IP-Adapter: reference images, read through a frozen image encoder (docs/reference.md)."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from weftwork.training.core.trainer import Groups, Prepared
+from weftwork.training.trainers.captioned import CaptionedTrainer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from weftwork.attention_processors.encoders import ImageEncoder
+    from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+
+PROJECTIONS: Final = ("basic", "plus", "full")
+SHOWN: Final = 4
+"""References of validation images."""
+
+
+class ReferenceTrainer(CaptionedTrainer):
+    """Trains reference images: every image with itself as its reference."""
+
+    folder = "folder of images with metadata.jsonl: text"
+    columns = ("image_column", "caption_column")
+    worlds = ("creatures",)
+    samples = 12_000
+    own_only = ("aspect_buckets", *columns)
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
+        model = groups.model
+        model.add_argument(
+            "--image_encoder", help="folder or Hub id of the frozen encoder (of a --world: creature-encoder)"
+        )
+        model.add_argument("--projection", choices=PROJECTIONS, default="basic", help="of a new adapter")
+        model.add_argument("--num_tokens", type=int, default=4, help="tokens per image of a new adapter")
+        model.add_argument("--layers", default="all", help="layers of a new adapter: all, decoder, … or an expression")
+        super().add_arguments(parser, groups)
+
+    def check(self) -> None:
+        super().check()
+        if self.world is None and not self.arguments.image_encoder:
+            raise ValueError(
+                "image_encoder: got none for your own images; name a CLIP vision model, for example "
+                "openai/clip-vit-large-patch14"
+            )
+
+    def prepare(self, pipe: Any, source: str) -> Prepared:
+        from weftwork.attention_processors.encoders import ImageEncoder
+        from weftwork.pretrained import model_name, shipped
+        from weftwork.training.data.feature_cache import encoder_key, feature_cache
+        from weftwork.training.data.prompts import with_prompts
+        from weftwork.training.tasks.reference import ReferencedPictures, ReferenceTask
+
+        arguments = self.arguments
+        name = arguments.image_encoder or str(shipped("creature-encoder"))
+        encoder = ImageEncoder.from_pretrained(name)
+        encoder.model.to(pipe.device)
+        pipe.set_encoders(image=encoder)
+        adapter = self._adapter(pipe, encoder, model_name(name))
+        records, images, shown = self._data(pipe, source)
+        if arguments.validation_prompt:
+            shown = with_prompts(arguments.validation_prompt, shown)
+        key = encoder_key(f"image {adapter.config['projection']}", encoder.model)
+        cache = feature_cache(arguments.cache_dir / "features", key, dry=arguments.dry_run)
+        data = ReferencedPictures(records, images, adapter, encoder, cache)
+        return Prepared(ReferenceTask(adapter, pipe, self.config(), shown), data, {"data": self.data_name})
+
+    def _adapter(self, pipe: Any, encoder: "ImageEncoder", name: str) -> "ReferenceAdapter":
+        from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+
+        arguments = self.arguments
+        if arguments.init_from:
+            adapter = ReferenceAdapter.from_pretrained(arguments.init_from)
+            adapter.check_base(pipe.unet)
+            return adapter
+        config = encoder.model.config
+        return ReferenceAdapter.for_denoiser(
+            pipe.unet,
+            layers=arguments.layers,
+            projection=arguments.projection,
+            image_dim=config.projection_dim if arguments.projection == "basic" else config.hidden_size,
+            token_dim=pipe.unet.config.cross_attention_dim,
+            num_tokens=arguments.num_tokens,
+            image_size=config.image_size,
+            image_encoder=name,
+        )
+
+    def _data(self, pipe: Any, source: str) -> "tuple[Any, Iterable[Image.Image], list[tuple[str, Image.Image]]]":
+        """Records with latents and captions, their images, and the prompts of validation with references."""
+        from PIL import Image
+
+        from weftwork.datasets.synthetic import creatures
+        from weftwork.training.data.image_cache import CreaturePictures, cached_latents
+        from weftwork.training.data.styles import StyledCreatures
+
+        if self.world:
+            drawn = CreaturePictures(self.arguments.cache_dir, "train", self.arguments.samples)
+            latents = cached_latents(self.arguments.cache_dir, pipe.vae, Path(source) / "vae", drawn)
+            unseen = [creatures.sample("validation", index) for index in range(SHOWN)]
+            shown = [(one.caption, Image.fromarray(drawn.images[index])) for index, one in enumerate(unseen)]
+            return StyledCreatures(drawn, latents), map(Image.fromarray, drawn.images), shown
+        records = self.captioned(pipe, **self.column_options(), styled=False)
+        samples = records.samples
+        shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
+        return records, (samples[index].image for index in range(len(samples))), shown
