@@ -228,8 +228,8 @@ METHODS = (
 def tiny_studio() -> Any:
     """A demo's pipeline with pairs and styles."""
     from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-    from weftwork.scripts.demo.studio import Studio
+    from weftwork.scripts.demo.studio import ImageStudio
 
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(paired=paired_adapter(pipe.unet), style=style_adapter(pipe.unet, layers="all"))
-    return Studio(pipe, "tiny")
+    return ImageStudio(pipe, "tiny")

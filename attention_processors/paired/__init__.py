@@ -13,4 +13,5 @@ METHOD = Method(
     trainer="weftwork.training.trainers.paired:PairedTrainer",
     evaluation="weftwork.evaluation.measurements.paired:PairedMeasurement",
     validation="weftwork.evaluation.methods.paired:validate",
+    demo_page="weftwork.scripts.demo.outfit:OutfitPage",
 )

@@ -13,4 +13,5 @@ METHOD = Method(
     trainer="weftwork.training.trainers.style:StyleTrainer",
     evaluation="weftwork.evaluation.measurements.style:StyleMeasurement",
     validation="weftwork.evaluation.methods.style:validate",
+    demo_page="weftwork.scripts.demo.style:StylePage",
 )

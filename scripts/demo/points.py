@@ -2,7 +2,7 @@
 
 import base64
 import json
-from typing import Any, Final
+from typing import Final
 
 import gradio as gr
 import numpy as np
@@ -11,11 +11,11 @@ from jaxtyping import Float, UInt8
 from weftwork.datasets.readers.cameras import Camera
 
 UNIT: Final = 8192
-"""Places are 16-bit integers, so many to the distance of the point that the viewer turns around."""
+"""Coordinates are 16-bit integers, this many to the distance of the point that the viewer turns around."""
 TEMPLATE: Final = """
 <canvas width="512" height="512" tabindex="0" role="img" data-cloud='${value}'
-  aria-label="Points; drag or use the arrow keys to turn them, + and - to come nearer"></canvas>
-<p>Drag, or arrow keys, to turn; + and - to come nearer; 0 for the camera's own view.</p>"""
+  aria-label="Points; drag or use the arrow keys to turn them, + and - to zoom"></canvas>
+<p>Drag, or arrow keys, to turn; + and - to zoom; 0 for the camera's view.</p>"""
 STYLE: Final = """
 canvas { width: 100%; max-width: 512px; aspect-ratio: 1; display: block; background: #111; cursor: grab;
          touch-action: none }
@@ -85,15 +85,15 @@ new MutationObserver(load).observe(element, {childList: true, subtree: true, att
 load();"""
 
 
-def points_viewer(**options: Any) -> gr.HTML:
-    """Shows what `points_shown` gives; gradio 6.31's own viewer stayed empty (gradio issue 12158)."""
-    return gr.HTML("", html_template=TEMPLATE, css_template=STYLE, js_on_load=TURNING, **options)
+def points_viewer(elem_id: str) -> gr.HTML:
+    """Adds a viewer of `points_shown`; gradio 6.31's own viewer stayed empty (gradio issue 12158)."""
+    return gr.HTML("", html_template=TEMPLATE, css_template=STYLE, js_on_load=TURNING, elem_id=elem_id)
 
 
 def points_shown(
     points: Float[np.ndarray, "height width 3"], pixels: UInt8[np.ndarray, "height width 3"], camera: Camera
 ) -> str:
-    """Points in the world, as the viewer reads them: it starts where the camera is, and turns around their middle."""
+    """Returns points in world coordinates for the viewer, which starts at the camera and turns around their middle."""
     matrix = camera.world_to_camera
     local = points.reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
     scaled = local / max(float(np.median(local[:, 2])), 1e-6) * UNIT

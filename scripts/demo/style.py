@@ -1,149 +1,121 @@
-"""The demo's page of styles: a prompt in a mixture of styles, cards to take along and to bring, a reference picture."""
+"""The demo's page for styles: a prompt in a mixture of styles, and style cards to download and to upload."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import gradio as gr
-from PIL import Image
 
 from weftwork.attention_processors.style.adapter import StyleCard
 from weftwork.pretrained import available, shipped
-from weftwork.scripts.demo.parts import (
+from weftwork.scripts.demo.guards import errors_shown
+from weftwork.scripts.demo.jobs import Report
+from weftwork.scripts.demo.pages import AdapterPage
+from weftwork.scripts.demo.widgets import (
     DEVICE,
     QUIET,
-    Asked,
-    PictureRun,
+    ImagePanel,
+    ImageRequest,
     RunSettings,
-    complaint,
-    guarded,
+    downloads,
     run_settings,
     strength_settings,
-    style_condition,
+    style_conditions,
     styles_of,
-    told,
 )
-from weftwork.scripts.demo.studio import Studio
 
-MAX_CARD_BYTES = 4_000_000
-
-
-def style_page(studio: Studio) -> None:
-    """Draws the page into the open `gr.Blocks`."""
-    names = styles_of(studio)
-    with gr.Row():
-        with gr.Column(scale=3, min_width=320):
-            prompt = gr.Textbox("a red cat", label="What is shown, in words", elem_id="style-prompt")
-            samples = _samples()
-            gallery = gr.Gallery(
-                samples,
-                label="The styles; press one to take it alone",
-                columns=4,
-                height="auto",
-                interactive=False,
-                allow_preview=False,
-                format="png",
-                visible=bool(samples),
-                elem_id="styles-gallery",
-            )
-            sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
-            _choosable(gallery, [name for _, name in samples], sliders, names)
-            strength = strength_settings()
-            card = _cards(studio, sliders, names)
-        with gr.Column(scale=2, min_width=320):
-            settings = run_settings()
-            shown = PictureRun(studio)
-
-    def describe(text: str, uploaded: str | None, *values: Any) -> Asked:
-        mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
-        conditions = style_condition(_shares(names, mixture), weight, start, end)
-        return Asked({"prompt": text, "conditions": conditions}, RunSettings(*rest), _card(uploaded))
-
-    inputs = [prompt, card, *sliders, *strength, *settings]
-    shown.wire(describe, inputs, api_name="style", triggers=[prompt.submit])
+MAX_CARD_BYTES: Final = 4_000_000
 
 
-def _choosable(gallery: gr.Gallery, shown: Sequence[str], sliders: list[gr.Slider], names: Sequence[str]) -> None:
-    """A press on a sample takes its style alone."""
+class StylePage(AdapterPage):
+    """A share for every style, and cards."""
 
-    def chosen(event: gr.SelectData) -> list[float]:
-        return [float(name == shown[event.index]) for name in names]
+    title = "Style"
+    order = 20
 
-    gallery.select(chosen, None, sliders, **QUIET)
-
-
-def _samples() -> list[tuple[str, str]]:
-    """What the shipped styles look like, from their card."""
-    if "style" not in available():
-        return []
-    return [(str(path), path.stem) for path in sorted((shipped("style") / "samples").glob("*.png"))]
-
-
-def _cards(studio: Studio, sliders: list[gr.Slider], names: tuple[str, ...]) -> gr.File:
-    """Baking the mixture into a card, and a place to bring one."""
-
-    def baked(*mixture: float) -> Any:
-        shares = _shares(names, mixture)
-        if not shares:
-            raise complaint("Card: got no style, expected one with a share; move a slider")
-
-        def bake(_: object) -> Path:
-            path = studio.line.file(f"{'-'.join(shares)}.safetensors")
-            studio.pipe.adapters["style"].bake(shares, path.stem).save(path)
-            return path
-
-        with told():
-            *_, path = studio.line.make(bake)
-        return gr.update(value=str(path), interactive=True)
-
-    with gr.Accordion("Cards", open=False):
+    def build(self) -> None:
+        names = styles_of(self.studio, self.adapter)
         with gr.Row():
-            button = gr.Button("Bake the mixture into a card", elem_id="bake")
-            card = gr.DownloadButton("Card (safetensors)", interactive=False, elem_id="card")
-        button.click(baked, sliders, card, api_name="bake", concurrency_id=DEVICE, concurrency_limit=1)
-        return gr.File(label="A card of yours, beside the mixture", file_types=[".safetensors"], elem_id="own-card")
+            with gr.Column(scale=3, min_width=320):
+                prompt = gr.Textbox("a red cat", label="Prompt", elem_id="style-prompt")
+                gallery, samples = _samples()
+                sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
+                strength = strength_settings()
+                card = self._cards(sliders, names)
+            with gr.Column(scale=2, min_width=320):
+                settings = run_settings()
+                panel = ImagePanel(self.studio)
+
+        def chosen(event: gr.SelectData) -> list[float]:
+            return [float(name == samples[event.index]) for name in names]
+
+        def request(text: str, uploaded: str | None, *values: float) -> ImageRequest:
+            mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
+            conditions = style_conditions(_shares(names, mixture), weight, start, end, self.adapter)
+            return ImageRequest({"prompt": text, "conditions": conditions}, RunSettings.of(rest), _read_card(uploaded))
+
+        gallery.select(chosen, None, sliders, **QUIET)
+        inputs = [prompt, card, *sliders, *strength, *settings]
+        panel.connect(request, inputs, api_name="style", triggers=[prompt.submit])
+
+    def _cards(self, sliders: list[gr.Slider], names: tuple[str, ...]) -> gr.File:
+        """Adds the button that bakes the mixture into a card, and the upload of a card."""
+
+        def bake(*mixture: float) -> object:
+            shares = _shares(names, mixture)
+
+            def job(_report: Report) -> Path:
+                path = self.studio.queue.new_file(f"{'-'.join(shares)}.safetensors")
+                self.studio.pipe.adapters[self.adapter].bake(shares, path.stem).save(path)
+                return path
+
+            with errors_shown():
+                if not shares:
+                    raise ValueError("Card: got no style, expected one with a share; move a slider")
+                *_, path = self.studio.queue.run(job)
+            assert isinstance(path, Path)
+            return downloads(path)[0]
+
+        with gr.Accordion("Cards", open=False):
+            with gr.Row():
+                button = gr.Button("Bake the mixture into a card", elem_id="bake")
+                card = gr.DownloadButton("Card (safetensors)", interactive=False, elem_id="card")
+            button.click(bake, sliders, card, api_name="bake", concurrency_id=DEVICE, concurrency_limit=1)
+            return gr.File(label="A card to add to the mixture", file_types=[".safetensors"], elem_id="own-card")
+
+
+def _samples() -> tuple[gr.Gallery, list[str]]:
+    """Adds samples of the shipped styles, from their model card, and returns their names."""
+    files = sorted((shipped("style") / "samples").glob("*.png")) if "style" in available() else []
+    gallery = gr.Gallery(
+        [(str(file), file.stem) for file in files],
+        label="Styles; click one to use it alone",
+        columns=4,
+        height="auto",
+        interactive=False,
+        allow_preview=False,
+        format="png",
+        visible=bool(files),
+        elem_id="styles-gallery",
+    )
+    return gallery, [file.stem for file in files]
 
 
 def _shares(names: Sequence[str], mixture: Sequence[float]) -> dict[str, float]:
     return {name: share for name, share in zip(names, mixture, strict=True) if share > 0}
 
 
-def _card(path: str | None) -> StyleCard | None:
-    """A user's card, checked.
+def _read_card(path: str | None) -> StyleCard | None:
+    """Reads the card of a user.
 
     Raises:
-        gr.Error: a file that is too large, or no card of this pipeline.
+        ValueError: a file that is too large, or no card of this pipeline.
     """
     if path is None:
         return None
     if Path(path).stat().st_size > MAX_CARD_BYTES:
-        raise complaint(f"Card: got more than {MAX_CARD_BYTES // 1_000_000} MB, expected a style card")
+        raise ValueError(f"Card: got more than {MAX_CARD_BYTES // 1_000_000} MB, expected a style card")
     try:
         return StyleCard.load(path)
-    except (ValueError, OSError) as error:
-        raise complaint(error) from None
-
-
-def reference_page(studio: Studio) -> None:
-    """Draws the page of pictures to take after into the open `gr.Blocks`."""
-    from weftwork.attention_processors.reference.adapter import Reference
-
-    with gr.Row():
-        with gr.Column(scale=3, min_width=320):
-            prompt = gr.Textbox("a red cat", label="What is shown, in words", elem_id="reference-prompt")
-            upload = gr.Image(
-                label="A picture to take after", type="pil", sources=["upload", "clipboard"], format="png"
-            )
-            picture = guarded(upload)
-            weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight")
-        with gr.Column(scale=2, min_width=320):
-            settings = run_settings()
-            shown = PictureRun(studio)
-
-    def describe(text: str, image: Image.Image | None, weight: float, *rest: Any) -> Asked:
-        if image is None:
-            raise complaint("Picture: got none, expected one to take after; upload it")
-        reference = {"reference": (Reference(image, weight=weight),)}
-        return Asked({"prompt": text}, RunSettings(*rest), more=reference)
-
-    shown.wire(describe, [prompt, picture, weight, *settings], api_name="reference", triggers=[prompt.submit])
+    except OSError as error:
+        raise ValueError(error) from None

@@ -15,12 +15,14 @@ from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.pipelines.designs.reader import read_design
 from weftwork.pipelines.designs.run import draw
-from weftwork.scripts.demo.command import page
-from weftwork.scripts.demo.studio import Studio
+from weftwork.scripts.demo.studio import ImageStudio
 
 gradio = pytest.importorskip("gradio")
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
+
+from weftwork.scripts.demo.command import demo  # noqa: E402
+from weftwork.scripts.demo.pages import Context, open_pages  # noqa: E402
 
 ADDRESS = "http://127.0.0.1:9/card.safetensors"
 DESIGN: dict[str, Any] = {
@@ -34,13 +36,19 @@ STYLE: dict[str, Any] = {"param_0": "a b", "param_9": 5, "param_10": 1}
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
+def studio() -> ImageStudio:
     return tiny_studio()
 
 
 @pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    blocks = page(studio)
+def blocks(studio: ImageStudio) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("weftwork.scripts.demo.pages.available", list)
+        return demo(studio, open_pages(Context(studio)))
+
+
+@pytest.fixture(scope="module")
+def address(blocks: Any) -> Iterator[str]:
     _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, show_error=True)
     yield url
     blocks.close()
@@ -58,7 +66,7 @@ def test_actions_keep_their_names(client: Client) -> None:
     assert set(named["named_endpoints"]) == {"/generate", "/outfit", "/style", "/bake"}
 
 
-def test_a_design_gives_what_weft_generate_draws(client: Client, studio: Studio, tmp_path: Path) -> None:
+def test_a_design_gives_what_weft_generate_draws(client: Client, studio: ImageStudio, tmp_path: Path) -> None:
     picture, used = client.predict(DESIGN, api_name="/generate")
     assert used == DESIGN
     (tmp_path / "design.json").write_text(json.dumps(DESIGN))
@@ -91,8 +99,8 @@ def test_no_path_of_the_machine_is_read(client: Client, address: str, tmp_path: 
         client.predict(param_1=given, **STYLE, api_name="/style")
 
 
-def test_a_password_is_asked_for(studio: Studio) -> None:
-    blocks = page(studio)
+def test_a_password_is_asked_for(studio: ImageStudio) -> None:
+    blocks = demo(studio, [])
     _, url, _ = blocks.launch(auth=("me", "secret"), prevent_thread_lock=True, quiet=True, ssr_mode=False)
     try:
         with pytest.raises(HTTPError, match="401"):

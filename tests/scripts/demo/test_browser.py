@@ -1,4 +1,4 @@
-"""The demo in a real browser: a stroke is drawn, words are typed, a picture comes; cancelling, bad files, two users.
+"""The demo in a browser: strokes, texts, results, cancelling, bad files, two users.
 
 It is served by `weftwork demo` itself, on the shipped models. `WEFT_SCREENSHOTS` names a folder for screenshots.
 """
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; Debian: apt install chromium"),
 ]
-PICTURE = "[...document.querySelectorAll('.picture img')].filter(e => e.offsetParent)[0]?.src ?? ''"
+PICTURE = "[...document.querySelectorAll('.result img')].filter(e => e.offsetParent)[0]?.src ?? ''"
 STATE = "[...document.querySelectorAll('.state')].filter(e => e.offsetParent)[0]?.innerText ?? ''"
 WAIT = 90_000
 """Milliseconds for a picture, on two cores."""
@@ -73,7 +73,7 @@ def seeded(page: Any, seed: int, steps: int = 6) -> None:
     """Seed and steps of the open tab."""
     tab = page.locator(".tabitem:visible")
     tab.get_by_role("button", name="Settings").click()
-    tab.get_by_label("Seed (empty: any)").fill(str(seed))
+    tab.get_by_label("Seed (empty: random)").fill(str(seed))
     tab.get_by_label("number input for Steps").fill(str(steps))
 
 
@@ -128,12 +128,12 @@ def test_an_example_is_drawn_and_its_design_gives_the_same_bits(page: Any, tmp_p
     page.wait_for_timeout(1500)
     seeded(page, 7)
     tab = page.locator(".tabitem:visible")
-    tab.get_by_label("Show where each acted").check()
+    tab.get_by_label("Show attention maps").check()
     generate(page)
     screenshot(page, "outfit")
     assert tab.locator(".grid-wrap img").count() == 3
     files = {}
-    for name, button in (("picture.png", "Picture (PNG)"), ("design.json", "Design (JSON)")):
+    for name, button in (("picture.png", "Image (PNG)"), ("design.json", "Design (JSON)")):
         with page.expect_download() as download:
             tab.get_by_role("button", name=button).click()
         files[name] = tmp_path / name
@@ -252,16 +252,16 @@ def test_what_cannot_be_read_is_said_in_one_line(page: Any, tmp_path: Path) -> N
     Image.new("RGB", (8, 8), "white").save(tmp_path / "good.png")
     page.locator("#sketch-0 input[type=file]").set_input_files(tmp_path / "good.png")
     page.wait_for_timeout(1500)
-    assert not page.get_by_text("got a file that is no picture").count()
+    assert not page.get_by_text("got a file that is not an image").count()
     (tmp_path / "bad.png").write_bytes(b"this is no picture")
     page.locator("#sketch-0 input[type=file]").set_input_files(tmp_path / "bad.png")
-    page.get_by_text("Sketch: got a file that is no picture").first.wait_for(timeout=WAIT)
+    page.get_by_text("Sketch: got a file that is not an image").first.wait_for(timeout=WAIT)
     assert "Traceback" not in page.content() and "preprocess" not in page.content()
 
 
 def test_a_box_that_is_none_is_said(page: Any) -> None:
     page.locator("#words-0 textarea, #words-0 input").fill("a red jacket")
-    page.locator("#thing-0").get_by_label("It acts").click()
+    page.locator("#thing-0").get_by_label("Region", exact=True).click()
     page.get_by_role("option", name="in a box").click()
     page.locator("#thing-0").get_by_label("Box: left, top, right, bottom").fill("0.5, 0.1, 0.2, 0.9")
     page.locator(".tabitem:visible button.generate").click()
@@ -310,4 +310,4 @@ def test_the_page_works_with_a_keyboard(page: Any) -> None:
     for _ in range(40):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''").strip())
-    assert "Add a thing" in seen or "Generate" in seen
+    assert "Add an object" in seen or "Generate" in seen

@@ -1,4 +1,4 @@
-"""The demo draws what `weftwork generate` draws, one picture at a time, and reads no file that a user names."""
+"""The demo generates the images of `weftwork generate`, one at a time, and reads no file that a user names."""
 
 import argparse
 import asyncio
@@ -14,22 +14,27 @@ import torch
 from PIL import Image
 from tiny import drawn_sketch, style_adapter, tiny_pipe, tiny_studio
 
+from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.reader import read_design
 from weftwork.pipelines.designs.run import draw
-from weftwork.scripts.demo.jobs import Step, Stopped
-from weftwork.scripts.demo.studio import Made, Studio
+from weftwork.scripts.demo.jobs import Cancelled, Step
+from weftwork.scripts.demo.studio import ImageResult, ImageStudio
 
 gradio = pytest.importorskip("gradio")
 
-ME = ("me", "outfit")
+from weftwork.scripts.demo.command import demo  # noqa: E402
+from weftwork.scripts.demo.guards import GuardedBlocks, errors_shown  # noqa: E402
+from weftwork.scripts.demo.pages import Context, open_pages  # noqa: E402
+
+ME, YOU = ("me", "outfit"), ("you", "outfit")
 RECORD: dict[str, Any] = {"prompt": "a b", "seed": 5, "num_inference_steps": 3}
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
+def studio() -> ImageStudio:
     return tiny_studio()
 
 
@@ -41,33 +46,33 @@ def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(image.convert("RGB"))
 
 
-def test_a_picture_comes_after_its_steps_and_holds_its_design(studio: Studio) -> None:
+def test_a_picture_comes_after_its_steps_and_holds_its_design(studio: ImageStudio) -> None:
     record = {**RECORD, "conditions": {"paired": [pair(), pair(text="another")], "style": [{"style": "ink"}]}}
-    *steps, made = studio.draw(studio.design(record), maps=True)
+    *steps, made = studio.generate(studio.design(record), maps=True)
     assert [step.done for step in steps if isinstance(step, Step)] == [1, 2, 3]
-    assert isinstance(made, Made) and made.seed == 5
+    assert isinstance(made, ImageResult) and made.seed == 5
     assert [title for _, title in made.maps] == ["a thing", "another", "ink"]
     previews = [step.preview for step in steps if isinstance(step, Step) and step.preview]
-    assert previews and previews[0].size == made.picture.size
+    assert previews and previews[0].size == made.image.size
     with Image.open(made.path) as stored:
         assert json.loads(stored.text["weftwork"])["seed"] == 5  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_design_in_a_file_gives_the_same_bits(studio: Studio, tmp_path: Path) -> None:
+def test_a_design_in_a_file_gives_the_same_bits(studio: ImageStudio, tmp_path: Path) -> None:
     record = {**RECORD, "conditions": {"paired": [pair()]}}
-    *_, made = studio.draw(studio.design(record))
+    *_, made = studio.generate(studio.design(record))
     (tmp_path / "design.json").write_text(json.dumps(record))
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(paired=studio.pipe.adapters["paired"])
     (alone,) = draw(pipe, read_design(tmp_path / "design.json"), 1, None)
-    assert isinstance(made, Made) and np.array_equal(pixels(made.picture), pixels(alone))
+    assert isinstance(made, ImageResult) and np.array_equal(pixels(made.image), pixels(alone))
     drawn_sketch().save(tmp_path / "sketch.png")
     (tmp_path / "other.json").write_text(json.dumps({**RECORD, "conditions": {"paired": [pair(sketch="sketch.png")]}}))
     (beside,) = draw(pipe, read_design(tmp_path / "other.json"), 1, None)
     assert np.array_equal(pixels(alone), pixels(beside))
 
 
-def test_previews_show_where_the_steps_lead(studio: Studio) -> None:
+def test_previews_show_where_the_steps_lead(studio: ImageStudio) -> None:
     """With a denoiser that always says the same, they show it from the second step on."""
     pipe, (height, width) = studio.pipe, (8, 8)
     clean = torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(0))
@@ -95,17 +100,17 @@ def test_previews_show_where_the_steps_lead(studio: Studio) -> None:
             assert np.abs(pixels(shown).astype(int) - pixels(expected)).max() <= 1
 
 
-def test_closing_stops_the_picture_and_lets_others_go_on(studio: Studio) -> None:
+def test_closing_stops_the_picture_and_lets_others_go_on(studio: ImageStudio) -> None:
     design = studio.design({**RECORD, "num_inference_steps": 50})
-    steps = studio.draw(design)
+    steps = studio.generate(design)
     next(steps)
     steps.close()
     assert threading.active_count() < 20
-    *_, made = studio.draw(studio.design(RECORD))
-    assert isinstance(made, Made)
+    *_, made = studio.generate(studio.design(RECORD))
+    assert isinstance(made, ImageResult)
 
 
-def test_users_at_once_get_their_own_pictures(studio: Studio) -> None:
+def test_users_at_once_get_their_own_pictures(studio: ImageStudio) -> None:
     alone = {seed: _picture(studio, seed) for seed in range(4)}
     together: dict[int, Any] = {}
     threads = [threading.Thread(target=lambda s=s: together.update({s: _picture(studio, s)})) for s in range(4)]
@@ -116,17 +121,17 @@ def test_users_at_once_get_their_own_pictures(studio: Studio) -> None:
     assert all(np.array_equal(alone[seed], together[seed]) for seed in range(4))
 
 
-def _picture(studio: Studio, seed: int) -> np.ndarray[Any, Any]:
-    *_, made = studio.draw(studio.design({**RECORD, "seed": seed}))
-    assert isinstance(made, Made)
-    return pixels(made.picture)
+def _picture(studio: ImageStudio, seed: int) -> np.ndarray[Any, Any]:
+    *_, made = studio.generate(studio.design({**RECORD, "seed": seed}))
+    assert isinstance(made, ImageResult)
+    return pixels(made.image)
 
 
-def test_a_card_acts_in_its_picture_only(studio: Studio) -> None:
+def test_a_card_acts_in_its_picture_only(studio: ImageStudio) -> None:
     plain = _picture(studio, 5)
     card = studio.pipe.adapters["style"].bake("ink")
-    *_, made = studio.draw(studio.design(RECORD), card=card)
-    assert isinstance(made, Made) and not np.array_equal(pixels(made.picture), plain)
+    *_, made = studio.generate(studio.design(RECORD), card=card)
+    assert isinstance(made, ImageResult) and not np.array_equal(pixels(made.image), plain)
     assert "card" not in studio.pipe.adapters
     assert np.array_equal(_picture(studio, 5), plain)
 
@@ -151,61 +156,58 @@ def test_a_card_acts_in_its_picture_only(studio: Studio) -> None:
         ({"conditions": {"style": [{"style": "inc"}]}}, "style: got 'inc'"),
     ],
 )
-def test_bad_designs_are_refused(studio: Studio, record: dict[str, Any], match: str) -> None:
+def test_bad_designs_are_refused(studio: ImageStudio, record: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        list(studio.draw(studio.design({**RECORD, **record})))
+        list(studio.generate(studio.design({**RECORD, **record})))
 
 
-def test_errors_are_one_line(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
-    from weftwork.scripts.demo.parts import told
-
-    with pytest.raises(gradio.Error, match="style: got 'inc'"), told():
-        list(studio.draw(studio.design({**RECORD, "conditions": {"style": [{"style": "inc"}]}})))
+def test_errors_are_one_line(studio: ImageStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(gradio.Error, match="style: got 'inc'"), errors_shown():
+        list(studio.generate(studio.design({**RECORD, "conditions": {"style": [{"style": "inc"}]}})))
     monkeypatch.setattr("weftwork.scripts.demo.studio.draw", lambda *_, **__: 1 / 0)
-    with pytest.raises(gradio.Error, match=r"This did not work \(ZeroDivisionError\)"), told():
-        list(studio.draw(studio.design(RECORD)))
-    for passed in (Stopped, gradio.Error):
-        with pytest.raises(passed), told():
+    with pytest.raises(gradio.Error, match=r"This did not work \(ZeroDivisionError\)"), errors_shown():
+        list(studio.generate(studio.design(RECORD)))
+    for passed in (Cancelled, gradio.Error):
+        with pytest.raises(passed), errors_shown():
             raise passed
 
 
-def test_the_page_of_things_becomes_a_design(studio: Studio) -> None:
-    from weftwork.scripts.demo.outfit import BOX, SLOTS, _empty, _example, _record
+def test_the_page_of_things_becomes_a_design(studio: ImageStudio) -> None:
+    from weftwork.scripts.demo.outfit import OutfitPage, Slot, example
 
     canvas = {"composite": drawn_sketch().convert("RGBA")}
     blank = {"composite": Image.new("RGBA", (64, 64), (0, 0, 0, 0))}
-    things = [
-        [canvas, "a thing", 0.5, "inside its strokes", BOX, False],
-        [canvas, "hidden", 1.0, "everywhere", BOX, True],
-        [blank, " words ", 1.0, "in a box", "0, 0.1, 1, 0.5", False],
-        [blank, "", 1.0, "everywhere", BOX, False],
+    slots: list[Any] = [
+        Slot(canvas, "a thing", 0.5),  # pyright: ignore[reportArgumentType]
+        Slot(canvas, "hidden", region="everywhere", hidden=True),  # pyright: ignore[reportArgumentType]
+        Slot(blank, " words ", region="in a box", box="0, 0.1, 1, 0.5"),  # pyright: ignore[reportArgumentType]
+        Slot(blank, "", region="everywhere"),  # pyright: ignore[reportArgumentType]
     ]
-    rows = [*things, *[_empty()] * (SLOTS - len(things))]
-    record = _record(["a b", 4, *(value for row in rows for value in row)])
-    first, second = record["conditions"]["paired"]
+    page = OutfitPage(methods()["paired"], studio, "paired")
+    conditions = page.conditions(slots)
+    first, second = conditions["paired"]
     assert first == pair(weight=0.5)
     assert second == {"weight": 1.0, "text": "words", "region": [0, 0.1, 1, 0.5]}
-    studio.design({**RECORD, **record})
-    prompt, number, *values = _example("three")
-    assert number == 3 and prompt
-    filled = _record([prompt, number, *values[: 6 * SLOTS]])
-    assert len(filled["conditions"]["paired"]) == 3
+    studio.design({**RECORD, "conditions": conditions})
+    with pytest.raises(ValueError, match="Box of sketch 1: got 'left', expected four numbers"):
+        page.conditions([Slot(canvas, region="in a box", box="left")])  # pyright: ignore[reportArgumentType]
+    prompt, filled = example("three")
+    assert prompt and len(page.conditions(filled)["paired"]) == 3
 
 
-def test_there_is_a_tab_for_what_is_there(studio: Studio) -> None:
-    from weftwork.scripts.demo.command import page
-
-    def tabs(blocks: Any) -> list[str]:
-        return [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"]
-
-    assert tabs(page(studio)) == ["Outfit", "Style"]
+@pytest.mark.usefixtures("no_shipped_models")
+def test_methods_with_models_have_tabs(studio: ImageStudio) -> None:
+    pages = open_pages(Context(studio))
+    blocks = demo(studio, pages)
+    tabs = [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"]
+    assert tabs == [page.title for page in pages] == ["Outfit", "Style"]
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(style=style_adapter(pipe.unet))
-    assert tabs(page(Studio(pipe, "other"))) == ["Style"]
+    assert [page.title for page in open_pages(Context(ImageStudio(pipe, "other")))] == ["Style"]
 
 
 def test_only_formats_that_are_known_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from weftwork.scripts.demo.command import restrict_pictures
+    from weftwork.scripts.demo.guards import restrict_image_formats
 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
@@ -213,7 +215,7 @@ def test_only_formats_that_are_known_are_decoded(tmp_path: Path, monkeypatch: py
     Image.init()
     monkeypatch.setattr(Image, "ID", list(Image.ID))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    restrict_pictures()
+    restrict_image_formats()
     Image.open(tmp_path / "a.png").close()
     with pytest.raises(Image.UnidentifiedImageError):
         Image.open(tmp_path / "a.eps")
@@ -223,15 +225,29 @@ def test_only_formats_that_are_known_are_decoded(tmp_path: Path, monkeypatch: py
         read_image(tmp_path / "large.png")
 
 
-def test_no_component_fetches_what_an_address_names(studio: Studio) -> None:
-    from weftwork.scripts.demo.command import page
+@pytest.mark.usefixtures("no_shipped_models")
+def test_no_component_fetches_what_an_address_names(studio: ImageStudio) -> None:
+    blocks = demo(studio, open_pages(Context(studio)))
+    file = {"path": "http://127.0.0.1:9/card.safetensors", "meta": {"_type": "gradio.FileData"}}
+    checked = 0
+    for function in blocks.fns.values():
+        for place in range(len(function.inputs)):
+            for value in (file, [file], {"background": file, "layers": [], "composite": None}):
+                inputs = [value if i == place else None for i in range(len(function.inputs))]
+                with pytest.raises(gradio.Error, match="got an address, expected a file"):
+                    asyncio.run(blocks.preprocess_data(function, inputs, None))
+                checked += 1
+    assert checked > 100
 
-    named = ("Image", "File", "DownloadButton")
-    components = [one for one in page(studio).blocks.values() if type(one).__name__ in named]
-    assert len(components) > 5
-    for one in components:
-        with pytest.raises(gradio.Error, match="got an address, expected a file"):
-            asyncio.run(one.async_move_resource_to_block_cache("http://127.0.0.1:9/card.safetensors"))
+
+def test_unreadable_uploads_are_reported_by_name(tmp_path: Path) -> None:
+    with GuardedBlocks() as blocks:
+        upload = gradio.Image(label="Reference", type="pil")
+        gradio.Button().click(lambda image: image.size, upload, gradio.JSON())
+    (tmp_path / "bad.png").write_bytes(b"this is no image")
+    payload = {"path": str(tmp_path / "bad.png"), "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(gradio.Error, match="Reference: got a file that is not an image"):
+        asyncio.run(blocks.preprocess_data(next(iter(blocks.fns.values())), [payload], None, explicit_call=True))
 
 
 @pytest.mark.parametrize(("option", "match"), [({"auth": "me"}, "auth: got no colon"), ({"queue": 0}, "queue: got 0")])
@@ -246,36 +262,40 @@ def test_bad_options_are_refused(option: dict[str, Any], match: str) -> None:
         run(arguments)
 
 
-def test_files_are_kept_for_an_hour(studio: Studio) -> None:
-    old, new = studio.line.file("old"), studio.line.file("new")
+def test_files_are_kept_for_an_hour(studio: ImageStudio) -> None:
+    old, new = studio.queue.new_file("old"), studio.queue.new_file("new")
     os.utime(old.parent, (0, 0))
-    studio.line.file("next")
+    studio.queue.new_file("next")
     assert new.parent.is_dir() and not old.parent.exists()
 
 
-def test_users_that_are_done_are_forgotten(studio: Studio) -> None:
-    list(studio.draw(studio.design(RECORD), user=ME))
-    assert not studio.line._stops
-    with pytest.raises(Stopped):
-        for _ in studio.draw(studio.design({**RECORD, "num_inference_steps": 50}), user=ME):
-            assert studio.line.cancel(ME)
-    assert not studio.line._stops and not studio.line.cancel(ME)
+def test_users_that_are_done_are_forgotten(studio: ImageStudio) -> None:
+    list(studio.generate(studio.design(RECORD), user=ME))
+    assert not studio.queue.cancel(ME)
+    with pytest.raises(Cancelled):
+        for _ in studio.generate(studio.design({**RECORD, "num_inference_steps": 50}), user=ME):
+            assert studio.queue.cancel(ME)
+    assert not studio.queue.cancel(ME)
 
 
-def test_who_leaves_stops_what_was_asked_for_on_every_page(studio: Studio) -> None:
-    for user in (ME, ("me", "style"), ("you", "outfit")):
-        studio.line.expect(user)
-    mine = studio.line._stops[ME]
-    studio.line.forget("me")
-    assert mine.is_set() and not studio.line._stops.pop(("you", "outfit")).is_set()
-    assert not studio.line._stops
+def test_the_end_of_a_session_cancels_its_jobs_on_every_page(studio: ImageStudio) -> None:
+    steps = studio.generate(studio.design({**RECORD, "num_inference_steps": 50}), user=ME)
+    next(steps)
+    for user in (("me", "style"), YOU):
+        studio.queue.expect(user)
+    studio.queue.cancel_session("me")
+    with pytest.raises(Cancelled):
+        list(steps)
+    assert not studio.queue.cancel(ME) and not studio.queue.cancel(("me", "style"))
+    assert isinstance(list(studio.generate(studio.design(RECORD), user=YOU))[-1], ImageResult)
+    assert not studio.queue.cancel(YOU)
 
 
-def test_what_waits_for_its_turn_can_be_cancelled(studio: Studio) -> None:
+def test_what_waits_for_its_turn_can_be_cancelled(studio: ImageStudio) -> None:
     for _ in range(2):
-        studio.line.expect(ME)
-        assert studio.line.cancel(ME)
-    with pytest.raises(Stopped):
-        list(studio.draw(studio.design(RECORD), user=ME))
-    studio.line.expect(ME)
-    assert isinstance(list(studio.draw(studio.design(RECORD), user=ME))[-1], Made)
+        studio.queue.expect(ME)
+        assert studio.queue.cancel(ME)
+    with pytest.raises(Cancelled):
+        list(studio.generate(studio.design(RECORD), user=ME))
+    studio.queue.expect(ME)
+    assert isinstance(list(studio.generate(studio.design(RECORD), user=ME))[-1], ImageResult)

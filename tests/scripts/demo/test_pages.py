@@ -1,4 +1,4 @@
-"""The demo's pages of views and sounds ask for what is drawn on them, and refuse what they cannot read."""
+"""The demo's pages for views and audio generate what is drawn on them, and refuse what they cannot read."""
 
 import base64
 import json
@@ -20,15 +20,15 @@ from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
-from weftwork.scripts.demo.jobs import Line, Step, Stopped
+from weftwork.scripts.demo.jobs import Cancelled, JobQueue, Step
 
-gradio = pytest.importorskip("gradio")
+pytest.importorskip("gradio")
 pytest.importorskip("av")
 pytest.importorskip("matplotlib")
 
-from weftwork.scripts.demo import audio as demo_sound  # noqa: E402
-from weftwork.scripts.demo import views as demo_view  # noqa: E402
-from weftwork.scripts.demo.points import points_shown  # noqa: E402
+from weftwork.scripts.demo import audio as demo_sound
+from weftwork.scripts.demo import views as demo_view
+from weftwork.scripts.demo.points import points_shown
 
 PATH = json.dumps(demo_sound.PATHS["From left to right"])
 
@@ -41,14 +41,14 @@ class Wordless(VideoToAudioPipeline):
 
 
 @pytest.fixture(scope="module")
-def line() -> Iterator[Line]:
-    line = Line()
-    yield line
-    line._folder.cleanup()
+def queue() -> Iterator[JobQueue]:
+    queue = JobQueue()
+    yield queue
+    queue.close()
 
 
 @pytest.fixture(scope="module")
-def views(line: Line) -> demo_view.ViewStudio:
+def views(queue: JobQueue) -> demo_view.ViewStudio:
     torch.manual_seed(0)
     pipe: Any = tiny_pipe(AlignedViewsPipeline)
     pipe.load_views(AlignedViews(pipe.unet, rank=2))
@@ -56,14 +56,14 @@ def views(line: Line) -> demo_view.ViewStudio:
         for parameter in pipe.views.parameters():
             if parameter.requires_grad:
                 parameter.normal_(std=0.1)
-    return demo_view.ViewStudio(pipe, "tiny", line)
+    return demo_view.ViewStudio(pipe, "tiny", queue)
 
 
 @pytest.fixture(scope="module")
-def sounds(line: Line) -> demo_sound.SoundStudio:
+def sounds(queue: JobQueue) -> demo_sound.AudioStudio:
     pipe = tiny_audio_pipe(Wordless)
     pipe.load_spatial(spatial_adapter(pipe.transformer))
-    return demo_sound.SoundStudio(pipe, "tiny", line)
+    return demo_sound.AudioStudio(pipe, "tiny", queue)
 
 
 def last(results: Any) -> tuple[list[int], Any]:
@@ -73,15 +73,15 @@ def last(results: Any) -> tuple[list[int], Any]:
 
 
 def test_a_view_comes_with_depth_and_points(views: demo_view.ViewStudio) -> None:
-    asked = demo_view._asked(views.size, "Room 2", None, None, 60, (10, 5, 1.1))
-    steps, made = last(views.draw(asked, 0, 2))
-    assert steps == [1, 2] and made.picture.size == made.depth.size == (64, 64)
+    request = demo_view.view_request(views.size, "Room 2", None, None, 60, 10, 5, 1.1)
+    steps, made = last(views.generate(request, 0, 2))
+    assert steps == [1, 2] and made.image.size == made.depth.size == (64, 64)
     assert made.path.is_file() and made.cloud.suffix == ".ply"
     again, turned = (
-        last(views.draw(demo_view._asked(views.size, "Room 2", None, None, 60, orbit), 0, 2))[1].picture
+        last(views.generate(demo_view.view_request(views.size, "Room 2", None, None, 60, *orbit), 0, 2))[1].image
         for orbit in ((10, 5, 1.1), (-20, 0, 1.0))
     )
-    assert again.tobytes() == made.picture.tobytes() != turned.tobytes()
+    assert again.tobytes() == made.image.tobytes() != turned.tobytes()
 
 
 def test_points_are_shown_as_the_camera_sees_them() -> None:
@@ -100,22 +100,22 @@ def test_points_are_shown_as_the_camera_sees_them() -> None:
 def test_a_picture_of_the_users_own_needs_its_depth(views: demo_view.ViewStudio, tmp_path: Path) -> None:
     picture = Image.new("RGB", (96, 48), (200, 100, 50))
     np.save(tmp_path / "depth.npy", np.full((48, 96), 3.0) + np.linspace(0, 1, 96))
-    asked = demo_view._asked(views.size, "Room 1", picture, str(tmp_path / "depth.npy"), 90, (0, 0, 1))
-    (reference,) = asked.references
+    request = demo_view.view_request(views.size, "Room 1", picture, str(tmp_path / "depth.npy"), 90, 0, 0, 1)
+    (reference,) = request.references
     assert reference.image.shape == (64, 64, 3)
-    np.testing.assert_allclose(asked.camera.world_to_camera, reference.camera.world_to_camera, atol=1e-9)
+    np.testing.assert_allclose(request.camera.world_to_camera, reference.camera.world_to_camera, atol=1e-9)
     assert reference.points[:, :, 0].max() == pytest.approx(4.0, rel=0.05)  # half of the angle of 90° at a depth of 4
-    with pytest.raises(gradio.Error, match="got no depth"):
-        demo_view._asked(views.size, "Room 1", picture, None, 60, (0, 0, 1))
+    with pytest.raises(ValueError, match="got no depth"):
+        demo_view.view_request(views.size, "Room 1", picture, None, 60, 0, 0, 1)
     with zipfile.ZipFile(tmp_path / "bomb.npy", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("depth.npy", bytes(1 << 24))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "depth.npy").read_bytes()[:200])
     (tmp_path / "bad.npy").write_bytes(b"no array")
     for name, match in (("bomb", "got no array"), ("bad", "cannot read"), ("cut", "cannot read")):
         with pytest.raises(ValueError, match=match):
-            demo_view._asked(views.size, "Room 1", picture, str(tmp_path / f"{name}.npy"), 60, (0, 0, 1))
+            demo_view.view_request(views.size, "Room 1", picture, str(tmp_path / f"{name}.npy"), 60, 0, 0, 1)
     with pytest.raises(ValueError, match="expected Room 1 to Room"):
-        demo_view._asked(views.size, "../1", None, None, 60, (0, 0, 1))
+        demo_view.view_request(views.size, "../1", None, None, 60, 0, 0, 1)
 
 
 def test_depth_is_bright_where_it_is_near() -> None:
@@ -124,23 +124,23 @@ def test_depth_is_bright_where_it_is_near() -> None:
 
 
 def test_a_path_becomes_the_boxes_and_depth_of_a_walk() -> None:
-    asked = demo_sound._asked(PATH, "wood", 2.0, None, None)
-    depth, track = asked.conditions
+    request = demo_sound.audio_request(PATH, "wood", 2.0, None, None)
+    depth, track = request.conditions
     assert isinstance(depth, DepthClip) and isinstance(track, BoxTrack)
     middles = track.boxes[:, [0, 2]].mean(1)
     assert middles[0] == pytest.approx(0.12, abs=0.02) and middles[-1] == pytest.approx(0.88, abs=0.03)
     np.testing.assert_allclose(track.boxes[:, 3], 0.75, atol=1e-6)
-    assert asked.prompt == "a person walks on wood"
+    assert request.prompt == "a person walks on wood"
 
 
-def test_a_sound_comes_with_pictures_and_curves(sounds: demo_sound.SoundStudio) -> None:
-    asked = demo_sound._asked(PATH, "wood", 1.0, None, None)
-    steps, made = last(sounds.draw(asked, 3, 2, 1.0))
+def test_a_sound_comes_with_pictures_and_curves(sounds: demo_sound.AudioStudio) -> None:
+    request = demo_sound.audio_request(PATH, "wood", 1.0, None, None)
+    steps, made = last(sounds.generate(request, 3, 2, 1.0))
     assert steps == [1, 2]
     assert made.path.suffix == ".wav" and made.plot.is_file() and made.video.suffix == ".mp4"
 
 
-def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.SoundStudio, tmp_path: Path) -> None:
+def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.AudioStudio, tmp_path: Path) -> None:
     from weftwork.datasets.synthetic.walks.images import frames
     from weftwork.pipelines.audio.videos import Video, write_video
 
@@ -148,12 +148,12 @@ def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.
     clip = write_video(frames(walk, 64, 25.0), 25.0, tmp_path / "clip.mp4")
     times = times_at(30.0, 0.9)
     np.savez(tmp_path / "boxes.npz", times=times, boxes=walk.boxes(times))
-    asked = demo_sound._asked(PATH, "snow", 5.0, str(clip), str(tmp_path / "boxes.npz"))
-    assert asked.seconds == pytest.approx(1.0) and len(asked.conditions) == 1
-    np.testing.assert_allclose(asked.conditions[0].boxes, walk.boxes(times))  # pyright: ignore
-    _, made = last(sounds.draw(asked, 0, 1, 1.0))
+    request = demo_sound.audio_request(PATH, "snow", 5.0, str(clip), str(tmp_path / "boxes.npz"))
+    assert request.seconds == pytest.approx(1.0) and len(request.conditions) == 1
+    np.testing.assert_allclose(request.conditions[0].boxes, walk.boxes(times))  # pyright: ignore
+    _, made = last(sounds.generate(request, 0, 1, 1.0))
     assert Video.open(made.video).seconds == pytest.approx(1.0)
-    alone = demo_sound._asked(PATH, "snow", 5.0, None, str(tmp_path / "boxes.npz"))
+    alone = demo_sound.audio_request(PATH, "snow", 5.0, None, str(tmp_path / "boxes.npz"))
     assert alone.seconds == pytest.approx(float(times[-1])) and alone.walk is not None
     with pytest.raises(ValueError, match=r"more than 0\.5 s"):
         Video.open(clip, longest=0.5)
@@ -165,38 +165,39 @@ def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.
     "path", ["", "[]", "[[0, 0, 0]]", "[[0, 0], [1, 1]]", "{}", "null", '[["a", 0, 0], [1, 1, 1]]']
 )
 def test_what_is_no_path_is_refused(path: str) -> None:
-    with pytest.raises(gradio.Error, match="Path: got none"):
-        demo_sound._asked(path, "wood", 2.0, None, None)
+    with pytest.raises(ValueError, match="Path: got none"):
+        demo_sound.audio_request(path, "wood", 2.0, None, None)
 
 
 def test_other_values_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(gradio.Error, match="Surface: got 'lava'"):
-        demo_sound._asked(PATH, "lava", 2.0, None, None)
-    with pytest.raises(gradio.Error, match="Seconds: got 1000"):
-        demo_sound._asked(PATH, "wood", 1000, None, None)
+    with pytest.raises(ValueError, match="Surface: got 'lava'"):
+        demo_sound.audio_request(PATH, "lava", 2.0, None, None)
+    with pytest.raises(ValueError, match="Seconds: got 1000"):
+        demo_sound.audio_request(PATH, "wood", 1000, None, None)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("boxes.npy", bytes(demo_sound.UNPACKED + 1))
-    with pytest.raises(gradio.Error, match="got more than 64 MB"):
-        demo_sound._asked(PATH, "wood", 2.0, None, str(tmp_path / "bomb.npz"))
+    with pytest.raises(ValueError, match="got more than 64 MB"):
+        demo_sound.audio_request(PATH, "wood", 2.0, None, str(tmp_path / "bomb.npz"))
     (tmp_path / "text.npz").write_text("no boxes")
     with pytest.raises(ValueError, match="cannot read"):
-        demo_sound._asked(PATH, "wood", 2.0, None, str(tmp_path / "text.npz"))
+        demo_sound.audio_request(PATH, "wood", 2.0, None, str(tmp_path / "text.npz"))
 
 
-def test_pages_share_one_line(views: demo_view.ViewStudio, sounds: demo_sound.SoundStudio) -> None:
+def test_pages_share_one_queue(views: demo_view.ViewStudio, sounds: demo_sound.AudioStudio) -> None:
     me = ("me", "sound")
-    sounds.line.expect(me)
-    assert views.line.cancel(me)
-    with pytest.raises(Stopped):
-        list(sounds.draw(demo_sound._asked(PATH, "wood", 1.0, None, None), 0, 2, 1.0, me))
+    sounds.queue.expect(me)
+    assert views.queue.cancel(me)
+    with pytest.raises(Cancelled):
+        list(sounds.generate(demo_sound.audio_request(PATH, "wood", 1.0, None, None), 0, 2, 1.0, me))
 
 
-def test_there_are_tabs_for_both(views: demo_view.ViewStudio, sounds: demo_sound.SoundStudio) -> None:
+def test_there_are_tabs_for_both(views: demo_view.ViewStudio, sounds: demo_sound.AudioStudio) -> None:
     from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-    from weftwork.scripts.demo.command import page
-    from weftwork.scripts.demo.studio import Studio
+    from weftwork.scripts.demo.command import demo
+    from weftwork.scripts.demo.studio import ImageStudio
 
-    blocks = page(Studio(tiny_pipe(ConditionedStableDiffusionPipeline), "tiny"), views=views, sounds=sounds)
+    studio = ImageStudio(tiny_pipe(ConditionedStableDiffusionPipeline), "tiny")
+    blocks = demo(studio, [demo_view.ViewPage(views), demo_sound.AudioPage(sounds)])
     assert [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"] == ["View", "Sound"]
     names = {one.api_name for one in blocks.fns.values()}
     assert {"view", "sound", "generate"} <= names

@@ -1,0 +1,181 @@
+"""Forms for methods without a page of their own, made from the record fields of their conditions."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+from gradio.components import Component
+from PIL import Image
+
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.method import Method, load
+from weftwork.attention_processors.core.records import (
+    ChoiceKind,
+    ImageKind,
+    Kind,
+    NumberKind,
+    RecordField,
+    RegionKind,
+    SharesKind,
+    TextKind,
+    WholeKind,
+)
+from weftwork.datasets.readers.images import as_image
+from weftwork.datasets.readers.inline_images import as_text
+from weftwork.scripts.demo.pages import AdapterPage
+from weftwork.scripts.demo.studio import REFUSED_KEYS, ImageStudio
+from weftwork.scripts.demo.widgets import (
+    BOX,
+    ImagePanel,
+    ImageRequest,
+    Record,
+    RunSettings,
+    image_upload,
+    parsed_box,
+    run_settings,
+)
+
+
+class FormPage(AdapterPage):
+    """A prompt and one condition, with a widget per field."""
+
+    def __init__(self, method: Method, studio: ImageStudio, adapter: str) -> None:
+        super().__init__(method, studio, adapter)
+        self.title = method.name.replace("-", " ").capitalize()
+
+    def build(self) -> None:
+        name = self.method.name
+        gr.Markdown(f"{self.method.summary[:1].upper()}{self.method.summary[1:]}.")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=320):
+                prompt = gr.Textbox("", label="Prompt", elem_id=f"{name}-prompt")
+                forms = [ConditionForm(load(path)) for path in self.method.conditions]
+            with gr.Column(scale=2, min_width=320):
+                settings = run_settings()
+                panel = ImagePanel(self.studio)
+        widgets = [widget for form in forms for widget in form.widgets]
+
+        def request(text: str, *values: object) -> ImageRequest:
+            given, records = list(values[: len(widgets)]), []
+            for form in forms:
+                records.append(form.record(given[: len(form.widgets)]))
+                del given[: len(form.widgets)]
+            filled = [record for form, record in zip(forms, records, strict=True) if form.is_filled(record)]
+            if not filled:
+                needs = [key for form in forms for key in form.needs]
+                raise ValueError(f"{', '.join(needs)}: got none, expected at least one; fill it in")
+            record = {"prompt": text, "conditions": {self.adapter: filled}}
+            return ImageRequest(record, RunSettings.of(values[len(widgets) :]))
+
+        panel.connect(request, [prompt, *widgets, *settings], api_name=name, triggers=[prompt.submit])
+
+
+class ConditionForm:
+    """The fields of one class of conditions."""
+
+    def __init__(self, condition: type[Condition]) -> None:
+        self.needs = condition.needs
+        base, defaults = Condition.record_fields(), {one.name: one.default for one in dataclasses.fields(condition)}
+        fields = {key: one for key, one in condition.record_fields().items() if key not in REFUSED_KEYS}
+        self.inputs = [_add(key, entry, defaults[name]) for key, (name, entry) in fields.items() if key not in base]
+        with gr.Accordion("Strength", open=False):
+            self.inputs += [_add(key, entry, defaults[name]) for key, (name, entry) in fields.items() if key in base]
+
+    @property
+    def widgets(self) -> list[Component]:
+        return [widget for one in self.inputs for widget in one.widgets]
+
+    def record(self, values: Sequence[object]) -> Record:
+        """Returns the values of the widgets as a record of the condition.
+
+        Raises:
+            ValueError: text that cannot be parsed; begins with the name of the field.
+        """
+        record, rest = {}, list(values)
+        for one in self.inputs:
+            value = one.record_value(rest[: len(one.widgets)])
+            del rest[: len(one.widgets)]
+            if value is not None:
+                record[one.key] = value
+        return record
+
+    def is_filled(self, record: Record) -> bool:
+        return not self.needs or any(key in record for key in self.needs)
+
+
+@dataclass(frozen=True)
+class FieldInput:
+    """The widgets of one field; those of a region are a box and a mask."""
+
+    key: str
+    kind: Kind
+    widgets: Sequence[Component]
+
+    def record_value(self, values: Sequence[object]) -> object:
+        """Returns the field's value in a record; None where it is left out."""
+        given = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
+        if len(given) > 1:
+            raise ValueError(f"{self.key}: got a box and a mask, expected one of them; clear the other")
+        if not given:
+            return None
+        (value,) = given
+        if isinstance(value, Image.Image):
+            return as_text(as_image(value, name=self.key))
+        match self.kind:
+            case RegionKind() if value != "sketch":
+                return parsed_box(str(value), self.key)
+            case SharesKind(alone) if not (alone and "=" not in str(value)):
+                return _parsed_shares(str(value), self.key)
+            case TextKind() | ChoiceKind() | NumberKind() | WholeKind() | RegionKind() | SharesKind():
+                return value
+        try:
+            return json.loads(str(value))
+        except ValueError:
+            raise ValueError(f"{self.key}: got {value!r}, expected JSON; quote texts") from None
+
+
+def _add(key: str, entry: RecordField, default: object) -> FieldInput:
+    """Adds the widgets of a field."""
+    label = key.replace("_", " ").capitalize()
+    text = default if isinstance(default, str) else ""
+    number = float(default) if isinstance(default, int | float) else None
+    widgets: Sequence[Component]
+    match entry.kind:
+        case ImageKind():
+            widgets = [image_upload(label)]
+        case NumberKind(minimum, maximum):
+            highest = max(2.0, 2 * (number or 0)) if maximum is None else maximum
+            lowest = -highest if minimum is None else minimum
+            widgets = [gr.Slider(lowest, highest, number, step=0.05, label=label, info=entry.help)]
+        case WholeKind(minimum, maximum):
+            widgets = [gr.Number(number, precision=0, minimum=minimum, maximum=maximum, label=label, info=entry.help)]
+        case ChoiceKind(options):
+            widgets = [gr.Dropdown(list(options), value=text or options[0], label=label, info=entry.help)]
+        case RegionKind():
+            box = gr.Textbox(label=label, info="A box: left, top, right, bottom; empty: everywhere", placeholder=BOX)
+            widgets = [box, image_upload(f"{label}: mask, white where it acts")]
+        case SharesKind(alone):
+            example = "name, or name=0.7, other=0.3" if alone else "name=0.7, other=0.3"
+            widgets = [gr.Textbox(label=label, info=entry.help, placeholder=example)]
+        case kind:
+            hint = None if isinstance(kind, TextKind) else "JSON"
+            widgets = [gr.Textbox(text, label=label, info=entry.help, placeholder=hint)]
+    return FieldInput(key, entry.kind, widgets)
+
+
+def _parsed_shares(text: str, key: str) -> dict[str, float]:
+    """Returns the shares that are written as "name=0.7, other=0.3".
+
+    Raises:
+        ValueError: other text.
+    """
+    shares = {}
+    for part in filter(None, map(str.strip, text.replace("\n", ",").split(","))):
+        name, _, share = part.partition("=")
+        try:
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise ValueError(f"{key}: got {part!r}, expected name=share; separate several by commas") from None
+    return shares
