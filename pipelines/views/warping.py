@@ -7,14 +7,16 @@ is behind through these; a mesh over each reference (`warp_mesh`) closes them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.synthetic.rooms import View
+
+if TYPE_CHECKING:
+    from weftwork.datasets.synthetic.rooms import View
 
 Values = np.ndarray[Any, Any]
 DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
@@ -90,7 +92,7 @@ class ReferenceView:
         return cls.of_depth(image, depth, camera)
 
     @classmethod
-    def of_view(cls, view: View) -> "ReferenceView":
+    def of_view(cls, view: "View") -> "ReferenceView":
         """A rendered view of a room, with its exact depth."""
         return cls.of_depth(view.image / 255, view.depth, view.camera)
 

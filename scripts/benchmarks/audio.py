@@ -24,7 +24,7 @@ from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.synthetic.walks import sample
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
-from weftwork.scripts.benchmarks.command import interleaved, ratios, timed_command
+from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 
 TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
     "full": {"num_layers": 10},

@@ -24,7 +24,7 @@ from weftwork.datasets.synthetic.outfits import sample
 from weftwork.evaluation.core.images import as_tensor
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
-from weftwork.scripts.benchmarks.command import interleaved
+from weftwork.scripts.benchmarks.timing import interleaved
 from weftwork.training.data.pairs import PairRecord
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 

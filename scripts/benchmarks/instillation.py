@@ -16,7 +16,7 @@ from weftwork.attention_processors.core.processor import install, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views.instillation import Instillation, Recorded
 from weftwork.attention_processors.views.reference_attention import References
-from weftwork.scripts.benchmarks.command import interleaved, ratios
+from weftwork.scripts.benchmarks.timing import interleaved, ratios
 
 DENOISERS: Mapping[str, Mapping[str, Any]] = {
     "full": {

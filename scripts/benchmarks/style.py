@@ -23,7 +23,7 @@ from weftwork.attention_processors.core.processor import attention_layers, insta
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.style.adapter import StyleAdapter, StyleCards
-from weftwork.scripts.benchmarks.command import interleaved, ratios
+from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.converters.ip_adapter import BASES, adapter_to_ip_adapter
 
 REDUCED_XL: Mapping[str, Any] = {

@@ -27,7 +27,7 @@ from weftwork.attention_processors.encoders.latents import encode_latents, to_un
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionXLPipeline
 from weftwork.pretrained import shipped
-from weftwork.scripts.benchmarks.command import interleaved, ratios
+from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.training.data.pairs import PairRecord
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 

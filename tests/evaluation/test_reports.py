@@ -17,8 +17,8 @@ from weftwork.evaluation.methods.paired import PairedEvaluation
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
-from weftwork.scripts.benchmarks.command import interleaved, ratios
 from weftwork.scripts.benchmarks.style import DENOISERS, steps
+from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.cli import main
 
 ROWS = [

@@ -18,7 +18,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.encoders import clip_normalized
 from weftwork.datasets.synthetic.creatures import COLORS, POSES, SPECIES, STYLES
-from weftwork.evaluation.core.images import as_tensor
 from weftwork.training.data.image_cache import CreaturePictures
 
 HEADS: Mapping[str, tuple[str, ...]] = {"style": STYLES, "species": SPECIES, "color": COLORS, "pose": POSES}
@@ -72,7 +71,8 @@ class ImageEncoderTask:
         self.module, self.held_out = module, held_out
 
     def collate(self, samples: list[Any]) -> tuple[Tensor, Int[Tensor, "picture attribute"]]:
-        return as_tensor([picture for picture, _ in samples]), torch.tensor([values for _, values in samples])
+        pixels = torch.from_numpy(np.stack([picture for picture, _ in samples]))
+        return pixels.permute(0, 3, 1, 2).float() / 255, torch.tensor([values for _, values in samples])
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         pictures, values = batch

@@ -12,9 +12,9 @@ from torch import Tensor
 from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.datasets.synthetic.outfits import SPLITS, sample
 from weftwork.evaluation.core.images import as_tensor
-from weftwork.evaluation.oracles.outfit_data import gaussian_blur, resample
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import OutfitScores, score_outfits
+from weftwork.scripts.maintenance.oracles.outfit_data import gaussian_blur, resample
 
 CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "as rendered": lambda images: images,

@@ -11,10 +11,10 @@ import torch
 
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample, render, sample
 from weftwork.evaluation.oracles import train_outfits as train_oracle
-from weftwork.evaluation.oracles.outfit_data import augment, gaussian_blur, render_examples
 from weftwork.evaluation.oracles.outfits import Oracle, Reading, SlotReading, pretrained_oracle
-from weftwork.evaluation.oracles.train_outfits import OracleTraining, train
 from weftwork.evaluation.scores.outfits import score_outfits
+from weftwork.scripts.maintenance.oracles.outfit_data import augment, gaussian_blur, render_examples
+from weftwork.scripts.maintenance.oracles.train_outfits import OracleTraining, train
 
 TINY = (8, 8, 8, 8)
 

@@ -11,17 +11,23 @@ import pytest
 import torch
 
 from weftwork.datasets.synthetic.creatures import ACCESSORIES, NEUTRAL, STYLES, Creature, CreatureSample, render, sample
-from weftwork.evaluation.oracles.check_creatures import check_creature_oracle
-from weftwork.evaluation.oracles.check_outfits import CHANGES
 from weftwork.evaluation.oracles.creatures import (
     ATTRIBUTES,
     CreatureOracle,
     CreatureReading,
     pretrained_creature_oracle,
 )
-from weftwork.evaluation.oracles.train_creatures import CreatureOracleTask, MaskedCreatures, augment, main, oracle_loss
 from weftwork.evaluation.scores.creatures import score_creatures, shape_consistency
 from weftwork.pretrained import available
+from weftwork.scripts.maintenance.oracles.check_creatures import check_creature_oracle
+from weftwork.scripts.maintenance.oracles.check_outfits import CHANGES
+from weftwork.scripts.maintenance.oracles.train_creatures import (
+    CreatureOracleTask,
+    MaskedCreatures,
+    augment,
+    main,
+    oracle_loss,
+)
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.loop import train
 from weftwork.training.data import image_cache as picture_cache

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 from weftwork.datasets.synthetic.creatures import NEUTRAL, CreatureSample, sample
 from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.oracles.creatures import ATTRIBUTES, CreatureLogits, CreatureOracle
-from weftwork.evaluation.oracles.outfit_data import compressed, degraded
 from weftwork.evaluation.scores.creatures import score_creatures
+from weftwork.scripts.maintenance.oracles.outfit_data import compressed, degraded
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.image_cache import DrawnPictures

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from weftwork.datasets.synthetic.outfits import SLOTS
-from weftwork.evaluation.oracles.outfit_data import OracleExamples, augment, render_examples
 from weftwork.evaluation.oracles.outfits import Oracle, OracleLogits
+from weftwork.scripts.maintenance.oracles.outfit_data import OracleExamples, augment, render_examples
 from weftwork.training.core.config import add_arguments, from_arguments, option
 
 logger = logging.getLogger(__name__)

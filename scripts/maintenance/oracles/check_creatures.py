@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, CreatureSample, sample
-from weftwork.evaluation.oracles.check_outfits import changed_pictures, make_parser, print_scores
 from weftwork.evaluation.oracles.creatures import CreatureOracle, CreatureReading, pretrained_creature_oracle
 from weftwork.evaluation.scores.creatures import CreatureScores, overlap, score_creatures
+from weftwork.scripts.maintenance.oracles.check_outfits import changed_pictures, make_parser, print_scores
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Training and checks of the oracles, for maintainers."""
