@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from weftwork.pretrained import DEFAULT_MODEL
+from weftwork.scripts.generate_options import adapter_paths, replaced
 
 if TYPE_CHECKING:
     from weftwork.pipelines.designs.design import Design
@@ -108,14 +109,6 @@ def _draw(design: "Design", targets: Sequence[Path], arguments: argparse.Namespa
     return list(files)
 
 
-def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
-    """Returns the design with the settings that options give."""
-    from weftwork.pipelines.designs.design import SETTINGS
-
-    given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
-    return replace(design, **given)
-
-
 def _targets(output: Path, count: int) -> list[Path]:
     """Returns the files to write; several are numbered."""
     if output.suffix.lower() != ".png":
@@ -123,20 +116,3 @@ def _targets(output: Path, count: int) -> list[Path]:
     if output.is_dir():
         raise ValueError(f"output: got {str(output)!r}, which is a folder, expected a file; add a name")
     return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]
-
-
-def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
-    """Returns paths by name of arguments NAME=PATH.
-
-    Raises:
-        ValueError: another form, or a name given twice.
-    """
-    paths: dict[str, Path] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not (name.isidentifier() and equals and path):
-            raise ValueError(f"adapter: got {text!r}, expected NAME=PATH, for example paired=outputs/mine")
-        if name in paths:
-            raise ValueError(f"adapter: got {name!r} twice, expected each name once; drop one")
-        paths[name] = Path(path)
-    return paths

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from weftwork.scripts.generate import adapter_paths, replaced
+from weftwork.scripts.generate_options import adapter_paths, replaced
 
 if TYPE_CHECKING:
     from accelerate import PartialState

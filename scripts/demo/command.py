@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from weftwork.pretrained import DEFAULT_MODEL
-from weftwork.scripts.generate import adapter_paths
+from weftwork.scripts.generate_options import adapter_paths
 
 if TYPE_CHECKING:
     from weftwork.scripts.demo.guards import GuardedBlocks

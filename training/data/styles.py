@@ -1,12 +1,14 @@
 """Training data of styles: latents with the name of their style and captions of what they show."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
@@ -16,10 +18,22 @@ from weftwork.datasets.synthetic.creatures import STYLES, caption, style_caption
 from weftwork.datasets.synthetic.outfits import caption as outfit_caption
 from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures
 from weftwork.training.data.image_latents import Sizes, encoded, encoded_once
-from weftwork.training.tasks.style import StyledRecord
 
 CAPTION_DETAILS = ("full", "full", "partial")
 ENCODED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class StyledRecord:
+    """One image for training.
+
+    Args:
+        captions: prompts to draw from, which say what is shown and not how.
+    """
+
+    latents: Float[Tensor, "channel height width"]
+    style: str
+    captions: tuple[str, ...]
 
 
 class StyledCreatures(Dataset[StyledRecord]):

@@ -1,7 +1,6 @@
 """The training task of styles: the frozen denoiser predicts pictures of a style better with the style than without."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.style.adapter import Style, StyleReader
+from weftwork.training.data.styles import StyledRecord
 from weftwork.training.tasks.adapter import AdapterTask, pictured
 from weftwork.training.tasks.options import StyleConfig
 
@@ -22,19 +22,6 @@ def dropped(
     both = draws[1] < config.joint_dropout
     kept = [("",) if none else row for none, row in zip(both.tolist(), captions, strict=True)]
     return kept, both | (draws[0] < config.style_dropout)
-
-
-@dataclass(frozen=True)
-class StyledRecord:
-    """One picture for training.
-
-    Args:
-        captions: prompts to draw from, which say what is shown and not how.
-    """
-
-    latents: Float[Tensor, "channel height width"]
-    style: str
-    captions: tuple[str, ...]
 
 
 class StyleTask(AdapterTask):

@@ -1,0 +1,35 @@
+"""Options that commands which generate share."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from weftwork.pipelines.designs.design import Design
+
+
+def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
+    """Returns the design with the settings that options give."""
+    from weftwork.pipelines.designs.design import SETTINGS
+
+    given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
+    return replace(design, **given)
+
+
+def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
+    """Returns paths by name of arguments NAME=PATH.
+
+    Raises:
+        ValueError: another form, or a name given twice.
+    """
+    paths: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name.isidentifier() and equals and path):
+            raise ValueError(f"adapter: got {text!r}, expected NAME=PATH, for example paired=outputs/mine")
+        if name in paths:
+            raise ValueError(f"adapter: got {name!r} twice, expected each name once; drop one")
+        paths[name] = Path(path)
+    return paths
