@@ -25,8 +25,8 @@ def shipped(name: str) -> Path:
     if name not in folders:
         raise ValueError(
             f"shipped: got {name!r}, expected one of: {', '.join(sorted(folders)) or 'none is installed'}; "
-            "pass the path of a folder to from_pretrained for models of your own, and run in a checkout for oracles and "
-            "baselines, which are in pretrained/baselines there"
+            "pass the path of a folder to from_pretrained for models of your own; oracles and "
+            "baselines are in pretrained/baselines of a checkout"
         )
     return folders[name]
 
