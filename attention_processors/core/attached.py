@@ -90,6 +90,13 @@ def _stable_module(kind: type) -> str:
     return PUBLIC if kind.__module__.startswith(f"{PUBLIC}.") else kind.__module__
 
 
+def use_public_name(index: dict[str, Any]) -> None:
+    """Corrects the module of `adapters` in the index of a pipeline folder that an earlier version saved."""
+    module, name = index.get("adapters") or ("", "")
+    if name == AdapterBank.__name__ and str(module).partition(".")[0] in OUR_NAMES:
+        index["adapters"] = [PUBLIC, name]
+
+
 def adapter_class(folder: str | Path) -> type[Adapter]:
     """The class of the adapter in a local folder or a repository on the Hub.
 

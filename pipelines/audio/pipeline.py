@@ -10,8 +10,9 @@ that leaves with the call.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -49,6 +50,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     spatial: SpatialAudioAdapter | None = None
     controlnet: StableAudioControlNetModel | None = None
+    frozen_encoders: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
@@ -119,8 +121,8 @@ class VideoToAudioPipeline(StableAudioPipeline):
             self.spatial = self.controlnet = None
 
     def set_encoders(self, **encoders: Any) -> None:
-        """Frozen encoders: `audio` makes a vector of a sound [channel, sample] and its rate in Hz, for prompts."""
-        self._encoders = {**getattr(self, "_encoders", {}), **encoders}
+        """Set frozen encoders: `audio` encodes audio [channel, sample] and its rate in Hz as a vector, for prompts."""
+        self.frozen_encoders = {**self.frozen_encoders, **encoders}
 
     # -- generation ----------------------------------------------------------------------------------------
 
@@ -239,7 +241,7 @@ class _Call:
     def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
         adapter = self.pipe.spatial
         batch = adapter.collate([_tokens(row) for row in self.rows], seconds=windows.seconds, starts=starts)
-        encoders = {"projections": FrozenProjections(self.pipe.transformer), **getattr(self.pipe, "_encoders", {})}
+        encoders = {"projections": FrozenProjections(self.pipe.transformer), **self.pipe.frozen_encoders}
         encoded = adapter(adapter.features(batch, encoders))
         levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))

@@ -5,13 +5,10 @@ pipe.attach(paired=PairedAdapter.from_pretrained(other_folder))
 pipe("a person", conditions={"paired": [SketchTextPair(sketch, "a red jacket")]}).images[0]
 """
 
-import functools
-import inspect
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import (
@@ -21,46 +18,108 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import OUR_NAMES, PUBLIC, AdapterBank
-from weftwork.attention_processors.core.attention_maps import refuse_compiled
+from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, use_public_name
+from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import check_installed, install, is_compiled, layer_levels, restore
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
-
-logger = logging.getLogger(__name__)
+from weftwork.pipelines.core.conditions import Conditions, designs_of, step_callback
+from weftwork.pipelines.core.encoders import FrozenEncoders
+from weftwork.pipelines.core.signatures import bound_arguments, with_stock_parameters
 
 EXTRA_ARGUMENTS = ("conditions", "conditioning", "recorder")
+_Pipeline = DiffusionPipeline if TYPE_CHECKING else object
 
 
-class ConditionedPipelineMixin:
+class ConditionedPipelineMixin(_Pipeline):
     """`attach`, `detach` and `conditions=` for a pipeline with `unet` and `cross_attention_kwargs`.
 
-    Use it as `class X(ConditionedPipelineMixin, StockPipeline)`; the stock signatures stay visible.
+    Use it as `class X(ConditionedPipelineMixin, StockPipeline)`. Attached adapters and frozen encoders are optional
+    components beside the stock ones.
     """
 
     adapters: AdapterBank | None
-    unet: nn.Module
+    encoders: FrozenEncoders | None
+    unet: UNet2DConditionModel
+    vae_scale_factor: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if issubclass(cls, DiffusionPipeline) and "adapters" not in inspect.signature(cls.__init__).parameters:
-            _extend_init(cls)
-            _extend_call(cls)
+        mixin = ConditionedPipelineMixin
+        if not issubclass(cls, DiffusionPipeline) or cls.__init__ is not mixin.__init__:
+            return
+        stock: Any = super(mixin, cls)
+        cls.__init__ = with_stock_parameters(mixin.__init__, stock.__init__)
+        if cls.__call__ is mixin.__call__:
+            cls.__call__ = with_stock_parameters(mixin.__call__, stock.__call__)
+        cls._optional_components = [*cls._optional_components, "adapters", "encoders"]
+        cls.model_cpu_offload_seq = str(cls.model_cpu_offload_seq).replace("unet", "adapters->unet")
+
+    def __init__(
+        self,
+        *args: Any,
+        adapters: AdapterBank | None = None,
+        encoders: FrozenEncoders | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_modules(adapters=None, encoders=None)
+        self.encoders = encoders
+        if adapters is not None:
+            self.attach(**dict(adapters.items()))
+            assert self.adapters is not None
+            self.adapters.weights.update(adapters.weights)
+
+    def __call__(
+        self,
+        *args: Any,
+        conditions: Conditions | None = None,
+        conditioning: Conditioning | None = None,
+        recorder: MapRecorder | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate with the stock pipeline; without conditions its call runs unchanged.
+
+        Args:
+            conditions: by adapter name a condition, a list of them (one design, used for every prompt), or a list with
+                one such list, or None, per prompt.
+            conditioning: conditions that `encode_conditions` has encoded, instead of `conditions`.
+            recorder: records attention maps.
+
+        Raises:
+            ValueError: as `encode_conditions`; conditions and conditioning, or a recorder without either.
+            TypeError: an unknown argument.
+
+        The other arguments are those of the stock pipeline:
+        """
+        stock: Callable[..., Any] = super().__call__  # pyright: ignore[reportAttributeAccessIssue]
+        bound = bound_arguments(stock, args, kwargs, EXTRA_ARGUMENTS)
+        if not conditions and conditioning is None:
+            if recorder is not None:
+                raise ValueError("recorder: got one without conditions, so there is nothing to record; pass conditions")
+            return stock(*args, **kwargs)
+        if conditioning is not None and conditions:
+            raise ValueError("conditions, conditioning: got both; pass the encoded one or the raw ones")
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        legacy = arguments.pop("kwargs", {})
+        if conditioning is None:
+            conditioning = self._encoded(conditions or {}, arguments)
+        self._add_conditioning(arguments, conditioning, recorder)
+        return stock(**arguments, **legacy)
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
         """Reads the index of a folder; the class of `adapters` is found also where an earlier version named it."""
-        loaded = super().load_config(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        index = loaded[0] if isinstance(loaded, tuple) else loaded
-        module, name = index.get("adapters") or ("", "")
-        if name == AdapterBank.__name__ and str(module).partition(".")[0] in OUR_NAMES:
-            index["adapters"] = [PUBLIC, name]
+        loaded: Any = super().load_config(*args, **kwargs)
+        use_public_name(loaded[0] if isinstance(loaded, tuple) else loaded)
         return loaded
 
     # -- adapters ------------------------------------------------------------------------------------------
@@ -83,13 +142,13 @@ class ConditionedPipelineMixin:
             if not isinstance(adapter, Adapter):
                 raise ValueError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
             adapter.check_base(self.unet)
-        if not adapters:
-            return
         for adapter in adapters.values():
             adapter.warn_of_other_weights(self.unet)
+        if not adapters:
+            return
         if not have:
             self._found_processors = install(self.unet)
-        device = self._execution_device  # pyright: ignore[reportAttributeAccessIssue]
+        device = self._execution_device
         for adapter in {**have, **adapters}.values():
             if all(p.device.type != "meta" for p in adapter.parameters()):  # else accelerate moves it itself
                 nn.Module.to(adapter, device, self.unet.dtype).eval()  # pyright: ignore
@@ -113,8 +172,6 @@ class ConditionedPipelineMixin:
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str, **kwargs: Any) -> Adapter:
         """`from_pretrained` of the class that a local folder names, then `attach`."""
-        from weftwork.attention_processors.core.attached import adapter_class
-
         adapter = adapter_class(pretrained_model_name_or_path).from_pretrained(pretrained_model_name_or_path, **kwargs)
         self.attach(**{name: adapter})
         return adapter
@@ -134,21 +191,31 @@ class ConditionedPipelineMixin:
             self.adapters.weights.update(weights)
 
     def set_encoders(self, **encoders: Any) -> None:
-        """Frozen encoders beside the pipeline's own, for example `sketch=SketchEncoder.from_pretrained(…)`."""
-        self._encoders = {**getattr(self, "_encoders", {}), **encoders}
+        """Set frozen encoders beside the pipeline's own, for example `sketch=SketchEncoder.from_pretrained(…)`.
+
+        Those that are modules, or have one as `model`, move with the pipeline; `save_pretrained` leaves them out.
+        """
+        self.encoders = FrozenEncoders({**self.frozen_encoders, **encoders})
+        if self.device.type != "meta":  # sequential offloading moves modules itself
+            self.encoders.to(self.device)
+
+    @property
+    def frozen_encoders(self) -> dict[str, Any]:
+        """Encoders that `set_encoders` has set, by name."""
+        return {} if self.encoders is None else self.encoders.by_name
 
     def _set_bank(self, adapters: Mapping[str, Adapter]) -> None:
         weights = {} if self.adapters is None else self.adapters.weights
         bank = AdapterBank(adapters) if adapters else None
         if bank is not None:
             bank.weights.update({name: weight for name, weight in weights.items() if name in bank})
-        self.register_modules(adapters=bank)  # pyright: ignore[reportAttributeAccessIssue]
+        self.register_modules(adapters=bank)
 
     # -- conditions ----------------------------------------------------------------------------------------
 
     def encode_conditions(
         self,
-        conditions: Mapping[str, Any],
+        conditions: Conditions,
         *,
         batch_size: int = 1,
         num_images_per_prompt: int = 1,
@@ -170,7 +237,7 @@ class ConditionedPipelineMixin:
         return self._conditioning(conditions, batch_size, layout)
 
     @torch.no_grad()
-    def _conditioning(self, conditions: Mapping[str, Any], batch: int, layout: Layout) -> Conditioning:
+    def _conditioning(self, conditions: Conditions, batch: int, layout: Layout) -> Conditioning:
         bank = self.adapters
         for name in conditions:
             if bank is None or name not in bank:
@@ -179,13 +246,13 @@ class ConditionedPipelineMixin:
                 )
         assert bank is not None
         check_installed(self.unet)
-        device = self._execution_device  # pyright: ignore[reportAttributeAccessIssue]
-        encoders = {"text": TextEncoders.of(self), **getattr(self, "_encoders", {})}
+        device = self._execution_device
+        encoders = {"text": TextEncoders.of(self), **self.frozen_encoders}
         encoded = {}
         for name in bank:
             if name not in conditions:
                 continue
-            designs = _designs(name, conditions[name], batch, bank[name].condition_type)
+            designs = designs_of(name, conditions[name], batch, bank[name].condition_type)
             raw = bank[name].collate(designs)
             raw = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
             raw["weight"] = raw["weight"] * bank.weights[name]
@@ -194,32 +261,34 @@ class ConditionedPipelineMixin:
 
     def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
         """Height and width of the latents that a call with these arguments denoises."""
-        factor: int = self.vae_scale_factor  # pyright: ignore[reportAttributeAccessIssue]
+        factor = self.vae_scale_factor
         if arguments.get("latents") is not None:
-            return tuple(arguments["latents"].shape[-2:])  # pyright: ignore[reportReturnType]
-        default: Any = self.unet.config["sample_size"]  # pyright: ignore
-        sides = (default, default) if isinstance(default, int) else tuple(default)
-        height: int = arguments.get("height") or sides[0] * factor
-        width: int = arguments.get("width") or sides[1] * factor
+            height, width = arguments["latents"].shape[-2:]
+            return height, width
+        default = self.unet.config["sample_size"]
+        sides = (default, default) if isinstance(default, int) else default
+        height = arguments.get("height") or sides[0] * factor
+        width = arguments.get("width") or sides[1] * factor
         return height // factor, width // factor
 
-    def _prepared(self, arguments: dict[str, Any], extra: Mapping[str, Any]) -> None:
-        """Put the conditioning of a call, and the callback that moves its schedules, into the call's arguments."""
-        conditioning, conditions, recorder = extra["conditioning"], extra["conditions"], extra["recorder"]
-        if conditioning is not None and conditions:
-            raise ValueError("conditions, conditioning: got both; pass the encoded one or the raw ones")
-        if conditioning is None:
-            prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
-            batch = len(embeds) if prompt is None else 1 if isinstance(prompt, str) else len(prompt)  # pyright: ignore
-            unguided = self.unet.config.get("time_cond_proj_dim") is not None  # pyright: ignore
-            guidance = arguments["guidance_scale"] > 1 and not unguided
-            size, repeat = self._latent_size(arguments), arguments.get("num_images_per_prompt") or 1
-            if arguments.get("height") or arguments.get("width"):  # a stock pipeline may ignore one without the other
-                arguments["height"], arguments["width"] = (side * self.vae_scale_factor for side in size)  # pyright: ignore
-            layout = Layout(layer_levels(self.unet), size, repeat, guidance)
-            conditioning = self._conditioning(conditions, batch, layout)
+    def _encoded(self, conditions: Conditions, arguments: dict[str, Any]) -> Conditioning:
+        """Encodes conditions for a call with these arguments, whose size is made explicit."""
+        prompt, embeds = arguments["prompt"], arguments["prompt_embeds"]
+        batch = 1 if isinstance(prompt, str) else len(embeds if prompt is None else prompt)
+        unguided = self.unet.config.get("time_cond_proj_dim") is not None
+        size, repeat = self._latent_size(arguments), arguments.get("num_images_per_prompt") or 1
+        if arguments.get("height") or arguments.get("width"):  # a stock pipeline may ignore one without the other
+            arguments["height"], arguments["width"] = (side * self.vae_scale_factor for side in size)
+        guidance = arguments["guidance_scale"] > 1 and not unguided
+        return self._conditioning(conditions, batch, Layout(layer_levels(self.unet), size, repeat, guidance))
+
+    def _add_conditioning(
+        self, arguments: dict[str, Any], conditioning: Conditioning, recorder: MapRecorder | None
+    ) -> None:
+        """Puts conditioning, and the callback that moves its schedules, into the arguments of a call."""
         if recorder is not None:
             refuse_compiled(is_compiled(self.unet))
+            assert conditioning.layout is not None
             recorder.begin(conditioning.layout)
             conditioning = replace(conditioning, recorder=recorder)
         check_installed(self.unet)
@@ -229,76 +298,7 @@ class ConditionedPipelineMixin:
         theirs = arguments.get("callback_on_step_end")
         if isinstance(theirs, PipelineCallback | MultiPipelineCallbacks):
             arguments["callback_on_step_end_tensor_inputs"] = theirs.tensor_inputs
-
-        def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-            values = values if theirs is None else theirs(pipe, step, timestep, values)
-            return conditioning.callback(pipe, step, timestep, values)
-
-        arguments["callback_on_step_end"] = callback
-
-
-def _extend_init(cls: type) -> None:
-    """Make `adapters` an optional component: a parameter of `__init__`, offloaded before the denoiser."""
-    base_init = cls.__init__
-
-    @functools.wraps(base_init)
-    def __init__(self: Any, *args: Any, adapters: AdapterBank | None = None, **kwargs: Any) -> None:
-        base_init(self, *args, **kwargs)
-        self.register_modules(adapters=None)
-        if adapters is not None:
-            self.attach(**dict(adapters.items()))
-            self.adapters.weights.update(adapters.weights)
-
-    signature = inspect.signature(base_init)
-    extra = inspect.Parameter("adapters", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=AdapterBank)
-    __init__.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # pyright: ignore
-    __init__.__annotations__ = {**base_init.__annotations__, "adapters": AdapterBank}
-    cls.__init__ = __init__
-    cls._optional_components = [*cls._optional_components, "adapters"]  # pyright: ignore
-    cls.model_cpu_offload_seq = cls.model_cpu_offload_seq.replace("unet", "adapters->unet")  # pyright: ignore
-
-
-def _extend_call(cls: type) -> None:
-    """Add `conditions`, `conditioning` and `recorder` to `__call__`; without them the stock call runs untouched."""
-    base_call = cls.__call__
-    signature = inspect.signature(base_call)
-
-    @functools.wraps(base_call)
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        extra = {name: kwargs.pop(name, None) for name in EXTRA_ARGUMENTS}
-        if not extra["conditions"] and extra["conditioning"] is None:
-            if extra["recorder"] is not None:
-                raise ValueError("recorder: got one without conditions, so there is nothing to record; pass conditions")
-            return base_call(self, *args, **kwargs)
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        rest = bound.arguments.pop("kwargs", {})
-        self._prepared(bound.arguments, extra)
-        arguments = dict(bound.arguments)
-        return base_call(arguments.pop("self"), **arguments, **rest)
-
-    named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    added = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in EXTRA_ARGUMENTS]
-    __call__.__signature__ = signature.replace(parameters=[*named, *added])  # pyright: ignore
-    cls.__call__ = __call__
-
-
-def _designs(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> list[list[Any]]:
-    """One list of conditions per prompt, from what the caller passed."""
-    names = " or ".join(kind.__name__ for kind in kinds)
-    if isinstance(given, kinds):
-        given = [given]
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        raise ValueError(f"conditions[{name!r}]: got a {type(given).__name__}, expected {names} or a list of them")
-    per_prompt = any(row is None or isinstance(row, Sequence) for row in given)
-    designs = [list(row or ()) for row in given] if per_prompt else [list(given)] * batch
-    if len(designs) != batch:
-        raise ValueError(
-            f"conditions[{name!r}]: got {len(designs)} lists for {batch} prompts; pass one list (or None) per prompt"
-        )
-    for wrong in (c for row in designs for c in row if not isinstance(c, kinds)):
-        raise ValueError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {names}")
-    return designs
+        arguments["callback_on_step_end"] = step_callback(conditioning, theirs)
 
 
 class _ImageSizedMixin(ConditionedPipelineMixin):

@@ -57,7 +57,7 @@ class DenoisingTask:
     @property
     def encoders(self) -> Mapping[str, Any]:
         """The frozen encoders of the pipeline."""
-        return self._cached or {"text": self.text_encoders, **getattr(self.pipe, "_encoders", {})}
+        return self._cached or {"text": self.text_encoders, **self.pipe.frozen_encoders}
 
     def cache_features(self, folder: Path) -> None:
         """Keep what the frozen encoders say of texts and pictures in a folder, and read it from there."""

@@ -2,6 +2,8 @@
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,9 +46,43 @@ def test_the_stock_signature_stays_visible(variant: Variant) -> None:
     named = [n for n, p in stock.items() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     assert list(mine) == [*named, *EXTRA_ARGUMENTS]
     assert all(mine[n].default is stock[n].default or mine[n].default == stock[n].default for n in named)
-    assert variant.conditioned.__call__.__doc__ == variant.stock.__call__.__doc__
+    text, doc = inspect.getdoc(variant.conditioned.__call__) or "", inspect.getdoc(variant.stock.__call__) or "?"
+    assert text.endswith(doc) and all(f"    {name}: " in text.removesuffix(doc) for name in EXTRA_ARGUMENTS)
+    kinds = [str(mine[name].annotation) for name in EXTRA_ARGUMENTS]
+    assert all(kind in text for kind, text in zip(("Mapping", "Conditioning", "MapRecorder"), kinds, strict=True))
     components = inspect.signature(variant.conditioned.__init__).parameters
-    assert list(components) == [*inspect.signature(variant.stock.__init__).parameters, "adapters"]
+    assert list(components) == [*inspect.signature(variant.stock.__init__).parameters, "adapters", "encoders"]
+
+
+def test_unknown_arguments_are_refused_by_name() -> None:
+    pipe = SD.attached()
+    with pytest.raises(
+        TypeError, match="condition: unknown argument of the pipeline's call; did you mean 'conditions'"
+    ):
+        run(pipe, condition={"it": paired_conditions()})
+    with pytest.raises(TypeError, match=r"num_inference_step: .* did you mean 'num_inference_steps'"):
+        run(pipe, num_inference_step=1, conditions={"it": paired_conditions()})
+    with pytest.raises(TypeError, match=r"qqq: unknown argument of the pipeline's call; see help\(pipe.__call__\)"):
+        run(pipe, qqq=1)
+
+
+class _Doubling(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(2.0))
+
+
+def test_encoders_are_components_that_move_and_are_not_saved(tmp_path: Path) -> None:
+    pipe, encoder, model = SD.attached(), _Doubling(), _Doubling()
+    pipe.set_encoders(image=encoder)
+    pipe.set_encoders(sketch=SimpleNamespace(model=model), audio=len)
+    assert pipe.frozen_encoders.keys() == {"image", "sketch", "audio"} and "encoders" in pipe.components
+    pipe.to(torch.float64)
+    assert encoder.factor.dtype == model.factor.dtype == torch.float64
+    assert ConditionedStableDiffusionPipeline.from_pipe(pipe).frozen_encoders["image"] is encoder
+    pipe.save_pretrained(tmp_path)
+    assert not (tmp_path / "encoders").exists() and (tmp_path / "adapters").is_dir()
+    assert ConditionedStableDiffusionPipeline.from_pretrained(tmp_path).frozen_encoders == {}
 
 
 def test_from_pipe(variant: Variant) -> None:

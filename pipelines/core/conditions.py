@@ -1,0 +1,45 @@
+"""Conditions in the arguments of a pipeline's call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.conditioning import Conditioning
+
+Conditions = Mapping[str, Condition | Sequence[Condition] | Sequence[Sequence[Condition] | None]]
+"""By adapter name a condition, a list of them for every prompt, or one such list, or None, per prompt."""
+
+
+def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> list[list[Any]]:
+    """Returns one list of conditions per prompt.
+
+    Raises:
+        ValueError: a condition of the wrong type, or another number of lists than prompts.
+    """
+    names = " or ".join(kind.__name__ for kind in kinds)
+    if isinstance(given, kinds):
+        given = [given]
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ValueError(f"conditions[{name!r}]: got a {type(given).__name__}, expected {names} or a list of them")
+    per_prompt = any(row is None or isinstance(row, Sequence) for row in given)
+    designs = [list(row or ()) for row in given] if per_prompt else [list(given)] * batch
+    if len(designs) != batch:
+        raise ValueError(
+            f"conditions[{name!r}]: got {len(designs)} lists for {batch} prompts; pass one list (or None) per prompt"
+        )
+    for wrong in (c for row in designs for c in row if not isinstance(c, kinds)):
+        raise ValueError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {names}")
+    return designs
+
+
+Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+
+
+def step_callback(conditioning: Conditioning, theirs: Callback | None) -> Callback:
+    """Returns a callback at the end of steps that calls the caller's own first, then moves the schedules on."""
+
+    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        values = values if theirs is None else theirs(pipe, step, timestep, values)
+        return conditioning.callback(pipe, step, timestep, values)
+
+    return callback
