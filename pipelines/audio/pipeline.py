@@ -108,6 +108,16 @@ class VideoToAudioPipeline(StableAudioPipeline):
         self.spatial = self._as_loaded(spatial)
         self.controlnet = None if controlnet is None else self._as_loaded(controlnet)
 
+    def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str = "spatial") -> SpatialAudioAdapter:
+        """Load trained modules from their folder, by the name that all pipelines have for this; `name` is not used.
+
+        Raises:
+            ValueError: as `load_spatial`.
+        """
+        self.load_spatial(pretrained_model_name_or_path)
+        assert self.spatial is not None
+        return self.spatial
+
     def _as_loaded(self, module: Any) -> Any:
         """On the transformer's device, in its precision; a module of another precision is copied, not changed."""
         dtype = self.transformer.dtype
@@ -326,3 +336,8 @@ def _end(condition: OverTime) -> float | None:
     if isinstance(condition, BoxTrack | DepthClip):
         return float(condition.times[-1])
     return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None
+
+
+def open_audio(source: str | Path, **options: Any) -> VideoToAudioPipeline:
+    """Open a folder or repository of Stable Audio as the pipeline of spatial audio, see `from_pretrained`."""
+    return VideoToAudioPipeline.from_pretrained(source, **options)

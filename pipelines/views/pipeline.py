@@ -87,6 +87,16 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             views = AlignedViews.from_pretrained(views, self.unet)
         self.views = views.to(self._execution_device).eval()
 
+    def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str = "views") -> AlignedViews:
+        """Load trained modules from their folder, by the name that all pipelines have for this; `name` is not used.
+
+        Raises:
+            ValueError: as `AlignedViews.from_pretrained`.
+        """
+        self.load_views(pretrained_model_name_or_path)
+        assert self.views is not None
+        return self.views
+
     @torch.no_grad()
     def __call__(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -224,3 +234,8 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             if callback is not None:
                 callback(self, step, time, {"latents": latents[0]})
         return latents[0], latents[1]
+
+
+def open_views(source: str | Path, **options: Any) -> AlignedViewsPipeline:
+    """Open a folder or repository of Stable Diffusion as the pipeline of views; `options` are of `from_pretrained`."""
+    return AlignedViewsPipeline.from_pretrained(source, **options)

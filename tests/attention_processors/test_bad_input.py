@@ -240,7 +240,10 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "infinite": (edited(poisoned(-INF)), f"{KEY} holds NaN or infinite"),
     "config is no JSON": (configured("{"), "config.json: got a text that is not JSON"),
     "config is a list": (configured("[]"), "config.json: got a list"),
-    "another class": (configured(_class_name="UNet2DModel"), "got class 'UNet2DModel', expected one of AlignedViews, PairedAdapter"),
+    "another class": (
+        configured(_class_name="UNet2DModel"),
+        "got class 'UNet2DModel', expected one of AlignedViews, PairedAdapter",
+    ),
     "a newer format": (configured(format_version=99), "got format version 99, expected at most 1"),
     "odd option": (configured(token_dim="wide"), "config.json does not describe a PairedAdapter"),
     "unknown masking": (configured(masking="odd"), "masking: got 'odd'"),

@@ -1,0 +1,16 @@
+"""Functions by which methods open their backbones, and the loading of trained modules by one name."""
+
+from typing import Any
+
+import pytest
+
+from weftwork.attention_processors import methods
+from weftwork.attention_processors.core.method import load
+from weftwork.pretrained import shipped
+
+
+@pytest.mark.parametrize("method", [m for m in methods().values() if m.name != "reference"], ids=lambda m: m.name)
+def test_a_methods_backbone_opens_and_takes_its_shipped_modules(method: Any) -> None:
+    pipe = load(method.pipeline)(shipped(method.backbone), use_safetensors=True)
+    adapter = pipe.load_adapter(shipped(method.name), "it")
+    assert isinstance(adapter, load(method.adapters[0]))
