@@ -40,8 +40,10 @@ COMMANDS = [
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the examples."""
+    """A working directory with the examples, and the options of the training guide in `run.toml`."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (_, options), *_ = blocks(ROOT / "docs" / "training.md", "toml")
+    (tmp_path / "run.toml").write_text(options, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -84,7 +86,7 @@ def test_the_first_snippet_runs_on_the_shipped_models(room: Path) -> None:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_have_these_arguments(line: str) -> None:
+def test_commands_have_these_arguments(line: str, room: Path) -> None:
     arguments = shlex.split(line, comments=True)[1:]
     if arguments[0] not in cli.commands():
         pytest.skip(f"weftwork {arguments[0]} is not installed")
