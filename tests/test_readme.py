@@ -12,8 +12,8 @@ import torch
 from tiny import paired_adapter, style_adapter, tiny_pipe
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.core.pretrained import available
-from weftwork.pipelines.core.pretrained import shipped as shipped_model
+from weftwork.pretrained import available
+from weftwork.pretrained import shipped as shipped_model
 from weftwork.scripts import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +71,7 @@ def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pyt
         """Returns the untrained model if there is one; the shipped audio models are small enough."""
         return tiny_models / model if (tiny_models / model).is_dir() else shipped_model(model)
 
-    for module in ("weftwork.pipelines", "weftwork.pipelines.core.pretrained", "weftwork.pretrained"):
+    for module in ("weftwork.pipelines", "weftwork.pretrained"):
         monkeypatch.setattr(f"{module}.shipped", shipped)
     execute(re.sub(r"num_inference_steps=\d+", "num_inference_steps=1", SNIPPETS[name]))
 

@@ -20,7 +20,7 @@ from tiny import drawn_sketch, paired_adapter, paired_conditions, tiny_parts, ti
 from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
 from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.core.pretrained import shipped
+from weftwork.pretrained import shipped
 
 KEY = "to_key.mid_block-attentions-0-transformer_blocks-0-attn2.weight"
 

@@ -1,0 +1,31 @@
+"""The table of shipped models and the folders that are there."""
+
+from pathlib import Path
+
+import pytest
+
+from weftwork import pretrained
+from weftwork.pretrained import BASELINES, MODELS, available, shipped
+
+ROOT = Path(pretrained.__file__).parent
+
+
+@pytest.mark.skipif(not (ROOT / "baselines").is_dir(), reason="not in a checkout")
+def test_the_table_lists_the_folders_of_a_checkout() -> None:
+    assert {*MODELS, *BASELINES} == set(available())
+    assert all(shipped(name) == ROOT / name for name in MODELS)
+    assert all(shipped(name) == ROOT / "baselines" / name for name in BASELINES)
+
+
+def test_a_model_that_is_not_installed_is_named_with_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "PLACES", (tmp_path,))
+    with pytest.raises(
+        ValueError, match=r"'oracle' is not installed .* pretrained/baselines/oracle is missing; a check"
+    ):
+        shipped("oracle")
+    with pytest.raises(ValueError, match="pretrained/paired is missing"):
+        shipped("paired")
+    with pytest.raises(ValueError, match="got 'mine', expected one of: none is installed"):
+        shipped("mine")
