@@ -43,7 +43,11 @@ document.addEventListener("change", async (event) => {
 }, true);
 </script>"""
 """Reports files that canvases ignore because the browser cannot read them."""
-CSS: Final = ".state { min-height: 1.6em } .result img { width: 100%; object-fit: contain }"
+CSS: Final = """
+.state { min-height: 1.6em }
+.result img { width: 100%; object-fit: contain }
+.gallery-container .grid-wrap.fixed-height { min-height: 0 }"""
+"""Galleries of `height="auto"` have a minimum height otherwise."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("auth: got no colon, expected USER:PASSWORD; write both")
     if arguments.queue < 1:
         raise ValueError(f"queue: got {arguments.queue}, expected at least 1")
-    given = {method: getattr(arguments, option) for option, method in FOLDERS.items()}
-    folders = {method: _folders(text, method) for method, text in given.items() if text is not None}
+    given = {option: text for option in FOLDERS if (text := getattr(arguments, option)) is not None}
+    folders = {FOLDERS[option]: _folders(option, text) for option, text in given.items()}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="weftwork-gradio-"))  # before gradio is imported
     from weftwork.scripts.demo.guards import restrict_image_formats
@@ -114,13 +118,15 @@ def open_studio(
 
     given = dict(adapters)
     if model == DEFAULT_MODEL:
-        given = {name: shipped(folder) for name, folder in SHIPPED.items() if folder in available()} | given
+        for name, folder in SHIPPED.items():
+            if folder in available():
+                given.setdefault(name, shipped(folder))
         if image_encoder is None and "reference" in given and ENCODER in available():
             image_encoder = str(shipped(ENCODER))
     return ImageStudio(open_pipeline(model, given, Design(""), image_encoder).to(device), model)
 
 
-def _folders(text: str, method: str) -> tuple[str, str]:
+def _folders(option: str, text: str) -> tuple[str, str]:
     """Returns the backbone and the modules of `BACKBONE=MODULES`.
 
     Raises:
@@ -128,7 +134,7 @@ def _folders(text: str, method: str) -> tuple[str, str]:
     """
     backbone, found, modules = text.partition("=")
     if not (backbone and found and modules):
-        raise ValueError(f"{method}: got {text!r}, expected BACKBONE=MODULES; name both folders")
+        raise ValueError(f"{option}: got {text!r}, expected BACKBONE=MODULES; name both folders")
     return backbone, modules
 
 

@@ -155,7 +155,7 @@ def _add(key: str, entry: RecordField, default: object) -> FieldInput:
             widgets = [gr.Dropdown(list(options), value=text or options[0], label=label, info=entry.help)]
         case RegionKind():
             box = gr.Textbox(label=label, info="A box: left, top, right, bottom; empty: everywhere", placeholder=BOX)
-            widgets = [box, image_upload(f"{label}: mask, white where it acts")]
+            widgets = [box, image_upload(f"{label}: mask, white where it acts", height=180)]
         case SharesKind(alone):
             example = "name, or name=0.7, other=0.3" if alone else "name=0.7, other=0.3"
             widgets = [gr.Textbox(label=label, info=entry.help, placeholder=example)]

@@ -28,7 +28,7 @@ from weftwork.scripts.demo.widgets import (
 
 SLOTS: Final = 6
 SIDE: Final = 320
-INSIDE: Final = "inside its strokes"
+INSIDE: Final = "its strokes"
 REGIONS: Final = {INSIDE: "sketch", "everywhere": "everywhere", "in a box": "box"}
 EXAMPLES: Final = {"three": (3, 3), "four": (8, 4)}
 """By name the index and the number of garments."""

@@ -77,7 +77,7 @@ def run_settings(*, steps: int = 20, guidance: float | None = 3, maps: bool = Tr
     with gr.Accordion("Settings", open=False):
         with gr.Row():
             settings: list[Component] = [
-                gr.Number(None, label="Seed (empty: random)", precision=0, minimum=0, min_width=140),
+                gr.Number(None, label="Seed (optional)", precision=0, minimum=0, min_width=140),
                 gr.Slider(1, MAX_STEPS, steps, step=1, label="Steps", min_width=140),
             ]
             if guidance is not None:
@@ -201,8 +201,8 @@ def downloads(*paths: Path) -> Values:
     return [gr.update(value=str(path), interactive=True) for path in paths]
 
 
-def image_upload(label: str) -> gr.Image:
-    return gr.Image(label=label, type="pil", sources=["upload", "clipboard"], format="png")
+def image_upload(label: str, height: int | None = None) -> gr.Image:
+    return gr.Image(label=label, type="pil", sources=["upload", "clipboard"], format="png", height=height)
 
 
 def parsed_box(text: str, name: str) -> list[float]:
@@ -237,8 +237,8 @@ def strength_settings() -> list[Component]:
     """Adds weight, start and end of a style."""
     with gr.Row():
         weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight", min_width=140)
-        start = gr.Slider(0, 1, 0, step=0.05, label="Start (share of the steps)", min_width=140)
-        end = gr.Slider(0, 1, 1, step=0.05, label="End", min_width=140)
+        start = gr.Slider(0, 1, 0, step=0.05, label="Start (share)", min_width=140)
+        end = gr.Slider(0, 1, 1, step=0.05, label="End (share)", min_width=140)
     return [weight, start, end]
 
 

@@ -1,6 +1,6 @@
 """The demo in a browser: strokes, texts, results, cancelling, bad files, two users.
 
-It is served by `weftwork demo` itself, on the shipped models. `WEFT_SCREENSHOTS` names a folder for screenshots.
+It is served by `weftwork demo` itself, on the shipped models. `WEFTWORK_SCREENSHOTS` names a folder for screenshots.
 """
 
 import json
@@ -73,7 +73,7 @@ def seeded(page: Any, seed: int, steps: int = 6) -> None:
     """Seed and steps of the open tab."""
     tab = page.locator(".tabitem:visible")
     tab.get_by_role("button", name="Settings").click()
-    tab.get_by_label("Seed (empty: random)").fill(str(seed))
+    tab.get_by_label("Seed (optional)").fill(str(seed))
     tab.get_by_label("number input for Steps").fill(str(steps))
 
 
@@ -107,7 +107,7 @@ def stroke(page: Any, index: int = 0) -> None:
 
 
 def screenshot(page: Any, name: str) -> None:
-    folder = os.environ.get("WEFT_SCREENSHOTS")
+    folder = os.environ.get("WEFTWORK_SCREENSHOTS")
     if folder:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 

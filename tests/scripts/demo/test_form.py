@@ -85,7 +85,7 @@ def test_a_method_of_another_package_has_a_form(form: Any) -> None:
 
 
 def test_the_form_generates_the_image_of_its_fields(form: Any, mood: ImageStudio) -> None:
-    given: dict[str, Any] = {"Prompt": "a b", "Seed (empty: random)": 5, "Steps": 2, "Tone": "cold"}
+    given: dict[str, Any] = {"Prompt": "a b", "Seed (optional)": 5, "Steps": 2, "Tone": "cold"}
     given |= {"Style": "ink=1, pastel=3", "Region": "0, 0, 1, 0.5", "Weight": 0.8, "Photo": drawn_sketch()}
     shown, state, seed, *_ = run(form, "mood", **given)
     assert (state, seed) == ("Done.", "5")
@@ -124,7 +124,7 @@ def test_references_have_a_form() -> None:
     pipe.set_encoders(image=ImageEncoder(CLIPVisionModelWithProjection(config).eval()))
     studio = ImageStudio(pipe, "tiny")
     blocks = demo(studio, open_pages(Context(studio)))
-    given: dict[str, Any] = {"Prompt": "a b", "Seed (empty: random)": 5, "Steps": 2}
+    given: dict[str, Any] = {"Prompt": "a b", "Seed (optional)": 5, "Steps": 2}
     first, second = (
         run(blocks, "reference", Image=Image.new("RGB", (40, 40), color), **given) for color in ("red", "blue")
     )

@@ -250,7 +250,14 @@ def test_unreadable_uploads_are_reported_by_name(tmp_path: Path) -> None:
         asyncio.run(blocks.preprocess_data(next(iter(blocks.fns.values())), [payload], None, explicit_call=True))
 
 
-@pytest.mark.parametrize(("option", "match"), [({"auth": "me"}, "auth: got no colon"), ({"queue": 0}, "queue: got 0")])
+@pytest.mark.parametrize(
+    ("option", "match"),
+    [
+        ({"auth": "me"}, "auth: got no colon"),
+        ({"queue": 0}, "queue: got 0"),
+        ({"views": "a"}, "views: got 'a', expected BACKBONE=MODULES"),
+    ],
+)
 def test_bad_options_are_refused(option: dict[str, Any], match: str) -> None:
     from weftwork.scripts.demo.command import add_arguments, run
 
