@@ -87,16 +87,8 @@ class AudioResult:
 class AudioStudio(Studio):
     """A `VideoToAudioPipeline`."""
 
-    def load(self, modules: str) -> None:
-        self.pipe.load_spatial(modules)
-
     def generate(
-        self,
-        request: AudioRequest,
-        seed: float | None,
-        steps: float,
-        guidance_scale: float,
-        user: User | None = None,
+        self, request: AudioRequest, seed: float | None, steps: float, guidance: float, user: User | None = None
     ) -> Iterator[Step | AudioResult]:
         """Yields steps, and the audio at the end; a seed of None is drawn.
 
@@ -104,7 +96,6 @@ class AudioStudio(Studio):
             Cancelled: it was cancelled.
             ValueError: as the pipeline's call.
         """
-
         seed, steps = seed_or_random(seed), int(steps)
 
         def job(report: Report) -> AudioResult:
@@ -113,7 +104,7 @@ class AudioStudio(Studio):
                 request.prompt,
                 seconds=request.seconds,
                 num_inference_steps=steps,
-                guidance_scale=guidance_scale,
+                guidance_scale=guidance,
                 generator=torch.Generator().manual_seed(seed),
                 callback=lambda step, _timestep, _latents: report(Step(step + 1, steps)),
             )

@@ -85,9 +85,8 @@ class PipelinePage(Page, Generic[Owned]):
             return None
         backbone, modules = models
         pipe = load(method.pipeline)(backbone, use_safetensors=True).to(context.studio.pipe.device)
-        studio = cls.studio_class(pipe, Path(backbone).name, context.studio.queue)
-        studio.load(modules)
-        return cls(studio)
+        pipe.load_adapter(modules, method.name.replace("-", "_"))
+        return cls(cls.studio_class(pipe, Path(backbone).name, context.studio.queue))
 
 
 def open_pages(context: Context) -> list[Page]:

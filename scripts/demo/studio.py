@@ -60,14 +60,6 @@ class Studio:
         pipe.set_progress_bar_config(disable=True)
         self.pipe, self.model, self.queue = pipe, model, queue or JobQueue()
 
-    def load(self, modules: str) -> None:
-        """Loads a folder of trained modules into the pipeline, where the method has a pipeline of its own.
-
-        Raises:
-            ValueError: modules that cannot be opened.
-        """
-        raise NotImplementedError
-
 
 class ImageStudio(Studio):
     """A text-to-image pipeline with attached adapters."""

@@ -64,9 +64,6 @@ class ViewResult:
 class ViewStudio(Studio):
     """An `AlignedViewsPipeline`."""
 
-    def load(self, modules: str) -> None:
-        self.pipe.load_views(modules)
-
     @property
     def size(self) -> tuple[int, int]:
         """Height and width to which references are resized."""
@@ -83,7 +80,6 @@ class ViewStudio(Studio):
             Cancelled: it was cancelled.
             ValueError: as the pipeline's call.
         """
-
         seed, steps = seed_or_random(seed), int(steps)
 
         def job(report: Report) -> ViewResult:
