@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import available, shipped
 
 SUFFIX = ".safetensors"
@@ -47,7 +48,7 @@ def describe(path: Path) -> dict[str, Any]:
     if not files:
         raise ValueError(f"{path}: got no safetensors, expected a folder that has some; see `weftwork convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: _header(file) for file in files}
-    config: dict[str, Any] = next(filter(None, (_config(path / name) for name in CONFIGS)), {})
+    config: dict[str, Any] = next((read_json(path / name) for name in CONFIGS if (path / name).is_file()), {})
     dtypes = sorted({one["dtype"] for header in headers.values() for one in _tensors(header)})
     card = _metadata(next(iter(headers.values()))) if path.is_file() else {}
     return {
@@ -65,12 +66,6 @@ def describe(path: Path) -> dict[str, Any]:
         "training": config.get("training"),
         "metadata": {key: value for key, value in card.items() if key != "base"},
     }
-
-
-def _config(path: Path) -> dict[str, Any]:
-    from weftwork.attention_processors.core.adapter import read_json
-
-    return read_json(path) if path.is_file() else {}
 
 
 def _header(path: Path) -> dict[str, Any]:

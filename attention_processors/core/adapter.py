@@ -1,7 +1,6 @@
 """The base of every trained module: which layers it serves, its keys and values there, and its folder on disk."""
 
 import hashlib
-import json
 import logging
 import os
 from abc import abstractmethod
@@ -21,6 +20,7 @@ from weftwork.attention_processors.core.batch_invariant import PerItemLinear
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, base_description, unwrapped
+from weftwork.datasets.readers.json_object import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -286,21 +286,6 @@ def check_folder(folder: Path) -> None:
                 f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weftwork loads safetensors only, "
                 "`weftwork convert` turns other formats into it"
             )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The options in a JSON file.
-
-    Raises:
-        ValueError: it is no JSON, or no object.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: got a text that is not JSON ({error}); restore it") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
-    return config
 
 
 def _opened(path: Path) -> Any:

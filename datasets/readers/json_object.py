@@ -1,0 +1,20 @@
+"""JSON files that hold one object, such as `config.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file.
+
+    Raises:
+        ValueError: it is no JSON, or no object.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: got a text that is not JSON ({error}); restore it") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
+    return config

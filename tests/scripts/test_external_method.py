@@ -1,0 +1,190 @@
+"""A method in another package is trained, generated with, evaluated, inspected and listed, with no change here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny import tiny_pipe
+
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+
+MODULES = {
+    "__init__": """
+from weftwork.attention_processors import Method
+
+METHOD = Method(
+    name="mood",
+    summary="moods by name",
+    adapters=("moods.adapter:MoodAdapter",),
+    conditions=("moods.adapter:Mood",),
+    trainer="moods.trainer:MoodTrainer",
+    evaluation="moods.measurement:MoodMeasurement",
+)
+""",
+    "adapter": '''
+from dataclasses import dataclass, field
+
+from weftwork.attention_processors import Condition, Style, StyleAdapter
+from weftwork.attention_processors.core.records import TextKind, recorded
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mood(Condition):
+    """A mood by its name."""
+
+    needs = ("mood",)
+    mood: str = field(default="", metadata=recorded(TextKind(), "Name of the mood."))
+
+
+class MoodAdapter(StyleAdapter):
+    condition_type = (Mood,)
+
+    def collate(self, conditions):
+        def style(one):
+            return Style(one.mood, weight=one.weight) if isinstance(one, Mood) else one
+
+        return super().collate([[style(one) for one in row] for row in conditions])
+''',
+    "trainer": '''
+import argparse
+
+from weftwork.training.core.trainer import Groups, Prepared, Trainer
+from weftwork.training.tasks.options import StyleConfig
+
+
+class MoodTrainer(Trainer):
+    """Trains moods."""
+
+    options = StyleConfig
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
+        super().add_arguments(parser, groups)
+        groups.model.add_argument("--moods", nargs="+", default=["calm"])
+
+    def prepare(self, pipe, source):
+        import torch
+
+        from moods.adapter import MoodAdapter
+        from weftwork.training.data.styles import StyledRecord
+        from weftwork.training.tasks.style import StyleTask
+
+        moods = self.arguments.moods
+        adapter = MoodAdapter.for_denoiser(pipe.unet, styles=moods, token_dim=32)
+        data = [StyledRecord(torch.zeros(4, 8, 8), moods[0], ("a thing",)) for _ in range(2)]
+        return Prepared(StyleTask(adapter, pipe, self.config()), data, {"data": self.data_name})
+''',
+    "measurement": '''
+from weftwork.evaluation.core.measurement import Measurement, Weights
+
+
+class MoodMeasurement(Measurement):
+    """Measures moods."""
+
+    weights = {"mood": Weights("mood", "adapter folder")}
+
+    def build(self, pipe):
+        from moods.evaluation import MoodEvaluation
+
+        pipe.load_adapter(self.folders()["mood"][0], "mood")
+        return MoodEvaluation(pipe=pipe, **self.settings())
+''',
+    "evaluation": """
+from dataclasses import dataclass
+
+from moods.adapter import Mood
+from weftwork.evaluation.core.runner import Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoodEvaluation(Evaluation):
+    name = "mood"
+
+    def rows(self):
+        return {"brightness": self._brightness}
+
+    def _brightness(self):
+        images = self.generated("mood", ["a thing"] * self.count, {"mood": [[Mood(mood="calm")]] * self.count})
+        return images, {"mean": float(images.mean())}
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny backbone, data, and a package with an entry point beside them."""
+    root = tmp_path_factory.mktemp("external")
+    for name, text in MODULES.items():
+        (root / "site/moods").mkdir(parents=True, exist_ok=True)
+        (root / f"site/moods/{name}.py").write_text(text)
+    about = root / "site/moods-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: moods\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[weftwork.methods]\nmood = moods:METHOD\n")
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(root / "model")
+    (root / "data").mkdir()
+    condition = {"mood": "calm", "weight": 0.5}
+    design = {"prompt": "a thing", "num_inference_steps": 1, "seed": 1, "conditions": {"mood": [condition]}}
+    (root / "design.json").write_text(json.dumps(design))
+    return root
+
+
+def run(root: Path, text: str) -> str:
+    """Output of a program that sees the package."""
+    environment = {**os.environ, "PYTHONPATH": str(root / "site"), "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", text], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+COMMANDS = """
+from weftwork.scripts.cli import main
+
+def weftwork(words):
+    assert main(words.split()) == 0, words
+
+weftwork("train mood --train_data_dir data --output_dir out --pretrained_model_name_or_path model --max_train_steps 2 "
+         "--train_batch_size 2 --validation_steps 0 --checkpointing_steps 0 --moods calm wild")
+weftwork("generate design.json --model model --adapter mood=out/final --output image.png")
+weftwork("evaluate mood --model model --mood out/final --limit 1 --num_inference_steps 1 --output reports")
+weftwork("inspect out/final")
+"""
+
+
+def test_all_commands_know_it(root: Path) -> None:
+    said = run(root, COMMANDS)
+    config = json.loads((root / "out/final/config.json").read_text())
+    assert config["_class_name"] == "MoodAdapter" and config["styles"] == ["calm", "wild"]
+    assert config["training"]["steps"] == 2 and config["training"]["data"] == "data"
+    assert "tags: [weftwork, mood]" in (root / "out/final/README.md").read_text()
+    with Image.open(root / "image.png") as image:
+        assert image.size == (64, 64) and "calm" in image.info["weftwork"]
+    report = json.loads((root / "reports/mood.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ["brightness"] and report["count"] == 1
+    assert "MoodAdapter" in said and "moods" not in report["settings"]
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_it_is_listed(root: Path, command: str) -> None:
+    said = run(root, f"from weftwork.scripts.cli import main; main(['{command}', '--help'])")
+    assert "moods by name" in said
+
+
+def test_a_package_that_cannot_be_loaded_leaves_the_others(root: Path) -> None:
+    program = """
+import importlib.metadata, logging
+logging.basicConfig(format="%(message)s")
+entries = importlib.metadata.entry_points
+importlib.metadata.entry_points = lambda **options: [
+    *entries(**options), importlib.metadata.EntryPoint("broken", "nowhere:METHOD", "weftwork.methods")
+]
+from weftwork.attention_processors import methods
+assert {"paired", "mood"} <= set(methods()) and "broken" not in methods()
+"""
+    run(root, program)
