@@ -20,7 +20,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "train": ("train", "train a method on your own data"),
     "evaluate": ("evaluate", "measure a method against its baselines"),
     "inspect": ("inspect_folder", "describe an adapter: method, base, layers, parameters, training"),
-    "convert": ("converters.command", "convert checkpoints of other projects to adapter folders, and back"),
+    "convert": ("convert", "convert checkpoints of other projects to adapter folders, and back"),
     "benchmark": ("benchmarks.command", "time and memory, as ratios of one run"),
     "report": ("report", "one page of all evaluations and benchmarks"),
 }

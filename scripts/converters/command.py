@@ -1,17 +1,6 @@
-"""Other people's files to weftwork's adapter folders, and back, tensor by tensor.
+"""Conversion of published checkpoints to adapter folders, and back, tensor by tensor."""
 
-weftwork convert lots lots/lots.bin adapters/lots           a published checkpoint (either version) to a folder
-weftwork convert lots adapters/lots lots-again --to lots    the folder to lots.bin and pair_former_config.json
-
-weftwork convert ip-adapter ip-adapter-plus_sd15.bin adapters/plus    an IP-Adapter for SD 1.5 or SDXL
-weftwork convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder to ip-adapter.safetensors
-
-weftwork convert moai checkpoints/main models/moai            four U-Nets and their encoder to diffusers' folders
-"""
-
-import argparse
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +16,7 @@ from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
-from weftwork.scripts.converters.ip_adapter import BASES, adapter_to_ip_adapter, ip_adapter_to_adapter
+from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, ip_adapter_to_adapter
 from weftwork.scripts.converters.lots import (
     GROUPS,
     adapter_to_lots,
@@ -37,8 +26,6 @@ from weftwork.scripts.converters.lots import (
 from weftwork.scripts.converters.published import Groups, adapter_on_meta
 
 __all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
-
-logger = logging.getLogger(__name__)
 
 SETTINGS_NAME = "pair_former_config.json"
 IP_ADAPTER_NAME = "ip-adapter.safetensors"
@@ -176,55 +163,6 @@ def convert_from_moai(source: Path, target: Path, **options: int) -> None:
             model.save_pretrained(folder / role, safe_serialization=True)
 
     _write_folder(target, write)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weftwork convert`."""
-    parser.add_argument("format", choices=["lots", "ip-adapter", "moai"], help="whose format")
-    parser.add_argument("source", type=Path, help="their checkpoint, or folder of several; with --to an adapter folder")
-    parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
-    parser.add_argument(
-        "--to", choices=["weftwork", "lots", "ip-adapter"], default="weftwork", help="direction (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--base", choices=list(BASES), help="what an IP-Adapter is for (default: the one with text of its width)"
-    )
-
-
-def run(args: argparse.Namespace) -> None:
-    """What `weftwork convert` does.
-
-    Raises:
-        ValueError: options that do not go together; see the functions that convert.
-    """
-    if args.to not in ("weftwork", args.format):
-        raise ValueError(
-            f"--to: got {args.to!r} for the format {args.format!r}, expected 'weftwork' or {args.format!r}"
-        )
-    if args.format != "ip-adapter" and args.base is not None:
-        raise ValueError(f"--base: got {args.base!r} for the format {args.format!r}, which needs none; leave it out")
-    if args.format == "moai":
-        convert_from_moai(args.source, args.target)
-    elif args.format == "lots":
-        (convert_to_lots if args.to == "lots" else convert_from_lots)(args.source, args.target)
-    else:
-        convert = convert_to_ip_adapter if args.to == "ip-adapter" else convert_from_ip_adapter
-        denoiser = None if args.base is None else ip_adapter_checkpoint.base_denoiser(args.base)
-        convert(args.source, args.target, denoiser)
-    logger.info("wrote %s", args.target)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; bad input ends it with one line of text."""
-    parser = argparse.ArgumentParser(
-        prog="weftwork convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    try:
-        run(args)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 def _grouped(tensors: Mapping[str, Tensor]) -> Groups:

@@ -14,11 +14,11 @@ from tiny_ip_adapter import KINDS, Groups, authors_checkpoint
 from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+from weftwork.scripts.cli import main
 from weftwork.scripts.converters.command import (
     IP_ADAPTER_NAME,
     convert_from_ip_adapter,
     convert_to_ip_adapter,
-    main,
     read_ip_adapter,
 )
 from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, base_denoiser, ip_adapter_to_adapter
@@ -291,8 +291,8 @@ def test_the_command_converts_and_refuses(
     monkeypatch.setattr("weftwork.scripts.converters.ip_adapter._denoiser_for", lambda width: tiny_unet())
     groups = authors_checkpoint("plus", tiny_unet())
     source, folder, again = write(groups, tmp_path / "ip.bin"), tmp_path / "adapter", tmp_path / "again"
-    main(["ip-adapter", str(source), str(folder), "--base", "sd15"])
-    main(["ip-adapter", str(folder), str(again), "--to", "ip-adapter"])
+    assert main(["convert", "ip-adapter", str(source), str(folder), "--base", "sd15"]) == 0
+    assert main(["convert", "ip-adapter", str(folder), str(again), "--to", "ip-adapter"]) == 0
     assert_same(read_ip_adapter(again / IP_ADAPTER_NAME), groups)
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", WEIGHTS_NAME]
     for arguments, message in (
@@ -300,10 +300,11 @@ def test_the_command_converts_and_refuses(
         (["ip-adapter", str(folder), str(tmp_path / "new"), "--to", "lots"], "--to: got 'lots' for the format"),
         (["lots", str(folder), str(tmp_path / "new"), "--to", "ip-adapter"], "--to: got 'ip-adapter' for the format"),
         (["lots", str(folder), str(tmp_path / "new"), "--base", "sdxl"], "--base: got 'sdxl' for the format 'lots'"),
-        (["ip-adapter", str(source), str(tmp_path / "new"), "--base", "sd3"], "invalid choice: 'sd3'"),
         (["ip-adapter", str(tmp_path), str(tmp_path / "new"), "--to", "ip-adapter"], "config.json is missing"),
     ):
-        with pytest.raises(SystemExit):
-            main(arguments)
+        assert main(["convert", *arguments]) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["convert", "ip-adapter", str(source), str(tmp_path / "new"), "--base", "sd3"])
+    assert "invalid choice: 'sd3'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

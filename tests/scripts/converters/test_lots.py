@@ -14,12 +14,12 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
 from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.scripts.cli import main
 from weftwork.scripts.converters.command import (
     adapter_to_lots,
     convert_from_lots,
     convert_to_lots,
     lots_to_adapter,
-    main,
     read_lots,
     sdxl_layers,
 )
@@ -317,18 +317,16 @@ def test_the_command_converts_and_refuses(tmp_path: Path, capsys: pytest.Capture
     torch.save(groups, tmp_path / "lots.bin")
     convert_from_lots(tmp_path / "lots.bin", tmp_path / "adapter", layers)
     (tmp_path / "again").mkdir()  # an empty folder is a fine target
-    main(["lots", str(tmp_path / "adapter"), str(tmp_path / "again"), "--to", "lots"])
+    assert main(["convert", "lots", str(tmp_path / "adapter"), str(tmp_path / "again"), "--to", "lots"]) == 0
     assert_same(read_lots(tmp_path / "again" / "lots.bin"), groups)
     for source, target, message in (
         ("adapter", "again", "already there and not an empty folder; name another target"),
         ("nowhere", "new", "config.json is missing"),
         ("again", "new", "config.json is missing"),
     ):
-        with pytest.raises(SystemExit):
-            main(["lots", str(tmp_path / source), str(tmp_path / target), "--to", "lots"])
+        assert main(["convert", "lots", str(tmp_path / source), str(tmp_path / target), "--to", "lots"]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["lots", str(tmp_path / "lots.bin"), str(tmp_path / "new")])
+    assert main(["convert", "lots", str(tmp_path / "lots.bin"), str(tmp_path / "new")]) == 2
     assert "cross_attn: got 56 tensors, expected two for each of 70 layers" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 

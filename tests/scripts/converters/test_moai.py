@@ -9,7 +9,8 @@ from diffusers import UNet2DConditionModel
 from tiny import tiny_unet
 
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder
-from weftwork.scripts.converters.command import convert_from_moai, main
+from weftwork.scripts.cli import main
+from weftwork.scripts.converters.command import convert_from_moai
 from weftwork.scripts.converters.moai import FILES, OUTPUT, to_denoiser
 
 SIZES = {"head_dim": 8, "groups": 8}
@@ -118,7 +119,9 @@ def test_missing_files_code_and_directions_are_refused(
     (source / FILES["image"]).unlink()
     with pytest.raises(ValueError, match=r"denoising_unet\.pth: got no file there"):
         convert_from_moai(source, tmp_path / "out", **SIZES)
-    for arguments, message in ((["--to", "moai"], "invalid choice"), (["--base", "sd15"], "which needs none")):
-        with pytest.raises(SystemExit):
-            main(["moai", str(source), str(tmp_path / "out"), *arguments])
-        assert message in capsys.readouterr().err
+    command = ["convert", "moai", str(source), str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*command, "--to", "moai"])
+    assert "invalid choice" in capsys.readouterr().err
+    assert main([*command, "--base", "sd15"]) == 2
+    assert "which needs none" in capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""Convert checkpoints of other projects to adapter folders, and back, tensor by tensor.
+
+weftwork convert lots lots/lots.bin adapters/lots           a published checkpoint (either version) to a folder
+weftwork convert lots adapters/lots lots-again --to lots    the folder to lots.bin and pair_former_config.json
+
+weftwork convert ip-adapter ip-adapter-plus_sd15.bin adapters/plus    an IP-Adapter for SD 1.5 or SDXL
+weftwork convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder to ip-adapter.safetensors
+
+weftwork convert moai checkpoints/main models/moai            four U-Nets and their encoder to diffusers' folders
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `weftwork convert`."""
+    parser.add_argument("format", choices=["lots", "ip-adapter", "moai"], help="format of the other project")
+    parser.add_argument("source", type=Path, help="their checkpoint, or folder of several; with --to an adapter folder")
+    parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
+    parser.add_argument(
+        "--to", choices=["weftwork", "lots", "ip-adapter"], default="weftwork", help="direction (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--base", choices=["sd15", "sdxl"], help="denoiser of an IP-Adapter (default: the one with text of its width)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs `weftwork convert`.
+
+    Raises:
+        ValueError: options that do not go together; see the functions that convert.
+    """
+    kind, to, base = arguments.format, arguments.to, arguments.base
+    if to not in ("weftwork", kind):
+        raise ValueError(f"--to: got {to!r} for the format {kind!r}, expected 'weftwork' or {kind!r}")
+    if kind != "ip-adapter" and base is not None:
+        raise ValueError(f"--base: got {base!r} for the format {kind!r}, which needs none; leave it out")
+    from weftwork.scripts.converters import command
+    from weftwork.scripts.converters.ip_adapter import base_denoiser
+
+    if kind == "moai":
+        command.convert_from_moai(arguments.source, arguments.target)
+    elif kind == "lots":
+        convert = command.convert_to_lots if to == "lots" else command.convert_from_lots
+        convert(arguments.source, arguments.target)
+    else:
+        convert = command.convert_to_ip_adapter if to == "ip-adapter" else command.convert_from_ip_adapter
+        convert(arguments.source, arguments.target, None if base is None else base_denoiser(base))
+    logger.info("wrote %s", arguments.target)
