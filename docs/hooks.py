@@ -1,5 +1,6 @@
 """Hooks of the documentation site: pages from outside docs/, one API page per public module, and math as MathML."""
 
+import ast
 import html
 import os
 import re
@@ -40,9 +41,18 @@ def modules() -> dict[str, str]:
     return found
 
 
+def summary(name: str) -> str:
+    """Returns the first line of a module's docstring."""
+    path = ROOT.joinpath(*name.split(".")[1:])
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return text.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+
+
 def on_config(config: Any) -> Any:
     """Appends the sections of models and of the API reference to the navigation."""
-    models = [page for page in pages().values() if page.startswith("models/")]
+    models = [page for path, page in pages().items() if path.startswith("pretrained") and "baselines" not in path]
+    baselines = [page for path, page in pages().items() if "baselines" in path]
     reference: dict[str, Any] = {}
     for name, page in modules().items():
         section = reference
@@ -53,7 +63,10 @@ def on_config(config: Any) -> Any:
             section.setdefault(last, {})[""] = page
         else:
             section[last] = page
-    config.nav += [{"Models": models}, {"API reference": ["api/index.md", *_nav(reference)]}]
+    config.nav += [
+        {"Models": [*models, {"Baselines": baselines}]},
+        {"API reference": ["api/index.md", *_nav(reference)]},
+    ]
     return config
 
 
@@ -70,9 +83,9 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
         for image in sorted((ROOT / source).parent.glob("*.png")) if source.startswith("pretrained") else ():
             files.append(File.generated(config, f"models/{image.name}", abs_src_path=str(image)))
-    lines = [f"- [`{name}`]({page.removeprefix('api/')})" for name, page in modules().items()]
-    intro = "# API reference\n\nAll public modules, from their docstrings.\n\n"
-    files.append(File.generated(config, "api/index.md", content=intro + "\n".join(lines) + "\n"))
+    rows = [f"| [`{name}`]({page.removeprefix('api/')}) | {summary(name)} |" for name, page in modules().items()]
+    table = "\n".join(("| module | content |", "| --- | --- |", *rows))
+    files.append(File.generated(config, "api/index.md", content=f"# API reference\n\n{table}\n"))
     for name, page in modules().items():
         files.append(File.generated(config, page, content=f"---\ntitle: {name.split('.')[-1]}\n---\n\n::: {name}\n"))
     return files
