@@ -11,8 +11,9 @@ from diffusers.configuration_utils import register_to_config
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.batch import Batch, padded
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
-from weftwork.attention_processors.core.strength import Schedule
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
@@ -85,17 +86,18 @@ def tiny_pipe(cls: type, **more: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class RawTokens:
+class RawTokens(Condition):
     """The simplest condition: tokens as they are."""
 
     tokens: torch.Tensor
-    weight: float = 1.0
-    region: torch.Tensor | None = None
-    start: float = 0.0
-    end: float = 1.0
 
 
-class RawTokensAdapter(KeyValueAdapter):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RawBatch(Batch):
+    tokens: torch.Tensor
+
+
+class RawTokensAdapter(KeyValueAdapter[RawBatch, RawBatch]):
     """The simplest adapter: keys and values of given tokens; the unconditional half is the frozen model."""
 
     condition_type = (RawTokens,)
@@ -105,34 +107,23 @@ class RawTokensAdapter(KeyValueAdapter):
         super().__init__()
         self.make_projections(layers, token_dim)
 
-    def collate(self, conditions: Sequence[Sequence[RawTokens]]) -> dict[str, Any]:
-        most = max(1, *map(len, conditions))
-        blank = RawTokens(torch.zeros(3, self.config["token_dim"]), weight=0.0)
-        rows = [[*row, *[blank] * (most - len(row))] for row in conditions]
-        regions = [[torch.ones(8, 8) if c.region is None else c.region for c in row] for row in rows]
-        with_region = any(c.region is not None for row in rows for c in row)
-        return {
-            "tokens": torch.stack([torch.stack([c.tokens for c in row]) for row in rows]),
-            "weight": torch.tensor([[c.weight for c in row] for row in rows]),
-            "schedules": [[Schedule(c.start, c.end) for c in row] for row in rows],
-            "region": torch.stack([torch.stack(row) for row in regions]) if with_region else None,
-        }
+    def collate(self, conditions: Sequence[Sequence[RawTokens]]) -> RawBatch:
+        rows = padded(conditions, RawTokens(torch.zeros(3, self.config["token_dim"]), weight=0.0))
+        tokens = torch.stack([torch.stack([one.tokens for one in row]) for row in rows])
+        return RawBatch.of(rows, list(self.config["layers"]), tokens=tokens)
 
-    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(batch)
+    def features(self, batch: RawBatch, encoders: Mapping[str, Any]) -> RawBatch:
+        return batch
 
-    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
-        tokens = features["tokens"].to(next(self.parameters()).dtype)
+    def forward(self, features: RawBatch) -> EncodedTokens:
+        tokens = features.tokens.to(next(self.parameters()).dtype)
         designs, parts, count, _ = tokens.shape
-        key_value = self.project(tokens)
         return EncodedTokens(
-            key_value,
+            self.project(tokens),
             None,
             torch.ones(designs, parts * count, dtype=torch.bool, device=tokens.device),
             torch.arange(parts, device=tokens.device).repeat_interleave(count),
-            features["weight"],
-            features["schedules"],
-            features["region"],
+            **features.strengths(list(self.config["layers"]), tokens.device),
         )
 
 

@@ -13,7 +13,7 @@ embeddings are given; `projections="own"`, trained copies of W whose attention i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.tokens import BoxTokens, DepthTokens, PromptTokens, Tokens
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
-from weftwork.attention_processors.core.batch import encoded_acting, stack_acting
+from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
 from weftwork.attention_processors.core.processor import turned, unwrapped
 from weftwork.attention_processors.style.fusions import JointBranch
@@ -39,8 +39,36 @@ PERIODS = (0.05, 50.0)
 ABSENT = OverTime(weight=0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class AudioPart(TensorFields):
+    """One slot of conditions of one kind.
+
+    Args:
+        reader: index of the reader of this kind among the adapter's.
+    """
+
+    reader: int
+    values: Float[Tensor, "design token *size"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AudioBatch(Batch):
+    """Conditions of clips, by kind.
+
+    Args:
+        seconds: length of the clips.
+        prompts: prompts given as audio, with their part and design; the encoder replaces their values.
+        null: parts that get the null token, as training drops conditions; None for no part.
+    """
+
+    parts: tuple[AudioPart, ...]
+    seconds: float
+    prompts: tuple[tuple[int, int, AudioPrompt], ...] = ()
+    null: Bool[Tensor, "design part"] | None = None
+
+
 class FrozenProjections:
-    """A transformer's own way from context to keys and values, to be used once per generation."""
+    """A transformer's own projections from context to keys and values, applied once per generation."""
 
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer: Any = unwrapped(transformer)
@@ -80,7 +108,7 @@ class RotaryBranch(DecoupledBranch):
         return attend(at(query, places), at(key, positions), value, bias)
 
 
-class SpatialAudioAdapter(KeyValueAdapter):
+class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
     """Tokens of boxes, depth and prompts, for cross-attention layers.
 
     Args:
@@ -145,8 +173,8 @@ class SpatialAudioAdapter(KeyValueAdapter):
 
     def collate(
         self, conditions: Sequence[Sequence[OverTime]], *, seconds: float | None = None, starts: Sequence[float] = ()
-    ) -> dict[str, Any]:
-        """Padded tensors, one row per design; designs may differ in what they have.
+    ) -> AudioBatch:
+        """Returns padded tensors, one row per design; designs may differ in what they have.
 
         Args:
             seconds: length of the clip, as trained when left out.
@@ -162,79 +190,80 @@ class SpatialAudioAdapter(KeyValueAdapter):
             for slot in range(max(map(len, of_kind))):
                 kinds.append((index, [row[slot] if slot < len(row) else None for row in of_kind]))
         kinds = kinds or [(0, [None] * len(conditions))]
-        parts = []
+        parts: list[AudioPart] = []
         for index, column in kinds:
             reader, times = self.readers[index], self.readers[index].places(seconds)
             begins = starts or [0.0] * len(column)
             values = [reader.read(one, times + begin) for one, begin in zip(column, begins, strict=True)]
-            parts.append((index, torch.stack(values)))
+            parts.append(AudioPart(index, torch.stack(values)))
+        prompts = [
+            (part, row, one)
+            for part, (_, column) in enumerate(kinds)
+            for row, one in enumerate(column)
+            if isinstance(one, AudioPrompt) and one.audio is not None
+        ]
         rows = [[column[i] or ABSENT for _, column in kinds] for i in range(len(conditions))]
-        return {
-            "parts": parts,
-            "seconds": seconds,
-            "sounds": [
-                (part, row, one)
-                for part, (_, column) in enumerate(kinds)
-                for row, one in enumerate(column)
-                if isinstance(one, AudioPrompt) and one.audio is not None
-            ],
-            **stack_acting(rows, list(self.config["layers"])),
-        }
+        layers = list(self.config["layers"])
+        return AudioBatch.of(rows, layers, parts=tuple(parts), seconds=seconds, prompts=tuple(prompts))
 
-    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
-        """Prompts that are sounds, encoded; and the frozen projections.
+    def features(self, batch: AudioBatch, encoders: Mapping[str, Any]) -> AudioBatch:
+        """Returns the batch with its audio prompts encoded.
 
         Args:
-            encoders: `projections`, a `FrozenProjections`; `audio`, from [channel, sample] and a rate in Hz to a vector
-                [audio_dim], where prompts are sounds.
+            encoders: `audio`, where prompts are audio: from [channel, sample] and a rate in Hz to a vector [audio_dim].
 
         Raises:
-            ValueError: a prompt that is a sound, without an encoder or with one of another width.
+            ValueError: a prompt that is audio, without an encoder or with one of another width.
         """
-        parts = [(index, values.clone()) for index, values in batch["parts"]]
-        for part, row, prompt in batch["sounds"]:
+        parts = [replace(part, values=part.values.clone()) for part in batch.parts]
+        for part, row, prompt in batch.prompts:
             if "audio" not in encoders:
                 raise ValueError(
-                    "audio: got a sound as prompt, but there is no encoder for it; call "
-                    "pipe.set_encoders(audio=…), or pass embeds"
+                    "audio encoder: got audio as prompt, but the adapter reads vectors of "
+                    f"{self.config['audio_dim']} numbers; call pipe.set_encoders(audio=ClapEncoder.from_pretrained(…)) "
+                    "first, with the encoder that it was trained with, or pass embeds"
                 )
-            said = encoders["audio"](prompt.audio, prompt.sample_rate)
-            if said.shape != (self.config["audio_dim"],):
+            embeds = encoders["audio"](prompt.audio, prompt.sample_rate)
+            if embeds.shape != (self.config["audio_dim"],):
                 raise ValueError(
-                    f"audio: got {tuple(said.shape)} of the encoder, expected ({self.config['audio_dim']},); set the "
+                    f"audio: got {tuple(embeds.shape)} of the encoder, expected ({self.config['audio_dim']},); set the "
                     "encoder that the adapter was trained with"
                 )
-            parts[part][1][row, 0] = said.to(parts[part][1])
-        return {**batch, "parts": parts, "projections": encoders["projections"]}
+            parts[part].values[row, 0] = embeds.to(parts[part].values)
+        return replace(batch, parts=tuple(parts), prompts=())
 
-    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
-        """Keys and values of all tokens.
+    def forward(self, features: AudioBatch, projections: FrozenProjections | None = None) -> EncodedTokens:
+        """Returns keys and values of all tokens.
 
         Args:
-            features: as `features` makes them; `null` [design, part], where there is one, says which parts get the null
-                token, as training drops conditions.
+            projections: of the transformer that reads the tokens.
+
+        Raises:
+            ValueError: no projections.
         """
+        if projections is None:
+            raise ValueError("projections: got none, expected FrozenProjections(transformer); pass them to the adapter")
         tokens, nulls, times, counts = [], [], [], []
         device = self.null.device
-        for part, (index, values) in enumerate(features["parts"]):
-            made, null = self.readers[index](values.to(self.null)), self.null[index]
-            at = torch.from_numpy(self.readers[index].places(features["seconds"])).float().to(device)
-            made = made + self._time_code(at) if self.readers[index].rate else made
-            if "null" in features:
-                made = torch.where(features["null"][:, part, None, None].to(device), null, made)
+        for index, part in enumerate(features.parts):
+            reader = self.readers[part.reader]
+            made, null = reader(part.values.to(self.null)), self.null[part.reader]
+            at = torch.from_numpy(reader.places(features.seconds)).float().to(device)
+            made = made + self._time_code(at) if reader.rate else made
+            if features.null is not None:
+                made = torch.where(features.null[:, index, None, None].to(device), null, made)
             tokens.append(made)
             nulls.append(null.expand(1, made.shape[1], -1))
             times.append(at)
             counts.append(made.shape[1])
-        layers = list(self.config["layers"])
-        design = len(features["weight"])
+        design = len(features.weight)
         token_part = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
         return EncodedTokens(
-            self._keys_and_values(torch.cat(tokens, 1), features["projections"]),
-            self._keys_and_values(torch.cat(nulls, 1), features["projections"]),
+            self._keys_and_values(torch.cat(tokens, 1), projections),
+            self._keys_and_values(torch.cat(nulls, 1), projections),
             torch.ones(design, sum(counts), dtype=torch.bool, device=device),
             token_part,
-            **encoded_acting(features, layers, device),
+            **features.strengths(list(self.config["layers"]), device),
             branch=self._branch(torch.cat(times)),
         )
 

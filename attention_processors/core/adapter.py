@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -16,13 +16,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.batch_invariant import PerItemLinear
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, base_description, unwrapped
 from weftwork.datasets.readers.json_object import read_json
 
 logger = logging.getLogger(__name__)
+
+BatchT = TypeVar("BatchT", bound=Batch)
+FeaturesT = TypeVar("FeaturesT", bound=Batch)
 
 FORMAT_VERSION = 1
 HASHED_PARAMETERS = 50_000_000
@@ -41,10 +46,10 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class Adapter(ModelMixin, ConfigMixin):
-    """A method's trained module. Building one changes no denoiser; `adapter(features)` runs once per generation.
+class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
+    """The trained module of a method; building one changes no denoiser.
 
-    The path of a condition, shared by training and generation:
+    Training and generation share one path, and `adapter(features)` runs once per generation:
 
         collate(conditions) -> features(batch, encoders) -> adapter(features) -> Encoded
           typed values          frozen encoders, no_grad     trained               rows of any batch
@@ -52,20 +57,20 @@ class Adapter(ModelMixin, ConfigMixin):
     A subclass registers `layers` (name to inner width) and `base` in its config, and implements the three.
     """
 
-    condition_type: ClassVar[tuple[type, ...]]
-    """The types of a condition that this adapter understands."""
+    condition_type: ClassVar[tuple[type[Condition], ...]]
+    """The conditions of this adapter."""
 
     @abstractmethod
-    def collate(self, conditions: Sequence[Sequence[Any]]) -> Mapping[str, Any]:
-        """One row per design from its conditions (none allowed); plain tensors on the CPU."""
+    def collate(self, conditions: Sequence[Sequence[Any]]) -> BatchT:
+        """Returns a batch of tensors on the CPU from the conditions of each design (none allowed)."""
 
     @abstractmethod
-    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the frozen encoders say of a batch; cacheable."""
+    def features(self, batch: BatchT, encoders: Mapping[str, Any]) -> FeaturesT:
+        """Returns a batch with the outputs of frozen encoders, which may be cached."""
 
     @abstractmethod
-    def forward(self, features: Mapping[str, Any]) -> Encoded:
-        """Branches-to-be for every layer."""
+    def forward(self, features: FeaturesT) -> Encoded:
+        """Returns keys and values, or other branches, for every layer."""
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: Any) -> Self:
@@ -218,8 +223,8 @@ class Adapter(ModelMixin, ConfigMixin):
                 os.replace(path, target / path.name)
 
 
-class KeyValueAdapter(Adapter):
-    """An adapter that reads its own tokens through keys and values of its own at every layer (decoupled attention)."""
+class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
+    """An adapter with trained keys and values at every layer, for tokens of its own (decoupled attention)."""
 
     def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0) -> None:
         """One key and one value projection per layer, found in the state dict by the layer's name.

@@ -12,6 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter, read_json
+from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.method import adapter_path, load, methods
 
@@ -48,7 +49,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
     def items(self) -> Iterator[tuple[str, Adapter]]:
         return iter(self._modules_by_name.items())  # pyright: ignore[reportReturnType]
 
-    def forward(self, name: str, features: Mapping[str, Any]) -> Encoded:
+    def forward(self, name: str, features: Batch) -> Encoded:
         """One adapter on its features; called through here so that offloading hooks see it."""
         return self._modules_by_name[name](features)
 

@@ -1,7 +1,7 @@
 """The base of all conditions: how strongly, where, when and in which layers one acts, and its form in records."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from jaxtyping import Float
@@ -87,6 +87,10 @@ class Condition(Recorded):
     def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
         """The region in [0, 1] at a size (height, width)."""
         return area_map(self.region, size)  # pyright: ignore[reportArgumentType]
+
+    def common_fields(self) -> dict[str, Any]:
+        """Returns the values of the fields that all conditions have, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(Condition)}
 
     @property
     def schedule(self) -> Schedule:

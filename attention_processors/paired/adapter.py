@@ -15,24 +15,27 @@ regions per pair; a pair may lack its sketch or its text (the missing half is th
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from PIL import Image
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
+from weftwork.attention_processors.core.batch import padded
 from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.regions import region_size
-from weftwork.attention_processors.core.strength import Schedule
+from weftwork.attention_processors.paired.batch import PairedBatch, PairedFeatures
 from weftwork.attention_processors.paired.conditions import (
     GlobalSketch,
     PreparedPair,
+    PreparedSketch,
     SketchTextPair,
-    stack_pairs,
     stroke_pixels,
 )
 from weftwork.attention_processors.paired.pair_former import (
@@ -45,6 +48,9 @@ from weftwork.attention_processors.paired.pair_former import (
 from weftwork.datasets.readers.images import center_crop, letterbox
 
 __all__ = ["GlobalSketch", "PairedAdapter", "SketchTextPair", "StrokeEncoder"]
+
+ABSENT = PreparedPair(None, weight=0.0)
+"""Padding where a design has fewer pairs than others."""
 
 
 class StrokeEncoder(nn.Module):
@@ -65,7 +71,7 @@ class StrokeEncoder(nn.Module):
         return self.stages(sketches).flatten(2).transpose(1, 2) + self.position
 
 
-class PairedAdapter(KeyValueAdapter):
+class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
     """The trained part of the paired method.
 
     Args:
@@ -141,36 +147,76 @@ class PairedAdapter(KeyValueAdapter):
 
     # -- from conditions to features -----------------------------------------------------------------------
 
-    def collate(self, conditions: Sequence[Sequence[SketchTextPair | GlobalSketch]]) -> dict[str, Any]:
-        """Padded tensors, one row per design; designs may differ in their number of pairs, also 0.
+    def collate(self, conditions: Sequence[Sequence[SketchTextPair | GlobalSketch | PreparedSketch]]) -> PairedBatch:
+        """Returns padded tensors, one row per design; designs may differ in their number of pairs, also 0.
 
         Raises:
-            ValueError: more than one global sketch in a design, one that this adapter has no module for, or regions of
-                different aspects.
+            ValueError: more than one global sketch in a design, one that this adapter has no module for, layer factors
+                that match nothing, or regions of different aspects.
         """
-        pairs = [[self.prepare(c) for c in row if isinstance(c, SketchTextPair)] for row in conditions]
-        wholes = [[c for c in row if isinstance(c, GlobalSketch)] for row in conditions]
+        pairs, wholes = zip(*map(self._sorted, conditions), strict=True)
         if any(wholes) and self.whole is None:
             raise ValueError("conditions: got a GlobalSketch, but this adapter was trained without one; leave it out")
         if any(len(row) > 1 for row in wholes):
             raise ValueError("conditions: got several GlobalSketch in one design, expected at most one; merge them")
-        batch = stack_pairs(pairs, self.pixels(None))
+        pairs, blank = padded(pairs, ABSENT), self.pixels(None)
+
+        def drawn(one: PreparedSketch) -> Float[Tensor, "channel size size"]:
+            return blank if one.pixels is None else one.pixels
+
+        own: dict[str, Any] = {
+            "sketch": torch.stack([torch.stack([drawn(one) for one in row]) for row in pairs]),
+            "has_sketch": torch.tensor([[one.pixels is not None for one in row] for row in pairs]),
+            "has_text": torch.tensor([[one.text is not None for one in row] for row in pairs]),
+            "texts": tuple(tuple(one.text or "" for one in row) for row in pairs),
+            "pair_mask": torch.tensor([[one is not ABSENT for one in row] for row in pairs]),
+        }
+        rows: list[list[PreparedSketch]] = [[*row] for row in pairs]
         if self.whole is not None:
-            given = [row[0] if row else None for row in wholes]
-            batch["whole"] = torch.stack([self.pixels(g.sketch if g else None) for g in given])
-            batch["has_whole"] = torch.tensor([g is not None for g in given])
-            batch["weight"] = torch.cat([batch["weight"], torch.tensor([[g.weight if g else 0.0] for g in given])], 1)
-            whole = [Schedule(g.start, g.end) if g else Schedule() for g in given]
-            batch["schedules"] = [[*row, one] for row, one in zip(batch["schedules"], whole, strict=True)]
-            if batch["region"] is not None:
-                batch["region"] = torch.cat([batch["region"], torch.ones_like(batch["region"][:, :1])], 1)
-        return batch
+            last = [row[0] if row else ABSENT for row in wholes]
+            rows = [[*row, one] for row, one in zip(rows, last, strict=True)]
+            given = torch.tensor([one is not ABSENT for one in last])
+            own |= {"whole": torch.stack([drawn(one) for one in last]), "whole_mask": given, "has_whole": given}
+        batch = PairedBatch.of(rows, list(self.config["layers"]), **own)
+        factors = any(one.layers for row in rows for one in row)
+        return batch if factors else replace(batch, layer_weight=None)  # pairs have long biases: one per grid is enough
+
+    def _sorted(
+        self, conditions: Sequence[SketchTextPair | GlobalSketch | PreparedSketch]
+    ) -> tuple[list[PreparedPair], list[PreparedSketch]]:
+        """Pairs and global sketches of a design, prepared."""
+        pairs: list[PreparedPair] = []
+        wholes: list[PreparedSketch] = []
+        for one in conditions:
+            if isinstance(one, SketchTextPair | PreparedPair):
+                pairs.append(self.prepare(one) if isinstance(one, SketchTextPair) else one)
+            else:
+                wholes.append(self.prepare_whole(one) if isinstance(one, GlobalSketch) else one)
+        return pairs, wholes
 
     def prepare(self, pair: SketchTextPair) -> PreparedPair:
-        """One pair as tensors; what a data set may cache."""
-        region = None if pair.region is None else pair.region_map(region_size(pair.aspect or 1.0))
-        pixels = None if pair.sketch is None else self.pixels(pair.sketch)
-        return PreparedPair(pixels, pair.text, pair.weight, pair.schedule, region, pair.aspect)
+        """Returns a pair as tensors; a dataset may cache the result and pass it to `collate`."""
+        return PreparedPair(text=pair.text, **self._prepared(pair))
+
+    def prepare_whole(self, whole: GlobalSketch) -> PreparedSketch:
+        """As `prepare`, of a global sketch."""
+        return PreparedSketch(**self._prepared(whole))
+
+    def _prepared(self, condition: SketchTextPair | GlobalSketch) -> dict[str, Any]:
+        region = None if condition.region is None else condition.region_map(region_size(condition.aspect or 1.0))
+        pixels = None if condition.sketch is None else self.pixels(condition.sketch)
+        return {**condition.common_fields(), "pixels": pixels, "region": region, "region_aspect": condition.aspect}
+
+    def composed(self, pairs: Sequence[PreparedPair]) -> PreparedSketch | None:
+        """Returns the sketches of all pairs as one global sketch, every pixel the darkest; None without any sketch."""
+        drawn = [pair.pixels for pair in pairs if pair.pixels is not None]
+        if not drawn:
+            return None
+        if self.stroke_encoder is None:
+            return PreparedSketch(torch.stack(drawn).amin(0))
+        ink = torch.stack(drawn)[:, 0].amax(0)
+        whole = Image.fromarray(((1 - ink) * 255).round().byte().numpy())
+        return PreparedSketch(stroke_pixels(whole, self.config["sketch_size"]))
 
     def pixels(self, image: Any) -> Float[Tensor, "channel size size"]:
         """A sketch as the encoder wants it: strokes and hull for the small one, RGB in [0, 1] for frozen ones."""
@@ -183,109 +229,87 @@ class PairedAdapter(KeyValueAdapter):
         return torch.from_numpy(np.array(square.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
 
     @torch.no_grad()
-    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
-        """Texts through the text encoders, and sketches through the frozen sketch encoder if there is one.
+    def features(self, batch: PairedBatch, encoders: Mapping[str, Any]) -> PairedFeatures:
+        """Returns texts through the text encoders, and sketches through the frozen sketch encoder if there is one.
 
         Raises:
-            ValueError: an encoder is missing, by name, with the call that brings it.
+            ValueError: an encoder is missing, by name, with the call that adds it.
         """
-        features = {k: v for k, v in batch.items() if k != "texts"}
-        text = encoders["text"]
-        flat = [t for row in batch["texts"] for t in row]
+        text = self._texts(batch, encoders)
+        if self.stroke_encoder is not None:
+            return batch.derived(PairedFeatures, text=text)
+        encoder = encoders.get("sketch")
+        name = self.config["sketch_encoder"]
+        if encoder is None:
+            raise ValueError(
+                f"sketch encoder: this adapter reads sketches through {name!r}; call "
+                f"pipe.set_encoders(sketch=SketchEncoder.from_pretrained({name!r})) first"
+            )
+        image = encoder(batch.sketch.flatten(0, 1)).unflatten(0, batch.sketch.shape[:2])
+        image, whole = masked(image, batch.has_sketch), batch.whole
+        if whole is not None and batch.has_whole is not None:
+            whole = masked(encoder(whole), batch.has_whole)
+        return batch.derived(PairedFeatures, text=text, image=image, sketch=None, whole=whole)
+
+    def _texts(self, batch: PairedBatch, encoders: Mapping[str, Any]) -> Float[Tensor, "design pair *state text_dim"]:
+        flat = [one for row in batch.texts for one in row]
         states = self.config["text_states"]
         if states:
-            values, mask = text.tokens(flat, states)
+            values, mask = encoders["text"].tokens(flat, states)
             values = values * mask[..., None]
         else:
-            values = text.pooled(flat)
+            values = encoders["text"].pooled(flat)
         if values.shape[-1] != self.config["text_dim"]:
             raise ValueError(
                 f"text: got vectors of width {values.shape[-1]} from the pipeline's text encoders, but the adapter was "
                 f"trained on {self.config['text_dim']}; load one that was trained for this pipeline"
             )
-        has_text = batch["has_text"].to(values.device)
-        values = values.unflatten(0, has_text.shape)
-        features["text"] = values * has_text.view(*has_text.shape, *[1] * (values.ndim - 2))
-        if self.stroke_encoder is None:
-            encoder = encoders.get("sketch")
-            name = self.config["sketch_encoder"]
-            if encoder is None:
-                raise ValueError(
-                    f"sketch encoder: this adapter reads sketches through {name!r}; call "
-                    f"pipe.set_encoders(sketch=SketchEncoder.from_pretrained({name!r})) first"
-                )
-            sketches = batch["sketch"]
-            tokens = encoder(sketches.flatten(0, 1)).unflatten(0, sketches.shape[:2])
-            features["image"] = tokens * batch["has_sketch"].to(tokens.device)[:, :, None, None]
-            if self.whole is not None:
-                features["whole"] = encoder(batch["whole"]) * batch["has_whole"][:, None, None]
-        return features
+        return masked(values.unflatten(0, batch.has_text.shape), batch.has_text)
 
     # -- the trained part ----------------------------------------------------------------------------------
 
-    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
-        """Keys and values of all pairs, with the null condition's beside them.
-
-        Args:
-            features: `text` [design, pair, text_dim] or [design, pair, state, text_dim]; `image` [design, pair,
-                image_token, image_dim], or `sketch` pixels for the small encoder; `pair_mask` [design, pair]; `weight`
-                [design, part]; `schedules`; `region` [design, part, height, width] or None.
-        """
+    def forward(self, features: PairedFeatures) -> EncodedTokens:
+        """Returns keys and values of all pairs, with those of the null condition beside them."""
         weight = self.image_projector.projection.weight
-        strength = self._merged(features) if self.config["fusion"] == "mean" else features
-        image, text = self._image(features).to(weight), features["text"].to(weight)
-        mask = features["pair_mask"].to(weight.device)
-        parts_of_pairs = self.image_projector(image), self.text_projector(text), mask
-        tokens, keep = self.pair_former(*parts_of_pairs), self.pair_former.token_mask(*parts_of_pairs).flatten(1)
+        strengths = features.merged() if self.config["fusion"] == "mean" else features
+        image, text = self._image(features).to(weight), features.text.to(weight)
+        mask = features.pair_mask.to(weight.device)
+        given = self.image_projector(image), self.text_projector(text), mask
+        tokens, keep = self.pair_former(*given), self.pair_former.token_mask(*given).flatten(1)
         null = null_tokens(self.pair_former, self.image_projector, self.text_projector, image, text)
         null = null.expand_as(tokens)
         parts, count = tokens.shape[1:3]
         part = torch.arange(parts, device=weight.device).repeat_interleave(count)
         anchors = self._anchors(image.shape[2], parts, count)
         if self.whole is not None:
-            whole = self._whole(features).to(weight)
-            tokens, null = (
-                self.whole(whole, tokens.flatten(1, 2)),
-                self.whole(torch.zeros_like(whole), null.flatten(1, 2)),
-            )
-            tokens, null = tokens[:, None], null[:, None]
-            here = features["has_whole"].to(weight.device)[:, None].expand(-1, whole.shape[1])
-            keep = torch.cat([here, keep], 1)
+            whole, here = self._whole(features)
+            blank = torch.zeros_like(whole)
+            tokens = self.whole(whole, tokens.flatten(1, 2))[:, None]
+            null = self.whole(blank, null.flatten(1, 2))[:, None]
+            keep = torch.cat([here[:, None].expand(-1, whole.shape[1]), keep], 1)
             part = torch.cat([torch.full((whole.shape[1],), parts, device=weight.device), part])
-            if anchors is not None:  # a sketch of the whole speaks everywhere
+            if anchors is not None:  # a global sketch acts everywhere
                 anchors = torch.cat([anchors.new_full((whole.shape[1], 2), math.nan), anchors])
         return EncodedTokens(
             self.project(tokens),
             self.project(null),
             keep,
             part,
-            strength["weight"].to(weight.device),
-            strength["schedules"],
-            None if strength["region"] is None else strength["region"].to(weight.device),
-            features["region_aspect"],
-            anchors,
-            self.config["anchored"],
+            **strengths.strengths(list(self.config["layers"]), weight.device),
+            anchors=anchors,
+            anchor_sigma=self.config["anchored"],
         )
 
-    def _merged(self, features: Mapping[str, Any]) -> dict[str, Any]:
-        """The mean of all pairs is one part: as strong as the strongest, where any acts, when the first does."""
-        pairs = features["pair_mask"].shape[1]
-
-        def merged(values: Float[Tensor, "design part *place"]) -> Float[Tensor, "design merged_part *place"]:
-            return torch.cat([values[:, :pairs].amax(1, keepdim=True), values[:, pairs:]], 1)
-
-        return {
-            "weight": merged(features["weight"]),
-            "schedules": [[row[0], *row[pairs:]] for row in features["schedules"]],
-            "region": None if features["region"] is None else merged(features["region"]),
-        }
-
-    def _whole(self, features: Mapping[str, Any]) -> Float[Tensor, "design image_token image_dim"]:
-        whole = features["whole"]
-        if self.stroke_encoder is None:
-            return whole
-        tokens = self.stroke_encoder(whole.to(self.stroke_encoder.position))
-        return tokens * features["has_whole"].to(tokens)[:, None, None]
+    def _whole(
+        self, features: PairedFeatures
+    ) -> tuple[Float[Tensor, "design image_token image_dim"], Bool[Tensor, " design"]]:
+        """Tokens of the global sketches, and in which designs there is one."""
+        weight = self.image_projector.projection.weight
+        assert features.whole is not None and features.has_whole is not None and features.whole_mask is not None
+        whole = features.whole.to(weight)
+        if self.stroke_encoder is not None:
+            whole = masked(self.stroke_encoder(whole), features.has_whole)
+        return whole, features.whole_mask.to(weight.device)
 
     def _anchors(self, image_tokens: int, parts: int, count: int) -> Float[Tensor, "token 2"] | None:
         """Places of read-outs on a grid of their own, or of image tokens where these are the result."""
@@ -298,9 +322,15 @@ class PairedAdapter(KeyValueAdapter):
         free = torch.full((count - len(grid), 2), math.nan)
         return torch.cat([grid, free]).repeat(parts, 1).to(self.image_projector.projection.weight.device)
 
-    def _image(self, features: Mapping[str, Any]) -> Float[Tensor, "design pair image_token image_dim"]:
+    def _image(self, features: PairedFeatures) -> Float[Tensor, "design pair image_token image_dim"]:
         if self.stroke_encoder is None:
-            return features["image"]
-        sketch = features["sketch"]
-        tokens = self.stroke_encoder(sketch.flatten(0, 1).to(self.stroke_encoder.position))
-        return tokens.unflatten(0, sketch.shape[:2]) * features["has_sketch"].to(tokens)[:, :, None, None]
+            assert features.image is not None
+            return features.image
+        assert features.sketch is not None
+        tokens = self.stroke_encoder(features.sketch.flatten(0, 1).to(self.stroke_encoder.position))
+        return masked(tokens.unflatten(0, features.sketch.shape[:2]), features.has_sketch)
+
+
+def masked(values: Float[Tensor, "*item token dim"], keep: Bool[Tensor, "*item"]) -> Float[Tensor, "*item token dim"]:
+    """Zeros where an item is not kept."""
+    return values * keep.to(values.device).view(*keep.shape, *[1] * (values.ndim - keep.ndim))

@@ -1,6 +1,5 @@
 """Conditions of the paired method: pairs of sketch and text, and one sketch of the whole image."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,15 +12,7 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import ImageKind, RegionKind, Schema, TextKind, recorded
-from weftwork.attention_processors.core.regions import (
-    Area,
-    Picture,
-    common_aspect,
-    from_array,
-    region_size,
-    resized,
-)
-from weftwork.attention_processors.core.strength import Schedule
+from weftwork.attention_processors.core.regions import Area, Picture, from_array, resized
 from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch, stroke_region
 
 Region = str | Area
@@ -114,62 +105,33 @@ class GlobalSketch(Condition):
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedPair:
-    """A pair as tensors: what `SketchTextPair` says, without its pictures."""
+class PreparedSketch(Condition):
+    """A sketch as the pixels that an adapter's encoder reads, and its region as a map; may be cached by datasets."""
 
     pixels: Float[Tensor, "channel size size"] | None
-    text: str | None
-    weight: float = 1.0
-    schedule: Schedule = field(default_factory=Schedule)
-    region: Float[Tensor, "height width"] | None = None
-    aspect: float | None = None
-    """Of the region, where it has one of its own."""
+    _: KW_ONLY
+    region: Float[Tensor, "height width"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    region_aspect: float | None = None
+    """Height over width of the canvas that the region was drawn on."""
 
+    def checked_region(self) -> Any:
+        return self.region
 
-def stack_pairs(rows: Sequence[Sequence[PreparedPair]], blank: Float[Tensor, "channel size size"]) -> dict[str, Any]:
-    """Ragged designs as padded tensors; `blank` stands where there is no sketch. Without any region there is none.
-
-    Raises:
-        ValueError: regions of different aspects.
-    """
-    most = max(1, *map(len, rows))
-    padded: list[list[PreparedPair | None]] = [[*row, *[None] * (most - len(row))] for row in rows]
-
-    def table(value: Callable[[PreparedPair], Any], absent: Any) -> list[list[Any]]:
-        return [[absent if pair is None else value(pair) for pair in row] for row in padded]
-
-    pixels = table(lambda p: blank if p.pixels is None else p.pixels, blank)
-    region, aspect = _stacked_regions(padded)
-    return {
-        "sketch": torch.stack([torch.stack(row) for row in pixels]),
-        "has_sketch": torch.tensor(table(lambda p: p.pixels is not None, False)),
-        "has_text": torch.tensor(table(lambda p: p.text is not None, False)),
-        "texts": table(lambda p: p.text or "", ""),
-        "pair_mask": torch.tensor(table(lambda p: True, False)),
-        "weight": torch.tensor(table(lambda p: float(p.weight), 0.0)),
-        "schedules": table(lambda p: p.schedule, Schedule()),
-        "region": region,
-        "region_aspect": aspect,
-    }
-
-
-def _stacked_regions(
-    rows: Sequence[Sequence[PreparedPair | None]],
-) -> tuple[Float[Tensor, "design pair height width"] | None, float | None]:
-    given = [pair for row in rows for pair in row if pair is not None and pair.region is not None]
-    if not given:
-        return None, None
-    aspect = common_aspect(pair.aspect for pair in given)
-    size = region_size(aspect or 1.0)
-
-    def one(pair: PreparedPair | None) -> Tensor:
-        if pair is None:
-            return torch.zeros(size)
-        if pair.region is None:
+    def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
+        if self.region is None:
             return torch.ones(size)
-        return pair.region if tuple(pair.region.shape) == size else resized(pair.region, size)
+        return self.region if tuple(self.region.shape) == size else resized(self.region, size)
 
-    return torch.stack([torch.stack([one(pair) for pair in row]) for row in rows]), aspect
+    @property
+    def aspect(self) -> float | None:
+        return None if self.region is None else self.region_aspect
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedPair(PreparedSketch):
+    """A `SketchTextPair` as tensors, without its images."""
+
+    text: str | None = None
 
 
 def stroke_pixels(sketch: Image.Image, size: int) -> Float[Tensor, "2 size size"]:

@@ -17,19 +17,19 @@ a guessed one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
-from weftwork.attention_processors.core.batch import encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
 from weftwork.attention_processors.core.records import ImageKind, recorded
@@ -93,6 +93,35 @@ class Reference(Condition):
             object.__setattr__(self, "image", _picture(self.image))
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReferenceBatch(Batch):
+    """References before the image encoder.
+
+    Args:
+        pixels, embeds, null_embeds: None where no reference has any.
+        has_image, has_null: which references have an image, and null embeds of their own.
+    """
+
+    pixels: Float[Tensor, "design part 3 size size"] | None
+    embeds: Float[Tensor, "design part *token dim"] | None
+    null_embeds: Float[Tensor, "design part *token dim"] | None
+    has_image: Bool[Tensor, "design part"]
+    has_null: Bool[Tensor, "design part"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReferenceFeatures(Batch):
+    """References as the image encoder's features, pooled or states, with those of the null beside them."""
+
+    image: Float[Tensor, "design part *token dim"]
+    null: Float[Tensor, "design part *token dim"]
+
+    def without(self, dropped: Bool[Tensor, " design"]) -> "ReferenceFeatures":
+        """Returns a copy for training in which some designs have the null instead of their references."""
+        where = dropped.to(self.image.device).view(-1, *[1] * (self.image.ndim - 1))
+        return replace(self, image=torch.where(where, self.null.to(self.image), self.image))
+
+
 @dataclass(frozen=True)
 class SummedBranch(DecoupledBranch):
     """Merging "sum": every reference has a softmax of its own. No attention maps: these are shares of one softmax."""
@@ -123,7 +152,7 @@ MERGINGS: Mapping[str, type[DecoupledBranch]] = {"joint": DecoupledBranch, "sum"
 ABSENT = Reference(weight=0.0)
 
 
-class ReferenceAdapter(KeyValueAdapter):
+class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     """The trained part of an IP-Adapter.
 
     Args:
@@ -175,8 +204,8 @@ class ReferenceAdapter(KeyValueAdapter):
 
     # -- from conditions to features -----------------------------------------------------------------------
 
-    def collate(self, conditions: Sequence[Sequence[Reference]]) -> dict[str, Any]:
-        """Padded tensors, one row per design; designs may differ in their number of references, also 0.
+    def collate(self, conditions: Sequence[Sequence[Reference]]) -> ReferenceBatch:
+        """Returns padded tensors, one row per design; designs may differ in their number of references, also 0.
 
         Raises:
             ValueError: embeds of a shape that the projection does not read or of several shapes, layers that match
@@ -197,14 +226,15 @@ class ReferenceAdapter(KeyValueAdapter):
         def filled(embeds: Tensor | None) -> Tensor:
             return blank if embeds is None else embeds.detach().cpu().float()
 
-        return {
-            "pixels": stacked("image", self.pixels),
-            "embeds": stacked("embeds", filled),
-            "null_embeds": stacked("null_embeds", filled),
-            "has_image": torch.tensor(table(lambda r: r.image is not None)),
-            "has_null": torch.tensor(table(lambda r: r.null_embeds is not None)),
-            **stack_acting(rows, list(self.config["layers"])),
-        }
+        return ReferenceBatch.of(
+            rows,
+            list(self.config["layers"]),
+            pixels=stacked("image", self.pixels),
+            embeds=stacked("embeds", filled),
+            null_embeds=stacked("null_embeds", filled),
+            has_image=torch.tensor(table(lambda r: r.image is not None)),
+            has_null=torch.tensor(table(lambda r: r.null_embeds is not None)),
+        )
 
     def pixels(self, image: Any) -> Float[Tensor, "3 size size"]:
         """A picture as the encoder wants it: shortest side resized, middle square, RGB in [0, 1]; zeros for None."""
@@ -226,29 +256,27 @@ class ReferenceAdapter(KeyValueAdapter):
         check_features(name, shape, self.config["projection"], self.config["image_dim"], self.config["image_encoder"])
 
     @torch.no_grad()
-    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
-        """Pictures of a weight above 0 through the frozen image encoder, embeds as they are; the null beside them.
+    def features(self, batch: ReferenceBatch, encoders: Mapping[str, Any]) -> ReferenceFeatures:
+        """Returns images of a weight above 0 through the frozen image encoder, embeds as they are, and their null.
 
         Raises:
-            ValueError: the encoder is needed and missing, with the call that brings it, or is of another width.
+            ValueError: the encoder is needed and missing, with the call that adds it, or is of another width.
         """
-        given = ("pixels", "embeds", "null_embeds", "has_image", "has_null")
-        features = {name: value for name, value in batch.items() if name not in given}
-        pooled, active = self.config["projection"] in POOLED, batch["weight"] > 0
-        image, null = batch["embeds"], batch["null_embeds"]
-        seen = active & batch["has_image"]
-        if seen.any():
-            encoder, pixels = self._encoder(encoders), batch["pixels"][seen]
+        pooled, active = self.config["projection"] in POOLED, batch.weight > 0
+        image, null = batch.embeds, batch.null_embeds
+        seen = active & batch.has_image
+        if batch.pixels is not None and seen.any():
+            encoder, pixels = self._encoder(encoders), batch.pixels[seen]
             found = encoder.pooled(pixels) if pooled else encoder.states(pixels)
             self._check("image encoder", tuple(found.shape[1:]))
             image = filled_in(image, seen, found)
         if image is None:
             image = torch.zeros(*active.shape, *([] if pooled else [1]), self.config["image_dim"], device=active.device)
         null = torch.zeros_like(image) if null is None else null
-        alone = active & (batch["guided"] > 0) & ~batch["has_null"]
+        alone = active & (batch.guided > 0) & ~batch.has_null
         if not pooled and alone.any():
             null = filled_in(null, alone, self._encoder(encoders).null_states()[None])
-        return {**features, "image": image, "null": null}
+        return batch.derived(ReferenceFeatures, image=image, null=null)
 
     def _encoder(self, encoders: Mapping[str, Any]) -> Any:
         if "image" not in encoders:
@@ -262,28 +290,21 @@ class ReferenceAdapter(KeyValueAdapter):
 
     # -- the trained part ----------------------------------------------------------------------------------
 
-    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
-        """Keys and values of all references, with those of the null beside them.
-
-        Args:
-            features: `image` and `null` [design, part, dim] or [design, part, image_token, dim]; `weight` and `guided`
-                [design, part]; `layer_weight` [design, part, layer]; `schedules`; `region` [design, part, height,
-                width] or None.
-        """
+    def forward(self, features: ReferenceFeatures) -> EncodedTokens:
+        """Returns keys and values of all references, with those of the null beside them."""
         some = next(self.parameters())
 
-        def tokens(name: str) -> Float[Tensor, "design part token dim"]:
-            values = features[name].to(some)
-            return self.image_projection(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        def tokens(values: Float[Tensor, "design part *token dim"]) -> Float[Tensor, "design part token dim"]:
+            return self.image_projection(values.to(some).flatten(0, 1)).unflatten(0, values.shape[:2])
 
-        image = tokens("image")
+        image = tokens(features.image)
         designs, parts, count, _ = image.shape
         return EncodedTokens(
             self.project(image),
-            self.project(tokens("null")),
+            self.project(tokens(features.null)),
             torch.ones(designs, parts * count, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(count),
-            **encoded_acting(features, list(self.config["layers"]), some.device),
+            **features.strengths(list(self.config["layers"]), some.device),
             branch=MERGINGS[self.config["merging"]],
         )
 

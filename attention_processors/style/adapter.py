@@ -13,15 +13,16 @@ addition as the default of four fusions; the number of tokens; the learned null 
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
-from weftwork.attention_processors.core.batch import encoded_acting, padded, stack_acting
+from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import DecoupledBranch, EncodedTokens
 from weftwork.attention_processors.style.card import PARTS, StyleCard
@@ -44,31 +45,41 @@ with it; or added at its length."""
 ABSENT = Condition(weight=0.0)
 
 
-class StyleReader(Adapter):
-    """What table and baked styles share: from conditions, and keys and values of all styles, to branches."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StyleBatch(Batch):
+    """Mixtures of styles.
+
+    Args:
+        shares: of each style of the adapter.
+        null: designs that get the null style, as training drops styles; None for no design.
+    """
+
+    shares: Float[Tensor, "design part style"]
+    null: Bool[Tensor, " design"] | None = None
+
+
+class StyleReader(Adapter[StyleBatch, StyleBatch]):
+    """The base of trained and baked styles: makes branches from the keys and values of all styles."""
 
     condition_type = (Style,)
 
     def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """By layer, keys and values of all styles and, in the second half, of what is null to each: [2 * style, token,
-        inner]."""
+        """Returns by layer keys and values [2 * style, token, inner]: of all styles, then of the null of each."""
         raise NotImplementedError
 
-    def collate(self, conditions: Sequence[Sequence[Style]]) -> dict[str, Any]:
-        """Padded tensors, one row per design; designs may differ in their number of styles, also 0.
+    def collate(self, conditions: Sequence[Sequence[Style]]) -> StyleBatch:
+        """Returns padded tensors, one row per design; designs may differ in their number of styles, also 0.
 
         Raises:
-            ValueError: an unknown style, or regions of different aspects.
+            ValueError: an unknown style, layer factors that match nothing, or regions of different aspects.
         """
         rows = padded(conditions, ABSENT)
-        return {
-            "shares": torch.tensor([[self._shares(style) for style in row] for row in rows]),
-            **stack_acting(rows, list(self.config["layers"])),
-        }
+        shares = torch.tensor([[self._shares(style) for style in row] for row in rows])
+        return StyleBatch.of(rows, list(self.config["layers"]), shares=shares)
 
     def _shares(self, style: Condition) -> list[float]:
         known = self.config["styles"]
-        shares: Any = style.styles if isinstance(style, Style) else {}
+        shares: Mapping[str, float] = style.shares if isinstance(style, Style) else {}
         for name in shares:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -76,22 +87,18 @@ class StyleReader(Adapter):
                 raise ValueError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
         return [float(shares.get(name, 0.0)) for name in known]
 
-    def features(self, batch: Mapping[str, Any], encoders: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(batch)
+    def features(self, batch: StyleBatch, encoders: Mapping[str, Any]) -> StyleBatch:
+        return batch
 
-    def forward(self, features: Mapping[str, Any]) -> EncodedTokens:
-        """Mixtures of keys and values.
-
-        Args:
-            features: as `collate` makes them, `shares` [design, part, style]; `null` [design], where there is one, says
-                which designs get the null style, as training drops styles.
-        """
+    def forward(self, features: StyleBatch) -> EncodedTokens:
+        """Returns mixtures of keys and values."""
         keys = self.style_keys()
         some = next(iter(keys.values()))[0]
-        shares = features["shares"].to(some)
+        shares = features.shares.to(some)
         parts, tokens = shares.shape[1], some.shape[1]
 
-        null = features.get("null", torch.zeros(len(shares), dtype=torch.bool)).to(some)[:, None, None]
+        dropped = torch.zeros(len(shares), dtype=torch.bool) if features.null is None else features.null
+        null = dropped.to(some)[:, None, None]
         nothing = torch.zeros_like(shares)
         conditional = torch.cat([shares * (1 - null), shares * null], -1)
         unconditional = torch.cat([nothing, shares], -1)
@@ -107,7 +114,7 @@ class StyleReader(Adapter):
             mixed(unconditional),
             torch.ones(shares.shape[0], parts * tokens, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(tokens),
-            **encoded_acting(features, list(keys), some.device),
+            **features.strengths(list(keys), some.device),
             branch=FUSIONS[self.config["fusion"]],
         )
 
@@ -120,16 +127,16 @@ class StyleReader(Adapter):
         if name is None and not isinstance(styles, str):
             raise ValueError("name: got a mixture of styles without one; name the card")
         with torch.no_grad():
-            encoded = self(self.collate([[Style(styles)]]))
+            encoded = self.forward(self.collate([[Style(styles)]]))
         assert encoded.null is not None
-        tensors = {
-            layer: tuple(tensor[0].clone() for tensor in (*pair, *encoded.null[layer]))
-            for layer, pair in encoded.key_value.items()
-        }
-        return StyleCard(name or str(styles), self.config["base"], self.config["fusion"], tensors)  # pyright: ignore
+        tensors = {}
+        for layer, (key, value) in encoded.key_value.items():
+            null_key, null_value = encoded.null[layer]
+            tensors[layer] = (key[0].clone(), value[0].clone(), null_key[0].clone(), null_value[0].clone())
+        return StyleCard(name or str(styles), self.config["base"], self.config["fusion"], tensors)
 
 
-class StyleAdapter(StyleReader, KeyValueAdapter):
+class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
     """A table of styles with keys and values of their own in chosen layers.
 
     Args:

@@ -44,3 +44,9 @@ class Style(Condition):
             )
         super().__post_init__()
         object.__setattr__(self, "styles", {name: share / total for name, share in shares.items()})
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Shares by name, which sum to 1."""
+        assert not isinstance(self.styles, str)
+        return self.styles

@@ -251,8 +251,8 @@ class _Call:
     def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
         adapter = self.pipe.spatial
         batch = adapter.collate([_tokens(row) for row in self.rows], seconds=windows.seconds, starts=starts)
-        encoders = {"projections": FrozenProjections(self.pipe.transformer), **self.pipe.frozen_encoders}
-        encoded = adapter(adapter.features(batch, encoders))
+        features = adapter.features(batch, self.pipe.frozen_encoders)
+        encoded = adapter(features, FrozenProjections(self.pipe.transformer))
         levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
 

@@ -253,10 +253,8 @@ class ConditionedPipelineMixin(_Pipeline):
             if name not in conditions:
                 continue
             designs = designs_of(name, conditions[name], batch, bank[name].condition_type)
-            raw = bank[name].collate(designs)
-            raw = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in raw.items()}
-            raw["weight"] = raw["weight"] * bank.weights[name]
-            encoded[name] = bank(name, bank[name].features(raw, encoders))
+            given = bank[name].collate(designs).to(device).scaled(bank.weights[name])
+            encoded[name] = bank(name, bank[name].features(given, encoders))
         return Conditioning.of(encoded, layout)
 
     def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:

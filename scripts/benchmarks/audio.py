@@ -116,6 +116,6 @@ def _conditioning(model: Any) -> Conditioning:
         DepthClip([0.0, 1.0], torch.ones(2, 32, 32).numpy()),
         BoxTrack.along([0.0, 2.0], [[0.0, 0.0, 0.2, 1.0], [0.8, 0.0, 1.0, 1.0]]),
     ]
-    features = adapter.features(adapter.collate([conditions]), {"projections": FrozenProjections(model)})
+    encoded = adapter(adapter.features(adapter.collate([conditions]), {}), FrozenProjections(model))
     levels = dict.fromkeys(attention_layers(model), 0)
-    return Conditioning.of({"spatial": adapter(features)}, Layout(levels, (1, LATENTS), guidance=True))
+    return Conditioning.of({"spatial": encoded}, Layout(levels, (1, LATENTS), guidance=True))

@@ -102,7 +102,7 @@ def _data(task: PairedTask) -> dict[str, float]:
             PairRecord(latent.float(), tuple(map(task.module.prepare, pairs(outfit))), (outfit.caption,))
             for latent, outfit in zip(latents, shown, strict=True)
         ]
-        task.module.features(task.collate(records), task.encoders)
+        task.module.features(task.collate(records).conditions, task.encoders)
         task.prompts([outfit.caption for outfit in shown], (images.shape[-2], images.shape[-1]))
         seconds = time.perf_counter() - started
         kept = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())

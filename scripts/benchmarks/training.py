@@ -6,6 +6,7 @@ weights. Sketches go through a vision transformer of DINOv2's shape. Both kinds 
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
         batches = {name: task.collate(_records(task, latents)) for name, task in tasks.items()}
 
         def step(name: str, latents: torch.Tensor) -> None:
-            task, batch = tasks[name], {**batches[name], "latents": latents}
+            task, batch = tasks[name], replace(batches[name], latents=latents)
             task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).backward()
             task.module.zero_grad(set_to_none=True)
 

@@ -1,6 +1,7 @@
 """XL backbones are trained on what their own pipelines tell them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_the_objective_of_xl_is_what_its_denoiser_says(tmp_path: Path) -> None:
     task = StyleTask(adapter, pipe, StyleConfig(caption_dropout=0, style_dropout=1, joint_dropout=0))
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = task.collate([StyledRecord(one, "ink", ("a b",)) for one in latents])
-    batch["weight"] = torch.zeros_like(batch["weight"])
+    batch = replace(batch, conditions=batch.conditions.scaled(0.0))
     loss = task.loss(adapter, batch, torch.Generator().manual_seed(1), 0)
     noise = torch.Generator().manual_seed(1)
     torch.rand(2, 2, generator=noise), torch.rand(2, 2, generator=noise)

@@ -1,6 +1,7 @@
 """What a training run would do, before it does anything."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def _memory(trained: Sequence[Tensor], frozen: Sequence[Tensor], config: Trainin
 
 
 def _shapes(value: Any, name: str = "batch") -> Iterator[tuple[str, str]]:
+    value = vars(value) if is_dataclass(value) else value
     if isinstance(value, Mapping):
         for key, one in value.items():
             yield from _shapes(one, str(key))

@@ -17,7 +17,13 @@ from torch.utils.data import Dataset
 from weftwork.attention_processors.core.regions import REGION_SIZE
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.paired.adapter import PairedAdapter
-from weftwork.attention_processors.paired.conditions import PreparedPair, SketchTextPair, stroke_pixels
+from weftwork.attention_processors.paired.conditions import (
+    GlobalSketch,
+    PreparedPair,
+    PreparedSketch,
+    SketchTextPair,
+    stroke_pixels,
+)
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
@@ -35,11 +41,13 @@ class PairRecord:
 
     Args:
         captions: prompts to draw from; the training loop replaces some by the empty one.
+        whole: a global sketch; without one, that of the pairs' sketches together.
     """
 
     latents: Float[Tensor, "channel height width"]
     pairs: tuple[PreparedPair, ...]
     captions: tuple[str, ...]
+    whole: PreparedSketch | None = None
 
 
 class OutfitPairs(Dataset[PairRecord]):
@@ -85,7 +93,9 @@ class OutfitPairs(Dataset[PairRecord]):
             pixels = pixels[order]
         if self.merged:
             pixels, texts = pixels.amax(0, keepdim=True), [", ".join(texts)]
-        pairs = [PreparedPair(p, t, region=_region(p[1]), aspect=1.0) for p, t in zip(pixels, texts, strict=True)]
+        pairs = [
+            PreparedPair(p, t, region=_region(p[1]), region_aspect=1.0) for p, t in zip(pixels, texts, strict=True)
+        ]
         latents = torch.from_numpy(self.latents[index].astype(np.float32))
         return PairRecord(latents, tuple(pairs), tuple(words["captions"]))
 
@@ -162,10 +172,14 @@ class SamplePairs(Dataset[PairRecord]):
 
     def __getitem__(self, index: int) -> PairRecord:
         caption, pairs = self.design(index)
-        return PairRecord(self.latents[index], tuple(self.adapter.prepare(pair) for pair in pairs), (caption,))
+        whole = None
+        if self.adapter.whole is not None and (drawn := self.samples[index]).global_sketch is not None:
+            sketch = drawn.global_sketch.resize(self.sizes.nearest(*drawn.image.size))
+            whole = self.adapter.prepare_whole(GlobalSketch(sketch))
+        return PairRecord(self.latents[index], tuple(map(self.adapter.prepare, pairs)), (caption,), whole)
 
     def design(self, index: int) -> tuple[str, list[SketchTextPair]]:
-        """Caption and pairs of a picture, squeezed as it is."""
+        """Caption and pairs of an image, squeezed as it is."""
         drawn = self.samples[index]
         size = self.sizes.nearest(*drawn.image.size)
 

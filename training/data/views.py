@@ -1,9 +1,9 @@
 """Training data of aligned views: latents and geometry of two references and one target."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.posed_views import Frame, PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
@@ -182,8 +183,15 @@ def cached_room_latents(
     )
 
 
-def stacked(records: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
-    """One batch, [row, view, …] each."""
-    return {
-        name: torch.stack([getattr(one, name) for one in records]) for name in ("image", "points", "warped", "geometry")
-    }
+@dataclass(frozen=True, eq=False)
+class ViewsBatch(TensorFields):
+    """Records stacked, with the fields of `ViewsRecord`."""
+
+    image: Float[Tensor, "row view channel h w"]
+    points: Float[Tensor, "row view channel h w"]
+    warped: Float[Tensor, "row channel h w"]
+    geometry: Float[Tensor, "row view 8 height width"]
+
+    @classmethod
+    def of(cls, records: Sequence[ViewsRecord]) -> Self:
+        return cls(**{one.name: torch.stack([getattr(record, one.name) for record in records]) for one in fields(cls)})

@@ -14,7 +14,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from weftwork.training.tasks.adapter import DenoisingTask, pictured
+from weftwork.training.tasks.adapter import DenoisingTask, ImageBatch
 from weftwork.training.tasks.style import StyleConfig, StyledRecord
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -48,13 +48,11 @@ class LoraTask(DenoisingTask):
         super().__init__(pipe, "lora", config)
         self.module = LoraModule(pipe.unet, rank)
 
-    def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
-        return pictured(samples)
+    def collate(self, samples: list[StyledRecord]) -> ImageBatch:
+        return ImageBatch.of(samples)
 
-    def loss(
-        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
-        return self.denoising_loss(self.denoiser(), batch["latents"], batch["captions"], generator)
+    def loss(self, module: nn.Module, batch: ImageBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        return self.denoising_loss(self.denoiser(), batch.latents, batch.captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         return {}

@@ -1,8 +1,9 @@
 """What training any adapter shares: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, Self
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.attention_processors.core.adapter import Adapter, BatchT
+from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.processor import layer_levels
 from weftwork.attention_processors.core.strength import Layout
@@ -25,9 +27,33 @@ Denoiser = Callable[[Tensor, Tensor, Prompted], Tensor]
 """From noisy latents, times and prompts to the prediction."""
 
 
-def pictured(samples: Sequence[Any]) -> dict[str, Any]:
-    """Of a batch of records latents and captions, as `DenoisingTask.denoising_loss` takes them."""
-    return {"latents": torch.stack([one.latents for one in samples]), "captions": [one.captions for one in samples]}
+class ImageRecord(Protocol):
+    """A training sample: the latents of an image and prompts to draw from."""
+
+    @property
+    def latents(self) -> Float[Tensor, "channel height width"]: ...
+    @property
+    def captions(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch(TensorFields):
+    """Latents and captions of images."""
+
+    latents: Float[Tensor, "design channel height width"]
+    captions: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[ImageRecord], **own: Any) -> Self:
+        """Stacks samples; `own` are the fields of a subclass."""
+        return cls(torch.stack([one.latents for one in samples]), tuple(one.captions for one in samples), **own)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch(ImageBatch, Generic[BatchT]):
+    """Latents and captions of images, with the batch of their conditions."""
+
+    conditions: BatchT
 
 
 class DenoisingTask:

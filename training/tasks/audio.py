@@ -1,6 +1,7 @@
 """The training task of spatial sounds: projections and a ControlNet, on a transformer that stays frozen."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.adapter import AudioBatch, FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.control import aligned_boxes
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
+from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, install
 from weftwork.attention_processors.core.strength import Layout
@@ -47,6 +49,21 @@ class SpatialModules(nn.Module):
         self.controlnet.save_pretrained(folder / "controlnet", safe_serialization=safe_serialization)
 
 
+@dataclass(frozen=True, eq=False)
+class SoundBatch(TensorFields):
+    """Latents of audio with its conditions.
+
+    Args:
+        envelope: latents of mono envelopes.
+        boxes: of `aligned_boxes`, for a ControlNet that reads them.
+    """
+
+    conditions: AudioBatch
+    latents: Float[Tensor, "design channel place"]
+    envelope: Float[Tensor, "design channel place"]
+    boxes: Float[Tensor, "design box_channel place"] | None = None
+
+
 class SpatialAudioTask:
     """Latents of sounds with what is seen of their source.
 
@@ -77,25 +94,24 @@ class SpatialAudioTask:
         self.silence = encode_latents(pipe.vae, torch.zeros(1, 2, samples))
         module.float().train()  # a ControlNet is in its transformer's precision at birth
 
-    def collate(self, samples: list[SoundRecord]) -> dict[str, Any]:
+    def collate(self, samples: list[SoundRecord]) -> SoundBatch:
         latents = torch.stack([record.latents for record in samples])
-        batch = {
-            **self.module.adapter.collate([record.conditions for record in samples]),
-            "latents": latents,
-            "envelope": torch.stack([record.envelope for record in samples]),
-        }
+        conditions = self.module.adapter.collate([record.conditions for record in samples])
+        boxes = None
         if self.module.controlnet.reads_boxes:
-            seen = [aligned_boxes(one.conditions, latents.shape[-1], batch["seconds"]) for one in samples]
-            batch["boxes"] = torch.stack(seen)
-        return batch
+            seen = [aligned_boxes(one.conditions, latents.shape[-1], conditions.seconds) for one in samples]
+            boxes = torch.stack(seen)
+        return SoundBatch(conditions, latents, torch.stack([record.envelope for record in samples]), boxes)
 
-    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        latents = batch["latents"]
+    def loss(
+        self, module: SpatialModules, batch: SoundBatch, generator: torch.Generator, micro: int
+    ) -> Float[Tensor, ""]:
+        latents = batch.latents
         rows, places = len(latents), latents.shape[-1]
         none = torch.rand(rows, generator=generator) < self.config.condition_dropout
-        features = module.adapter.features(batch, {"projections": self.projections})
+        features = module.adapter.features(batch.conditions, {})
         dropped = self._dropped(batch, generator)
-        encoded = module.adapter({**features, "null": dropped | none[:, None]})
+        encoded = module.adapter(replace(features, null=dropped | none[:, None]), self.projections)
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
         noise, times = (
             torch.randn(latents.shape, generator=generator).to(latents),
@@ -118,22 +134,24 @@ class SpatialAudioTask:
         return F.mse_loss(predicted, target)
 
     def _control(
-        self, batch: Any, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
+        self, batch: SoundBatch, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
     ) -> tuple[Float[Tensor, "design channel place"], Float[Tensor, "design 1 1"]]:
         """What the ControlNet reads, in both halves of guidance, and how strongly its residuals act: not at all where
         all of it is left out."""
-        envelope = batch["envelope"]
+        envelope = batch.envelope
         kept = kept.to(envelope.device)
-        if "boxes" not in batch:
+        if batch.boxes is None:
             return envelope, kept.to(envelope)
-        kinds = [self.module.adapter.readers[index].kind for index, _ in batch["parts"]]
-        tracks = torch.tensor([kind is BoxTrack for kind in kinds])
+        tracks = torch.tensor([kind is BoxTrack for kind in self._kinds(batch)])
         seen = (~dropped & tracks).any(1).to(envelope.device)[:, None, None]
         silent = self.silence.to(envelope).expand_as(envelope)
-        both = torch.cat([torch.where(kept, envelope, silent), batch["boxes"] * seen], 1)
+        both = torch.cat([torch.where(kept, envelope, silent), batch.boxes * seen], 1)
         return both, (kept | seen).to(envelope)
 
-    def _dropped(self, batch: Any, generator: torch.Generator) -> Bool[Tensor, "design part"]:
+    def _kinds(self, batch: SoundBatch) -> list[type[OverTime]]:
+        return [self.module.adapter.readers[part.reader].kind for part in batch.conditions.parts]
+
+    def _dropped(self, batch: SoundBatch, generator: torch.Generator) -> Bool[Tensor, "design part"]:
         """Which conditions become their null token, each on its own."""
         config = self.config
         by_kind: dict[type, float] = {
@@ -141,8 +159,8 @@ class SpatialAudioTask:
             DepthClip: config.depth_dropout,
             BoxTrack: config.box_dropout,
         }
-        shares = [by_kind[self.module.adapter.readers[index].kind] for index, _ in batch["parts"]]
-        draws = torch.rand(len(batch["latents"]), len(shares), generator=generator)
+        shares = [by_kind[kind] for kind in self._kinds(batch)]
+        draws = torch.rand(len(batch.latents), len(shares), generator=generator)
         return draws < torch.tensor(shares)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:

@@ -46,12 +46,14 @@ class PairedConfig(ObjectiveConfig):
     pair_dropout: float = option(0.1, "share of pairs left out")
     sketch_dropout: float = option(0.1, "share of pairs without their sketch")
     text_dropout: float = option(0.1, "share of pairs without their text")
+    global_sketch_dropout: float = option(0.2, "share of global sketches left out, of adapters that read them")
     null_dropout: float = option(0.1, "share of designs as the null condition")
     region_share: float = option(0.7, "share of batches that act in regions only")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_shares("pair_dropout", "sketch_dropout", "text_dropout", "null_dropout", "region_share")
+        shares = "pair_dropout", "sketch_dropout", "text_dropout", "global_sketch_dropout", "null_dropout"
+        self.check_shares(*shares, "region_share")
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """The training task of the paired method: the frozen denoiser predicts better with the pairs than without."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
 from weftwork.attention_processors.paired.adapter import PairedAdapter
-from weftwork.attention_processors.paired.conditions import SketchTextPair, stack_pairs
+from weftwork.attention_processors.paired.batch import PairedBatch
+from weftwork.attention_processors.paired.conditions import GlobalSketch, PreparedSketch, SketchTextPair
 from weftwork.datasets.readers.images import compose_sketches
 from weftwork.training.data.pairs import PairRecord
-from weftwork.training.tasks.adapter import AdapterTask
+from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
 from weftwork.training.tasks.options import PairedConfig
 
 
@@ -36,43 +38,45 @@ class PairedTask(AdapterTask):
         super().__init__(module, pipe, "paired", config)
         self.config, self.validation = config, validation
 
-    def collate(self, samples: list[PairRecord]) -> dict[str, Any]:
-        blank = self.module.pixels(None)
-        batch = stack_pairs([record.pairs for record in samples], blank)
-        latents = torch.stack([record.latents for record in samples])
-        return {**batch, "latents": latents, "captions": [record.captions for record in samples]}
+    def collate(self, samples: list[PairRecord]) -> TrainingBatch[PairedBatch]:
+        conditions = self.module.collate([self._conditions(record) for record in samples])
+        return TrainingBatch.of(samples, conditions=conditions)
+
+    def _conditions(self, record: PairRecord) -> list[PreparedSketch]:
+        """The pairs, and for adapters that read one a global sketch, composed of the pairs' if there is none."""
+        if self.module.whole is None:
+            return [*record.pairs]
+        whole = record.whole or self.module.composed(record.pairs)
+        return [*record.pairs, *([] if whole is None else [whole])]
 
     def loss(
-        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+        self, module: nn.Module, batch: TrainingBatch[PairedBatch], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        with torch.no_grad():
-            features = self.module.features(self._dropped(batch, generator), self.encoders)
-        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], batch["captions"], generator)
+        features = self.module.features(self._dropped(batch.conditions, generator), self.encoders)
+        return self.denoising_loss(self.denoiser(module(features)), batch.latents, batch.captions, generator)
 
-    def _dropped(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
-        """Independent dropout of pairs, sketches, texts, whole designs (to the null condition) and regions."""
-        config, shape = self.config, batch["pair_mask"].shape
+    def _dropped(self, batch: PairedBatch, generator: torch.Generator) -> PairedBatch:
+        """Drops pairs, sketches, texts, global sketches, whole designs (to the null condition) and regions."""
+        config, shape, device = self.config, batch.pair_mask.shape, batch.pair_mask.device
 
-        def kept(share: float, *size: int) -> Tensor:
-            return (torch.rand(size, generator=generator) >= share).to(batch["pair_mask"].device)
+        def drawn(share: float, *size: int) -> Bool[Tensor, "..."]:
+            return (torch.rand(size, generator=generator) < share).to(device)
 
-        null = kept(config.null_dropout, shape[0], 1)
-        here = kept(config.pair_dropout, *shape)
-        with_region = bool(kept(1 - config.region_share, 1))
-        return {
-            **batch,
-            "pair_mask": batch["pair_mask"] & here,
-            "weight": batch["weight"] * here,
-            "has_sketch": batch["has_sketch"] & kept(config.sketch_dropout, *shape) & null,
-            "has_text": batch["has_text"] & kept(config.text_dropout, *shape) & null,
-            "region": batch["region"] if with_region else None,
-        }
+        null, pairs = drawn(config.null_dropout, shape[0], 1), drawn(config.pair_dropout, *shape)
+        everywhere = bool(drawn(1 - config.region_share, 1))
+        sketches, texts = drawn(config.sketch_dropout, *shape), drawn(config.text_dropout, *shape)
+        wholes = None if batch.whole is None else drawn(config.global_sketch_dropout, shape[0])
+        kept = batch.without(pairs=pairs, sketches=sketches, texts=texts, null=null, wholes=wholes)
+        return replace(kept, region=None) if everywhere else kept
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Pictures of the validation designs, each under its composed sketch, as one PNG."""
         if self.validation:
             prompts, designs = zip(*self.validation, strict=True)
-            self.sheet(folder / f"{step:06d}.png", prompts, designs, [_composed(design) for design in designs])
+            above = [_composed(design) for design in designs]
+            if self.module.whole is not None:
+                designs = [[*design, GlobalSketch(one)] for design, one in zip(designs, above, strict=True)]
+            self.sheet(folder / f"{step:06d}.png", prompts, designs, above)
         return {}
 
 

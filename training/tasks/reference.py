@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.encoders import ImageEncoder
-from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
+from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter, ReferenceBatch
 from weftwork.training.data.feature_cache import FeatureCache
-from weftwork.training.tasks.adapter import AdapterTask, pictured
+from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
 from weftwork.training.tasks.options import StyleConfig
 from weftwork.training.tasks.style import dropped
 
@@ -89,19 +89,16 @@ class ReferenceTask(AdapterTask):
         super().__init__(module, pipe, "reference", config)
         self.config, self.validation = config, validation
 
-    def collate(self, samples: list[ReferencedRecord]) -> dict[str, Any]:
+    def collate(self, samples: list[ReferencedRecord]) -> TrainingBatch[ReferenceBatch]:
         conditions = self.module.collate([[Reference(embeds=record.embeds)] for record in samples])
-        return {**conditions, **pictured(samples)}
+        return TrainingBatch.of(samples, conditions=conditions)
 
     def loss(
-        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+        self, module: nn.Module, batch: TrainingBatch[ReferenceBatch], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        captions, null = dropped(self.config, batch["captions"], generator)
-        features = self.module.features(batch, self.encoders)
-        image = features["image"]
-        kept = (~null).view(-1, *[1] * (image.ndim - 1)).to(image.device)
-        encoded = module({**features, "image": image * kept})
-        return self.denoising_loss(self.denoiser(encoded), batch["latents"], captions, generator)
+        captions, null = dropped(self.config, batch.captions, generator)
+        features = self.module.features(batch.conditions, self.encoders).without(null)
+        return self.denoising_loss(self.denoiser(module(features)), batch.latents, captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """The validation prompts with their references, each under its picture, as one PNG."""

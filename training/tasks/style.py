@@ -1,6 +1,7 @@
 """The training task of styles: the frozen denoiser predicts pictures of a style better with the style than without."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.style.adapter import Style, StyleReader
+from weftwork.attention_processors.style.adapter import Style, StyleBatch, StyleReader
 from weftwork.training.data.styles import StyledRecord
-from weftwork.training.tasks.adapter import AdapterTask, pictured
+from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
 from weftwork.training.tasks.options import StyleConfig
 
 
@@ -37,15 +38,15 @@ class StyleTask(AdapterTask):
         super().__init__(module, pipe, "style", config)
         self.config, self.validation = config, validation
 
-    def collate(self, samples: list[StyledRecord]) -> dict[str, Any]:
-        return {**self.module.collate([[Style(record.style)] for record in samples]), **pictured(samples)}
+    def collate(self, samples: list[StyledRecord]) -> TrainingBatch[StyleBatch]:
+        return TrainingBatch.of(samples, conditions=self.module.collate([[Style(one.style)] for one in samples]))
 
     def loss(
-        self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
+        self, module: nn.Module, batch: TrainingBatch[StyleBatch], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        captions, null = dropped(self.config, batch["captions"], generator)
-        features = self.module.features({**batch, "null": null}, self.encoders)
-        return self.denoising_loss(self.denoiser(module(features)), batch["latents"], captions, generator)
+        captions, null = dropped(self.config, batch.captions, generator)
+        features = self.module.features(replace(batch.conditions, null=null), self.encoders)
+        return self.denoising_loss(self.denoiser(module(features)), batch.latents, captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """All styles of the validation prompts as PNGs, one per prompt."""

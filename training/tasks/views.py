@@ -14,7 +14,7 @@ from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.pipelines.views.point_maps import depth_picture
 from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.training.core.objectives import joint_diffusion_loss, training_scheduler
-from weftwork.training.data.views import ViewsRecord, stacked
+from weftwork.training.data.views import ViewsBatch, ViewsRecord
 from weftwork.training.tasks.attention_distillation import attention_distillation_loss
 from weftwork.training.tasks.options import ViewsConfig
 
@@ -39,18 +39,16 @@ class AlignedViewsTask:
         with torch.no_grad():
             self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", pipe._execution_device, 1, False)[0]
 
-    def collate(self, samples: Sequence[ViewsRecord]) -> Mapping[str, Tensor]:
-        return stacked(samples)
+    def collate(self, samples: Sequence[ViewsRecord]) -> ViewsBatch:
+        return ViewsBatch.of(samples)
 
-    def loss(
-        self, module: Any, batch: Mapping[str, Tensor], generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
-        image, points, geometry = (batch[name] for name in ("image", "points", "geometry"))
+    def loss(self, module: Any, batch: ViewsBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        image, points, geometry = batch.image, batch.points, batch.geometry
         rows, views = len(image), image.shape[1] - 1
         context = self.context.to(image).expand(rows, -1, -1)
         pictures, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
         self.module.see(pictures, maps, seen, context)
-        features = self.module.correspondence(geometry[:, -1], batch["warped"])
+        features = self.module.correspondence(geometry[:, -1], batch.warped)
 
         def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
             return module(*noisy, times, features, context, views)

@@ -34,6 +34,7 @@ class PairedTrainer(Trainer):
         )
         model.add_argument("--text_states", type=int, default=40, help="token states read per description; 0 = pooled")
         model.add_argument("--token_dim", type=int, default=128, help="width of pair tokens of a new adapter")
+        model.add_argument("--global_sketch", action="store_true", help="add the module for a sketch of the whole")
         super().add_arguments(parser, groups)
         data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own images, about")
         data.add_argument("--pair_buckets", action="store_true", help="batches of own designs with equally many pairs")
@@ -83,6 +84,7 @@ class PairedTrainer(Trainer):
             text_states=arguments.text_states,
             num_heads=4 if small else 8,
             sketch_encoder=arguments.sketch_encoder,
+            global_sketch=arguments.global_sketch,
             **options,
         )
 

@@ -19,6 +19,7 @@ from weftwork.attention_processors.core.processor import ConditionedAttnProcesso
 from weftwork.attention_processors.core.strength import Layout, Schedule
 from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
 from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
+from weftwork.attention_processors.paired.batch import PairedFeatures
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 
 REFERENCE = Path(__file__).parents[2] / "data" / "lots_reference.safetensors"
@@ -103,11 +104,19 @@ def test_pairs_are_isolated_to_the_last_bit(unet: Any, text_states: int) -> None
 
     def keys(mask: list[list[bool]], start: int = 0) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         designs, pairs = slice(start, start + len(mask)), slice(0, len(mask[0]))
-        features = dict(image=image[designs, pairs], text=text[designs, pairs], pair_mask=torch.tensor(mask))
-        rest = dict(weight=features["pair_mask"].float(), region=None, region_aspect=None)
-        schedules = [[Schedule()] * len(row) for row in mask]
+        there = torch.tensor(mask)
+        features = PairedFeatures(
+            weight=there.float(),
+            guided=torch.ones(there.shape),
+            schedules=tuple((Schedule(),) * len(row) for row in mask),
+            pair_mask=there,
+            has_sketch=there,
+            has_text=there,
+            image=image[designs, pairs],
+            text=text[designs, pairs],
+        )
         with torch.no_grad():
-            return adapter({**features, **rest, "schedules": schedules}).key_value
+            return adapter(features).key_value
 
     alone = keys([[True]], start=1)
     for first in ([True] * 5, [False] * 5, [True, True, False, False, False]):
@@ -132,7 +141,7 @@ def test_half_pairs_lack_what_they_lack(unet: Any) -> None:
     sketch = SketchTextPair(drawn_sketch(0))
     raw = adapter.collate([[sketch, SketchTextPair(text="a red jacket"), PAIR]])
     features = adapter.features(raw, {"text": TextEncoders.of(pipe)})
-    assert features["text"][0, 0].abs().max() == 0 and torch.equal(features["text"][0, 1], features["text"][0, 2])
+    assert features.text[0, 0].abs().max() == 0 and torch.equal(features.text[0, 1], features.text[0, 2])
     image = adapter._image(features)
     assert image[0, 1].abs().max() == 0 and torch.equal(image[0, 0], image[0, 2])
     keys = next(iter(adapter(features).key_value.values()))[0].unflatten(1, (3, 4))[0]
@@ -288,10 +297,10 @@ def test_a_frozen_vision_encoder(center_crop: bool) -> None:
     assert list(adapter.state_dict()) == keys and not any("dino" in key for key in keys)
     assert not any(p.requires_grad for p in encoder.model.parameters())
     batch = adapter.collate([conditions["it"]])
-    assert batch["sketch"].shape == (1, 3, 3, 32, 32) and 0 <= batch["sketch"].min() <= batch["sketch"].max() <= 1
+    assert batch.sketch.shape == (1, 3, 3, 32, 32) and 0 <= batch.sketch.min() <= batch.sketch.max() <= 1
     features = adapter.features(batch, {"text": TextEncoders.of(pipe), "sketch": encoder})
-    assert features["image"].shape == (1, 3, 17, 16)
-    assert features["image"][0, 2].abs().max() == 0 < features["image"][0, :2].abs().amax((1, 2)).min()
+    assert features.image is not None and features.image.shape == (1, 3, 17, 16)
+    assert features.image[0, 2].abs().max() == 0 < features.image[0, :2].abs().amax((1, 2)).min()
 
 
 def test_a_sketch_of_the_whole_beside_anchored_pairs_speaks_everywhere() -> None:

@@ -260,11 +260,11 @@ def test_the_encoder_reads_only_what_acts() -> None:
     rows = [[Reference(picture(1)), Reference(picture(2), weight=0.0)], [Reference(picture(3))]]
     _, features = (adapter.features(adapter.collate(rows), {"image": encoder}) for _ in range(2))
     assert counts == [2, 1, 2], "two pictures, and zero pixels once"
-    assert features["image"].shape == (2, 2, TOKENS, IMAGE_DIM)
-    assert not features["image"][0, 1].any() and not features["image"][1, 1].any()
+    assert features.image.shape == (2, 2, TOKENS, IMAGE_DIM)
+    assert not features.image[0, 1].any() and not features.image[1, 1].any()
     with torch.no_grad():
         zeros = encoder.model(torch.zeros(1, 3, 32, 32), output_hidden_states=True).hidden_states[-2]
-    assert torch.equal(features["null"][0, 0], zeros[0]) and torch.equal(features["null"][1, 0], zeros[0])
+    assert torch.equal(features.null[0, 0], zeros[0]) and torch.equal(features.null[1, 0], zeros[0])
 
 
 def test_encoders_are_read_from_folders_and_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,6 @@ def test_pairs_on_wide_pictures_train(tmp_path: Path, aspects: bool) -> None:
     assert data.buckets == [(4, 6, 10, 1) if aspects else (4, 8, 8, 1)] * 2
     task = PairedTask(adapter, pipe, PairedConfig(region_share=1.0))
     batch = task.collate([data[0], data[1]])
-    assert batch["region"] is not None
+    assert batch.conditions.region is not None
     assert task.loss(adapter, batch, torch.Generator().manual_seed(0), 0).isfinite()
     assert isinstance(task.objective, ObjectiveConfig)

@@ -1,6 +1,7 @@
 """IP-Adapters are trained on people's own pictures: each with itself as its reference, read by a frozen encoder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from weftwork.attention_processors.reference.adapter import Reference, Reference
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
 from weftwork.training.data.feature_cache import FeatureCache
-from weftwork.training.tasks.reference import ReferencedPictures, ReferenceTask
+from weftwork.training.tasks.reference import ReferencedPictures, ReferencedRecord, ReferenceTask
 from weftwork.training.tasks.style import StyleConfig, StyledRecord
 
 
@@ -93,9 +94,32 @@ def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path
     assert losses[-1] < losses[0] and state_sha256(pipe.unet) == before
     pipe.detach()
     dropped = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=1))
-    swapped = {**batch, "embeds": batch["embeds"].flip(0)}
+    assert batch.conditions.embeds is not None
+    swapped = replace(batch, conditions=replace(batch.conditions, embeds=batch.conditions.embeds.flip(0)))
     alone, other = (dropped.loss(adapter, b, torch.Generator().manual_seed(0), 0).item() for b in (batch, swapped))
     assert alone == other  # nothing of the reference is left
+
+
+@pytest.mark.parametrize("projection", ["basic", "plus", "full"])
+def test_dropped_references_are_the_null_of_generation(encoder: Path, projection: str) -> None:
+    pipe: Any = tiny_pipe(ConditionedStableDiffusionPipeline)
+    vision = ImageEncoder.from_pretrained(str(encoder))
+    pipe.set_encoders(image=vision)
+    sizes: dict[str, Any] = dict(image_dim=8 if projection == "basic" else 16, token_dim=32, image_size=32)
+    sizes |= dict(num_tokens=2, hidden_dim=64, num_heads=1) if projection == "plus" else {}
+    adapter: Any = ReferenceAdapter.for_denoiser(pipe.unet, projection=projection, **sizes)
+    task = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=1))
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    embeds = (vision.pooled(pixels) if projection == "basic" else vision.states(pixels))[0]
+    seen: list[Any] = []
+    handle = adapter.register_forward_hook(lambda module, given, encoded: seen.append(encoded))
+    batch = task.collate([ReferencedRecord(torch.zeros(4, 8, 8), embeds, ("a fox",))])
+    task.loss(adapter, batch, torch.Generator().manual_seed(0), 0)
+    handle.remove()
+    generated = pipe.encode_conditions({"reference": Reference(embeds=embeds)}).encoded["reference"]
+    for layer, pair in generated.null.items():
+        for dropped, null in zip(seen[0].key_value[layer], pair, strict=True):
+            torch.testing.assert_close(dropped, null, atol=1e-6, rtol=1e-6)
 
 
 def test_own_pictures_are_read_once(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

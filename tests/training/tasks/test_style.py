@@ -60,7 +60,7 @@ def test_a_style_becomes_what_its_pictures_show(tmp_path: Path) -> None:
 def test_dropped_styles_are_the_null_style() -> None:
     adapter = style_adapter(tiny_pipe(ConditionedStableDiffusionPipeline).unet)
     batch = adapter.collate([[Style("ink")], [Style("neon")]])
-    kept, dropped = adapter(batch), adapter({**batch, "null": torch.tensor([True, False])})
+    kept, dropped = adapter(batch), adapter(replace(batch, null=torch.tensor([True, False])))
     assert kept.null is not None
     for layer, (key, value) in dropped.key_value.items():
         for part, with_style, null in zip((key, value), kept.key_value[layer], kept.null[layer], strict=True):
