@@ -1,10 +1,10 @@
-"""Stereo sound for a video: it comes from where boxes are seen.
+"""Spatial audio for a video, that follows boxes.
 
     weftwork sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
     weftwork sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
-Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: where the sound is heard beside where its source is
-seen. Files of boxes and depth are those of `datasets.readers.sidecar_files`, as any detector and depth model can
+Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: a plot of the audio's side over time beside the boxes.
+Files of boxes and depth are those of `datasets.readers.sidecar_files`, as any detector and depth model can
 write them.
 """
 
@@ -18,18 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weftwork sound`."""
-    parser.add_argument("video", nargs="?", type=Path, help="a video whose sound is replaced in the copy")
+    """Adds the arguments of `weftwork sound`."""
+    parser.add_argument("video", nargs="?", type=Path, help="a video, copied with the new audio")
     parser.add_argument("--boxes", type=Path, help="NPZ: times, boxes; of several tracks")
     parser.add_argument("--depth", type=Path, help="NPZ: times, depth, metric")
-    parser.add_argument("--loudness", type=Path, help="a sound that is loud when the new one shall be")
-    parser.add_argument("--like", type=Path, help="a sound to take after")
-    parser.add_argument("--audio_encoder", help="CLAP's folder or Hub id, of modules that were trained with it")
+    parser.add_argument("--loudness", type=Path, help="audio whose loudness to follow")
+    parser.add_argument("--like", type=Path, help="audio as a prompt")
+    parser.add_argument("--audio_encoder", help="CLAP's folder or Hub id, for modules trained with it")
     parser.add_argument("--prompt", default="a person walks", help="words (default: %(default)s)")
-    parser.add_argument("--apart", action="store_true", help="draw every track's sound on its own, and add them up")
+    parser.add_argument("--apart", action="store_true", help="generate every track apart and sum them")
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
     parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
-    parser.add_argument("--device", default="cpu", help="where the model runs, for example cuda (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device of the model, for example cuda (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help="length (default: the video's, or up to the last box)")
     parser.add_argument("--num_inference_steps", type=int, default=50)
     parser.add_argument("--guidance_scale", type=float, default=2.0)
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write sound, video and plot."""
+    """Writes audio, video and plot."""
     import torch
 
     from weftwork.attention_processors.audio.conditions import BoxTrack
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = arguments.output
     written = [out.save(name.with_name(f"{name.name}.wav"))]
     if video is not None:
-        written.append(video.with_sound(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
+        written.append(video.with_audio(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
     if find_spec("matplotlib") is not None:
         from weftwork.pipelines.audio.plots import plot_sound
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
-    """What all tracks share, and the tracks."""
+    """Returns conditions that all tracks share, and the tracks."""
     from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
     from weftwork.datasets.readers.sidecar_files import read_boxes, read_depth
     from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds

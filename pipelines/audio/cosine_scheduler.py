@@ -1,4 +1,4 @@
-"""Stable Audio's sampler without torchsde: its noise comes from a generator, not from a Brownian tree."""
+"""Scheduler of Stable Audio without torchsde: noise from a generator instead of a Brownian tree."""
 
 from typing import Any
 
@@ -18,11 +18,12 @@ FOREIGN = ("algorithm_type", "thresholding", "dynamic_thresholding_ratio", "samp
 class CosineScheduler(EDMDPMSolverMultistepScheduler):
     """`CosineDPMSolverMultistepScheduler` with noise from `generator`: the same trajectory for the same noise.
 
-    Times are 2/pi * atan(sigma), and data, noise and target are mixed by the angle pi/2 * time: z cos + e sin is what
-    the denoiser sees, e cos - z sin what it is asked for.
+    Timesteps are 2/pi * atan(sigma). With the angle pi/2 * timestep, the denoiser's input is z cos + e sin and its
+    target e cos - z sin, of data z and noise e.
 
     Args:
-        sigma_min, sigma_max, sigma_data, sigma_schedule, prediction_type, solver_order, solver_type: as there.
+        sigma_min, sigma_max, sigma_data, sigma_schedule, prediction_type, solver_order, solver_type: as
+            in the stock class.
     """
 
     @register_to_config
@@ -59,7 +60,7 @@ class CosineScheduler(EDMDPMSolverMultistepScheduler):
         )
 
     def precondition_noise(self, sigma: float | Tensor) -> Tensor:
-        """The time of a noise level, in [0, 1)."""
+        """Timestep of a noise level, in [0, 1)."""
         sigma = sigma if isinstance(sigma, Tensor) else torch.tensor([sigma])
         return sigma.atan() / torch.pi * 2
 
@@ -71,6 +72,6 @@ class CosineScheduler(EDMDPMSolverMultistepScheduler):
 def at_time(
     latents: Float[Tensor, "row channel place"], noise: Float[Tensor, "row channel place"], times: Float[Tensor, " row"]
 ) -> tuple[Tensor, Tensor]:
-    """What the denoiser sees at these times, and what it is asked for."""
+    """Input and target of the denoiser at these timesteps."""
     angle = (times * torch.pi / 2)[:, None, None]
     return angle.cos() * latents + angle.sin() * noise, angle.cos() * noise - angle.sin() * latents

@@ -1,4 +1,4 @@
-"""What a pipeline of sounds gives, and its file."""
+"""Output of the audio pipeline, and its file."""
 
 import logging
 from collections.abc import Sequence
@@ -14,33 +14,33 @@ from weftwork.datasets.readers.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 
-Sound = Float[np.ndarray, "2 sample"]
+Stereo = Float[np.ndarray, "2 sample"]
 
 
 @dataclass
-class SoundOutput(BaseOutput):
-    """One sound.
+class AudioOutput(BaseOutput):
+    """Output of `VideoToAudioPipeline`.
 
     Args:
-        audio: in [-1, 1] unless it clips.
-        voices: the parts that it is the sum of.
+        audio: the sum of all voices, in [-1, 1] unless it clips.
+        voices: audio of each voice.
     """
 
-    audio: Sound
-    voices: Sequence[Sound]
+    audio: Stereo
+    voices: Sequence[Stereo]
     sample_rate: int
 
     def save(self, path: str | Path) -> Path:
-        """As a sound file, for example WAV or FLAC; whole or not at all.
+        """Write an audio file, for example WAV or FLAC, atomically.
 
         Raises:
-            ValueError: a suffix of no known format.
+            ValueError: an unknown suffix.
         """
         path = Path(path)
         if path.suffix[1:].upper() not in soundfile.available_formats():
             raise ValueError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
         if (peak := float(np.abs(self.audio).max())) > 1:
-            logger.warning("%s: the sound reaches %.2f and is clipped at 1; draw fewer voices, or scale it", path, peak)
+            logger.warning("%s: the audio reaches %.2f and is clipped at 1; draw fewer voices, or scale it", path, peak)
         with atomic_path(path) as partial:
             soundfile.write(partial, self.audio.T, self.sample_rate)
         return path

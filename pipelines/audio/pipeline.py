@@ -1,12 +1,12 @@
-"""Stereo sound for what a picture shows (after StereoSync, arXiv 2510.05828).
+"""Pipeline of spatial audio for video (after StereoSync, arXiv 2510.05828).
 
     pipe = VideoToAudioPipeline.from_pretrained(backbone)
     pipe.load_spatial(folder)
     out = pipe([BoxTrack(times, boxes), DepthClip(times, depth), Envelope.of_audio(loudness, rate)], seconds=6.0)
     out.save("steps.wav")
 
-The stock pipeline denoises; its transformer is given the conditions' branches and a ControlNet's residuals by a hook
-that leaves with the call.
+The stock pipeline denoises. A hook, removed after the call, passes the conditions' branches and the residuals of a
+ControlNet to its transformer.
 """
 
 import copy
@@ -32,11 +32,11 @@ from weftwork.attention_processors.core.processor import attention_layers, insta
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
-from weftwork.pipelines.audio.output import SoundOutput
+from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.windows import Windows
 
 AT_ONCE = 16
-"""So many windows of all voices are drawn together, however long a sound is."""
+"""Windows per batch, over all voices."""
 
 
 class VideoToAudioPipeline(StableAudioPipeline):
@@ -54,7 +54,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
-        """The stock call; the scheduler is read as `CosineScheduler`, which needs no torchsde."""
+        """As the stock method; the scheduler is opened as `CosineScheduler`, which needs no torchsde."""
         if "scheduler" not in kwargs:
             where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
             kwargs["scheduler"] = CosineScheduler.from_pretrained(
@@ -64,7 +64,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
-        """The folder's index; without torchsde the stock scheduler is no class that ours could be compared with."""
+        """Reads the index; without torchsde the class of the stock scheduler cannot be imported for comparison."""
         loaded: Any = super().load_config(*args, **kwargs)
         index = loaded[0] if isinstance(loaded, tuple) else loaded
         if "scheduler" in index:
@@ -81,7 +81,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
             self.register_to_config(scheduler=("diffusers", STOCK))
 
     def to_json_string(self) -> str:
-        """The index of a stock pipeline, so that the folder opens anywhere."""
+        """Returns the index of a stock pipeline, so that any diffusers opens the folder."""
         return named_as(StableAudioPipeline.__name__, super().to_json_string())
 
     # -- trained modules -----------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         spatial: str | Path | SpatialAudioAdapter,
         controlnet: StableAudioControlNetModel | None = None,
     ) -> None:
-        """The trained modules, or the folder that `adapter` and, where there is one, `controlnet` are in.
+        """Load trained modules, or the folder with `adapter` and, where there is one, `controlnet`.
 
         Raises:
             ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
@@ -119,13 +119,13 @@ class VideoToAudioPipeline(StableAudioPipeline):
         return self.spatial
 
     def _as_loaded(self, module: Any) -> Any:
-        """On the transformer's device, in its precision; a module of another precision is copied, not changed."""
+        """Returns the module on the device and in the precision of the transformer; of another precision, a copy."""
         dtype = self.transformer.dtype
         module = module if module.dtype == dtype else copy.deepcopy(module)
         return nn.Module.to(module, self._execution_device, dtype).eval()
 
     def unload_spatial(self) -> None:
-        """Leave the stock pipeline, with the very processors that `load_spatial` found."""
+        """Remove the trained modules and restore the processors that `load_spatial` found."""
         if self.spatial is not None:
             restore(self.transformer, self._found)
             self.spatial = self.controlnet = None
@@ -150,19 +150,18 @@ class VideoToAudioPipeline(StableAudioPipeline):
         prompt_embeds: Float[Tensor, "1 token dim"] | None = None,
         overlap: float = 0.25,
         callback: Callable[[int, Any, Tensor], None] | None = None,
-    ) -> SoundOutput:
-        """A sound, in windows of the trained length where it is longer.
+    ) -> AudioOutput:
+        """Generate audio, in overlapping windows where it is longer than the trained length.
 
         Args:
-            conditions: of one voice, or lists of several, which are drawn apart and summed. A voice has any number of
-                `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
-            prompt, negative_prompt, prompt_embeds: what the backbone is told beside.
-            seconds: length; up to the last moment that a condition speaks of when left out.
+            conditions: of one voice, or one list per voice; voices are generated apart and summed. A voice has
+                any number of `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
+            prompt, negative_prompt, prompt_embeds: as in the stock call, for all voices.
+            seconds: length; by default up to the last time of the conditions.
             guidance_scale: of prompt and conditions together; 1 turns it off.
-            generator: of all noise; a list has one for every window of every voice.
-            overlap: share of a window that is faded into the next one.
-            callback: told after each step, with its number, its time and the latents; of sounds of many windows, of
-                each group of them anew.
+            generator: of the noise; a list has one per window of every voice.
+            overlap: share of a window that is cross-faded with the next one.
+            callback: called after each step with its index, timestep and latents, for every batch of windows.
 
         Raises:
             ValueError: conditions without trained modules, an envelope without a ControlNet, several envelopes in one
@@ -198,8 +197,8 @@ class VideoToAudioPipeline(StableAudioPipeline):
             drawn.append(out.audios)
         audio = np.concatenate(drawn)
         parts = audio.reshape(len(voices), len(windows.starts), *audio.shape[1:])
-        sounds = [windows.joined(part) for part in parts]
-        return SoundOutput(np.sum(sounds, 0), sounds, self.vae.config["sampling_rate"])
+        audios = [windows.joined(part) for part in parts]
+        return AudioOutput(np.sum(audios, 0), audios, self.vae.config["sampling_rate"])
 
     def _check(self, voices: Sequence[Sequence[OverTime]]) -> None:
         for voice in voices:
@@ -230,7 +229,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
 
 class _Call:
-    """The conditions of one call: what the transformer is given at every step."""
+    """Conditions of one call, passed to the transformer at every step."""
 
     def __init__(
         self,
@@ -257,7 +256,7 @@ class _Call:
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
 
     def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
-        """What the ControlNet reads, as `shares` counts it: envelope and boxes, the envelope alone, boxes alone."""
+        """Inputs of the ControlNet, in the order of `shares`: envelope and boxes, the envelope alone, boxes alone."""
         signals = []
         for row, start in zip(self.rows, starts, strict=True):
             envelope = _envelope(row)
@@ -305,7 +304,7 @@ class _Call:
         return args, kwargs
 
     def _shares(self) -> Float[Tensor, "control row"]:
-        """How strongly each control acts at this step, by row."""
+        """Strength of each control at this step, by row."""
         steps, halves = self.pipe.scheduler.num_inference_steps, (True, False) if self.guided else (False,)
         return torch.tensor(
             [
@@ -317,7 +316,7 @@ class _Call:
 
 
 def _voices(conditions: Any) -> list[list[Any]]:
-    """Lists of conditions, from one such list or several."""
+    """Returns one list of conditions per voice."""
     if conditions and all(isinstance(one, Sequence) for one in conditions):
         return [list(voice) for voice in conditions]
     return [list(conditions)]
@@ -332,7 +331,7 @@ def _envelope(row: Sequence[OverTime]) -> Envelope | None:
 
 
 def _end(condition: OverTime) -> float | None:
-    """The last second that a condition speaks of."""
+    """Time in seconds where a condition ends."""
     if isinstance(condition, BoxTrack | DepthClip):
         return float(condition.times[-1])
     return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None

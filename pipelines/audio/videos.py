@@ -1,4 +1,4 @@
-"""Video files: their frames by time, what detectors and depth models say of them, and a new sound for them (PyAV)."""
+"""Video files: frames by time, tracks and depth from models, and copies with new audio (PyAV)."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from weftwork.datasets.readers.atomic import atomic_path
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
-"""From a frame to boxes by track: left, top, right, bottom in fractions of the picture."""
+"""From a frame to boxes by track: left, top, right, bottom in fractions of the frame."""
 DepthModel = Callable[[Frame], Float[np.ndarray, "height width"]]
 BOX_RATE, DEPTH_RATE = 30.0, 4.0
 MP4_CODECS = ("h264", "hevc", "mpeg4", "av1", "vp9")
-"""Those that players expect in MP4."""
+"""Codecs that players support in MP4."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Video:
 
     @property
     def codec(self) -> str:
-        """What its frames are encoded in."""
+        """Codec of the frames."""
         with _av().open(str(self.path)) as container:
             return container.streams.video[0].codec_context.name
 
     @property
     def container(self) -> str:
-        """The suffix of a file that holds its pictures and a sound."""
+        """Suffix of a file for these frames and audio."""
         return ".mp4" if self.codec in MP4_CODECS else ".mkv"
 
     @classmethod
@@ -58,7 +58,7 @@ class Video:
         Raises:
             ValueError: no file, no video in it, one that is too long or large, one whose frames cannot be decoded, or
                 times that do not increase.
-            RuntimeError: PyAV is not there.
+            RuntimeError: PyAV is not installed.
         """
         path = Path(path)
         times, size, last = [], (0, 0), 0.0
@@ -83,7 +83,7 @@ class Video:
         return cls(path, times[-1] + last, size)
 
     def frames(self, rate: float) -> Iterator[tuple[float, Frame]]:
-        """The first frames from the times 0, 1 / rate, 2 / rate, … on, with their own times; RGB."""
+        """Yields RGB frames with their times, about `rate` per second: the first after 0, 1 / rate, 2 / rate, …"""
         due = 0.0
         with _decoded(self.path) as frames:
             for time, frame in frames:
@@ -92,10 +92,10 @@ class Video:
                     due = max(due + 1 / rate, time + 0.5 / rate)
 
     def tracks(self, detect: Detector, rate: float = BOX_RATE) -> list[BoxTrack]:
-        """What a detector sees, by track, largest first.
+        """Returns the tracks of a detector, largest first.
 
         Raises:
-            ValueError: boxes that are inverted or reach beyond the picture.
+            ValueError: boxes that are inverted or reach beyond the frame.
         """
         found: dict[Any, list[tuple[float, Sequence[float]]]] = {}
         for time, frame in self.frames(rate):
@@ -105,7 +105,7 @@ class Video:
         return sorted(tracks, key=lambda track: track.area, reverse=True)
 
     def depth(self, model: DepthModel, rate: float = DEPTH_RATE, *, metric: bool = False) -> DepthClip:
-        """What a depth model sees.
+        """Returns the depth of a depth model.
 
         Raises:
             ValueError: maps that are not finite or, in metres, not above 0.
@@ -114,10 +114,10 @@ class Video:
         return DepthClip(times, np.stack(maps), metric=metric)
 
     def check(self, conditions: Sequence[OverTime]) -> None:
-        """Raise if a condition speaks of times beyond the video.
+        """Check that conditions end before the video does.
 
         Raises:
-            ValueError: names the first.
+            ValueError: names the first that does not.
         """
         for one in conditions:
             if isinstance(one, BoxTrack | DepthClip) and one.times[-1] > self.seconds + 1e-3:
@@ -126,26 +126,26 @@ class Video:
                     "s; cut it, or take the video it belongs to"
                 )
 
-    def with_sound(self, audio: Float[np.ndarray, "2 sample"], sample_rate: int, path: str | Path) -> Path:
-        """The video, its pictures copied as they are, with a new sound; whole or not at all.
+    def with_audio(self, audio: Float[np.ndarray, "2 sample"], sample_rate: int, path: str | Path) -> Path:
+        """Write a copy of the video with new audio, atomically; frames are not encoded again.
 
         Raises:
-            ValueError: a suffix that no container has, or one that cannot hold these pictures.
+            ValueError: an unknown suffix, or a container that does not support the codec of the frames.
         """
         av, path = _av(), Path(path)
         try:
             with atomic_path(path) as partial, av.open(str(self.path)) as source, av.open(str(partial), "w") as target:
-                pictures = source.streams.video[0]
-                copied = target.add_stream_from_template(pictures)
-                sound = target.add_stream("aac", rate=sample_rate, layout="stereo")
-                for packet in source.demux(pictures):
+                images = source.streams.video[0]
+                copied = target.add_stream_from_template(images)
+                track = target.add_stream("aac", rate=sample_rate, layout="stereo")
+                for packet in source.demux(images):
                     if packet.dts is not None:
                         packet.stream = copied
                         target.mux(packet)
                 frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio), format="fltp", layout="stereo")
-                begin = round((pictures.start_time or 0) * pictures.time_base * sample_rate)
+                begin = round((images.start_time or 0) * images.time_base * sample_rate)
                 frame.sample_rate, frame.pts, frame.time_base = sample_rate, begin, Fraction(1, sample_rate)
-                for packet in [*sound.encode(frame), *sound.encode(None)]:
+                for packet in [*track.encode(frame), *track.encode(None)]:
                     target.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
             raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mkv") from error
@@ -153,14 +153,14 @@ class Video:
 
 
 def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, path: str | Path) -> Path:
-    """RGB frames as a silent MP4; whole or not at all.
+    """Write RGB frames as an MP4 without audio, atomically.
 
     Args:
-        rate: of the frames, a second.
+        rate: frames per second.
 
     Raises:
         ValueError: sides that are odd, which H.264 cannot have.
-        RuntimeError: PyAV is not there.
+        RuntimeError: PyAV is not installed.
     """
     av, path = _av(), Path(path)
     height, width = frames.shape[1:3]
@@ -185,18 +185,18 @@ def _av() -> Any:
 
 @contextmanager
 def _decoded(path: Path) -> Iterator[Iterator[tuple[float, Any]]]:
-    """Frames with their times from the first one on."""
+    """Yields an iterator over frames, with their times since the first one."""
     av = _av()
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path}: got a file without pictures, expected a video; choose another")
+                raise ValueError(f"{path}: got a file without frames, expected a video; choose another")
             first: list[float] = []
 
             def timed() -> Iterator[tuple[float, Any]]:
                 for frame in container.decode(video=0):
                     if frame.time is None:
-                        raise ValueError(f"{path}: got pictures without times, expected a video; convert it to MP4")
+                        raise ValueError(f"{path}: got frames without times, expected a video; convert it to MP4")
                     first.append(frame.time)
                     yield frame.time - first[0], frame
 

@@ -1,4 +1,4 @@
-"""Long sounds in windows that are faded into each other."""
+"""Overlapping windows for audio longer than the trained length."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of one length that cover a sound.
+    """Windows of one length that cover the audio.
 
     Args:
         total: seconds in all.
@@ -30,7 +30,7 @@ class Windows:
 
     @classmethod
     def plan(cls, total: float, longest: float, overlap: float, hop: int, sample_rate: int) -> Self:
-        """As few windows as cover the sound; one as short as the sound where it fits into one.
+        """Plan as few windows as cover the audio; a single one where it fits into one.
 
         Raises:
             ValueError: a length that is not above 0, or an overlap outside [0, 0.5].
@@ -45,7 +45,7 @@ class Windows:
         return cls(total, seconds, starts, math.ceil(seconds * sample_rate / hop - 1e-9), hop, sample_rate)
 
     def joined(self, parts: Sequence[Float[np.ndarray, "2 sample"]]) -> Float[np.ndarray, "2 sample"]:
-        """The windows' sounds as one: in overlaps the squares of their weights sum to 1, as independent sounds need."""
+        """Join the audio of windows; the squares of weights sum to 1, which keeps the power of noise."""
         length = round(self.total * self.sample_rate)
         out = np.zeros((2, length), np.float32)
         edges = [round(start * self.sample_rate) for start in self.starts]

@@ -1,4 +1,4 @@
-"""A new view of a scene: its picture and its geometry, which agree (after MoAI, arXiv 2506.11924).
+"""Pipeline of new views: image and aligned geometry of a scene (after MoAI, arXiv 2506.11924).
 
     pipe = AlignedViewsPipeline.from_pretrained(backbone)
     pipe.load_views(folder)
@@ -7,9 +7,9 @@
     out.images[0], out.depth, out.normals
     out.save_point_cloud("room.ply")
 
-The references' points are seen from the target camera; what is seen, and where nothing is, becomes features of both
-roles of one frozen denoiser (`weftwork.attention_processors.views.adapter`). One draws the picture, the other, with the
-first one's attention, the point map.
+The references are warped to the target camera; the warped view and its mask become features of both roles of one frozen
+denoiser (`weftwork.attention_processors.views.adapter`). One role denoises the image, the other, with the attention of
+the first, the point map.
 """
 
 import copy
@@ -38,15 +38,15 @@ from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mes
 
 @dataclass
 class AlignedViewsOutput(BaseOutput):
-    """One view.
+    """Output of `AlignedViewsPipeline`.
 
     Args:
-        images: the picture, as `output_type` says.
-        pixels: the picture as bytes.
+        images: the image, as `output_type` asks.
+        pixels: the image as bytes.
         points, normals: in the world.
         depth: along the target camera's axis, in the references' unit.
-        seen: where references show something; the rest is made up.
-        warped: what the target camera sees of the references.
+        seen: mask of pixels that references show; the rest is generated.
+        warped: the references, warped to the target camera.
     """
 
     images: Any
@@ -58,10 +58,10 @@ class AlignedViewsOutput(BaseOutput):
     warped: WarpedView
 
     def save_point_cloud(self, path: str | Path) -> Path:
-        """All pixels as a coloured point cloud, for example as PLY, which viewers of point clouds and meshes open.
+        """Write all pixels as a coloured point cloud, for example as PLY.
 
         Raises:
-            ValueError: a suffix that no format of point clouds has.
+            ValueError: an unknown suffix.
         """
         path = Path(path)
         if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
@@ -73,12 +73,12 @@ class AlignedViewsOutput(BaseOutput):
 
 
 class AlignedViewsPipeline(StableDiffusionPipeline):
-    """A Stable Diffusion folder whose frozen denoiser draws views; `load_views` brings the trained modules."""
+    """Stable Diffusion pipeline of new views; `load_adapter` loads the trained modules."""
 
     views: AlignedViews | None = None
 
     def load_views(self, views: str | Path | AlignedViews) -> None:
-        """The trained modules, or the folder that they are in.
+        """Load trained modules, or their folder.
 
         Raises:
             ValueError: as `AlignedViews.from_pretrained`.
@@ -112,16 +112,16 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         mesh: bool = True,
         callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None = None,
     ) -> AlignedViewsOutput:
-        """The view from a camera.
+        """Generate the view of a camera.
 
         Args:
-            references: any number of pictures with their geometry, all of the canvas's size.
-            camera: where the view is from.
-            prompt, negative_prompt: what the backbone is told beside.
+            references: any number of images with their geometry, all of the canvas's size.
+            camera: of the new view.
+            prompt, negative_prompt: as in the stock call.
             guidance_scale: of the prompt; 1 turns it off.
             output_type: "pil", or "np" for floats in [0, 1].
-            mesh: see references as meshes; as points otherwise.
-            callback_on_step_end: told after each step, with `latents` of the picture; what it returns is not read.
+            mesh: warp references as meshes; as points otherwise.
+            callback_on_step_end: called after each step with `latents` of the image; its result is ignored.
 
         Raises:
             ValueError: no modules loaded, no reference, other sizes than the canvas's, or a camera that sees nothing.
@@ -140,22 +140,22 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         guided = guidance_scale > 1
         context = self._context(prompt, negative_prompt, guided)
         known = [warp([one], one.camera, size) for one in references]
-        pictures = self._encoded([one.image for one in references], len(context))
+        images = self._encoded([one.image for one in references], len(context))
         maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
         geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
-        self.views.see(pictures, maps, geometry, context)
+        self.views.see(images, maps, geometry, context)
         colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], 1)
         features = self.views.correspondence(self._geometry(span, [warped]), colors).repeat(len(context), 1, 1, 1)
         noise = self._noise(features.shape[-2:], generator)
         latents = self._denoised(
             noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end
         )
-        picture, values = (self._decoded(part) for part in latents)
+        image, values = (self._decoded(part) for part in latents)
         depth = depth_along_rays(span.restored(values * 2 - 1), camera)
         points = camera.points(depth)
-        pixels = (picture * 255).round().astype(np.uint8)
+        pixels = (image * 255).round().astype(np.uint8)
         return AlignedViewsOutput(
-            images=[Image.fromarray(pixels)] if output_type == "pil" else picture[None],
+            images=[Image.fromarray(pixels)] if output_type == "pil" else image[None],
             pixels=pixels,
             points=points,
             depth=depth,
@@ -165,9 +165,9 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         )
 
     def _canvas(self, references: Sequence[ReferenceView]) -> tuple[int, int]:
-        """Height and width, which all references have."""
+        """Returns height and width of the canvas, checked for all references."""
         if not references:
-            raise ValueError("references: got none, expected at least one view; pass the pictures to start from")
+            raise ValueError("references: got none, expected at least one view; pass at least one image")
         sizes = {one.image.shape[:2] for one in references}
         side: Any = self.unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
@@ -175,7 +175,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         if sizes != {wanted}:
             got = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
             raise ValueError(
-                f"references: got pictures of {got}, expected {wanted[1]}x{wanted[0]} for all; resize pictures and "
+                f"references: got images of {got}, expected {wanted[1]}x{wanted[0]} for all; resize images and "
                 "depth, cameras stay as they are"
             )
         return wanted
@@ -185,14 +185,14 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         positive, negative = states
         return torch.cat([negative, positive]) if guided else positive
 
-    def _encoded(self, pictures: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
-        """Latents (posterior means) of pictures in [0, 1], once per row."""
-        stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+    def _encoded(self, images: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
+        """Latents (posterior means) of images in [0, 1], once per row."""
+        stacked = torch.from_numpy(np.stack(images)).movedim(-1, 1)
         latents = encode_latents(self.vae, stacked.to(self._execution_device, self.vae.dtype) * 2 - 1)
         return latents.to(self.unet.dtype).repeat(rows, 1, 1, 1)
 
     def _decoded(self, latents: Float[Tensor, "1 channel h w"]) -> Float[np.ndarray, "height width 3"]:
-        """A picture in [0, 1]."""
+        """Decoded image in [0, 1]."""
         decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return (decoded.float() / 2 + 0.5).clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
 
@@ -213,7 +213,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         guidance_scale: float,
         callback: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents of picture and point map, from one noise."""
+        """Latents of image and point map, from one noise."""
         assert self.views is not None
         device, rows = self._execution_device, len(context)
         schedulers: list[Any] = [copy.deepcopy(self.scheduler) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Point maps as pictures and as features: scaled into the range of what is known, and back."""
+"""Point maps as images and features, scaled into the range of known points, and back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ NEAREST = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class PointRange:
-    """The box of all known points in a camera's frame, which becomes [-1, 1] along each axis.
+    """Bounding box of known points in a camera's frame, scaled to [-1, 1] along each axis.
 
     Args:
-        camera: whose frame; the target's.
+        camera: the target's.
         low, high: its corners.
     """
 
@@ -32,7 +32,7 @@ class PointRange:
 
     @classmethod
     def over(cls, references: Sequence[ReferenceView], camera: Camera, margin: float = MARGIN) -> Self:
-        """The range of the references' points, wider by a share on each side for what they do not show.
+        """Returns the range of the references' points, extended by a share on each side for unseen places.
 
         Raises:
             ValueError: points that are all in one plane across an axis, or none before the camera.
@@ -59,7 +59,7 @@ class PointRange:
         return (local - matrix[:3, 3]) @ matrix[:3, :3]
 
     def geometry(self, view: WarpedView) -> Float[Tensor, "8 height width"]:
-        """What `CorrespondenceEncoder` reads of a view: points and normals in this frame, depth, if any."""
+        """Input of `CorrespondenceEncoder`: points and normals in this frame, depth and mask of a view."""
         normals = view.normals @ self.camera.world_to_camera[:3, :3].T
         depth = view.depth / max(float(self.high[2]), 1e-6)
         parts = [self.scaled(view.points), normals, depth[..., None], view.seen[..., None]]
@@ -86,7 +86,7 @@ def _to(camera: Camera, points: Any) -> Any:
     return points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
 
 
-def depth_picture(
+def depth_image(
     depth: Float[np.ndarray, "height width"], like: Float[np.ndarray, "height width"] | None = None
 ) -> Image.Image:
     """Depth as grey values: white is the nearest 2 %, black the farthest 2 % and NaN, even steps of 1 / depth between.

@@ -1,8 +1,8 @@
-"""References seen from another camera: which of their points it sees, and where it sees none.
+"""Warping of references to another camera, with a mask of the pixels that are seen.
 
-What is behind the target camera, outside its picture, or covered by something nearer is not seen; nothing is moved to
-the border, and a pixel without a point stays empty. Points alone (`warp_points`) leave gaps between them and show what
-is behind through these; a mesh over each reference (`warp_mesh`) closes them.
+Points behind the target camera, outside its image, or behind nearer points are not seen; pixels without a point stay
+empty. Points alone (`warp_points`) leave gaps through which farther points show; a mesh over each reference
+(`warp_mesh`) closes them.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ NEAR = 1e-3
 EDGE_SHARE = 0.48
 """A triangle with an edge of a larger share of its girth is a sliver over a break and is left out; at most 0.5."""
 LARGEST = 1 << 20
-"""So many candidates, pixels of triangles' boxes, are looked at together."""
+"""Candidates, pixels of triangles' boxes, per batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceView:
-    """A picture with its geometry.
+    """An image with its geometry.
 
     Args:
         image: [height, width, 3] in [0, 1].
@@ -69,27 +69,27 @@ class ReferenceView:
         return cls(image, points, camera)
 
     @classmethod
-    def of_picture(
+    def of_image(
         cls,
-        picture: Image.Image,
+        image: Image.Image,
         depth: Float[np.ndarray, "height width"] | DepthModel,
         camera: Camera,
         size: tuple[int, int],
     ) -> "ReferenceView":
-        """A picture and its depth, each brought to a height and width, squeezed where its shape is another one.
+        """From an image and its depth, each resized to a height and width.
 
         Args:
-            depth: along the camera's axis; or any model of it, a callable that is given the picture.
+            depth: along the camera's axis; or a depth model, called with the image.
 
         Raises:
             ValueError: as for `of_depth`.
         """
         height, width = size
-        image = np.asarray(picture.convert("RGB").resize((width, height))) / 255
-        depth = np.asarray(depth(picture) if callable(depth) else depth, np.float32)
+        pixels = np.asarray(image.convert("RGB").resize((width, height))) / 255
+        depth = np.asarray(depth(image) if callable(depth) else depth, np.float32)
         if depth.ndim == 2:
             depth = np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.NEAREST))
-        return cls.of_depth(image, depth, camera)
+        return cls.of_depth(pixels, depth, camera)
 
     @classmethod
     def of_view(cls, view: "View") -> "ReferenceView":
@@ -103,12 +103,12 @@ class ReferenceView:
 
 @dataclass(frozen=True, eq=False)
 class WarpedView:
-    """What the target camera sees of the references; 0 where it sees nothing.
+    """References as the target camera sees them; 0 where it sees nothing.
 
     Args:
         image, points, normals: [height, width, 3]; normals in the world, 0 where only points are warped.
         depth: along the target's axis.
-        seen: where there is something.
+        seen: mask of pixels with a point.
     """
 
     image: Float[np.ndarray, "height width 3"]
@@ -119,7 +119,7 @@ class WarpedView:
 
 
 def warp_points(references: Sequence[ReferenceView], camera: Camera, size: tuple[int, int]) -> WarpedView:
-    """Every reference pixel as one point; the nearest in each pixel of the target is seen.
+    """Warp every reference pixel as one point; in each pixel of the target the nearest is seen.
 
     Args:
         size: height and width of the target.
@@ -149,14 +149,14 @@ def warp_mesh(
     stride: int = 1,
     edge_share: float = EDGE_SHARE,
 ) -> WarpedView:
-    """Each reference as a mesh over its grid of pixels, drawn with a depth buffer.
+    """Warp each reference as a mesh over its pixels, rendered with a depth buffer.
 
     After MoAI (arXiv 2506.11924). Differs: faces are kept where they face the ray of their pixel, not the
-    picture's central ray, and points come of the mesh too.
+    central ray of the image, and points are interpolated in the mesh, too.
 
     Args:
         size: height and width of the target.
-        stride: every so many-th pixel is a vertex.
+        stride: every `stride`-th pixel is a vertex.
         edge_share: see `EDGE_SHARE`.
 
     Raises:
@@ -186,7 +186,7 @@ def warp_mesh(
 
 def _check(references: Sequence[ReferenceView]) -> None:
     if not references:
-        raise ValueError("references: got none, expected at least one view; pass the pictures to start from")
+        raise ValueError("references: got none, expected at least one view; pass at least one image")
 
 
 def _pixels(
@@ -202,7 +202,7 @@ def _pixels(
 def _mesh(view: ReferenceView, stride: int, edge_share: float) -> tuple[Values, Values]:
     """Corners and colours of the triangles of a reference, [face, 3, 3] each, that face its camera."""
     if stride < 1 or min(view.image.shape[:2]) <= stride:
-        raise ValueError(f"stride: got {stride} for a picture of {view.image.shape[:2]}, expected fewer than its sides")
+        raise ValueError(f"stride: got {stride} for an image of {view.image.shape[:2]}, expected fewer than its sides")
     rows, columns = (np.arange(0, side, stride) for side in view.image.shape[:2])
     grid = np.ix_(rows, columns)
     points, colors = view.points[grid], view.image[grid]
@@ -222,7 +222,7 @@ def _drawn(
 ) -> tuple[Int[np.ndarray, "height width"], Float[np.ndarray, "height width 3"], Float[np.ndarray, "height width"]]:
     """By pixel the nearest face (-1 for none), the weights of its corners there, and its depth.
 
-    Weights are those in space, not on the picture: corners count inversely to their depth.
+    Weights are those in space, not in the image: corners count inversely to their depth.
     """
     face = np.full(size[0] * size[1], -1)
     weights, nearest = np.zeros((len(face), 3)), np.full(len(face), np.inf)

@@ -31,7 +31,7 @@ from weftwork.datasets.synthetic.walks.scenes import (
     times_at,
 )
 from weftwork.pipelines.audio.events import onsets
-from weftwork.pipelines.audio.output import SoundOutput
+from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.plots import plot_sound
 from weftwork.pipelines.audio.videos import Video, write_video
 from weftwork.scripts.demo.guards import errors_shown
@@ -116,7 +116,7 @@ class AudioStudio(Studio):
         yield from self.queue.run(job, user)
 
 
-def _video(request: AudioRequest, out: SoundOutput, path: Path) -> Path:
+def _video(request: AudioRequest, out: AudioOutput, path: Path) -> Path:
     """Adds the audio to the clip; a walk is rendered with steps at the onsets of the audio."""
     clip = request.clip
     if clip is None:
@@ -124,7 +124,7 @@ def _video(request: AudioRequest, out: SoundOutput, path: Path) -> Path:
         steps = onsets(out.audio, out.sample_rate)
         walk = Walk(request.walk.knots, steps, np.zeros(len(steps)), request.walk.surface, request.seconds)
         clip = Video.open(write_video(frames(walk, 256, 25.0), 25.0, path.with_name("silent.mp4")))
-    return clip.with_sound(out.audio, out.sample_rate, path)
+    return clip.with_audio(out.audio, out.sample_rate, path)
 
 
 class AudioPage(PipelinePage[AudioStudio]):

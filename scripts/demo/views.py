@@ -15,7 +15,7 @@ from PIL import Image
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.sidecar_files import read_array
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
-from weftwork.pipelines.views.point_maps import depth_picture
+from weftwork.pipelines.views.point_maps import depth_image
 from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage
@@ -94,7 +94,7 @@ class ViewStudio(Studio):
             out.images[0].save(path)
             cloud = out.save_point_cloud(path.with_name("view.ply"))
             shown = points_shown(out.points, out.pixels, request.camera)
-            return ViewResult(out.images[0], depth_picture(out.depth), path, cloud, shown, seed)
+            return ViewResult(out.images[0], depth_image(out.depth), path, cloud, shown, seed)
 
         yield from self.queue.run(job, user)
 
@@ -163,7 +163,7 @@ def view_request(
     else:
         aspect = upload.height / upload.width
         camera = Camera.looking((0, 0, 0), (0, 0, -1), field_of_view=angle, aspect=aspect)
-        references = (ReferenceView.of_picture(upload, read_array(Path(depth)), camera, size),)
+        references = (ReferenceView.of_image(upload, read_array(Path(depth)), camera, size),)
     first = references[0]
     height, width = size
     middle = first.points[height // 3 : -height // 3, width // 3 : -width // 3].reshape(-1, 3)

@@ -122,7 +122,7 @@ class ClipPictures:
                 f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
                 "write what a depth model says of it"
             )
-        return ReferenceView.of_picture(frame.image, depth, frame.camera, (self.size, self.size))
+        return ReferenceView.of_image(frame.image, depth, frame.camera, (self.size, self.size))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.views.adapter import AlignedViews
-from weftwork.pipelines.views.point_maps import depth_picture
+from weftwork.pipelines.views.point_maps import depth_image
 from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.training.core.objectives import joint_diffusion_loss, training_scheduler
 from weftwork.training.data.views import ViewsBatch, ViewsRecord
@@ -78,7 +78,7 @@ class AlignedViewsTask:
             out = self.pipe(references, target.camera, generator=torch.Generator().manual_seed(0))
             pictures = [(one.image * 255).round().astype(np.uint8) for one in (*references, target)]
             depth = target.camera.project(target.points)[1]
-            grey = [depth_picture(one, like=depth).convert("RGB") for one in (depth, out.depth)]
+            grey = [depth_image(one, like=depth).convert("RGB") for one in (depth, out.depth)]
             rows.append(np.concatenate([*pictures, out.pixels, *map(np.asarray, grey)], 1))
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(folder / f"{step:06d}.png")

@@ -31,7 +31,7 @@ from weftwork.attention_processors.core.processor import ConditionedAttnProcesso
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.datasets.readers.sound_files import resampled
-from weftwork.pipelines.audio.output import SoundOutput
+from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.windows import Windows
 
@@ -313,7 +313,7 @@ def test_an_error_leaves_nothing_behind(pipe: Any) -> None:
 
 
 def test_what_is_clipped_when_it_is_saved_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    SoundOutput(np.full((2, 16), 1.7, np.float32), [], RATE).save(tmp_path / "loud.wav")
+    AudioOutput(np.full((2, 16), 1.7, np.float32), [], RATE).save(tmp_path / "loud.wav")
     assert "reaches 1.70 and is clipped at 1" in caplog.text
 
 

@@ -53,7 +53,7 @@ def test_frames_keep_their_own_times_where_rates_vary(tmp_path: Path) -> None:
 
 def test_a_new_sound_starts_with_the_first_picture(tmp_path: Path) -> None:
     late = write_video(tmp_path / "late.mkv", 1.5 + np.arange(30) / 30)
-    made = Video.open(late).with_sound(np.zeros((2, 16_000), np.float32), 16_000, tmp_path / "with.mkv")
+    made = Video.open(late).with_audio(np.zeros((2, 16_000), np.float32), 16_000, tmp_path / "with.mkv")
     with av.open(str(made)) as container:
         first = {frame.__class__.__name__: frame.time for frame in reversed(list(container.decode()))}
     assert abs(first["VideoFrame"] - 1.5) < 0.01 and abs(first["AudioFrame"] - 1.5) < 0.08  # AAC has a delay
@@ -71,7 +71,7 @@ def test_what_mp4_does_not_hold_goes_to_matroska(clip: Path, tmp_path: Path) -> 
         container.mux(stream.encode(None))
     video = Video.open(packed)
     assert video.codec == "vp8" and video.container == ".mkv"
-    made = video.with_sound(np.zeros((2, 4_800), np.float32), 16_000, tmp_path / "with.mkv")
+    made = video.with_audio(np.zeros((2, 4_800), np.float32), 16_000, tmp_path / "with.mkv")
     assert Video.open(made).size == (32, 32)
 
 
@@ -82,14 +82,14 @@ def test_pictures_without_times_are_refused(tmp_path: Path) -> None:
         for _ in range(3):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
         container.mux(stream.encode(None))
-    with pytest.raises(ValueError, match="got pictures without times, expected a video; convert it to MP4"):
+    with pytest.raises(ValueError, match="got frames without times, expected a video; convert it to MP4"):
         Video.open(tmp_path / "raw.h264")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_video_gets_a_new_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
     tone = 0.3 * np.sin(np.arange(16_000) * 0.2)[None] * np.array([[1.0], [0.1]])
-    path = Video.open(clip).with_sound(tone.astype(np.float32), 16_000, tmp_path / f"new{suffix}")
+    path = Video.open(clip).with_audio(tone.astype(np.float32), 16_000, tmp_path / f"new{suffix}")
     with av.open(str(path)) as container:
         sound = np.concatenate([f.to_ndarray() for f in container.decode(audio=0)], 1)
     assert container and abs(sound.shape[1] - 16_000) < 2_100
@@ -110,7 +110,7 @@ def test_bad_files_are_refused_and_leave_nothing(clip: Path, tmp_path: Path) -> 
     video = Video.open(clip)
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"new\.txt: cannot be written"):
-        video.with_sound(np.zeros((2, 100), np.float32), 16_000, tmp_path / "new.txt")
+        video.with_audio(np.zeros((2, 100), np.float32), 16_000, tmp_path / "new.txt")
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     with pytest.raises(ValueError, match=r"times: got a BoxTrack up to 2.00 s for a video of 1.00"):
         video.check([BoxTrack([0.0, 2.0], [[0, 0, 1, 1]] * 2)])
@@ -120,7 +120,7 @@ def test_sound_without_pictures_is_no_video(tmp_path: Path) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "only.wav", np.zeros((100, 2)), 16_000)
-    with pytest.raises(ValueError, match="got a file without pictures"):
+    with pytest.raises(ValueError, match="got a file without frames"):
         Video.open(tmp_path / "only.wav")
 
 

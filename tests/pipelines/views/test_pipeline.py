@@ -144,8 +144,8 @@ def test_what_is_read_is_in_the_targets_frame() -> None:
 def test_any_model_of_depth_may_be_asked() -> None:
     picture = Image.new("RGB", (32, 16), "red")
     camera = Camera.looking((0, 0, 0), (0, 0, 1), aspect=0.5)
-    asked = ReferenceView.of_picture(picture, lambda one: np.full(one.size[::-1], 3.0), camera, (8, 8))
-    given = ReferenceView.of_picture(picture, np.full((16, 32), 3.0), camera, (8, 8))
+    asked = ReferenceView.of_image(picture, lambda one: np.full(one.size[::-1], 3.0), camera, (8, 8))
+    given = ReferenceView.of_image(picture, np.full((16, 32), 3.0), camera, (8, 8))
     assert np.array_equal(asked.points, given.points)
 
 
@@ -163,7 +163,7 @@ def test_bad_calls_are_refused(pipe: Any) -> None:
     turned = Camera.looking(TARGET.camera.position, 2 * TARGET.camera.position - (2.0, 1.0, 1.0))
     cases: list[tuple[dict[str, Any], str]] = [
         ({"references": []}, "references: got none"),
-        ({"references": [*REFERENCES, small]}, "references: got pictures of 32x32, 64x64, expected 64x64 for all"),
+        ({"references": [*REFERENCES, small]}, "references: got images of 32x32, 64x64, expected 64x64 for all"),
         ({"camera": turned}, "camera: got one that"),
         ({"output_type": "latent"}, "output_type: got 'latent'"),
     ]

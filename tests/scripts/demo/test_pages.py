@@ -119,7 +119,7 @@ def test_a_picture_of_the_users_own_needs_its_depth(views: demo_view.ViewStudio,
 
 
 def test_depth_is_bright_where_it_is_near() -> None:
-    shown = np.asarray(demo_view.depth_picture(np.linspace(1, 5, 64).reshape(8, 8)))
+    shown = np.asarray(demo_view.depth_image(np.linspace(1, 5, 64).reshape(8, 8)))
     assert shown[0, 0] == 255 and shown[-1, -1] == 0 and (np.diff(shown.ravel().astype(int)) <= 0).all()
 
 
