@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import gradio as gr
 from gradio.components import Component
@@ -24,7 +25,7 @@ from weftwork.attention_processors.core.records import (
 )
 from weftwork.datasets.readers.images import as_image
 from weftwork.datasets.readers.inline_images import as_text
-from weftwork.scripts.demo.pages import AdapterPage
+from weftwork.scripts.demo.pages import AdapterPage, Context
 from weftwork.scripts.demo.studio import REFUSED_KEYS, ImageStudio
 from weftwork.scripts.demo.widgets import (
     BOX,
@@ -39,11 +40,16 @@ from weftwork.scripts.demo.widgets import (
 
 
 class FormPage(AdapterPage):
-    """A prompt and one condition, with a widget per field."""
+    """A prompt and the conditions of a method, with a widget per field."""
 
     def __init__(self, method: Method, studio: ImageStudio, adapter: str) -> None:
         super().__init__(method, studio, adapter)
         self.title = method.name.replace("-", " ").capitalize()
+
+    @classmethod
+    def open(cls, method: Method, context: Context) -> Self | None:
+        """Returns the page, or None where no adapter is attached or records cannot describe the conditions."""
+        return super().open(method, context) if _condition_classes(method) else None
 
     def build(self) -> None:
         name = self.method.name
@@ -51,25 +57,25 @@ class FormPage(AdapterPage):
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 prompt = gr.Textbox("", label="Prompt", elem_id=f"{name}-prompt")
-                forms = [ConditionForm(load(path)) for path in self.method.conditions]
+                forms = [ConditionForm(condition) for condition in _condition_classes(self.method)]
             with gr.Column(scale=2, min_width=320):
                 settings = run_settings()
                 panel = ImagePanel(self.studio)
-        widgets = [widget for form in forms for widget in form.widgets]
 
         def request(text: str, *values: object) -> ImageRequest:
-            given, records = list(values[: len(widgets)]), []
-            for form in forms:
-                records.append(form.record(given[: len(form.widgets)]))
-                del given[: len(form.widgets)]
-            filled = [record for form, record in zip(forms, records, strict=True) if form.is_filled(record)]
-            if not filled:
-                needs = [key for form in forms for key in form.needs]
-                raise ValueError(f"{', '.join(needs)}: got none, expected at least one; fill it in")
-            record = {"prompt": text, "conditions": {self.adapter: filled}}
-            return ImageRequest(record, RunSettings.of(values[len(widgets) :]))
+            given = iter(values)
+            records = [record for form in forms if (record := form.record(given)) is not None]
+            if not records:
+                needs = ", ".join(key for form in forms for key in form.needs)
+                raise ValueError(f"{needs}: got none, expected at least one; fill it in")
+            return ImageRequest({"prompt": text, "conditions": {self.adapter: records}}, RunSettings.of(list(given)))
 
+        widgets = [widget for form in forms for one in form.inputs for widget in one.widgets]
         panel.connect(request, [prompt, *widgets, *settings], api_name=name, triggers=[prompt.submit])
+
+
+def _condition_classes(method: Method) -> list[type[Condition]]:
+    return [condition for path in method.conditions if (condition := load(path)).needs]
 
 
 class ConditionForm:
@@ -83,26 +89,15 @@ class ConditionForm:
         with gr.Accordion("Strength", open=False):
             self.inputs += [_add(key, entry, defaults[name]) for key, (name, entry) in fields.items() if key in base]
 
-    @property
-    def widgets(self) -> list[Component]:
-        return [widget for one in self.inputs for widget in one.widgets]
-
-    def record(self, values: Sequence[object]) -> Record:
-        """Returns the values of the widgets as a record of the condition.
+    def record(self, values: Iterator[object]) -> Record | None:
+        """Takes the values of the widgets and returns the record of a condition; None where all it needs is empty.
 
         Raises:
             ValueError: text that cannot be parsed; begins with the name of the field.
         """
-        record, rest = {}, list(values)
-        for one in self.inputs:
-            value = one.record_value(rest[: len(one.widgets)])
-            del rest[: len(one.widgets)]
-            if value is not None:
-                record[one.key] = value
-        return record
-
-    def is_filled(self, record: Record) -> bool:
-        return not self.needs or any(key in record for key in self.needs)
+        found = {one.key: one.record_value([next(values) for _ in one.widgets]) for one in self.inputs}
+        record = {key: value for key, value in found.items() if value is not None}
+        return record if any(key in record for key in self.needs) else None
 
 
 @dataclass(frozen=True)
@@ -153,8 +148,11 @@ def _add(key: str, entry: RecordField, default: object) -> FieldInput:
             widgets = [gr.Number(number, precision=0, minimum=minimum, maximum=maximum, label=label, info=entry.help)]
         case ChoiceKind(options):
             widgets = [gr.Dropdown(list(options), value=text or options[0], label=label, info=entry.help)]
-        case RegionKind():
-            box = gr.Textbox(label=label, info="A box: left, top, right, bottom; empty: everywhere", placeholder=BOX)
+        case RegionKind(sketch):
+            also = ', "sketch"' if sketch else ""
+            box = gr.Textbox(
+                label=label, info=f"Empty (everywhere){also} or a box: left, top, right, bottom", placeholder=BOX
+            )
             widgets = [box, image_upload(f"{label}: mask, white where it acts", height=180)]
         case SharesKind(alone):
             example = "name, or name=0.7, other=0.3" if alone else "name=0.7, other=0.3"
