@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.lazy_parser import LazyParser
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -87,7 +88,7 @@ def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
     except KeyboardInterrupt:
         print("weftwork: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
+    except (UserError, OSError) as error:
         if show_traceback:
             traceback.print_exc()
         print(f"weftwork: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from pathlib import Path
 from weftwork.attention_processors.core.method import Method, load
 from weftwork.evaluation.core.measurement import Measurement
 from weftwork.evaluation.measurements import measured
+from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import shipped
 from weftwork.scripts.lazy_parser import LazyParser
 
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     method = measured()[arguments.method]
     measurement = _measurement(method)(arguments)
     measurement.check()
-    pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(arguments.device)
+    device = device_named(arguments.device)
+    pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(device)
     evaluation = measurement.build(pipe)
     report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
     print(report.table())

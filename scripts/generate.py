@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths, replaced
 
@@ -96,8 +97,8 @@ def _draw(design: "Design", targets: Sequence[Path], arguments: argparse.Namespa
     from weftwork.attention_processors.core.attention_maps import MapRecorder
     from weftwork.pipelines.designs.run import draw, map_sheets, open_pipeline, stored, write_images
 
-    adapters = adapter_paths(arguments.adapter)
-    pipe = open_pipeline(arguments.model, adapters, design, arguments.image_encoder).to(arguments.device or "cpu")
+    device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
+    pipe = open_pipeline(arguments.model, adapters, design, arguments.image_encoder).to(device)
     recorder = MapRecorder() if arguments.maps else None
     images = draw(pipe, design, len(targets), recorder)
     texts = [stored(design, index) for index in range(len(targets))]

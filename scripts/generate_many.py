@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.hardware import device_named
 from weftwork.scripts.generate_options import adapter_paths, replaced
 
 if TYPE_CHECKING:
@@ -21,8 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         ValueError: options that only single designs have, lines that are wrong, or images of other designs in the
-            folder; nothing is written then.
-        RuntimeError: at the end, if some images could not be made.
+            folder, and nothing is written; or, at the end, some images could not be made.
     """
     from accelerate import PartialState
 
@@ -55,17 +56,18 @@ def _make(
     failed: list[str] = []
     pipe, shared = None, None
     given = adapter_paths(arguments.adapter)
+    device = device_named(arguments.device) if arguments.device else state.device
     for name, design in tqdm(designs.items(), desc="designs", disable=not state.is_local_main_process):
         try:
             others = (tuple(design.loras), tuple(design.controlnets))
             if pipe is None or others != shared:
                 pipe, shared = open_pipeline(arguments.model, given, design, arguments.image_encoder), others
-                pipe.to(arguments.device or state.device)
+                pipe.to(device)
                 pipe.set_progress_bar_config(disable=True)
             attach_all(pipe, {}, design.conditions)
             (image,) = draw(pipe, design)
             write_images({folder / f"{name}.png": (image, stored(design))})
-        except (ValueError, FloatingPointError) as error:
+        except UserError as error:
             failed.append(f"{name}: {error}")
     return failed
 

@@ -96,11 +96,12 @@ def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 def _pipeline(arguments: argparse.Namespace) -> Any:
     from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
     from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+    from weftwork.pipelines.core.hardware import device_named
     from weftwork.pretrained import model_name, shipped
 
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
-    pipe.to(arguments.device)
+    pipe.to(device_named(arguments.device))
     spatial: Any = pipe.spatial
     heard = (spatial.config.get("training") or {}).get("audio_encoder")
     if arguments.like and heard != (arguments.audio_encoder and model_name(arguments.audio_encoder)):

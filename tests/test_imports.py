@@ -12,7 +12,7 @@ PACKAGE = "weftwork"
 BELOW: Mapping[str, set[str]] = {
     "datasets.readers": set(),
     "datasets.synthetic": {"datasets.readers"},
-    "pretrained": set(),
+    "pretrained": {"datasets.readers"},
     "attention_processors": {"datasets.readers", "pretrained"},
     "pipelines": {"attention_processors", "datasets.readers", "pretrained"},
     "training": {"pipelines", "attention_processors", "datasets.readers", "datasets.synthetic", "pretrained"},

@@ -13,7 +13,7 @@ def check_plots() -> None:
     """Raise before anything is measured.
 
     Raises:
-        RuntimeError: matplotlib is not there.
+        ValueError: matplotlib is not there.
     """
     if find_spec("matplotlib") is None:
         raise RuntimeError("plot: got no matplotlib; install it with pip install matplotlib")

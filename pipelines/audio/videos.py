@@ -58,7 +58,7 @@ class Video:
         Raises:
             ValueError: no file, no video in it, one that is too long or large, one whose frames cannot be decoded, or
                 times that do not increase.
-            RuntimeError: PyAV is not installed.
+            UserError: PyAV is not installed.
         """
         path = Path(path)
         times, size, last = [], (0, 0), 0.0
@@ -160,7 +160,7 @@ def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, 
 
     Raises:
         ValueError: sides that are odd, which H.264 cannot have.
-        RuntimeError: PyAV is not installed.
+        UserError: PyAV is not installed.
     """
     av, path = _av(), Path(path)
     height, width = frames.shape[1:3]

@@ -1,7 +1,11 @@
-"""Description of the machine for reports and model cards."""
+"""Devices: their description for reports and model cards, and the one that a command names."""
 
 import os
 import platform
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def hardware() -> str:
@@ -11,3 +15,20 @@ def hardware() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{os.cpu_count()} CPU cores, {platform.machine()}"
+
+
+def device_named(name: str) -> "torch.device":
+    """Returns a device.
+
+    Raises:
+        ValueError: an unknown name, or a device that is not there.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device: got {name!r}, expected cpu or a device of this machine ({reason})") from error
+    return device

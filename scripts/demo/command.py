@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Opens the page and serves it until interrupted.
 
     Raises:
-        RuntimeError: gradio is not installed.
+        ValueError: gradio is not installed.
         ValueError: a wrong option, or a model or adapter that cannot be opened.
     """
     if find_spec("gradio") is None:
@@ -111,6 +111,7 @@ def open_studio(
     Raises:
         ValueError: something that cannot be opened.
     """
+    from weftwork.pipelines.core.hardware import device_named
     from weftwork.pipelines.designs.design import Design
     from weftwork.pipelines.designs.run import open_pipeline
     from weftwork.pretrained import available, shipped
@@ -123,7 +124,7 @@ def open_studio(
                 given.setdefault(name, shipped(folder))
         if image_encoder is None and "reference" in given and ENCODER in available():
             image_encoder = str(shipped(ENCODER))
-    return ImageStudio(open_pipeline(model, given, Design(""), image_encoder).to(device), model)
+    return ImageStudio(open_pipeline(model, given, Design(""), image_encoder).to(device_named(device)), model)
 
 
 def _folders(option: str, text: str) -> tuple[str, str]:

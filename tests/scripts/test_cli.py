@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from weftwork.attention_processors.audio import adapter as audio
 from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.reference import projections
 from weftwork.attention_processors.views import adapter as views
+from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.evaluation.measurements import measured
 from weftwork.scripts.cli import COMMANDS, main
 from weftwork.training.trainers import audio as audio_trainer
@@ -43,6 +45,20 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"weftwork {version('weftwork')}\n"
+
+
+def test_errors_of_users_are_one_class() -> None:
+    """Other errors are bugs, and show their traceback."""
+    root = Path(__file__).resolve().parents[2]
+    folders = ("attention_processors", "pipelines", "datasets", "training", "evaluation", "pretrained", "scripts")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    assert not [str(path) for path in files if "raise ValueError(" in path.read_text(encoding="utf-8")]
+    assert issubclass(UserError, ValueError) and issubclass(NotFiniteError, UserError | FloatingPointError)
+
+
+def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "paired", "--device", "tpu"]) == 2
+    assert "device: got 'tpu', expected cpu or a device of this machine" in capsys.readouterr().err
 
 
 def test_choices_of_trainers_are_those_of_adapters() -> None:

@@ -18,6 +18,7 @@ from variants import add_lora, controlnet_parts
 
 from weftwork.attention_processors.paired.adapter import GlobalSketch, SketchTextPair
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
+from weftwork.datasets.readers.errors import NotFiniteError
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.design import KEYS, Design
 from weftwork.pipelines.designs.reader import read_design
@@ -396,7 +397,11 @@ def test_interruption_and_tracebacks(
     arguments = ["generate", str(folder / "x.json")]
     monkeypatch.setattr("weftwork.scripts.generate.run", raising(KeyboardInterrupt()))
     assert main(arguments) == 130
-    monkeypatch.setattr("weftwork.scripts.generate.run", raising(RuntimeError("it: got worse")))
+    for error in (RuntimeError("mat1 and mat2"), ValueError("a bug"), TypeError("another")):
+        monkeypatch.setattr("weftwork.scripts.generate.run", raising(error))
+        with pytest.raises(type(error)):
+            main(arguments)
+    monkeypatch.setattr("weftwork.scripts.generate.run", raising(NotFiniteError("it: got worse")))
     assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "weftwork: it: got worse"
     assert main([*arguments, "--traceback"]) == main(["--traceback", *arguments]) == 2

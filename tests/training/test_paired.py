@@ -28,6 +28,7 @@ from tiny_training import Records, config, losses, make_task, run
 from weftwork.attention_processors.core.adapter import state_sha256
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import sample
@@ -464,7 +465,7 @@ def test_other_optimizers_train_too(name: str, tmp_path: Path) -> None:
 def test_optimizers_that_are_not_there_say_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="optimizer: got 'adam', expected one of adamw, adamw8bit"):
         config(tmp_path, optimizer="adam")
-    with pytest.raises(RuntimeError, match="needs prodigyopt, which is not there; pip install prodigyopt"):
+    with pytest.raises(UserError, match="needs prodigyopt, which is not there; pip install prodigyopt"):
         run(tmp_path, optimizer="prodigy")
 
 

@@ -4,9 +4,14 @@ import argparse
 import dataclasses
 from dataclasses import dataclass, field, fields
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from weftwork.training.core.optimizers import check_optimizer
+
+SCHEDULES: Final = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+)  # fmt: skip
+"""Schedules of `diffusers.optimization.get_scheduler` that need no more options."""
 
 
 def option(default: Any, text: str) -> Any:
@@ -28,7 +33,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = option(1, "micro-batches per optimizer step")
     learning_rate: float = option(1e-4, "peak learning rate")
     optimizer: str = option("adamw", "adamw, adamw8bit, adafactor, prodigy or sgd")
-    lr_scheduler: str = option("cosine", "a schedule of diffusers.optimization.get_scheduler")
+    lr_scheduler: str = option("cosine", ", ".join(SCHEDULES))
     lr_warmup_steps: int = option(100, "optimizer steps of linear warm-up")
     adam_beta1: float = option(0.9, "AdamW")
     adam_beta2: float = option(0.99, "AdamW")
@@ -53,6 +58,8 @@ class TrainingConfig:
         for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a number above 0")
+        if self.lr_scheduler not in SCHEDULES:
+            raise ValueError(f"lr_scheduler: got {self.lr_scheduler!r}, expected one of {', '.join(SCHEDULES)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")
         if self.mixed_precision not in ("no", "fp16", "bf16"):

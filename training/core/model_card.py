@@ -79,7 +79,7 @@ def push(folder: Path, repo_id: str) -> str:
     """Upload a trained folder to the Hub, privately unless the repository is there already; returns its address.
 
     Raises:
-        RuntimeError: there is no network or no right to write there; the folder stays as it is.
+        ValueError: there is no network or no right to write there; the folder stays as it is.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

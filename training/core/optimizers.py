@@ -34,7 +34,7 @@ def build_optimizer(
 
     Raises:
         ValueError: an unknown name.
-        RuntimeError: its library is not there.
+        ValueError: its library is not there.
     """
     check_optimizer(name)
     where, kind, library = OPTIMIZERS[name]
