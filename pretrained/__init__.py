@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from weftwork.datasets.readers.errors import UserError
+
 ROOT = Path(__file__).parent
 PLACES = (ROOT, ROOT / "baselines")
 """Default models, and those that only reports read: baselines and oracles, which a checkout has and a wheel lacks."""
@@ -56,11 +58,11 @@ def shipped(name: str) -> Path:
         return folders[name]
     if about := {**MODELS, **BASELINES}.get(name):
         folder = f"pretrained/{'' if name in MODELS else 'baselines/'}{name}"
-        raise ValueError(
+        raise UserError(
             f"shipped: {name!r} is not installed ({about}), its folder {folder} is missing; a "
             "checkout of the repository has it"
         )
-    raise ValueError(
+    raise UserError(
         f"shipped: got {name!r}, expected one of: {', '.join(sorted(folders)) or 'none is installed'}; "
         "pass the path of a folder to from_pretrained for models of your own"
     )

@@ -13,6 +13,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from weftwork.datasets.readers.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,9 +39,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     kind, to, base = arguments.format, arguments.to, arguments.base
     if to not in ("weftwork", kind):
-        raise ValueError(f"--to: got {to!r} for the format {kind!r}, expected 'weftwork' or {kind!r}")
+        raise UserError(f"--to: got {to!r} for the format {kind!r}, expected 'weftwork' or {kind!r}")
     if kind != "ip-adapter" and base is not None:
-        raise ValueError(f"--base: got {base!r} for the format {kind!r}, which needs none; leave it out")
+        raise UserError(f"--base: got {base!r} for the format {kind!r}, which needs none; leave it out")
     from weftwork.scripts.converters import command
     from weftwork.scripts.converters.ip_adapter import base_denoiser
 

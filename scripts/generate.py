@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths, replaced
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     if (arguments.design is None) == (arguments.input is None):
-        raise ValueError("design, input: got neither or both; pass one design file, or --input with a file of many")
+        raise UserError("design, input: got neither or both; pass one design file, or --input with a file of many")
     if arguments.input is not None:
         from weftwork.scripts.generate_many import run as run_many
 
@@ -80,10 +81,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     count = arguments.num_images
     if not 1 <= count <= MAX_IMAGES:
-        raise ValueError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
+        raise UserError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
     design = replaced(read_design(arguments.design), arguments)
     if arguments.maps and not any(design.conditions.values()):
-        raise ValueError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
+        raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
@@ -113,7 +114,7 @@ def _draw(design: "Design", targets: Sequence[Path], arguments: argparse.Namespa
 def _targets(output: Path, count: int) -> list[Path]:
     """Returns the files to write; several are numbered."""
     if output.suffix.lower() != ".png":
-        raise ValueError(f"output: got {str(output)!r}, expected a name that ends in .png; the design is stored in it")
+        raise UserError(f"output: got {str(output)!r}, expected a name that ends in .png; the design is stored in it")
     if output.is_dir():
-        raise ValueError(f"output: got {str(output)!r}, which is a folder, expected a file; add a name")
+        raise UserError(f"output: got {str(output)!r}, which is a folder, expected a file; add a name")
     return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]

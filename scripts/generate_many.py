@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.pipelines.designs.reader import read_designs
 
     if arguments.maps or arguments.num_images != 1:
-        raise ValueError("maps, num_images: got one beside --input; write a line per image, draw maps one by one")
+        raise UserError("maps, num_images: got one beside --input; write a line per image, draw maps one by one")
     folder = arguments.output or Path("outputs") / arguments.input.stem
     designs = {
         name: _seeded(replaced(design, arguments), index)
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     if state.is_main_process:
         print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} images were there, {len(missing)} to make")
     if failed:
-        raise RuntimeError("\n  ".join([f"images: {len(failed)} could not be made; run the command again", *failed]))
+        raise UserError("\n  ".join([f"images: {len(failed)} could not be made; run the command again", *failed]))
 
 
 def _make(
@@ -92,5 +92,5 @@ def _missing(designs: Mapping[str, "Design"], folder: Path) -> list[str]:
             missing.append(name)
             continue
         if stored_in(path) != stored(design):
-            raise ValueError(f"{path}: got an image of another design; choose another --output, or remove it")
+            raise UserError(f"{path}: got an image of another design; choose another --output, or remove it")
     return missing

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weftwork.datasets.readers.errors import UserError
+
 if TYPE_CHECKING:
     from weftwork.pipelines.designs.design import Design
 
@@ -28,8 +30,8 @@ def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, equals, path = text.partition("=")
         if not (name.isidentifier() and equals and path):
-            raise ValueError(f"adapter: got {text!r}, expected NAME=PATH, for example paired=outputs/mine")
+            raise UserError(f"adapter: got {text!r}, expected NAME=PATH, for example paired=outputs/mine")
         if name in paths:
-            raise ValueError(f"adapter: got {name!r} twice, expected each name once; drop one")
+            raise UserError(f"adapter: got {name!r} twice, expected each name once; drop one")
         paths[name] = Path(path)
     return paths

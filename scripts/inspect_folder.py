@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import available, shipped
 
@@ -46,7 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
     if not files:
-        raise ValueError(f"{path}: got no safetensors, expected a folder that has some; see `weftwork convert`")
+        raise UserError(f"{path}: got no safetensors, expected a folder that has some; see `weftwork convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: _header(file) for file in files}
     config: dict[str, Any] = next((read_json(path / name) for name in CONFIGS if (path / name).is_file()), {})
     dtypes = sorted({one["dtype"] for header in headers.values() for one in _tensors(header)})
@@ -74,12 +75,12 @@ def _header(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > MOST_HEADER:
-                raise ValueError(f"a header of {length} bytes")
+                raise UserError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
     except (OSError, struct.error, ValueError) as error:
-        raise ValueError(f"{path}: got what is no safetensors file ({error}); copy or convert it again") from error
+        raise UserError(f"{path}: got what is no safetensors file ({error}); copy or convert it again") from error
     if not isinstance(header, dict):
-        raise ValueError(f"{path}: got a header that is no object; copy or convert it again")
+        raise UserError(f"{path}: got a header that is no object; copy or convert it again")
     return header
 
 

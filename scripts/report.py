@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 
 KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
 STYLE = """
@@ -45,11 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
     reports = list(found(arguments.folders))
     if not reports:
         names = ", ".join(map(str, arguments.folders))
-        raise ValueError(
+        raise UserError(
             f"folders: got none with a report in {names}; run weftwork evaluate or weftwork benchmark first"
         )
     if arguments.output.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
+        raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     with atomic_path(arguments.output) as partial:
         partial.write_text(page(reports, arguments.title), encoding="utf-8")
     print(f"{arguments.output}: {len(reports)} reports")

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from weftwork.attention_processors.core.method import Method, load, methods
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pretrained import model_name, shipped
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.training.core import config_file
@@ -160,16 +161,16 @@ def _set_steps(arguments: argparse.Namespace) -> None:
     """Checks epochs and steps, and sets the default of the latter."""
     epochs, steps = arguments.num_train_epochs, arguments.max_train_steps
     if epochs is not None and epochs < 1:
-        raise ValueError(f"num_train_epochs: got {epochs}, expected at least 1; pass more")
+        raise UserError(f"num_train_epochs: got {epochs}, expected at least 1; pass more")
     if epochs is not None and steps is not None:
-        raise ValueError(f"num_train_epochs: got {epochs} beside max_train_steps {steps}; leave one of them out")
+        raise UserError(f"num_train_epochs: got {epochs} beside max_train_steps {steps}; leave one of them out")
     arguments.max_train_steps = STEPS if steps is None else steps
 
 
 def _check_validation(arguments: argparse.Namespace, method: Method, trainer: Trainer) -> None:
     cases = arguments.validation_cases
     if cases and (trainer.world is None or method.validation is None):
-        raise ValueError(
+        raise UserError(
             f"validation_cases: got {cases}, but only a --world of a method with an evaluation has cases to score; "
             "leave it out, and look at the validation images"
         )
@@ -185,7 +186,7 @@ def _processes(
 
     plugin = sharding()
     if plugin is not None and not trainer.shards:
-        raise ValueError(f"fsdp: got it for {arguments.method}, which does not split; launch with --multi_gpu")
+        raise UserError(f"fsdp: got it for {arguments.method}, which does not split; launch with --multi_gpu")
     state = PartialState(cpu=arguments.use_cpu)
     return state, plugin if state.num_processes > 1 else None
 
@@ -229,7 +230,7 @@ def _steps(epochs: int, prepared: Prepared, config: TrainingConfig) -> int:
     size, processes = config.train_batch_size, PartialState().num_processes
     batches = Batches(prepared.data, prepared.task.collate, batch_size=size, processes=processes).per_epoch
     if batches is None:
-        raise ValueError(
+        raise UserError(
             f"num_train_epochs: got {epochs} of a stream, whose length is not known; give --max_train_steps"
         )
     return math.ceil(epochs * batches / config.gradient_accumulation_steps)

@@ -31,6 +31,7 @@ from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
 from weftwork.attention_processors.core.processor import turned, unwrapped
 from weftwork.attention_processors.style.fusions import JointBranch
+from weftwork.datasets.readers.errors import UserError
 
 TIME_CODES = ("sinusoidal", "rotary", "none")
 PROJECTIONS = ("frozen", "own")
@@ -153,9 +154,9 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         super().__init__()
         for name, value, known in (("time_code", time_code, TIME_CODES), ("projections", projections, PROJECTIONS)):
             if value not in known:
-                raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(known)}; pass one of these")
+                raise UserError(f"{name}: got {value!r}, expected one of {', '.join(known)}; pass one of these")
         if time_code == "rotary" and projections == "frozen":
-            raise ValueError("time_code: got 'rotary' on frozen projections; pass projections='own' with it")
+            raise UserError("time_code: got 'rotary' on frozen projections; pass projections='own' with it")
         readers: list[Tokens] = [
             PromptTokens(audio_dim, input_dim),
             DepthTokens(depth_rate, depth_dim, depth_size, input_dim),
@@ -218,14 +219,14 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         parts = [replace(part, values=part.values.clone()) for part in batch.parts]
         for part, row, prompt in batch.prompts:
             if "audio" not in encoders:
-                raise ValueError(
+                raise UserError(
                     "audio encoder: got audio as prompt, but the adapter reads vectors of "
                     f"{self.config['audio_dim']} numbers; call pipe.set_encoders(audio=ClapEncoder.from_pretrained(…)) "
                     "first, with the encoder that it was trained with, or pass embeds"
                 )
             embeds = encoders["audio"](prompt.audio, prompt.sample_rate)
             if embeds.shape != (self.config["audio_dim"],):
-                raise ValueError(
+                raise UserError(
                     f"audio: got {tuple(embeds.shape)} of the encoder, expected ({self.config['audio_dim']},); set the "
                     "encoder that the adapter was trained with"
                 )
@@ -242,7 +243,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             ValueError: no projections.
         """
         if projections is None:
-            raise ValueError("projections: got none, expected FrozenProjections(transformer); pass them to the adapter")
+            raise UserError("projections: got none, expected FrozenProjections(transformer); pass them to the adapter")
         tokens, nulls, times, counts = [], [], [], []
         device = self.null.device
         for index, part in enumerate(features.parts):

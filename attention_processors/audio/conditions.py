@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import uniform_filter1d
 
 from weftwork.attention_processors.core.condition import Condition
+from weftwork.datasets.readers.errors import UserError
 
 LONGEST_GAP = 0.5
 """Seconds over which a lost track is bridged, and held at its ends."""
@@ -39,7 +40,7 @@ class OverTime(Condition):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.region is not None:
-            raise ValueError("region: got one, but a sound has no canvas; give the condition's own times instead")
+            raise UserError("region: got one, but a sound has no canvas; give the condition's own times instead")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +64,14 @@ class BoxTrack(OverTime):
         super().__post_init__()
         times, boxes = checked_times(self.times), np.asarray(self.boxes, np.float64)
         if boxes.shape != (len(times), 4):
-            raise ValueError(
+            raise UserError(
                 f"boxes: got shape {boxes.shape} for {len(times)} times, expected ({len(times)}, 4): left, top, right, "
                 "bottom at each time"
             )
         sound = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
         if not sound.all():
             where = int((~sound).argmax())
-            raise ValueError(
+            raise UserError(
                 f"boxes: got {boxes[where].tolist()} at {times[where]:.3f} s, expected 0 <= left < right <= 1 and "
                 "0 <= top < bottom <= 1 (fractions of the picture); divide pixels by width and height"
             )
@@ -85,7 +86,7 @@ class BoxTrack(OverTime):
             ValueError: as for `BoxTrack`, or a rate that is not above 0.
         """
         if not rate > 0:
-            raise ValueError(f"rate: got {rate}, expected boxes per second, above 0")
+            raise UserError(f"rate: got {rate}, expected boxes per second, above 0")
         drawn = cls(times, boxes, **acting)
         every = np.append(np.arange(drawn.times[0], drawn.times[-1], 1 / rate), drawn.times[-1])
         every = every[np.append(np.diff(every) > 1e-9, True)]
@@ -138,16 +139,16 @@ class DepthClip(OverTime):
         super().__post_init__()
         times = checked_times(self.times)
         if (self.depth is None) == (self.embeds is None):
-            raise ValueError("depth, embeds: got neither or both; pass the maps or what an encoder says of them")
+            raise UserError("depth, embeds: got neither or both; pass the maps or what an encoder says of them")
         name, dims = ("depth", 3) if self.embeds is None else ("embeds", 2)
         values = np.asarray(getattr(self, name), np.float32)
         if values.ndim != dims or len(values) != len(times):
-            raise ValueError(
+            raise UserError(
                 f"{name}: got shape {values.shape} for {len(times)} times, expected {dims} dimensions with "
                 f"{len(times)} first"
             )
         if not np.isfinite(values).all() or (name == "depth" and self.metric and values.min() <= 0):
-            raise ValueError(f"{name}: got numbers that are not finite or, in metres, not above 0; mend the maps")
+            raise UserError(f"{name}: got numbers that are not finite or, in metres, not above 0; mend the maps")
         object.__setattr__(self, "times", times)
         object.__setattr__(self, name, values)
 
@@ -158,7 +159,7 @@ class DepthClip(OverTime):
             ValueError: there are embeddings only.
         """
         if self.depth is None:
-            raise ValueError("depth: got embeddings, which cannot be mirrored; pass maps")
+            raise UserError("depth: got embeddings, which cannot be mirrored; pass maps")
         return replace(self, depth=self.depth[..., ::-1].copy())
 
 
@@ -182,13 +183,13 @@ class AudioPrompt(OverTime):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.embeds is None) == (self.audio is None):
-            raise ValueError("embeds, audio: got neither or both; pass a sound or what an encoder says of it")
+            raise UserError("embeds, audio: got neither or both; pass a sound or what an encoder says of it")
         if self.audio is not None:
             object.__setattr__(self, "audio", checked_audio(self.audio, self.sample_rate))
             return
         embeds = np.asarray(self.embeds, np.float32)
         if embeds.ndim != 1 or not np.isfinite(embeds).all():
-            raise ValueError(f"embeds: got shape {embeds.shape}, expected [dim], all finite; pass one vector")
+            raise UserError(f"embeds: got shape {embeds.shape}, expected [dim], all finite; pass one vector")
         object.__setattr__(self, "embeds", embeds)
 
 
@@ -211,9 +212,9 @@ class Envelope(OverTime):
         super().__post_init__()
         values = np.atleast_2d(np.asarray(self.values, np.float32))
         if values.ndim != 2 or values.shape[0] not in (1, 2) or not values.shape[1]:
-            raise ValueError(f"values: got shape {values.shape}, expected [time] or [2, time]")
+            raise UserError(f"values: got shape {values.shape}, expected [time] or [2, time]")
         if not np.isfinite(values).all() or values.min() < 0 or not self.rate > 0:
-            raise ValueError("values, rate: got numbers that are negative or not finite; pass amplitudes and Hz")
+            raise UserError("values, rate: got numbers that are negative or not finite; pass amplitudes and Hz")
         object.__setattr__(self, "values", values)
 
     @classmethod
@@ -255,11 +256,11 @@ def checked_times(given: Any) -> Times:
     """
     times = np.asarray(given, np.float64)
     if times.ndim != 1 or not len(times):
-        raise ValueError(f"times: got shape {times.shape}, expected [time] with at least one")
+        raise UserError(f"times: got shape {times.shape}, expected [time] with at least one")
     if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
         where = int(np.concatenate([[not times[0] >= 0], ~(np.diff(times) > 0)]).argmax())
         where = int((~np.isfinite(times)).argmax()) if not np.isfinite(times).all() else where
-        raise ValueError(
+        raise UserError(
             f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase; sort them, and "
             "drop what is no time"
         )
@@ -277,14 +278,14 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
     """
     audio = np.asarray(given, np.float32)
     if audio.ndim != 2 or audio.shape[0] > 8 or not audio.shape[1]:
-        raise ValueError(f"audio: got shape {audio.shape}, expected [channel, sample]; transpose it or add a dimension")
+        raise UserError(f"audio: got shape {audio.shape}, expected [channel, sample]; transpose it or add a dimension")
     if not np.isfinite(audio).all() or not sample_rate > 0:
-        raise ValueError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; mend the sound")
+        raise UserError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; mend the sound")
     if not silent and not audio.any():
-        raise ValueError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
+        raise UserError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
     peak = float(np.abs(audio).max())
     if peak > LOUDEST_SAMPLE:
-        raise ValueError(
+        raise UserError(
             f"audio: got samples up to {peak:g}, expected floats in [-1, 1]; divide integers by their range"
         )
     full = np.abs(audio) >= max(FULL_SCALE, FULL_SCALE * peak)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import Rotary, install
+from weftwork.datasets.readers.errors import UserError
 
 
 class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
@@ -89,7 +90,7 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         have = config["num_layers"]
         layers = max(1, have // 5) if num_layers is None else num_layers
         if not 1 <= layers <= have:
-            raise ValueError(f"num_layers: got {layers}, expected 1 to {have}, as many as the transformer has")
+            raise UserError(f"num_layers: got {layers}, expected 1 to {have}, as many as the transformer has")
         config |= {"num_layers": layers, "control_channels": control_channels or config["in_channels"]}
         model = cls(**config)
         own = model.state_dict()

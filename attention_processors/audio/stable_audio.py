@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import Rotary
+from weftwork.datasets.readers.errors import UserError
 
 
 def rotary_embedding_for(transformer: Any, latents: int) -> Any:
@@ -142,7 +143,7 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
         """
         blocks = list(self.transformer_blocks)
         if len(control) > len(blocks):
-            raise ValueError(
+            raise UserError(
                 f"control: got {len(control)} residuals for {len(blocks)} blocks; use a ControlNet that was made "
                 "from this transformer"
             )

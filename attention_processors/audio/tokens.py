@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime, Times
+from weftwork.datasets.readers.errors import UserError
 
 NUMBER_DIM = 64
 DEPTH_WIDTHS = (16, 32, 64)
@@ -96,11 +97,11 @@ class DepthTokens(Tokens):
         nearest = abs(times[:, None] - condition.times[None]).argmin(1)
         if self.depth_dim:
             if condition.embeds is None:
-                raise ValueError("depth: got maps, but the adapter reads embeddings; encode them and pass embeds")
+                raise UserError("depth: got maps, but the adapter reads embeddings; encode them and pass embeds")
             _check_width(condition.embeds.shape[-1], self.depth_dim)
             return torch.from_numpy(condition.embeds[nearest])
         if condition.depth is None:
-            raise ValueError("embeds: got embeddings, but the adapter reads depth maps; pass depth")
+            raise UserError("embeds: got embeddings, but the adapter reads depth maps; pass depth")
         maps = F.interpolate(torch.from_numpy(condition.depth[nearest])[:, None], (self.size, self.size), mode="area")
         low, high = float(condition.depth.min()), float(condition.depth.max())
         shares = (maps - low) / max(high - low, 1e-6)
@@ -138,4 +139,4 @@ class BoxTokens(Tokens):
 
 def _check_width(got: int, expected: int) -> None:
     if got != expected:
-        raise ValueError(f"embeds: got {got} numbers, expected {expected}; use the encoder that the adapter reads")
+        raise UserError(f"embeds: got {got} numbers, expected {expected}; use the encoder that the adapter reads")

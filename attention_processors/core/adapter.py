@@ -22,6 +22,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, base_description, unwrapped
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 
 logger = logging.getLogger(__name__)
@@ -96,19 +97,19 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         """
         base, here = self.config["base"] or {"family": "no known model"}, base_description(denoiser)
         if base["family"] != here["family"]:
-            raise ValueError(
+            raise UserError(
                 f"base: got an adapter for {base['family']}, but the denoiser is a {here['family']}; "
                 "load one that was trained for it"
             )
         known = attention_layers(denoiser)
         for name, width in self.config["layers"].items():
             if name not in known:
-                raise ValueError(
+                raise UserError(
                     f"base: the adapter has keys for {name!r}, which this {here['family']} does not have; "
                     "load an adapter that was trained for this backbone"
                 )
             if int(known[name].inner_kv_dim) != width:
-                raise ValueError(
+                raise UserError(
                     f"base: got width {width} for {name!r}, but the layer has {known[name].inner_kv_dim}; "
                     "load an adapter that was trained for this backbone"
                 )
@@ -153,10 +154,10 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         )
         name = expected.get("_class_name")
         if name not in (None, cls.__name__):
-            raise ValueError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
+            raise UserError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
         version = expected.get("format_version", FORMAT_VERSION)
         if version > FORMAT_VERSION:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork"
             )
         if folder.is_dir():
@@ -173,28 +174,28 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                 empty: Any = cls.from_config(dict(config))
             wanted = {n: tuple(t.shape) for n, t in empty.state_dict().items()}
         except Exception as error:  # values of any type may stand in the file
-            raise ValueError(
+            raise UserError(
                 f"{path.parent}: config.json does not describe a {cls.__name__} ({error}); restore it"
             ) from error
         with _opened(path) as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             missing, unexpected = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
             if missing or unexpected:
-                raise ValueError(
+                raise UserError(
                     f"{path}: {len(missing)} keys are missing (first: {_first(missing)}) and {len(unexpected)} "
                     f"unexpected (first: {_first(unexpected)}); the file and config.json do not belong together"
                 )
             for name, shape in found.items():
                 if shape != wanted[name]:
-                    raise ValueError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
+                    raise UserError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
                 tensor = file.get_tensor(name)
                 if tensor.dtype not in DTYPES:
-                    raise ValueError(
+                    raise UserError(
                         f"{path}: {name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}; "
                         "convert it"
                     )
                 if not bool(tensor.isfinite().all()):
-                    raise ValueError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
+                    raise UserError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
         """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable.
@@ -205,7 +206,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         """
         target = Path(save_directory)
         if target.is_file():
-            raise ValueError(f"save_directory: got the file {str(target)!r}, expected a folder; choose another name")
+            raise UserError(f"save_directory: got the file {str(target)!r}, expected a folder; choose another name")
         if kwargs.get("push_to_hub"):
             kwargs.setdefault("repo_id", target.name)
         kwargs["safe_serialization"] = True
@@ -287,7 +288,7 @@ def check_folder(folder: Path) -> None:
     for name in ("config.json", WEIGHTS_NAME):
         if not (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
             here = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "no such folder"
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weftwork loads safetensors only, "
                 "`weftwork convert` turns other formats into it"
             )
@@ -297,7 +298,7 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a readable safetensors file ({error}); it is damaged or of another format: "
             "copy or convert it again"
         ) from error

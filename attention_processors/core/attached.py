@@ -15,6 +15,7 @@ from weftwork.attention_processors.core.adapter import Adapter, read_json
 from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.method import adapter_path, load, methods
+from weftwork.datasets.readers.errors import UserError
 
 OUR_NAMES = ("weftwork", "weft")
 """Names that this package has had; folders saved under an earlier one still load."""
@@ -107,14 +108,14 @@ def adapter_class(folder: str | Path) -> type[Adapter]:
     if (Path(folder) / "config.json").is_file():
         config = read_json(Path(folder) / "config.json")
     elif Path(folder).exists():
-        raise ValueError(f"{folder}: config.json is missing; give the folder of one adapter")
+        raise UserError(f"{folder}: config.json is missing; give the folder of one adapter")
     else:
         config = {**Adapter.load_config(str(folder))}  # pyright: ignore[reportGeneralTypeIssues]
     name = config.get("_class_name")
     path = adapter_path(str(name))
     if path is None:
         known = ", ".join(sorted(one.partition(":")[2] for m in methods().values() for one in m.adapters))
-        raise ValueError(f"{folder}: got class {name!r}, expected one of {known}; install the package that has it")
+        raise UserError(f"{folder}: got class {name!r}, expected one of {known}; install the package that has it")
     return load(path)
 
 
@@ -124,5 +125,5 @@ def _adapter_class(module: str, name: str) -> type[Adapter]:
     registered = path is not None and (module.partition(".")[0] in OUR_NAMES or path.startswith(f"{module}:"))
     found = load(path) if path is not None and registered else getattr(sys.modules.get(module), name, None)
     if not (isinstance(found, type) and issubclass(found, Adapter)):
-        raise ValueError(f"adapters: got class {module}.{name}, which is no imported Adapter; import {module} first")
+        raise UserError(f"adapters: got class {module}.{name}, which is no imported Adapter; import {module} first")
     return found

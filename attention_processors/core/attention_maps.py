@@ -28,6 +28,7 @@ from torch import Tensor
 from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch
 from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.datasets.readers.errors import UserError
 
 
 @dataclass
@@ -117,7 +118,7 @@ class MapRecorder:
             ValueError: nothing was recorded, or an unknown name or kind.
         """
         if kind not in ("share", "influence"):
-            raise ValueError(f"kind: got {kind!r}, expected 'share' or 'influence'")
+            raise UserError(f"kind: got {kind!r}, expected 'share' or 'influence'")
         layout, sums = self._layout, self._of(adapter)
         assert layout is not None
         size = size or layout.latent_size
@@ -133,14 +134,14 @@ class MapRecorder:
 
     def _of(self, adapter: str | None) -> dict[str, _Sums]:
         if not self._sums:
-            raise ValueError(
+            raise UserError(
                 f"maps: nothing was recorded with layers={self.layers!r} and steps={self.steps!r}; pass the recorder "
                 "as pipe(…, conditions=…, recorder=recorder) and choose layers and steps at which conditions act"
             )
         if adapter is None and len(self._sums) == 1:
             return next(iter(self._sums.values()))
         if adapter not in self._sums:
-            raise ValueError(f"adapter: got {adapter!r}, recorded are: {', '.join(self._sums)}; name one of them")
+            raise UserError(f"adapter: got {adapter!r}, recorded are: {', '.join(self._sums)}; name one of them")
         return self._sums[adapter]
 
 
@@ -186,7 +187,7 @@ def overlay(image: Image.Image, values: Float[Tensor, "height width"], opacity: 
         ValueError: not one map.
     """
     if values.ndim != 2:
-        raise ValueError(
+        raise UserError(
             f"values: got shape {tuple(values.shape)}, expected one map [height, width]; index row and part"
         )
     picture = np.asarray(image.convert("RGB"), np.float32)

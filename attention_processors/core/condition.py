@@ -18,6 +18,7 @@ from weftwork.attention_processors.core.records import (
 )
 from weftwork.attention_processors.core.regions import Area, area_map, checked_area
 from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.datasets.readers.errors import UserError
 
 GUIDANCE = ("both", "cond_only")
 
@@ -76,7 +77,7 @@ class Condition(Recorded):
         for factor in (self.weight, *self.layers.values()):
             check_weight(factor)
         if self.cfg not in GUIDANCE:
-            raise ValueError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
+            raise UserError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
         Schedule(self.start, self.end, self.curve)
         object.__setattr__(self, "region", self.checked_region())
 

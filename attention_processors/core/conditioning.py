@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from weftwork.attention_processors.core.strength import Layout, Schedule, Strength, anchor_windows
+from weftwork.datasets.readers.errors import UserError
 
 ASPECT_TOLERANCE = 0.15
 """Latent sides are whole numbers: aspects within this many e-folds count as equal."""
@@ -95,7 +96,7 @@ class DecoupledBranch(Branch):
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         queries = query.shape[1]
         if self.gain.shape[1] not in (1, queries):
-            raise ValueError(
+            raise UserError(
                 f"region: got a grid of {self.gain.shape[1]} places for a layer with {queries} queries; the "
                 "conditioning was built for another latent size: build it for the height and width being denoised"
             )
@@ -116,7 +117,7 @@ class DecoupledBranch(Branch):
         if have == count:
             return self
         if not (self.guidance and have == 2 * count):
-            raise ValueError(
+            raise UserError(
                 f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
                 "build the conditioning for this num_images_per_prompt and guidance"
             )
@@ -171,13 +172,13 @@ class EncodedTokens(Encoded):
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         unknown = sorted(set(self.key_value) - set(layout.levels))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"layers: got {unknown[0]!r} (and {len(unknown) - 1} more), which the denoiser does not have; load the "
                 "adapter that was trained for this backbone"
             )
         height, width = layout.latent_size
         if self.region_aspect is not None and abs(math.log(self.region_aspect * width / height)) > ASPECT_TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for a picture of "
                 f"{height / width:.2f}; draw them on a canvas of the picture's aspect"
             )
@@ -264,7 +265,7 @@ class Conditioning:
             strengths.extend(moving)
             for layer, branch in made.items():
                 if branch.replaces and replacing.setdefault(layer, name) != name:
-                    raise ValueError(
+                    raise UserError(
                         f"adapters: {replacing[layer]!r} and {name!r} both replace queries or keys at {layer}; "
                         "detach one of them or restrict its layers"
                     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from weftwork.attention_processors.core.processor import attention_layers
+from weftwork.datasets.readers.errors import UserError
 
 PRESETS: Mapping[str, str] = {
     "all": r".*\.attn2",
@@ -36,16 +37,14 @@ def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]
         pattern = re.compile(PRESETS.get(layers, layers))
         chosen = [name for name in known if pattern.fullmatch(name)]
         if not chosen:
-            raise ValueError(
+            raise UserError(
                 f"layers: got {layers!r}, which matches none of {len(known)} attention layers; pass one of "
                 f"{', '.join(PRESETS)}, a regular expression for names like {known[0]!r}, or a list"
             )
         return chosen
     unknown = [name for name in layers if name not in known]
     if unknown or not layers:
-        raise ValueError(
-            f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}"
-        )
+        raise UserError(f"layers: got {unknown[0] if unknown else 'an empty list'!r}, expected names like {known[0]!r}")
     return list(layers)
 
 

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final
 
+from weftwork.datasets.readers.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 GROUP: Final = "weftwork.methods"
@@ -81,7 +83,7 @@ def _add(found: dict[str, Method], method: object, source: str) -> None:
     if not isinstance(method, Method):
         return
     if method.name in found:
-        raise ValueError(f"method: got {method.name!r} from {source}, which is registered already; rename one of them")
+        raise UserError(f"method: got {method.name!r} from {source}, which is registered already; rename one of them")
     found[method.name] = method
 
 

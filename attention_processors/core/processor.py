@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.conditioning import Branch, Conditioning, OwnAttention
+from weftwork.datasets.readers.errors import UserError
 
 Rotary = tuple[Float[Tensor, "query dim"], Float[Tensor, "query dim"]]
 
@@ -183,7 +184,7 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
     """
     inner = unwrapped(denoiser)
     if not hasattr(inner, "down_blocks") or not hasattr(inner, "up_blocks"):
-        raise ValueError(
+        raise UserError(
             f"denoiser: got {type(inner).__name__}, expected a U-Net with down_blocks and up_blocks; weftwork has no "
             "processor for this family yet"
         )
@@ -216,7 +217,7 @@ def install(denoiser: nn.Module) -> dict[str, Any]:
     found = {n: p.found if isinstance(p, ConditionedAttnProcessor) and p.found else p for n, p in found.items()}
     for name, processor in found.items():
         if type(processor).__name__ not in STOCK_PROCESSORS:
-            raise ValueError(
+            raise UserError(
                 f"{name}: got {type(processor).__name__}, expected a stock attention processor; remove what installed "
                 "it (unload_ip_adapter(), disable_attention_slicing(), unfuse_qkv_projections()) and attach again"
             )

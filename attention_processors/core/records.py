@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Self
 
 from PIL import Image
 
+from weftwork.datasets.readers.errors import UserError
+
 Locate = Callable[[str], Path | Image.Image]
 """Turns the path or data URI of an image, as a record has it, into a file or an image; raises `ValueError`."""
 Schema = dict[str, Any]
@@ -42,7 +44,7 @@ class TextKind(Kind):
 
     def read(self, value: object, locate: Locate) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"got {short(value)}, expected words; quote it")
+            raise UserError(f"got {short(value)}, expected words; quote it")
         return value
 
     def schema(self) -> Schema:
@@ -55,7 +57,7 @@ class ImageKind(Kind):
 
     def read(self, value: object, locate: Locate) -> Path | Image.Image:
         if not isinstance(value, str):
-            raise ValueError(f"got {short(value)}, expected the path of an image; quote it")
+            raise UserError(f"got {short(value)}, expected the path of an image; quote it")
         return locate(value)
 
     def schema(self) -> Schema:
@@ -68,10 +70,10 @@ class PathKind(Kind):
 
     def read(self, value: object, locate: Locate) -> Path:
         if not isinstance(value, str) or not value:
-            raise ValueError(f"got {short(value)}, expected a path; write one")
+            raise UserError(f"got {short(value)}, expected a path; write one")
         path = locate(value)
         if not isinstance(path, Path) or not path.exists():
-            raise ValueError(f"got nothing at {short(str(path))}, expected a file or folder; check the path")
+            raise UserError(f"got nothing at {short(str(path))}, expected a file or folder; check the path")
         return path
 
     def schema(self) -> Schema:
@@ -89,10 +91,10 @@ class WholeKind(Kind):
     def read(self, value: object, locate: Locate) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not self.minimum <= value <= self.maximum:
             expected = f"a whole number from {self.minimum} to {self.maximum}"
-            raise ValueError(f"got {short(value)}, expected {expected}; change it")
+            raise UserError(f"got {short(value)}, expected {expected}; change it")
         if value % self.multiple:
             nearest = value // self.multiple * self.multiple
-            raise ValueError(f"got {value}, expected a multiple of {self.multiple}; use {nearest} or leave it out")
+            raise UserError(f"got {value}, expected a multiple of {self.multiple}; use {nearest} or leave it out")
         return value
 
     def schema(self) -> Schema:
@@ -110,7 +112,7 @@ class NumberKind(Kind):
 
     def read(self, value: object, locate: Locate) -> float:
         if not is_number(value):
-            raise ValueError(f"got {short(value)}, expected a number; write it without quotes")
+            raise UserError(f"got {short(value)}, expected a number; write it without quotes")
         return value  # pyright: ignore[reportReturnType]
 
     def schema(self) -> Schema:
@@ -127,7 +129,7 @@ class ChoiceKind(Kind):
 
     def read(self, value: object, locate: Locate) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"got {short(value)}, expected one of {', '.join(self.options)}; quote it")
+            raise UserError(f"got {short(value)}, expected one of {', '.join(self.options)}; quote it")
         return value
 
     def schema(self) -> Schema:
@@ -144,7 +146,7 @@ class SharesKind(Kind):
         if self.alone and isinstance(value, str):
             return value
         if not (isinstance(value, dict) and all(map(is_number, value.values()))):
-            raise ValueError(f'got {short(value)}, expected numbers by name; write {{"name": 0.5}}')
+            raise UserError(f'got {short(value)}, expected numbers by name; write {{"name": 0.5}}')
         return value
 
     def schema(self) -> Schema:
@@ -166,7 +168,7 @@ class RegionKind(Kind):
         if isinstance(value, list) and all(map(is_number, value)):
             return value
         if not isinstance(value, str):
-            raise ValueError(f"got {short(value)}, {self.expected}; use one of these or leave it out")
+            raise UserError(f"got {short(value)}, {self.expected}; use one of these or leave it out")
         return value if value == "sketch" else locate(value)
 
     def schema(self) -> Schema:
@@ -229,14 +231,14 @@ class Recorded:
         """
         known = cls.record_fields()
         if not isinstance(record, Mapping):
-            raise ValueError(f"got {short(record)}, expected an object with {', '.join(known)}; write {{…}}")
+            raise UserError(f"got {short(record)}, expected an object with {', '.join(known)}; write {{…}}")
         if unknown := [key for key in record if key not in known]:
             names = ", ".join(map(repr, unknown))
-            raise ValueError(f"got the unknown key {names}, expected {', '.join(known)}; rename or drop it")
+            raise UserError(f"got the unknown key {names}, expected {', '.join(known)}; rename or drop it")
         given = {key: value for key, value in record.items() if value is not None}
         for key in cls.required_keys():
             if key not in given:
-                raise ValueError(f'{key}: got none, expected one; add "{key}": …')
+                raise UserError(f'{key}: got none, expected one; add "{key}": …')
         values: dict[str, Any] = {}
         for key, value in given.items():
             name, entry = known[key]
@@ -244,9 +246,9 @@ class Recorded:
                 values[name] = entry.kind.read(value, locate)
             except ValueError as error:
                 nested = str(error).startswith(("[", "."))  # the place in a list or object
-                raise ValueError(f"{key}{'' if nested else ': '}{error}") from error
+                raise UserError(f"{key}{'' if nested else ': '}{error}") from error
         if cls.needs and not any(key in given for key in cls.needs):
-            raise ValueError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
+            raise UserError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
         return cls(**values)
 
     @classmethod

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image, read_image
 
 Picture = Image.Image | np.ndarray[Any, Any] | str | Path
@@ -31,7 +32,7 @@ def checked_area(area: Any) -> Box | Image.Image | None:
     if area is None:
         return None
     if isinstance(area, str) and area == "sketch":
-        raise ValueError('region: got "sketch", but there is none here, only pairs have one; use a box or a mask')
+        raise UserError('region: got "sketch", but there is none here, only pairs have one; use a box or a mask')
     return check_box(area) if isinstance(area, tuple | list) else _mask_image(area)
 
 
@@ -52,7 +53,7 @@ def common_aspect(aspects: Iterable[float | None]) -> float | None:
     """
     different = sorted({round(aspect, 3) for aspect in aspects if aspect is not None})
     if len(different) > 1:
-        raise ValueError(f"region: got aspects (height / width) {different}, expected one: draw all on the same canvas")
+        raise UserError(f"region: got aspects (height / width) {different}, expected one: draw all on the same canvas")
     return different[0] if different else None
 
 
@@ -65,10 +66,10 @@ def region_size(aspect: float) -> tuple[int, int]:
 
 def check_box(box: Sequence[float]) -> Box:
     if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-        raise ValueError(f"region: got {box!r}, expected four numbers: left, top, right, bottom")
+        raise UserError(f"region: got {box!r}, expected four numbers: left, top, right, bottom")
     left, top, right, bottom = (float(v) for v in box)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError(
+        raise UserError(
             f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
             "(fractions of the canvas)"
         )
@@ -89,9 +90,7 @@ def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]
 def _mask_image(given: Any) -> Image.Image:
     image = read_image(given, "L") if isinstance(given, str | Path) else as_image(from_array(given, "region"), "L")
     if image.getextrema()[1] == 0:
-        raise ValueError(
-            "region: got a mask that is black everywhere, so the condition would act nowhere; use weight=0"
-        )
+        raise UserError("region: got a mask that is black everywhere, so the condition would act nowhere; use weight=0")
     return image
 
 
@@ -99,16 +98,16 @@ def from_array(given: Any, name: str) -> Image.Image:
     if isinstance(given, Image.Image):
         return given
     if not isinstance(given, np.ndarray):
-        raise ValueError(f"{name}: got a {type(given).__name__}, expected a picture, an array or a path")
+        raise UserError(f"{name}: got a {type(given).__name__}, expected a picture, an array or a path")
     values = given
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * 255
     elif np.issubdtype(values.dtype, np.floating):
         if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise ValueError(f"{name}: got numbers outside [0, 1] in an array of floats; scale it, or pass bytes")
+            raise UserError(f"{name}: got numbers outside [0, 1] in an array of floats; scale it, or pass bytes")
         values = (values * 255).round().astype(np.uint8)
     if values.dtype != np.uint8 or values.ndim not in (2, 3):
-        raise ValueError(
+        raise UserError(
             f"{name}: got an array of {given.dtype} with shape {given.shape}, expected bytes [height, width]"
         )
     return Image.fromarray(values)

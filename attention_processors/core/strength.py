@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weftwork.datasets.readers.errors import UserError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -27,7 +29,7 @@ class Schedule:
     def __post_init__(self) -> None:
         numbers = isinstance(self.start, int | float) and isinstance(self.end, int | float)
         if not (numbers and 0 <= self.start <= self.end <= 1):
-            raise ValueError(
+            raise UserError(
                 f"schedule: got start {self.start!r} and end {self.end!r}, expected 0 <= start <= end <= 1: "
                 "fractions of the denoising run"
             )
@@ -44,7 +46,7 @@ class Schedule:
 
 def check_weight(weight: float) -> None:
     if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
-        raise ValueError(f"weight: got {weight!r}, expected a finite number of at least 0; 0 turns the condition off")
+        raise UserError(f"weight: got {weight!r}, expected a finite number of at least 0; 0 turns the condition off")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sound_files import resampled
 
 
@@ -50,7 +51,7 @@ class ClapEncoder:
     def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
         rate = self.extractor.sampling_rate
         if not audio.shape[1]:
-            raise ValueError(f"audio: got shape {audio.shape}, expected some samples; pass more")
+            raise UserError(f"audio: got shape {audio.shape}, expected some samples; pass more")
         sound = resampled(audio.mean(0, keepdims=True).astype(np.float32), sample_rate, rate)[0]
         most = self.extractor.nb_max_samples  # of longer ones the extractor would take a random part
         pieces = [sound[start : start + most] for start in range(0, len(sound), most)]

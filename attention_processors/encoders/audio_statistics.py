@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sound_files import resampled
 
 
@@ -28,7 +29,7 @@ class AudioStatistics:
         least = 2 * self.vae.hop_length
         if sound.shape[1] < least:
             seconds = least / self.vae.config.sampling_rate
-            raise ValueError(
+            raise UserError(
                 f"audio: got {audio.shape[1] / sample_rate:.4f} s of sound, expected at least {seconds:.4f}; pass more"
             )
         return statistics(encode_latents(self.vae, torch.from_numpy(sound)[None]))[0].float().cpu()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from weftwork.datasets.readers.errors import UserError
+
 
 class TextEncoders:
     """The text encoders of a pipeline, one or two of them, as encoders of short descriptions.
@@ -69,7 +71,7 @@ class TextEncoders:
         length = int(length or tokenizer.model_max_length)
         for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
             if len(ids) > length:
-                raise ValueError(
+                raise UserError(
                     f"text: {text[:60]!r} has {len(ids) - 2} tokens, expected at most {length - 2}; shorten it"
                 )
         padded = tokenizer(list(texts), padding="max_length", max_length=length, return_tensors="pt")

@@ -45,6 +45,7 @@ from weftwork.attention_processors.paired.pair_former import (
     TextProjector,
     null_tokens,
 )
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import center_crop, letterbox
 
 __all__ = ["GlobalSketch", "PairedAdapter", "SketchTextPair", "StrokeEncoder"]
@@ -123,7 +124,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         super().__init__()
         side = math.isqrt(num_readout_tokens)
         if anchored and masking in ("compression", "all") and side * side != num_readout_tokens:
-            raise ValueError(
+            raise UserError(
                 f"num_readout_tokens: got {num_readout_tokens}, expected a square: anchored ones form a grid"
             )
         self.image_projector = ImageProjector(image_dim, token_dim)
@@ -156,9 +157,9 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         """
         pairs, wholes = zip(*map(self._sorted, conditions), strict=True)
         if any(wholes) and self.whole is None:
-            raise ValueError("conditions: got a GlobalSketch, but this adapter was trained without one; leave it out")
+            raise UserError("conditions: got a GlobalSketch, but this adapter was trained without one; leave it out")
         if any(len(row) > 1 for row in wholes):
-            raise ValueError("conditions: got several GlobalSketch in one design, expected at most one; merge them")
+            raise UserError("conditions: got several GlobalSketch in one design, expected at most one; merge them")
         pairs, blank = padded(pairs, ABSENT), self.pixels(None)
 
         def drawn(one: PreparedSketch) -> Float[Tensor, "channel size size"]:
@@ -241,7 +242,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         encoder = encoders.get("sketch")
         name = self.config["sketch_encoder"]
         if encoder is None:
-            raise ValueError(
+            raise UserError(
                 f"sketch encoder: this adapter reads sketches through {name!r}; call "
                 f"pipe.set_encoders(sketch=SketchEncoder.from_pretrained({name!r})) first"
             )
@@ -260,7 +261,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         else:
             values = encoders["text"].pooled(flat)
         if values.shape[-1] != self.config["text_dim"]:
-            raise ValueError(
+            raise UserError(
                 f"text: got vectors of width {values.shape[-1]} from the pipeline's text encoders, but the adapter was "
                 f"trained on {self.config['text_dim']}; load one that was trained for this pipeline"
             )

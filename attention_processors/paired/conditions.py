@@ -13,6 +13,7 @@ from torch import Tensor
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import ImageKind, RegionKind, Schema, TextKind, recorded
 from weftwork.attention_processors.core.regions import Area, Picture, from_array, resized
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch, stroke_region
 
 Region = str | Area
@@ -55,9 +56,9 @@ class SketchTextPair(Condition):
 
     def __post_init__(self) -> None:
         if self.sketch is None and self.text is None:
-            raise ValueError("pair: got neither sketch nor text; give at least one of them")
+            raise UserError("pair: got neither sketch nor text; give at least one of them")
         if self.text is not None and not self.text.strip():
-            raise ValueError("text: got an empty text; describe the thing, or leave text out for a sketch-only pair")
+            raise UserError("text: got an empty text; describe the thing, or leave text out for a sketch-only pair")
         if self.sketch is not None:
             object.__setattr__(self, "sketch", _sketch_image(self.sketch))
         super().__post_init__()
@@ -66,7 +67,7 @@ class SketchTextPair(Condition):
         if not (isinstance(self.region, str) and self.region == "sketch"):
             return super().checked_region()
         if self.sketch is None:
-            raise ValueError('region: got "sketch" for a pair without a sketch; give a box, a mask or None')
+            raise UserError('region: got "sketch" for a pair without a sketch; give a box, a mask or None')
         return self.region
 
     def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:

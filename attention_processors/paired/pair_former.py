@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch_invariant import MultiHeadAttention, PerItemLinear, gelu
+from weftwork.datasets.readers.errors import UserError
 
 MASKINGS = ("compression", "pair", "modality", "all")
 FUSIONS = ("deferred", "mean")
@@ -137,7 +138,7 @@ class PairFormer(nn.Module):
         _check_option("fusion", fusion, FUSIONS)
         _check_option("isolation", isolation, ISOLATIONS)
         if num_readout_tokens < 1:
-            raise ValueError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
+            raise UserError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
         _check_divides("num_heads", num_heads, inner_dim)
         _check_divides("norm_groups", norm_groups, dim)
         self.masking, self.fusion, self.isolation = masking, fusion, isolation
@@ -249,14 +250,14 @@ class PairFormer(nn.Module):
 
     def _check_shapes(self, image_tokens: Tensor, text_tokens: Tensor, pair_mask: Tensor) -> None:
         if not image_tokens.shape[:2] == text_tokens.shape[:2] == pair_mask.shape:
-            raise ValueError(
+            raise UserError(
                 f"pairs: got image_tokens for {tuple(image_tokens.shape[:2])} (design, pair), text_tokens for "
                 f"{tuple(text_tokens.shape[:2])} and a pair_mask of {tuple(pair_mask.shape)}; pass one of each per "
                 "pair, padded to the largest number of pairs"
             )
         dim = self.norm.num_channels
         if (image_tokens.shape[-1], text_tokens.shape[-1]) != (dim, dim):
-            raise ValueError(
+            raise UserError(
                 f"tokens: got widths {image_tokens.shape[-1]} (image) and {text_tokens.shape[-1]} (text), "
                 f"expected {dim}; pass them through ImageProjector and TextProjector first"
             )
@@ -337,9 +338,9 @@ def _mean_of_pairs(
 
 def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(options)}")
+        raise UserError(f"{name}: got {value!r}, expected one of {', '.join(options)}")
 
 
 def _check_divides(name: str, parts: int, width: int) -> None:
     if parts < 1 or width % parts:
-        raise ValueError(f"{name}: got {parts} for a width of {width}, expected a divisor of it")
+        raise UserError(f"{name}: got {parts} for a width of {width}, expected a divisor of it")

@@ -42,6 +42,7 @@ from weftwork.attention_processors.reference.projections import (
     filled_in,
     make_projection,
 )
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image, center_crop, read_image
 
 __all__ = ["MERGINGS", "Reference", "ReferenceAdapter"]
@@ -81,12 +82,12 @@ class Reference(Condition):
         given = (self.image is not None) + (self.embeds is not None)
         if given > 1 or (not given and self.weight > 0):
             got = "both image and" if given else "no image and no"
-            raise ValueError(f"reference: got {got} embeds; give one of them")
+            raise UserError(f"reference: got {got} embeds; give one of them")
         for name in ("embeds", "null_embeds"):
             check_embeds(name, getattr(self, name))
         if self.null_embeds is not None and (self.embeds is None or self.embeds.shape != self.null_embeds.shape):
             beside = "no embeds" if self.embeds is None else f"embeds of shape {tuple(self.embeds.shape)}"
-            raise ValueError(
+            raise UserError(
                 f"null_embeds: got shape {tuple(self.null_embeds.shape)} beside {beside}; encode zero pixels as embeds"
             )
         if self.image is not None:
@@ -196,7 +197,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     ) -> None:
         super().__init__()
         if merging not in MERGINGS:
-            raise ValueError(f"merging: got {merging!r}, expected one of {', '.join(MERGINGS)}")
+            raise UserError(f"merging: got {merging!r}, expected one of {', '.join(MERGINGS)}")
         resampler = hidden_dim, depth, num_heads, head_dim, feed_forward_ratio
         sizes = ProjectionSizes(image_dim, token_dim, num_tokens, *resampler)
         self.image_projection = make_projection(projection, sizes)
@@ -249,7 +250,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         for shape in shapes:
             self._check("embeds", shape)
         if len(shapes) > 1:
-            raise ValueError(f"embeds: got shapes {', '.join(map(str, shapes))}, expected one; encode all in one way")
+            raise UserError(f"embeds: got shapes {', '.join(map(str, shapes))}, expected one; encode all in one way")
         return torch.zeros(next(iter(shapes), ()))
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
@@ -281,7 +282,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     def _encoder(self, encoders: Mapping[str, Any]) -> Any:
         if "image" not in encoders:
             name = self.config["image_encoder"]
-            raise ValueError(
+            raise UserError(
                 f"image encoder: this adapter reads pictures through {name!r}; call "
                 f"pipe.set_encoders(image=ImageEncoder.from_pretrained({name!r})) first, or give embeds (for the "
                 'projections "plus" and "full" with null_embeds or cfg="cond_only")'

@@ -16,6 +16,8 @@ from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProje
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from weftwork.datasets.readers.errors import UserError
+
 
 @dataclass(frozen=True)
 class ProjectionSizes:
@@ -37,7 +39,7 @@ class ProjectionSizes:
     def __post_init__(self) -> None:
         for name, size in vars(self).items():
             if size < 1:
-                raise ValueError(f"{name}: got {size!r}, expected at least 1")
+                raise UserError(f"{name}: got {size!r}, expected at least 1")
 
 
 def _basic(sizes: ProjectionSizes) -> nn.Module:
@@ -73,7 +75,7 @@ def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
         ValueError: an unknown kind.
     """
     if kind not in PROJECTIONS:
-        raise ValueError(f"projection: got {kind!r}, expected one of {', '.join(PROJECTIONS)}")
+        raise UserError(f"projection: got {kind!r}, expected one of {', '.join(PROJECTIONS)}")
     return PROJECTIONS[kind](sizes)
 
 
@@ -87,9 +89,9 @@ def check_embeds(name: str, embeds: Any) -> None:
         return
     if not isinstance(embeds, Tensor) or not embeds.is_floating_point() or embeds.ndim not in (1, 2):
         got = f"{embeds.dtype} of shape {tuple(embeds.shape)}" if isinstance(embeds, Tensor) else type(embeds).__name__
-        raise ValueError(f"{name}: got {got}, expected a floating tensor [dim] or [token, dim]: those of one reference")
+        raise UserError(f"{name}: got {got}, expected a floating tensor [dim] or [token, dim]: those of one reference")
     if not bool(embeds.isfinite().all()):
-        raise ValueError(f"{name}: got NaN or infinite numbers, expected finite ones; encode the picture again")
+        raise UserError(f"{name}: got NaN or infinite numbers, expected finite ones; encode the picture again")
 
 
 def check_features(name: str, shape: tuple[int, ...], kind: str, image_dim: int, encoder: str) -> None:
@@ -100,7 +102,7 @@ def check_features(name: str, shape: tuple[int, ...], kind: str, image_dim: int,
     """
     if shape != (*shape[: 0 if kind in POOLED else 1], image_dim):
         expected = f"({image_dim},): pooled" if kind in POOLED else f"(token, {image_dim}): penultimate states"
-        raise ValueError(
+        raise UserError(
             f'{name}: got features of shape {shape} for one reference, but the projection "{kind}" expects {expected}, '
             f"as {encoder!r} gives them; encode with that"
         )
@@ -117,7 +119,7 @@ def filled_in(
     shape = tuple(found.shape[1:])
     values = found.new_zeros(*where.shape, *shape) if values is None else values.to(found)
     if tuple(values.shape[2:]) != shape:
-        raise ValueError(
+        raise UserError(
             f"embeds: got shape {tuple(values.shape[2:])} beside {shape} from the image encoder, expected one shape; "
             "encode all references in one way"
         )

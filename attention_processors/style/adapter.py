@@ -28,6 +28,7 @@ from weftwork.attention_processors.core.conditioning import DecoupledBranch, Enc
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
 from weftwork.attention_processors.style.fusions import JointBranch, NormMatchedBranch
+from weftwork.datasets.readers.errors import UserError
 
 __all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
 
@@ -84,7 +85,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else "use one of these"
-                raise ValueError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
+                raise UserError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
         return [float(shares.get(name, 0.0)) for name in known]
 
     def features(self, batch: StyleBatch, encoders: Mapping[str, Any]) -> StyleBatch:
@@ -125,7 +126,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
             ValueError: an unknown style, or a mixture without a name.
         """
         if name is None and not isinstance(styles, str):
-            raise ValueError("name: got a mixture of styles without one; name the card")
+            raise UserError("name: got a mixture of styles without one; name the card")
         with torch.no_grad():
             encoded = self.forward(self.collate([[Style(styles)]]))
         assert encoded.null is not None
@@ -171,7 +172,7 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
     ) -> None:
         super().__init__()
         if not styles or len(set(styles)) != len(styles):
-            raise ValueError(f"styles: got {list(styles)}, expected at least one name and each once")
+            raise UserError(f"styles: got {list(styles)}, expected at least one name and each once")
         _check_fusion(fusion)
         self.table = nn.Parameter(torch.randn(len(styles) + 1, style_dim))
         self.projection = nn.Linear(style_dim, num_tokens * token_dim)
@@ -237,12 +238,12 @@ class StyleCards(StyleReader):
         """
         names = [card.name for card in cards]
         if not cards or len(set(names)) != len(names):
-            raise ValueError(f"cards: got {names}, expected at least one and each name once; rename or drop one")
+            raise UserError(f"cards: got {names}, expected at least one and each name once; rename or drop one")
         first = cards[0]
         for card in cards[1:]:
             for what in ("base", "fusion", "shapes"):
                 if getattr(card, what) != getattr(first, what):
-                    raise ValueError(
+                    raise UserError(
                         f"cards: {card.name!r} has another {what} than {first.name!r}; stack cards that were baked for "
                         "one backbone in one way"
                     )
@@ -262,4 +263,4 @@ class StyleCards(StyleReader):
 
 def _check_fusion(fusion: str) -> None:
     if fusion not in FUSIONS:
-        raise ValueError(f"fusion: got {fusion!r}, expected one of {', '.join(FUSIONS)}")
+        raise UserError(f"fusion: got {fusion!r}, expected one of {', '.join(FUSIONS)}")

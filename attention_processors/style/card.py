@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 
 CARD_VERSION = 1
 METADATA_KEY = "weftwork_style_card"
@@ -80,12 +81,12 @@ class StyleCard:
                 text = found.get(METADATA_KEY, found.get(OLD_METADATA_KEY))
                 tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: not a readable safetensors file ({error}); cards hold no code and no pickles: save it again "
                 "with StyleCard.save"
             ) from error
         if text is None:
-            raise ValueError(f"{path}: got a safetensors file that is no style card; bake one with adapter.bake(name)")
+            raise UserError(f"{path}: got a safetensors file that is no style card; bake one with adapter.bake(name)")
         return cls._checked(path, text, tensors)
 
     @classmethod
@@ -94,15 +95,15 @@ class StyleCard:
             about = json.loads(text)
             version, name, base, fusion = (about[key] for key in ("version", "name", "base", "fusion"))
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: what the card says of itself is damaged ({error!r}); save it again") from error
+            raise UserError(f"{path}: what the card says of itself is damaged ({error!r}); save it again") from error
         if version > CARD_VERSION:
-            raise ValueError(f"{path}: got card version {version}, expected at most {CARD_VERSION}; update weftwork")
+            raise UserError(f"{path}: got card version {version}, expected at most {CARD_VERSION}; update weftwork")
         layers = list(dict.fromkeys(key.partition(".")[2] for key in tensors))
         rows = {layer: tuple(tensors.get(f"{part}.{layer}") for part in PARTS) for layer in layers}
         for layer, row in rows.items():
             shapes = {None if tensor is None else tuple(tensor.shape) for tensor in row}
             if len(shapes) != 1 or len(next(iter(shapes)) or ()) != 2:
-                raise ValueError(f"{path}: {layer} has parts of shapes {shapes}, expected four of one [token, inner]")
+                raise UserError(f"{path}: {layer} has parts of shapes {shapes}, expected four of one [token, inner]")
             if not all(bool(tensor.isfinite().all()) for tensor in row if tensor is not None):
-                raise ValueError(f"{path}: {layer} holds NaN or infinite numbers; bake the style again")
+                raise UserError(f"{path}: {layer} holds NaN or infinite numbers; bake the style again")
         return cls(name, base, fusion, rows)  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import SharesKind, recorded
+from weftwork.datasets.readers.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +32,15 @@ class Style(Condition):
     def __post_init__(self) -> None:
         shares = {self.styles: 1.0} if isinstance(self.styles, str) else dict(self.styles)
         if not shares or not all(isinstance(name, str) and name for name in shares):
-            raise ValueError(f"styles: got {self.styles!r}, expected a name or shares by name")
+            raise UserError(f"styles: got {self.styles!r}, expected a name or shares by name")
         for name, share in shares.items():
             if not (isinstance(share, int | float) and math.isfinite(share) and share >= 0):
-                raise ValueError(
+                raise UserError(
                     f"styles: got a share of {share!r} for {name!r}, expected a finite number of at least 0"
                 )
         total = sum(shares.values())
         if total == 0:
-            raise ValueError(
-                "styles: got shares that sum to 0; give one more than 0, or weight=0 to turn the style off"
-            )
+            raise UserError("styles: got shares that sum to 0; give one more than 0, or weight=0 to turn the style off")
         super().__post_init__()
         object.__setattr__(self, "styles", {name: share / total for name, share in shares.items()})
 

@@ -34,6 +34,7 @@ from weftwork.attention_processors.views.correspondence import CorrespondenceEnc
 from weftwork.attention_processors.views.instillation import GRADIENTS, Instillation
 from weftwork.attention_processors.views.reference_attention import References
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
 SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
@@ -79,9 +80,9 @@ class AlignedViews(nn.Module):
     ) -> None:
         super().__init__()
         if sharing not in SHARINGS:
-            raise ValueError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
+            raise UserError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
         if gradient not in GRADIENTS or (gradient != "live" and sharing != "instillation"):
-            raise ValueError(
+            raise UserError(
                 f"gradient: got {gradient!r} for {sharing!r}, expected 'live', or 'detach' for 'instillation'; change "
                 "one of them"
             )
@@ -151,7 +152,7 @@ class AlignedViews(nn.Module):
             ValueError: other numbers of one than of the other.
         """
         if len(images) % len(context) or not len(images) == len(geometry) == len(views_geometry):
-            raise ValueError(
+            raise UserError(
                 f"references: got {len(images)} pictures, {len(geometry)} point maps and {len(views_geometry)} "
                 f"geometries for {len(context)} rows, expected as many of each, equally many per row; give every row "
                 "its views"
@@ -253,18 +254,18 @@ class AlignedViews(nn.Module):
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
+            raise UserError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
         config = read_json(folder / "config.json")
         config.pop("_class_name", None)
         version, base = config.pop("format_version", 0), config.pop("base_sha256", None)
         base = base or (config.get("training") or {}).get("base_sha256")  # training knows it from before it was rounded
         if version > FORMAT_VERSION:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork"
             )
         views = cls(denoiser, **config)
         if None not in (base, views.base_sha256) and views.base_sha256 != base:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: was trained on another denoiser than this one, expected the same weights; load the one "
                 "that its card names"
             )
@@ -273,7 +274,7 @@ class AlignedViews(nn.Module):
             result: Any = set_peft_model_state_dict(network, layers)
             if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
                 odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
-                raise ValueError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
+                raise UserError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
         views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
         return views
 

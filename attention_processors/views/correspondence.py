@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.processor import unwrapped
+from weftwork.datasets.readers.errors import UserError
 
 FOURIER_CHANNELS = 15
 WIDTHS = (16, 32, 64, 128)
@@ -66,7 +67,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if in_channels not in (16, 17, 20):
-            raise ValueError(f"in_channels: got {in_channels}, expected 16, 17 or 20; see correspondences")
+            raise UserError(f"in_channels: got {in_channels}, expected 16, 17 or 20; see correspondences")
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for narrow, wide in pairwise(widths):
@@ -113,7 +114,7 @@ def added_after_conv_in(denoiser: nn.Module, features: Float[Tensor, "row channe
     def add(module: nn.Module, given: Any, out: Tensor) -> Tensor:
         repeats, rest = divmod(out.shape[0], features.shape[0])
         if rest or out.shape[1:] != features.shape[1:]:
-            raise ValueError(
+            raise UserError(
                 f"features: got {tuple(features.shape)} for a conv_in that gives {tuple(out.shape)}, expected the same "
                 "channels and sides, and rows that divide its rows; encode them for this canvas and batch"
             )

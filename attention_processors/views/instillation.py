@@ -35,6 +35,7 @@ from weftwork.attention_processors.core.conditioning import Attend, Branch, Enco
 from weftwork.attention_processors.core.layers import select_layers, select_names
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout, Strength
+from weftwork.datasets.readers.errors import UserError
 
 SHARES: Final = ("query_key", "probabilities")
 KEYS: Final = ("all", "target")
@@ -120,9 +121,9 @@ class UseAttention(Branch):
         """The entry of this layer, once it fits."""
         kept = self.store.get(self.layer)
         if kept is None:
-            raise ValueError(missing(self.layer, "attention"))
+            raise UserError(missing(self.layer, "attention"))
         if self.gradient == "live" and torch.is_grad_enabled() and not kept.differentiable:
-            raise ValueError(
+            raise UserError(
                 f"{self.layer}: got queries and keys that were recorded without gradients, expected live ones; record "
                 "outside torch.no_grad() and reentrant checkpointing, or pass gradient='detach'"
             )
@@ -131,12 +132,12 @@ class UseAttention(Branch):
         rows = len(kept.query) if self.source is None else len(self.source)
         heads, tokens = kept.query.shape[2], query.shape[1] if self.keys == "target" else kept.key.shape[1]
         if (rows, kept.query.shape[1], heads) != query.shape[:3]:
-            raise ValueError(
+            raise UserError(
                 f"{self.layer}: got {rows} rows of {kept.query.shape[1]} queries and {heads} heads, expected "
                 f"{query.shape[0]} of {query.shape[1]} and {query.shape[2]}; give both passes the same batch and canvas"
             )
         if tokens != value.shape[1]:
-            raise ValueError(
+            raise UserError(
                 f"{self.layer}: got {tokens} recorded keys for {value.shape[1]} values; give both passes the same "
                 "references, or pass keys='target' where this one has none"
             )
@@ -168,7 +169,7 @@ class ShareInBatch(Branch):
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if len(self.source) != len(query):
-            raise ValueError(
+            raise UserError(
                 f"{self.layer}: got sources for {len(self.source)} rows, expected {len(query)}; give one per row of "
                 "the batch"
             )
@@ -186,7 +187,7 @@ def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
     """
     wrong = source[(source < 0) | (source >= rows)]
     if len(wrong):
-        raise ValueError(f"{place}: got the source {int(wrong[0])}, expected rows from 0 to {rows - 1}; correct it")
+        raise UserError(f"{place}: got the source {int(wrong[0])}, expected rows from 0 to {rows - 1}; correct it")
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,11 +228,11 @@ class Instillation:
     ) -> None:
         for name, given, known in (("share", share, SHARES), ("keys", keys, KEYS), ("gradient", gradient, GRADIENTS)):
             if given not in known:
-                raise ValueError(f"{name}: got {given!r}, expected one of {', '.join(known)}; pass one of these")
+                raise UserError(f"{name}: got {given!r}, expected one of {', '.join(known)}; pass one of these")
         if strength is not None and not 0 <= strength <= 1:
-            raise ValueError(f"strength: got {strength!r}, expected a number in [0, 1]; None is full strength")
+            raise UserError(f"strength: got {strength!r}, expected a number in [0, 1]; None is full strength")
         if share == "probabilities" and keys == "target":
-            raise ValueError("keys: got 'target' with probabilities, which are spread over all keys; share query_key")
+            raise UserError("keys: got 'target' with probabilities, which are spread over all keys; share query_key")
         self.layers, self.share, self.keys, self.gradient = layers, share, keys, gradient
         self.strength = None if strength is None else torch.full((1, 1, 1, 1), float(strength))
         self.store: dict[str, Recorded] = {}
@@ -256,10 +257,10 @@ class Instillation:
             ValueError: this link blends, truncates keys, or shares probabilities, or a source has another source.
         """
         if self.strength is not None or self.share != "query_key" or self.keys != "all":
-            raise ValueError("within_batch: got a strength, keys or share of its own; use two passes for these")
+            raise UserError("within_batch: got a strength, keys or share of its own; use two passes for these")
         check_source(source, len(source), "within_batch")
         if not torch.equal(source[source], source):
-            raise ValueError(
+            raise UserError(
                 f"source: got {source.tolist()}, where a source has another source; let teachers be their own"
             )
         return Taps(ShareInBatch, self.layers, {"source": source, "gradient": self.gradient})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Branch
 from weftwork.attention_processors.views.instillation import Taps, missing
+from weftwork.datasets.readers.errors import UserError
 
 InputStore = MutableMapping[str, Tensor]
 
@@ -42,11 +43,11 @@ class ExtendContext(Branch):
 
     def context(self, context: Tensor) -> Tensor:
         if self.layer not in self.store:
-            raise ValueError(missing(self.layer, "input"))
+            raise UserError(missing(self.layer, "input"))
         kept = self.store[self.layer]
         rows = context.shape[0]
         if kept.shape[0] != rows * self.views or kept.shape[2] != context.shape[2]:
-            raise ValueError(
+            raise UserError(
                 f"{self.layer}: got references of shape {tuple(kept.shape)}, expected {rows} x {self.views} rows of "
                 f"width {context.shape[2]}; run the reference pass with all views of these rows"
             )

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from weftwork.datasets.readers.errors import UserError
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 TOLERANCE = 1e-3
@@ -40,18 +42,16 @@ class Camera:
         if matrix.shape == (3, 4):
             matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
         if matrix.shape != (4, 4):
-            raise ValueError(f"world_to_camera: got shape {matrix.shape}, expected [4, 4] or [3, 4]; pass one matrix")
+            raise UserError(f"world_to_camera: got shape {matrix.shape}, expected [4, 4] or [3, 4]; pass one matrix")
         numbers = np.array([*self.focal, *self.center])
         if not (np.isfinite(matrix).all() and np.isfinite(numbers).all()):
-            raise ValueError(
-                "camera: got NaN or infinite numbers, expected finite ones; check the file that it is from"
-            )
+            raise UserError("camera: got NaN or infinite numbers, expected finite ones; check the file that it is from")
         if min(self.focal) <= 0:
-            raise ValueError(f"focal: got {self.focal}, expected fractions of width and height above 0")
+            raise UserError(f"focal: got {self.focal}, expected fractions of width and height above 0")
         rotation = matrix[:3, :3]
         off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
         if off > TOLERANCE or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"world_to_camera: got a matrix that is no rigid motion (R R^T is off by {off:.2g}, determinant "
                 f"{np.linalg.det(rotation):.2g}), expected a rotation and a translation; drop scales and mirrorings"
             )
@@ -72,7 +72,7 @@ class Camera:
         forward = np.asarray(target, np.float64) - eye
         right = np.cross(forward, (0.0, 1.0, 0.0))
         if np.linalg.norm(right) < 1e-9:
-            raise ValueError(
+            raise UserError(
                 f"target: got {np.asarray(target)} seen from {eye}, expected another direction than up or down"
             )
         forward, right = forward / np.linalg.norm(forward), right / np.linalg.norm(right)
@@ -93,7 +93,7 @@ class Camera:
             ValueError: a distance that is not above 0.
         """
         if not distance > 0:
-            raise ValueError(f"distance: got {distance}, expected a factor above 0")
+            raise UserError(f"distance: got {distance}, expected a factor above 0")
         rotation, pivot = self.world_to_camera[:3, :3], np.asarray(pivot, np.float64)
         around = Rotation.from_rotvec([0.0, np.radians(azimuth), 0.0])
         turn = (around * Rotation.from_rotvec(-np.radians(elevation) * rotation[0])).as_matrix()

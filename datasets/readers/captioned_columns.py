@@ -9,6 +9,7 @@ from typing import Any, Final
 import datasets
 from PIL import Image
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image, decode, opened, read_image
 
 CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
@@ -22,14 +23,14 @@ def find_image_column(features: Features, given: str | None) -> str:
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if given is None:
         if len(pictures) != 1:
-            raise ValueError(
+            raise UserError(
                 f"image_column: got {', '.join(pictures) or 'none'} with an Image feature among the columns "
                 f"{', '.join(features)}, expected one; pass image_column"
             )
         return pictures[0]
     _check_column("image_column", given, features)
     if given not in pictures:
-        raise ValueError(
+        raise UserError(
             f"image_column: got {given!r} with the feature {features[given]}, expected an Image feature "
             f"({', '.join(pictures) or 'no column has one'}); cast it with cast_column({given!r}, Image())"
         )
@@ -42,7 +43,7 @@ def find_caption_column(features: Features, given: str | None) -> str:
         return _check_column("caption_column", given, features)
     found = [name for name in CAPTION_COLUMNS if name in features]
     if not found:
-        raise ValueError(
+        raise UserError(
             f"caption_column: got the columns {', '.join(features)}, expected {', '.join(CAPTION_COLUMNS)} among them; "
             "pass caption_column"
         )
@@ -56,11 +57,11 @@ def find_style_column(features: Features, given: str | None, style: str | None) 
     column = given or (STYLE_COLUMN if STYLE_COLUMN in features else None)
     if style is not None:
         if column is not None:
-            raise ValueError(f"style: got {style!r} and the column {column!r}, expected one of them; leave style= out")
+            raise UserError(f"style: got {style!r} and the column {column!r}, expected one of them; leave style= out")
         if not (isinstance(style, str) and style.strip()):
-            raise ValueError(f"style: got {style!r}, expected a name; write one")
+            raise UserError(f"style: got {style!r}, expected a name; write one")
     elif column is None:
-        raise ValueError(
+        raise UserError(
             f"style_column: got the columns {', '.join(features)}, expected {STYLE_COLUMN!r} among them; pass "
             "style_column, or style for one name for all"
         )
@@ -69,7 +70,7 @@ def find_style_column(features: Features, given: str | None, style: str | None) 
 
 def _check_column(option: str, given: str, features: Features) -> str:
     if given not in features:
-        raise ValueError(f"{option}: got {given!r}, expected one of {', '.join(features)}; pass one of these")
+        raise UserError(f"{option}: got {given!r}, expected one of {', '.join(features)}; pass one of these")
     return given
 
 
@@ -84,9 +85,9 @@ def check_header(cell: Any, place: str) -> None:
     """Refuse what cannot be a picture; pixels are not read."""
     data, path = (cell["bytes"], cell["path"] or "") if cell else (None, "")
     if data is None and not path:
-        raise ValueError(f"{place}: got none, expected a picture; add it or drop the row")
+        raise UserError(f"{place}: got none, expected a picture; add it or drop the row")
     if data is None and not os.path.isfile(path):
-        raise ValueError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
+        raise UserError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
     place = f"{place}: got {path!r}" if path else f"{place}: got a picture"
     with opened(path if data is None else BytesIO(data), place):
         pass

@@ -41,6 +41,7 @@ from weftwork.datasets.readers.captioned_columns import (
     read_cell,
     wrong_text,
 )
+from weftwork.datasets.readers.errors import UserError
 
 METADATA: Final = ("metadata.jsonl", "metadata.csv")
 SAVED: Final = ("state.json", "dataset_dict.json")
@@ -96,13 +97,13 @@ class CaptionedImages(Dataset[CaptionedImage]):
         rows = rows.with_format(None)
         try:
             if not len(rows):
-                raise ValueError("rows: got none, expected at least one; add pictures or choose another split")
+                raise UserError("rows: got none, expected at least one; add pictures or choose another split")
             self._image_column = find_image_column(rows.features, image_column)
             caption_column = find_caption_column(rows.features, caption_column)
             style = style if styled else "any"
             style_column = find_style_column(rows.features, style_column, style) if styled else None
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise UserError(f"{name}: {error}") from None
         self._name = name
         undecoded = datasets.Image(decode=False)
         self._pictures = rows.select_columns(self._image_column).cast_column(self._image_column, undecoded)
@@ -112,7 +113,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         problems += _wrong_pictures((self._cell(i) for i in range(len(rows))), self._image_column)
         if problems:
             count = f"{len(problems)} wrong entr{'y' if len(problems) == 1 else 'ies'}"
-            raise ValueError(f"{name}: got {count}, expected none: {' | '.join(problems)}")
+            raise UserError(f"{name}: got {count}, expected none: {' | '.join(problems)}")
         self._captions, self._styles = ([text.strip() for text in texts] for texts in (captions, styles))
 
     @classmethod
@@ -128,7 +129,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         try:
             rows = datasets.load_dataset("imagefolder", data_files=files, split="train")
         except Exception as error:
-            raise ValueError(
+            raise UserError(
                 f"{file}: got rows that cannot be read ({_reason(error)}), expected a file_name, a text and a style "
                 "in each; mend them"
             ) from error
@@ -178,29 +179,29 @@ class CaptionedImages(Dataset[CaptionedImage]):
 def _metadata(folder: Path) -> Path:
     """The metadata of a folder, once it holds rows with names of files; Hugging Face's errors do not tell."""
     if not folder.is_dir():
-        raise ValueError(f"folder: got no folder at {str(folder)!r}, expected one of pictures; check the path")
+        raise UserError(f"folder: got no folder at {str(folder)!r}, expected one of pictures; check the path")
     found = [folder / name for name in METADATA if (folder / name).is_file()]
     if len(found) != 1:
         got = "both" if found else "neither"
         remedy = "remove one" if found else "list the pictures in one, or read a saved data set with from_name"
-        raise ValueError(f"{folder}: got {got} of {' and '.join(METADATA)}, expected one of them; {remedy}")
+        raise UserError(f"{folder}: got {got} of {' and '.join(METADATA)}, expected one of them; {remedy}")
     (file,) = found
     try:
         lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         table = file.suffix == ".csv"
         if len(lines) <= table:
-            raise ValueError("got no rows, expected one per picture; write some")
+            raise UserError("got no rows, expected one per picture; write some")
         first = next(csv.reader(lines)) if table else json.loads(lines[0])
         if not isinstance(first, list if table else dict) or "file_name" not in first:
-            raise ValueError(
+            raise UserError(
                 f"got {reprlib.repr(lines[0])} as the first line, expected file_name, text and style in it; add them"
             )
     except UnicodeDecodeError:
-        raise ValueError(f"{file}: got other bytes, expected lines of UTF-8 text; save it so") from None
+        raise UserError(f"{file}: got other bytes, expected lines of UTF-8 text; save it so") from None
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: got no JSON ({error}), expected one object a line; mend it") from None
+        raise UserError(f"{file}: got no JSON ({error}), expected one object a line; mend it") from None
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise UserError(f"{file}: {error}") from None
     return file
 
 
@@ -208,7 +209,7 @@ def load(name_or_path: str | Path, split: str, config_name: str | None, *, strea
     """The rows of a split of a data set on disk or on the Hub; read as they are asked for with `streaming`."""
     path = Path(name_or_path)
     if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
-        raise ValueError(
+        raise UserError(
             f"data set: got no folder at {str(path)!r}, expected one, or a name on the Hub (owner/name); check the path"
         )
     try:
@@ -217,14 +218,14 @@ def load(name_or_path: str | Path, split: str, config_name: str | None, *, strea
         else:
             loaded = datasets.load_dataset(str(name_or_path), config_name, split=split, streaming=streaming)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"data set: got {str(name_or_path)!r}, which cannot be opened ({_reason(error)}), expected a folder or a "
             "name on the Hub; check it, its split and its config_name"
         ) from error
     if isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
         return loaded
     if split not in loaded:
-        raise ValueError(f"split: got {split!r}, expected one of {', '.join(map(str, loaded))}; pass one of these")
+        raise UserError(f"split: got {split!r}, expected one of {', '.join(map(str, loaded))}; pass one of these")
     return loaded[split]
 
 

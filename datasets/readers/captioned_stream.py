@@ -22,6 +22,7 @@ from weftwork.datasets.readers.captioned_columns import (
     wrong_text,
 )
 from weftwork.datasets.readers.captioned_images import CaptionedImage, Options, load
+from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
             self._style_column = find_style_column(features, options.get("style_column"), style)
             self.styles = _names(features, self._style_column, style, styles)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise UserError(f"{name}: {error}") from None
         self._labels = features[self._style_column] if self._style_column is not None else None
         self._rows = rows.cast_column(self._image, datasets.Image(decode=False))
         self._seed, self._buffer, self._name = seed, buffer, name
@@ -115,9 +116,9 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
             style = None if style is None or style < 0 else self._labels.int2str(style)
         for text, place in ((row[self._caption], self._caption), (style, "style")):
             if problem := wrong_text(text, place):
-                raise ValueError(problem)
+                raise UserError(problem)
         if style.strip() not in self.styles:
-            raise ValueError(f"style: got {style!r}, expected one of {', '.join(self.styles)}; add it to styles")
+            raise UserError(f"style: got {style!r}, expected one of {', '.join(self.styles)}; add it to styles")
         check_header(row[self._image], self._image)
         return CaptionedImage(read_cell(row[self._image], self._image), row[self._caption].strip(), style.strip())
 
@@ -130,5 +131,5 @@ def _names(features: Any, column: str | None, style: str | None, styles: Sequenc
     if isinstance(features[column], datasets.ClassLabel):
         return tuple(features[column].names)
     if not styles:
-        raise ValueError(f"styles: got none for the column {column!r}, expected its names; pass them, in order")
+        raise UserError(f"styles: got none for the column {column!r}, expected its names; pass them, in order")
     return tuple(styles)

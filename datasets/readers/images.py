@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
+from weftwork.datasets.readers.errors import UserError
+
 Mode = Literal["RGB", "L"]
 Ink = Literal["auto", "dark", "light"]
 
@@ -40,7 +42,7 @@ def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PI
         ValueError: the file is missing, not a picture, damaged, cut short, or holds more than ``max_pixels``.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"image: got no file at {str(path)!r}, expected a picture; check the path")
+        raise UserError(f"image: got no file at {str(path)!r}, expected a picture; check the path")
     return as_image(decode(path, f"image: got {str(path)!r}", max_pixels), mode, name=f"image {str(path)!r}")
 
 
@@ -52,9 +54,9 @@ def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PI
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
     """A picture of any mode as RGB or grey: 16 bits and floats scaled to 8, transparency composited on white."""
     if mode not in ("RGB", "L"):
-        raise ValueError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
+        raise UserError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
     if 0 in image.size:
-        raise ValueError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass a picture that holds something")
+        raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass a picture that holds something")
     if image.mode.startswith(("I", "F")):
         image = _scaled_to_8_bits(image, name)
     if image.has_transparency_data:
@@ -75,12 +77,12 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
         ValueError: there are no strokes; all is one tone.
     """
     if ink not in ("auto", "dark", "light"):
-        raise ValueError(f"ink: got {ink!r}, expected 'auto', 'dark' or 'light'; pass one of these")
+        raise UserError(f"ink: got {ink!r}, expected 'auto', 'dark' or 'light'; pass one of these")
     grey = as_image(image, "L", name=name)
     values = np.asarray(grey)
     darkest, lightest = int(values.min()), int(values.max())
     if lightest - darkest < MIN_CONTRAST:
-        raise ValueError(
+        raise UserError(
             f"{name}: got one tone all over ({darkest} to {lightest} of 255), expected strokes on a plain ground; "
             "draw some (light strokes on a transparent ground vanish on white)"
         )
@@ -165,7 +167,7 @@ def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
         image = Image.open(source, formats=FORMATS)
     with image:
         if image.width * image.height > max_pixels:
-            raise ValueError(
+            raise UserError(
                 f"{place} with {image.width}x{image.height} pixels, expected at most {max_pixels}; scale it down"
             )
         yield image
@@ -181,7 +183,7 @@ def _failing_in_one_way(place: str) -> Iterator[None]:
         except Exception as error:
             unknown = isinstance(error, UnidentifiedImageError)
             reason = "unknown format" if unknown else " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(
+            raise UserError(
                 f"{place}, which cannot be read ({reason}), expected a whole {', '.join(FORMATS)} file; export it "
                 "again, for example as PNG"
             ) from error
@@ -200,7 +202,7 @@ def _scaled_to_8_bits(image: Image.Image, name: str) -> Image.Image:
     limit = 1 if image.mode == "F" else 65535
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= limit):
-        raise ValueError(
+        raise UserError(
             f"{name}: got values from {low} to {high} in mode {image.mode}, expected 0 to {limit}; save it with 8 bits"
         )
     grey = np.rint(values * (255 / limit)).astype(np.uint8)

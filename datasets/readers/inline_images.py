@@ -8,6 +8,7 @@ from typing import Final
 
 from PIL import Image
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image, decode
 
 PREFIX: Final = "data:image/png;base64,"
@@ -29,7 +30,7 @@ def from_text(text: str) -> Image.Image:
     try:
         content = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"image: got a text that is no base64 ({error}), expected a PNG; write it again") from error
+        raise UserError(f"image: got a text that is no base64 ({error}), expected a PNG; write it again") from error
     return as_image(decode(BytesIO(content), "image: got an inline picture"), name="image")
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from weftwork.datasets.readers.errors import UserError
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file.
@@ -14,7 +16,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: got a text that is not JSON ({error}); restore it") from error
+        raise UserError(f"{path}: got a text that is not JSON ({error}); restore it") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
+        raise UserError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
     return config

@@ -31,6 +31,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
 
 METADATA: Final = "metadata.jsonl"
@@ -58,13 +59,13 @@ class PairSample:
         object.__setattr__(self, "regions", self.regions or (None,) * len(self.texts))
         counts = [len(self.sketches), len(self.texts), len(self.regions)]
         if len(set(counts)) > 1:
-            raise ValueError(
+            raise UserError(
                 f"{self.name}: got {counts[0]} sketches, {counts[1]} texts and {counts[2]} regions, "
                 "expected as many of each; put None where a pair lacks one"
             )
         for index, (sketch, text) in enumerate(zip(self.sketches, self.texts, strict=True)):
             if sketch is None and text is None:
-                raise ValueError(f"{self.name}: got pair {index} empty, expected a sketch or a text; drop it")
+                raise UserError(f"{self.name}: got pair {index} empty, expected a sketch or a text; drop it")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class PairFolder(Dataset[PairSample]):
         self._rows, problems = _read(Path(folder))
         self._ink: Ink = ink
         if problems:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: got {len(problems)} problems in {METADATA}, expected none, first {problems[0]}; "
                 "call validate(folder) for all"
             )
@@ -158,13 +159,13 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
     """
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"folder: got {str(folder)!r}, which is not empty, expected a new one; choose another name")
+        raise UserError(f"folder: got {str(folder)!r}, which is not empty, expected a new one; choose another name")
     with atomic_path(folder) as stage:
         for name in ("images", "sketches", "regions"):
             (stage / name).mkdir(parents=True)
         rows = [_write(sample, f"{index:06d}", stage) for index, sample in enumerate(samples)]
         if not rows:
-            raise ValueError("samples: got none, expected at least one; pass what is to be written")
+            raise UserError("samples: got none, expected at least one; pass what is to be written")
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (stage / METADATA).write_text("".join(lines), encoding="utf-8", newline="\n")
     return folder
@@ -292,5 +293,5 @@ def _box(value: list[Any], key: str, fail: Fail) -> Box | None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        raise ValueError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
+        raise UserError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
     return record

@@ -25,6 +25,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 
 NUMBERS: Final = 19
@@ -68,13 +69,13 @@ class Frame:
         try:
             values = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path}: got what numpy cannot read ({error}), expected an array; save it again"
             ) from error
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
-            raise ValueError(f"{path}: got {values.dtype} of shape {values.shape}, expected numbers [height, width]")
+            raise UserError(f"{path}: got {values.dtype} of shape {values.shape}, expected numbers [height, width]")
         if not (np.isfinite(values) & (values > 0)).any():
-            raise ValueError(f"{path}: got no finite depth above 0, expected some; check its sign and unit")
+            raise UserError(f"{path}: got no finite depth above 0, expected some; check its sign and unit")
         return values.astype(np.float64)
 
 
@@ -88,7 +89,7 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cameras: got {str(path)!r}, which cannot be read ({error}), expected a text file") from error
+        raise UserError(f"cameras: got {str(path)!r}, which cannot be read ({error}), expected a text file") from error
     frames, before = [], -1
     for number, line in enumerate(lines, 2):
         if not line.strip():
@@ -96,14 +97,14 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
         try:
             time, camera = _camera(line.split())
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise UserError(f"{path}, line {number}: {error}") from error
         if time <= before:
-            raise ValueError(f"{path}, line {number}: got time {time} after {before}, expected a later one; sort them")
+            raise UserError(f"{path}, line {number}: got time {time} after {before}, expected a later one; sort them")
         before = time
         found = [path.with_suffix("") / f"{time}{suffix}" for suffix in SUFFIXES]
         frames += [Frame(time, camera, file) for file in found if file.is_file()][:1]
     if not frames:
-        raise ValueError(
+        raise UserError(
             f"{path}: got no frame for its times in {path.with_suffix('')}, expected pictures called <time>.png or .jpg"
         )
     return tuple(frames)
@@ -111,11 +112,11 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
 
 def _camera(words: list[str]) -> tuple[int, Camera]:
     if len(words) != NUMBERS:
-        raise ValueError(f"got {len(words)} numbers, expected {NUMBERS}: time, lens (4), 0 0, pose (12)")
+        raise UserError(f"got {len(words)} numbers, expected {NUMBERS}: time, lens (4), 0 0, pose (12)")
     try:
         time, numbers = int(words[0]), [float(word) for word in words[1:]]
     except ValueError as error:
-        raise ValueError(f"got {error}, expected numbers") from None
+        raise UserError(f"got {error}, expected numbers") from None
     return time, Camera((numbers[0], numbers[1]), np.array(numbers[6:]).reshape(3, 4), (numbers[2], numbers[3]))
 
 
@@ -132,19 +133,17 @@ class PosedViews(Dataset[Mapping[str, Frame]]):
 
     def __init__(self, root: str | Path, *, margin: int = 30, step: int = 10) -> None:
         if margin < 2 or margin % 2 or step < 1:
-            raise ValueError(f"margin, step: got {margin} and {step}, expected an even number above 0, and one above 0")
+            raise UserError(f"margin, step: got {margin} and {step}, expected an even number above 0, and one above 0")
         files = sorted(Path(root).glob("*.txt"))
         if not files:
-            raise ValueError(f"root: got {str(root)!r}, expected a folder with <clip>.txt files; check the path")
+            raise UserError(f"root: got {str(root)!r}, expected a folder with <clip>.txt files; check the path")
         self._clips = [read_clip(file) for file in files]
         self._margin = margin
         last = round(max(PLACES.values()) * margin)
         self._starts = [(i, start) for i, clip in enumerate(self._clips) for start in range(0, len(clip) - last, step)]
         if not self._starts:
             longest = max(map(len, self._clips))
-            raise ValueError(
-                f"margin: got {margin} for clips of up to {longest} frames, expected over {last}; lower it"
-            )
+            raise UserError(f"margin: got {margin} for clips of up to {longest} frames, expected over {last}; lower it")
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -16,6 +16,8 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
+from weftwork.datasets.readers.errors import UserError
+
 Times = Float[np.ndarray, " frame"]
 Array = Float[np.ndarray, "..."]
 
@@ -44,7 +46,7 @@ def read_boxes(path: Path, start: float, seconds: float) -> tuple[BoxFrames, ...
     times, boxes, _ = _read(path, "boxes")
     boxes = boxes[None] if boxes.ndim == 2 else boxes
     if boxes.ndim != 3 or boxes.shape[1:] != (len(times), 4):
-        raise ValueError(
+        raise UserError(
             f"{path}: got boxes of shape {boxes.shape} for {len(times)} times, expected [frame, 4] or [track, frame, 4]"
         )
     seen = ~np.isnan(boxes).all(-1)
@@ -62,11 +64,11 @@ def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
     """
     times, depth, metric = _read(path, "depth", "metric")
     if depth.ndim != 3 or len(depth) != len(times):
-        raise ValueError(
+        raise UserError(
             f"{path}: got depth of shape {depth.shape} for {len(times)} times, expected [frame, height, width]"
         )
     if not np.isfinite(depth).all() or (metric and (depth <= 0).any()):
-        raise ValueError(f"{path}: got depth that is not finite or, in metres, not above 0; check its sign and unit")
+        raise UserError(f"{path}: got depth that is not finite or, in metres, not above 0; check its sign and unit")
     here = _within(times, start, seconds)
     return DepthFrames(times[here] - start, depth[here].astype(np.float32), metric)
 
@@ -84,7 +86,7 @@ def read_array(path: Path) -> Array:
         or not np.issubdtype(values.dtype, np.number)
         or not np.isfinite(values).all()
     ):
-        raise ValueError(f"{path}: got no array of finite numbers, expected one; save it again")
+        raise UserError(f"{path}: got no array of finite numbers, expected one; save it again")
     return values.astype(np.float64)
 
 
@@ -99,7 +101,7 @@ def _loaded(path: Path) -> Any:
         with values:
             return {name: values[name] for name in values.files}
     except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
-        raise ValueError(f"{path}: got what numpy cannot read ({error}), expected arrays; save it again") from error
+        raise UserError(f"{path}: got what numpy cannot read ({error}), expected arrays; save it again") from error
 
 
 def _from_json(path: Path) -> dict[str, Array]:
@@ -107,7 +109,7 @@ def _from_json(path: Path) -> dict[str, Array]:
         values = json.loads(path.read_text(encoding="utf-8"))
         return {name: np.asarray(value, np.float64) for name, value in values.items()}  # null becomes NaN
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: got no JSON of arrays by name ({error}), expected such; save it again") from error
+        raise UserError(f"{path}: got no JSON of arrays by name ({error}), expected such; save it again") from error
 
 
 def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array, bool]:
@@ -115,23 +117,21 @@ def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array,
     wanted = ("times", name, *([flag] if flag else []))
     found = list(arrays) if isinstance(arrays, dict) else []
     if not set(wanted) <= set(found):
-        raise ValueError(
-            f"{path}: got {', '.join(found) or 'no names'}, expected {', '.join(wanted)}; save it with all"
-        )
+        raise UserError(f"{path}: got {', '.join(found) or 'no names'}, expected {', '.join(wanted)}; save it with all")
     try:
         times, values = (np.asarray(arrays[one], np.float64) for one in wanted[:2])
         switch = bool(arrays[flag]) if flag else False
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: got what are no numbers ({error}), expected numbers; save it again") from error
+        raise UserError(f"{path}: got what are no numbers ({error}), expected numbers; save it again") from error
     if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-        raise ValueError(f"{path}: got times that do not increase, expected seconds [frame]; sort them")
+        raise UserError(f"{path}: got times that do not increase, expected seconds [frame]; sort them")
     return times, values, switch
 
 
 def _check_boxes(path: Path, boxes: Float[np.ndarray, "box 4"]) -> None:
     sound = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
     if not sound.all():
-        raise ValueError(
+        raise UserError(
             f"{path}: got the box {boxes[int((~sound).argmax())].tolist()}, expected 0 <= left < right <= 1 and "
             "0 <= top < bottom <= 1, or four NaN; divide pixels by width and height"
         )

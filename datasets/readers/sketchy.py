@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 from PIL import Image
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_sketch, compose_sketches, read_image
 from weftwork.datasets.readers.pair_folder import PairSample, Problem
 
@@ -71,11 +72,11 @@ class Sketchy(Dataset[PairSample]):
         global_sketch: GlobalSketch = "composed",
     ) -> None:
         if global_sketch not in ("composed", "full"):
-            raise ValueError(f"global_sketch: got {global_sketch!r}, expected 'composed' or 'full'; pass one of these")
+            raise UserError(f"global_sketch: got {global_sketch!r}, expected 'composed' or 'full'; pass one of these")
         file = _annotation_file(Path(root), split, annotations)
         self._outfits, problems = _read(file, Path(root) / split, drop)
         if problems:
-            raise ValueError(
+            raise UserError(
                 f"{file.name}: got {len(problems)} wrong rows, expected none, first {problems[0]}; "
                 "call validate(root, split) for all"
             )
@@ -140,13 +141,13 @@ def _annotation_file(root: Path, split: str, annotations: str | None) -> Path:
     names = [name.format(split=split) for name in ANNOTATIONS] if annotations is None else [annotations]
     found = [root / name for name in names if (root / name).is_file()]
     if not found:
-        raise ValueError(
+        raise UserError(
             f"annotations: got no {' or '.join(names)} in {str(root)!r}, expected one of them; download it or pass "
             "annotations="
         )
     for folder in ("images", "partial_sketches"):
         if not (root / split / folder).is_dir():
-            raise ValueError(
+            raise UserError(
                 f"{folder}: got no folder {str(root / split / folder)!r}, expected one folder in it per image; "
                 "download and unpack it, or pass another split"
             )
@@ -175,7 +176,7 @@ def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit
             pairs.setdefault(str(annotation["image_id"]), {})[str(annotation["id"])] = description or None
     outfits = [_outfit(folder, image, pairs[key]) for key, image in images.items() if key in pairs]
     if not outfits and not problems:
-        raise ValueError(f"{file.name}: got no images with garments to keep, expected some; drop fewer categories")
+        raise UserError(f"{file.name}: got no images with garments to keep, expected some; drop fewer categories")
     return outfits, problems
 
 
@@ -183,12 +184,10 @@ def _load(file: Path) -> dict[str, list[Any]]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{file}: got no JSON ({error}), expected images and annotations; download it again"
-        ) from error
+        raise UserError(f"{file}: got no JSON ({error}), expected images and annotations; download it again") from error
     for key in ("images", "annotations"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise ValueError(f"{file}: got no list {key!r}, expected images and annotations; check which file it is")
+            raise UserError(f"{file}: got no list {key!r}, expected images and annotations; check which file it is")
     return document
 
 

@@ -7,6 +7,8 @@ import soundfile
 from jaxtyping import Float32
 from scipy.signal import resample_poly
 
+from weftwork.datasets.readers.errors import UserError
+
 MOST_CHANNELS = 2
 
 
@@ -47,12 +49,12 @@ def read_sound(
         file.seek(min(round(start * own), file.frames))
         samples = file.read(round(seconds * own), dtype="float32", always_2d=True).T
     if seconds - samples.shape[1] / own > 1 / own:
-        raise ValueError(
+        raise UserError(
             f"{path}: got {samples.shape[1] / own:.4g} s of sound from {start:.4g} s on, expected {seconds:.4g} s; "
             "copy the file again"
         )
     if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: got NaN or infinite samples, expected finite ones; extract it again")
+        raise UserError(f"{path}: got NaN or infinite samples, expected finite ones; extract it again")
     rate = sample_rate or own
     samples = resampled(samples, own, rate)
     length = round(seconds * rate)
@@ -69,8 +71,8 @@ def _opened(path: Path) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise ValueError(f"{path}: got what cannot be read ({error}), expected a WAV file; extract it again") from error
+        raise UserError(f"{path}: got what cannot be read ({error}), expected a WAV file; extract it again") from error
     if file.channels > MOST_CHANNELS:
         file.close()
-        raise ValueError(f"{path}: got {file.channels} channels, expected one or two; mix it down to stereo")
+        raise UserError(f"{path}: got {file.channels} channels, expected one or two; mix it down to stereo")
     return file

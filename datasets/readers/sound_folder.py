@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
 from weftwork.datasets.readers.sound_files import read_sound, sound_seconds
 
@@ -66,10 +67,10 @@ class SoundFolder(Dataset[SoundPiece]):
     def __init__(self, folder: str | Path, seconds: float) -> None:
         folder = Path(folder)
         if not seconds > 0:
-            raise ValueError(f"seconds: got {seconds}, expected a length above 0")
+            raise UserError(f"seconds: got {seconds}, expected a length above 0")
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
         if not paths:
-            raise ValueError(f"{folder}: got no sounds, expected files that end in {', '.join(SOUNDS)}; bring some")
+            raise UserError(f"{folder}: got no sounds, expected files that end in {', '.join(SOUNDS)}; bring some")
         problems: list[str] = []
         self._pieces: list[SoundPiece] = []
         for path in paths:
@@ -81,9 +82,9 @@ class SoundFolder(Dataset[SoundPiece]):
             count = int((length or 0.0) / seconds + 1e-9)
             self._pieces += [SoundPiece(path, index * seconds, seconds) for index in range(count)]
         if problems:
-            raise ValueError("\n  ".join([f"{folder}: {len(problems)} files cannot be used", *problems]))
+            raise UserError("\n  ".join([f"{folder}: {len(problems)} files cannot be used", *problems]))
         if not self._pieces:
-            raise ValueError(f"seconds: got {seconds}, expected some sound in {folder} to be as long; lower it")
+            raise UserError(f"seconds: got {seconds}, expected some sound in {folder} to be as long; lower it")
 
     def __len__(self) -> int:
         return len(self._pieces)

@@ -26,6 +26,7 @@ from jaxtyping import Float, Float32
 from PIL import Image
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_array, read_boxes, read_depth
 from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds
@@ -84,7 +85,7 @@ class MapChunk:
         first, last = int(self.start * FRAME_RATE + 1e-9), int((self.start + self.seconds) * FRAME_RATE + 1e-9)
         paths = sorted(folder.glob("*.jpg"), key=_natural)
         if len(paths) < last:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: got {len(paths)} pictures, expected {last} or more; extract them again at 4 fps"
             )
         return tuple(paths[first:last])
@@ -131,7 +132,7 @@ class MapChunk:
         path = self.envelopes / f"{self.name}_{first}_{last}.npy"
         values = np.squeeze(read_array(path))
         if values.ndim != 1:
-            raise ValueError(f"{path}: got shape {values.shape}, expected [frame]; save one envelope in a file")
+            raise UserError(f"{path}: got shape {values.shape}, expected [frame]; save one envelope in a file")
         return values
 
 
@@ -159,9 +160,7 @@ class WalkingTheMaps(Dataset[MapChunk]):
         envelopes: str | Path | None = None,
     ) -> None:
         if not 0 < seconds < math.inf or (sample_rate is not None and sample_rate < 1):
-            raise ValueError(
-                f"seconds, sample_rate: got {seconds} and {sample_rate}, expected both above 0; raise them"
-            )
+            raise UserError(f"seconds, sample_rate: got {seconds} and {sample_rate}, expected both above 0; raise them")
         folders = [_folder(Path(root), name) for name in _names(Path(split))]
         predicted = None if envelopes is None else Path(envelopes)
         self._chunks = [
@@ -170,7 +169,7 @@ class WalkingTheMaps(Dataset[MapChunk]):
             for i in range(int(_duration(folder) / seconds + 1e-9))
         ]
         if not self._chunks:
-            raise ValueError(f"seconds: got {seconds}, expected some video of {split} to be as long; lower it")
+            raise UserError(f"seconds: got {seconds}, expected some video of {split} to be as long; lower it")
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -183,16 +182,16 @@ def _names(split: Path) -> list[str]:
     try:
         names = [line.strip() for line in split.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"split: got {str(split)!r}, which cannot be read ({error}), expected a text file") from error
+        raise UserError(f"split: got {str(split)!r}, which cannot be read ({error}), expected a text file") from error
     if not names:
-        raise ValueError(f"split: got no names in {str(split)!r}, expected one on each line; write some")
+        raise UserError(f"split: got no names in {str(split)!r}, expected one on each line; write some")
     return names
 
 
 def _folder(root: Path, name: str) -> Path:
     folder = root / name
     if Path(name).name != name or not folder.is_dir():
-        raise ValueError(f"split: got the sample {name!r}, expected a folder of {str(root)!r}; check root and split")
+        raise UserError(f"split: got the sample {name!r}, expected a folder of {str(root)!r}; check root and split")
     return folder
 
 
@@ -202,15 +201,15 @@ def _duration(folder: Path) -> float:
     try:
         seconds = json.loads(path.read_text(encoding="utf-8"))["processed"]["video_duration"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f'{path}: got {type(error).__name__} ({error}), expected {{"processed": {{"video_duration": seconds}}}}; '
             "write it"
         ) from error
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ValueError(f"{path}: got a video_duration of {seconds!r}, expected seconds above 0; mend it")
+        raise UserError(f"{path}: got a video_duration of {seconds!r}, expected seconds above 0; mend it")
     heard = sound_seconds(_audio(folder))
     if heard < seconds - SLACK:
-        raise ValueError(
+        raise UserError(
             f"{_audio(folder)}: got {heard:.4g} s of sound for {seconds:.4g} s of video, expected as much; "
             "extract it again"
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.report import Report, Row
 
 SHOWN = ("style_accuracy", "content_accuracy", "shape_consistency")
@@ -16,7 +17,7 @@ def check_plots() -> None:
         ValueError: matplotlib is not there.
     """
     if find_spec("matplotlib") is None:
-        raise RuntimeError("plot: got no matplotlib; install it with pip install matplotlib")
+        raise UserError("plot: got no matplotlib; install it with pip install matplotlib")
 
 
 def plot_curve(rows: Sequence[Row], folder: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pretrained import available, shipped
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Measurement(ABC):
             ValueError: an option out of its range.
         """
         if self.arguments.limit < 1:
-            raise ValueError(f"limit: got {self.arguments.limit}, expected at least 1; raise it")
+            raise UserError(f"limit: got {self.arguments.limit}, expected at least 1; raise it")
 
     @abstractmethod
     def build(self, pipe: Any) -> "Evaluation":
@@ -100,7 +101,7 @@ class Measurement(ABC):
             elif self.arguments.model is None and one.shipped in available():
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:
-                raise ValueError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
+                raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
             elif self.arguments.model is None:
                 logger.info(
                     "rows left out: %s; %s is not in this installation: pass --%s, or run in a checkout, which has it "

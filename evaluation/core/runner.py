@@ -10,6 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet, generate
 from weftwork.evaluation.core.report import Report, Row
 
@@ -51,9 +52,7 @@ class Evaluation(ABC):
         runs = [replace(self, seed=seed).rows() for seed in seeds]
         unknown = [name for name in only if name not in runs[0]]
         if unknown:
-            raise ValueError(
-                f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names"
-            )
+            raise UserError(f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names")
         seed = seeds[0] if len(seeds) == 1 else list(seeds)
         rows, sheet = [], []
         report = Report("evaluation", self.name, rows, seed, self.count, self.split, self.settings)

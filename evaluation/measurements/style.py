@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.measurement import Measurement, Weights
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class StyleMeasurement(Measurement):
                 pipe.load_adapter(files[name], name)
         if "reference" in files:
             if "image_encoder" not in files:
-                raise ValueError("image_encoder: got none beside --reference; pass the folder it was trained with")
+                raise UserError("image_encoder: got none beside --reference; pass the folder it was trained with")
             pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
         oracle = pretrained_creature_oracle()
         return StyleEvaluation(pipe=pipe, files=files, oracle=oracle, **self.settings())

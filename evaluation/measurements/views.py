@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.measurement import Measurement, Weights
 
 if TYPE_CHECKING:
@@ -38,6 +39,6 @@ class ViewsMeasurement(Measurement):
         }
         if not views:
             names = ", ".join(f"--{name}" for name in self.weights)
-            raise ValueError(f"views: got none, and none are shipped for this backbone; pass {names}")
+            raise UserError(f"views: got none, and none are shipped for this backbone; pass {names}")
         size = pipe.unet.config.sample_size * pipe.vae_scale_factor
         return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, **self.settings())

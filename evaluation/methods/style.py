@@ -17,6 +17,7 @@ from torch import Tensor
 
 from weftwork.attention_processors.reference.adapter import Reference
 from weftwork.attention_processors.style.adapter import Style
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic import creatures
 from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.evaluation.core.images import as_tensor, reconstructed
@@ -70,7 +71,7 @@ class StyleEvaluation(Evaluation):
 
     def __post_init__(self) -> None:
         if self.count < NOISES:
-            raise ValueError(
+            raise UserError(
                 f"cases: got {self.count}, expected at least {NOISES}, the noises that each is drawn from; ask for more"
             )
 

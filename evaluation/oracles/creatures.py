@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.creatures import ACCESSORIES, COLORS, NEUTRAL, POSES, SPECIES, STYLES
 from weftwork.evaluation.oracles.outfits import READ_BATCH, SIDE, check_images, doubled, resize
 from weftwork.pretrained import shipped
@@ -73,7 +74,7 @@ class CreatureOracle(ModelMixin, ConfigMixin):
     def __init__(self, channels: tuple[int, int, int, int, int] = (16, 40, 64, 96, 112), width: int = 96) -> None:
         super().__init__()
         if len(channels) != 5 or any(count < 1 or count % NORM_GROUPS for count in channels):
-            raise ValueError(
+            raise UserError(
                 f"channels: got {tuple(channels)}, expected five multiples of {NORM_GROUPS}; change the widths"
             )
         at_2, at_4, at_8, at_16, at_32 = channels

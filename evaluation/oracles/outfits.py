@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.outfits import COLORS, KINDS, KINDS_BY_SLOT, PATTERNS, SLOTS
 from weftwork.pretrained import shipped
 
@@ -105,7 +106,7 @@ class Oracle(ModelMixin, ConfigMixin):
         """The garments of each picture, values in [0, 1]; masks have the size of the pictures."""
         check_images(images)
         if self.training:
-            raise ValueError("oracle: got training mode, expected evaluation mode; call .eval() before reading")
+            raise UserError("oracle: got training mode, expected evaluation mode; call .eval() before reading")
         return [reading for part in images.split(READ_BATCH) for reading in self._read_batch(part)]
 
     def _read_batch(self, images: Float[Tensor, "batch 3 height width"]) -> list[Reading]:
@@ -138,12 +139,12 @@ def pretrained_oracle(*, styled: bool = False) -> Oracle:
 def check_images(images: Tensor) -> None:
     """Raise unless these are RGB pictures in [0, 1]."""
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
+        raise UserError(
             f"images: got shape {tuple(images.shape)}, expected (batch, 3, height, width); "
             f"stack RGB pictures along the first axis"
         )
     if images.amin() < -1e-3 or images.amax() > 1 + 1e-3:
-        raise ValueError(
+        raise UserError(
             f"images: got values in [{images.amin():.3g}, {images.amax():.3g}], expected [0, 1]; "
             f"map pictures from [-1, 1] by (x + 1) / 2"
         )

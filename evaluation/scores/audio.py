@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import numpy as np
 from jaxtyping import Bool, Float
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.walks.sounds import channel_gains, ear_delay
 from weftwork.pipelines.audio.events import (
     Audio,
@@ -195,11 +196,11 @@ def correlation(estimate: Events, truth: Events) -> float:
 
 def _hear(sounds: Sequence[Audio], truths: Sequence[Truth]) -> list[Heard]:
     if len(sounds) != len(truths) or not len(truths):
-        raise ValueError(f"sounds: got {len(sounds)} for {len(truths)} truths, expected one each; pass as many, not 0")
+        raise UserError(f"sounds: got {len(sounds)} for {len(truths)} truths, expected one each; pass as many, not 0")
     for i, (sound, truth) in enumerate(zip(sounds, truths, strict=True)):
         got, expected = check_audio(sound, f"sounds[{i}]").shape[1], truth.audio.shape[1]
         if got != expected:
-            raise ValueError(
+            raise UserError(
                 f"sounds[{i}]: got {got} samples, expected the {expected} of its truth; cut or pad it, at its rate"
             )
     return [hear(sound, truth.sample_rate, truth.steps) for sound, truth in zip(sounds, truths, strict=True)]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.evaluation.oracles.creatures import CreatureReading
 
@@ -30,7 +31,7 @@ class CreatureScores:
 def score_creatures(samples: Sequence[CreatureSample], readings: Sequence[CreatureReading]) -> CreatureScores:
     """Compare readings with the truth."""
     if len(samples) != len(readings):
-        raise ValueError(
+        raise UserError(
             f"readings: got {len(readings)}, but there are {len(samples)} samples; read one picture per sample"
         )
     pairs = list(zip(samples, readings, strict=True))
@@ -49,12 +50,12 @@ def shape_consistency(readings: Sequence[CreatureReading]) -> float:
     centre, to the pixel. Its size does count. A picture without any pixel of a creature overlaps with none.
     """
     if len(readings) < 2:
-        raise ValueError(
+        raise UserError(
             f"readings: got {len(readings)}, expected at least 2; read pictures of one creature with different seeds"
         )
     sizes = {tuple(reading.mask.shape) for reading in readings}
     if len(sizes) > 1:
-        raise ValueError(f"masks: got sizes {sorted(sizes)}, expected one; read pictures of the same size")
+        raise UserError(f"masks: got sizes {sorted(sizes)}, expected one; read pictures of the same size")
     return _mean([overlap(one, other) for one, other in combinations(map(_centered, readings), 2)])
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample
 from weftwork.evaluation.oracles.outfits import Reading, SlotReading
 
@@ -34,7 +35,7 @@ def score_outfits(samples: Sequence[OutfitSample], readings: Sequence[Reading]) 
     ``sketch_iou`` compares the mask read for a slot with the true pixels of its garment.
     """
     if len(samples) != len(readings):
-        raise ValueError(
+        raise UserError(
             f"readings: got {len(readings)}, but there are {len(samples)} samples; read one picture per sample"
         )
     return OutfitScores(
@@ -84,7 +85,7 @@ def _overlaps(samples: Sequence[OutfitSample], readings: Sequence[Reading]) -> l
 
 def _iou(truth: np.ndarray, seen: np.ndarray) -> float:
     if truth.shape != seen.shape:
-        raise ValueError(
+        raise UserError(
             f"masks: got {seen.shape} from the reading, but the truth has {truth.shape}; "
             f"read pictures of the size of the samples"
         )

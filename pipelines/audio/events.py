@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import find_peaks
 
+from weftwork.datasets.readers.errors import UserError
+
 WINDOW: Final = 0.060
 """Seconds of an event that are listened to."""
 EARLY: Final = 0.002
@@ -43,9 +45,9 @@ def check_audio(audio: Any, name: str = "audio") -> Audio:
     """
     values = np.asarray(audio)
     if values.ndim != 2 or values.shape[0] != 2 or not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(f"{name}: got {values.dtype} of shape {values.shape}, expected floats [2, samples]")
+        raise UserError(f"{name}: got {values.dtype} of shape {values.shape}, expected floats [2, samples]")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name}: got NaN or infinite samples, expected finite ones; check what made them")
+        raise UserError(f"{name}: got NaN or infinite samples, expected finite ones; check what made them")
     return values.astype(np.float64)
 
 

@@ -11,6 +11,7 @@ from diffusers.utils import BaseOutput
 from jaxtyping import Float
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class AudioOutput(BaseOutput):
         """
         path = Path(path)
         if path.suffix[1:].upper() not in soundfile.available_formats():
-            raise ValueError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
+            raise UserError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
         if (peak := float(np.abs(self.audio).max())) > 1:
             logger.warning("%s: the audio reaches %.2f and is clipped at 1; draw fewer voices, or scale it", path, peak)
         with atomic_path(path) as partial:

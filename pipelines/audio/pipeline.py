@@ -31,6 +31,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, install, restore
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.windows import Windows
@@ -204,21 +205,21 @@ class VideoToAudioPipeline(StableAudioPipeline):
         for voice in voices:
             for one in voice:
                 if not isinstance(one, OverTime):
-                    raise ValueError(
+                    raise UserError(
                         f"conditions: got a {type(one).__name__}, expected BoxTrack, DepthClip, AudioPrompt or "
                         "Envelope; pass these"
                     )
             envelopes = [one for one in voice if isinstance(one, Envelope)]
             if len(envelopes) > 1:
-                raise ValueError(
+                raise UserError(
                     f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1; make voices of them"
                 )
             if any(one.layers for one in envelopes):
-                raise ValueError("layers: got some on an envelope, which a ControlNet reads; give it a weight instead")
+                raise UserError("layers: got some on an envelope, which a ControlNet reads; give it a weight instead")
             if envelopes and self.controlnet is None:
-                raise ValueError("conditions: got an envelope, but there is no ControlNet; load one beside the adapter")
+                raise UserError("conditions: got an envelope, but there is no ControlNet; load one beside the adapter")
             if len(voice) > len(envelopes) and self.spatial is None:
-                raise ValueError("conditions: got some without trained modules; call load_spatial(folder) first")
+                raise UserError("conditions: got some without trained modules; call load_spatial(folder) first")
 
     def _windows(self, voices: Sequence[Sequence[OverTime]], seconds: float | None, overlap: float) -> Windows:
         known = [_end(one) for voice in voices for one in voice]

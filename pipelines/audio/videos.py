@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
@@ -65,19 +66,19 @@ class Video:
         with _decoded(path) as frames:
             for time, frame in frames:
                 if time > longest:
-                    raise ValueError(f"{path}: got a video of more than {longest:g} s, expected a shorter one; cut it")
+                    raise UserError(f"{path}: got a video of more than {longest:g} s, expected a shorter one; cut it")
                 times.append(time)
                 size = frame.height, frame.width
                 last = float((frame.duration or 0) * frame.time_base)
                 if len(times) * frame.height * frame.width > largest:
-                    raise ValueError(
+                    raise UserError(
                         f"{path}: got a video of more than {largest / 1e6:.0f} million pixels in all its frames "
                         f"({size[1]}x{size[0]}), expected a smaller one; scale it down, or drop frames"
                     )
         if not times:
-            raise ValueError(f"{path}: got a video without frames, expected at least one; export it again")
+            raise UserError(f"{path}: got a video without frames, expected at least one; export it again")
         if (np.diff(times) <= 0).any():
-            raise ValueError(f"{path}: got frames whose times do not increase; export the video again")
+            raise UserError(f"{path}: got frames whose times do not increase; export the video again")
         if not last:  # the container does not say how long it is shown
             last = float(np.median(np.diff(times))) if len(times) > 1 else 1 / BOX_RATE
         return cls(path, times[-1] + last, size)
@@ -121,7 +122,7 @@ class Video:
         """
         for one in conditions:
             if isinstance(one, BoxTrack | DepthClip) and one.times[-1] > self.seconds + 1e-3:
-                raise ValueError(
+                raise UserError(
                     f"times: got a {type(one).__name__} up to {one.times[-1]:.2f} s for a video of {self.seconds:.2f} "
                     "s; cut it, or take the video it belongs to"
                 )
@@ -148,7 +149,7 @@ class Video:
                 for packet in [*track.encode(frame), *track.encode(None)]:
                     target.mux(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be written ({error}); choose a name that ends in .mkv") from error
+            raise UserError(f"{path}: cannot be written ({error}); choose a name that ends in .mkv") from error
         return path
 
 
@@ -165,7 +166,7 @@ def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, 
     av, path = _av(), Path(path)
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
-        raise ValueError(f"frames: got {width}x{height}, expected even sides; crop a line")
+        raise UserError(f"frames: got {width}x{height}, expected even sides; crop a line")
     with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as target:
         stream = target.add_stream("h264", rate=Fraction(rate).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
@@ -179,7 +180,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise RuntimeError("video: got no PyAV; install it with pip install av") from error
+        raise UserError("video: got no PyAV; install it with pip install av") from error
     return av
 
 
@@ -190,18 +191,18 @@ def _decoded(path: Path) -> Iterator[Iterator[tuple[float, Any]]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path}: got a file without frames, expected a video; choose another")
+                raise UserError(f"{path}: got a file without frames, expected a video; choose another")
             first: list[float] = []
 
             def timed() -> Iterator[tuple[float, Any]]:
                 for frame in container.decode(video=0):
                     if frame.time is None:
-                        raise ValueError(f"{path}: got frames without times, expected a video; convert it to MP4")
+                        raise UserError(f"{path}: got frames without times, expected a video; convert it to MP4")
                     first.append(frame.time)
                     yield frame.time - first[0], frame
 
             yield timed()
     except (av.error.FFmpegError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: got what cannot be decoded ({error}), expected a video; copy it again, or convert it to MP4"
         ) from error

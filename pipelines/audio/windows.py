@@ -8,6 +8,8 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float
 
+from weftwork.datasets.readers.errors import UserError
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -36,9 +38,9 @@ class Windows:
             ValueError: a length that is not above 0, or an overlap outside [0, 0.5].
         """
         if not (total > 0 and math.isfinite(total)):
-            raise ValueError(f"seconds: got {total}, expected a number above 0")
+            raise UserError(f"seconds: got {total}, expected a number above 0")
         if not 0 <= overlap <= 0.5:
-            raise ValueError(f"overlap: got {overlap}, expected a share of a window in [0, 0.5]")
+            raise UserError(f"overlap: got {overlap}, expected a share of a window in [0, 0.5]")
         seconds = min(total, longest)
         more = math.ceil((total - seconds) / (longest * (1 - overlap)) - 1e-9) if total > longest else 0
         starts = [float(start) for start in np.linspace(0, total - seconds, more + 1)]

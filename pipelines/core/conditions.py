@@ -5,6 +5,7 @@ from typing import Any
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.datasets.readers.errors import UserError
 
 Conditions = Mapping[str, Condition | Sequence[Condition] | Sequence[Sequence[Condition] | None]]
 """By adapter name a condition, a list of them for every prompt, or one such list, or None, per prompt."""
@@ -20,15 +21,15 @@ def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> li
     if isinstance(given, kinds):
         given = [given]
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise ValueError(f"conditions[{name!r}]: got a {type(given).__name__}, expected {names} or a list of them")
+        raise UserError(f"conditions[{name!r}]: got a {type(given).__name__}, expected {names} or a list of them")
     per_prompt = any(row is None or isinstance(row, Sequence) for row in given)
     designs = [list(row or ()) for row in given] if per_prompt else [list(given)] * batch
     if len(designs) != batch:
-        raise ValueError(
+        raise UserError(
             f"conditions[{name!r}]: got {len(designs)} lists for {batch} prompts; pass one list (or None) per prompt"
         )
     for wrong in (c for row in designs for c in row if not isinstance(c, kinds)):
-        raise ValueError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {names}")
+        raise UserError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {names}")
     return designs
 
 

@@ -4,6 +4,8 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
+from weftwork.datasets.readers.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -30,5 +32,5 @@ def device_named(name: str) -> "torch.device":
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device: got {name!r}, expected cpu or a device of this machine ({reason})") from error
+        raise UserError(f"device: got {name!r}, expected cpu or a device of this machine ({reason})") from error
     return device

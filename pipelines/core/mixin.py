@@ -30,6 +30,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import check_installed, install, is_compiled, layer_levels, restore
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.conditions import Conditions, designs_of, step_callback
 from weftwork.pipelines.core.encoders import FrozenEncoders
 from weftwork.pipelines.core.signatures import bound_arguments, with_stock_parameters
@@ -103,10 +104,10 @@ class ConditionedPipelineMixin(_Pipeline):
         bound = bound_arguments(stock, args, kwargs, EXTRA_ARGUMENTS)
         if not conditions and conditioning is None:
             if recorder is not None:
-                raise ValueError("recorder: got one without conditions, so there is nothing to record; pass conditions")
+                raise UserError("recorder: got one without conditions, so there is nothing to record; pass conditions")
             return stock(*args, **kwargs)
         if conditioning is not None and conditions:
-            raise ValueError("conditions, conditioning: got both; pass the encoded one or the raw ones")
+            raise UserError("conditions, conditioning: got both; pass the encoded one or the raw ones")
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         legacy = arguments.pop("kwargs", {})
@@ -136,11 +137,11 @@ class ConditionedPipelineMixin(_Pipeline):
         have = {} if self.adapters is None else dict(self.adapters.items())
         for name, adapter in adapters.items():
             if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
-                raise ValueError(f"attach: got the name {name!r}, expected letters and digits; use another name")
+                raise UserError(f"attach: got the name {name!r}, expected letters and digits; use another name")
             if name in have:
-                raise ValueError(f"attach: {name!r} is attached already; detach({name!r}) first or use another name")
+                raise UserError(f"attach: {name!r} is attached already; detach({name!r}) first or use another name")
             if not isinstance(adapter, Adapter):
-                raise ValueError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
+                raise UserError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
             adapter.check_base(self.unet)
         for adapter in adapters.values():
             adapter.warn_of_other_weights(self.unet)
@@ -163,7 +164,7 @@ class ConditionedPipelineMixin(_Pipeline):
         have = {} if self.adapters is None else dict(self.adapters.items())
         unknown = [name for name in names if name not in have]
         if unknown:
-            raise ValueError(f"detach: got {unknown[0]!r}, attached are: {', '.join(have) or 'none'}")
+            raise UserError(f"detach: got {unknown[0]!r}, attached are: {', '.join(have) or 'none'}")
         rest = {name: adapter for name, adapter in have.items() if names and name not in names}
         if have and not rest:
             restore(self.unet, self._found_processors)
@@ -184,9 +185,9 @@ class ConditionedPipelineMixin(_Pipeline):
         """
         for name, weight in weights.items():
             if self.adapters is None or name not in self.adapters:
-                raise ValueError(f"set_weights: got {name!r}, attached are: {', '.join(self.adapters or ()) or 'none'}")
+                raise UserError(f"set_weights: got {name!r}, attached are: {', '.join(self.adapters or ()) or 'none'}")
             if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
-                raise ValueError(f"set_weights: got {weight!r} for {name!r}, expected a finite number of at least 0")
+                raise UserError(f"set_weights: got {weight!r} for {name!r}, expected a finite number of at least 0")
         if self.adapters is not None:
             self.adapters.weights.update(weights)
 
@@ -241,7 +242,7 @@ class ConditionedPipelineMixin(_Pipeline):
         bank = self.adapters
         for name in conditions:
             if bank is None or name not in bank:
-                raise ValueError(
+                raise UserError(
                     f"conditions: got {name!r}, attached are: {', '.join(bank or ()) or 'none'}; attach({name}=…) first"
                 )
         assert bank is not None
@@ -341,8 +342,6 @@ def open_conditioned(source: str | Path, **options: Any) -> Any:
     index: Any = DiffusionPipeline.load_config(str(source), **local)
     if "unet" not in index or "text_encoder" not in index:
         name = index.get("_class_name")
-        raise ValueError(
-            f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder"
-        )
+        raise UserError(f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder")
     kind = ConditionedStableDiffusionXLPipeline if "text_encoder_2" in index else ConditionedStableDiffusionPipeline
     return kind.from_pretrained(source, **options)

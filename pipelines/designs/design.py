@@ -38,6 +38,7 @@ from weftwork.attention_processors.core.records import (
     short,
 )
 from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 
 SIDE: Final = WholeKind(8, 4096, multiple=8)
@@ -64,7 +65,7 @@ class Lora(Recorded):
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
-            raise ValueError(f"weight: got {self.weight}, expected a finite number; change it")
+            raise UserError(f"weight: got {self.weight}, expected a finite number; change it")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Control(Recorded):
         check_weight(self.weight)
         Schedule(self.start, self.end)
         if self.start == self.end:
-            raise ValueError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
+            raise UserError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
         if isinstance(self.image, Path):
             object.__setattr__(self, "image", read_image(self.image))
 
@@ -110,13 +111,13 @@ class ListKind(Kind):
 
     def read(self, value: object, locate: Locate) -> tuple[Recorded, ...]:
         if not isinstance(value, list):
-            raise ValueError(f"got {short(value)}, expected a list; write [{{…}}, …]")
+            raise UserError(f"got {short(value)}, expected a list; write [{{…}}, …]")
         read = []
         for index, record in enumerate(value):
             try:
                 read.append(self.entry.from_record(record, locate))
             except ValueError as error:
-                raise ValueError(f"[{index}]: {error}") from error
+                raise UserError(f"[{index}]: {error}") from error
         return tuple(read)
 
     def schema(self) -> Schema:
@@ -130,17 +131,17 @@ class ConditionsKind(Kind):
     def read(self, value: object, locate: Locate) -> dict[str, tuple[Condition, ...]]:
         if not isinstance(value, dict):
             example = '{"paired": [{…}, …]}'
-            raise ValueError(f"got {short(value)}, expected lists by adapter name; write {example}")
+            raise UserError(f"got {short(value)}, expected lists by adapter name; write {example}")
         conditions: dict[str, tuple[Condition, ...]] = {}
         for name, records in value.items():
             if not isinstance(records, list):
-                raise ValueError(f".{name}: got {short(records)}, expected a list of conditions; write [{{…}}, …]")
+                raise UserError(f".{name}: got {short(records)}, expected a list of conditions; write [{{…}}, …]")
             read = []
             for index, record in enumerate(records):
                 try:
                     read.append(condition_class(record, name).from_record(record, locate))
                 except ValueError as error:
-                    raise ValueError(f".{name}[{index}]: {error}") from error
+                    raise UserError(f".{name}[{index}]: {error}") from error
             conditions[name] = tuple(read)
         return conditions
 
@@ -164,10 +165,10 @@ def condition_class(record: object, adapter: str) -> type[Condition]:
     """
     keys = ", ".join(key for _, kind in reversed(condition_classes()) for key in kind.needs)
     if not isinstance(record, dict):
-        raise ValueError(f"got {short(record)}, expected an object with one of {keys}; write {{…}}")
+        raise UserError(f"got {short(record)}, expected an object with one of {keys}; write {{…}}")
     fitting = [one for one in condition_classes() if any(record.get(key) is not None for key in one[1].needs)]
     if not fitting:
-        raise ValueError(f"got {short(record)}, expected one of the keys {keys}; add one")
+        raise UserError(f"got {short(record)}, expected one of the keys {keys}; add one")
     return min(fitting, key=lambda one: (len(one[1].needs), one[0] != adapter))[1]
 
 
@@ -212,7 +213,7 @@ class Design(Recorded):
 
     def __post_init__(self) -> None:
         if not (is_finite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise ValueError(
+            raise UserError(
                 f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
                 "1 turns guidance off"
             )
@@ -222,7 +223,7 @@ class Design(Recorded):
                 try:
                     entry.kind.read(value, Path)
                 except ValueError as error:
-                    raise ValueError(f"{key}: {error}") from error
+                    raise UserError(f"{key}: {error}") from error
 
 
 KEYS: Final = tuple(Design.record_fields())

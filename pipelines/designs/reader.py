@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from weftwork.attention_processors.core.records import Locate, Schema, short
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import located
 from weftwork.pipelines.designs.design import Design
 
@@ -48,14 +49,12 @@ def read_designs(path: str | Path) -> dict[str, Design]:
             record = _parsed(line, place)
             name = record.pop("name", f"{number:06d}") if isinstance(record, dict) else ""
             if not (isinstance(name, str) and NAME.fullmatch(name)) or name in designs:
-                raise ValueError(f"{place}: got the name {short(name)}, expected letters, digits, - and _, once")
+                raise UserError(f"{place}: got the name {short(name)}, expected letters, digits, - and _, once")
             designs[name] = as_design(record, partial(located, folder=path.parent), place)
         except ValueError as error:
             wrong.append(str(error))
     if wrong or not designs:
-        raise ValueError(
-            f"{path}: " + ("\n  ".join(["got lines that are wrong", *wrong]) if wrong else "got no design")
-        )
+        raise UserError(f"{path}: " + ("\n  ".join(["got lines that are wrong", *wrong]) if wrong else "got no design"))
     return designs
 
 
@@ -73,7 +72,7 @@ def as_design(record: object, locate: Locate, place: str = "design") -> Design:
     try:
         design = Design.from_record(known, locate)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+        raise UserError(f"{place}: {error}") from error
     return replace(design, source=record)
 
 
@@ -89,26 +88,26 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise ValueError(f"design: got no file at {str(path)!r}, expected a JSON file; check the path") from error
+        raise UserError(f"design: got no file at {str(path)!r}, expected a JSON file; check the path") from error
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"design: got {str(path)!r}, which cannot be read ({error.strerror}), expected a JSON file; check the path"
         ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: got a text that is not JSON ({error}), expected an object; fix it") from error
+        raise UserError(f"{path}: got a text that is not JSON ({error}), expected an object; fix it") from error
 
 
 def _parsed(text: str, place: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place}: got a text that is not JSON ({error}), expected an object; fix it") from error
+        raise UserError(f"{place}: got a text that is not JSON ({error}), expected an object; fix it") from error
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        raise ValueError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
+        raise UserError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
     return record
 
 

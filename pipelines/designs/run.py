@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline, open_conditioned
 from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
 from weftwork.pretrained import DEFAULT_MODEL, available, shipped
@@ -39,7 +40,7 @@ def open_pipeline(
     """
     folder = shipped(str(model)) if model in available() else Path(model)
     if not (folder / "model_index.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"model: got {str(model)!r}, expected a folder with model_index.json or a shipped model "
             f"({', '.join(available()) or 'none is installed'}); check the path"
         )
@@ -73,12 +74,12 @@ def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, ob
         elif path.is_dir():
             pipe.load_adapter(path, name)
         else:
-            raise ValueError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
+            raise UserError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
     ready = [name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()]
     for name in missing:
         if name not in ready:
-            raise ValueError(
+            raise UserError(
                 f"conditions: got {name!r}, for which there is no adapter, expected a name among "
                 f"{', '.join(pipe.adapters or ()) or 'none'} (attached) or {', '.join(ready) or 'none'} (shipped); "
                 f"pass --adapter {name}=PATH"
@@ -93,7 +94,7 @@ def _opening(what: str, source: object) -> Iterator[None]:
         yield
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
+        raise UserError(
             f"{what}: got {str(source)!r}, which cannot be opened ({reason}); copy or save it again"
         ) from error
 
@@ -131,7 +132,7 @@ def draw(
     for name, text in (("prompt", design.prompt), ("negative_prompt", design.negative_prompt or "")):
         tokens, most = len(pipe.tokenizer(text).input_ids) - 2, pipe.tokenizer.model_max_length - 2
         if tokens > most:
-            raise ValueError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
+            raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
     size = pipe.unet.config.sample_size
     height, width = (side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size))
     images = pipe(
@@ -150,7 +151,7 @@ def draw(
         **_control_arguments(design.controlnets),
     ).images
     if not np.isfinite(images).all():
-        raise FloatingPointError("image: got NaN or infinite numbers; lower guidance_scale or the weights")
+        raise NotFiniteError("image: got NaN or infinite numbers; lower guidance_scale or the weights")
     return pipe.image_processor.numpy_to_pil(images)
 
 

@@ -32,6 +32,7 @@ from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.views.point_maps import PointRange, depth_along_rays, normals_of
 from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh, warp_points
 
@@ -65,7 +66,7 @@ class AlignedViewsOutput(BaseOutput):
         """
         path = Path(path)
         if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
-            raise ValueError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")
+            raise UserError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")
         cloud: Any = trimesh.PointCloud(self.points.reshape(-1, 3), self.pixels.reshape(-1, 3))
         with atomic_path(path) as partial:
             cloud.export(partial)
@@ -127,16 +128,16 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             ValueError: no modules loaded, no reference, other sizes than the canvas's, or a camera that sees nothing.
         """
         if self.views is None:
-            raise ValueError("views: got none, expected trained modules; call load_views(folder) first")
+            raise UserError("views: got none, expected trained modules; call load_views(folder) first")
         if output_type not in ("pil", "np"):
-            raise ValueError(f"output_type: got {output_type!r}, expected 'pil' or 'np'; pass one of these")
+            raise UserError(f"output_type: got {output_type!r}, expected 'pil' or 'np'; pass one of these")
         size = self._canvas(references)
         self.views.to(self._execution_device)  # the pipeline may have been moved since
         warp = warp_mesh if mesh else warp_points
         warped = warp(references, camera, size)
         span = PointRange.over(references, camera)
         if not warped.seen.any():
-            raise ValueError("camera: got one that sees nothing of the references; turn it towards them, or move it")
+            raise UserError("camera: got one that sees nothing of the references; turn it towards them, or move it")
         guided = guidance_scale > 1
         context = self._context(prompt, negative_prompt, guided)
         known = [warp([one], one.camera, size) for one in references]
@@ -167,14 +168,14 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
     def _canvas(self, references: Sequence[ReferenceView]) -> tuple[int, int]:
         """Returns height and width of the canvas, checked for all references."""
         if not references:
-            raise ValueError("references: got none, expected at least one view; pass at least one image")
+            raise UserError("references: got none, expected at least one view; pass at least one image")
         sizes = {one.image.shape[:2] for one in references}
         side: Any = self.unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         wanted = height * self.vae_scale_factor, width * self.vae_scale_factor
         if sizes != {wanted}:
             got = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
-            raise ValueError(
+            raise UserError(
                 f"references: got images of {got}, expected {wanted[1]}x{wanted[0]} for all; resize images and "
                 "depth, cameras stay as they are"
             )

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.views.warping import ReferenceView, WarpedView
 
 MARGIN = 0.1
@@ -39,10 +40,10 @@ class PointRange:
         """
         points = np.concatenate([_to(camera, one.points[one.known]) for one in references])
         if not (points[:, 2] > 0).any():
-            raise ValueError("camera: got one that stands before none of the references' points; turn or move it")
+            raise UserError("camera: got one that stands before none of the references' points; turn or move it")
         low, high = points.min(0), points.max(0)
         if (high - low).min() < 1e-6 * max(1.0, float(np.abs(points).max())):
-            raise ValueError(
+            raise UserError(
                 f"points: got an extent of {(high - low).tolist()}, expected some along every axis; check the depth"
             )
         return cls(camera, low - margin * (high - low), high + margin * (high - low))

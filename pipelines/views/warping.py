@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.errors import UserError
 
 if TYPE_CHECKING:
     from weftwork.datasets.synthetic.rooms import View
@@ -45,14 +46,14 @@ class ReferenceView:
 
     def __post_init__(self) -> None:
         if self.image.shape != self.points.shape or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise ValueError(
+            raise UserError(
                 f"reference: got an image of shape {self.image.shape} and points of {self.points.shape}, expected "
                 "[height, width, 3] for both; resize one of them"
             )
         if not (np.isfinite(self.image).all() and self.image.min() >= 0 and self.image.max() <= 1):
-            raise ValueError("reference: got colours outside [0, 1], expected floats in it; divide bytes by 255")
+            raise UserError("reference: got colours outside [0, 1], expected floats in it; divide bytes by 255")
         if not np.isfinite(self.points).all(-1).any():
-            raise ValueError("reference: got no finite point, expected some; check the depth")
+            raise UserError("reference: got no finite point, expected some; check the depth")
 
     @classmethod
     def of_depth(cls, image: Values, depth: Float[np.ndarray, "height width"], camera: Camera) -> "ReferenceView":
@@ -63,7 +64,7 @@ class ReferenceView:
         """
         depth = np.asarray(depth, np.float64)
         if depth.ndim != 2:
-            raise ValueError(f"depth: got shape {depth.shape}, expected [height, width]; drop the other axes")
+            raise UserError(f"depth: got shape {depth.shape}, expected [height, width]; drop the other axes")
         known = np.isfinite(depth) & (depth > 0)
         points = np.where(known[..., None], camera.points(np.where(known, depth, 1.0)), np.nan)
         return cls(image, points, camera)
@@ -186,7 +187,7 @@ def warp_mesh(
 
 def _check(references: Sequence[ReferenceView]) -> None:
     if not references:
-        raise ValueError("references: got none, expected at least one view; pass at least one image")
+        raise UserError("references: got none, expected at least one view; pass at least one image")
 
 
 def _pixels(
@@ -202,7 +203,7 @@ def _pixels(
 def _mesh(view: ReferenceView, stride: int, edge_share: float) -> tuple[Values, Values]:
     """Corners and colours of the triangles of a reference, [face, 3, 3] each, that face its camera."""
     if stride < 1 or min(view.image.shape[:2]) <= stride:
-        raise ValueError(f"stride: got {stride} for an image of {view.image.shape[:2]}, expected fewer than its sides")
+        raise UserError(f"stride: got {stride} for an image of {view.image.shape[:2]}, expected fewer than its sides")
     rows, columns = (np.arange(0, side, stride) for side in view.image.shape[:2])
     grid = np.ix_(rows, columns)
     points, colors = view.points[grid], view.image[grid]

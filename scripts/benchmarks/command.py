@@ -14,6 +14,7 @@ import argparse
 import statistics
 from pathlib import Path
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio")
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.evaluation.core.report import Report, Row
 
     if arguments.rounds < 1:
-        raise ValueError(f"rounds: got {arguments.rounds}, expected at least 1")
+        raise UserError(f"rounds: got {arguments.rounds}, expected at least 1")
     measure = {
         "generate": _generate,
         "step": _step,

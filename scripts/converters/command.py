@@ -14,6 +14,7 @@ from weftwork.attention_processors.core.adapter import WEIGHTS_NAME, Adapter, ch
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
 from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, ip_adapter_to_adapter
@@ -55,7 +56,7 @@ def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mappin
     if isinstance(groups, dict) and groups and _is_group("", groups):  # flat: the names say the groups
         return grouped(groups)
     if not isinstance(groups, dict) or not all(_is_group(name, group) for name, group in groups.items()):
-        raise ValueError(
+        raise UserError(
             f"{path}: got a {type(groups).__name__} with other content, expected groups of tensors: {', '.join(names)}"
         )
     return groups
@@ -64,14 +65,14 @@ def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mappin
 def _opened(path: Path, what: str) -> Any:
     """What a file of tensors holds; no code in it is run."""
     if not path.is_file():
-        raise ValueError(f"{path}: got no file there, expected {what}")
+        raise UserError(f"{path}: got no file there, expected {what}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is not foreseeable
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(
+        raise UserError(
             f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
         ) from error
 
@@ -149,14 +150,14 @@ def convert_from_moai(source: Path, target: Path, **options: int) -> None:
     for role, state in states.items():
         path = source / moai_checkpoint.FILES[role]
         if not _is_group(role, state):
-            raise ValueError(f"{path}: got a {type(state).__name__} with other content, expected tensors by name")
+            raise UserError(f"{path}: got a {type(state).__name__} with other content, expected tensors by name")
         try:
             encoder = role == "correspondence"
             models[role] = (
                 moai_checkpoint.to_encoder(state) if encoder else moai_checkpoint.to_denoiser(state, **options)
             )
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise UserError(f"{path}: {error}") from error
 
     def write(folder: Path) -> None:
         for role, model in models.items():
@@ -188,7 +189,7 @@ def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         return config, load_file(folder / WEIGHTS_NAME)
     except SafetensorError as error:
-        raise ValueError(f"{folder}: {WEIGHTS_NAME} is damaged ({error}); copy or convert it again") from error
+        raise UserError(f"{folder}: {WEIGHTS_NAME} is damaged ({error}); copy or convert it again") from error
 
 
 def _write_adapter(target: Path, adapter: Adapter, state: Mapping[str, Tensor]) -> None:
@@ -204,7 +205,7 @@ def _write_adapter(target: Path, adapter: Adapter, state: Mapping[str, Tensor]) 
 
 def _check_target(target: Path) -> None:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(f"{target}: already there and not an empty folder; name another target, or remove it first")
+        raise UserError(f"{target}: already there and not an empty folder; name another target, or remove it first")
 
 
 def _write_folder(target: Path, write: Callable[[Path], None]) -> None:

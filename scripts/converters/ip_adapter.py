@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, base_description
 from weftwork.attention_processors.reference.adapter import VIT_H, ReferenceAdapter
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors
 
 PROJECTION, KEYS = "image_proj", "ip_adapter"
@@ -82,7 +83,7 @@ def base_denoiser(base: str) -> UNet2DConditionModel:
         ValueError: another name.
     """
     if base not in BASES:
-        raise ValueError(f"base: got {base!r}, expected one of {', '.join(BASES)}")
+        raise UserError(f"base: got {base!r}, expected one of {', '.join(BASES)}")
     with torch.device("meta"):
         return UNet2DConditionModel(**BASES[base])
 
@@ -111,7 +112,7 @@ def grouped(tensors: Mapping[str, Tensor]) -> Groups:
             if not whole or not OF_A_DENOISER.match(name) or "_ip." in name:
                 unknown.append(name)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"keys: got {len(unknown)} that are no IP-Adapter's (first: {unknown[0]}), expected image_proj.… and "
             "ip_adapter.…, or a denoiser that diffusers saved with one IP-Adapter; the file is of another method"
         )
@@ -137,7 +138,7 @@ def ip_adapter_to_adapter(
     denoiser = _denoiser_for(sizes["token_dim"]) if denoiser is None else denoiser
     base, layers = base_description(denoiser), select_layers(denoiser, "all")
     if base["context_dim"] != sizes["token_dim"]:
-        raise ValueError(
+        raise UserError(
             f"base: got tokens of width {sizes['token_dim']}, but the denoiser reads text of width "
             f"{base['context_dim']}; name the base that the checkpoint is for"
         )
@@ -159,7 +160,7 @@ def adapter_to_ip_adapter(
     adapter = adapter_on_meta(ReferenceAdapter, config)
     for name, only in NOTHING_SAID.items():
         if adapter.config[name] != only:
-            raise ValueError(
+            raise UserError(
                 f"{name}: got {adapter.config[name]!r}, but an IP-Adapter checkpoint always means {only!r}; "
                 "this adapter cannot be written as one"
             )
@@ -177,7 +178,7 @@ def _denoiser_for(token_dim: int) -> UNet2DConditionModel:
     known = {sizes["cross_attention_dim"]: base for base, sizes in BASES.items()}
     if token_dim not in known:
         widths = ", ".join(f"{width} ({base})" for width, base in known.items())
-        raise ValueError(
+        raise UserError(
             f"base: got tokens of width {token_dim}, expected {widths}; give the denoiser that the checkpoint is for"
         )
     return base_denoiser(known[token_dim])
@@ -201,7 +202,7 @@ def _projection(groups: Groups) -> str:
     resampler = next((key for key in keys if key.startswith("perceiver_resampler.")), None)
     face = "proj.0.weight" if "proj.0.weight" in keys and "proj.3.weight" not in keys else None
     if found := lora or resampler or face:
-        raise ValueError(
+        raise UserError(
             f"image_proj: got the FaceID checkpoint of an IP-Adapter (it has {found}), which reads the embeddings of a "
             "face recogniser, expected a basic, plus or full one (ip-adapter_*, ip-adapter-plus_*, "
             "ip-adapter-full-face_*); weftwork does not read FaceID"
@@ -213,7 +214,7 @@ def _projection(groups: Groups) -> str:
     ):
         if any(name in keys for name in names):
             return kind
-    raise ValueError(
+    raise UserError(
         f"image_proj: got keys like {next(iter(keys), 'none')!r}, expected latents (plus), proj.weight (basic) or "
         "proj.3.weight (full); the file is incomplete or of another method"
     )
@@ -224,7 +225,7 @@ def _sizes(tensors: Mapping[str, Tensor], kind: str) -> dict[str, int]:
         name = next((name for name in names if name in tensors), names[0])
         if name not in tensors or tensors[name].ndim != dims:
             got = f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
-            raise ValueError(
+            raise UserError(
                 f"image_proj.{name}: got {got}, expected {dims} dimensions; the file is incomplete or damaged"
             )
         return tensors[name].shape

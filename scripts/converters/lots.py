@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors
 
 GROUPS = ("image_proj", "text_proj", "pair_former", "cross_attn")
@@ -121,7 +122,7 @@ def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> t
     """
     for name, only in ONLY_POSSIBLE.items():
         if config.get(name, only) != only:
-            raise ValueError(
+            raise UserError(
                 f"{name}: got {config[name]!r}, but a LOTS checkpoint always means {only!r}; "
                 "this adapter cannot be written as one"
             )
@@ -140,7 +141,7 @@ def _ordered(layers: Iterable[str]) -> list[str]:
     """Layer names in the order of `attn_processors`: down, up, mid, and by number within."""
     layers = list(layers)
     if {n.split(".")[0] for n in layers} != set(BLOCK_ORDER) or not all(n.endswith(".attn2") for n in layers):
-        raise ValueError(
+        raise UserError(
             f"layers: got {len(layers)} like {next(iter(layers), None)!r}, expected every text attention (attn2) of "
             "down, up and mid blocks; the published format counts them and has no names"
         )
@@ -168,9 +169,7 @@ def _table(adapter: PairedAdapter) -> tuple[dict[Key, list[str]], dict[str, torc
         if name != READOUTS:
             module, dot, kind = name.rpartition(".")
             if module + dot not in modules:
-                raise ValueError(
-                    f"{name}: a LOTS checkpoint has no place for it; write this adapter as weftwork's only"
-                )
+                raise UserError(f"{name}: a LOTS checkpoint has no place for it; write this adapter as weftwork's only")
             group, prefix = modules[module + dot]
             key = (group, prefix + kind)
         table.setdefault(key, []).append(name)
@@ -185,14 +184,14 @@ def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torc
 def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, Any]:
     """What the sizes of tensors say, settings where they say nothing; the two must agree."""
     if len(groups["cross_attn"]) != 2 * len(layers):
-        raise ValueError(
+        raise UserError(
             f"cross_attn: got {len(groups['cross_attn'])} tensors, expected two for each of {len(layers)} layers; "
             "the file is for another denoiser"
         )
     sizes = _sizes(groups)
     for name, value in settings.items():
         if sizes.get(SETTINGS[name], value) != value:
-            raise ValueError(
+            raise UserError(
                 f"pair_former_config.json: {name} is {value}, but the tensors say {sizes[SETTINGS[name]]}; "
                 "the two files do not belong together"
             )
@@ -216,7 +215,7 @@ def _sizes(groups: Groups) -> dict[str, int]:
         tensor = groups[group].get(key)
         if tensor is None or tensor.ndim != dims:
             got = "none" if tensor is None else f"shape {tuple(tensor.shape)}"
-            raise ValueError(f"{group}.{key}: got {got}, expected {dims} dimensions; the file is incomplete or damaged")
+            raise UserError(f"{group}.{key}: got {got}, expected {dims} dimensions; the file is incomplete or damaged")
         return tensor.shape
 
     token_dim, image_dim = shape("image_proj", "proj.weight", 2)
@@ -237,5 +236,5 @@ def _checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(given) - set(SETTINGS))
     if unknown or activation != "geglu":
         what = f"the key {unknown[0]!r}" if unknown else f"activation_fn {activation!r}"
-        raise ValueError(f"pair_former_config.json: got {what}, expected {', '.join(SETTINGS)}, and geglu")
+        raise UserError(f"pair_former_config.json: got {what}, expected {', '.join(SETTINGS)}, and geglu")
     return given

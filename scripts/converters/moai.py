@@ -17,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters.published import check_names
 
 FILES: Final[Mapping[str, str]] = {
@@ -56,7 +57,7 @@ def to_encoder(state: Mapping[str, Tensor]) -> CorrespondenceEncoder:
     """
     for name in ("conv_in.weight", "conv_out.weight"):
         if name not in state:
-            raise ValueError(f"keys: {name} is missing; the file is no pose guider's")
+            raise UserError(f"keys: {name} is missing; the file is no pose guider's")
     module = CorrespondenceEncoder(state["conv_in.weight"].shape[1], state["conv_out.weight"].shape[0])
     wanted = module.state_dict()
     check_names("keys", state, wanted)
@@ -70,7 +71,7 @@ def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> dict[str
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in state:
-            raise ValueError(f"keys: {name} is missing; the file is no U-Net of Stable Diffusion's layout")
+            raise UserError(f"keys: {name} is missing; the file is no U-Net of Stable Diffusion's layout")
         return tuple(state[name].shape)
 
     def count(prefix: str) -> int:
@@ -100,7 +101,7 @@ def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> dict[str
 def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         if state[name].shape != tensor.shape:
-            raise ValueError(
+            raise UserError(
                 f"{name}: got shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)} beside the others; the "
                 "file is damaged"
             )

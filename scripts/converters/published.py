@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.datasets.readers.errors import UserError
 
 Groups = dict[str, dict[str, Tensor]]
 Key = tuple[str, str]
@@ -25,7 +26,7 @@ def adapter_on_meta(kind: type[Kind], config: Mapping[str, Any]) -> Kind:
         with torch.device("meta"):
             return kind(**config)
     except TypeError as error:
-        raise ValueError(f"config: not that of a {kind.__name__} ({error}); convert the original again") from error
+        raise UserError(f"config: not that of a {kind.__name__} ({error}); convert the original again") from error
 
 
 def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
@@ -37,7 +38,7 @@ def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
     got, wanted = list(got), list(wanted)
     missing, unexpected = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
     if missing or unexpected:
-        raise ValueError(
+        raise UserError(
             f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} "
             f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete, of another method, or for "
             "another denoiser"
@@ -61,7 +62,7 @@ def own_tensors(
     for (group, key), names in table.items():
         tensor = groups[group][key]
         if tensor.shape != wanted(names):
-            raise ValueError(
+            raise UserError(
                 f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted(names))} for {names[0]}; "
                 "the file is for another denoiser, or damaged"
             )
@@ -80,6 +81,6 @@ def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> None
     for name, wanted in shapes.items():
         if state[name].shape != wanted:
             got = tuple(state[name].shape)
-            raise ValueError(
+            raise UserError(
                 f"{name}: got shape {got}, config.json asks for {tuple(wanted)}; convert the original again"
             )

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.datasets.readers.sidecar_files import read_boxes
 from weftwork.datasets.synthetic.walks.images import frames, scene
@@ -183,12 +184,12 @@ def audio_request(path: str, surface: str, seconds: float, clip: str | None, box
             clip or boxes that cannot be read.
     """
     if surface not in SURFACES:
-        raise ValueError(f"Surface: got {surface!r}, expected one of {', '.join(SURFACES)}")
+        raise UserError(f"Surface: got {surface!r}, expected one of {', '.join(SURFACES)}")
     if not 0 < seconds <= LONGEST:
-        raise ValueError(f"Seconds: got {seconds}, expected more than 0 and at most {LONGEST:.0f}")
+        raise UserError(f"Seconds: got {seconds}, expected more than 0 and at most {LONGEST:.0f}")
     for package in ("av", "matplotlib"):
         if find_spec(package) is None:
-            raise ValueError(f"Sound: {package} is not installed; install it with pip install {package}")
+            raise UserError(f"Sound: {package} is not installed; install it with pip install {package}")
     prompt = f"a person walks on {surface}"
     video = None if clip is None else Video.open(clip, longest=LONGEST, largest=LARGEST)
     if video is not None:
@@ -217,7 +218,7 @@ def _walk(path: str, surface: str, seconds: float) -> Walk:
         if positions.ndim != 2 or positions.shape[1] != 3 or not np.isfinite(positions).all() or len(positions) < 2:
             raise ValueError
     except (ValueError, TypeError):
-        raise ValueError("Path: got none, expected a line over the image; draw one, or choose one") from None
+        raise UserError("Path: got none, expected a line over the image; draw one, or choose one") from None
     shares = np.linspace(0, 1, max(2, round(BOX_RATE * seconds)))
     x, y = (np.interp(shares, positions[:, 2], positions[:, i]) for i in (0, 1))
     return _on_floor(x, y, surface, seconds)
@@ -250,10 +251,10 @@ def _tracks(path: Path) -> list[BoxTrack]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             if sum(one.file_size for one in packed.infolist()) > UNPACKED:
-                raise ValueError(f"Track: got more than {UNPACKED // 1_000_000} MB, expected boxes of a short clip")
+                raise UserError(f"Track: got more than {UNPACKED // 1_000_000} MB, expected boxes of a short clip")
     tracks = [BoxTrack(track.times, track.boxes) for track in read_boxes(path, 0.0, LONGEST)]
     if not tracks:
-        raise ValueError(f"Track: got no box within {LONGEST:.0f} s, expected some")
+        raise UserError(f"Track: got no box within {LONGEST:.0f} s, expected some")
     return tracks
 
 

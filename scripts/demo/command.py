@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths
 
@@ -74,11 +75,11 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: a wrong option, or a model or adapter that cannot be opened.
     """
     if find_spec("gradio") is None:
-        raise RuntimeError("demo: gradio is not installed; install it with pip install gradio")
+        raise UserError("demo: gradio is not installed; install it with pip install gradio")
     if arguments.auth is not None and ":" not in arguments.auth:
-        raise ValueError("auth: got no colon, expected USER:PASSWORD; write both")
+        raise UserError("auth: got no colon, expected USER:PASSWORD; write both")
     if arguments.queue < 1:
-        raise ValueError(f"queue: got {arguments.queue}, expected at least 1")
+        raise UserError(f"queue: got {arguments.queue}, expected at least 1")
     given = {option: text for option in FOLDERS if (text := getattr(arguments, option)) is not None}
     folders = {FOLDERS[option]: _folders(option, text) for option, text in given.items()}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -135,7 +136,7 @@ def _folders(option: str, text: str) -> tuple[str, str]:
     """
     backbone, found, modules = text.partition("=")
     if not (backbone and found and modules):
-        raise ValueError(f"{option}: got {text!r}, expected BACKBONE=MODULES; name both folders")
+        raise UserError(f"{option}: got {text!r}, expected BACKBONE=MODULES; name both folders")
     return backbone, modules
 
 

@@ -23,6 +23,7 @@ from weftwork.attention_processors.core.records import (
     TextKind,
     WholeKind,
 )
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.scripts.demo.pages import AdapterPage, Context
@@ -67,7 +68,7 @@ class FormPage(AdapterPage):
             records = [record for form in forms if (record := form.record(given)) is not None]
             if not records:
                 needs = ", ".join(key for form in forms for key in form.needs)
-                raise ValueError(f"{needs}: got none, expected at least one; fill it in")
+                raise UserError(f"{needs}: got none, expected at least one; fill it in")
             return ImageRequest({"prompt": text, "conditions": {self.adapter: records}}, RunSettings.of(list(given)))
 
         widgets = [widget for form in forms for one in form.inputs for widget in one.widgets]
@@ -112,7 +113,7 @@ class FieldInput:
         """Returns the field's value in a record; None where it is left out."""
         given = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
         if len(given) > 1:
-            raise ValueError(f"{self.key}: got a box and a mask, expected one of them; clear the other")
+            raise UserError(f"{self.key}: got a box and a mask, expected one of them; clear the other")
         if not given:
             return None
         (value,) = given
@@ -128,7 +129,7 @@ class FieldInput:
         try:
             return json.loads(str(value))
         except ValueError:
-            raise ValueError(f"{self.key}: got {value!r}, expected JSON; quote texts") from None
+            raise UserError(f"{self.key}: got {value!r}, expected JSON; quote texts") from None
 
 
 def _add(key: str, entry: RecordField, default: object) -> FieldInput:
@@ -175,5 +176,5 @@ def _parsed_shares(text: str, key: str) -> dict[str, float]:
         try:
             shares[name.strip()] = float(share)
         except ValueError:
-            raise ValueError(f"{key}: got {part!r}, expected name=share; separate several by commas") from None
+            raise UserError(f"{key}: got {part!r}, expected name=share; separate several by commas") from None
     return shares

@@ -15,6 +15,7 @@ from PIL import Image
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.style.adapter import Style, StyleCard, StyleCards
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX, from_text
 from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.reader import as_design
@@ -73,12 +74,12 @@ class ImageStudio(Studio):
         _check_safe(record)
         design = as_design(record, _inline_image)
         if design.num_inference_steps > MAX_STEPS:
-            raise ValueError(f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}")
+            raise UserError(f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}")
         if max(design.height or 0, design.width or 0) > MAX_SIDE:
-            raise ValueError(f"height, width: got more than {MAX_SIDE}, expected at most that; choose less")
+            raise UserError(f"height, width: got more than {MAX_SIDE}, expected at most that; choose less")
         unknown = [name for name in design.conditions if name not in (self.pipe.adapters or ())]
         if unknown:
-            raise ValueError(f"conditions: got {', '.join(unknown)}, which this demo has no adapter for; leave it out")
+            raise UserError(f"conditions: got {', '.join(unknown)}, which this demo has no adapter for; leave it out")
         return replace(design, seed=seed_or_random(design.seed))
 
     def generate(
@@ -183,7 +184,7 @@ def _inline_image(text: str) -> Image.Image:
         ValueError: a path.
     """
     if not text.startswith(PREFIX):
-        raise ValueError(f"got a path, which a demo does not read; put the image in as {PREFIX}…")
+        raise UserError(f"got a path, which a demo does not read; put the image in as {PREFIX}…")
     return from_text(text)
 
 
@@ -194,20 +195,20 @@ def _check_safe(record: object) -> None:
         ValueError: as said.
     """
     if not isinstance(record, Mapping):
-        raise ValueError('design: got no object, expected one like {"prompt": "…"}')
+        raise UserError('design: got no object, expected one like {"prompt": "…"}')
     rows = _rows(record)
     texts = [text for one in (record, *rows) for text in one.values() if isinstance(text, str)]
     if any(len(text) > MAX_WORDS and not text.startswith(PREFIX) for text in texts):
-        raise ValueError(f"design: got a text of more than {MAX_WORDS} characters; shorten it")
+        raise UserError(f"design: got a text of more than {MAX_WORDS} characters; shorten it")
     for name in ("loras", "controlnets"):
         if record.get(name):
-            raise ValueError(f"{name}: got some, which a demo does not load; use weftwork generate")
+            raise UserError(f"{name}: got some, which a demo does not load; use weftwork generate")
     if len(rows) > MAX_CONDITIONS:
-        raise ValueError(f"conditions: got {len(rows)}, expected at most {MAX_CONDITIONS}; leave some out")
+        raise UserError(f"conditions: got {len(rows)}, expected at most {MAX_CONDITIONS}; leave some out")
     for row in rows:
         for name in REFUSED_KEYS:
             if row.get(name):
-                raise ValueError(f"{name}: got some, which a demo does not take; use weftwork generate")
+                raise UserError(f"{name}: got some, which a demo does not take; use weftwork generate")
 
 
 def _rows(record: Mapping[str, object]) -> list[Mapping[str, object]]:

@@ -7,6 +7,7 @@ from typing import Final
 import gradio as gr
 
 from weftwork.attention_processors.style.adapter import StyleCard
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pretrained import available, shipped
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Report
@@ -71,7 +72,7 @@ class StylePage(AdapterPage):
 
             with errors_shown():
                 if not shares:
-                    raise ValueError("Card: got no style, expected one with a share; move a slider")
+                    raise UserError("Card: got no style, expected one with a share; move a slider")
                 *_, path = self.studio.queue.run(job)
             assert isinstance(path, Path)
             return downloads(path)[0]
@@ -114,8 +115,8 @@ def _read_card(path: str | None) -> StyleCard | None:
     if path is None:
         return None
     if Path(path).stat().st_size > MAX_CARD_BYTES:
-        raise ValueError(f"Card: got more than {MAX_CARD_BYTES // 1_000_000} MB, expected a style card")
+        raise UserError(f"Card: got more than {MAX_CARD_BYTES // 1_000_000} MB, expected a style card")
     try:
         return StyleCard.load(path)
     except OSError as error:
-        raise ValueError(error) from None
+        raise UserError(error) from None

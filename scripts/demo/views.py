@@ -13,6 +13,7 @@ from gradio.components import Component
 from PIL import Image
 
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import read_array
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
 from weftwork.pipelines.views.point_maps import depth_image
@@ -157,7 +158,7 @@ def view_request(
     """
     if (upload is None) != (depth is None):
         missing = "depth" if depth is None else "image"
-        raise ValueError(f"Your own image: got no {missing}, expected both; upload it, or remove the other one")
+        raise UserError(f"Your own image: got no {missing}, expected both; upload it, or remove the other one")
     if upload is None or depth is None:
         references = _room_views(room, size)
     else:
@@ -189,7 +190,7 @@ def _room_views(name: str, size: tuple[int, int]) -> tuple[ReferenceView, ...]:
     """
     index = name.removeprefix("Room ")
     if not index.isdecimal() or not 1 <= int(index) <= ROOMS:
-        raise ValueError(f"room: got {name!r}, expected Room 1 to Room {ROOMS}; choose one")
+        raise UserError(f"room: got {name!r}, expected Room 1 to Room {ROOMS}; choose one")
     views = sample("test", int(index) - 1, size=max(size), views=REFERENCES).views
     return tuple(ReferenceView.of_view(views[one]) for one in REFERENCES)
 

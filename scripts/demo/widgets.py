@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.components import Component
 
 from weftwork.attention_processors.style.adapter import StyleCard
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Cancelled, JobQueue, Result, Step, User
 from weftwork.scripts.demo.studio import CARD, MAX_STEPS, ImageResult, ImageStudio
@@ -214,7 +215,7 @@ def parsed_box(text: str, name: str) -> list[float]:
     try:
         return json.loads(f"[{text}]")
     except ValueError:
-        raise ValueError(f"{name}: got {text!r}, expected four numbers like {BOX}") from None
+        raise UserError(f"{name}: got {text!r}, expected four numbers like {BOX}") from None
 
 
 def styles_of(studio: ImageStudio, adapter: str = "style") -> tuple[str, ...]:

@@ -7,6 +7,8 @@ import torch
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from weftwork.datasets.readers.errors import UserError
+
 
 class BatchOrder(Sampler[list[int]]):
     """Places of samples, batch by batch, for one process; what is drawn depends on seed and epoch alone.
@@ -79,7 +81,7 @@ class Batches:
         buckets = getattr(dataset, "buckets", None) or (0,) * size
         self._order = BatchOrder(buckets, batch_size, seed, process, processes)
         if size < batch_size or not len(self._order):
-            raise ValueError(
+            raise UserError(
                 f"dataset: got {size} samples, expected at least one batch of {batch_size} per process; "
                 "lower --train_batch_size or add data"
             )
@@ -107,7 +109,7 @@ class Batches:
                 self.drawn += 1
                 yield send_to_device(batch, device)
             if not self.drawn:
-                raise ValueError("dataset: got less than one batch per process; lower --train_batch_size or add data")
+                raise UserError("dataset: got less than one batch per process; lower --train_batch_size or add data")
             self.place(self.epoch + 1, 0)
 
     def _of_epoch(self) -> Iterator[Any]:

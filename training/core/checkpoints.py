@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -15,7 +16,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def check_unused(folder: Path) -> None:
     """Raise where another run's checkpoints would be taken for a new one's."""
     if left := checkpoints(folder):
-        raise ValueError(
+        raise UserError(
             f"output_dir: got {folder}, which holds {left[-1].name} of another run; go on with it by "
             "--resume_from_checkpoint latest, or give another folder"
         )

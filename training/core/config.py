@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, Final, get_args
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.optimizers import check_optimizer
 
 SCHEDULES: Final = (
@@ -57,13 +58,13 @@ class TrainingConfig:
         check_optimizer(self.optimizer)
         for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number above 0")
+                raise UserError(f"{name}: got {getattr(self, name)}, expected a number above 0")
         if self.lr_scheduler not in SCHEDULES:
-            raise ValueError(f"lr_scheduler: got {self.lr_scheduler!r}, expected one of {', '.join(SCHEDULES)}")
+            raise UserError(f"lr_scheduler: got {self.lr_scheduler!r}, expected one of {', '.join(SCHEDULES)}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")
+            raise UserError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")
         if self.mixed_precision not in ("no", "fp16", "bf16"):
-            raise ValueError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
+            raise UserError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
 
 
 def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **defaults: Any) -> None:

@@ -6,6 +6,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from weftwork.datasets.readers.errors import UserError
+
 FLAG = "--config"
 
 
@@ -29,11 +31,11 @@ def set_defaults(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
         if (action := known.get(f"--{name}")) is None or f"--{name}" == FLAG:
             near = difflib.get_close_matches(name, [one.removeprefix("--") for one in known], 1)
             hint = f"did you mean {near[0]!r}?" if near else "see --help for all options"
-            raise ValueError(f"{path}: unknown option {name!r}; {hint}")
+            raise UserError(f"{path}: unknown option {name!r}; {hint}")
         try:
             action.default = _value(action, value)
         except ValueError as error:
-            raise ValueError(f"{path}: got {_shown(value)} for {name!r}, {error}") from error
+            raise UserError(f"{path}: got {_shown(value)} for {name!r}, {error}") from error
         action.required = False
 
 
@@ -41,14 +43,14 @@ def _read(path: Path) -> Mapping[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as TOML ({error}); correct the file") from error
+        raise UserError(f"{path}: cannot be read as TOML ({error}); correct the file") from error
 
 
 def _value(action: argparse.Action, value: object) -> object:
     """The value as the flag would parse it; raises what is expected instead."""
     if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
         if not isinstance(value, bool):
-            raise ValueError("expected true or false; write one of them")
+            raise UserError("expected true or false; write one of them")
         return value
     if isinstance(value, list) and action.nargs in ("*", "+"):
         return [_scalar(action, one) for one in value]
@@ -58,16 +60,16 @@ def _value(action: argparse.Action, value: object) -> object:
 
 def _scalar(action: argparse.Action, value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("which takes a value; write one")
+        raise UserError("which takes a value; write one")
     if not isinstance(value, str | int | float):
-        raise ValueError("expected a number, a text or a list; write one of these")
+        raise UserError("expected a number, a text or a list; write one of these")
     kind = action.type if callable(action.type) else str
     try:
         parsed = kind(str(value))
     except ValueError:
-        raise ValueError(f"expected {getattr(kind, '__name__', 'another value')}; correct it") from None
+        raise UserError(f"expected {getattr(kind, '__name__', 'another value')}; correct it") from None
     if action.choices is not None and parsed not in action.choices:
-        raise ValueError(f"expected one of {', '.join(map(str, action.choices))}; write one of these")
+        raise UserError(f"expected one of {', '.join(map(str, action.choices))}; write one of these")
     return parsed
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.training.core.averaging import Averaged
 from weftwork.training.core.batches import Batches
 from weftwork.training.core.checkpoints import check_unused, checkpoints, keep_metrics
@@ -226,7 +227,7 @@ class _Run:
         self.skipped += 1
         if self.skipped > self.config.max_skipped_steps:
             kept = checkpoints(self.folder)
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"loss: got {loss} at step {self.step + 1}, so nothing was updated "
                 f"(last checkpoint: {kept[-1].name if kept else 'none'}); lower --learning_rate or check the data"
             )
@@ -329,7 +330,7 @@ class _Run:
         state = folder / "state"
         if not (state / "progress.json").is_file():
             found = ", ".join(p.name for p in known) or "none"
-            raise ValueError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}")
+            raise UserError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}")
         extra = json.loads((state / "progress.json").read_text())
         self.task.module.load_state_dict(load_file(state / "weights.safetensors"), strict=False)
         saved = torch.load(state / "optimizer.pt", weights_only=True, map_location="cpu")

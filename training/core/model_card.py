@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.hardware import hardware
 
 SAMPLES = 4
@@ -89,7 +90,7 @@ def push(folder: Path, repo_id: str) -> str:
         url = api.create_repo(repo_id, exist_ok=True, private=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=[".*", "state/*"])
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        raise RuntimeError(
+        raise UserError(
             f"push_to_hub: {repo_id!r} could not be written ({error}); the result is in {folder}: log in with "
             "`hf auth login` and upload it with `hf upload`"
         ) from error

@@ -9,6 +9,8 @@ from diffusers.training_utils import compute_density_for_timestep_sampling, comp
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from weftwork.datasets.readers.errors import UserError
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy latents, time steps) to the prediction."""
 DenoiseAll = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
@@ -103,7 +105,7 @@ def _target(scheduler: Any, latents: Tensor, noise: Tensor, times: Int[Tensor, "
         return latents
     if kind == "v_prediction":
         return scheduler.get_velocity(latents, noise, times)
-    raise ValueError(f"prediction_type: got {kind!r}, expected epsilon, sample or v_prediction")
+    raise UserError(f"prediction_type: got {kind!r}, expected epsilon, sample or v_prediction")
 
 
 def _min_snr_weight(

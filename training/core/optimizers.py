@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from weftwork.datasets.readers.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -41,7 +43,7 @@ def build_optimizer(
     try:
         module = importlib.import_module(where)
     except ImportError as error:
-        raise RuntimeError(f"optimizer: {name!r} needs {library}, which is not there; pip install {library}") from error
+        raise UserError(f"optimizer: {name!r} needs {library}, which is not there; pip install {library}") from error
     options = adam if name in ADAMS else {}
     return getattr(module, kind)(parameters, lr=learning_rate, weight_decay=weight_decay, **options)
 
@@ -49,4 +51,4 @@ def build_optimizer(
 def check_optimizer(name: str) -> None:
     """Raise unless the name is known."""
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}; pass one of these")
+        raise UserError(f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}; pass one of these")

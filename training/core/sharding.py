@@ -14,6 +14,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from weftwork.datasets.readers.errors import UserError
+
 FLAG = "ACCELERATE_USE_FSDP"
 REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
 
@@ -27,14 +29,14 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
     """
     for flag, name in REFUSED.items():
         if _is_set(flag):
-            raise ValueError(
+            raise UserError(
                 f"accelerate: got {name}, but what is trained is small and is saved whole; launch with --multi_gpu, or "
                 "with --use_fsdp --fsdp_version 2 for backbones that do not fit"
             )
     if not _is_set(FLAG):
         return None
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
-        raise ValueError(f"fsdp_version: got {version}, expected 2; launch with --use_fsdp --fsdp_version 2")
+        raise UserError(f"fsdp_version: got {version}, expected 2; launch with --use_fsdp --fsdp_version 2")
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # it leaves encoders, which are not split, empty
     return FullyShardedDataParallelPlugin()
 

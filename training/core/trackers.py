@@ -11,6 +11,8 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from PIL import Image
 
+from weftwork.datasets.readers.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 DEFAULT = "tensorboard"
@@ -31,7 +33,7 @@ def tracker(name: str | None) -> str | None:
     if name == DEFAULT:
         logger.info("report_to: no tensorboard is installed, so metrics.jsonl is all that is written")
         return None
-    raise ValueError(
+    raise UserError(
         f"report_to: got {name!r}, expected none or one of those installed ({listed}); install it or choose another"
     )
 

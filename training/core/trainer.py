@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import add_arguments as add_config_arguments
 from weftwork.training.core.config import from_arguments
 
@@ -86,13 +87,13 @@ class Trainer(ABC):
         sources = [f"--{name}" for name in self.sources if hasattr(self.arguments, name)]
         given = [f"--{name}" for name in self.sources if getattr(self.arguments, name, None) is not None]
         if len(given) != 1:
-            raise ValueError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {', '.join(sources)}")
+            raise UserError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {', '.join(sources)}")
         where, idle = f"a --world of {self.arguments.method}", self.own_only
         if self.world is None:
             where, idle = f"own data of {self.arguments.method}", self.world_only
         for name in (*idle, *self.without_effect):
             if getattr(self.arguments, name, None):
-                raise ValueError(f"{name}: has no effect with {where}; leave it out")
+                raise UserError(f"{name}: has no effect with {where}; leave it out")
 
     @abstractmethod
     def prepare(self, pipe: Any, source: str) -> Prepared:

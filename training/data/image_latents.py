@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
 
 WIDEST = 2.0
@@ -38,7 +39,7 @@ class Sizes:
 
     def __post_init__(self) -> None:
         if self.resolution < self.step or self.resolution % self.step:
-            raise ValueError(
+            raise UserError(
                 f"resolution: got {self.resolution}, expected a multiple of {self.step}; the backbone needs it"
             )
 

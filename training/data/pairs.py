@@ -24,6 +24,7 @@ from weftwork.attention_processors.paired.conditions import (
     SketchTextPair,
     stroke_pixels,
 )
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
@@ -71,7 +72,7 @@ class OutfitPairs(Dataset[PairRecord]):
         unnamed_share: float = 0.0,
     ) -> None:
         if not 0 <= unnamed_share <= 1:
-            raise ValueError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
+            raise UserError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
         count = len(pictures)
         name = f"pairs-train-{count}-{size}"
         pixels, words = folder / f"{name}.npy", folder / f"{name}.json"

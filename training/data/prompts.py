@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.data.feature_cache import FeatureCache, Rows
 
 
@@ -47,7 +48,7 @@ def check_lengths(texts: Iterable[tuple[str, str, int]], encoders: TextEncoders)
         if (count := encoders.count(text)) > most
     ]
     if long:
-        raise ValueError("\n".join([f"texts: got {len(long)} that are too long; shorten these:", *long]))
+        raise UserError("\n".join([f"texts: got {len(long)} that are too long; shorten these:", *long]))
 
 
 class Prompts:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.posed_views import Frame, PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
 from weftwork.pipelines.views.point_maps import PointRange
@@ -118,7 +119,7 @@ class ClipPictures:
     def _read(self, frame: Frame) -> ReferenceView:
         depth = frame.depth
         if depth is None:
-            raise ValueError(
+            raise UserError(
                 f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
                 "write what a depth model says of it"
             )

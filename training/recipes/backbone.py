@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic import creatures, rooms
 from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
@@ -110,7 +111,7 @@ def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHA
         ValueError: a width that heads do not divide.
     """
     if not block_out_channels or any(width < HEAD_WIDTH or width % HEAD_WIDTH for width in block_out_channels):
-        raise ValueError(
+        raise UserError(
             f"block_out_channels: got {list(block_out_channels)}, expected multiples of {HEAD_WIDTH}, such as 64 128"
         )
     blocks = len(block_out_channels)

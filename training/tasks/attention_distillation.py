@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from weftwork.attention_processors.views.instillation import Recorded, attention_scores
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.tasks.options import DISTILLATIONS
 
 QUERIES = 256
@@ -33,17 +34,17 @@ def attention_distillation_loss(
         ValueError: an unknown kind, no layer, other layers in one than in the other, or maps of different shapes.
     """
     if kind not in DISTILLATIONS:
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass one of these")
+        raise UserError(f"kind: got {kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass one of these")
     if not teacher or set(teacher) != set(student):
         odd = sorted(set(teacher) ^ set(student)) or ["nothing"]
-        raise ValueError(f"layers: got {odd[0]} from one of teacher and student only; record the same layers of both")
+        raise UserError(f"layers: got {odd[0]} from one of teacher and student only; record the same layers of both")
     return torch.stack([_layer(name, kept, student[name], kind, queries) for name, kept in teacher.items()]).mean()
 
 
 def _layer(name: str, teacher: Recorded, student: Recorded, kind: str, queries: int) -> Float[Tensor, ""]:
     shapes = [(*one.query.shape[:3], one.key.shape[1]) for one in (teacher, student)]
     if shapes[0] != shapes[1]:
-        raise ValueError(
+        raise UserError(
             f"{name}: got maps [row, query, head, key] of {shapes[0]} and {shapes[1]}, expected equal ones; choose "
             "layers that agree, and the same references"
         )

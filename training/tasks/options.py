@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import option
 
 DISTILLATIONS: Final = ("kl", "mse", "logits")
@@ -27,7 +28,7 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         self.check_shares("caption_dropout", "noise_offset")
         if self.logit_std <= 0:
-            raise ValueError(f"logit_std: got {self.logit_std}, expected a number above 0")
+            raise UserError(f"logit_std: got {self.logit_std}, expected a number above 0")
 
     def check_shares(self, *names: str) -> None:
         """Raises unless these are in [0, 1]."""
@@ -89,9 +90,9 @@ class ViewsConfig:
     def __post_init__(self) -> None:
         for name in ("geometry_weight", "distillation_weight"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
+                raise UserError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
         if self.distillation_kind not in DISTILLATIONS:
-            raise ValueError(
+            raise UserError(
                 f"distillation_kind: got {self.distillation_kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass "
                 "one of these"
             )
@@ -117,10 +118,10 @@ class SpatialConfig:
             if name.endswith("_dropout"):
                 check_share(name, value)
         if not math.isfinite(self.time_mean):
-            raise ValueError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
+            raise UserError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
 
 
 def check_share(name: str, value: float) -> None:
     """Raises unless an option is in [0, 1]."""
     if not 0 <= value <= 1:
-        raise ValueError(f"{name}: got {value}, expected a share in [0, 1]")
+        raise UserError(f"{name}: got {value}, expected a share in [0, 1]")

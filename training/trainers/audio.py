@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 from weftwork.training.tasks.options import SpatialConfig
 
@@ -51,7 +52,7 @@ class AudioTrainer(Trainer):
     def check(self) -> None:
         super().check()
         if self.arguments.seconds and self.arguments.init_from:
-            raise ValueError("seconds: got it beside --init_from, whose modules have a fixed length; leave it out")
+            raise UserError("seconds: got it beside --init_from, whose modules have a fixed length; leave it out")
 
     def prepare(self, pipe: Any, source: str) -> Prepared:
         from weftwork.attention_processors.encoders.audio import ClapEncoder

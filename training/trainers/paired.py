@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 from weftwork.training.tasks.options import PairedConfig
 
@@ -46,7 +47,7 @@ class PairedTrainer(Trainer):
     def check(self) -> None:
         super().check()
         if self.arguments.merged and self.arguments.validation_cases:
-            raise ValueError(
+            raise UserError(
                 "validation_cases: has no effect with --merged, since cases are scored pair by pair; leave it out, and "
                 "look at the validation images"
             )
@@ -114,7 +115,7 @@ class PairedTrainer(Trainer):
             samples: Any = Sketchy(folder, "train")
         else:
             if problems := validate(folder):
-                raise ValueError(f"{folder}:\n{report(problems)}")
+                raise UserError(f"{folder}:\n{report(problems)}")
             samples = PairFolder(folder)
         sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
         options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe), "dry": arguments.dry_run}

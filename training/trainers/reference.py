@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.trainer import Groups, Prepared
 from weftwork.training.trainers.captioned import CaptionedTrainer
 
@@ -42,7 +43,7 @@ class ReferenceTrainer(CaptionedTrainer):
     def check(self) -> None:
         super().check()
         if self.world is None and not self.arguments.image_encoder:
-            raise ValueError(
+            raise UserError(
                 "image_encoder: got none for your own images; name a CLIP vision model, for example "
                 "openai/clip-vit-large-patch14"
             )

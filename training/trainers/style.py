@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.trainer import Groups, Prepared
 from weftwork.training.trainers.captioned import CaptionedTrainer
 
@@ -39,9 +40,9 @@ class StyleTrainer(CaptionedTrainer):
         super().check()
         arguments = self.arguments
         if self.world and arguments.style:
-            raise ValueError(f"style: got {arguments.style!r} beside --world, which has its own styles; leave it out")
+            raise UserError(f"style: got {arguments.style!r} beside --world, which has its own styles; leave it out")
         if arguments.streaming and (arguments.dataset_name is None or arguments.aspect_buckets):
-            raise ValueError(
+            raise UserError(
                 "streaming: got it without --dataset_name or with --aspect_buckets; stream a dataset, in squares"
             )
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.creatures.figure import Canvas, draw_figure
 from weftwork.datasets.synthetic.creatures.layers import read_scene
 from weftwork.datasets.synthetic.creatures.legged import LEGGED
@@ -112,10 +113,10 @@ def sample(split: str, index: int, *, seed: int = 0, style: str | None = None, s
         style: the style to show; drawn when left out, and then never the neutral look.
     """
     if index < 0 or seed < 0:
-        raise ValueError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
+        raise UserError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
     options = cells(split, style)
     if not options:
-        raise ValueError(
+        raise UserError(
             f"style: got {style!r} for the {split} split, expected one of {', '.join(STYLES)}; "
             f"the neutral look is in the train split only"
         )
@@ -134,10 +135,10 @@ def render(creature: Creature, style: str, *, seed: int | Sequence[int], size: i
     """
     known("style", style, (NEUTRAL, *STYLES))
     if size not in (64, 128, 256):
-        raise ValueError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
+        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
     key = [seed] if isinstance(seed, int) else list(seed)
     if min(key, default=0) < 0:
-        raise ValueError(f"seed: got {seed}, expected integers of at least 0; pass non-negative ones")
+        raise UserError(f"seed: got {seed}, expected integers of at least 0; pass non-negative ones")
     shape, look, words, same_words = (np.random.default_rng([*key, stream]) for stream in (1, 2, 3, 3))
     canvas = Canvas(draw_figure(creature.species, creature.pose, shape))
     anchors = BODY_PAINTERS[creature.species][creature.pose == "front"](canvas)

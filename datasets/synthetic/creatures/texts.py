@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.creatures.vocabulary import NEUTRAL, STYLES, Creature, known
 
 PROMPT: Final = "a creature"
@@ -42,7 +43,7 @@ def caption(creature: Creature, rng: np.random.Generator, detail: str = "full") 
             is there, "generic" nothing about the creature.
     """
     if detail not in DETAILS:
-        raise ValueError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+        raise UserError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
     if detail == "generic":
         return _pick(GENERIC_CAPTIONS, rng)
     color, pose = f"{creature.color} ", _pick(POSE_WORDS[creature.pose], rng)

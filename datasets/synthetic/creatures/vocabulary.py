@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.palettes import COLORS
 
 __all__ = ["ACCESSORIES", "COLORS", "NEUTRAL", "POSES", "SPECIES", "STYLES", "Creature", "known"]
@@ -33,4 +34,4 @@ class Creature:
 def known(name: str, value: str, options: tuple[str, ...]) -> None:
     """Raise unless the value is one of the options."""
     if value not in options:
-        raise ValueError(f"{name}: got {value!r}, but the creature world knows {', '.join(options)}; use one of these")
+        raise UserError(f"{name}: got {value!r}, but the creature world knows {', '.join(options)}; use one of these")

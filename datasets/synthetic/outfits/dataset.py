@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.creatures.vocabulary import STYLES, known
 from weftwork.datasets.synthetic.outfits.drawing import paint_picture, read_layers
 from weftwork.datasets.synthetic.outfits.figure import (
@@ -134,11 +135,11 @@ def sample(
         style: how it is painted, one of the creatures' `STYLES`; all but the picture is the same without it.
     """
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+        raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
     if index < 0 or seed < 0:
-        raise ValueError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
+        raise UserError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
     if count is not None and not 1 <= count <= len(SLOTS):
-        raise ValueError(f"count: got {count}, expected 1 to {len(SLOTS)} garments; pass one of these or leave it out")
+        raise UserError(f"count: got {count}, expected 1 to {len(SLOTS)} garments; pass one of these or leave it out")
     key = (SPLITS.index(split), seed, index)
     rng = np.random.default_rng([*key, 0])
     drawn = 1 + int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES))
@@ -163,9 +164,9 @@ def render(
     garments = sorted(garments, key=lambda garment: SLOTS.index(garment.slot))
     slots = [garment.slot for garment in garments]
     if len(set(slots)) != len(slots):
-        raise ValueError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
+        raise UserError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
     if size not in (64, 128, 256):
-        raise ValueError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
+        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
     if style is not None:
         known("style", style, STYLES)
     key = [seed] if isinstance(seed, int) else list(seed)

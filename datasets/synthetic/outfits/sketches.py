@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageFilter
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.outfits.drawing import Plane
 
 SKETCH_STYLES: Final = ("professional", "wild")
@@ -20,7 +21,7 @@ def draw_sketch(share: Plane, lines: Plane, style: str, rng: np.random.Generator
         style: one of ``SKETCH_STYLES``.
     """
     if style not in SKETCH_STYLES:
-        raise ValueError(f"sketch_style: got {style!r}, expected one of {', '.join(SKETCH_STYLES)}; pass one of these")
+        raise UserError(f"sketch_style: got {style!r}, expected one of {', '.join(SKETCH_STYLES)}; pass one of these")
     ink = _professional(share, lines, rng) if style == "professional" else _wild(share, lines, rng)
     return np.clip(255 - 225 * ink, 0, 255).astype(np.uint8)
 

@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.outfits.vocabulary import Garment
 
 PROMPT: Final = "a person wearing an outfit"
@@ -72,7 +73,7 @@ def caption(garments: Sequence[Garment], rng: np.random.Generator, detail: str =
             worn, "generic" nothing about the outfit.
     """
     if detail not in DETAILS:
-        raise ValueError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+        raise UserError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
     if detail == "generic" or not garments:
         return _pick(GENERIC_CAPTIONS, rng)
     if detail == "partial":

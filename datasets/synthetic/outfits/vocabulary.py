@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.palettes import COLORS
 
 SLOTS: Final = ("top", "bottom", "shoes", "accessory")
@@ -33,11 +34,11 @@ class Garment:
             ("pattern", self.pattern, PATTERNS),
         ):
             if value not in known:
-                raise ValueError(
+                raise UserError(
                     f"{name}: got {value!r}, but the outfit world knows {', '.join(known)}; use one of these"
                 )
         if SLOT_OF_KIND[self.kind] != self.slot:
-            raise ValueError(
+            raise UserError(
                 f"slot: got {self.slot!r} for a {self.kind}, expected {SLOT_OF_KIND[self.kind]!r}; "
                 f"use Garment.of(kind, color, pattern) to have it filled in"
             )

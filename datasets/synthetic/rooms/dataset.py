@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms.shapes import Ball, Block, Column, Hit, Room, Shape
 from weftwork.datasets.synthetic.rooms.surfaces import COLORS, PATTERNS, Surface
 
@@ -89,7 +90,7 @@ def things(split: str) -> tuple[tuple[str, str], ...]:
         ValueError: an unknown split.
     """
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+        raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
     return tuple((shape, pattern) for shape in SHAPES for pattern in PATTERNS if split_of(shape, pattern) == split)
 
 
@@ -108,9 +109,9 @@ def sample(
     options = things(split)
     unknown = [name for name in views if name not in PLACES]
     if unknown:
-        raise ValueError(f"views: got {unknown[0]!r}, expected some of {', '.join(PLACES)}; pass these")
+        raise UserError(f"views: got {unknown[0]!r}, expected some of {', '.join(PLACES)}; pass these")
     if index < 0 or seed < 0 or size < 8:
-        raise ValueError(f"index, seed, size: got {index}, {seed} and {size}, expected at least 0, 0 and 8")
+        raise UserError(f"index, seed, size: got {index}, {seed} and {size}, expected at least 0, 0 and 8")
     key = [SPLITS.index(split), seed, index]
     layout, look = (np.random.default_rng([*key, stream]) for stream in (0, 1))
     scene = _furnished(options, layout, look)
@@ -146,7 +147,7 @@ def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str
         ValueError: an unknown detail.
     """
     if detail not in DETAILS:
-        raise ValueError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+        raise UserError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
     room, *things = scene.shapes
     names = [type(shape).__name__.lower() for shape in things]
     if detail != "kinds":

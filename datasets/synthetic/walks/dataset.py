@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.walks.images import frames
 from weftwork.datasets.synthetic.walks.scenes import (
     BOX_RATE,
@@ -138,7 +139,7 @@ def split_of(surface: str, start: str, end: str, heading: str) -> str:
     )
     for name, value, options in names:
         if value not in options:
-            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(options)}; pass one of these")
+            raise UserError(f"{name}: got {value!r}, expected one of {', '.join(options)}; pass one of these")
     way = _way(SIDES.index(start), SIDES.index(end))
     place = way + list(SURFACES).index(surface) + 2 * HEADINGS.index(heading)
     return {0: "test", 1: "validation"}.get(place % 5, "train")
@@ -152,7 +153,7 @@ def combinations(split: str) -> tuple[Combination, ...]:
         ValueError: an unknown split.
     """
     if split not in SPLITS:
-        raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+        raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
     every = product(SURFACES, SIDES, SIDES, HEADINGS)
     return tuple(Combination(*names) for names in every if split_of(*names) == split)
 
@@ -179,7 +180,7 @@ def walk_of(split: str, index: int, *, seed: int = 0, seconds: float = SECONDS) 
     """
     options = combinations(split)
     if index < 0 or seed < 0 or not 1 <= seconds < np.inf:
-        raise ValueError(f"index, seed, seconds: got {index}, {seed} and {seconds}, expected at least 0, 0 and 1")
+        raise UserError(f"index, seed, seconds: got {index}, {seed} and {seconds}, expected at least 0, 0 and 1")
     key = (SPLITS.index(split), seed, index)
     rng = np.random.default_rng([*key, 0])
     kind = options[int(rng.integers(len(options)))]

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.walks.scenes import EYE, FOCAL, SURFACES, WALKER, WALL, Times, Walk, times_at
 
 FINE: Final = 3
@@ -28,7 +29,7 @@ def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size 
         ValueError: a size below 16, or a rate that is not above 0.
     """
     if size < 16 or not 0 < rate < np.inf:
-        raise ValueError(f"size, rate: got {size} and {rate}, expected at least 16 pixels and more than 0 a second")
+        raise UserError(f"size, rate: got {size} and {rate}, expected at least 16 pixels and more than 0 a second")
     times = times_at(rate, walk.seconds)
     empty = _room(walk.surface, size * FINE)
     pictures = []

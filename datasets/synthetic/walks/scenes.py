@@ -14,6 +14,8 @@ from typing import Final, Self
 import numpy as np
 from jaxtyping import Float
 
+from weftwork.datasets.readers.errors import UserError
+
 FIELD_OF_VIEW: Final = 70.0
 """Across the picture, in degrees."""
 HALF_WIDTH: Final = float(np.tan(np.radians(FIELD_OF_VIEW) / 2))
@@ -87,7 +89,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         if self.surface not in SURFACES:
-            raise ValueError(f"surface: got {self.surface!r}, expected one of {', '.join(SURFACES)}; pass one of these")
+            raise UserError(f"surface: got {self.surface!r}, expected one of {', '.join(SURFACES)}; pass one of these")
         for name in ("knots", "steps", "levels"):
             object.__setattr__(self, name, np.array(getattr(self, name), np.float64))
         _check_knots(self.knots)
@@ -154,15 +156,15 @@ def times_at(rate: float, seconds: float) -> Times:
 
 def _check_knots(knots: Float[np.ndarray, "..."]) -> None:
     if knots.ndim != 2 or knots.shape[0] < 2 or knots.shape[1] != 2 or not np.isfinite(knots).all():
-        raise ValueError(f"knots: got {knots.shape}, expected finite numbers [knot, 2]; pass two or more knots")
+        raise UserError(f"knots: got {knots.shape}, expected finite numbers [knot, 2]; pass two or more knots")
     near, far = knots[:, 1].min(), knots[:, 1].max()
     if near < NEAREST - 1e-9 or far >= WALL:
-        raise ValueError(
+        raise UserError(
             f"knots: got depths from {near:.4g} to {far:.4g} m, expected {NEAREST} m or more and less than {WALL} m; "
             "nearer steps would clip, farther ones are behind the wall"
         )
     if np.abs(knots[:, 0] / knots[:, 1]).max() > HALF_WIDTH + 1e-9:
-        raise ValueError(
+        raise UserError(
             f"knots: got a pan of {(knots[:, 0] / knots[:, 1] / HALF_WIDTH).tolist()}, expected all within -1 and 1; "
             "keep the walker in the picture"
         )
@@ -170,12 +172,10 @@ def _check_knots(knots: Float[np.ndarray, "..."]) -> None:
 
 def _check_steps(steps: Float[np.ndarray, "..."], levels: Float[np.ndarray, "..."], seconds: float) -> None:
     if not (np.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"seconds: got {seconds}, expected more than 0; pass the length of the clip")
+        raise UserError(f"seconds: got {seconds}, expected more than 0; pass the length of the clip")
     if steps.ndim != 1 or steps.shape != levels.shape:
-        raise ValueError(
-            f"levels: got shape {levels.shape}, expected one for each of {steps.shape} steps; pass as many"
-        )
+        raise UserError(f"levels: got shape {levels.shape}, expected one for each of {steps.shape} steps; pass as many")
     if not (np.isfinite(levels) & (levels <= LOUDEST)).all():
-        raise ValueError(f"levels: got {levels.tolist()}, expected finite ones up to {LOUDEST} dB; louder steps clip")
+        raise UserError(f"levels: got {levels.tolist()}, expected finite ones up to {LOUDEST} dB; louder steps clip")
     if not np.isfinite(steps).all() or (np.diff(steps) <= 0).any() or ((steps < 0) | (steps >= seconds)).any():
-        raise ValueError(f"steps: got {steps.tolist()}, expected increasing times in [0, {seconds}) seconds; sort them")
+        raise UserError(f"steps: got {steps.tolist()}, expected increasing times in [0, {seconds}) seconds; sort them")

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, Float32
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.walks.scenes import HALF_WIDTH, SURFACES, Surface, Walk
 
 GAIN: Final = 0.055
@@ -46,7 +47,7 @@ def sound(
         ValueError: a sample rate below 8000 Hz, or a negative draw.
     """
     if sample_rate < 8000 or draw < 0:
-        raise ValueError(f"sample_rate, draw: got {sample_rate} and {draw}, expected at least 8000 and 0")
+        raise UserError(f"sample_rate, draw: got {sample_rate} and {draw}, expected at least 8000 and 0")
     rng = np.random.default_rng([*walk.key, draw, 1])
     pans = walk.pan if pan else np.zeros(len(walk.steps))
     delays = ear_delay(pans) if delay else np.zeros(len(walk.steps))

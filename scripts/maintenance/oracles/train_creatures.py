@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.creatures import NEUTRAL, CreatureSample, sample
 from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.oracles.creatures import ATTRIBUTES, CreatureLogits, CreatureOracle
@@ -40,7 +41,7 @@ class MaskedCreatures(DrawnPictures, Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, folder: Path, styled: int, neutral: int, seed: int) -> None:
         if styled < 1 or neutral < 0:
-            raise ValueError(
+            raise UserError(
                 f"styled, neutral: got {styled} and {neutral}, expected at least 1 and 0; draw more pictures"
             )
         jobs = [(i, seed, None) for i in range(styled)] + [(i, seed, NEUTRAL) for i in range(neutral)]

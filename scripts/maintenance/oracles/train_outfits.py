@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.datasets.synthetic.outfits import SLOTS
 from weftwork.evaluation.oracles.outfits import Oracle, OracleLogits
 from weftwork.scripts.maintenance.oracles.outfit_data import OracleExamples, augment, render_examples
@@ -42,7 +43,7 @@ class OracleTraining:
     def __post_init__(self) -> None:
         for name in ("renders", "max_train_steps", "train_batch_size", "checkpointing_steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1; pass a positive number")
+                raise UserError(f"{name}: got {getattr(self, name)}, expected at least 1; pass a positive number")
 
 
 def oracle_loss(
@@ -109,7 +110,7 @@ def _step(
     logits = oracle(pictures.contiguous(memory_format=torch.channels_last))
     loss = oracle_loss(logits, shown, (row, column), config.slot_weight)
     if not loss.isfinite():
-        raise FloatingPointError(f"loss: got {loss.item()}, expected a finite number; lower learning_rate")
+        raise NotFiniteError(f"loss: got {loss.item()}, expected a finite number; lower learning_rate")
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(oracle.parameters(), 2.0)
