@@ -1,4 +1,4 @@
-"""What the oracle, which sees the picture only, reads of the example drawn with the shipped models."""
+"""The quickstart example, generated with the shipped models and read by the oracle, which sees only the image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +23,11 @@ ASKED = (
     ("shoes", "kind", "boots"),
     ("shoes", "color", "brown"),
 )
-"""Boots cover too few pixels for their pattern to be judged."""
+"""Slot, attribute and value; without the pattern of the boots, which cover too few pixels for the oracle."""
 
 
 def read(folder: Path, seeds: Sequence[int] | None = None) -> list[Reading]:
-    """What the oracle reads of the example, drawn with its own seed or with others."""
+    """Returns the oracle's readings of the example, generated with its own seed or with others."""
     design = read_design(folder / DESIGN)
     seeds = [design.seed or 0] if seeds is None else seeds
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
