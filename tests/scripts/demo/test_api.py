@@ -1,4 +1,4 @@
-"""The demo's named calls, as programs make them over loopback: what they give, and what they are refused."""
+"""The demo's endpoints, called by a client over loopback: results, and refused requests."""
 
 import json
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def test_actions_keep_their_names(client: Client) -> None:
     assert set(named["named_endpoints"]) == {"/generate", "/outfit", "/style", "/bake"}
 
 
-def test_a_design_gives_what_weft_generate_draws(client: Client, studio: ImageStudio, tmp_path: Path) -> None:
+def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: ImageStudio, tmp_path: Path) -> None:
     picture, used = client.predict(DESIGN, api_name="/generate")
     assert used == DESIGN
     (tmp_path / "design.json").write_text(json.dumps(DESIGN))
@@ -74,7 +74,7 @@ def test_a_design_gives_what_weft_generate_draws(client: Client, studio: ImageSt
     assert read_image(picture).tobytes() == image.tobytes()
 
 
-def test_a_baked_card_can_be_brought_back(client: Client) -> None:
+def test_a_baked_card_can_be_uploaded(client: Client) -> None:
     baked: Any = client.predict(1.0, 0.0, 0.0, 0.0, api_name="/bake")
     card = baked["value"] if isinstance(baked, dict) else baked
     shown, *_ = client.predict(param_1=handle_file(card), **STYLE, api_name="/style")
@@ -86,7 +86,7 @@ def test_no_card_is_fetched_from_an_address(client: Client) -> None:
         client.predict(param_1=handle_file(ADDRESS), **STYLE, api_name="/style")
 
 
-def test_no_path_of_the_machine_is_read(client: Client, address: str, tmp_path: Path) -> None:
+def test_no_path_of_the_server_is_read(client: Client, address: str, tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     Image.new("RGB", (8, 8)).save(secret)
     with pytest.raises(HTTPError, match="403"):
@@ -99,7 +99,7 @@ def test_no_path_of_the_machine_is_read(client: Client, address: str, tmp_path: 
         client.predict(param_1=given, **STYLE, api_name="/style")
 
 
-def test_a_password_is_asked_for(studio: ImageStudio) -> None:
+def test_a_password_is_required(studio: ImageStudio) -> None:
     blocks = demo(studio, [])
     _, url, _ = blocks.launch(auth=("me", "secret"), prevent_thread_lock=True, quiet=True, ssr_mode=False)
     try:

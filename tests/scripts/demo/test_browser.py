@@ -28,10 +28,10 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; Debian: apt install chromium"),
 ]
-PICTURE = "[...document.querySelectorAll('.result img')].filter(e => e.offsetParent)[0]?.src ?? ''"
+IMAGE = "[...document.querySelectorAll('.result img')].filter(e => e.offsetParent)[0]?.src ?? ''"
 STATE = "[...document.querySelectorAll('.state')].filter(e => e.offsetParent)[0]?.innerText ?? ''"
 WAIT = 90_000
-"""Milliseconds for a picture, on two cores."""
+"""Milliseconds for an image, on two cores."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
 
 
 def seeded(page: Any, seed: int, steps: int = 6) -> None:
-    """Seed and steps of the open tab."""
+    """Sets seed and steps of the open tab."""
     tab = page.locator(".tabitem:visible")
     tab.get_by_role("button", name="Settings").click()
     tab.get_by_label("Seed (optional)").fill(str(seed))
@@ -78,11 +78,11 @@ def seeded(page: Any, seed: int, steps: int = 6) -> None:
 
 
 def generate(page: Any) -> str:
-    """The address of the picture, when it is done."""
-    before = page.evaluate(PICTURE)
+    """Generates an image and returns its address."""
+    before = page.evaluate(IMAGE)
     page.locator(".tabitem:visible button.generate").click()
-    page.wait_for_function(f"before => ({PICTURE}) != before && ({STATE}).includes('Done.')", arg=before, timeout=WAIT)
-    return page.evaluate(PICTURE)
+    page.wait_for_function(f"before => ({IMAGE}) != before && ({STATE}).includes('Done.')", arg=before, timeout=WAIT)
+    return page.evaluate(IMAGE)
 
 
 def pressed(page: Any, button: str, effect: str) -> None:
@@ -96,7 +96,7 @@ def pressed(page: Any, button: str, effect: str) -> None:
 
 
 def stroke(page: Any, index: int = 0) -> None:
-    """A zigzag in the middle of a canvas."""
+    """Draws a zigzag in the middle of a canvas."""
     box = page.locator(f"#sketch-{index} canvas").first.bounding_box()
     left, top, side = box["x"] + box["width"] / 2 - 60, box["y"] + box["height"] / 2 - 60, 120
     page.mouse.move(left, top)
@@ -112,7 +112,7 @@ def screenshot(page: Any, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-def test_a_stroke_with_words_changes_the_picture(page: Any) -> None:
+def test_a_stroke_and_text_change_the_image(page: Any) -> None:
     seeded(page, 3)
     before = generate(page)
     stroke(page)
@@ -123,7 +123,7 @@ def test_a_stroke_with_words_changes_the_picture(page: Any) -> None:
     assert page.locator(".tabitem:visible .seed textarea, .tabitem:visible .seed input").input_value() == "3"
 
 
-def test_an_example_is_drawn_and_its_design_gives_the_same_bits(page: Any, tmp_path: Path) -> None:
+def test_the_design_of_an_example_reproduces_its_bits(page: Any, tmp_path: Path) -> None:
     pressed(page, "#example-three", "document.querySelector('#words-2 textarea, #words-2 input')?.value")
     page.wait_for_timeout(1500)
     seeded(page, 7)
@@ -151,7 +151,7 @@ def opened_tab(page: Any, name: str, model: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-def test_a_view_is_seen_from_another_place(page: Any) -> None:
+def test_a_view_from_another_camera(page: Any) -> None:
     opened_tab(page, "View", "aligned-views")
     seeded(page, 0, steps=20)
     before = generate(page)
@@ -172,7 +172,7 @@ def test_a_view_is_seen_from_another_place(page: Any) -> None:
     assert download.value.suggested_filename.endswith(".ply")
 
 
-def test_a_path_is_drawn_and_heard(page: Any) -> None:
+def test_a_drawn_path_generates_audio(page: Any) -> None:
     opened_tab(page, "Sound", "spatial-audio")
     seeded(page, 0, steps=8)
     line = page.locator("#path polyline")
@@ -196,7 +196,7 @@ def test_a_path_is_drawn_and_heard(page: Any) -> None:
     screenshot(page, "sound")
 
 
-def test_a_press_on_a_sample_takes_its_style(page: Any) -> None:
+def test_clicking_a_sample_selects_its_style(page: Any) -> None:
     page.get_by_role("tab", name="Style").click()
     page.locator("#styles-gallery button img").first.click()
     for name, share in (("blueprint", "1"), ("ink", "0")):
@@ -204,7 +204,7 @@ def test_a_press_on_a_sample_takes_its_style(page: Any) -> None:
         sync_api.expect(slider).to_have_value(share)
 
 
-def test_things_are_added_moved_hidden_and_removed(page: Any) -> None:
+def test_objects_are_added_moved_and_removed(page: Any) -> None:
     def words(index: int) -> Any:
         return page.locator(f"#words-{index} textarea, #words-{index} input")
 
@@ -220,7 +220,7 @@ def test_things_are_added_moved_hidden_and_removed(page: Any) -> None:
     words(2).wait_for(state="hidden")
 
 
-def test_a_picture_can_be_cancelled(page: Any) -> None:
+def test_a_running_job_can_be_cancelled(page: Any) -> None:
     seeded(page, 1, steps=100)
     tab = page.locator(".tabitem:visible")
     tab.locator("button.generate").click()
@@ -231,7 +231,7 @@ def test_a_picture_can_be_cancelled(page: Any) -> None:
     generate(page)
 
 
-def test_a_picture_that_waits_for_another_can_be_cancelled(browser: Any, address: str) -> None:
+def test_a_waiting_job_can_be_cancelled(browser: Any, address: str) -> None:
     with opened(browser, address) as first, opened(browser, address) as second:
         seeded(first, 1, steps=100)
         first.locator(".tabitem:visible button.generate").click()
@@ -244,22 +244,22 @@ def test_a_picture_that_waits_for_another_can_be_cancelled(browser: Any, address
         first.locator(".tabitem:visible button.cancel").click()
         for one in (first, second):
             one.get_by_text("Cancelled.").wait_for(timeout=WAIT)
-        assert not second.evaluate(PICTURE)
+        assert not second.evaluate(IMAGE)
         generate(second)
 
 
-def test_what_cannot_be_read_is_said_in_one_line(page: Any, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_in_one_line(page: Any, tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "white").save(tmp_path / "good.png")
     page.locator("#sketch-0 input[type=file]").set_input_files(tmp_path / "good.png")
     page.wait_for_timeout(1500)
     assert not page.get_by_text("got a file that is not an image").count()
-    (tmp_path / "bad.png").write_bytes(b"this is no picture")
+    (tmp_path / "bad.png").write_bytes(b"this is no image")
     page.locator("#sketch-0 input[type=file]").set_input_files(tmp_path / "bad.png")
     page.get_by_text("Sketch: got a file that is not an image").first.wait_for(timeout=WAIT)
     assert "Traceback" not in page.content() and "preprocess" not in page.content()
 
 
-def test_a_box_that_is_none_is_said(page: Any) -> None:
+def test_an_invalid_box_is_reported(page: Any) -> None:
     page.locator("#words-0 textarea, #words-0 input").fill("a red jacket")
     page.locator("#thing-0").get_by_label("Region", exact=True).click()
     page.get_by_role("option", name="in a box").click()
@@ -269,9 +269,9 @@ def test_a_box_that_is_none_is_said(page: Any) -> None:
     assert "Traceback" not in page.content()
 
 
-def test_two_users_see_their_own_pictures(browser: Any, address: str) -> None:
+def test_two_users_see_their_own_images(browser: Any, address: str) -> None:
     def picture(page: Any) -> bytes:
-        return page.request.get(page.evaluate(PICTURE)).body()
+        return page.request.get(page.evaluate(IMAGE)).body()
 
     with opened(browser, address) as first, opened(browser, address) as second:
         pages = (first, second)

@@ -46,7 +46,7 @@ def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(image.convert("RGB"))
 
 
-def test_a_picture_comes_after_its_steps_and_holds_its_design(studio: ImageStudio) -> None:
+def test_an_image_follows_its_steps_and_holds_its_design(studio: ImageStudio) -> None:
     record = {**RECORD, "conditions": {"paired": [pair(), pair(text="another")], "style": [{"style": "ink"}]}}
     *steps, made = studio.generate(studio.design(record), maps=True)
     assert [step.done for step in steps if isinstance(step, Step)] == [1, 2, 3]
@@ -58,7 +58,7 @@ def test_a_picture_comes_after_its_steps_and_holds_its_design(studio: ImageStudi
         assert json.loads(stored.text["weftwork"])["seed"] == 5  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_design_in_a_file_gives_the_same_bits(studio: ImageStudio, tmp_path: Path) -> None:
+def test_a_design_file_reproduces_the_bits(studio: ImageStudio, tmp_path: Path) -> None:
     record = {**RECORD, "conditions": {"paired": [pair()]}}
     *_, made = studio.generate(studio.design(record))
     (tmp_path / "design.json").write_text(json.dumps(record))
@@ -72,7 +72,7 @@ def test_a_design_in_a_file_gives_the_same_bits(studio: ImageStudio, tmp_path: P
     assert np.array_equal(pixels(alone), pixels(beside))
 
 
-def test_previews_show_where_the_steps_lead(studio: ImageStudio) -> None:
+def test_previews_show_the_predicted_clean_image(studio: ImageStudio) -> None:
     """With a denoiser that always says the same, they show it from the second step on."""
     pipe, (height, width) = studio.pipe, (8, 8)
     clean = torch.randn(1, 4, height, width, generator=torch.Generator().manual_seed(0))
@@ -100,7 +100,7 @@ def test_previews_show_where_the_steps_lead(studio: ImageStudio) -> None:
             assert np.abs(pixels(shown).astype(int) - pixels(expected)).max() <= 1
 
 
-def test_closing_stops_the_picture_and_lets_others_go_on(studio: ImageStudio) -> None:
+def test_closing_cancels_the_job_and_others_go_on(studio: ImageStudio) -> None:
     design = studio.design({**RECORD, "num_inference_steps": 50})
     steps = studio.generate(design)
     next(steps)
@@ -110,7 +110,7 @@ def test_closing_stops_the_picture_and_lets_others_go_on(studio: ImageStudio) ->
     assert isinstance(made, ImageResult)
 
 
-def test_users_at_once_get_their_own_pictures(studio: ImageStudio) -> None:
+def test_concurrent_users_get_their_own_images(studio: ImageStudio) -> None:
     alone = {seed: _picture(studio, seed) for seed in range(4)}
     together: dict[int, Any] = {}
     threads = [threading.Thread(target=lambda s=s: together.update({s: _picture(studio, s)})) for s in range(4)]
@@ -127,7 +127,7 @@ def _picture(studio: ImageStudio, seed: int) -> np.ndarray[Any, Any]:
     return pixels(made.image)
 
 
-def test_a_card_acts_in_its_picture_only(studio: ImageStudio) -> None:
+def test_a_card_acts_in_its_image_only(studio: ImageStudio) -> None:
     plain = _picture(studio, 5)
     card = studio.pipe.adapters["style"].bake("ink")
     *_, made = studio.generate(studio.design(RECORD), card=card)
@@ -172,7 +172,7 @@ def test_errors_are_one_line(studio: ImageStudio, monkeypatch: pytest.MonkeyPatc
             raise passed
 
 
-def test_the_page_of_things_becomes_a_design(studio: ImageStudio) -> None:
+def test_the_outfit_page_becomes_a_design(studio: ImageStudio) -> None:
     from weftwork.scripts.demo.outfit import OutfitPage, Slot, example
 
     canvas = {"composite": drawn_sketch().convert("RGBA")}
@@ -206,7 +206,7 @@ def test_methods_with_models_have_tabs(studio: ImageStudio) -> None:
     assert [page.title for page in open_pages(Context(ImageStudio(pipe, "other")))] == ["Style"]
 
 
-def test_only_formats_that_are_known_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_known_formats_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from weftwork.scripts.demo.guards import restrict_image_formats
 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
@@ -226,7 +226,7 @@ def test_only_formats_that_are_known_are_decoded(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("no_shipped_models")
-def test_no_component_fetches_what_an_address_names(studio: ImageStudio) -> None:
+def test_no_component_fetches_addresses(studio: ImageStudio) -> None:
     blocks = demo(studio, open_pages(Context(studio)))
     file = {"path": "http://127.0.0.1:9/card.safetensors", "meta": {"_type": "gradio.FileData"}}
     checked = 0
@@ -276,7 +276,7 @@ def test_files_are_kept_for_an_hour(studio: ImageStudio) -> None:
     assert new.parent.is_dir() and not old.parent.exists()
 
 
-def test_users_that_are_done_are_forgotten(studio: ImageStudio) -> None:
+def test_finished_users_are_removed(studio: ImageStudio) -> None:
     list(studio.generate(studio.design(RECORD), user=ME))
     assert not studio.queue.cancel(ME)
     with pytest.raises(Cancelled):
@@ -298,7 +298,7 @@ def test_the_end_of_a_session_cancels_its_jobs_on_every_page(studio: ImageStudio
     assert not studio.queue.cancel(YOU)
 
 
-def test_what_waits_for_its_turn_can_be_cancelled(studio: ImageStudio) -> None:
+def test_waiting_jobs_can_be_cancelled(studio: ImageStudio) -> None:
     for _ in range(2):
         studio.queue.expect(ME)
         assert studio.queue.cancel(ME)

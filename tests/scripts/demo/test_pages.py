@@ -15,11 +15,14 @@ from tiny import tiny_pipe
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip
+from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.pretrained import available
 from weftwork.scripts.demo.jobs import Cancelled, JobQueue, Step
 
 pytest.importorskip("gradio")
@@ -72,7 +75,7 @@ def last(results: Any) -> tuple[list[int], Any]:
     return [step.done for step in steps], made
 
 
-def test_a_view_comes_with_depth_and_points(views: demo_view.ViewStudio) -> None:
+def test_a_view_has_depth_and_points(views: demo_view.ViewStudio) -> None:
     request = demo_view.view_request(views.size, "Room 2", None, None, 60, 10, 5, 1.1)
     steps, made = last(views.generate(request, 0, 2))
     assert steps == [1, 2] and made.image.size == made.depth.size == (64, 64)
@@ -84,7 +87,7 @@ def test_a_view_comes_with_depth_and_points(views: demo_view.ViewStudio) -> None
     assert again.tobytes() == made.image.tobytes() != turned.tobytes()
 
 
-def test_points_are_shown_as_the_camera_sees_them() -> None:
+def test_points_project_as_in_the_camera() -> None:
     room = sample("test", 0, size=32).views["interpolating"]
     shown = json.loads(points_shown(room.points, room.image, room.camera))
     data = base64.b64decode(shown["data"])
@@ -97,7 +100,7 @@ def test_points_are_shown_as_the_camera_sees_them() -> None:
     np.testing.assert_allclose(seen, np.stack(np.meshgrid(centres, centres), -1), atol=1e-3)
 
 
-def test_a_picture_of_the_users_own_needs_its_depth(views: demo_view.ViewStudio, tmp_path: Path) -> None:
+def test_an_uploaded_image_needs_its_depth(views: demo_view.ViewStudio, tmp_path: Path) -> None:
     picture = Image.new("RGB", (96, 48), (200, 100, 50))
     np.save(tmp_path / "depth.npy", np.full((48, 96), 3.0) + np.linspace(0, 1, 96))
     request = demo_view.view_request(views.size, "Room 1", picture, str(tmp_path / "depth.npy"), 90, 0, 0, 1)
@@ -133,14 +136,14 @@ def test_a_path_becomes_the_boxes_and_depth_of_a_walk() -> None:
     assert request.prompt == "a person walks on wood"
 
 
-def test_a_sound_comes_with_pictures_and_curves(sounds: demo_sound.AudioStudio) -> None:
+def test_audio_has_a_video_and_a_plot(sounds: demo_sound.AudioStudio) -> None:
     request = demo_sound.audio_request(PATH, "wood", 1.0, None, None)
     steps, made = last(sounds.generate(request, 3, 2, 1.0))
     assert steps == [1, 2]
     assert made.path.suffix == ".wav" and made.plot.is_file() and made.video.suffix == ".mp4"
 
 
-def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.AudioStudio, tmp_path: Path) -> None:
+def test_a_clip_gets_audio_and_a_track_replaces_the_path(sounds: demo_sound.AudioStudio, tmp_path: Path) -> None:
     from weftwork.datasets.synthetic.walks.images import frames
     from weftwork.pipelines.audio.videos import Video, write_video
 
@@ -164,12 +167,12 @@ def test_a_clip_gets_its_sound_and_a_track_replaces_the_path(sounds: demo_sound.
 @pytest.mark.parametrize(
     "path", ["", "[]", "[[0, 0, 0]]", "[[0, 0], [1, 1]]", "{}", "null", '[["a", 0, 0], [1, 1, 1]]']
 )
-def test_what_is_no_path_is_refused(path: str) -> None:
+def test_invalid_paths_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="Path: got none"):
         demo_sound.audio_request(path, "wood", 2.0, None, None)
 
 
-def test_other_values_are_refused(tmp_path: Path) -> None:
+def test_invalid_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Surface: got 'lava'"):
         demo_sound.audio_request(PATH, "lava", 2.0, None, None)
     with pytest.raises(ValueError, match="Seconds: got 1000"):
@@ -191,8 +194,21 @@ def test_pages_share_one_queue(views: demo_view.ViewStudio, sounds: demo_sound.A
         list(sounds.generate(demo_sound.audio_request(PATH, "wood", 1.0, None, None), 0, 2, 1.0, me))
 
 
-def test_there_are_tabs_for_both(views: demo_view.ViewStudio, sounds: demo_sound.AudioStudio) -> None:
-    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+@pytest.mark.parametrize(("name", "kind"), [("aligned-views", "ViewPage"), ("spatial-audio", "AudioPage")])
+def test_shipped_models_have_pages(name: str, kind: str) -> None:
+    from weftwork.scripts.demo.pages import Context
+    from weftwork.scripts.demo.studio import ImageStudio
+
+    method = methods()[name]
+    if not {name, method.backbone} <= set(available()):
+        pytest.skip(f"{name} is not shipped")
+    studio = ImageStudio(tiny_pipe(ConditionedStableDiffusionPipeline), "tiny")
+    assert method.demo_page is not None
+    page = load(method.demo_page).open(method, Context(studio))
+    assert type(page).__name__ == kind and page.studio.model == method.backbone and page.studio.queue is studio.queue
+
+
+def test_views_and_audio_have_tabs(views: demo_view.ViewStudio, sounds: demo_sound.AudioStudio) -> None:
     from weftwork.scripts.demo.command import demo
     from weftwork.scripts.demo.studio import ImageStudio
 
