@@ -195,9 +195,9 @@ def _on_canvas(sketch: Image.Image) -> Canvas:
     return {"background": ground, "layers": [], "composite": ground}
 
 
-def _split(values: Sequence[object]) -> list[Slot]:
+def _split(values: Sequence[Any]) -> list[Slot]:
     width = len(Slot._fields)
-    return [Slot(*values[i : i + width]) for i in range(0, len(values), width)]  # pyright: ignore[reportArgumentType]
+    return [Slot(*values[i : i + width]) for i in range(0, len(values), width)]
 
 
 def _flat(slots: Sequence[Slot]) -> Values:
