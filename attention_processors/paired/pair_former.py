@@ -111,15 +111,12 @@ class PairFormer(nn.Module):
             normalises every pair on its own. With a masking of pairs, neither another pair, nor their number, nor
             padding then changes one bit of its tokens in float32 on the CPU without gradients; see `PerItemLinear` for
             the reach of that.
-        inner_dim: width of the blocks, where it is not `dim`.
 
     Raises:
         ValueError: an unknown option, or a width that heads or groups do not divide.
-
-    Differs: with `inner_dim` read-outs have width `dim` (the authors' have `inner_dim`, which cannot run).
     """
 
-    def __init__(  # noqa: PLR0913  (each is a key of the adapter's config)
+    def __init__(
         self,
         dim: int,
         *,
@@ -130,50 +127,42 @@ class PairFormer(nn.Module):
         masking: str = "compression",
         fusion: str = "deferred",
         isolation: str = "per_pair",
-        inner_dim: int | None = None,
     ) -> None:
         super().__init__()
-        inner_dim = inner_dim or dim
         _check_option("masking", masking, MASKINGS)
         _check_option("fusion", fusion, FUSIONS)
         _check_option("isolation", isolation, ISOLATIONS)
         if num_readout_tokens < 1:
             raise UserError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
-        _check_divides("num_heads", num_heads, inner_dim)
+        _check_divides("num_heads", num_heads, dim)
         _check_divides("norm_groups", norm_groups, dim)
         self.masking, self.fusion, self.isolation = masking, fusion, isolation
         self.num_readout_tokens = num_readout_tokens if masking in ("compression", "all") else 0
         self.readouts = nn.Parameter(torch.randn(num_readout_tokens, dim)) if self.num_readout_tokens else None
         self.norm = nn.GroupNorm(norm_groups, dim, eps=1e-6)
-        self.project_in = PerItemLinear(dim, inner_dim) if inner_dim != dim else nn.Identity()
-        self.blocks = nn.ModuleList(Block(inner_dim, num_heads) for _ in range(num_layers))
-        self.project_out = PerItemLinear(inner_dim, dim) if inner_dim != dim else nn.Identity()
+        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(num_layers))
 
     def forward(
         self,
         image_tokens: Float[Tensor, "design pair image_token dim"],
         text_tokens: Float[Tensor, "design pair text_token dim"],
         pair_mask: Bool[Tensor, "design pair"],
-        image_mask: Bool[Tensor, "design pair"] | None = None,
-        text_mask: Bool[Tensor, "design pair"] | None = None,
     ) -> Float[Tensor, "design out_pair out_token dim"]:
         """Tokens of every pair; of one, their mean, with `fusion` "mean"; of none where there is no pair.
 
         Args:
             pair_mask: True = real. Padding comes out as zeros with `isolation` "per_pair", as numbers without meaning
                 else; `token_mask` says which tokens to read.
-            image_mask, text_mask: False where a pair lacks its sketch or text: as if those tokens did not exist.
 
         Raises:
             ValueError: shapes that do not belong together.
         """
         self._check_shapes(image_tokens, text_tokens, pair_mask)
-        present = self._present(image_tokens, text_tokens, pair_mask, image_mask, text_mask)
-        real = present & pair_mask[..., None]
+        real = self._real(image_tokens, text_tokens, pair_mask)
         if pair_mask.shape[1] == 0:
             return image_tokens.new_zeros(*self._of_result(real).shape, image_tokens.shape[-1])
         sequence = self._sequence(image_tokens, text_tokens)
-        keep = present if self.isolation == "shared_norm" else real
+        keep = torch.ones_like(real) if self.isolation == "shared_norm" else real
         normal = self._normalize(sequence, keep)
         if self.masking in ("compression", "pair"):
             tokens = _per_pair(self._transform, normal, keep)
@@ -188,12 +177,9 @@ class PairFormer(nn.Module):
         image_tokens: Float[Tensor, "design pair image_token dim"],
         text_tokens: Float[Tensor, "design pair text_token dim"],
         pair_mask: Bool[Tensor, "design pair"],
-        image_mask: Bool[Tensor, "design pair"] | None = None,
-        text_mask: Bool[Tensor, "design pair"] | None = None,
     ) -> Bool[Tensor, "design out_pair out_token"]:
         """Which tokens of `forward`, called with the same arguments, are there to be read."""
-        present = self._present(image_tokens, text_tokens, pair_mask, image_mask, text_mask)
-        real = self._of_result(present & pair_mask[..., None])
+        real = self._of_result(self._real(image_tokens, text_tokens, pair_mask))
         return real.any(1, keepdim=True)[:, : real.shape[1]] if self.fusion == "mean" else real
 
     def _sequence(self, image_tokens: Tensor, text_tokens: Tensor) -> Float[Tensor, "design pair token dim"]:
@@ -202,19 +188,10 @@ class PairFormer(nn.Module):
             parts.insert(0, self.readouts.to(image_tokens.dtype).expand(*image_tokens.shape[:2], -1, -1))
         return torch.cat(parts, 2)
 
-    def _present(
-        self,
-        image_tokens: Tensor,
-        text_tokens: Tensor,
-        pair_mask: Tensor,
-        image_mask: Tensor | None,
-        text_mask: Tensor | None,
-    ) -> Bool[Tensor, "design pair token"]:
-        """Which tokens a pair has, whether it is real or padding."""
-        counts = (self.num_readout_tokens, image_tokens.shape[2], text_tokens.shape[2])
-        every = torch.ones_like(pair_mask)
-        masks = (every, every if image_mask is None else image_mask, every if text_mask is None else text_mask)
-        return torch.cat([m.unsqueeze(-1).expand(-1, -1, n) for m, n in zip(masks, counts, strict=True)], -1)
+    def _real(self, image_tokens: Tensor, text_tokens: Tensor, pair_mask: Tensor) -> Bool[Tensor, "design pair token"]:
+        """Which tokens are not padding."""
+        count = self.num_readout_tokens + image_tokens.shape[2] + text_tokens.shape[2]
+        return pair_mask[..., None].expand(-1, -1, count)
 
     def _of_result(self, values: Tensor) -> Tensor:
         """Read-outs where there are any, else all tokens, of [design, pair, token, …]."""
@@ -233,10 +210,9 @@ class PairFormer(nn.Module):
     def _transform(
         self, items: Float[Tensor, "item token dim"], mask: Bool[Tensor, "item 1 place token"] | None = None
     ) -> Float[Tensor, "item token dim"]:
-        items = self.project_in(items)
         for block in self.blocks:
             items = block(items, mask)
-        return self.project_out(items)
+        return items
 
     def _joint_mask(
         self, real: Bool[Tensor, "design pair token"], num_image_tokens: int

@@ -27,7 +27,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import DecoupledBranch, EncodedTokens
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
-from weftwork.attention_processors.style.fusions import JointBranch, NormMatchedBranch
+from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.datasets.readers.errors import UserError
 
 __all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
@@ -37,7 +37,6 @@ FUSIONS: Mapping[str, type[DecoupledBranch]] = {
     "additive": DecoupledBranch,
     "gated": DecoupledBranch,
     "concat": JointBranch,
-    "norm_matched": NormMatchedBranch,
 }
 """How a style joins the text: added; added by tanh of a learned number per layer, 0 at birth ("gated"); in one softmax
 with it; or added at its length."""

@@ -21,13 +21,3 @@ class JointBranch(DecoupledBranch):
         groups = own.key.shape[2] // key.shape[2]
         key, value = (x.repeat_interleave(groups, 2) for x in (key, value))
         return attend(query, torch.cat([own.key, key], 1), torch.cat([own.value, value], 1), bias) - own.out
-
-
-class NormMatchedBranch(DecoupledBranch):
-    """The condition's output gets the length of the text's, query by query."""
-
-    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        key, value, bias = self.tokens(query)
-        added = attend(query, key, value, bias)
-        lengths = [x.float().flatten(2).norm(dim=-1)[..., None, None] for x in (own.out, added)]
-        return added * (lengths[0] / lengths[1].clamp(min=1e-6)).to(added.dtype)

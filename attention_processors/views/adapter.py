@@ -14,6 +14,7 @@ the correspondence encoder is trained, and what a role cannot get by its four in
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -46,6 +47,19 @@ STAGES: Final = ("attn1", "attn2", "ff")
 """The order in which a U-Net goes through its parts."""
 LORA_NAME: Final = "pytorch_lora_weights.safetensors"
 FORMAT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SeenReferences:
+    """What both reference roles read, for all steps of one call.
+
+    Args:
+        views: references per row.
+    """
+
+    image: References
+    geometry: References
+    views: int
 
 
 class AlignedViews(nn.Module):
@@ -97,7 +111,6 @@ class AlignedViews(nn.Module):
         }
         self.levels = layer_levels(denoiser)
         select_layers(denoiser, layers)
-        self.image_references, self.geometry_references = References(), References()
         instilled = sharing in ("instillation", "distilled")
         self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
         self.own = Instillation(layers)
@@ -116,7 +129,7 @@ class AlignedViews(nn.Module):
         install(network)
         targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
         if role.endswith("_reference"):  # up to the last layer that is read
-            last = max(select_layers(network, self.image_references.layers), key=_place)
+            last = max(select_layers(network, References().layers), key=_place)
             targets = [name for name in targets if _place(name) < _place(last)]
         if role == "geometry" and self.sharing == "instillation":
             assert isinstance(self.link, Instillation)
@@ -140,8 +153,8 @@ class AlignedViews(nn.Module):
         geometry: Float[Tensor, "row_view channel h w"],
         views_geometry: Float[Tensor, "row_view 8 height width"],
         context: Float[Tensor, "row token dim"],
-    ) -> None:
-        """Read the references, once for all steps.
+    ) -> SeenReferences:
+        """Reads the references, once for all steps, and returns what `forward` takes.
 
         Args:
             images, geometry: latents of the references' pictures and point maps, views of a row together.
@@ -161,12 +174,13 @@ class AlignedViews(nn.Module):
         context = context.repeat_interleave(views, 0)
         features = self.correspondence(views_geometry)
         times = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        seen = SeenReferences(References(), References(), views)
         for role, latents, references in (
-            ("image_reference", images, self.image_references),
-            ("geometry_reference", geometry, self.geometry_references),
+            ("image_reference", images, seen.image),
+            ("geometry_reference", geometry, seen.geometry),
         ):
-            references.store.clear()
             self._run(role, latents, times, context, features, references=references.record())
+        return seen
 
     def forward(
         self,
@@ -175,19 +189,19 @@ class AlignedViews(nn.Module):
         times: Int[Tensor, " row"],
         features: Float[Tensor, "row out h w"],
         context: Float[Tensor, "row token dim"],
-        views: int,
+        seen: SeenReferences,
     ) -> tuple[Tensor, Tensor]:
-        """One step: what both roles predict for noisy latents of the target, after `see`.
+        """One step: what both roles predict for noisy latents of the target.
 
         Args:
             features: `correspondence` of what the target camera sees.
-            views: references per row.
+            seen: the references, of `see`.
         """
         self.link.store.clear()
         given, taken = self._taps()
-        references = self.image_references.extend(views)
+        references = seen.image.extend(seen.views)
         first = self._run("image", image, times, context, features, references=references, **given)
-        references = self.geometry_references.extend(views)
+        references = seen.geometry.extend(seen.views)
         return first, self._run("geometry", geometry, times, context, features, references=references, **taken)
 
     def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:

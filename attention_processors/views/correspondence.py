@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.datasets.readers.errors import UserError
 
-FOURIER_CHANNELS = 15
 WIDTHS = (16, 32, 64, 128)
 
 

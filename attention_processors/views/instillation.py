@@ -6,9 +6,8 @@ pass keeps values of its own, so it looks where the first one looked and reads t
     out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student
 
 Taps are branches that travel in the conditioning, none with any state but the store that it was given:
-`RecordAttention` keeps queries and keys, `UseAttention` takes them. `Instillation` ties both together; for teacher and
-student in one batch, `ShareInBatch` is the same without a store. The method's other taps, of reference views, are in
-`weftwork.attention_processors.views.reference_attention`.
+`RecordAttention` keeps queries and keys, `UseAttention` takes them, and `Instillation` ties both together. The method's
+other taps, of reference views, are in `weftwork.attention_processors.views.reference_attention`.
 
     link = Instillation(layers="self")
     teacher = Conditioning.of({"link": link.record()}, layout)
@@ -37,23 +36,18 @@ from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout, Strength
 from weftwork.datasets.readers.errors import UserError
 
-SHARES: Final = ("query_key", "probabilities")
 KEYS: Final = ("all", "target")
 GRADIENTS: Final = ("live", "detach")
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What a layer attended with: queries and keys, or the probabilities that came of them.
-
-    `query` and `key` are [row, token, head, dim], `probabilities` [row, head, query, token].
-    """
+    """Queries and keys of a layer, [row, token, head, dim]."""
 
     query: Tensor
     key: Tensor
-    probabilities: Tensor | None
     differentiable: bool
-    """Whether gradients were being recorded too."""
+    """Whether gradients were recorded."""
 
 
 AttentionStore = MutableMapping[str, Recorded]
@@ -61,17 +55,15 @@ AttentionStore = MutableMapping[str, Recorded]
 
 @dataclass(frozen=True, eq=False)
 class RecordAttention(Branch):
-    """Keeps a layer's queries and keys, after projection and before scaling, or its probabilities."""
+    """Keeps a layer's queries and keys, after projection and before scaling."""
 
     layer: str
     store: AttentionStore
-    share: str = "query_key"
     gradient: str = "live"
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         kept_query, kept_key = (query, own.key) if self.gradient == "live" else (query.detach(), own.key.detach())
-        maps = probabilities(kept_query, kept_key, own.mask) if self.share == "probabilities" else None
-        self.store[self.layer] = Recorded(kept_query, kept_key, maps, torch.is_grad_enabled())
+        self.store[self.layer] = Recorded(kept_query, kept_key, torch.is_grad_enabled())
         return out
 
 
@@ -99,21 +91,15 @@ class UseAttention(Branch):
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         kept = self._kept(query, value)
-        if self.strength is not None or kept.probabilities is not None:
+        if self.strength is not None:
             return query, key, value
         return (*self._query_key(kept, query), value)
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         kept = self._kept(query, own.value)
-        if kept.probabilities is not None:
-            maps = self._rows(kept.probabilities).to(own.value.dtype)
-            shared = torch.einsum("rhqt,rthd->rqhd", maps, own.value)
-        elif self.strength is None:
-            return out
-        else:
-            shared = attend(*self._query_key(kept, query), own.value, own.mask)
         if self.strength is None:
-            return out + (shared - own.out)
+            return out
+        shared = attend(*self._query_key(kept, query), own.value, own.mask)
         strength = self.strength.to(out.dtype)
         return torch.where(strength == 0, out, out + strength * (shared - own.out))
 
@@ -152,33 +138,6 @@ class UseAttention(Branch):
         return recorded if self.source is None else recorded[self.source.to(recorded.device)]
 
 
-@dataclass(frozen=True, eq=False)
-class ShareInBatch(Branch):
-    """Teacher and student as rows of one batch: a row attends with the queries and keys of its source.
-
-    Args:
-        source: by row the row that it attends with; a teacher's own is itself, exactly as without this branch.
-        gradient: "detach" keeps gradients of the others out of a teacher's queries and keys.
-    """
-
-    replaces: ClassVar[bool] = True
-
-    layer: str
-    source: Int[Tensor, " row"]
-    gradient: str = "live"
-
-    def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if len(self.source) != len(query):
-            raise UserError(
-                f"{self.layer}: got sources for {len(self.source)} rows, expected {len(query)}; give one per row of "
-                "the batch"
-            )
-        source = self.source.to(query.device)
-        own = (source == torch.arange(len(source), device=source.device)).view(-1, 1, 1, 1)
-        shared = (query, key) if self.gradient == "live" else (query.detach(), key.detach())
-        return torch.where(own, query, shared[0][source]), torch.where(own, key, shared[1][source]), value
-
-
 def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
     """Raise unless all sources are rows.
 
@@ -208,7 +167,6 @@ class Instillation:
 
     Args:
         layers: as in `select_layers`; all self-attentions by default, which is the published setting.
-        share: "query_key", or "probabilities": slow and large, for those who want to edit the maps in between.
         keys: "all" or "target", see `UseAttention`.
         gradient: "live" or "detach".
         strength: from 0 (the student's own attention) to 1; None is 1 without computing its own at all.
@@ -221,19 +179,16 @@ class Instillation:
         self,
         layers: str | Sequence[str] = "self",
         *,
-        share: str = "query_key",
         keys: str = "all",
         gradient: str = "live",
         strength: float | None = None,
     ) -> None:
-        for name, given, known in (("share", share, SHARES), ("keys", keys, KEYS), ("gradient", gradient, GRADIENTS)):
+        for name, given, known in (("keys", keys, KEYS), ("gradient", gradient, GRADIENTS)):
             if given not in known:
                 raise UserError(f"{name}: got {given!r}, expected one of {', '.join(known)}; pass one of these")
         if strength is not None and not 0 <= strength <= 1:
             raise UserError(f"strength: got {strength!r}, expected a number in [0, 1]; None is full strength")
-        if share == "probabilities" and keys == "target":
-            raise UserError("keys: got 'target' with probabilities, which are spread over all keys; share query_key")
-        self.layers, self.share, self.keys, self.gradient = layers, share, keys, gradient
+        self.layers, self.keys, self.gradient = layers, keys, gradient
         self.strength = None if strength is None else torch.full((1, 1, 1, 1), float(strength))
         self.store: dict[str, Recorded] = {}
 
@@ -243,34 +198,19 @@ class Instillation:
 
     def record(self) -> Taps:
         """For the teacher's pass."""
-        return Taps(RecordAttention, self.layers, {"store": self.store, "share": self.share, "gradient": self.gradient})
+        return Taps(RecordAttention, self.layers, {"store": self.store, "gradient": self.gradient})
 
     def use(self, source: Int[Tensor, " row"] | None = None) -> Taps:
         """For the student's pass; `source` gives by row the teacher's row, None the same."""
         options = {"store": self.store, "keys": self.keys, "source": source, "gradient": self.gradient}
         return Taps(UseAttention, self.layers, {**options, "strength": self.strength})
 
-    def within_batch(self, source: Int[Tensor, " row"]) -> Taps:
-        """For one pass over teacher and student together: `source` gives by row the row that it attends with.
-
-        Raises:
-            ValueError: this link blends, truncates keys, or shares probabilities, or a source has another source.
-        """
-        if self.strength is not None or self.share != "query_key" or self.keys != "all":
-            raise UserError("within_batch: got a strength, keys or share of its own; use two passes for these")
-        check_source(source, len(source), "within_batch")
-        if not torch.equal(source[source], source):
-            raise UserError(
-                f"source: got {source.tolist()}, where a source has another source; let teachers be their own"
-            )
-        return Taps(ShareInBatch, self.layers, {"source": source, "gradient": self.gradient})
-
     def dead_parameters(self, student: nn.Module) -> list[str]:
         """Names of the student's parameters that nothing depends on: query and key projections of the shared layers.
 
         To be frozen and kept out of optimizers, distributed training and LoRA targets.
         """
-        if self.strength is not None or self.share != "query_key":
+        if self.strength is not None:
             return []
         layers = attention_layers(student)
         dead = ("to_q", "to_k", "norm_q", "norm_k")
@@ -280,16 +220,6 @@ class Instillation:
             for name, _ in layers[layer].named_parameters()
             if name.partition(".")[0] in dead
         ]
-
-
-def probabilities(
-    query: Float[Tensor, "row query head dim"],
-    key: Float[Tensor, "row token head dim"],
-    mask: Tensor | None = None,
-) -> Float[Tensor, "row head query token"]:
-    """The attention map itself, for those who must see it: fused kernels never build it."""
-    scores = attention_scores(query, key)
-    return (scores if mask is None else scores + mask).softmax(-1)
 
 
 def attention_scores(

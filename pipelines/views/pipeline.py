@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.attention_processors.views.adapter import AlignedViews, SeenReferences
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
@@ -144,12 +144,12 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         images = self._encoded([one.image for one in references], len(context))
         maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
         geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
-        self.views.see(images, maps, geometry, context)
+        seen = self.views.see(images, maps, geometry, context)
         colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], 1)
         features = self.views.correspondence(self._geometry(span, [warped]), colors).repeat(len(context), 1, 1, 1)
         noise = self._noise(features.shape[-2:], generator)
         latents = self._denoised(
-            noise, context, features, len(references), num_inference_steps, guidance_scale, callback_on_step_end
+            noise, context, features, seen, num_inference_steps, guidance_scale, callback_on_step_end
         )
         image, values = (self._decoded(part) for part in latents)
         depth = depth_along_rays(span.restored(values * 2 - 1), camera)
@@ -209,7 +209,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         noise: Tensor,
         context: Tensor,
         features: Tensor,
-        views: int,
+        seen: SeenReferences,
         steps: int,
         guidance_scale: float,
         callback: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None,
@@ -226,7 +226,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             inputs = [
                 s.scale_model_input(x, time).repeat(rows, 1, 1, 1) for s, x in zip(schedulers, latents, strict=True)
             ]
-            predicted = self.views(*inputs, time.repeat(rows).to(device), features, context, views)
+            predicted = self.views(*inputs, time.repeat(rows).to(device), features, context, seen)
             for i, (scheduler, output) in enumerate(zip(schedulers, predicted, strict=True)):
                 if rows == 2:
                     free, guided = output.chunk(2)

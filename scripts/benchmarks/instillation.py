@@ -4,17 +4,18 @@ One U-Net with random weights stands for teacher and student, both with two refe
 weights. Queries and keys are counted as they are held; probabilities by their shapes, in the same precision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.conditioning import Attend, Branch, Conditioning, Encoded, OwnAttention
 from weftwork.attention_processors.core.processor import install, layer_levels
 from weftwork.attention_processors.core.strength import Layout
-from weftwork.attention_processors.views.instillation import Instillation, Recorded
+from weftwork.attention_processors.views.instillation import Instillation, Recorded, Taps, attention_scores
 from weftwork.attention_processors.views.reference_attention import References
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 
@@ -38,6 +39,30 @@ DENOISERS: Mapping[str, Mapping[str, Any]] = {
 VIEWS = 2
 
 
+@dataclass(frozen=True, eq=False)
+class RecordProbabilities(Branch):
+    """Keeps a layer's attention probabilities, [row, head, query, token]."""
+
+    layer: str
+    store: MutableMapping[str, Tensor]
+
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        self.store[self.layer] = attention_scores(query, own.key).softmax(-1)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class UseProbabilities(Branch):
+    """Attends with recorded probabilities to the layer's own values."""
+
+    layer: str
+    store: Mapping[str, Tensor]
+
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        shared = torch.einsum("rhqt,rthd->rqhd", self.store[self.layer].to(own.value.dtype), own.value)
+        return out + (shared - own.out)
+
+
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Rows of the report: passes with their times, then what is held, in all and by layer."""
     torch.manual_seed(0)
@@ -53,18 +78,17 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
             return unet(latents[:rows], 500, context[:rows], cross_attention_kwargs=kwargs).sample
 
     run(VIEWS, references=references.record())
-    seen, links = (
-        references.extend(VIEWS),
-        {share: Instillation(share=share) for share in ("query_key", "probabilities")},
-    )
+    seen, link = references.extend(VIEWS), Instillation()
 
-    def linked(share: str) -> None:
-        link = links[share]
+    def linked() -> None:
         link.clear()
         run(1, references=seen, link=link.record())
         run(1, references=seen, link=link.use())
-        if share == "probabilities":
-            link.clear()  # they are large
+
+    def by_probabilities() -> None:
+        maps: dict[str, Tensor] = {}
+        run(1, references=seen, link=Taps(RecordProbabilities, "self", {"store": maps}))
+        run(1, references=seen, link=Taps(UseProbabilities, "self", {"store": maps}))
 
     def apart() -> None:
         for _ in range(2):
@@ -73,10 +97,10 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     seconds = interleaved(
         rounds,
         two_passes=apart,
-        instillation=lambda: linked("query_key"),
-        probabilities=lambda: linked("probabilities"),
+        instillation=linked,
+        probabilities=by_probabilities,
     )
-    return {**ratios(seconds, "two_passes"), **_held(links["query_key"].store)}
+    return {**ratios(seconds, "two_passes"), **_held(link.store)}
 
 
 def _held(store: Mapping[str, Recorded]) -> dict[str, dict[str, float]]:

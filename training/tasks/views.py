@@ -44,14 +44,14 @@ class AlignedViewsTask:
 
     def loss(self, module: Any, batch: ViewsBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         image, points, geometry = batch.image, batch.points, batch.geometry
-        rows, views = len(image), image.shape[1] - 1
+        rows = len(image)
         context = self.context.to(image).expand(rows, -1, -1)
         pictures, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
-        self.module.see(pictures, maps, seen, context)
+        references = self.module.see(pictures, maps, seen, context)
         features = self.module.correspondence(geometry[:, -1], batch.warped)
 
         def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
-            return module(*noisy, times, features, context, views)
+            return module(*noisy, times, features, context, references)
 
         loss = joint_diffusion_loss(
             denoise,

@@ -27,7 +27,7 @@ class StyleTrainer(CaptionedTrainer):
         model.add_argument(
             "--layers", default="decoder", help="layers of a new adapter: all, decoder, … or a regular expression"
         )
-        model.add_argument("--fusion", default="additive", help="additive, gated, concat or norm_matched")
+        model.add_argument("--fusion", default="additive", help="additive, gated or concat")
         model.add_argument("--num_tokens", type=int, default=4, help="tokens per style of a new adapter")
         model.add_argument("--style_dim", type=int, default=128, help="width of a style's row of a new adapter")
         model.add_argument("--rank", type=int, default=0, help="rank of keys and values of a new adapter; 0 = full")

@@ -13,7 +13,7 @@ from variants import SD, run
 from weftwork.attention_processors.core.conditioning import OwnAttention
 from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
 from weftwork.attention_processors.style.adapter import FUSIONS, Style, StyleCard, StyleCards
-from weftwork.attention_processors.style.fusions import JointBranch, NormMatchedBranch
+from weftwork.attention_processors.style.fusions import JointBranch
 
 
 def build(adapter: Any = None, **options: Any) -> Any:
@@ -86,13 +86,6 @@ def test_concat_keeps_masks_of_both() -> None:
     shown = extra[:, :2].unflatten(-1, (2, 4))
     key, value = torch.cat([own.key[:, :4], shown], 1), torch.cat([own.value[:, :4], shown], 1)
     torch.testing.assert_close(branch.mix(query, masked.out, attend, masked), attend(query, key, value))
-
-
-def test_norm_matched_adds_as_much_as_there_is() -> None:
-    query, extra, own, attend = attention_parts()
-    branch = NormMatchedBranch(50 * extra, 50 * extra, torch.ones(2, 1, 1, 1))
-    added = branch.mix(query, own.out, attend, own) - own.out
-    torch.testing.assert_close(added.flatten(2).norm(dim=-1), own.out.flatten(2).norm(dim=-1))
 
 
 def test_gates_are_closed_at_birth_and_open_by_training(stock: np.ndarray) -> None:

@@ -32,10 +32,11 @@ def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
 
 def step(views: AlignedViews, count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
     """One step of two rows with `count` references each."""
-    views.see(noise(1, 2 * count, 4, 8, 8), noise(2, 2 * count, 4, 8, 8), noise(3, 2 * count, 8, 64, 64), CONTEXT)
+    rows = 2 * count
+    seen = views.see(noise(1, rows, 4, 8, 8), noise(2, rows, 4, 8, 8), noise(3, rows, 8, 64, 64), CONTEXT)
     features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
     times = torch.tensor([400, 700])
-    return views(noise(5 + seed, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), times, features, CONTEXT, count)
+    return views(noise(5 + seed, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), times, features, CONTEXT, seen)
 
 
 def test_frozen_weights_exist_once_and_stay() -> None:
