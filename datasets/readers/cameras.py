@@ -1,7 +1,7 @@
-"""Pinhole cameras: where a pixel looks, and where a point is seen.
+"""Pinhole cameras: rays of pixels, and projections of points.
 
 Conventions, as OpenCV and RealEstate10K have them: a camera looks along its z axis, x is right, y is down; depth is z,
-not distance. Intrinsics are fractions of the picture's width and height, so that a camera fits every resolution. The
+not distance. Intrinsics are fractions of the image's width and height, so that a camera fits every resolution. The
 centre of pixel (row i, column j) is at ((j + 0.5) / width, (i + 0.5) / height).
 """
 
@@ -62,7 +62,7 @@ class Camera:
         """A camera at `eye` that looks at `target`, with the world's y upwards.
 
         Args:
-            field_of_view: across the picture's width, in degrees.
+            field_of_view: across the image's width, in degrees.
             aspect: height over width.
 
         Raises:
@@ -83,7 +83,7 @@ class Camera:
         return cls((focal, focal / aspect), matrix)
 
     def orbited(self, pivot: Any, azimuth: float = 0.0, elevation: float = 0.0, distance: float = 1.0) -> Self:
-        """This camera carried around a point, which stays where it is in the picture.
+        """This camera carried around a point, which stays where it is in the image.
 
         Args:
             azimuth, elevation: in degrees, to the right and up.
@@ -105,7 +105,7 @@ class Camera:
 
     @property
     def position(self) -> Float[np.ndarray, "3"]:
-        """Where it stands in the world."""
+        """Position in the world."""
         return -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
 
     def rays(self, height: int, width: int) -> Float[np.ndarray, "height width 3"]:
@@ -120,7 +120,7 @@ class Camera:
         return self.position + depth[..., None] * self.rays(*depth.shape)
 
     def project(self, points: Float[np.ndarray, "*points 3"]) -> tuple[Array, Array]:
-        """Where world points are seen: (x, y) in fractions of the picture, [*points, 2], and depth, [*points].
+        """Projects world points: (x, y) in fractions of the image, [*points, 2], and depth, [*points].
 
         Points with a depth of 0 or less are behind the camera and are not seen; their place means nothing.
         """

@@ -1,4 +1,4 @@
-"""Which columns of a data set of Hugging Face's hold pictures, captions and styles, and what is wrong in a row."""
+"""Columns of images, captions and styles in a Hugging Face dataset, and checks of its rows."""
 
 import os
 import reprlib
@@ -19,20 +19,20 @@ Features = Mapping[str, Any]
 
 
 def find_image_column(features: Features, given: str | None) -> str:
-    """The name of the column of pictures."""
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    """The name of the column of images."""
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if given is None:
-        if len(pictures) != 1:
+        if len(images) != 1:
             raise UserError(
-                f"image_column: got {', '.join(pictures) or 'none'} with an Image feature among the columns "
+                f"image_column: got {', '.join(images) or 'none'} with an Image feature among the columns "
                 f"{', '.join(features)}, expected one; pass image_column"
             )
-        return pictures[0]
+        return images[0]
     _check_column("image_column", given, features)
-    if given not in pictures:
+    if given not in images:
         raise UserError(
             f"image_column: got {given!r} with the feature {features[given]}, expected an Image feature "
-            f"({', '.join(pictures) or 'no column has one'}); cast it with cast_column({given!r}, Image())"
+            f"({', '.join(images) or 'no column has one'}); cast it with cast_column({given!r}, Image())"
         )
     return given
 
@@ -51,7 +51,7 @@ def find_caption_column(features: Features, given: str | None) -> str:
 
 
 def find_style_column(features: Features, given: str | None, style: str | None) -> str | None:
-    """The column of the styles; None where all pictures have the one given."""
+    """The column of the styles; None where all images have the one given."""
     if given is not None:
         _check_column("style_column", given, features)
     column = given or (STYLE_COLUMN if STYLE_COLUMN in features else None)
@@ -75,26 +75,26 @@ def _check_column(option: str, given: str, features: Features) -> str:
 
 
 def wrong_text(text: Any, place: str) -> str | None:
-    """What is wrong with a caption or the name of a style; None if nothing is."""
+    """The error of a caption or the name of a style; None without one."""
     if isinstance(text, str) and text.strip():
         return None
     return f"{place}: got {reprlib.repr(text)}, expected words; write some or drop the row"
 
 
 def check_header(cell: Any, place: str) -> None:
-    """Refuse what cannot be a picture; pixels are not read."""
+    """Refuse what cannot be an image; pixels are not read."""
     data, path = (cell["bytes"], cell["path"] or "") if cell else (None, "")
     if data is None and not path:
-        raise UserError(f"{place}: got none, expected a picture; add it or drop the row")
+        raise UserError(f"{place}: got none, expected an image; add it or drop the row")
     if data is None and not os.path.isfile(path):
-        raise UserError(f"{place}: got no file at {path!r}, expected a picture; check the path and its capitals")
-    place = f"{place}: got {path!r}" if path else f"{place}: got a picture"
+        raise UserError(f"{place}: got no file at {path!r}, expected an image; check the path and its capitals")
+    place = f"{place}: got {path!r}" if path else f"{place}: got an image"
     with opened(path if data is None else BytesIO(data), place):
         pass
 
 
 def read_cell(cell: Any, place: str) -> Image.Image:
-    """The picture of an undecoded cell; `place` names it in errors."""
+    """The image of an undecoded cell; `place` names it in errors."""
     if cell["bytes"] is None:
         return read_image(cell["path"])
-    return as_image(decode(BytesIO(cell["bytes"]), f"{place}: got a picture"), name=place)
+    return as_image(decode(BytesIO(cell["bytes"]), f"{place}: got an image"), name=place)

@@ -1,4 +1,4 @@
-"""People's own styled pictures, for training styles: a picture, a caption of what it shows, and its style's name.
+"""Captioned images for training styles: an image, a caption of its content, and the name of its style.
 
     folder/metadata.jsonl          or metadata.csv, with the same names as columns
     folder/1.png  ...              any names, any depth, but inside the folder
@@ -8,13 +8,13 @@ A line of ``metadata.jsonl``:
     {"file_name": "1.png", "text": "a fox on a hill", "style": "ink"}
 
 ``CaptionedImages.from_folder`` reads such a folder, with Hugging Face's ``imagefolder``; ``CaptionedImages.from_name``
-any of its data sets of pictures and texts, by their name on the Hub or by a path.
+any of its datasets of images and texts, by their name on the Hub or by a path.
 
-- pictures are in the one column with an ``Image`` feature, captions in the first of ``text``, ``caption`` and
+- images are in the one column with an ``Image`` feature, captions in the first of ``text``, ``caption`` and
   ``prompt`` that exists, styles in ``style``, as texts or a ``ClassLabel``; other columns can be named, the rest is
   left alone;
 - a set without styles gets one name for all;
-- every row is checked when the set is made. Of a picture that is the header; its pixels are read when it is asked for.
+- every row is checked when the set is made. Of an image that is the header; its pixels are read when it is asked for.
 """
 
 import csv
@@ -49,7 +49,7 @@ HUB_NAME: Final = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 
 
 class Options(TypedDict, total=False):
-    """Where a set holds what; see `CaptionedImages`."""
+    """Names of columns and styles; see `CaptionedImages`."""
 
     image_column: str | None
     caption_column: str | None
@@ -60,7 +60,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class CaptionedImage:
-    """A picture in RGB, upright and on white, with words for what it shows and the name of its style."""
+    """An image in RGB, upright and on white, with words for what it shows and the name of its style."""
 
     image: Image.Image
     caption: str
@@ -68,19 +68,19 @@ class CaptionedImage:
 
 
 class CaptionedImages(Dataset[CaptionedImage]):
-    """The rows of a data set of Hugging Face's, in their order, captions and styles stripped.
+    """The rows of a dataset of Hugging Face's, in their order, captions and styles stripped.
 
     Args:
-        image_column: of the pictures; by default the only one with an `Image` feature.
+        image_column: of the images; by default the only one with an `Image` feature.
         caption_column: of the captions; by default the first of `CAPTION_COLUMNS` that exists.
         style_column: of the styles; by default "style".
-        style: the style of all pictures, for a set without a column of styles.
-        styled: whether styles count; without, that of all pictures is "any".
+        style: the style of all images, for a set without a column of styles.
+        styled: whether styles count; without, that of all images is "any".
         name: what errors call the set.
 
     Raises:
         ValueError: no rows; a column that is missing or ambiguous; no style, or both a column and a name; or rows with
-            a picture that does not open, an empty caption or no style.
+            an image that does not open, an empty caption or no style.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class CaptionedImages(Dataset[CaptionedImage]):
         style_column: str | None = None,
         style: str | None = None,
         styled: bool = True,
-        name: str = "data set",
+        name: str = "dataset",
     ) -> None:
         rows = rows.with_format(None)
         try:
             if not len(rows):
-                raise UserError("rows: got none, expected at least one; add pictures or choose another split")
+                raise UserError("rows: got none, expected at least one; add images or choose another split")
             self._image_column = find_image_column(rows.features, image_column)
             caption_column = find_caption_column(rows.features, caption_column)
             style = style if styled else "any"
@@ -106,11 +106,11 @@ class CaptionedImages(Dataset[CaptionedImage]):
             raise UserError(f"{name}: {error}") from None
         self._name = name
         undecoded = datasets.Image(decode=False)
-        self._pictures = rows.select_columns(self._image_column).cast_column(self._image_column, undecoded)
+        self._images = rows.select_columns(self._image_column).cast_column(self._image_column, undecoded)
         captions = list(rows[caption_column])
         styles: list[Any] = [style] * len(rows) if style_column is None else _styles(rows, style_column)
         problems = [*_wrong_texts(captions, caption_column), *_wrong_texts(styles, style_column or STYLE_COLUMN)]
-        problems += _wrong_pictures((self._cell(i) for i in range(len(rows))), self._image_column)
+        problems += _wrong_images((self._cell(i) for i in range(len(rows))), self._image_column)
         if problems:
             count = f"{len(problems)} wrong entr{'y' if len(problems) == 1 else 'ies'}"
             raise UserError(f"{name}: got {count}, expected none: {' | '.join(problems)}")
@@ -118,13 +118,13 @@ class CaptionedImages(Dataset[CaptionedImage]):
 
     @classmethod
     def from_folder(cls, folder: str | Path, **options: Unpack[Options]) -> "CaptionedImages":
-        """The pictures that the metadata of a folder lists; others in it are left alone.
+        """The images that the metadata of a folder lists; others in it are left alone.
 
         Raises:
             ValueError: no such folder, no metadata in it or metadata that cannot be read; and as for the class.
         """
         file = _metadata(Path(folder))
-        # the metadata alone: among all files of a folder, pictures called "test" would be taken for another split
+        # the metadata alone: among all files of a folder, images called "test" would be taken for another split
         files = {"train": escape(os.path.abspath(file))}
         try:
             rows = datasets.load_dataset("imagefolder", data_files=files, split="train")
@@ -144,7 +144,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         config_name: str | None = None,
         **options: Unpack[Options],
     ) -> "CaptionedImages":
-        """A data set by its name on the Hub, or by the path of a folder: of `save_to_disk`, or of parquet files.
+        """A dataset by its name on the Hub, or by the path of a folder: of `save_to_disk`, or of parquet files.
 
         Args:
             split: a set that was saved without splits is taken whole, whatever its split.
@@ -173,24 +173,24 @@ class CaptionedImages(Dataset[CaptionedImage]):
         return CaptionedImage(image, self._captions[index], self._styles[index])
 
     def _cell(self, index: int) -> Any:
-        return self._pictures[index][self._image_column]
+        return self._images[index][self._image_column]
 
 
 def _metadata(folder: Path) -> Path:
     """The metadata of a folder, once it holds rows with names of files; Hugging Face's errors do not tell."""
     if not folder.is_dir():
-        raise UserError(f"folder: got no folder at {str(folder)!r}, expected one of pictures; check the path")
+        raise UserError(f"folder: got no folder at {str(folder)!r}, expected one of images; check the path")
     found = [folder / name for name in METADATA if (folder / name).is_file()]
     if len(found) != 1:
         got = "both" if found else "neither"
-        remedy = "remove one" if found else "list the pictures in one, or read a saved data set with from_name"
+        remedy = "remove one" if found else "list the images in one, or read a saved dataset with from_name"
         raise UserError(f"{folder}: got {got} of {' and '.join(METADATA)}, expected one of them; {remedy}")
     (file,) = found
     try:
         lines = [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         table = file.suffix == ".csv"
         if len(lines) <= table:
-            raise UserError("got no rows, expected one per picture; write some")
+            raise UserError("got no rows, expected one per image; write some")
         first = next(csv.reader(lines)) if table else json.loads(lines[0])
         if not isinstance(first, list if table else dict) or "file_name" not in first:
             raise UserError(
@@ -206,11 +206,11 @@ def _metadata(folder: Path) -> Path:
 
 
 def load(name_or_path: str | Path, split: str, config_name: str | None, *, streaming: bool = False) -> Any:
-    """The rows of a split of a data set on disk or on the Hub; read as they are asked for with `streaming`."""
+    """The rows of a split of a dataset on disk or on the Hub; read as they are asked for with `streaming`."""
     path = Path(name_or_path)
     if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
         raise UserError(
-            f"data set: got no folder at {str(path)!r}, expected one, or a name on the Hub (owner/name); check the path"
+            f"dataset: got no folder at {str(path)!r}, expected one, or a name on the Hub (owner/name); check the path"
         )
     try:
         if any((path / name).is_file() for name in SAVED):
@@ -219,7 +219,7 @@ def load(name_or_path: str | Path, split: str, config_name: str | None, *, strea
             loaded = datasets.load_dataset(str(name_or_path), config_name, split=split, streaming=streaming)
     except Exception as error:
         raise UserError(
-            f"data set: got {str(name_or_path)!r}, which cannot be opened ({_reason(error)}), expected a folder or a "
+            f"dataset: got {str(name_or_path)!r}, which cannot be opened ({_reason(error)}), expected a folder or a "
             "name on the Hub; check it, its split and its config_name"
         ) from error
     if isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
@@ -248,7 +248,7 @@ def _wrong_texts(texts: Sequence[Any], column: str) -> list[str]:
     return [problem for problem in wrong if problem]
 
 
-def _wrong_pictures(cells: Iterable[Any], column: str) -> list[str]:
+def _wrong_images(cells: Iterable[Any], column: str) -> list[str]:
     problems: list[str] = []
     for index, cell in enumerate(cells):
         try:

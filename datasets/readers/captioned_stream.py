@@ -1,6 +1,6 @@
-"""Captioned pictures of a data set that is too large to list first: read row by row, shuffled as they come.
+"""Captioned images of a dataset that is too large to list first: read row by row, shuffled as they come.
 
-The data sets are those of `CaptionedImages.from_name`; one that `save_to_disk` wrote is streamed from its files. What
+The datasets are those of `CaptionedImages.from_name`; one that `save_to_disk` wrote is streamed from its files. What
 is wrong with a row shows when it is read: such rows are left out, and counted.
 """
 
@@ -37,7 +37,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
 
     Args:
         rows: with known columns.
-        options: where it holds what, as of `CaptionedImages`; `style` is the style of all pictures, for a set without a
+        options: where it holds what, as of `CaptionedImages`; `style` is the style of all images, for a set without a
             column of styles.
         styles: the names that the column of styles holds; labels bring their own.
         seed, buffer: of shuffling.
@@ -58,7 +58,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         styles: Sequence[str] = (),
         seed: int = 0,
         buffer: int = BUFFER,
-        name: str = "data set",
+        name: str = "dataset",
         **options: Unpack[Options],
     ) -> None:
         rows = rows._resolve_features() if rows.features is None else rows
@@ -86,7 +86,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         seed: int = 0,
         **options: Unpack[Options],
     ) -> "CaptionedStream":
-        """A data set by its name on the Hub, or by the path of a folder.
+        """A dataset by its name on the Hub, or by the path of a folder.
 
         Raises:
             ValueError: as for the class, and where the set cannot be opened.
@@ -97,7 +97,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         return cls(rows, styles=styles, seed=seed, name=str(name_or_path), **options)
 
     def place(self, epoch: int, process: int = 0, processes: int = 1) -> None:
-        """Which epoch is read next, and which share of it."""
+        """Sets the epoch that is read next, and the share of it."""
         self._place = (epoch, process, processes)
 
     def __iter__(self) -> Iterator[CaptionedImage]:

@@ -1,4 +1,4 @@
-"""People's pictures, read safely: a file becomes a plain RGB or grey picture, or one clear line of error.
+"""Safe reading of image files: a plain RGB or grey image, or one clear line of error.
 
 Whatever a file holds is brought to one convention: eight bits, upright, its first frame, on white where it was
 transparent. Sixteen bits are scaled, never clipped. Formats that run programs or hold no pixels (EPS, PDF, SVG) are
@@ -36,13 +36,13 @@ SOFTNESS: Final = 1.0
 
 
 def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a file, upright, eight bits a channel, on white.
+    """The image in a file, upright, eight bits a channel, on white.
 
     Raises:
-        ValueError: the file is missing, not a picture, damaged, cut short, or holds more than ``max_pixels``.
+        ValueError: the file is missing, not an image, damaged, cut short, or holds more than ``max_pixels``.
     """
     if not os.path.isfile(path):
-        raise UserError(f"image: got no file at {str(path)!r}, expected a picture; check the path")
+        raise UserError(f"image: got no file at {str(path)!r}, expected an image; check the path")
     return as_image(decode(path, f"image: got {str(path)!r}", max_pixels), mode, name=f"image {str(path)!r}")
 
 
@@ -52,11 +52,11 @@ def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PI
 
 
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
-    """A picture of any mode as RGB or grey: 16 bits and floats scaled to 8, transparency composited on white."""
+    """An image of any mode as RGB or grey: 16 bits and floats scaled to 8, transparency composited on white."""
     if mode not in ("RGB", "L"):
         raise UserError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
     if 0 in image.size:
-        raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass a picture that holds something")
+        raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass an image that holds something")
     if image.mode.startswith(("I", "F")):
         image = _scaled_to_8_bits(image, name)
     if image.has_transparency_data:
@@ -66,11 +66,11 @@ def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> 
 
 
 def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") -> Image.Image:
-    """A picture as a sketch: one channel, dark strokes on a light ground.
+    """An image as a sketch: one channel, dark strokes on a light ground.
 
     Args:
         ink: whether the strokes are "dark" or "light"; light ones are inverted. "auto" takes the median of the
-            picture's border for the ground, and the strokes for light when the ground is nearer its darkest tone
+            image's border for the ground, and the strokes for light when the ground is nearer its darkest tone
             than its lightest.
 
     Raises:
@@ -93,7 +93,7 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
 def letterbox(
     image: Image.Image, size: int | tuple[int, int], fill: str | int | tuple[int, int, int] = "white"
 ) -> Image.Image:
-    """The whole picture, its aspect kept, centred on a canvas of this size (a side, or width and height)."""
+    """The whole image, its aspect kept, centred on a canvas of this size (a side, or width and height)."""
     size = (size, size) if isinstance(size, int) else size
     scale = min(side / old for side, old in zip(size, image.size, strict=True))
     width, height = (max(1, round(old * scale)) for old in image.size)
@@ -103,10 +103,10 @@ def letterbox(
 
 
 def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -> Image.Image:
-    """The middle of a picture: shortest edge resized, then a square cut out, with 6 % of each margin lost.
+    """The middle of an image: shortest edge resized, then a square cut out, with 6 % of each margin lost.
 
     Source: preprocessing of facebook/dinov2-base, which LOTS (arXiv 2507.22627) uses for sketches.
-    Differs: a picture longer than ``MAX_ASPECT`` times its short edge loses its ends before the resizing.
+    Differs: an image longer than ``MAX_ASPECT`` times its short edge loses its ends before the resizing.
     """
     reach = MAX_ASPECT * min(image.size)
     image = _crop(image, min(image.width, reach), min(image.height, reach))
@@ -129,7 +129,7 @@ def compose_sketches(sketches: Sequence[Image.Image]) -> Image.Image:
 
 
 def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
-    """Where the subject of a sketch (dark strokes, see ``as_sketch``) is: 1 inside, falling softly to 0 around.
+    """Soft mask of the subject of a sketch (dark strokes, see ``as_sketch``): 1 inside, falling softly to 0 around.
 
     Gaps in the strokes are closed, what they enclose is filled, and the strokes themselves are added with a margin. Of
     three closings, the finest is taken that encloses about as much as the widest, so that whole outlines keep their
@@ -145,12 +145,12 @@ def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
         rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         region[box] |= _filled(ink[box], max(ink.shape) / REGION_CELLS)
-    soft = _picture(region).filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
+    soft = _mask_image(region).filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
     return np.asarray(soft, np.float32) / 255
 
 
 def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first frame of a picture, upright.
+    """The first frame of an image, upright.
 
     Args:
         place: what errors begin with, for example "image: got 'a.png'".
@@ -162,7 +162,7 @@ def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
 
 @contextmanager
 def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The header of a picture: what it is and how large, its pixels still unread; the arguments are `decode`'s."""
+    """The header of an image: what it is and how large, its pixels still unread; the arguments are `decode`'s."""
     with _failing_in_one_way(place):
         image = Image.open(source, formats=FORMATS)
     with image:
@@ -175,7 +175,7 @@ def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
 
 @contextmanager
 def _failing_in_one_way(place: str) -> Iterator[None]:
-    """Decoders of damaged pictures fail in every way there is, and warn before they do."""
+    """Decoders of damaged images fail in every way there is, and warn before they do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -225,7 +225,7 @@ def _ground(values: UInt8[np.ndarray, "height width"]) -> float:
 
 
 def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:
-    """Which cells hold a stroke: the darkest of their pixels stands out from the ground."""
+    """Cells that hold a stroke: the darkest of their pixels stands out from the ground."""
     ground, shrink = _ground(values), min(1, REGION_CELLS / max(values.shape))
     for axis, length in enumerate(values.shape):
         cells = max(1, round(length * shrink))
@@ -235,7 +235,7 @@ def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows co
 
 
 def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndarray, "rows columns"]:
-    """What the strokes enclose, by the finest closing that encloses about as much as the widest."""
+    """The area enclosed by strokes, by the finest closing that encloses about as much as the widest."""
     *finer, widest = (round(radius * scale) for radius in CLOSINGS)
     most = _enclosed(ink, widest)
     for radius in finer:
@@ -255,7 +255,7 @@ def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.nda
 def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
     """All cells within a square of this radius around the mask's cells."""
     for radii in ((radius, 0), (0, radius)):
-        mask = np.asarray(_picture(mask).filter(ImageFilter.BoxBlur(radii))) > 0
+        mask = np.asarray(_mask_image(mask).filter(ImageFilter.BoxBlur(radii))) > 0
     return mask
 
 
@@ -281,5 +281,5 @@ def _walked_down(
     return last_seen > last_wall
 
 
-def _picture(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:
+def _mask_image(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:
     return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))

@@ -15,14 +15,14 @@ PREFIX: Final = "data:image/png;base64,"
 
 
 def as_text(image: Image.Image) -> str:
-    """A picture as a text that `from_text` reads."""
+    """An image as a text that `from_text` reads."""
     file = BytesIO()
     image.save(file, "PNG")
     return PREFIX + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def from_text(text: str) -> Image.Image:
-    """The picture in a text that begins with `PREFIX`.
+    """The image in a text that begins with `PREFIX`.
 
     Raises:
         ValueError: it holds no PNG, or a damaged one.
@@ -31,9 +31,9 @@ def from_text(text: str) -> Image.Image:
         content = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:
         raise UserError(f"image: got a text that is no base64 ({error}), expected a PNG; write it again") from error
-    return as_image(decode(BytesIO(content), "image: got an inline picture"), name="image")
+    return as_image(decode(BytesIO(content), "image: got an inline image"), name="image")
 
 
 def located(text: str, folder: Path) -> Path | Image.Image:
-    """The picture in a text, or the path that it is, from a folder on."""
+    """The image in a text, or the path that it is, from a folder on."""
     return from_text(text) if text.startswith(PREFIX) else folder / text

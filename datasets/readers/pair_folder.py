@@ -1,4 +1,4 @@
-"""Your own pictures with pairs of sketch and text: a folder with one line of JSON per picture.
+"""Images with pairs of sketch and text: a folder with one line of JSON per image.
 
     folder/metadata.jsonl
     folder/images/1.png  folder/sketches/1a.png  ...         any names, any depth, but inside the folder
@@ -11,10 +11,10 @@ A line of ``metadata.jsonl`` (shown on three):
 
 - ``file_name`` and ``pairs`` are required, ``pairs`` may be empty, ``caption`` is empty when left out;
 - a pair has a sketch or a text or both; what is ``null`` counts as left out;
-- a sketch lies on the canvas of its picture: light with dark strokes, or dark with light ones, which are inverted;
-- a region is a grey picture on the same canvas, white where the pair acts, or a box ``[left, top, right, bottom]``
+- a sketch lies on the canvas of its image: light with dark strokes, or dark with light ones, which are inverted;
+- a region is a grey image on the same canvas, white where the pair acts, or a box ``[left, top, right, bottom]``
   in fractions of the canvas from its top left corner; without one the pair may act everywhere;
-- other keys, keys given twice, pictures listed twice and equal pairs of one picture are refused.
+- other keys, keys given twice, images listed twice and equal pairs of one image are refused.
 
 ``validate`` finds everything that is wrong with a folder, ``PairFolder`` refuses one whose lines are wrong.
 """
@@ -45,7 +45,7 @@ Fail = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class PairSample:
-    """A picture with its pairs: sketches, texts and regions have one entry per pair, None where a pair lacks it."""
+    """An image with its pairs: sketches, texts and regions have one entry per pair, None where a pair lacks it."""
 
     image: Image.Image
     sketches: tuple[Image.Image | None, ...]
@@ -70,7 +70,7 @@ class PairSample:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a data set: in which file, where in it, and why."""
+    """One thing wrong with a dataset: in which file, where in it, and why."""
 
     file: str
     where: str
@@ -129,7 +129,7 @@ class PairFolder(Dataset[PairSample]):
 
 
 def validate(folder: str | Path, *, ink: Ink = "auto") -> list[Problem]:
-    """All that is wrong with a folder: its lines, and every picture, which it opens."""
+    """All that is wrong with a folder: its lines, and every image, which it opens."""
     rows, problems = _read(Path(folder))
     for row in rows:
         regions = [pair.region for pair in row.pairs if isinstance(pair.region, Path)]
@@ -172,7 +172,7 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
 
 
 def _write(sample: PairSample, name: str, stage: Path) -> dict[str, Any]:
-    """Write the pictures of a sample; its line."""
+    """Write the images of a sample; its line."""
 
     def save(image: Image.Image, path: str) -> str:
         image.save(stage / path)
@@ -194,7 +194,7 @@ def _write(sample: PairSample, name: str, stage: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> tuple[list[_Row], list[Problem]]:
-    """The rows of a folder and the problems of its lines; pictures need only exist."""
+    """The rows of a folder and the problems of its lines; images need only exist."""
     try:
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -209,14 +209,12 @@ def _read(folder: Path) -> tuple[list[_Row], list[Problem]]:
         reasons: list[str] = []
         row = _row(number, line, folder.resolve(), reasons.append)
         if row and (first := first_lines.setdefault(row.image, number)) != number:
-            reasons.append(
-                f"file_name: got {row.name!r} as on line {first}, expected each picture once; join the lines"
-            )
+            reasons.append(f"file_name: got {row.name!r} as on line {first}, expected each image once; join the lines")
         problems += [Problem(METADATA, f"line {number}", reason) for reason in reasons]
         if row:
             rows.append(row)
     if not rows and not problems:
-        problems.append(Problem(METADATA, "", "got no lines, expected one per picture; write some"))
+        problems.append(Problem(METADATA, "", "got no lines, expected one per image; write some"))
     return rows, problems
 
 
@@ -273,11 +271,11 @@ def _file(value: Any, key: str, folder: Path, fail: Fail) -> Path | None:
     try:
         path = (folder / value).resolve()
     except (TypeError, ValueError, RuntimeError):  # not a text, not a path's characters, a link to itself
-        return fail(f"{key}: got {reprlib.repr(value)}, expected the path of a picture; write it from the folder on")
+        return fail(f"{key}: got {reprlib.repr(value)}, expected the path of an image; write it from the folder on")
     if not path.is_relative_to(folder):
-        return fail(f"{key}: got {value!r}, which leaves the folder, expected a path inside it; copy the picture there")
+        return fail(f"{key}: got {value!r}, which leaves the folder, expected a path inside it; copy the image there")
     if not os.path.isfile(path):
-        return fail(f"{key}: got {value!r}, which is no file, expected a picture; check the path and its capitals")
+        return fail(f"{key}: got {value!r}, which is no file, expected an image; check the path and its capitals")
     return path
 
 

@@ -1,7 +1,7 @@
 """Clips with cameras: frames of a static scene, where each was taken from, and their depth where it is known.
 
     root/<clip>.txt                cameras, as RealEstate10K has them
-    root/<clip>/<time>.png         frame; JPEG and the other formats of pictures too
+    root/<clip>/<time>.png         frame; JPEG and the other formats of images too
     root/<clip>/<time>.npy         its depth, optional: [height, width], along the camera's axis, in the cameras' unit
 
 A line of the cameras' file, after a first line that is left alone (the address of the video):
@@ -105,7 +105,7 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
         frames += [Frame(time, camera, file) for file in found if file.is_file()][:1]
     if not frames:
         raise UserError(
-            f"{path}: got no frame for its times in {path.with_suffix('')}, expected pictures called <time>.png or .jpg"
+            f"{path}: got no frame for its times in {path.with_suffix('')}, expected images called <time>.png or .jpg"
         )
     return tuple(frames)
 

@@ -1,9 +1,9 @@
-"""Where things are in a video and how far away, as found by any detector and any depth model, in files beside it.
+"""Boxes and depth of a video, as found by any detector and any depth model, in files beside it.
 
     <name>.boxes.npz      times [frame], boxes [frame, 4] or [track, frame, 4]
     <name>.depth.npz      times [frame], depth [frame, height, width], metric: whether it is in metres
 
-Times are seconds from the video's beginning, increasing. A box is left, top, right, bottom as fractions of the picture,
+Times are seconds from the video's beginning, increasing. A box is left, top, right, bottom as fractions of the image,
 from its top left corner, or four NaN where nothing is seen. `numpy.savez` writes such files; JSON with the same names,
 in `.json`, is read too, with null for NaN.
 """
@@ -74,7 +74,7 @@ def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
 
 
 def read_array(path: Path) -> Array:
-    """What `numpy.save` has written; code in it is never run.
+    """Reads what `numpy.save` has written; pickled code is never run.
 
     Raises:
         ValueError: a file that cannot be read, or is not an array of finite numbers.

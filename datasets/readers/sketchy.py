@@ -1,4 +1,4 @@
-"""Sketchy: photos of outfits with a sketch and a description per garment, read as the data set is published.
+"""Sketchy: photos of outfits with a sketch and a description per garment, read as the dataset is published.
 
     <root>/<split>_sketchy.json
     <root>/<split>/images/<image id>/<file name>                        photo
@@ -109,7 +109,7 @@ class Sketchy(Dataset[PairSample]):
 def validate(
     root: str | Path, split: str = "train", *, annotations: str | None = None, drop: Collection[str] = DROPPED
 ) -> list[Problem]:
-    """All that is wrong with a split: rows of the JSON, descriptions, and every picture, which it opens.
+    """All that is wrong with a split: rows of the JSON, descriptions, and every image, which it opens.
 
     Raises:
         ValueError: a folder or the JSON is missing, or it holds no rows to look at.
@@ -155,7 +155,7 @@ def _annotation_file(root: Path, split: str, annotations: str | None) -> Path:
 
 
 def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit], list[Problem]]:
-    """The outfits of a JSON and the problems of the rows that are in none of them; no picture is opened."""
+    """The outfits of a JSON and the problems of the rows that are in none of them; no image is opened."""
     document = _load(file)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
     problems: list[Problem] = []

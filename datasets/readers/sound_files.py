@@ -13,7 +13,7 @@ MOST_CHANNELS = 2
 
 
 def sound_seconds(path: Path) -> float:
-    """How long a sound file lasts.
+    """Duration of an audio file in seconds.
 
     Raises:
         ValueError: a file that cannot be read, or has more than two channels.

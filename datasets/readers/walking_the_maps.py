@@ -41,7 +41,7 @@ SLACK: Final = 0.5
 
 @dataclass(frozen=True, eq=False)
 class MapChunk:
-    """A piece of a video; sound, pictures and the rest are read when they are asked for.
+    """A piece of a video; sound, images and the rest are read when they are asked for.
 
     Args:
         folder: of its sample.
@@ -76,7 +76,7 @@ class MapChunk:
 
     @property
     def frame_paths(self) -> tuple[Path, ...]:
-        """Of the pictures at 4 a second.
+        """Of the images at 4 a second.
 
         Raises:
             ValueError: the folder does not hold all.
@@ -85,9 +85,7 @@ class MapChunk:
         first, last = int(self.start * FRAME_RATE + 1e-9), int((self.start + self.seconds) * FRAME_RATE + 1e-9)
         paths = sorted(folder.glob("*.jpg"), key=_natural)
         if len(paths) < last:
-            raise UserError(
-                f"{folder}: got {len(paths)} pictures, expected {last} or more; extract them again at 4 fps"
-            )
+            raise UserError(f"{folder}: got {len(paths)} images, expected {last} or more; extract them again at 4 fps")
         return tuple(paths[first:last])
 
     @property
@@ -95,7 +93,7 @@ class MapChunk:
         """In RGB, 4 a second.
 
         Raises:
-            ValueError: a picture that is missing or cannot be read.
+            ValueError: an image that is missing or cannot be read.
         """
         return tuple(map(read_image, self.frame_paths))
 

@@ -1,4 +1,4 @@
-"""What conditions of a sound cost: a transformer step with tokens, with a ControlNet, with both; and longer sounds.
+"""Cost of audio conditions: a transformer step with tokens, with a ControlNet, with both; and longer audio.
 
 The transformer is Stable Audio Open's with fewer layers and random weights; times do not depend on weights. Rows of
 `length_…` are stock steps of so many latents, 43 being two seconds. `command` is `weftwork sound` for two seconds with

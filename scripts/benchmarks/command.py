@@ -12,6 +12,7 @@ weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet 
 
 import argparse
 import statistics
+from importlib import import_module
 from pathlib import Path
 
 from weftwork.datasets.readers.errors import UserError
@@ -40,17 +41,13 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.rounds < 1:
         raise UserError(f"rounds: got {arguments.rounds}, expected at least 1")
-    measure = {
-        "generate": _generate,
-        "step": _step,
-        "encoding": _encoding,
-        "style": _style,
-        "instillation": _instillation,
-        "training": _training,
-        "growth": _growth,
-        "audio": _audio,
-    }[arguments.name]
-    rows = [Row(name, scores) for name, scores in measure(arguments).items()]
+    here = {"generate": _generate, "step": _step, "encoding": _encoding}
+    if arguments.name in here:
+        measured = here[arguments.name](arguments)
+    else:  # the others are modules of their own
+        module = import_module(f"weftwork.scripts.benchmarks.{arguments.name}")
+        measured = module.measure(arguments.size, arguments.rounds)
+    rows = [Row(name, scores) for name, scores in measured.items()]
     report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
     report.write(arguments.output)
     print(report.table())
@@ -148,33 +145,3 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
     tasks = {f"pairs_{n}": (lambda n=n: encode(n)) for n in (1, 2, 4, 8, 16)}
     return ratios(interleaved(arguments.rounds, **tasks), "pairs_1")
-
-
-def _style(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from weftwork.scripts.benchmarks.style import measure
-
-    return measure(arguments.size, arguments.rounds)
-
-
-def _training(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from weftwork.scripts.benchmarks.training import measure
-
-    return measure(arguments.size, arguments.rounds)
-
-
-def _growth(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from weftwork.scripts.benchmarks.growth import measure
-
-    return measure(arguments.size, arguments.rounds)
-
-
-def _audio(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from weftwork.scripts.benchmarks.audio import measure
-
-    return measure(arguments.size, arguments.rounds)
-
-
-def _instillation(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from weftwork.scripts.benchmarks.instillation import measure
-
-    return measure(arguments.size, arguments.rounds)

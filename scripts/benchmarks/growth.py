@@ -1,4 +1,4 @@
-"""How the cost of training pairs grows with their number, the picture's side, the data and the processes.
+"""Cost of training pairs by their number, the side of images, the data and the processes.
 
 Steps are those of the shipped small model, forward and backward; what they hold is counted in bytes of the tensors that
 are saved for the backward pass. Processes run `weftwork train` itself, one thread each.
@@ -33,7 +33,7 @@ SIDES: Final[Mapping[str, tuple[int, ...]]] = {"full": (128, 192, 256, 384), "ti
 PROCESSES: Final[Mapping[str, tuple[int, ...]]] = {"full": (1, 2), "tiny": ()}
 BATCH: Final = 4
 PAIRS: Final = 4
-"""Where their number does not vary."""
+"""Default number of pairs."""
 STEPS: Final = 8
 
 
@@ -91,7 +91,7 @@ def _held(task: PairedTask, batch: Any) -> float:
 
 @torch.no_grad()
 def _data(task: PairedTask) -> dict[str, float]:
-    """What a picture with its pairs takes once, to be encoded and kept."""
+    """Time to encode an image with its pairs once, and the size of its cache."""
     shown = [sample("train", row, count=PAIRS) for row in range(8)]
     images = as_tensor([outfit.image for outfit in shown]) * 2 - 1
     started = time.perf_counter()
@@ -111,7 +111,7 @@ def _data(task: PairedTask) -> dict[str, float]:
 
 
 def _trained(processes: int, cache: str) -> float:
-    """Milliseconds per picture of `weftwork train paired`, the first steps left out."""
+    """Milliseconds per image of `weftwork train paired`, the first steps left out."""
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         command = [

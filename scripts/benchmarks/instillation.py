@@ -1,4 +1,4 @@
-"""What handing attention over costs: time beside two passes that know nothing of each other, and memory that is held.
+"""Cost of attention instillation: time over two independent passes, and memory held between them.
 
 One U-Net with random weights stands for teacher and student, both with two reference views; times do not depend on
 weights. Queries and keys are counted as they are held; probabilities by their shapes, in the same precision.

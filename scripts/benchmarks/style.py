@@ -1,8 +1,8 @@
 """Steps with references beside diffusers' own IP-Adapter, on one denoiser and the same weights; and a card's size.
 
 Three twins share every tensor of a denoiser with random weights: the stock one, one with diffusers' IP-Adapter, and one
-with ours. A step is one forward of two rows, as under guidance, without gradients. One picture acts without a mask, or
-two pictures in the left and the right half; both sides are called as their pipelines call them.
+with ours. A step is one forward of two rows, as under guidance, without gradients. One image acts without a mask, or
+two images in the left and the right half; both sides are called as their pipelines call them.
 
 Adapters change text attention only, a few percent of a step. So the stock step over the one with an adapter is the
 least that a ratio of steps can be, and the ratio of what text attention takes within the same steps stands beside it.
@@ -88,7 +88,7 @@ class Step:
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Rows of all denoisers of a size.
 
-    `ratio` and `attention_ratio` are over diffusers with as many pictures, `difference` is that of what the two denoise
+    `ratio` and `attention_ratio` are over diffusers with as many images, `difference` is that of what the two denoise
     to over its largest number, and `percent` the parameters of a style card over the denoiser's.
     """
     rows = {}
@@ -101,7 +101,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
-    """A stock step, and diffusers' and ours with one picture and with two under masks."""
+    """A stock step, and diffusers' and ours with one image and with two under masks."""
     context, side = denoiser.config["cross_attention_dim"], denoiser.config["sample_size"]
     adapter = ReferenceAdapter.for_denoiser(denoiser, image_dim=IMAGE_DIM, token_dim=context).eval()
     theirs, ours = _with_diffusers(denoiser, adapter), _twin(denoiser)
@@ -177,7 +177,7 @@ def _with_diffusers(denoiser: UNet2DConditionModel, adapter: ReferenceAdapter) -
 
 
 def _masks(side: int) -> Tensor:
-    """The left and the right half, as diffusers takes masks of one adapter: [1, picture, height, width]."""
+    """The left and the right half, as diffusers takes masks of one adapter: [1, image, height, width]."""
     masks = torch.zeros(1, 2, side, side)
     masks[:, 0, :, : side // 2] = masks[:, 1, :, side // 2 :] = 1
     return masks

@@ -1,7 +1,7 @@
-"""What a cache of frozen features saves: training steps of pairs that read it, over steps that encode everything.
+"""Gain from a cache of frozen features: training steps of pairs that read it, over steps that encode everything.
 
 The backbone is shaped as Stable Diffusion XL, with fewer channels and layers and random weights; times do not depend on
-weights. Sketches go through a vision transformer of DINOv2's shape. Both kinds of steps take the same pictures.
+weights. Sketches go through a vision transformer of DINOv2's shape. Both kinds of steps take the same images.
 """
 
 import tempfile
@@ -39,7 +39,7 @@ SIZES: Mapping[str, Shape] = {
     "tiny": {"side": 64, "blocks": (16, 32, 32), "depth": (1, 1, 1), "text": (16, 16), "layers": (1, 1),
              "vae": (8, 8, 8, 8), "sketch": (16, 1, 28)},
 }  # fmt: skip
-"""Of pictures, denoiser, both text encoders, autoencoder (channels) and sketch encoder (width, layers, picture)."""
+"""Of images, denoiser, both text encoders, autoencoder (channels) and sketch encoder (width, layers, image)."""
 BATCH, PAIRS = 2, 3
 
 

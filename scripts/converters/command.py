@@ -63,7 +63,7 @@ def _read(path: Path, what: str, names: Sequence[str], grouped: Callable[[Mappin
 
 
 def _opened(path: Path, what: str) -> Any:
-    """What a file of tensors holds; no code in it is run."""
+    """Reads a file of tensors; pickled code is never run."""
     if not path.is_file():
         raise UserError(f"{path}: got no file there, expected {what}")
     try:

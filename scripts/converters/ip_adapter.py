@@ -38,7 +38,7 @@ BASES: Mapping[str, Mapping[str, Any]] = {
         "use_linear_projection": True,
     },
 }
-"""How the denoisers that the authors published for differ from diffusers' default, which is Stable Diffusion's."""
+"""Configs of the authors' denoisers where they differ from diffusers' default, Stable Diffusion's."""
 BIG_G = "h94/IP-Adapter/sdxl_models/image_encoder"
 IMAGE_ENCODERS: Mapping[tuple[bool, int], str] = {
     (True, 1024): VIT_H,
@@ -72,7 +72,7 @@ PLACES: Mapping[str, Key] = {
     r"encoder_hid_proj\.image_projection_layers\.0\.(.+)": (PROJECTION, r"\1"),
     r"(.+)\.processor\.(to_[kv]_ip)\.0\.weight": (KEYS, r"\1.\2.weight"),
 }
-"""Where keys of one flat file belong."""
+"""Groups of keys of a flat file."""
 OF_A_DENOISER = re.compile(r"(conv_in|conv_norm_out|conv_out|time_embedding|add_embedding|(down|up|mid)_blocks?)\.")
 
 
@@ -185,14 +185,14 @@ def _denoiser_for(token_dim: int) -> UNet2DConditionModel:
 
 
 def _own_names(groups: Groups) -> tuple[bool, bool]:
-    """Whether the projection, and the layers, go by diffusers' names instead of the authors'."""
+    """True for diffusers' names of the projection, and of the layers, instead of the authors'."""
     return any(re.search(r"image_embeds\.|ff\.|\.attn\.", key) for key in groups[PROJECTION]), any(
         not key[0].isdigit() for key in groups[KEYS]
     )
 
 
 def _projection(groups: Groups) -> str:
-    """Which projection the keys are of.
+    """The projection that the keys belong to.
 
     Raises:
         ValueError: FaceID's, or none that weftwork has.

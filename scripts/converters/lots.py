@@ -80,7 +80,7 @@ SETTINGS: Mapping[str, str] = {
 }
 """Keys of `pair_former_config.json` and of our config."""
 PUBLISHED: Mapping[str, Any] = {"num_heads": 8, "norm_groups": 32, "masking": "compression", "fusion": "deferred"}
-"""What tensors do not tell, as published."""
+"""Published options that tensors do not determine."""
 ONLY_POSSIBLE: Mapping[str, Any] = {"isolation": "shared_norm", "text_states": 0, "anchored": 0.0}
 """Options of ours that a checkpoint of theirs cannot say, and what it means."""
 
@@ -182,7 +182,7 @@ def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torc
 
 
 def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the sizes of tensors say, settings where they say nothing; the two must agree."""
+    """The config from sizes of tensors, and from settings where sizes do not determine it; the two must agree."""
     if len(groups["cross_attn"]) != 2 * len(layers):
         raise UserError(
             f"cross_attn: got {len(groups['cross_attn'])} tensors, expected two for each of {len(layers)} layers; "

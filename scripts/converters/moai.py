@@ -67,7 +67,7 @@ def to_encoder(state: Mapping[str, Tensor]) -> CorrespondenceEncoder:
 
 
 def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> dict[str, Any]:
-    """What the names and shapes of a U-Net's tensors say of it."""
+    """The config of a U-Net from the names and shapes of its tensors."""
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in state:

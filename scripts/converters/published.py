@@ -1,4 +1,4 @@
-"""What reading others' checkpoints, and writing them, has in common."""
+"""Helpers that read and write published checkpoints."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar

@@ -1,8 +1,8 @@
-"""Many clients at once call a running demo: all are answered or told that it is busy, each with its own picture.
+"""Many clients at once call a running demo: all are answered or told that it is busy, each with its own image.
 
     python -m weftwork.scripts.maintenance.check_demo_load --clients 50 --seconds 120
 
-Starts `weftwork demo` on loopback. Every client asks for pictures of its own seeds and compares what comes with what
+Starts `weftwork demo` on loopback. Every client asks for images of its own seeds and compares what comes with what
 `weftwork generate` draws of them; the memory of the demo is read from /proc, so this needs Linux.
 """
 
@@ -96,7 +96,7 @@ def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
 def _load(
     address: str, clients: int, seconds: float, expected: dict[int, bytes], server: int
 ) -> tuple[Counter[str], list[int]]:
-    """What became of all calls, and the demo's memory in MB over time."""
+    """Counts of call results, and the demo's memory in MB over time."""
     counts: Counter[str] = Counter()
     end = time.monotonic() + seconds
 
@@ -119,7 +119,7 @@ def _load(
 
 
 def _call(address: str, seed: int, expected: dict[int, bytes]) -> str:
-    """One call: "answered", "wrong" (another picture), "busy" (refused, waits a little) or "lost" (anything else)."""
+    """One call: "answered", "wrong" (another image), "busy" (refused, waits a little) or "lost" (anything else)."""
     body = json.dumps({"data": [design(seed)]}).encode()
     try:
         request = Request(f"{address}/gradio_api/call/generate", body, {"Content-Type": "application/json"})

@@ -2,7 +2,7 @@
 
     python -m weftwork.scripts.maintenance.check_interruptions --kills 20 --output outputs/interruptions
 
-Both runs train a style on a few pictures drawn here, on the shipped backbone. Exit status 1 if a bit of the weights, or
+Both runs train a style on a few images drawn here, on the shipped backbone. Exit status 1 if a bit of the weights, or
 the loss of a step, is another.
 """
 

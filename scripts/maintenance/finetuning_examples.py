@@ -1,4 +1,4 @@
-"""The examples of fine-tuning: 20 pictures in a style, and 20 outfits with a garment colour, that no model here knows.
+"""The examples of fine-tuning: 20 images in a style, and 20 outfits with a garment colour, that no model here knows.
 
     python -m weftwork.scripts.maintenance.finetuning_examples draw examples/finetuning
     python -m weftwork.scripts.maintenance.finetuning_examples style --adapter outputs/chalk/final
@@ -37,7 +37,7 @@ BINS: Final = 16
 BLUR: Final = 1.5
 SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale": 3.0}
 SEED: Final = 5
-"""Of the pictures; those that models were trained on have seed 0."""
+"""Of the images; those that models were trained on have seed 0."""
 
 Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
@@ -45,12 +45,12 @@ Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("draw", help="the folders of pictures").add_argument("folder", type=Path)
+    what.add_parser("draw", help="the folders of images").add_argument("folder", type=Path)
     for name in ("style", "pairs"):
         one = what.add_parser(name, help="scores before and after")
         one.add_argument("--adapter", type=Path, required=True, help="the fine-tuned adapter")
         one.add_argument("--cases", type=int, default=CASES)
-        one.add_argument("--sheet", type=Path, help="write the first pictures here, as PNG")
+        one.add_argument("--sheet", type=Path, help="write the first images here, as PNG")
     arguments = parser.parse_args()
     if arguments.what == "draw":
         draw(arguments.folder)
@@ -99,7 +99,7 @@ def chalk(drawn: CreatureSample) -> Picture:
 
 
 def recolored(split: str, index: int) -> tuple[OutfitSample, int]:
-    """An outfit whose largest garment is turquoise in the picture (and blue in the truth), and that garment's place."""
+    """An outfit whose largest garment is turquoise in the image (and blue in the truth), and that garment's place."""
     drawn = outfits.sample(split, index, seed=SEED)
     place = int(np.argmax(drawn.masks.sum((1, 2))))
     garments = [Garment.of(g.kind, "blue" if i == place else _other(g.color), g.pattern) for i, g in
@@ -129,7 +129,7 @@ def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None
 
 
 def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
-    """By row the share of pictures nearest to chalk, and of those whose content is right."""
+    """By row the share of images nearest to chalk, and of those whose content is right."""
     from weftwork.attention_processors.style.adapter import Style
     from weftwork.evaluation.core.images import as_tensor, generate
     from weftwork.evaluation.oracles.creatures import pretrained_creature_oracle
@@ -163,7 +163,7 @@ def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
 
 
 def _keep(sheet: Path | None, rendered: Mapping[str, Any]) -> None:
-    """The first pictures of every row, as one."""
+    """The first images of every row, as one."""
     from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
 
     if sheet is not None:

@@ -1,4 +1,4 @@
-"""The picture at the top of the README: the sketches of a design with their words, and what was made of them.
+"""The image at the top of the README: the sketches of a design with their words, and what was made of them.
 
 python -m weftwork.scripts.maintenance.readme_image examples/outfit/outfit.json outputs/quickstart.png OUTPUT
 """

@@ -1,4 +1,4 @@
-"""Train what `weftwork evaluate` compares with, and composes: an image encoder for IP-Adapters, a LoRA, a ControlNet.
+"""Train the baselines of `weftwork evaluate`: an image encoder for IP-Adapters, a LoRA, a ControlNet.
 
     python -m weftwork.scripts.maintenance.train_baselines encoder --output_dir outputs/creature-encoder
     python -m weftwork.scripts.maintenance.train_baselines lora --output_dir outputs/style-lora
@@ -9,16 +9,15 @@ reads sketches of whole outfits.
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
+from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures, cached_latents
@@ -43,16 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text)
         add_arguments(stage, TrainingConfig, max_train_steps=2000, learning_rate=1e-3, validation_steps=250)
-        stage.add_argument("--samples", type=int, default=12_000, help="pictures to draw")
-        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
+        stage.add_argument("--samples", type=int, default=12_000, help="images to draw")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
         if name != "encoder":
             stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
             add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
     stages.choices["lora"].add_argument("--rank", type=int, default=8, help="of the added matrices")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO)
-    config = from_arguments(TrainingConfig, arguments)
-    torch.manual_seed(config.seed)
+    arguments, config = started(parser, argv)
     if arguments.stage == "controlnet":
         _train_controlnet(arguments, config)
         return

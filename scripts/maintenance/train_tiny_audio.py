@@ -8,7 +8,6 @@ Sounds are drawn, and encoded, once into `--cache_dir`. The second stage's resul
 """
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from transformers import T5EncoderModel
 from weftwork.datasets.synthetic.walks import SECONDS, SURFACES
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
-from weftwork.scripts.maintenance.train_tiny_diffusion import strip_paths
-from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.scripts.maintenance.train_tiny_diffusion import started, strip_paths
+from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_sound_latents
 from weftwork.training.recipes.audio_autoencoder import OobleckTask, build_oobleck, with_unit_latents
@@ -32,14 +31,13 @@ from weftwork.training.recipes.audio_backbone import (
     LONGEST,
     TEXT_WIDTH,
     TEXTS,
-    SoundLatents,
     TextToAudio,
     TextToAudioTask,
     build_text_encoder,
     build_text_tokenizer,
     build_transformer,
 )
-from weftwork.training.recipes.autoencoder import PictureDataset
+from weftwork.training.recipes.backbone import LatentDataset
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stage in (first, second):
         stage.add_argument("--walks", type=int, default=8_000, help="walks to draw")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/sounds"), help="drawn sounds and latents")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO)
-    config = from_arguments(TrainingConfig, arguments)
-    torch.manual_seed(config.seed)
+    arguments, config = started(parser, argv)
     if arguments.stage == "autoencoder":
         _train_autoencoder(arguments, config)
     else:
@@ -67,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks).sounds
+    sounds: Any = WalkSounds(arguments.cache_dir, "train", arguments.walks).sounds
     held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32).sounds)
     module: Any = build_oobleck()
     if arguments.compile:
         for part in (module.encoder, module.decoder):
             part.compile()
-    folder = train(OobleckTask(module, held_out), PictureDataset(sounds), config)
+    folder = train(OobleckTask(module, held_out), sounds, config)
     trained = AutoencoderOobleck.from_pretrained(folder, use_safetensors=True)
     with_unit_latents(trained, _floats(sounds[:128])).save_pretrained(folder, safe_serialization=True)
 
@@ -86,7 +81,7 @@ def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) ->
     vae = AutoencoderOobleck.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks)
     latents = cached_sound_latents(arguments.cache_dir, vae, sounds)
-    both = [SoundLatents(latents[:, VERSIONS.index(one)], sounds.surfaces) for one in ("heard", "mirrored")]
+    both = [LatentDataset(latents[:, VERSIONS.index(one)], sounds.surfaces) for one in ("heard", "mirrored")]
     words = sorted({word for text in (*TEXTS, *GENERIC) for word in text.format("").replace(",", "").split()})
     tokenizer = build_text_tokenizer([*words, *SURFACES])
     module = TextToAudio(

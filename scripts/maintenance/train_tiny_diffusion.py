@@ -1,12 +1,12 @@
-"""Train a shipped text-to-image backbone from nothing, in two stages, on procedural worlds.
+"""Train a shipped text-to-image backbone from nothing, in two stages, on synthetic datasets.
 
     python -m weftwork.scripts.maintenance.train_tiny_diffusion autoencoder --output_dir outputs/autoencoder
     python -m weftwork.scripts.maintenance.train_tiny_diffusion denoiser \
         --vae outputs/autoencoder/final --output_dir outputs/denoiser
 
-Pictures are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second world: creatures in all looks to
-the autoencoder's pictures, in the neutral look to the denoiser's; `--init_from` starts from a trained folder, whose
-words keep their meaning in a larger vocabulary. `--rooms N` shows rooms instead, to the autoencoder as pictures and as
+Images are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second dataset: creatures in all looks to
+the autoencoder's images, in the neutral look to the denoiser's; `--init_from` starts from a trained folder, whose
+words keep their meaning in a larger vocabulary. `--rooms N` shows rooms instead, to the autoencoder as images and as
 point maps. The denoiser's result is a complete Stable Diffusion folder.
 """
 
@@ -33,7 +33,6 @@ from weftwork.training.recipes.autoencoder import (
     LATENT_CHANNELS,
     AutoencoderTask,
     PatchCode,
-    PictureDataset,
     build_autoencoder,
     with_scaling_factor,
 )
@@ -54,42 +53,36 @@ from weftwork.training.recipes.backbone import (
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
-    first = stages.add_parser("autoencoder", help="pictures to latents and back")
-    add_arguments(
-        first,
-        TrainingConfig,
-        max_train_steps=1600,
-        train_batch_size=16,
-        learning_rate=1.5e-3,
-        validation_steps=200,
-    )
+    first = stages.add_parser("autoencoder", help="images to latents and back")
+    defaults = {"max_train_steps": 1600, "train_batch_size": 16, "learning_rate": 1.5e-3, "validation_steps": 200}
+    add_arguments(first, TrainingConfig, **defaults)
     second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     second.add_argument(
         "--block_out_channels", type=int, nargs="+", help="widths of a new denoiser, whatever --init_from has"
     )
-    add_arguments(
-        second,
-        TrainingConfig,
-        max_train_steps=4500,
-        train_batch_size=32,
-        learning_rate=7e-4,
-        validation_steps=600,
-    )
+    defaults = {"max_train_steps": 4500, "train_batch_size": 32, "learning_rate": 7e-4, "validation_steps": 600}
+    add_arguments(second, TrainingConfig, **defaults)
     for stage in (first, second):
         stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
         stage.add_argument("--pictures", type=int, default=30_000, help="outfits to draw")
         stage.add_argument("--creatures", type=int, default=0, help="creatures to draw")
         stage.add_argument("--rooms", type=int, default=0, help="rooms to draw, instead of outfits and creatures")
-        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures and latents")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO)
-    config = from_arguments(TrainingConfig, arguments)
-    torch.manual_seed(config.seed)
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
+    arguments, config = started(parser, argv)
     if arguments.stage == "autoencoder":
         _train_autoencoder(arguments, config)
     else:
         _train_denoiser(arguments, config)
+
+
+def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, TrainingConfig]:
+    """The arguments and the training options among them; starts logging and seeds torch."""
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    return arguments, config
 
 
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
@@ -108,7 +101,7 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
         PatchCode(some, LATENT_CHANNELS),
         **guided,
     )
-    folder = train(task, ConcatDataset([PictureDataset(images) for images in worlds]), config)
+    folder = train(task, ConcatDataset(worlds), config)
     if not arguments.init_from:  # else denoisers know the scale
         trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
         with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
@@ -165,7 +158,7 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
 
 
 def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
-    """By world what to train the denoiser on."""
+    """Training data of the denoiser, by dataset."""
     cache, source = arguments.cache_dir, arguments.vae
     if arguments.rooms:
         rooms = RoomPictures(cache, "train", arguments.rooms)
@@ -180,7 +173,7 @@ def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
 
 
 def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
-    """What the tokenizer learns words from: captions of all that is shown, and of creatures the words for styles."""
+    """Texts for the tokenizer: captions of all content, and the words for styles of creatures."""
     rng = np.random.default_rng(seed)
     for part in data:
         for shown in part.shown:

@@ -1,1 +1,1 @@
-"""How the shipped models are trained; not part of the wheel."""
+"""Training recipes of the shipped models; not part of the wheel."""

@@ -107,8 +107,8 @@ class OobleckTask:
 
 
 def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
-    """How far sounds are apart: relative errors of magnitudes and their logarithms, of these over small patches of time
-    and frequency, of the side that patches are heard at and, for little, of waveforms.
+    """Distance between audio clips: relative errors of magnitudes and their logarithms, of these over small patches of
+    time and frequency, of the side that patches are heard at and, for little, of waveforms.
 
     Steps are noise, of which so few latents can tell how loud it is where, and not its waveform; asked for that alone,
     silence is the best answer.
@@ -125,7 +125,7 @@ def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
 
 
 def side_told(latents: Float[Tensor, "row channel place"], sounds: StereoBatch) -> Float[Tensor, ""]:
-    """How far the first latent is from the side that it is loud at around its place, from -2 (left) to 2.
+    """Error of the first latent as the side of the energy around its place, from -2 (left) to 2.
 
     Encoder and decoder do not find a common word for the side of low sounds by themselves.
     """
@@ -158,7 +158,7 @@ def _pooled(magnitudes: Float[Tensor, "row4 bin frame"]) -> Float[Tensor, "row4 
 
 
 def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 band time"]) -> Float[Tensor, ""]:
-    """How far the shares of energy that come from the right are apart, weighted by the energy that should be there."""
+    """Error of the shares of energy from the right, weighted by the true energy."""
     shares = []
     for magnitudes in (ours, theirs):
         left, right = magnitudes.square().unflatten(0, (-1, SIDES))[:, :2].unbind(1)

@@ -1,7 +1,6 @@
 """The shipped sound backbone: its parts, and the task that trains transformer and text encoder together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +11,6 @@ from diffusers import StableAudioDiTModel
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
@@ -104,25 +102,6 @@ class TextToAudio(nn.Module):
             getattr(self, name).save_pretrained(folder / name)
 
 
-@dataclass(frozen=True)
-class CaptionedSound:
-    latents: Float[Tensor, "channel place"]
-    surface: str
-
-
-class SoundLatents(Dataset[CaptionedSound]):
-    """Cached latents with what was walked on."""
-
-    def __init__(self, latents: "np.ndarray[Any, Any]", surfaces: Sequence[str]) -> None:
-        self.latents, self.surfaces = latents, surfaces
-
-    def __len__(self) -> int:
-        return len(self.surfaces)
-
-    def __getitem__(self, index: int) -> CaptionedSound:
-        return CaptionedSound(torch.from_numpy(self.latents[index].astype(np.float32)), self.surfaces[index])
-
-
 class TextToAudioTask:
     """Latents from words.
 
@@ -134,8 +113,8 @@ class TextToAudioTask:
     def __init__(self, module: TextToAudio, tokenizer: Any, seconds: float, *, drop: float = 0.1) -> None:
         self.module, self.tokenizer, self.seconds, self.drop = module, tokenizer, seconds, drop
 
-    def collate(self, samples: list[CaptionedSound]) -> tuple[Tensor, list[str]]:
-        return torch.stack([one.latents for one in samples]), [one.surface for one in samples]
+    def collate(self, samples: list[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
+        return torch.stack([latents for latents, _ in samples]), [surface for _, surface in samples]
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         latents, surfaces = batch

@@ -1,4 +1,4 @@
-"""The autoencoder of the shipped backbones: pictures to latents an eighth of their size and back."""
+"""The autoencoder of the shipped backbones: images to latents an eighth of their size and back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ModelMixin
+from diffusers.utils import make_image_grid
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from weftwork.attention_processors.encoders.latents import to_unit
 
@@ -20,7 +20,7 @@ PATCH = 8
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """A small fully convolutional `AutoencoderKL`, so that crops train it for whole pictures."""
+    """A small fully convolutional `AutoencoderKL`, so that crops train it for whole images."""
     config: dict[str, Any] = {
         "block_out_channels": (24, 48, 96, 128),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -41,19 +41,6 @@ def build_autoencoder() -> AutoencoderKL:
     return module
 
 
-class PictureDataset(Dataset[np.ndarray[Any, np.dtype[np.uint8]]]):
-    """The pictures of a memory map."""
-
-    def __init__(self, images: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return self.images[index]
-
-
 class PatchCode:
     """Principal components of 8x8 patches, half whitened: the code that training starts from.
 
@@ -67,7 +54,7 @@ class PatchCode:
         self.basis = (vectors * values.clamp_min(1e-8) ** -0.25).flip(1)[:, :channels]
 
     def __call__(self, pictures: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channel h w"]:
-        """Codes of pictures in [-1, 1]."""
+        """Codes of images in [-1, 1]."""
         patches = F.pixel_unshuffle(pictures, PATCH) - self.mean.to(pictures.device)
         return torch.einsum("bchw,cd->bdhw", patches, self.basis.to(pictures.device))
 
@@ -118,7 +105,7 @@ class AutoencoderTask:
         return error + pull
 
     def _crops(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """One random crop per picture, mirrored at random."""
+        """One random crop per image, mirrored at random."""
         room = batch.shape[1] - self.crop + 1
         corners = torch.randint(0, room, (len(batch), 2), generator=generator).tolist()
         flips = (torch.rand(len(batch), generator=generator) < 0.5).tolist()
@@ -126,13 +113,13 @@ class AutoencoderTask:
         return torch.stack([p.flip(1) if flip else p for p, flip in zip(cut, flips, strict=True)])
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Peak signal-to-noise ratio on held-out pictures, in dB; pairs of picture and reconstruction as PNG."""
+        """Peak signal-to-noise ratio on held-out images, in dB; pairs of image and reconstruction as PNG."""
         pictures = to_unit(torch.from_numpy(np.array(self.held_out[:32]))).to(module.device)
         restored = module.decode(module.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-        rows = torch.stack([pictures[:8], restored[:8]]).add(1).mul(127.5).round().byte().movedim(2, -1)
-        sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows.cpu().numpy()])
+        shown = torch.cat([pictures[:8], restored[:8]]).add(1).mul(127.5).round().byte().movedim(1, -1)
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(folder / f"{step:06d}.png")
+        sheet = make_image_grid([Image.fromarray(one) for one in shown.cpu().numpy()], 2, len(shown) // 2)
+        sheet.save(folder / f"{step:06d}.png")
         return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, pictures))).item()}
 
 

@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from jaxtyping import Float
-from PIL import Image
+from diffusers.utils import make_image_grid
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -24,7 +22,7 @@ from weftwork.datasets.synthetic.rooms import Scene
 from weftwork.training.core.objectives import diffusion_loss
 
 Shown = tuple[Garment, ...] | Creature | Scene
-"""What a picture of the worlds shows."""
+"""The content of an image of a synthetic dataset."""
 
 TEXT_LENGTH = 48
 TEXT_WIDTH = 128
@@ -38,7 +36,7 @@ CAPTION_SHARES: Mapping[str, float] = {
     "generic": 0.14,
     "": 0.08,
 }
-"""How often a training caption tells how much. "free" lists the garments in varied words; the empty caption is the
+"""Shares of training captions by detail. "free" lists the garments in varied words; the empty caption is the
 null condition of guidance."""
 
 TIMES = (-0.5, 1.4)
@@ -157,23 +155,17 @@ class TextDenoiser(nn.Module):
         self.text_encoder.save_pretrained(folder / "text_encoder")
 
 
-@dataclass(frozen=True)
-class CaptionedLatent:
-    latents: Float[Tensor, "channel height width"]
-    shown: Shown
+class LatentDataset(Dataset[tuple[Tensor, Any]]):
+    """Cached latents, each with the content that captions are made of."""
 
-
-class LatentDataset(Dataset[CaptionedLatent]):
-    """Cached latents with what their pictures show."""
-
-    def __init__(self, latents: np.ndarray[Any, Any], shown: Sequence[Shown]) -> None:
+    def __init__(self, latents: np.ndarray[Any, Any], shown: Sequence[Any]) -> None:
         self.latents, self.shown = latents, shown
 
     def __len__(self) -> int:
         return len(self.shown)
 
-    def __getitem__(self, index: int) -> CaptionedLatent:
-        return CaptionedLatent(torch.from_numpy(self.latents[index].astype(np.float32)), self.shown[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        return torch.from_numpy(self.latents[index].astype(np.float32)), self.shown[index]
 
 
 class TextToImageTask:
@@ -184,8 +176,8 @@ class TextToImageTask:
     ) -> None:
         self.module, self.tokenizer, self.scheduler, self.vae = module, tokenizer, scheduler, vae
 
-    def collate(self, samples: list[CaptionedLatent]) -> tuple[Tensor, list[Shown]]:
-        return torch.stack([s.latents for s in samples]), [s.shown for s in samples]
+    def collate(self, samples: list[tuple[Tensor, Shown]]) -> tuple[Tensor, list[Shown]]:
+        return torch.stack([latents for latents, _ in samples]), [shown for _, shown in samples]
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
         latents, shown = batch
@@ -201,7 +193,7 @@ class TextToImageTask:
         ).input_ids
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Eight pictures of fixed prompts as one PNG."""
+        """Eight images of fixed prompts as one PNG."""
         pipe = self.pipeline(module).to(module.unet.device)
         pipe.set_progress_bar_config(disable=True)
         images: Any = pipe(
@@ -209,11 +201,9 @@ class TextToImageTask:
             num_inference_steps=20,
             guidance_scale=3.0,
             generator=[torch.Generator().manual_seed(i) for i in range(len(VALIDATION_PROMPTS))],
-            output_type="np",
         ).images  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = np.concatenate([np.concatenate(list(images[i : i + 4]), 1) for i in (0, 4)])
-        Image.fromarray((sheet * 255).round().astype(np.uint8)).save(folder / f"{step:06d}.png")
+        make_image_grid(images, rows=2, cols=4).save(folder / f"{step:06d}.png")
         return {}
 
     def pipeline(self, module: TextDenoiser) -> StableDiffusionPipeline:

@@ -14,14 +14,14 @@ from weftwork.training.data.prompts import Prompted
 from weftwork.training.tasks.adapter import DenoisingTask, ObjectiveConfig
 
 EMBEDDING_CHANNELS = (16, 32, 64, 96)
-"""Of the layers that bring a control picture to the size of latents."""
+"""Of the layers that bring a control image to the size of latents."""
 SILU_GAIN = 1.68
 """Of weights before a SiLU that keeps the variance of normal inputs."""
 
 
 @torch.no_grad()
 def wake(embedding: Any) -> None:
-    """Make the layers that read the control picture tell pictures apart from the first step on.
+    """Make the layers that read the control image tell images apart from the first step on.
 
     As diffusers leaves them, each of the eight lets a third of the signal pass and the last one nothing, so that
     thousands of steps go by before sketches mean anything. White becomes zero here, and most of the signal stays.

@@ -65,7 +65,7 @@ class LabelledCreatures(Dataset[tuple[Any, list[int]]]):
 
 
 class ImageEncoderTask:
-    """Cross entropy of every head; pictures are normalised as `ImageEncoder` does it."""
+    """Cross entropy of every head; images are normalised as `ImageEncoder` does it."""
 
     def __init__(self, module: LabelledEncoder, held_out: LabelledCreatures) -> None:
         self.module, self.held_out = module, held_out
@@ -82,7 +82,7 @@ class ImageEncoderTask:
         return torch.stack(losses).sum()
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Accuracy of every head on held-out pictures."""
+        """Accuracy of every head on held-out images."""
         pictures, values = self.collate([self.held_out[i] for i in range(min(256, len(self.held_out)))])
         logits = module(clip_normalized(pictures))
         return {name: (logits[name].argmax(1) == values[:, i]).float().mean().item() for i, name in enumerate(HEADS)}

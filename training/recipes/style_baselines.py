@@ -1,6 +1,6 @@
-"""What styles are compared with: a LoRA that reads the style's name in the prompt.
+"""The LoRA baseline of styles, which reads the style's name in the prompt.
 
-It is trained on the pictures, for the steps and through the objective of the style adapter.
+It is trained on the images, for the steps and through the objective of the style adapter.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from weftwork.training.tasks.adapter import DenoisingTask, ImageBatch
 from weftwork.training.tasks.style import StyleConfig, StyledRecord
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-"""What diffusers' scripts put a LoRA on."""
+"""Layers that diffusers' scripts put a LoRA on."""
 
 
 class LoraModule(nn.Module):

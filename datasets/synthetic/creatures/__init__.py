@@ -1,23 +1,15 @@
 """Synthetic dataset: single creatures in nine styles."""
 
-from weftwork.datasets.synthetic.creatures.dataset import (
+from weftwork.datasets.synthetic.creatures.dataset import SPLITS, CreatureSample, cells, render, sample, split_of
+from weftwork.datasets.synthetic.creatures.texts import GENERIC_CAPTIONS, PROMPT, caption, style_caption
+from weftwork.datasets.synthetic.creatures.vocabulary import (
     ACCESSORIES,
     COLORS,
-    GENERIC_CAPTIONS,
     NEUTRAL,
     POSES,
-    PROMPT,
     SPECIES,
-    SPLITS,
     STYLES,
     Creature,
-    CreatureSample,
-    caption,
-    cells,
-    render,
-    sample,
-    split_of,
-    style_caption,
 )
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""A world of single creatures in nine looks with exact truth: which species, colour, pose, accessory and pixels.
+"""Synthetic dataset of single creatures in nine styles, with exact labels and masks.
 
-Triples of species, colour and style are divided between the splits, so every styled picture of the test split
+Triples of species, colour and style are divided between the splits, so every styled image of the test split
 joins three things that training has shown in pairs only. The neutral look belongs to training in full.
 """
 
@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.creatures.figure import Canvas, draw_figure
 from weftwork.datasets.synthetic.creatures.layers import read_scene
 from weftwork.datasets.synthetic.creatures.legged import LEGGED
@@ -19,7 +20,7 @@ from weftwork.datasets.synthetic.creatures.legless import LEGLESS
 from weftwork.datasets.synthetic.creatures.paint_styles import neon, neutral, pastel, pixel, watercolor
 from weftwork.datasets.synthetic.creatures.parts import ACCESSORY_PAINTERS
 from weftwork.datasets.synthetic.creatures.print_styles import blueprint, ink, poster, woodcut
-from weftwork.datasets.synthetic.creatures.texts import GENERIC_CAPTIONS, PROMPT, caption, style_caption
+from weftwork.datasets.synthetic.creatures.texts import caption, style_caption
 from weftwork.datasets.synthetic.creatures.vocabulary import (
     ACCESSORIES,
     COLORS,
@@ -28,29 +29,8 @@ from weftwork.datasets.synthetic.creatures.vocabulary import (
     SPECIES,
     STYLES,
     Creature,
-    known,
 )
 from weftwork.datasets.synthetic.palettes import RGB
-
-__all__ = [
-    "ACCESSORIES",
-    "COLORS",
-    "GENERIC_CAPTIONS",
-    "NEUTRAL",
-    "POSES",
-    "PROMPT",
-    "SPECIES",
-    "SPLITS",
-    "STYLES",
-    "Creature",
-    "CreatureSample",
-    "caption",
-    "cells",
-    "render",
-    "sample",
-    "split_of",
-    "style_caption",
-]
 
 SPLITS: Final = ("train", "validation", "test")
 BODY_PAINTERS: Final = LEGGED | LEGLESS
@@ -72,7 +52,7 @@ Mask = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
 
 @dataclass(frozen=True, eq=False)
 class CreatureSample:
-    """A picture of a creature with its truth.
+    """An image of a creature with its truth.
 
     The mask covers the creature and its accessory; the style caption is the caption with the style named in words.
     """
@@ -135,7 +115,7 @@ def render(creature: Creature, style: str, *, seed: int | Sequence[int], size: i
     """
     known("style", style, (NEUTRAL, *STYLES))
     if size not in (64, 128, 256):
-        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
+        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the image for other sizes")
     key = [seed] if isinstance(seed, int) else list(seed)
     if min(key, default=0) < 0:
         raise UserError(f"seed: got {seed}, expected integers of at least 0; pass non-negative ones")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CANVAS_SIZE: Final = 512
-UNITS: Final = 128  # all shapes are given in units of 1/128 of the picture's side
+UNITS: Final = 128  # all shapes are given in units of 1/128 of the image's side
 CELLS_PER_UNIT: Final = CANVAS_SIZE // UNITS
 PIVOT: Final = (0.0, 32.0)
 SIZES: Final = {"giraffe": 0.85, "elephant": 0.93, "dragon": 0.95, "octopus": 0.97}  # of species that reach far
@@ -22,7 +22,6 @@ BACKGROUND, BODY, PALE, DEEP, CHEEK, BONE, DARK, LIGHT, ACCENT, TRIM = range(10)
 Point = tuple[float, float]
 Points = Sequence[Point]
 Array = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-Cells = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 
 _TURN: Final = np.linspace(0, 2 * np.pi, 36, endpoint=False)
 _CIRCLE: Final = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
@@ -79,7 +78,7 @@ class Canvas:
         self._center, self._factor = np.asarray(center), factor
 
     def place(self, points: Points | Array) -> Array:
-        """From body units to picture units, y down; [point, 2]."""
+        """From body units to image units, y down; [point, 2]."""
         figure = self.figure
         local = self._center + self._factor * (np.asarray(points, np.float64) - self._center) - PIVOT
         x, y = figure.breadth * local[:, 0], local[:, 1]
@@ -130,12 +129,12 @@ class Canvas:
 
     @property
     def parts(self) -> Image.Image:
-        """Which part is seen in each cell; 0 is background."""
+        """The part seen in each cell; 0 is background."""
         return self._shapes.point(_table(self._part_of))
 
     @property
     def materials(self) -> Image.Image:
-        """Which material is seen in each cell."""
+        """The material seen in each cell."""
         return self._shapes.point(_table(self._material_of))
 
     @property

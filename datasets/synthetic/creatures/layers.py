@@ -85,12 +85,12 @@ class Scene:
 
     @cached_property
     def inside(self) -> Plane:
-        """How much of each pixel the creature covers, its accessory included."""
+        """Share of each pixel that the creature covers, its accessory included."""
         return 1 - self.shares[BACKGROUND]
 
     @cached_property
     def tinted(self) -> Plane:
-        """How much of each pixel shows the creature's colour or a tint of it."""
+        """Share of each pixel in the creature's colour or a tint of it."""
         return np.sum([self.shares[material] for material in TINTED if material in self.shares], axis=0)
 
     @cached_property
@@ -169,7 +169,7 @@ def tints(rgb: Rgb, *, pale: float = 0.42, deep: float = 0.30) -> dict[int, Rgb]
 
 
 def over(picture: Picture, color: Rgb | Picture, alpha: Plane | Flags | float) -> Picture:
-    """A colour laid over a picture."""
+    """A colour laid over an image."""
     part = np.asarray(alpha, np.float32)[..., None]
     return (picture + part * (np.asarray(color, np.float32) - picture)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Styles of light, chalk, water and blocks: from a scene's layers to a picture [size, size, 3] in 0 to 255."""
+"""Styles of light, chalk, water and blocks: from a scene's layers to an image [size, size, 3] in 0 to 255."""
 
 from typing import Final
 
@@ -183,7 +183,7 @@ def watercolor(scene: Scene) -> Picture:
 
 
 def blocks(plane: Plane, count: int) -> Plane:
-    """The means of a picture's blocks, this many along each side."""
+    """The means of an image's blocks, this many along each side."""
     side = len(plane) // count
     return plane.reshape(count, side, count, side).mean((1, 3))
 

@@ -1,4 +1,4 @@
-"""What creatures have in common: eyes, mouths, cheeks, and the places and shapes of accessories."""
+"""Parts that all creatures share: eyes, mouths, cheeks and accessories."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from weftwork.datasets.synthetic.creatures.figure import (
 
 @dataclass(frozen=True)
 class Anchors:
-    """Where accessories sit, in body units; tilts are in degrees against the clock."""
+    """Positions of accessories, in body units; tilts are in degrees against the clock."""
 
     hat: Point
     hat_half: float
@@ -86,7 +86,7 @@ def scarf(canvas: Canvas, anchors: Anchors) -> None:
 
 
 def balloon(canvas: Canvas, anchors: Anchors) -> None:
-    """A balloon on a string, kept inside the picture."""
+    """A balloon on a string, kept inside the image."""
     seen, origin, right, up = canvas.place([anchors.balloon, (0, 0), (1, 0), (0, 1)])
     missing = np.clip(seen, 15, UNITS - 15) - seen
     dx, dy = np.linalg.solve(np.stack([right - origin, up - origin], axis=1), missing).tolist()

@@ -1,4 +1,4 @@
-"""Styles of lines and plates: from a scene's layers to a picture of shape [size, size, 3] in 0 to 255."""
+"""Styles of lines and plates: from a scene's layers to an image of shape [size, size, 3] in 0 to 255."""
 
 import numpy as np
 

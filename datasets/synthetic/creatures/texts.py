@@ -4,12 +4,12 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.creatures.vocabulary import NEUTRAL, STYLES, Creature, known
+from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.synthetic.creatures.vocabulary import NEUTRAL, STYLES, Creature
+from weftwork.datasets.synthetic.words import DETAILS, pick, with_article
 
 PROMPT: Final = "a creature"
 GENERIC_CAPTIONS: Final = (PROMPT, "a cute creature", "a picture of a creature", "a little animal", "a single creature")
-DETAILS: Final = ("full", "partial", "kinds", "generic")
 
 POSE_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "left": ("facing left", "looking left", "turned to the left"),
@@ -42,12 +42,11 @@ def caption(creature: Creature, rng: np.random.Generator, detail: str = "full") 
         detail: "full" names everything, "partial" leaves out colour, pose or accessory, "kinds" names only what
             is there, "generic" nothing about the creature.
     """
-    if detail not in DETAILS:
-        raise UserError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+    known("detail", detail, DETAILS)
     if detail == "generic":
-        return _pick(GENERIC_CAPTIONS, rng)
-    color, pose = f"{creature.color} ", _pick(POSE_WORDS[creature.pose], rng)
-    accessory = _pick(ACCESSORY_WORDS[creature.accessory], rng)
+        return pick(GENERIC_CAPTIONS, rng)
+    color, pose = f"{creature.color} ", pick(POSE_WORDS[creature.pose], rng)
+    accessory = pick(ACCESSORY_WORDS[creature.accessory], rng)
     if detail == "kinds":
         color = pose = ""
     elif detail == "partial":
@@ -55,7 +54,7 @@ def caption(creature: Creature, rng: np.random.Generator, detail: str = "full") 
         color, pose, accessory = (
             "" if index == left_out else word for index, word in enumerate((color, pose, accessory))
         )
-    words = _with_article(f"{color}{creature.species}")
+    words = with_article(f"{color}{creature.species}")
     if pose and accessory:
         return f"{words} {pose}, {accessory}" if rng.random() < 0.5 else f"{words} {accessory}, {pose}"
     return " ".join(word for word in (words, pose, accessory) if word)
@@ -65,12 +64,4 @@ def style_caption(creature: Creature, style: str, rng: np.random.Generator, deta
     """The caption with the style named in words; the neutral look has no name, so its caption stays as it is."""
     known("style", style, (NEUTRAL, *STYLES))
     words = caption(creature, rng, detail)
-    return words if style == NEUTRAL else f"{words}, {_pick(STYLE_WORDS[style], rng)}"
-
-
-def _with_article(words: str) -> str:
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
-
-
-def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
+    return words if style == NEUTRAL else f"{words}, {pick(STYLE_WORDS[style], rng)}"

@@ -1,12 +1,12 @@
-"""The vocabulary of the creature world: ten species, ten colours, four poses, four accessories, eight styles."""
+"""The vocabulary of creatures: ten species, ten colours, four poses, four accessories, eight styles."""
 
 from dataclasses import dataclass
 from typing import Final
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.palettes import COLORS
 
-__all__ = ["ACCESSORIES", "COLORS", "NEUTRAL", "POSES", "SPECIES", "STYLES", "Creature", "known"]
+__all__ = ["ACCESSORIES", "COLORS", "NEUTRAL", "POSES", "SPECIES", "STYLES", "Creature"]
 
 SPECIES: Final = ("cat", "rabbit", "elephant", "giraffe", "dragon", "bird", "fish", "turtle", "snail", "octopus")
 POSES: Final = ("left", "right", "front", "jumping")
@@ -17,7 +17,7 @@ NEUTRAL: Final = "neutral"
 
 @dataclass(frozen=True)
 class Creature:
-    """What a picture shows, whatever the style."""
+    """The content of an image, without its style."""
 
     species: str
     color: str
@@ -29,9 +29,3 @@ class Creature:
         known("color", self.color, COLORS)
         known("pose", self.pose, POSES)
         known("accessory", self.accessory, ACCESSORIES)
-
-
-def known(name: str, value: str, options: tuple[str, ...]) -> None:
-    """Raise unless the value is one of the options."""
-    if value not in options:
-        raise UserError(f"{name}: got {value!r}, but the creature world knows {', '.join(options)}; use one of these")

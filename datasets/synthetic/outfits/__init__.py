@@ -1,23 +1,15 @@
 """Synthetic dataset: people in outfits of up to five garments."""
 
-from weftwork.datasets.synthetic.outfits.dataset import (
+from weftwork.datasets.synthetic.outfits.dataset import SPLITS, OutfitSample, render, sample, split_of, triples
+from weftwork.datasets.synthetic.outfits.texts import GENERIC_CAPTIONS, PROMPT, caption, describe
+from weftwork.datasets.synthetic.outfits.vocabulary import (
     COLORS,
-    GENERIC_CAPTIONS,
     KINDS,
     KINDS_BY_SLOT,
     PATTERNS,
-    PROMPT,
     SLOT_OF_KIND,
     SLOTS,
-    SPLITS,
     Garment,
-    OutfitSample,
-    caption,
-    describe,
-    render,
-    sample,
-    split_of,
-    triples,
 )
 
 __all__ = [

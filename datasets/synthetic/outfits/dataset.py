@@ -1,4 +1,4 @@
-"""A world of dressed people with exact truth: which garment, which colour, which pattern, which pixels.
+"""Synthetic dataset of dressed people, with exact labels, masks and sketches of their garments.
 
 An outfit fills one to four slots. Triples of kind, colour and pattern are divided between the splits, so
 every garment of a test outfit is one that training has never shown, made of pairs that training has.
@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.creatures.vocabulary import STYLES, known
+from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.synthetic.creatures.vocabulary import STYLES
 from weftwork.datasets.synthetic.outfits.drawing import paint_picture, read_layers
 from weftwork.datasets.synthetic.outfits.figure import (
     FIRST_GARMENT,
@@ -23,51 +24,28 @@ from weftwork.datasets.synthetic.outfits.figure import (
 from weftwork.datasets.synthetic.outfits.garments import PAINTERS
 from weftwork.datasets.synthetic.outfits.sketches import draw_sketch
 from weftwork.datasets.synthetic.outfits.styles import paint_styled
-from weftwork.datasets.synthetic.outfits.texts import GENERIC_CAPTIONS, PROMPT, caption, describe
+from weftwork.datasets.synthetic.outfits.texts import caption, describe
 from weftwork.datasets.synthetic.outfits.vocabulary import (
     COLORS,
     KINDS,
     KINDS_BY_SLOT,
     PATTERNS,
-    SLOT_OF_KIND,
     SLOTS,
     Garment,
 )
 
-__all__ = [
-    "COLORS",
-    "GENERIC_CAPTIONS",
-    "KINDS",
-    "KINDS_BY_SLOT",
-    "PATTERNS",
-    "PROMPT",
-    "SLOTS",
-    "SLOT_OF_KIND",
-    "SPLITS",
-    "Garment",
-    "OutfitSample",
-    "caption",
-    "describe",
-    "render",
-    "sample",
-    "split_of",
-    "triples",
-]
-
 SPLITS: Final = ("train", "validation", "test")
 COUNT_SHARES: Final = (0.05, 0.15, 0.40, 0.40)
 SLOT_WEIGHTS: Final = (0.32, 0.32, 0.18, 0.18)
-PAINT_ORDER: Final = ("bottom", "top", "accessory")
 
 Image = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 Masks = np.ndarray[tuple[int, int, int], np.dtype[np.bool_]]
 Sketches = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
-IndexMap = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
 class OutfitSample:
-    """A picture of an outfit with its truth; garments, masks, sketches and texts are in the same order."""
+    """An image of an outfit with its truth; garments, masks, sketches and texts are in the same order."""
 
     image: Image
     garments: tuple[Garment, ...]
@@ -75,27 +53,6 @@ class OutfitSample:
     sketches: Sketches
     texts: tuple[str, ...]
     caption: str
-
-    @property
-    def kind_map(self) -> IndexMap:
-        """Per pixel 1 + index of the kind; 0 where there is no garment."""
-        return self._map([1 + garment.triple[0] for garment in self.garments], 0)
-
-    @property
-    def color_map(self) -> IndexMap:
-        """Per pixel the index of the colour; -1 where there is no garment."""
-        return self._map([garment.triple[1] for garment in self.garments], -1)
-
-    @property
-    def pattern_map(self) -> IndexMap:
-        """Per pixel the index of the pattern; -1 where there is no garment."""
-        return self._map([garment.triple[2] for garment in self.garments], -1)
-
-    def _map(self, values: Sequence[int], empty: int) -> IndexMap:
-        result = np.full(self.masks.shape[1:], empty, np.int64)
-        for mask, value in zip(self.masks, values, strict=True):
-            result[mask] = value
-        return result
 
 
 def split_of(garment: Garment) -> str:
@@ -132,10 +89,9 @@ def sample(
 
     Args:
         count: how many garments, 1 to 4; drawn when left out, mostly three or four.
-        style: how it is painted, one of the creatures' `STYLES`; all but the picture is the same without it.
+        style: how it is painted, one of the creatures' `STYLES`; all but the image is the same without it.
     """
-    if split not in SPLITS:
-        raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+    known("split", split, SPLITS)
     if index < 0 or seed < 0:
         raise UserError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
     if count is not None and not 1 <= count <= len(SLOTS):
@@ -166,7 +122,7 @@ def render(
     if len(set(slots)) != len(slots):
         raise UserError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
     if size not in (64, 128, 256):
-        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the picture for other sizes")
+        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the image for other sizes")
     if style is not None:
         known("style", style, STYLES)
     key = [seed] if isinstance(seed, int) else list(seed)

@@ -1,7 +1,7 @@
-"""From material indices to a picture: room, light, colours and patterns.
+"""From material indices to an image: room, light, colours and patterns.
 
 The canvas says for each cell which material is seen; averaging 4x4 cells gives the share of each material in
-each pixel, so the picture is a sum over materials without fringes, and the masks come from the same shares.
+each pixel, so the image is a sum over materials without fringes, and the masks come from the same shares.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a picture where a material is seen; nothing is computed elsewhere."""
+    """The part of an image where a material is seen; nothing is computed elsewhere."""
 
     size: int
     part: tuple[slice, slice]
@@ -95,7 +95,7 @@ def shade(share: Plane, window: Window, light: float, rng: np.random.Generator) 
 
 
 def pattern_share(pattern: str, window: Window, small: bool, rng: np.random.Generator) -> Plane:
-    """How much of each pixel the second colour of a pattern covers, before clipping to the garment."""
+    """Share of each pixel in the second colour of a pattern, before clipping to the garment."""
     y, x = window.grid()
     period = rng.uniform(6.8, 7.8) if small else rng.uniform(7.4, 9.6)
     tilt = np.deg2rad(rng.uniform(-4, 4))
@@ -164,7 +164,7 @@ def paint_picture(
     size: int,
     streams: dict[str, np.random.Generator],
 ) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """The finished picture, uint8.
+    """The finished image, uint8.
 
     Args:
         garments: by material.
@@ -197,7 +197,7 @@ def paint_picture(
 
 
 def cloth(garment: Garment, window: Window, rng: np.random.Generator) -> tuple[Plane, Color]:
-    """How much of each pixel the second colour of a garment covers, and its first colour."""
+    """Share of each pixel in the second colour of a garment, and its first colour."""
     second = pattern_share(garment.pattern, window, garment.slot in ("shoes", "accessory"), rng)
     return second, np.asarray(RGB[garment.color], np.float32) + rng.uniform(-5, 5, 3).astype(np.float32)
 

@@ -1,7 +1,7 @@
 """The person under the outfit: pose, proportions and the index canvas all shapes are painted on.
 
 Every shape is a polygon of one material. Later shapes hide earlier ones, so the finished canvas says for each
-of its 512x512 cells which material is seen there: picture, masks and sketches are all read from it.
+of its 512x512 cells which material is seen there: image, masks and sketches are all read from it.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CANVAS_SIZE: Final = 512
-UNITS: Final = 128  # all shapes are given in units of 1/128 of the picture's side
+UNITS: Final = 128  # all shapes are given in units of 1/128 of the image's side
 CELLS_PER_UNIT: Final = CANVAS_SIZE // UNITS
 FLOOR: Final = 122.0
 BREADTH: Final = 1.2  # figures are drawn broader than people are, so that garments cover many pixels

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageFilter
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.outfits.drawing import Plane
 
 SKETCH_STYLES: Final = ("professional", "wild")
@@ -16,12 +16,11 @@ def draw_sketch(share: Plane, lines: Plane, style: str, rng: np.random.Generator
     """Dark strokes on white for one garment.
 
     Args:
-        share: how much of each pixel the garment covers.
-        lines: how much of each pixel its construction lines cover.
+        share: share of each pixel that the garment covers.
+        lines: share of each pixel that its construction lines cover.
         style: one of ``SKETCH_STYLES``.
     """
-    if style not in SKETCH_STYLES:
-        raise UserError(f"sketch_style: got {style!r}, expected one of {', '.join(SKETCH_STYLES)}; pass one of these")
+    known("sketch_style", style, SKETCH_STYLES)
     ink = _professional(share, lines, rng) if style == "professional" else _wild(share, lines, rng)
     return np.clip(255 - 225 * ink, 0, 255).astype(np.uint8)
 

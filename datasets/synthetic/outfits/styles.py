@@ -34,7 +34,7 @@ MATERIALS: Final = {
     DARK: creature_figure.DARK,
     LIGHT: creature_figure.LIGHT,
 }
-"""What painters call the materials that have no colour of their own; all others are a body to them."""
+"""Materials without a colour of their own, as the painters of creatures name them; all others are a body."""
 REACH: Final = 7.0
 """Units that the surroundings of a colour reach."""
 
@@ -63,7 +63,7 @@ def paint_styled(
     size: int,
     streams: Mapping[str, np.random.Generator],
 ) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """The finished picture, uint8.
+    """The finished image, uint8.
 
     Args:
         garments: by material.
@@ -90,7 +90,7 @@ def paint_styled(
 def _colors(
     layers: Layers, garments: Mapping[int, Garment], size: int, streams: Mapping[str, np.random.Generator]
 ) -> Iterator[tuple[Plane, str, Rgb]]:
-    """Where each colour shows, what painters call it, and the colour."""
+    """Share of each pixel, name for painters, and RGB value of every colour."""
     light = streams["light"]
     bodies: dict[int, Rgb] = {
         SKIN: SKINS[int(light.integers(len(SKINS)))],

@@ -5,8 +5,9 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.outfits.vocabulary import Garment
+from weftwork.datasets.synthetic.words import DETAILS, pick, with_article
 
 PROMPT: Final = "a person wearing an outfit"
 GENERIC_CAPTIONS: Final = (
@@ -16,7 +17,6 @@ GENERIC_CAPTIONS: Final = (
     "a picture of a person",
     "a full body picture of a person in clothes",
 )
-DETAILS: Final = ("full", "partial", "kinds", "generic")
 
 COLOR_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "red": ("red", "red", "crimson"),
@@ -51,10 +51,10 @@ NEUTRAL: Final = ("nice", "new", "simple", "modern", "casual")
 
 def describe(garment: Garment, rng: np.random.Generator) -> str:
     """One garment in words: always its kind, colour and pattern, in varied order."""
-    color = _pick(COLOR_WORDS.get(garment.color, (garment.color,)), rng)
-    kind = _pick(KIND_WORDS.get(garment.kind, (garment.kind,)), rng)
-    before, after = _pick(BEFORE[garment.pattern], rng), _pick(AFTER[garment.pattern], rng)
-    extra = f"{_pick(NEUTRAL, rng)} " if rng.random() < 0.2 else ""
+    color = pick(COLOR_WORDS.get(garment.color, (garment.color,)), rng)
+    kind = pick(KIND_WORDS.get(garment.kind, (garment.kind,)), rng)
+    before, after = pick(BEFORE[garment.pattern], rng), pick(AFTER[garment.pattern], rng)
+    extra = f"{pick(NEUTRAL, rng)} " if rng.random() < 0.2 else ""
     form = int(rng.integers(4))
     if form == 0:
         words = f"{extra}{color} {kind} {after}"
@@ -62,7 +62,7 @@ def describe(garment: Garment, rng: np.random.Generator) -> str:
         words = f"{extra}{kind} in {color} {after}"
     else:
         words = f"{extra}{color} {before} {kind}"
-    return words if garment.kind in PLURAL else _with_article(words)
+    return words if garment.kind in PLURAL else with_article(words)
 
 
 def caption(garments: Sequence[Garment], rng: np.random.Generator, detail: str = "full") -> str:
@@ -72,15 +72,14 @@ def caption(garments: Sequence[Garment], rng: np.random.Generator, detail: str =
         detail: "full" names all attributes of all garments, "partial" those of some, "kinds" only what is
             worn, "generic" nothing about the outfit.
     """
-    if detail not in DETAILS:
-        raise UserError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+    known("detail", detail, DETAILS)
     if detail == "generic" or not garments:
-        return _pick(GENERIC_CAPTIONS, rng)
+        return pick(GENERIC_CAPTIONS, rng)
     if detail == "partial":
         count = int(rng.integers(1, max(2, len(garments))))
         chosen = sorted(rng.choice(len(garments), count, replace=False))
         garments = [garments[index] for index in chosen]
-    verb = _pick(("wearing", "wearing", "in", "dressed in"), rng)
+    verb = pick(("wearing", "wearing", "in", "dressed in"), rng)
     words = [_plainly(garment, with_attributes=detail != "kinds") for garment in garments]
     return f"a person {verb} {_listed(words)}"
 
@@ -97,16 +96,8 @@ def unnamed(garments: Sequence[Garment]) -> list[tuple[int, str]]:
 
 def _plainly(garment: Garment, *, with_attributes: bool) -> str:
     words = f"{attributes(garment)} {garment.kind}" if with_attributes else garment.kind
-    return words if garment.kind in PLURAL else _with_article(words)
-
-
-def _with_article(words: str) -> str:
-    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
+    return words if garment.kind in PLURAL else with_article(words)
 
 
 def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]

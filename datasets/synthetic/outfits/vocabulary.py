@@ -1,9 +1,10 @@
-"""The vocabulary of the outfit world: four slots, thirteen kinds, ten colours, six patterns."""
+"""The vocabulary of outfits: four slots, thirteen kinds, ten colours, six patterns."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.palettes import COLORS
 
 SLOTS: Final = ("top", "bottom", "shoes", "accessory")
@@ -28,15 +29,9 @@ class Garment:
     pattern: str
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("kind", self.kind, KINDS),
-            ("color", self.color, COLORS),
-            ("pattern", self.pattern, PATTERNS),
-        ):
-            if value not in known:
-                raise UserError(
-                    f"{name}: got {value!r}, but the outfit world knows {', '.join(known)}; use one of these"
-                )
+        known("kind", self.kind, KINDS)
+        known("color", self.color, COLORS)
+        known("pattern", self.pattern, PATTERNS)
         if SLOT_OF_KIND[self.kind] != self.slot:
             raise UserError(
                 f"slot: got {self.slot!r} for a {self.kind}, expected {SLOT_OF_KIND[self.kind]!r}; "

@@ -1,7 +1,6 @@
 """Synthetic dataset: papered rooms with exact depth, seen from posed cameras."""
 
 from weftwork.datasets.synthetic.rooms.dataset import (
-    DETAILS,
     PLACES,
     REFERENCES,
     SHAPES,
@@ -19,7 +18,6 @@ from weftwork.datasets.synthetic.rooms.dataset import (
 )
 
 __all__ = [
-    "DETAILS",
     "PLACES",
     "REFERENCES",
     "SHAPES",

@@ -1,7 +1,7 @@
-"""A world of furnished rooms seen by several cameras, with exact truth: depth, points, normals, edges.
+"""Synthetic dataset of furnished rooms seen by several cameras, with exact depth, points, normals and edges.
 
 A scene is a papered room with things on its floor. Two reference cameras and two targets stand on one path through it:
-one target between the references, one beyond them. Some edges of the picture are edges of the geometry, some are
+one target between the references, one beyond them. Some edges of the image are edges of the geometry, some are
 painted; both are known. Pairs of shape and pattern are divided between the splits.
 """
 
@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.rooms.shapes import Ball, Block, Column, Hit, Room, Shape
 from weftwork.datasets.synthetic.rooms.surfaces import COLORS, PATTERNS, Surface
+from weftwork.datasets.synthetic.words import DETAILS, with_article
 
 SPLITS: Final = ("train", "validation", "test")
 SHAPES: Final = ("block", "ball", "column")
@@ -31,7 +33,6 @@ REFERENCES: Final = ("reference_0", "reference_1")
 TARGETS: Final = ("interpolating", "extrapolating")
 FACES: Final[Mapping[str, int]] = {"floor": 2, "wall": 4}
 """Of a room, those that captions name; cameras look at this wall."""
-DETAILS: Final = ("full", "partial", "kinds", "generic")
 SAMPLES: Final = 2
 """A pixel's colour is the mean over a grid of so many rays a side; its geometry is that of its centre."""
 STEP: Final = 0.15
@@ -51,7 +52,7 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What one camera sees. Depth is along its axis, in metres; points and normals are in the world; `paint` is the
+    """The view of one camera. Depth is along its axis, in metres; points and normals are in the world; `paint` is the
     colour of the surface without light, in [0, 1]."""
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -89,8 +90,7 @@ def things(split: str) -> tuple[tuple[str, str], ...]:
     Raises:
         ValueError: an unknown split.
     """
-    if split not in SPLITS:
-        raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+    known("split", split, SPLITS)
     return tuple((shape, pattern) for shape in SHAPES for pattern in PATTERNS if split_of(shape, pattern) == split)
 
 
@@ -100,7 +100,7 @@ def sample(
     """The sample of a split at an index; the same arguments give the same sample, everywhere and always.
 
     Args:
-        size: side of the pictures.
+        size: side of the images.
         views: which of `PLACES` to render.
 
     Raises:
@@ -120,7 +120,7 @@ def sample(
 
 
 def render(scene: Scene, camera: Camera, size: int = 128) -> View:
-    """What a camera sees of a scene, on a square picture."""
+    """Renders a scene as a camera sees it, on a square image."""
     rays = camera.rays(size, size).reshape(-1, 3)
     shape, hit = _cast(scene, camera.position, rays)
     fine = camera.rays(size * SAMPLES, size * SAMPLES).reshape(-1, 3)
@@ -137,7 +137,7 @@ def render(scene: Scene, camera: Camera, size: int = 128) -> View:
 
 
 def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str:
-    """What stands in the room, its floor and its far wall, in any order.
+    """Describes the things in the room, its floor and its far wall, in any order.
 
     Args:
         detail: "full" names everything, "partial" leaves some out, "kinds" names things by their shapes only,
@@ -146,8 +146,7 @@ def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str
     Raises:
         ValueError: an unknown detail.
     """
-    if detail not in DETAILS:
-        raise UserError(f"detail: got {detail!r}, expected one of {', '.join(DETAILS)}; pass one of these")
+    known("detail", detail, DETAILS)
     room, *things = scene.shapes
     names = [type(shape).__name__.lower() for shape in things]
     if detail != "kinds":
@@ -158,7 +157,7 @@ def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str
         names = names[: int(rng.integers(len(names) + 1))]
     if detail == "generic" or not names:
         return "a room"
-    phrases = [f"an {name}" if name[0] in "aeiou" else f"a {name}" for name in names]
+    phrases = [with_article(name) for name in names]
     return f"a room with {' and '.join(part for part in (', '.join(phrases[:-1]), phrases[-1]) if part)}"
 
 

@@ -1,4 +1,4 @@
-"""What stands in rooms, as rays meet it: distances along them, normals, and coordinates on the surface.
+"""Shapes in rooms and their intersection with rays: distances, normals and surface coordinates.
 
 Everything is exact, in closed form, for many rays at once. A distance is in lengths of the ray's direction, infinite
 where the shape is missed.
@@ -17,13 +17,13 @@ NEAR = 1e-6
 
 
 class Hit(NamedTuple):
-    """Where rays meet a shape; normals and coordinates mean something only where the distance is finite."""
+    """Intersections of rays with a shape; normals and coordinates mean something only where the distance is finite."""
 
     distance: Float[np.ndarray, " ray"]
     normal: Vectors
     coordinates: Float[np.ndarray, "ray 2"]
     face: np.ndarray[Any, np.dtype[np.int64]]
-    """Which of the shape's surfaces, from 0."""
+    """Index of the shape's surface, from 0."""
 
 
 class Shape(Protocol):

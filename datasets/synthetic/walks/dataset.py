@@ -1,4 +1,4 @@
-"""A world of people who walk before a camera, with exact truth: boxes, depth, steps, and how every step is heard.
+"""Synthetic dataset of people who walk before a camera, with exact boxes, depth, steps and stereo audio.
 
 A walk has a surface, a side it begins at, a side it ends at, and comes nearer or goes farther. Such combinations are
 divided between the splits so that one and its mirror image are in the same split, and training shows all pairs of
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.walks.images import frames
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.walks.scenes import (
     BOX_RATE,
     DEPTH_RATE,
@@ -30,25 +30,6 @@ from weftwork.datasets.synthetic.walks.scenes import (
 )
 from weftwork.datasets.synthetic.walks.sounds import Audio, sound
 
-__all__ = [
-    "PROMPT",
-    "SAMPLE_RATE",
-    "SECONDS",
-    "SPLITS",
-    "SURFACES",
-    "Combination",
-    "Walk",
-    "WalkSample",
-    "combinations",
-    "frames",
-    "mirrored",
-    "render",
-    "sample",
-    "sound",
-    "split_of",
-    "walk_of",
-]
-
 PROMPT: Final = "a person walks"
 SPLITS: Final = ("train", "validation", "test")
 SAMPLE_RATE: Final = 16_000
@@ -56,7 +37,7 @@ SECONDS: Final = 2.048
 """32,768 samples, so that a clip is a whole number of hops of any power of two; about four steps."""
 SIDES: Final = ("left", "middle", "right")
 PANS: Final = (-0.8, -0.8 / 3, 0.8 / 3, 0.8)
-"""Where one of `SIDES` ends and the next begins."""
+"""Boundaries of `SIDES`."""
 HEADINGS: Final = ("nearer", "farther")
 KNOT_SECONDS: Final = 1.1
 """Knots of a path are at most so far apart, and not much nearer."""
@@ -68,7 +49,7 @@ FREE: Final = (0.02, 0.1)
 
 
 class Combination(NamedTuple):
-    """What is divided between the splits: one of `SURFACES`, two of `SIDES`, and one of `HEADINGS`."""
+    """A cell of the splits: one of `SURFACES`, two of `SIDES`, and one of `HEADINGS`."""
 
     surface: str
     start: str
@@ -82,7 +63,7 @@ class WalkSample:
 
     Args:
         audio: [2, samples], left and right, within [-1, 1].
-        boxes: at `box_times` (30 a second); left, top, right, bottom as fractions of the picture.
+        boxes: at `box_times` (30 a second); left, top, right, bottom as fractions of the image.
         depth: at `depth_times` (4 a second), in metres along the camera's axis.
         scale, shift: `affine_depth` is `scale * depth + shift`.
     """
@@ -99,7 +80,7 @@ class WalkSample:
 
     @property
     def affine_depth(self) -> Float32[np.ndarray, "frame height width"]:
-        """What a depth model without a unit might say: off by a scale and a shift that are constant over the clip."""
+        """Depth as of a model without a unit: off by a scale and a shift that are constant over the clip."""
         return (self.scale * self.depth + self.shift).astype(np.float32)
 
     @property
@@ -109,7 +90,7 @@ class WalkSample:
 
     @property
     def pan(self) -> Float[np.ndarray, " step"]:
-        """By step, -1 at the left edge of the picture and 1 at the right."""
+        """By step, -1 at the left edge of the image and 1 at the right."""
         return self.walk.pan
 
     @property
@@ -125,21 +106,16 @@ class WalkSample:
 def split_of(surface: str, start: str, end: str, heading: str) -> str:
     """The only split with such walks.
 
-    Of the five unordered ways over the picture (left and right being one), each surface and heading keeps one for the
+    Of the five unordered ways over the image (left and right being one), each surface and heading keeps one for the
     test split and one for validation.
 
     Raises:
         ValueError: an unknown name.
     """
-    names = (
-        ("surface", surface, SURFACES),
-        ("start", start, SIDES),
-        ("end", end, SIDES),
-        ("heading", heading, HEADINGS),
-    )
-    for name, value, options in names:
-        if value not in options:
-            raise UserError(f"{name}: got {value!r}, expected one of {', '.join(options)}; pass one of these")
+    known("surface", surface, SURFACES)
+    known("start", start, SIDES)
+    known("end", end, SIDES)
+    known("heading", heading, HEADINGS)
     way = _way(SIDES.index(start), SIDES.index(end))
     place = way + list(SURFACES).index(surface) + 2 * HEADINGS.index(heading)
     return {0: "test", 1: "validation"}.get(place % 5, "train")
@@ -152,8 +128,7 @@ def combinations(split: str) -> tuple[Combination, ...]:
     Raises:
         ValueError: an unknown split.
     """
-    if split not in SPLITS:
-        raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+    known("split", split, SPLITS)
     every = product(SURFACES, SIDES, SIDES, HEADINGS)
     return tuple(Combination(*names) for names in every if split_of(*names) == split)
 
@@ -223,7 +198,7 @@ def _way(start: int, end: int) -> int:
 
 
 def _knots(kind: Combination, seconds: float, rng: np.random.Generator) -> Float[np.ndarray, "knot 2"]:
-    """Pans even over the picture, and depths even in their logarithm, so that loudness is even in dB."""
+    """Pans even over the image, and depths even in their logarithm, so that loudness is even in dB."""
     count = max(2, round(seconds / KNOT_SECONDS) + 1)
     pans = rng.uniform(PANS[0], PANS[-1], count)
     depths = np.exp(rng.uniform(np.log(NEAREST), np.log(FARTHEST), count))

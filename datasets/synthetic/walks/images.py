@@ -16,14 +16,14 @@ COAT, TROUSERS, SKIN = (150, 40, 45), (45, 50, 75), (224, 178, 140)
 HIP, SHOULDER, HEAD = 0.85, 1.42, 0.135
 """Heights above the floor, and the radius of the head, in metres."""
 REACH, LIFT = 0.24, 0.16
-"""How far feet are from the middle when they meet the floor, and how high they are when they pass, in metres."""
+"""Distance of feet from the middle when they meet the floor, and their height when they pass, in metres."""
 LIMB: Final = 0.13
 TILE: Final = 1.0
 """Side of the tiles of the floor, in metres."""
 
 
 def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size size 3"]:
-    """RGB pictures at 0, 1 / rate, ... seconds.
+    """RGB images at 0, 1 / rate, ... seconds.
 
     Raises:
         ValueError: a size below 16, or a rate that is not above 0.

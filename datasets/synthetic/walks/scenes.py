@@ -1,10 +1,10 @@
 """One walker before a camera that stands still: where they are at every time, and where each footstep falls.
 
-The camera is a pinhole 1.5 m above a flat floor and looks along z; x is right; pictures are square. A walker is an
+The camera is a pinhole 1.5 m above a flat floor and looks along z; x is right; images are square. A walker is an
 upright board of 0.6 m by 1.75 m that faces the camera. The path goes in straight lines from knot to knot, each begun
 and ended softly (smoothstep), and faster than people walk, so that two seconds of it have something to say.
 
-A footstep's pan is where its walker is in the picture: -1 at the left edge, 1 at the right. It does not change when X
+A footstep's pan is where its walker is in the image: -1 at the left edge, 1 at the right. It does not change when X
 and Z grow by one factor.
 """
 
@@ -15,13 +15,14 @@ import numpy as np
 from jaxtyping import Float
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 
 FIELD_OF_VIEW: Final = 70.0
-"""Across the picture, in degrees."""
+"""Across the image, in degrees."""
 HALF_WIDTH: Final = float(np.tan(np.radians(FIELD_OF_VIEW) / 2))
-"""Half of what the picture shows, a metre from the camera."""
+"""Half of what the image shows, a metre from the camera."""
 FOCAL: Final = 0.5 / HALF_WIDTH
-"""As a fraction of the picture's side."""
+"""As a fraction of the image's side."""
 EYE: Final = 1.5
 WALKER: Final = (0.6, 1.75)
 NEAREST, FARTHEST = 1.8, 9.0
@@ -36,7 +37,7 @@ DEPTH_SIZE: Final = 32
 
 @dataclass(frozen=True)
 class Surface:
-    """What is walked on.
+    """A material of the floor.
 
     Args:
         center: middle of the amplitudes of a step's spectrum, a Gaussian over octaves; in Hz.
@@ -88,8 +89,7 @@ class Walk:
     key: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        if self.surface not in SURFACES:
-            raise UserError(f"surface: got {self.surface!r}, expected one of {', '.join(SURFACES)}; pass one of these")
+        known("surface", self.surface, SURFACES)
         for name in ("knots", "steps", "levels"):
             object.__setattr__(self, name, np.array(getattr(self, name), np.float64))
         _check_knots(self.knots)
@@ -105,7 +105,7 @@ class Walk:
 
     @property
     def pan(self) -> Float[np.ndarray, " step"]:
-        """By step, -1 at the left edge of the picture and 1 at the right."""
+        """By step, -1 at the left edge of the image and 1 at the right."""
         x, z = self.position(self.steps).T
         return x / z / HALF_WIDTH
 
@@ -115,7 +115,7 @@ class Walk:
         return np.hypot(*self.position(self.steps).T)
 
     def boxes(self, times: Times) -> Boxes:
-        """Left, top, right and bottom of the walker, as fractions of the picture, cut off at its edges."""
+        """Left, top, right and bottom of the walker, as fractions of the image, cut off at its edges."""
         return np.clip(self.whole_boxes(times), 0, 1)
 
     def whole_boxes(self, times: Times) -> Boxes:
@@ -166,7 +166,7 @@ def _check_knots(knots: Float[np.ndarray, "..."]) -> None:
     if np.abs(knots[:, 0] / knots[:, 1]).max() > HALF_WIDTH + 1e-9:
         raise UserError(
             f"knots: got a pan of {(knots[:, 0] / knots[:, 1] / HALF_WIDTH).tolist()}, expected all within -1 and 1; "
-            "keep the walker in the picture"
+            "keep the walker in the image"
         )
 
 

@@ -35,7 +35,7 @@ Audio = Float32[np.ndarray, "2 sample"]
 def sound(
     walk: Walk, sample_rate: int, *, draw: int = 0, pan: bool = True, delay: bool = True, distance: bool = True
 ) -> Audio:
-    """What the walk sounds like, within [-1, 1], with a floor of noise that differs between the channels.
+    """Renders the audio of a walk, within [-1, 1], with a floor of noise that differs between the channels.
 
     Args:
         draw: bursts and noise of another draw, of the same steps.
@@ -68,7 +68,7 @@ def channel_gains(pan: Float[np.ndarray, "*step"] | float) -> Float[np.ndarray, 
 
 
 def ear_delay(pan: Float[np.ndarray, "*step"]) -> Float[np.ndarray, "*step"]:
-    """How many seconds later the left ear hears a step than the right one; below 0 for steps at the left."""
+    """Delay of the left ear over the right one, in seconds; below 0 for steps at the left."""
     angle = np.arctan(np.asarray(pan) * HALF_WIDTH)
     return EAR * (angle + np.sin(angle))
 

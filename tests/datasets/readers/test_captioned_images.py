@@ -114,7 +114,7 @@ def test_one_style_for_all_and_columns_by_name(tmp_path: Path) -> None:
 
 
 BAD_FOLDERS: list[tuple[list[Any], str]] = [
-    ([], "metadata.jsonl: got no rows, expected one per picture; write some"),
+    ([], "metadata.jsonl: got no rows, expected one per image; write some"),
     (["\n \n"], "metadata.jsonl: got no rows"),
     (["nonsense"], "metadata.jsonl: got no JSON"),
     (["[" * 100_000], "metadata.jsonl: got no JSON"),
@@ -124,8 +124,8 @@ BAD_FOLDERS: list[tuple[list[Any], str]] = [
     ([ROWS[0], row(text=3)], r"got rows that cannot be read \(JSON parse error: Column\(/text\) changed"),
     ([row(file_name=3)], "metadata.jsonl: got rows that cannot be read"),
     ([row(file_name="../outside.png")], r"got rows that cannot be read \(Invalid metadata file_name '../outside.png'"),
-    ([ROWS[0], row(file_name=None)], r"1 wrong entry, .* image\[1\]: got none, expected a picture; add it or drop"),
-    ([row(file_name="9.png")], r"1 wrong entry, .* image\[0\]: got no file at '.*9.png', expected a picture; check"),
+    ([ROWS[0], row(file_name=None)], r"1 wrong entry, .* image\[1\]: got none, expected an image; add it or drop"),
+    ([row(file_name="9.png")], r"1 wrong entry, .* image\[0\]: got no file at '.*9.png', expected an image; check"),
     ([row(file_name="pictures")], r"image\[0\]: got no file at '.*pictures'"),
     ([row(file_name="text.png")], r"image\[0\]: got '.*text.png', which cannot be read \(unknown format\)"),
     ([row(file_name="drawing.eps")], r"image\[0\]: got '.*drawing.eps', which cannot be read"),
@@ -151,13 +151,13 @@ def test_wrong_folders_are_refused_before_training(tmp_path: Path, rows: list[An
 
 
 def test_folders_without_one_metadata_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"folder: got no folder at '.*none', expected one of pictures; check"):
+    with pytest.raises(ValueError, match=r"folder: got no folder at '.*none', expected one of images; check"):
         CaptionedImages.from_folder(tmp_path / "none")
     folder = pictures(tmp_path / "a")
-    with pytest.raises(ValueError, match=r"got neither of metadata.jsonl and metadata.csv, .*; list the pictures in"):
+    with pytest.raises(ValueError, match=r"got neither of metadata.jsonl and metadata.csv, .*; list the images in"):
         CaptionedImages.from_folder(folder)
     (folder / "metadata.csv").write_text("file_name,text,style\n")
-    with pytest.raises(ValueError, match=r"metadata.csv: got no rows, expected one per picture"):
+    with pytest.raises(ValueError, match=r"metadata.csv: got no rows, expected one per image"):
         CaptionedImages.from_folder(folder)
     (folder / "metadata.csv").write_text("file;text\na;b\n")
     with pytest.raises(ValueError, match=r"metadata.csv: got 'file;text' as the first line, expected file_name, text"):
@@ -199,22 +199,20 @@ def test_splits(tmp_path: Path) -> None:
     assert [one.caption for one in CaptionedImages.from_name(path, "rest")] == ["c", "d"]
     with pytest.raises(ValueError, match="split: got 'test', expected one of train, rest; pass one of these"):
         CaptionedImages.from_name(path, "test")
-    with pytest.raises(ValueError, match=r"data set: got '.*', which cannot be opened \(Unknown split \"test\""):
+    with pytest.raises(ValueError, match=r"dataset: got '.*', which cannot be opened \(Unknown split \"test\""):
         CaptionedImages.from_name(parquet(tmp_path / "parquet"), "test")
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
 def test_a_name_that_is_nowhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"data set: got '{name}', which cannot be opened .*, expected a folder or"):
+    with pytest.raises(ValueError, match=f"dataset: got '{name}', which cannot be opened .*, expected a folder or"):
         CaptionedImages.from_name(name)
 
 
 def test_a_path_that_is_nowhere_is_no_name(tmp_path: Path) -> None:
     for path in (tmp_path / "none", Path("none"), "./none", "a/b/none"):
-        with pytest.raises(
-            ValueError, match=r"data set: got no folder at '.*none', expected one, or a name on the Hub"
-        ):
+        with pytest.raises(ValueError, match=r"dataset: got no folder at '.*none', expected one, or a name on the Hub"):
             CaptionedImages.from_name(path)
 
 
@@ -236,7 +234,7 @@ def test_labels_are_styles_by_their_names() -> None:
 
 NO_ROWS = made().select([])
 BAD_SETS: list[tuple[datasets.Dataset, dict[str, Any], str]] = [
-    (NO_ROWS, {}, "rows: got none, expected at least one; add pictures or choose another split"),
+    (NO_ROWS, {}, "rows: got none, expected at least one; add images or choose another split"),
     (made(image=None), {}, "image_column: got none with an Image feature among the columns text, style, expected one"),
     (made(), {"image_column": "art"}, "image_column: got 'art', expected one of image, text, style; pass one of these"),
     (made(), {"image_column": "text"}, r"got 'text' with the feature Value\('string'\), expected an Image feature"),
@@ -249,11 +247,11 @@ BAD_SETS: list[tuple[datasets.Dataset, dict[str, Any], str]] = [
     (made(), {"style": "ink"}, "style: got 'ink' and the column 'style', expected one of them; leave style= out"),
     (made(), {"style": "ink", "style_column": "text"}, "style: got 'ink' and the column 'text', expected one of them"),
     (made(style=None), {"style": " "}, "style: got ' ', expected a name; write one"),
-    (made(image=[photo(1), None]), {}, r"image\[1\]: got none, expected a picture; add it or drop the row"),
-    (made(image=[photo(1), b"none"]), {}, r"image\[1\]: got a picture, which cannot be read \(unknown format\)"),
-    (made(image=[photo(1), "9.png"]), {}, r"image\[1\]: got no file at '9.png', expected a picture"),
-    (made(image=[b"P5 60000 60000 255\n"] * 2), {}, r"image\[0\]: got a picture, which cannot be read \(.*bomb"),
-    (made(image=[b"P5 9000 9000 255\n"] * 2), {}, r"image\[0\]: got a picture with 9000x9000 pixels, expected at most"),
+    (made(image=[photo(1), None]), {}, r"image\[1\]: got none, expected an image; add it or drop the row"),
+    (made(image=[photo(1), b"none"]), {}, r"image\[1\]: got an image, which cannot be read \(unknown format\)"),
+    (made(image=[photo(1), "9.png"]), {}, r"image\[1\]: got no file at '9.png', expected an image"),
+    (made(image=[b"P5 60000 60000 255\n"] * 2), {}, r"image\[0\]: got an image, which cannot be read \(.*bomb"),
+    (made(image=[b"P5 9000 9000 255\n"] * 2), {}, r"image\[0\]: got an image with 9000x9000 pixels, expected at most"),
 ]
 
 
@@ -301,7 +299,7 @@ def test_pixels_are_read_only_when_asked_for(tmp_path: Path) -> None:
         samples[0]
     inside = CaptionedImages(made(image=[photo(1), encoded(NOISE)[:-40]]), name="mine")
     assert inside[0].image.size == (8, 6)
-    with pytest.raises(ValueError, match=r"mine: image\[1\]: got a picture, which cannot be read \(.*trunc"):
+    with pytest.raises(ValueError, match=r"mine: image\[1\]: got an image, which cannot be read \(.*trunc"):
         inside[1]
 
 

@@ -122,7 +122,7 @@ def write_broken(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing.png", r"image: got no file at '.*missing.png', expected a picture; check the path"),
+        ("missing.png", r"image: got no file at '.*missing.png', expected an image; check the path"),
         ("folder.png", "got no file"),
         ("a\0b.png", "got no file"),
         ("empty.png", r"empty.png', which cannot be read \(.*\), expected a whole PNG.*; export it again"),

@@ -154,10 +154,10 @@ def test_a_data_set_travels_to_workers_and_ends(tmp_path: Path) -> None:
         ('{"file_name": "images/1.png", "pairs": [], "pairs": []}', "a key given twice among file_name, pairs, pairs"),
         ("[1]", r"the line: got \[1\], expected an object with file_name, caption, pairs"),
         (row(texts=[]), "the line: got the unknown key 'texts', expected file_name, caption, pairs; rename or drop it"),
-        ({"pairs": []}, "file_name: got None, expected the path of a picture"),
-        (row(file_name=3), "file_name: got 3, expected the path of a picture"),
-        (row(file_name="a\0b"), r"file_name: got 'a\\x00b', expected the path of a picture"),
-        (row(file_name="\ud800.png"), "file_name: got .*, expected the path of a picture"),
+        ({"pairs": []}, "file_name: got None, expected the path of an image"),
+        (row(file_name=3), "file_name: got 3, expected the path of an image"),
+        (row(file_name="a\0b"), r"file_name: got 'a\\x00b', expected the path of an image"),
+        (row(file_name="\ud800.png"), "file_name: got .*, expected the path of an image"),
         (row(file_name="images/9.png"), "file_name: got 'images/9.png', which is no file"),
         (row(file_name="images"), "file_name: got 'images', which is no file"),
         (row(file_name=""), "file_name: got '', which is no file"),
@@ -181,7 +181,7 @@ def test_a_data_set_travels_to_workers_and_ends(tmp_path: Path) -> None:
         (row({"text": "a", "region": [0, 0, True, 1]}), r"pairs\[0\].region: got"),
         (row({"text": "a", "region": [0, 0, float("nan"), 1]}), r"pairs\[0\].region: got"),
         (row({"text": "a"}, {"text": "b"}, {"text": "a "}), r"pairs\[2\]: got the same as pairs\[0\]"),
-        (row(file_name="images/../images/2.png"), "file_name: got .* as on line 1, expected each picture once"),
+        (row(file_name="images/../images/2.png"), "file_name: got .* as on line 1, expected each image once"),
     ],
 )
 def test_a_wrong_line_is_refused_with_its_number(tmp_path: Path, line: Any, message: str) -> None:
@@ -220,7 +220,7 @@ def test_damaged_pictures_are_named_when_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, "got no such file in"),
-        (b"", "got no lines, expected one per picture"),
+        (b"", "got no lines, expected one per image"),
         (b"\xff\xfe{", "got other bytes in"),
     ],
 )

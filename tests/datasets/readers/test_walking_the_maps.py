@@ -171,7 +171,7 @@ def test_missing_files_are_named(root: Path) -> None:
     (root / "one" / "frames_4fps" / "frame15.jpg").unlink()
     for i in range(16, 20):
         (root / "one" / "frames_4fps" / f"frame{i}.jpg").unlink()
-    with pytest.raises(ValueError, match="frames_4fps: got 15 pictures, expected 16 or more"):
+    with pytest.raises(ValueError, match="frames_4fps: got 15 images, expected 16 or more"):
         _ = chunks(root)[1].frames
     (root / "one" / "audio" / "one.wav").unlink()
     with pytest.raises(ValueError, match=r"one\.wav: got what cannot be read"):

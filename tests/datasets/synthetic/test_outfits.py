@@ -27,7 +27,7 @@ from weftwork.datasets.synthetic.outfits import (
     triples,
 )
 from weftwork.datasets.synthetic.outfits.drawing import RGB
-from weftwork.datasets.synthetic.outfits.texts import DETAILS
+from weftwork.datasets.synthetic.words import DETAILS
 
 
 @pytest.fixture(scope="module")
@@ -122,18 +122,6 @@ def test_the_base_color_covers_the_majority(pattern: str) -> None:
     difference = np.abs(outfit.image.astype(int) - plain.image).sum(axis=-1)
     assert not difference[~grown(outfit.masks[0], 2)].any()
     assert 0.15 < np.mean(difference[outfit.masks[0]] > 150) < 0.5
-
-
-def test_maps_follow_masks(outfits: list[OutfitSample]) -> None:
-    for outfit in outfits[:10]:
-        for garment, mask in zip(outfit.garments, outfit.masks, strict=True):
-            kind, color, pattern = garment.triple
-            assert set(outfit.kind_map[mask]) == {kind + 1}
-            assert set(outfit.color_map[mask]) == {color}
-            assert set(outfit.pattern_map[mask]) == {pattern}
-        empty = ~outfit.masks.any(axis=0)
-        assert set(outfit.kind_map[empty]) == {0}
-        assert set(outfit.color_map[empty]) == set(outfit.pattern_map[empty]) == {-1}
 
 
 @pytest.mark.parametrize(("style", "reach"), [("professional", 2), ("wild", 9)])
@@ -260,7 +248,7 @@ def test_a_styled_picture_repeats_and_is_alike_in_other_sizes() -> None:
             "sketch_style: got 'neat', expected one of professional, wild",
         ),
         (lambda: caption([], np.random.default_rng(0), "long"), "detail: got 'long', expected one of full, partial"),
-        (lambda: Garment.of("kilt", "red", "plain"), "kind: got 'kilt', but the outfit world knows t-shirt"),
+        (lambda: Garment.of("kilt", "red", "plain"), "kind: got 'kilt', expected one of t-shirt"),
         (lambda: Garment("top", "hat", "red", "plain"), "slot: got 'top' for a hat, expected 'accessory'"),
         (
             lambda: render([Garment.of("hat", "red", "plain"), Garment.of("bag", "red", "plain")], seed=0),

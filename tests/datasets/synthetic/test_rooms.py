@@ -7,7 +7,6 @@ import pytest
 
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.synthetic.rooms import (
-    DETAILS,
     PLACES,
     SHAPES,
     SPLITS,
@@ -21,6 +20,7 @@ from weftwork.datasets.synthetic.rooms import (
     things,
 )
 from weftwork.datasets.synthetic.rooms.surfaces import COLORS, PATTERNS
+from weftwork.datasets.synthetic.words import DETAILS
 
 SIZE = 48
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import config
+from torch.utils.data import ConcatDataset
 
 from weftwork.training.core.loop import train
-from weftwork.training.recipes.autoencoder import AutoencoderTask, PatchCode, PictureDataset, build_autoencoder
+from weftwork.training.recipes.autoencoder import AutoencoderTask, PatchCode, build_autoencoder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -18,5 +19,5 @@ def test_an_autoencoder_is_trained_and_validated(tmp_path: Path) -> None:
     code = PatchCode(torch.from_numpy(pictures), 12)
     task = AutoencoderTask(build_autoencoder(), pictures[:4], code, guided_steps=2, crop=32)
     settings = config(tmp_path, use_cpu=False, max_train_steps=4, validation_steps=4, gradient_accumulation_steps=1)
-    train(task, PictureDataset(pictures), settings)
+    train(task, ConcatDataset([pictures]), settings)
     assert (tmp_path / "validation" / "000004.png").is_file()
