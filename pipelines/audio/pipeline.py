@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from diffusers import StableAudioPipeline
+from diffusers import EDMDPMSolverMultistepScheduler, StableAudioPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         loaded: Any = super().load_config(*args, **kwargs)
         index = loaded[0] if isinstance(loaded, tuple) else loaded
         if "scheduler" in index:
-            index["scheduler"] = ["diffusers", CosineScheduler.__base__.__name__]  # pyright: ignore
+            index["scheduler"] = ["diffusers", EDMDPMSolverMultistepScheduler.__name__]
         return loaded
 
     def register_modules(self, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Stock diffusers pipelines that take conditions; nothing of diffusers is copied.
+"""Mixin that adds conditions to stock diffusers pipelines, and the pipelines made with it.
 
 pipe = ConditionedStableDiffusionPipeline.from_pretrained(folder)
 pipe.attach(paired=PairedAdapter.from_pretrained(other_folder))
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import (
+    AutoencoderKL,
     DiffusionPipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -21,6 +22,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
@@ -49,7 +51,9 @@ class ConditionedPipelineMixin(_Pipeline):
     adapters: AdapterBank | None
     encoders: FrozenEncoders | None
     unet: UNet2DConditionModel
+    vae: AutoencoderKL
     vae_scale_factor: int
+    image_processor: VaeImageProcessor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,11 +68,7 @@ class ConditionedPipelineMixin(_Pipeline):
         cls.model_cpu_offload_seq = str(cls.model_cpu_offload_seq).replace("unet", "adapters->unet")
 
     def __init__(
-        self,
-        *args: Any,
-        adapters: AdapterBank | None = None,
-        encoders: FrozenEncoders | None = None,
-        **kwargs: Any,
+        self, *args: Any, adapters: AdapterBank | None = None, encoders: FrozenEncoders | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.register_modules(adapters=None, encoders=None)
@@ -178,7 +178,7 @@ class ConditionedPipelineMixin(_Pipeline):
         return adapter
 
     def set_weights(self, **weights: float) -> None:
-        """Default weight of adapters by name; multiplies the weights of their conditions.
+        """Set default weights of adapters by name, which multiply the weights of their conditions.
 
         Raises:
             ValueError: an unknown name, or not a finite number of at least 0.
@@ -307,10 +307,10 @@ class _ImageSizedMixin(ConditionedPipelineMixin):
         image = arguments.get("image")
         if image is None or (arguments.get("height") and arguments.get("width")):
             return super()._latent_size(arguments)
-        if isinstance(image, torch.Tensor) and image.ndim == 4 and image.shape[1] == self.vae.config.latent_channels:  # pyright: ignore
+        if isinstance(image, torch.Tensor) and image.ndim == 4 and image.shape[1] == self.vae.config["latent_channels"]:
             return image.shape[-2], image.shape[-1]
         image = image[0] if isinstance(image, list) else image
-        height, width = self.image_processor.get_default_height_width(image)  # pyright: ignore
+        height, width = self.image_processor.get_default_height_width(image)
         return super()._latent_size({"height": height, "width": width})
 
 
@@ -330,7 +330,7 @@ class ConditionedStableDiffusionControlNetPipeline(_ImageSizedMixin, StableDiffu
 
 
 def open_conditioned(source: str | Path, **options: Any) -> Any:
-    """The text-to-image pipeline of a folder or repository: XL where it is one of those.
+    """Open the text-to-image pipeline of a folder or repository, of Stable Diffusion or Stable Diffusion XL.
 
     Args:
         options: of `from_pretrained`.
