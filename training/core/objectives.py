@@ -93,7 +93,7 @@ def joint_diffusion_loss(
     predicted = zip(weights, denoise(noisy, times), targets, strict=True)
     error = torch.stack([w * (p.float() - t.float()).square().flatten(1).mean(1) for w, p, t in predicted]).sum(0)
     if snr_gamma is not None and not flow:
-        error = error * _min_snr_weight(scheduler, times, snr_gamma, snr_offset)
+        error = error * min_snr_weight(scheduler, times, snr_gamma, snr_offset)
     return error.mean()
 
 
@@ -108,7 +108,7 @@ def _target(scheduler: Any, latents: Tensor, noise: Tensor, times: Int[Tensor, "
     raise UserError(f"prediction_type: got {kind!r}, expected epsilon, sample or v_prediction")
 
 
-def _min_snr_weight(
+def min_snr_weight(
     scheduler: Any, times: Int[Tensor, " batch"], gamma: float, offset: float
 ) -> Float[Tensor, " batch"]:
     snr = compute_snr(scheduler, times).clamp_min(1e-8)

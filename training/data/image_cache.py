@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +24,9 @@ from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment
 
 logger = logging.getLogger(__name__)
+
+CHUNK = 32
+"""Images that a process draws at a time."""
 
 
 class DrawnPictures:
@@ -109,9 +113,13 @@ def _draw(
 ) -> None:
     shape = (len(jobs), *draw(jobs[0])[0].shape)
     rows: list[Any] = []
-    with atomic_path(pixels) as partial, ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ExitStack() as stack:
+        partial = stack.enter_context(atomic_path(pixels))
         images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        drawn = pool.map(draw, jobs, chunksize=32)
+        drawn = map(draw, jobs)
+        if len(jobs) > CHUNK:  # fewer are drawn sooner than processes start
+            pool = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
+            drawn = stack.enter_context(pool).map(draw, jobs, chunksize=CHUNK)
         for i, (image, row) in enumerate(tqdm(drawn, total=len(jobs), desc=f"drawing {pixels.stem}", mininterval=1.0)):
             images[i] = image
             rows.append(row)

@@ -1,0 +1,40 @@
+"""Weights of measurements: given, shipped, or missing from an installation."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weftwork.evaluation.measurements import measured
+from weftwork.evaluation.measurements.paired import PairedMeasurement
+from weftwork.scripts.cli import main
+
+
+def options(**given: Any) -> Namespace:
+    return Namespace(**{"model": None, "adapter": None, "baseline": None, "limit": 1, **given})
+
+
+def test_rows_without_their_weights_are_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("weftwork.evaluation.core.measurement.available", lambda: ["paired"])
+    with caplog.at_level("INFO", "weftwork"):
+        folders = PairedMeasurement(options()).folders()
+    assert list(folders) == ["adapter"] and folders["adapter"][0].name == "paired"
+    (message,) = caplog.messages
+    assert message.startswith("rows left out: global_sketch, global_sketch_unnamed; paired-global-sketch is not in")
+    assert "--baseline" in message and "pretrained/baselines" in message
+
+
+def test_nothing_to_measure_is_an_error() -> None:
+    with pytest.raises(ValueError, match="adapter: got none, and none is shipped for this backbone"):
+        PairedMeasurement(options(model="mine")).folders()
+    given = PairedMeasurement(options(model="mine", adapter=Path("mine"))).folders()
+    assert given == {"adapter": [Path("mine")]}
+
+
+def test_a_limit_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in measured():
+        assert main(["evaluate", name, "--limit", "0"]) == 2
+        assert "limit: got 0, expected at least 1" in capsys.readouterr().err

@@ -1,0 +1,25 @@
+"""Optimizers by name."""
+
+from pathlib import Path
+
+import pytest
+from tiny_training import Records, config, make_task, run
+
+from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.datasets.readers.errors import UserError
+from weftwork.training.core.loop import train
+
+
+@pytest.mark.parametrize("name", ["adafactor", "sgd"])
+def test_other_optimizers_train_too(name: str, tmp_path: Path) -> None:
+    task = make_task()
+    before = state_sha256(task.module)
+    train(task, Records(task.module), config(tmp_path, optimizer=name, max_train_steps=2, lr_warmup_steps=0))
+    assert state_sha256(task.module) != before
+
+
+def test_optimizers_that_are_not_there_say_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="optimizer: got 'adam', expected one of adamw, adamw8bit"):
+        config(tmp_path, optimizer="adam")
+    with pytest.raises(UserError, match="needs prodigyopt, which is not there; pip install prodigyopt"):
+        run(tmp_path, optimizer="prodigy")
