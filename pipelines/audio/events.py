@@ -1,4 +1,4 @@
-"""What is heard in stereo sound, and when: onsets, side, loudness and delay between the ears.
+"""Audible events in stereo audio: onsets, side, loudness and delay between the ears.
 
 Every measure is of the sound alone. Energies are those above the sound's own floor, the level of its quiet parts,
 channel by channel. An event so weak that it might be the floor is not heard: its measures are NaN, never a guess.
@@ -15,17 +15,17 @@ from scipy.signal import find_peaks
 from weftwork.datasets.readers.errors import UserError
 
 WINDOW: Final = 0.060
-"""Seconds of an event that are listened to."""
+"""Seconds of an event that are measured."""
 EARLY: Final = 0.002
-"""An event is listened to from so many seconds before it, so that none of its attack is lost."""
+"""Seconds before an event from which it is measured, to include its attack."""
 FRAME, HOP = 0.016, 0.004
 """Of the search for onsets, in seconds: 256 and 64 samples at 16 kHz."""
 RISE: Final = 6.0
 """In dB; an onset is louder than what was just before by more."""
 APART: Final = 0.1
-"""Seconds from one onset to the next."""
+"""Least seconds from one onset to the next."""
 QUIET: Final = 0.1
-"""The floor is the level that so large a part of a sound stays below."""
+"""Quantile of the levels that is the floor."""
 AUDIBLE: Final = 4.0
 """Times the floor's energy; less is not heard."""
 SILENCE: Final = 1e-9
@@ -52,7 +52,7 @@ def check_audio(audio: Any, name: str = "audio") -> Audio:
 
 
 def onsets(audio: Audio, sample_rate: int) -> Events:
-    """When events begin, in seconds: peaks of how much louder a frame is than the one before it.
+    """Onsets of events in seconds: peaks of the rise in level from frame to frame.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.
@@ -72,7 +72,7 @@ def onsets(audio: Audio, sample_rate: int) -> Events:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What is heard at events; all arrays are by event, and NaN where nothing is.
+    """Measures of events; all arrays are by event, and NaN where nothing is heard.
 
     Args:
         energies: of left and right, above the floor, as mean squares over `WINDOW`.
@@ -84,12 +84,12 @@ class Heard:
 
     @property
     def pan(self) -> Events:
-        """The exact inverse of panning by constant power: -1 left, 1 right."""
+        """Pan by the inverse of constant-power panning: -1 left, 1 right."""
         return pan_of(self.energies)
 
     @property
     def ild(self) -> Events:
-        """How much louder the right ear hears it, in dB, within 40."""
+        """Level of right over left in dB, within 40."""
         return level_difference(self.energies)
 
     @property
@@ -99,7 +99,7 @@ class Heard:
 
 
 def hear(audio: Audio, sample_rate: int, times: Events) -> Heard:
-    """What is heard at these times, in seconds within the sound.
+    """Measure the events at these times, in seconds.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.

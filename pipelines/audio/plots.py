@@ -1,4 +1,4 @@
-"""Sounds to look at: spectrograms, and where a sound is heard beside where its source is seen."""
+"""Plots of audio: spectrograms, and panning and loudness over time beside the tracks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ FLOOR_DB = -80.0
 
 
 def spectrogram(audio: Audio, sample_rate: int) -> Float[np.ndarray, "3 height width"]:
-    """Left above right, from the highest frequency down, in [0, 1] over 80 dB; for contact sheets."""
+    """Spectrogram in [0, 1] over 80 dB: left above right, high frequencies first; for contact sheets."""
     window = 2 * BINS
     hop = max(1, audio.shape[1] // FRAMES)
     _, _, spectra = stft(audio, sample_rate, nperseg=window, noverlap=max(0, window - hop))
     decibels = 20 * np.log10(np.abs(spectra) + 1e-9)
     shown = np.clip(1 - decibels / FLOOR_DB, 0, 1)[:, :BINS, :FRAMES]
     shown = np.pad(shown, ((0, 0), (0, 0), (0, FRAMES - shown.shape[-1])))
-    picture = np.concatenate([side[::-1] for side in shown])
-    return np.repeat(picture[None], 3, 0)
+    image = np.concatenate([side[::-1] for side in shown])
+    return np.repeat(image[None], 3, 0)
 
 
 def plot_sound(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path: Path) -> Path:
-    """Where the sound is heard over time, with the tracks' centres, and how loud it is, as a PNG."""
+    """Write a PNG of panning over time, with the tracks' centres, and of loudness."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
