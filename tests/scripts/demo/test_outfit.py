@@ -143,7 +143,7 @@ def test_a_card_acts_in_its_image_only(studio: ImageStudio) -> None:
         ({"conditions": {"paired": [pair(region="../mask.png")]}}, "region: got a path"),
         ({"conditions": {"paired": [{"global_sketch": "a.png"}]}}, "global_sketch: got a path"),
         ({"conditions": {"paired": [pair(sketch="data:image/png;base64,?")]}}, "no base64"),
-        ({"conditions": {"paired": [pair(sketch="data:image/png;base64,AAAA")]}}, "got an inline picture"),
+        ({"conditions": {"paired": [pair(sketch="data:image/png;base64,AAAA")]}}, "got an inline image"),
         ({"loras": [{"lora": "a"}]}, "loras: got some, which a demo does not load"),
         ({"controlnets": [{"controlnet": "a", "image": "b"}]}, "controlnets: got some"),
         ({"conditions": {"paired": [pair()] * 17}}, "conditions: got 17, expected at most 16"),
