@@ -152,14 +152,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         expected: Any = (
             read_json(folder / "config.json") if folder.is_dir() else cls.load_config(pretrained_model_name_or_path)
         )
-        name = expected.get("_class_name")
-        if name not in (None, cls.__name__):
-            raise UserError(f"{folder}: got a {name}, expected a {cls.__name__}; load it with {name}.from_pretrained")
-        version = expected.get("format_version", FORMAT_VERSION)
-        if version > FORMAT_VERSION:
-            raise UserError(
-                f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork"
-            )
+        check_config(folder, expected, cls.__name__)
         if folder.is_dir():
             cls._check_weights(folder / WEIGHTS_NAME, expected)
         adapter = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -188,14 +181,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
             for name, shape in found.items():
                 if shape != wanted[name]:
                     raise UserError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
-                tensor = file.get_tensor(name)
-                if tensor.dtype not in DTYPES:
-                    raise UserError(
-                        f"{path}: {name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}; "
-                        "convert it"
-                    )
-                if not bool(tensor.isfinite().all()):
-                    raise UserError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
+                _check_numbers(path, name, file.get_tensor(name))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
         """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable.
@@ -292,6 +278,44 @@ def check_folder(folder: Path) -> None:
                 f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weftwork loads safetensors only, "
                 "`weftwork convert` turns other formats into it"
             )
+
+
+def check_config(folder: Path, config: Mapping[str, Any], expected: str) -> None:
+    """Raise unless a folder's config is of this class, in a format that this version reads.
+
+    Raises:
+        ValueError: another class, or a newer format.
+    """
+    name = config.get("_class_name")
+    if name not in (None, expected):
+        raise UserError(f"{folder}: got a {name}, expected a {expected}; load it with {name}.from_pretrained")
+    version = config.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise UserError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Returns the tensors of a safetensors file.
+
+    Raises:
+        ValueError: a file that is missing or damaged, or numbers that are not finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not found; the folder is incomplete: copy or download it again")
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, tensor in tensors.items():
+        _check_numbers(path, name, tensor)
+    return tensors
+
+
+def _check_numbers(path: Path, name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPES:
+        raise UserError(
+            f"{path}: {name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}; convert it"
+        )
+    if not bool(tensor.isfinite().all()):
+        raise UserError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
 
 
 def _opened(path: Path) -> Any:

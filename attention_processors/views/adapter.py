@@ -23,10 +23,9 @@ from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import read_json, state_sha256
+from weftwork.attention_processors.core.adapter import check_config, read_json, read_tensors, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import install, layer_levels, unwrapped
@@ -119,9 +118,8 @@ class AlignedViews(nn.Module):
         first: Any = unwrapped(denoiser).get_submodule("conv_in")
         latents = first.in_channels if warped else 0
         self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
-        whole = next(unwrapped(denoiser).parameters()).dtype == torch.float32
-        self.base_sha256 = state_sha256(unwrapped(denoiser)) if whole else None
-        """What it was trained on; unknown of a denoiser in half precision."""
+        self.base_sha256 = _sha256(denoiser)
+        """The denoiser's weights; unknown in half precision."""
 
     def _role(self, role: str, denoiser: nn.Module) -> nn.Module:
         """The denoiser with a LoRA wherever it says something to anybody."""
@@ -236,6 +234,14 @@ class AlignedViews(nn.Module):
         """Change what the folder's config says, as diffusers' models do."""
         self.config.update(values)
 
+    def check_base(self, denoiser: nn.Module) -> None:
+        """Raise unless these modules were made for a denoiser with these weights; half precision is not compared.
+
+        Raises:
+            ValueError: another denoiser.
+        """
+        _refuse_other_base(self.base_sha256, _sha256(denoiser))
+
     # -- files ---------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
@@ -261,36 +267,43 @@ class AlignedViews(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:
-        """The modules in a folder, on the denoiser that they were trained for.
+        """Load the modules in a folder, on the denoiser that they were trained for.
 
         Raises:
-            ValueError: no such folder, a newer format, or another denoiser.
+            ValueError: no such folder, the folder of another class, a newer format, another denoiser, or files that
+                are missing, damaged or hold numbers that are not finite.
         """
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
         config = read_json(folder / "config.json")
-        config.pop("_class_name", None)
-        version, base = config.pop("format_version", 0), config.pop("base_sha256", None)
-        base = base or (config.get("training") or {}).get("base_sha256")  # training knows it from before it was rounded
-        if version > FORMAT_VERSION:
-            raise UserError(
-                f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork"
-            )
-        views = cls(denoiser, **config)
-        if None not in (base, views.base_sha256) and views.base_sha256 != base:
-            raise UserError(
-                f"{folder}: was trained on another denoiser than this one, expected the same weights; load the one "
-                "that its card names"
-            )
+        check_config(folder, config, cls.__name__)
+        known = config.pop("base_sha256", None)  # training knows the base from before it was rounded
+        options = {key: value for key, value in config.items() if key not in ("_class_name", "format_version")}
+        views = cls(denoiser, **options)
+        _refuse_other_base(known or (options.get("training") or {}).get("base_sha256"), views.base_sha256)
         for role, network in views.roles.items():
-            layers = {key.removeprefix("unet."): value for key, value in load_file(folder / role / LORA_NAME).items()}
+            tensors = read_tensors(folder / role / LORA_NAME)
+            layers = {key.removeprefix("unet."): value for key, value in tensors.items()}
             result: Any = set_peft_model_state_dict(network, layers)
             if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
                 odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
                 raise UserError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
         views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
         return views
+
+
+def _sha256(denoiser: nn.Module) -> str | None:
+    plain = unwrapped(denoiser)
+    return state_sha256(plain) if next(plain.parameters()).dtype == torch.float32 else None
+
+
+def _refuse_other_base(trained_on: str | None, here: str | None) -> None:
+    if None not in (trained_on, here) and trained_on != here:
+        raise UserError(
+            "base: this adapter was trained on another denoiser than this one, expected the same weights; load the one "
+            "that its card names"
+        )
 
 
 def _place(name: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import tiny_unet
 from torch import Tensor
 
@@ -162,9 +163,23 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
         other.conv_in.weight.add_(1)
     with pytest.raises(ValueError, match="was trained on another denoiser"):
         AlignedViews.from_pretrained(tmp_path, other)
+    with pytest.raises(ValueError, match="was trained on another denoiser"):
+        views_of(unet).check_base(other)
     with pytest.raises(ValueError, match=r"config\.json is missing"):
         AlignedViews.from_pretrained(tmp_path / "none", unet)
     config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "StyleAdapter"}))
+    with pytest.raises(ValueError, match="got a StyleAdapter, expected a AlignedViews"):
+        AlignedViews.from_pretrained(tmp_path, unet)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    lora = tmp_path / "image" / "pytorch_lora_weights.safetensors"
+    tensors = load_file(lora)
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, lora)
+    with pytest.raises(ValueError, match="holds NaN or infinite numbers"):
+        AlignedViews.from_pretrained(tmp_path, unet)
+    lora.unlink()
+    with pytest.raises(ValueError, match="not found; the folder is incomplete"):
+        AlignedViews.from_pretrained(tmp_path, unet)
     (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 9}))
     with pytest.raises(ValueError, match="got format version 9"):
         AlignedViews.from_pretrained(tmp_path, unet)
