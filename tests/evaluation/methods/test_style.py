@@ -162,7 +162,7 @@ def test_styles_train_on_a_folder(tmp_path: Path) -> None:
         ([], "data: got none; pass exactly one of --train_data_dir, --dataset_name, --world"),
         (
             ["--dataset_name", "a/b", "--validation_cases", "8"],
-            "validation_cases: got 8, but only what is trained",
+            "validation_cases: got 8, but only a --world",
         ),
         (["--world", "creatures", "--streaming"], "streaming: got it without --dataset_name"),
         (["--world", "creatures", "--dataset_name", "a/b"], "data: got --dataset_name and --world"),
