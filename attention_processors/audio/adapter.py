@@ -1,4 +1,4 @@
-"""Where a sound comes from: boxes, depth and an audio prompt as tokens that Stable Audio's transformer reads.
+"""Spatial audio adapter: boxes, depth and audio prompts as tokens that Stable Audio's transformer reads.
 
 After StereoSync (arXiv 2510.05828). Known of it: boxes go through Stable Audio's number conditioner, depth through a
 frozen image encoder, the prompt through CLAP's audio encoder; projections and a ControlNet are trained, all else is

@@ -1,4 +1,4 @@
-"""What a user says of a sound: where it comes from, how far the room goes, what it is like, when it is loud."""
+"""Conditions for spatial audio: box tracks, depth, audio prompts and envelopes."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -45,7 +45,7 @@ class OverTime(Condition):
 
 @dataclass(frozen=True, eq=False)
 class BoxTrack(OverTime):
-    """Where one thing is in the picture, over time.
+    """Bounding boxes of one object in the video, over time.
 
     Args:
         times: in seconds from the start of the clip, increasing.
@@ -117,7 +117,7 @@ class BoxTrack(OverTime):
 
 @dataclass(frozen=True, eq=False)
 class DepthClip(OverTime):
-    """How far away everything is, over time.
+    """Depth maps of the video, or their embeddings, over time.
 
     Args:
         times: of the frames, in seconds from the start of the clip, increasing.
@@ -165,7 +165,7 @@ class DepthClip(OverTime):
 
 @dataclass(frozen=True, eq=False)
 class AudioPrompt(OverTime):
-    """What the sound is like.
+    """Reference audio, or its embedding.
 
     Args:
         embeds: of an audio encoder (CLAP), [dim].
@@ -195,7 +195,7 @@ class AudioPrompt(OverTime):
 
 @dataclass(frozen=True, eq=False)
 class Envelope(OverTime):
-    """When it is loud, against its loudest moment; how loud it is in all follows from what is seen.
+    """Loudness over time, relative to the loudest moment.
 
     Args:
         values: amplitudes of at least 0, [time], or [2, time] for left and right, which then tell the panning.

@@ -1,4 +1,4 @@
-"""What a ControlNet of sounds reads, at the latents' rate: an envelope, and boxes where it has channels for them.
+"""Inputs of the audio ControlNet at the latents' rate: an envelope, and boxes where it has channels for them.
 
 Boxes as channels are aligned in time with the sound by construction, where tokens have to say when they are. That is
 ours, not StereoSync's.
@@ -44,7 +44,7 @@ def aligned_boxes(
 def shares(
     conditions: Sequence[OverTime], step: int, steps: int, *, boxes: bool, unconditional: bool = False
 ) -> tuple[float, float, float]:
-    """How strongly residuals of three controls act at a step: of envelope and boxes, the envelope alone, boxes alone.
+    """Strengths of the residuals of three controls at a step: of envelope and boxes, the envelope alone, boxes alone.
 
     As strong as both are, they are read together; by as much as one is stronger, it is read alone. What does not act is
     not read. Where no boxes are read, the envelope is all that the first control has.

@@ -38,7 +38,7 @@ class Tokens(nn.Module):
         return (np.arange(count) + 0.5) * (seconds / count)
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
-        """What a condition says at these times of its own; blank for none.
+        """Returns the values of a condition at these times; zeros for none.
 
         Raises:
             ValueError: embeddings of another width than the encoder's.

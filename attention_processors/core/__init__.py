@@ -1,1 +1,1 @@
-"""What all methods share: conditions, branches, strengths, adapters, and the processor that runs them."""
+"""Core of all methods: conditions, branches, strengths, adapters, and the processor that runs them."""

@@ -1,4 +1,4 @@
-"""Where conditions act: maps per part of a condition (a pair, a style), recorded during a call, on request only.
+"""Attention maps per part of a condition (a pair, a style), recorded during a call, on request only.
 
     recorder = MapRecorder(layers="decoder")
     image = pipe(prompt, conditions=…, recorder=recorder).images[0]
@@ -108,7 +108,7 @@ class MapRecorder:
         size: tuple[int, int] | None = None,
         adapter: str | None = None,
     ) -> Float[Tensor, "row part height width"]:
-        """What was recorded, as the mean over layers; rows are the pictures of the call, in order.
+        """Returns the recorded maps as the mean over layers; rows are the images of the call, in order.
 
         Args:
             size: height and width, usually the picture's; None is that of the latents.

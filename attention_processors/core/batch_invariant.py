@@ -61,7 +61,7 @@ def gelu(tokens: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token d
 
 
 def is_exact(tokens: Tensor) -> bool:
-    """Where items are kept apart to the last bit: in float32 on the CPU, without gradients."""
+    """Whether results are batch-invariant to the last bit: in float32 on the CPU, without gradients."""
     return tokens.device.type == "cpu" and tokens.dtype == torch.float32 and not torch.is_grad_enabled()
 
 

@@ -1,4 +1,4 @@
-"""What the weftwork says to the warp: branches by layer name, with weights, regions and schedules as run-time values.
+"""Run-time conditioning: attention branches per layer, with weights, regions and schedules as run-time values.
 
 Shapes, here and everywhere: `design` is one prompt; `row` is one row of the denoiser's batch (designs, repeated for
 `num_images_per_prompt`, under guidance the unconditional half first); `part` is one condition of a design (a pair, a
@@ -41,13 +41,13 @@ class OwnAttention:
 
 
 class Branch:
-    """What one method adds at one attention layer. Every stage is optional; together they are its equation."""
+    """An attention branch: one method at one layer, in stages that are all optional and together are its equation."""
 
     replaces: ClassVar[bool] = False
     """True if the branch overwrites queries, keys or values: at most one of these per layer."""
 
     def context(self, context: Float[Tensor, "row token dim"]) -> Float[Tensor, "row more_token dim"]:
-        """What keys and values are projected from."""
+        """Returns the input of the key and value projections."""
         return context
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +91,7 @@ class DecoupledBranch(Branch):
     bias: Float[Tensor, "row 1 place token"] | None = None
     guidance: bool = False
     token_part: Int[Tensor, " token"] | None = None
-    """Which part a token belongs to; read by attention maps only."""
+    """Index of the part of each token; read by attention maps only."""
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         queries = query.shape[1]
@@ -109,7 +109,7 @@ class DecoupledBranch(Branch):
         return key, value, None if self.bias is None else self.bias.to(query.dtype)
 
     def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Float[Tensor, "row query head dim"]:
-        """What is added to `out` at a gain of 1."""
+        """Returns the tensor that is added to `out` at a gain of 1."""
         return attend(query, *self.tokens(query))
 
     def rows(self, count: int) -> "DecoupledBranch":

@@ -1,4 +1,4 @@
-"""Which attention layers of a denoiser: by preset, by pattern, or by name."""
+"""Selection of attention layers by preset, pattern or name."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -198,7 +198,7 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
 
 
 def base_description(denoiser: nn.Module) -> dict[str, Any]:
-    """What an adapter records of its base: the class and the width of its text context."""
+    """Description of a base model in an adapter's config: the class and the width of its text context."""
     inner = unwrapped(denoiser)
     family = getattr(type(inner), "family", type(inner).__name__)
     return {"family": family, "context_dim": inner.config.get("cross_attention_dim")}  # pyright: ignore

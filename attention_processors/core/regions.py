@@ -1,4 +1,4 @@
-"""Where on the canvas a condition acts: everywhere, in a box, or under a mask."""
+"""Regions of the canvas in which a condition acts: boxes and masks."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""How strongly conditions act: weights, schedules and regions as tensors that are overwritten between steps."""
+"""Condition strengths: weights, schedules and regions as tensors that are overwritten between steps."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from weftwork.datasets.readers.errors import UserError
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a condition acts: at loop index i of n iff start <= i / n < end; end = 1 includes the last.
+    """Time range of a condition: it acts at loop index i of n iff start <= i / n < end; end = 1 includes the last.
 
     Args:
         curve: optional factor over the progress within [start, end], itself in [0, 1].
@@ -51,7 +51,7 @@ def check_weight(weight: float) -> None:
 
 @dataclass(frozen=True)
 class Layout:
-    """How conditions of designs become rows of one denoiser call."""
+    """Layout of designs as rows of one denoiser call."""
 
     levels: Mapping[str, int]
     """By layer: how often its grid was halved."""
@@ -78,7 +78,7 @@ class Layout:
 
 
 class Strength:
-    """How strongly the parts of one adapter act, row by row and place by place, at the current step.
+    """Strengths of the parts of one adapter at the current step, by row and place.
 
     With a_p(x) = weight_p * layer weight_p * schedule_p(step) * region_p(x) and A(x) = max_p a_p(x), the branch is
     A * softmax(Q K^T / sqrt(d) + log(a_p / A)) V: one softmax over the tokens of all parts, as LOTS has it, extended by

@@ -39,7 +39,7 @@ class ClapEncoder:
 
     @property
     def settings(self) -> str:
-        """What its vectors depend on beside the model's weights."""
+        """Settings of the feature extractor as JSON, for cache keys."""
         return self.extractor.to_json_string()
 
     @property

@@ -60,11 +60,11 @@ class TextEncoders:
 
     @property
     def longest(self) -> int:
-        """How many tokens a prompt may have, its beginning and end among them."""
+        """Maximum number of tokens of a prompt, including begin and end."""
         return min(tokenizer.model_max_length for tokenizer in self.tokenizers)
 
     def count(self, text: str) -> int:
-        """How many tokens a text is, its beginning and end among them; the most of all encoders."""
+        """Number of tokens of a text, including begin and end; the maximum over all encoders."""
         return max(len(tokenizer(text).input_ids) for tokenizer in self.tokenizers)
 
     def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:

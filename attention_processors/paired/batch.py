@@ -11,7 +11,7 @@ from weftwork.attention_processors.core.batch import Batch
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PairedParts(Batch):
-    """What batches and features of pairs have in common; the last part of each design is its global sketch, if any.
+    """The base of batches and features of pairs; the last part of each design is its global sketch, if any.
 
     Args:
         pair_mask: False for padding.

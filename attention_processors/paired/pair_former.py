@@ -178,7 +178,7 @@ class PairFormer(nn.Module):
         text_tokens: Float[Tensor, "design pair text_token dim"],
         pair_mask: Bool[Tensor, "design pair"],
     ) -> Bool[Tensor, "design out_pair out_token"]:
-        """Which tokens of `forward`, called with the same arguments, are there to be read."""
+        """Mask of the tokens that `forward` returns for the same arguments."""
         real = self._of_result(self._real(image_tokens, text_tokens, pair_mask))
         return real.any(1, keepdim=True)[:, : real.shape[1]] if self.fusion == "mean" else real
 
@@ -189,7 +189,7 @@ class PairFormer(nn.Module):
         return torch.cat(parts, 2)
 
     def _real(self, image_tokens: Tensor, text_tokens: Tensor, pair_mask: Tensor) -> Bool[Tensor, "design pair token"]:
-        """Which tokens are not padding."""
+        """Mask of the tokens that are not padding."""
         count = self.num_readout_tokens + image_tokens.shape[2] + text_tokens.shape[2]
         return pair_mask[..., None].expand(-1, -1, count)
 
@@ -217,7 +217,7 @@ class PairFormer(nn.Module):
     def _joint_mask(
         self, real: Bool[Tensor, "design pair token"], num_image_tokens: int
     ) -> Bool[Tensor, "design 1 place all_token"]:
-        """What sees what over all pairs of a design; a query that would see nothing sees everything, unread."""
+        """Attention mask over all pairs of a design; fully masked queries, which are not read, see everything."""
         mask = real.flatten(1)[:, None, None]
         if self.masking == "modality":
             is_image = torch.arange(real.shape[2], device=real.device).lt(num_image_tokens).repeat(real.shape[1])

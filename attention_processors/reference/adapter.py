@@ -149,7 +149,7 @@ class SummedBranch(DecoupledBranch):
 
 
 MERGINGS: Mapping[str, type[DecoupledBranch]] = {"joint": DecoupledBranch, "sum": SummedBranch}
-"""How several references of one design act together."""
+"""Branch by merging, the rule for several references of one design."""
 ABSENT = Reference(weight=0.0)
 
 

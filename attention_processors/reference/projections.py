@@ -1,4 +1,4 @@
-"""What IP-Adapters make of an image encoder's features: tokens, by diffusers' own modules (models/embeddings.py).
+"""Projections of IP-Adapters from image features to tokens, by diffusers' modules (models/embeddings.py).
 
     basic   pooled features [dim]: one linear map to all tokens, LayerNorm
     plus    states [token, dim]: a resampler, learned latents that attend to the states through `depth` blocks

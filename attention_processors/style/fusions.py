@@ -1,4 +1,4 @@
-"""How tokens of a condition join the frozen attention, other than by addition."""
+"""Fusions of condition tokens with the frozen attention, other than addition."""
 
 import torch
 from torch import Tensor

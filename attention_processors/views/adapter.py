@@ -39,7 +39,7 @@ from weftwork.datasets.readers.errors import UserError
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
 SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
-"""What LoRAs are put on: attention, feed-forward layers, and the convolutions of the residual blocks."""
+"""Modules that get LoRAs: attention, feed-forward layers, and the convolutions of the residual blocks."""
 BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")
 INNER: Final = ("resnets", "attentions")
 STAGES: Final = ("attn1", "attn2", "ff")
@@ -50,7 +50,7 @@ FORMAT_VERSION: Final = 1
 
 @dataclass(frozen=True, eq=False)
 class SeenReferences:
-    """What both reference roles read, for all steps of one call.
+    """Recorded inputs of both reference roles, for all steps of one call.
 
     Args:
         views: references per row.
@@ -113,7 +113,7 @@ class AlignedViews(nn.Module):
         instilled = sharing in ("instillation", "distilled")
         self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
         self.own = Instillation(layers)
-        """What the geometry role attends with itself, where that is compared."""
+        """Attention of the geometry role, recorded for distillation."""
         self.roles = nn.ModuleDict({role: self._role(role, unwrapped(denoiser)) for role in ROLES})
         first: Any = unwrapped(denoiser).get_submodule("conv_in")
         latents = first.in_channels if warped else 0
@@ -203,7 +203,7 @@ class AlignedViews(nn.Module):
         return first, self._run("geometry", geometry, times, context, features, references=references, **taken)
 
     def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:
-        """What the image role leaves for the geometry role, and what that takes."""
+        """Taps of the image role and of the geometry role."""
         if self.sharing == "none":
             return {}, {}
         given: dict[str, Encoded] = {"link": self.link.record()}
@@ -307,7 +307,7 @@ def _refuse_other_base(trained_on: str | None, here: str | None) -> None:
 
 
 def _place(name: str) -> tuple[int, ...]:
-    """When a module of a U-Net has its turn: by block, then residual block or transformer, then layer in it."""
+    """Order in which a U-Net runs its modules: by block, then residual block or transformer, then layer in it."""
     parts = name.replace("mid_block.", "mid_block.0.").split(".")
     numbers = [int(part) for part in parts if part.isdigit()] + [0]
     stage = next((i for i, layer in enumerate(STAGES) if layer in parts), 0)

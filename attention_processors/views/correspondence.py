@@ -35,7 +35,7 @@ def fourier_points(points: Float[Tensor, "row 3 height width"]) -> Float[Tensor,
 def correspondences(
     geometry: Float[Tensor, "row 8 height width"], channels: int = 20
 ) -> Float[Tensor, "row channel height width"]:
-    """What the convolutions read, in the authors' order: embedded points, normals, depth, and 1 where no point is.
+    """Input of the convolutions, in the authors' order: embedded points, normals, depth, and 1 where no point is.
 
     Args:
         geometry: of a view, by pixel: its point in the target camera's frame, scaled to about [-1, 1] (3), its normal

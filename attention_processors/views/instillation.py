@@ -230,7 +230,7 @@ def attention_scores(
 
 
 def missing(layer: str, what: str) -> str:
-    """What is to be said where a layer finds nothing recorded."""
+    """Returns the error text for a layer that finds nothing recorded."""
     return (
         f"{layer}: got no recorded {what}, expected some; run the recording pass first, with the same layers, in this "
         "step"

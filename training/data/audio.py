@@ -93,13 +93,13 @@ class SpatialWalks(Dataset[SoundRecord]):
         return SoundRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
 
     def heard(self, index: int) -> Envelope:
-        """How loud a sound is."""
+        """Returns the envelope of a sample."""
         audio = self.sounds.sounds[index // 2].astype(np.float32) / 32768
         return Envelope.of_audio(audio, self.sounds.sample_rate)
 
 
 def seen_of(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
-    """What is seen of a walk; depth without a unit is off by a factor and an offset."""
+    """Returns depth and boxes of a walk; depth without a unit is off by a factor and an offset."""
     box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
     return DepthClip(depth_times, walk.depth(depth_times), metric=metric), BoxTrack(box_times, walk.boxes(box_times))
 
@@ -175,7 +175,7 @@ class SpatialPieces(Dataset[SoundRecord]):
         )
 
     def heard(self, index: int) -> Envelope:
-        """How loud a sound is."""
+        """Returns the envelope of a sample."""
         rate = self.sample_rate
         return Envelope.of_audio(self.pieces[index // 2].audio(rate), rate)
 

@@ -1,4 +1,4 @@
-"""What training any adapter shares: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
+"""Base of adapter training: a frozen pipeline, prompts with dropout, and the denoising loss with conditions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -30,7 +30,7 @@ from weftwork.training.tasks.options import SpatialConfig
 
 
 class SpatialModules(nn.Module):
-    """What is trained, saved as the folder that `VideoToAudioPipeline.load_spatial` reads."""
+    """The trained modules, saved as the folder that `VideoToAudioPipeline.load_spatial` reads."""
 
     def __init__(self, adapter: SpatialAudioAdapter, controlnet: StableAudioControlNetModel) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class SpatialAudioTask:
         return [self.module.adapter.readers[part.reader].kind for part in batch.conditions.parts]
 
     def _dropped(self, batch: SoundBatch, generator: torch.Generator) -> Bool[Tensor, "design part"]:
-        """Which conditions become their null token, each on its own."""
+        """Draws the conditions that become their null token, each on its own."""
         config = self.config
         by_kind: dict[type, float] = {
             AudioPrompt: config.prompt_dropout,
