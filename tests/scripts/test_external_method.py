@@ -1,4 +1,4 @@
-"""A method in another package is trained, generated with, evaluated, inspected and listed, with no change here."""
+"""A method in another package is trained, generated with, evaluated, inspected and shown in the demo."""
 
 import json
 import os
@@ -154,6 +154,15 @@ weftwork("train mood --train_data_dir data --output_dir out --pretrained_model_n
 weftwork("generate design.json --model model --adapter mood=out/final --output image.png")
 weftwork("evaluate mood --model model --mood out/final --limit 1 --num_inference_steps 1 --output reports")
 weftwork("inspect out/final")
+
+from pathlib import Path
+from weftwork.scripts.demo.command import demo, open_studio
+from weftwork.scripts.demo.pages import Context, open_pages
+
+studio = open_studio("model", {"mood": Path("out/final")}, "cpu")
+(page,) = [page for page in open_pages(Context(studio)) if page.title == "Mood"]
+labels = {getattr(block, "label", None) for block in demo(studio, [page]).blocks.values()}
+assert {"Prompt", "Mood", "Weight"} <= labels, labels
 """
 
 
