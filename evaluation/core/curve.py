@@ -11,17 +11,17 @@ SHOWN = ("style_accuracy", "content_accuracy", "shape_consistency")
 
 
 def check_plots() -> None:
-    """Raise before anything is measured.
+    """Checks that matplotlib is installed.
 
     Raises:
-        ValueError: matplotlib is not there.
+        ValueError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise UserError("plot: got no matplotlib; install it with pip install matplotlib")
+        raise UserError("plot: matplotlib not found; install it with pip install matplotlib")
 
 
 def plot_curve(rows: Sequence[Row], folder: Path) -> Path:
-    """`folder/style-curve.json` and `folder/style-curve.png`; names of rows end in the weight."""
+    """Writes `folder/style-curve.json` and `folder/style-curve.png`; names of rows end in the weight."""
     from matplotlib.figure import Figure
 
     Report("evaluation", "style-curve", rows).write(folder)

@@ -1,4 +1,4 @@
-"""The base of measurements: the options of `weftwork evaluate METHOD`, and the evaluation that they describe."""
+"""The base of measurements: the options of `weftwork evaluate METHOD`, and its evaluation."""
 
 import argparse
 import logging
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained weights that rows of an evaluation read, and the option for others than the shipped ones.
+    """Trained weights of evaluation rows, and the option that replaces the shipped ones.
 
     Args:
         shipped: name of the shipped model.
-        help: what the folder holds.
-        rows: rows that are left out without these weights; none if there is nothing to measure without.
+        help: content of the folder.
+        rows: rows that need these weights and are skipped without them; empty if the weights are required.
         several: whether the option takes one folder per seed.
     """
 
@@ -61,7 +61,7 @@ class Measurement(ABC):
                 parser.add_argument(f"--{name}", type=Path, help=text)
 
     def check(self) -> None:
-        """Raises for invalid options before anything is loaded.
+        """Checks the options before models are loaded.
 
         Raises:
             ValueError: an option out of its range.
@@ -74,11 +74,11 @@ class Measurement(ABC):
         """Returns the evaluation of a pipeline of the method's backbone."""
 
     def finish(self, evaluation: "Evaluation", report: "Report") -> Sequence[Path]:
-        """Writes more files than the report into `arguments.output`, and returns them."""
+        """Writes further files into `arguments.output` and returns their paths."""
         return ()
 
     def settings(self) -> dict[str, Any]:
-        """Returns the options that all evaluations have."""
+        """Returns the options common to all evaluations."""
         arguments = self.arguments
         return {
             "split": arguments.split,
@@ -88,10 +88,10 @@ class Measurement(ABC):
         }
 
     def folders(self) -> dict[str, list[Path]]:
-        """Returns the folders of `weights`, given or shipped, and logs the rows that are left out without others.
+        """Returns the folders of `weights`, given or shipped, and logs the rows skipped for lack of weights.
 
         Raises:
-            ValueError: weights without which there is nothing to measure are neither given nor shipped.
+            ValueError: required weights are neither given nor shipped.
         """
         found: dict[str, list[Path]] = {}
         for name, one in self.weights.items():

@@ -1,4 +1,4 @@
-"""One shape for every measurement: rows of named scores, as a printed table and as JSON."""
+"""Reports of evaluations and benchmarks: rows of named scores, as a table and as JSON."""
 
 import json
 import math
@@ -17,10 +17,10 @@ VERSIONS_OF = ("weftwork", "torch", "diffusers", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Row:
-    """Scores under one name.
+    """Named row of scores.
 
     Args:
-        spread: by score, the standard deviation over seeds; empty when there is one seed only.
+        spread: by score, the standard deviation over seeds; empty for a single seed.
     """
 
     name: str
@@ -29,18 +29,18 @@ class Row:
 
     @classmethod
     def over_seeds(cls, name: str, runs: Sequence[Mapping[str, float]]) -> "Row":
-        """The mean of every score, with its spread."""
+        """Averages scores over seeds; the spread is their standard deviation."""
         values = {score: [run[score] for run in runs] for score in runs[0]}
         spread = {score: stdev(of_seeds) for score, of_seeds in values.items()} if len(runs) > 1 else {}
         return cls(name, {score: fmean(of_seeds) for score, of_seeds in values.items()}, spread)
 
     def record(self) -> dict[str, Any]:
-        """The row as it is written."""
+        """Returns the row as written to JSON."""
         spread = {"spread": _finite(self.spread)} if self.spread else {}
         return {"name": self.name, "scores": _finite(self.scores), **spread}
 
     def cell(self, score: str) -> str:
-        """A score as it is printed."""
+        """Formats a score for the table."""
         value, spread = self.scores.get(score), self.spread.get(score)
         if value is None or not math.isfinite(value):
             return "-"
@@ -49,11 +49,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured, on what, with which seed.
+    """Result of an evaluation or benchmark, with its settings.
 
     Args:
         kind: "evaluation" or "benchmark".
-        seed: one, or several of which the rows are means.
+        seed: one seed, or several over which the rows are averaged.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> str:
-        """Rows of scores in columns."""
+        """Formats the rows as a text table."""
         columns = list(dict.fromkeys(score for row in self.rows for score in row.scores))
         head = [self.name, *columns]
         body = [[row.name, *(row.cell(column) for column in columns)] for row in self.rows]
@@ -77,7 +77,7 @@ class Report:
         return "\n".join("  ".join(line) for line in lines)
 
     def write(self, folder: Path) -> Path:
-        """`folder/NAME.json`, whole or not at all."""
+        """Writes `folder/NAME.json` atomically and returns its path."""
         path = folder / f"{self.name}.json"
         content = {
             "kind": self.kind,

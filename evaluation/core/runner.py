@@ -1,4 +1,4 @@
-"""What every evaluation on generated pictures does: rows by name, over seeds, to a report and a contact sheet."""
+"""Base class of evaluations: named rows, averaged over seeds, written as a report and a contact sheet."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,24 +14,24 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet, generate
 from weftwork.evaluation.core.report import Report, Row
 
-Drawn = tuple[Float[Tensor, "picture 3 height width"], Mapping[str, float]]
-"""The pictures of a row, and its scores."""
+Drawn = tuple[Float[Tensor, "image 3 height width"], Mapping[str, float]]
+"""Images of a row, and its scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(ABC):
-    """The pieces that all evaluations have.
+    """Evaluation of a pipeline.
 
     Args:
-        pipe: a conditioned pipeline with what is measured attached.
-        split: "test", or "validation" for choosing settings.
-        seed: of cases and noise.
-        count: pictures per row.
+        pipe: a conditioned pipeline with the measured adapters attached.
+        split: "test", or "validation" to choose settings.
+        seed: seed of cases and noise.
+        count: images per row.
     """
 
     name: ClassVar[str]
     every: ClassVar[int] = 1
-    """The contact sheet shows every so many-th picture."""
+    """The contact sheet shows every `every`-th image."""
 
     pipe: Any
     split: str = "test"
@@ -41,13 +41,13 @@ class Evaluation(ABC):
     guidance_scale: float = 3.0
 
     def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
-        """All rows, or those named; writes report and contact sheet (of the first seed) into `folder`, row by row.
+        """Evaluates all rows, or those named; updates report and contact sheet (first seed) in `folder` after each row.
 
         Args:
-            seeds: each draws other cases and other noise; with several, scores are means with their spread.
+            seeds: seeds of cases and noise; for several, scores are means with their spread.
 
         Raises:
-            ValueError: a row that does not exist.
+            ValueError: unknown row.
         """
         runs = [replace(self, seed=seed).rows() for seed in seeds]
         unknown = [name for name in only if name not in runs[0]]
@@ -66,11 +66,11 @@ class Evaluation(ABC):
 
     @abstractmethod
     def rows(self) -> Mapping[str, Callable[[], Drawn]]:
-        """What draws and scores each row; the first is the truth."""
+        """Returns, by row, the function that generates and scores it; the first row is the ground truth."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the pipeline's call."""
+        """Arguments of the pipeline, as written to the report."""
         return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
 
     def generated(
@@ -80,12 +80,12 @@ class Evaluation(ABC):
         conditions: Mapping[str, Sequence[Any]],
         pipe: Any = None,
         images: Sequence[Image.Image] | None = None,
-    ) -> Float[Tensor, "picture 3 height width"]:
-        """One picture per prompt, each from noise of its own.
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Generates one image per prompt, each from its own noise.
 
         Args:
-            pipe: another pipeline than the evaluation's.
-            images: what each picture's control shows, for pipelines that take `image`.
+            pipe: replaces the evaluation's pipeline.
+            images: control image of each prompt, for pipelines that take `image`.
         """
         seeds = [(self.seed << 20) + i for i in range(len(prompts))]
         pipe = self.pipe if pipe is None else pipe

@@ -1,4 +1,4 @@
-"""One measurement per method: the options of `weftwork evaluate`, importable without any library."""
+"""One measurement per method: the options of `weftwork evaluate`, importable without heavy libraries."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ COMPOSITION = Method(
     adapters=(),
     evaluation="weftwork.evaluation.measurements.composition:CompositionMeasurement",
 )
-"""An evaluation of several methods."""
+"""Evaluation of several methods together."""
 
 
 def measured() -> Mapping[str, Method]:

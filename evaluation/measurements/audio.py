@@ -1,4 +1,4 @@
-"""Measure spatial audio: side, distance and time of footsteps that are heard."""
+"""Measurement of spatial audio: side, distance and time of audible footsteps."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +12,7 @@ MODULES = "folder of trained modules"
 
 
 class AudioMeasurement(Measurement):
-    """Measures trained modules, beside modules that lack a part."""
+    """Measures trained modules and their ablations."""
 
     num_inference_steps = 50
     guidance_scale = 2.0

@@ -1,4 +1,4 @@
-"""Measure conditions of several methods on one image: pairs, a style, a LoRA and a ControlNet, alone and together."""
+"""Measurement of several methods on one image: pairs, a style, a LoRA and a ControlNet, alone and together."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class CompositionMeasurement(Measurement):
-    """Measures adapters of two methods, with and without what diffusers itself adds."""
+    """Measures adapters of two methods, with and without a LoRA and a ControlNet of diffusers."""
 
     weights: ClassVar[Mapping[str, Weights]] = {
         "paired": Weights("paired", "folder of the paired adapter"),

@@ -1,4 +1,4 @@
-"""Measure pairs of sketch and text: attributes and outlines of garments, pair by pair."""
+"""Measurement of sketch-text pairs: attributes and outlines of garments, pair by pair."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PairedMeasurement(Measurement):
-    """Measures an adapter, beside the baseline of one global sketch."""
+    """Measures an adapter and the global-sketch baseline."""
 
     weights: ClassVar[Mapping[str, Weights]] = {
         "adapter": Weights("paired", "adapter folder"),

@@ -1,4 +1,4 @@
-"""Measure styles by name: style and content of creatures; --curve plots both over the weight."""
+"""Measurement of style adapters: style and content of creatures; --curve plots both over the weight."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StyleMeasurement(Measurement):
-    """Measures style adapters, beside an IP-Adapter and a LoRA."""
+    """Measures style adapters, an IP-Adapter and a LoRA."""
 
     weights: ClassVar[Mapping[str, Weights]] = {
         "style": Weights("style", "adapter folder: additive, of creatures and outfits"),

@@ -1,4 +1,4 @@
-"""Measure new views of rooms: image, geometry, and how well both agree."""
+"""Measurement of novel views of rooms: image, geometry, and their alignment."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,7 @@ def _modules(name: str, *more: str) -> Weights:
 
 
 class ViewsMeasurement(Measurement):
-    """Measures modules with other ways of sharing attention between image and geometry."""
+    """Measures modules with different attention sharing between image and geometry."""
 
     num_inference_steps = 20
     guidance_scale = 1.0

@@ -1,8 +1,8 @@
-"""How well sounds follow what is seen of walks that were never trained on, beside ceilings and floors.
+"""Evaluation of spatial audio on unseen walks, with upper and lower bounds.
 
-Every clip brings its boxes, depth, a prompt (another clip on the same surface) and the mono envelope of its true sound,
-whose loudest moment is always the same: when steps fall is given, where they are heard and how loud they are is not.
-Rows without one of these, in mono, and with the sides exchanged say what the scores are worth.
+Every clip provides boxes, depth, a prompt (another clip on the same surface) and the peak-normalised mono envelope of
+its true audio: the times of steps are given, their direction and loudness are not. Rows that lack one of these
+conditions, are mono, or have the channels swapped put the scores into context.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from weftwork.attention_processors.encoders.audio_statistics import AudioStatist
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.synthetic.walks import WalkSample, mirrored, render, sample
 from weftwork.evaluation.core.runner import Drawn, Evaluation
-from weftwork.evaluation.scores.audio import level_change, score_sounds, signal_to_noise
+from weftwork.evaluation.scores.audio import level_change, score_audio, signal_to_noise
 from weftwork.pipelines.audio.events import Audio
 from weftwork.pipelines.audio.plots import spectrogram
 
@@ -30,22 +30,22 @@ LEFT_OUT: Final[Mapping[str, type]] = {
     "no_prompt": AudioPrompt,
     "no_envelope": Envelope,
 }
-"""By row the condition that is not given."""
+"""The omitted condition, by row."""
 TRAINED: Final = "spatial"
 FARTHER: Final = 1.5
-"""Depths are multiplied by this in the counterfactual of distance."""
+"""Factor of all depths in the counterfactual of distance."""
 FARTHEST_START: Final = 7.0
-"""Metres: only clips whose walker stays within can be moved so far."""
+"""In metres; only clips whose walker stays within can be moved by `FARTHER`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpatialAudioEvaluation(Evaluation):
-    """Walks.
+    """Evaluation on synthetic walks.
 
     Args:
-        pipe: a `VideoToAudioPipeline`; its encoder of prompts is set.
-        modules: by row what `load_spatial` is given: the folder of trained modules, or the modules.
-        prompt: what the backbone is told.
+        pipe: a `VideoToAudioPipeline` whose audio encoder is set.
+        modules: arguments of `load_spatial` by row: the folder of trained modules, or the modules.
+        prompt: text prompt of the backbone.
     """
 
     name: ClassVar[str] = "spatial-audio"
@@ -80,10 +80,10 @@ class SpatialAudioEvaluation(Evaluation):
         return [sample(self.split, index, seed=self.seed, sample_rate=rate) for index in range(self.count)]
 
     def conditions(self, clip: WalkSample, *, stereo: bool = False) -> list[OverTime]:
-        """All that a clip brings.
+        """Returns all conditions of a clip.
 
         Args:
-            stereo: the envelope keeps its sides apart, and tells the panning.
+            stereo: use a stereo envelope, which reveals the panning.
         """
         others = [one for one in self.clips if one.surface == clip.surface and one.walk.key != clip.walk.key]
         return [
@@ -102,16 +102,16 @@ class SpatialAudioEvaluation(Evaluation):
         return self._drawn(TRAINED, self._given, TRAINED)
 
     def _main(self, name: str) -> Drawn:
-        """A trained row, with what its sounds do when the picture is mirrored, and when all is farther away."""
-        sounds = self._spatial if name == TRAINED else self._drawn(name, self._given, name)
+        """Scores a trained row, with the counterfactuals of mirrored video and larger distance."""
+        audio = self._spatial if name == TRAINED else self._drawn(name, self._given, name)
         turned = self._drawn(f"{name}, mirrored", [self.conditions(mirrored(clip)) for clip in self.clips], name)
-        pictures, scores = self._scored(sounds, turned)
+        images, scores = self._scored(audio, turned)
         near = [i for i, clip in enumerate(self.clips) if clip.walk.knots[:, 1].max() <= FARTHEST_START]
         moved = [render(self.clips[i].walk.farther(FARTHER), self.clips[i].sample_rate) for i in near]
         given = [[*self.conditions(clip)[:3], self._given[i][3]] for i, clip in zip(near, moved, strict=True)]
         far = self._drawn(f"{name}, farther", given, name)
-        change = level_change([sounds[i] for i in near], far, [self.clips[i] for i in near]) if near else float("nan")
-        return pictures, {**scores, "level_change": change}
+        change = level_change([audio[i] for i in near], far, [self.clips[i] for i in near]) if near else float("nan")
+        return images, {**scores, "level_change": change}
 
     def _without(self, name: str, kind: type) -> Drawn:
         given = [[one for one in row if not isinstance(one, kind)] for row in self._given]
@@ -122,20 +122,20 @@ class SpatialAudioEvaluation(Evaluation):
         return self._scored(self._drawn("stereo_envelope", given, TRAINED))
 
     def _reconstructed(self) -> Drawn:
-        vae, sounds = self.pipe.vae, []
+        vae, outputs = self.pipe.vae, []
         with torch.no_grad():
             for clip in tqdm(self.clips, desc="reconstruction"):
                 latents = encode_latents(vae, torch.from_numpy(clip.audio)[None])
-                sounds.append(vae.decode(latents).sample[0].cpu().numpy())
-        pictures, scores = self._scored(sounds)
-        return pictures, {**scores, "snr": signal_to_noise(sounds, [clip.audio for clip in self.clips])}
+                outputs.append(vae.decode(latents).sample[0].cpu().numpy())
+        images, scores = self._scored(outputs)
+        return images, {**scores, "snr": signal_to_noise(outputs, [clip.audio for clip in self.clips])}
 
     def _drawn(self, desc: str, given: Sequence[Sequence[OverTime]], modules: str | None) -> list[Audio]:
-        """One sound per clip, each from noise of its own, by these modules or by the backbone alone."""
+        """Generates audio for each clip from its own noise, with these modules or the backbone alone."""
         if modules is not None:
             self.pipe.load_spatial(*self.modules[modules])
         self.pipe.set_progress_bar_config(disable=True)
-        sounds: list[Audio] = []
+        outputs: list[Audio] = []
         for start in tqdm(range(0, len(given), BATCH), desc=desc):
             part = [list(row) for row in given[start : start + BATCH]]
             seeds = [(self.seed << 20) + start + i for i in range(len(part))]
@@ -146,19 +146,19 @@ class SpatialAudioEvaluation(Evaluation):
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 **self.settings,
             )
-            sounds += list(out.voices)
-        return sounds
+            outputs += list(out.voices)
+        return outputs
 
-    def _scored(self, sounds: Sequence[Audio], turned: Sequence[Audio] | None = None) -> Drawn:
-        scores = score_sounds([np.ascontiguousarray(one) for one in sounds], self.clips, mirrored=turned)
-        shown = np.stack([spectrogram(one, clip.sample_rate) for one, clip in zip(sounds, self.clips, strict=True)])
+    def _scored(self, outputs: Sequence[Audio], turned: Sequence[Audio] | None = None) -> Drawn:
+        scores = score_audio([np.ascontiguousarray(one) for one in outputs], self.clips, mirrored=turned)
+        shown = np.stack([spectrogram(one, clip.sample_rate) for one, clip in zip(outputs, self.clips, strict=True)])
         return torch.from_numpy(shown).float(), asdict(scores)
 
 
 def validate(pipe: Any, module: Any, count: int) -> tuple[SpatialAudioEvaluation, str]:
     """Returns the evaluation of the modules on validation cases, and its row.
 
-    The row is not `TRAINED`, whose audio is generated once and kept: these modules go on changing.
+    The row is not `TRAINED`, whose audio is cached, because these modules are still being trained.
     """
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     modules = {"modules": (module.adapter, module.controlnet)}

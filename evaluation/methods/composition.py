@@ -1,7 +1,7 @@
-"""What conditions of several kinds do to one picture, each alone and all together.
+"""Evaluation of several methods on one image, each alone and all together.
 
-The pictures are outfits. Pairs say what each garment is and where; a style says how all of it looks; a LoRA says the
-same style in the words of the prompt; a ControlNet shows the sketches as one. The oracles see the picture only.
+The images are outfits. Pairs describe and place each garment; a style adapter sets the style; a LoRA sets the same
+style by words in the prompt; a ControlNet reads all sketches as one image. The oracles see only the image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,22 +40,22 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "pairs_controlnet": ("pairs", "controlnet"),
     "together": ("pairs", "style", "lora", "controlnet"),
 }
-"""By row the parts that act in it."""
+"""Active parts by row."""
 WEIGHTS: Final[Mapping[str, float]] = {"pairs_style_at_0.75": 0.75, "pairs_style_at_0.5": 0.5}
-"""Of the style, where it is not 1."""
+"""Weight of the style by row, where it is not 1."""
 
-Pictures = Float[Tensor, "picture 3 height width"]
+Images = Float[Tensor, "image 3 height width"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompositionEvaluation(Evaluation):
-    """Outfits, each in one of the styles.
+    """Evaluation on outfits, each in one of the styles.
 
     Args:
-        pipe: with the adapters `paired` and `style`.
-        lora: what `load_lora_weights` reads; None leaves its rows out.
-        controlnet: a `ControlNetModel` that reads dark strokes on white; None leaves its rows out.
-        oracle, style_oracle: read outfits, and styles.
+        pipe: pipeline with the adapters `paired` and `style`.
+        lora: path for `load_lora_weights`; None skips its rows.
+        controlnet: a `ControlNetModel` that reads dark strokes on white; None skips its rows.
+        oracle, style_oracle: classifiers of outfits and of styles.
     """
 
     name: ClassVar[str] = "composition"
@@ -82,12 +82,12 @@ class CompositionEvaluation(Evaluation):
         """The style of each outfit."""
         return [STYLES[i % len(STYLES)] for i in range(self.count)]
 
-    def _renders(self) -> Pictures:
-        """The outfits as they are drawn in their styles."""
+    def _renders(self) -> Images:
+        """Returns the ground-truth renders."""
         drawn = [sample(self.split, i, seed=self.seed, style=style) for i, style in enumerate(self.styles)]
         return as_tensor([one.image for one in drawn])
 
-    def _drawn(self, name: str, parts: Sequence[str]) -> Pictures:
+    def _drawn(self, name: str, parts: Sequence[str]) -> Images:
         drawn = outfits_of(self.split, self.seed, self.count)
         conditions: dict[str, Sequence[Any]] = {}
         if "pairs" in parts:
@@ -109,10 +109,10 @@ class CompositionEvaluation(Evaluation):
             if "lora" in parts:
                 pipe.unload_lora_weights()
 
-    def _scored(self, pictures: Pictures) -> Drawn:
+    def _scored(self, images: Images) -> Drawn:
         drawn = outfits_of(self.split, self.seed, self.count)
-        seen = [reading.style for reading in self.style_oracle.read(pictures)]
-        return pictures, {
-            **asdict(score_outfits(drawn, self.oracle.read(pictures))),
+        seen = [reading.style for reading in self.style_oracle.read(images)]
+        return images, {
+            **asdict(score_outfits(drawn, self.oracle.read(images))),
             "style_accuracy": float(np.mean([s == t for s, t in zip(seen, self.styles, strict=True)])),
         }

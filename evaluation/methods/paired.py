@@ -1,7 +1,7 @@
-"""How well pairs say what each garment is: unseen outfits, read back by the oracle, beside ceilings and baselines.
+"""Evaluation of sketch-text pairs on unseen outfits, read by the oracle, with upper bounds and baselines.
 
-The prompt is the same constant wherever pairs are under test, so nothing else carries an attribute. All outfits are of
-the test split: no triple of kind, colour and pattern in it was ever trained on.
+Rows of pairs share one constant prompt, so only the pairs carry attributes. All outfits are from the test split, whose
+triples of kind, colour and pattern are not in the training split.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Designs = list[list[SketchTextPair]] | None
 
 @dataclass(frozen=True, kw_only=True)
 class PairedEvaluation(Evaluation):
-    """Outfits: the pipeline has an adapter `paired`, and `global_sketch` where that baseline exists."""
+    """Evaluation on outfits of a pipeline with the adapter `paired`, and optionally the baseline `global_sketch`."""
 
     name: ClassVar[str] = "paired"
 
@@ -33,8 +33,8 @@ class PairedEvaluation(Evaluation):
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         rows: dict[str, Callable[[], Drawn]] = {
-            "real": lambda: self._given(lambda pictures: pictures),
-            "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
+            "real": lambda: self._given(lambda images: images),
+            "reconstruction": lambda: self._given(lambda images: reconstructed(self.pipe, images)),
             "no_condition": lambda: self._generated("no_condition", lambda _: None),
             "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
         }
@@ -58,8 +58,8 @@ class PairedEvaluation(Evaluation):
         samples = outfits_of(self.split, self.seed, self.count)
         return self._scored(samples, change(as_tensor([s.image for s in samples])))
 
-    def _scored(self, samples: Sequence[OutfitSample], pictures: torch.Tensor) -> Drawn:
-        return pictures, asdict(score_outfits(samples, self.oracle.read(pictures)))
+    def _scored(self, samples: Sequence[OutfitSample], images: torch.Tensor) -> Drawn:
+        return images, asdict(score_outfits(samples, self.oracle.read(images)))
 
     def _generated(
         self,
@@ -85,7 +85,7 @@ def validate(pipe: Any, module: Any, count: int) -> tuple[PairedEvaluation, str]
 def outfits_of(
     split: str, seed: int, count: int, number: int | None = None, sketch_style: str = "professional"
 ) -> tuple[OutfitSample, ...]:
-    """The first outfits of a split; drawn once for the rows that follow each other, of up to three seeds."""
+    """Returns the first outfits of a split; cached for up to three seeds."""
     return tuple(sample(split, i, seed=seed, count=number, sketch_style=sketch_style) for i in range(count))
 
 
@@ -100,9 +100,9 @@ def _sketches_swapped(drawn: OutfitSample) -> list[SketchTextPair]:
 
 
 def unnamed(drawn: OutfitSample) -> OutfitSample:
-    """The outfit with words for colours and patterns only: which thing they belong to is left to sketches and places.
+    """Returns the outfit with texts of colours and patterns only; sketches and regions assign them to garments.
 
-    Texts are sorted with their garments, so that their order tells nothing of the garments' kinds.
+    Garments are sorted by their texts, so that their order does not reveal their kinds.
     """
     order, texts = zip(*outfit_texts.unnamed(drawn.garments), strict=True)
     chosen = list(order)

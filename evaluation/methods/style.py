@@ -1,8 +1,8 @@
-"""How well styles change how things look, and only that: unseen creatures, read back by the oracle.
+"""Evaluation of style and content preservation on unseen creatures, read by the oracle.
 
-Every content (species, colour, pose, accessory) is drawn in one style of the test split, a triple of species, colour
-and style that was never trained on, from two noises. The prompt says what is shown; it names the style in the rows of
-methods that have no other way to know it.
+Every content (species, colour, pose, accessory) is generated in one style of the test split, a triple of species,
+colour and style that is not in the training split, from two noises. The prompt describes the content; it names the
+style only in rows of methods without a style condition.
 """
 
 import time
@@ -33,13 +33,13 @@ BY_NAME = ("style", "style_creatures", "style_gated", "style_concat")
 
 @dataclass(frozen=True, kw_only=True)
 class StyleEvaluation(Evaluation):
-    """Creatures, two pictures per content.
+    """Evaluation on creatures, two images per content.
 
-    Of the adapters in `BY_NAME` and `reference` those that are attached get rows.
+    Attached adapters among `BY_NAME` and `reference` get a row each.
 
     Args:
-        files: by row the file or folder that holds its weights; `lora` there is what `load_lora_weights` reads.
-        oracle: reads creatures.
+        files: file or folder of the weights by row; `lora` is passed to `load_lora_weights`.
+        oracle: classifier of creatures.
     """
 
     name: ClassVar[str] = "style"
@@ -49,18 +49,18 @@ class StyleEvaluation(Evaluation):
     oracle: CreatureOracle
 
     def curve(self, name: str = "style") -> list[Row]:
-        """Style and content accuracy over the weight of the style; a quarter of the pictures per weight."""
+        """Returns style and content accuracy by style weight, from a quarter of the images per weight."""
         few = replace(self, count=max(NOISES, self.count // 4 // NOISES * NOISES))
         rows = []
         for weight in CURVE:
             samples = few.samples
-            pictures = few._generated(name, {name: [[Style(s.style, weight=weight)] for s in samples]})[0]
-            rows.append(Row(f"{name}_at_{weight:g}", few._scores(samples, pictures)))
+            images = few._generated(name, {name: [[Style(s.style, weight=weight)] for s in samples]})[0]
+            rows.append(Row(f"{name}_at_{weight:g}", few._scores(samples, images)))
         return rows
 
     @cached_property
     def samples(self) -> list[CreatureSample]:
-        """What is shown; every content twice, the second time as it is rendered from another seed."""
+        """Ground-truth samples; every content twice, the second time rendered from another seed."""
         shown = [creatures.sample(self.split, i, seed=self.seed) for i in range(self.count // NOISES)]
         place = creatures.SPLITS.index(self.split)
         return [
@@ -72,14 +72,14 @@ class StyleEvaluation(Evaluation):
     def __post_init__(self) -> None:
         if self.count < NOISES:
             raise UserError(
-                f"cases: got {self.count}, expected at least {NOISES}, the noises that each is drawn from; ask for more"
+                f"cases: got {self.count}, expected at least {NOISES}, the number of noises per content; raise it"
             )
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         adapters = self.pipe.adapters or {}
         rows: dict[str, Callable[[], Drawn]] = {
-            "real": lambda: self._given(lambda pictures: pictures),
-            "reconstruction": lambda: self._given(lambda pictures: reconstructed(self.pipe, pictures)),
+            "real": lambda: self._given(lambda images: images),
+            "reconstruction": lambda: self._given(lambda images: reconstructed(self.pipe, images)),
             "no_condition": lambda: self._scored("no_condition", {}),
             "text_only": lambda: self._scored("text_only", {}, named=True),
         }
@@ -93,44 +93,44 @@ class StyleEvaluation(Evaluation):
         return rows
 
     def _given(self, change: Callable[[Tensor], Tensor]) -> Drawn:
-        pictures = change(as_tensor([s.image for s in self.samples]))
-        return pictures, self._scores(self.samples, pictures)
+        images = change(as_tensor([s.image for s in self.samples]))
+        return images, self._scores(self.samples, images)
 
     def _scored(self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False) -> Drawn:
-        pictures, seconds = self._generated(name, conditions, named=named)
-        cost = {"ms_per_step": 1000 * seconds / len(pictures) / self.num_inference_steps}
+        images, seconds = self._generated(name, conditions, named=named)
+        cost = {"ms_per_step": 1000 * seconds / len(images) / self.num_inference_steps}
         if name in (self.pipe.adapters or {}):
             cost["trained_parameters"] = sum(p.numel() for p in self.pipe.adapters[name].parameters())
         if name in self.files:
             cost["bytes"] = _bytes(self.files[name])
-        return pictures, self._scores(self.samples, pictures) | cost
+        return images, self._scores(self.samples, images) | cost
 
     def _lora(self) -> Drawn:
         folder = self.files["lora"]
         self.pipe.load_lora_weights(folder, adapter_name="lora")
         try:
             trained = sum(p.numel() for name, p in self.pipe.unet.named_parameters() if "lora_" in name)
-            pictures, scores = self._scored("lora", {}, named=True)
+            images, scores = self._scored("lora", {}, named=True)
         finally:
             self.pipe.unload_lora_weights()
-        return pictures, {**scores, "trained_parameters": trained}
+        return images, {**scores, "trained_parameters": trained}
 
     def _generated(
         self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False
     ) -> tuple[Tensor, float]:
         started = time.perf_counter()
         prompts = [s.style_caption if named else s.caption for s in self.samples]
-        pictures = self.generated(name, prompts, conditions)
-        return pictures, time.perf_counter() - started
+        images = self.generated(name, prompts, conditions)
+        return images, time.perf_counter() - started
 
     def _references(self) -> list[list[Reference]]:
-        """For every picture one of the training split in its style, of another content."""
+        """Returns for every sample a training image in its style, of another content."""
         rng = np.random.default_rng([self.seed, 17])
         drawn = [creatures.sample("train", int(rng.integers(1000)), style=s.style) for s in self.samples]
         return [[Reference(one.image)] for one in drawn]
 
-    def _scores(self, samples: Sequence[CreatureSample], pictures: Tensor) -> dict[str, float]:
-        readings = self.oracle.read(pictures)
+    def _scores(self, samples: Sequence[CreatureSample], images: Tensor) -> dict[str, float]:
+        readings = self.oracle.read(images)
         groups = [readings[i : i + NOISES] for i in range(0, len(readings), NOISES)]
         consistency = float(np.mean([shape_consistency(group) for group in groups]))
         return asdict(score_creatures(samples, readings)) | {"shape_consistency": consistency}
@@ -143,7 +143,7 @@ def validate(pipe: Any, module: Any, count: int, row: str = "style") -> tuple[St
 
 
 def validate_reference(pipe: Any, module: Any, count: int) -> tuple[StyleEvaluation, str]:
-    """As `validate`, of an adapter of reference images."""
+    """As `validate`, for a reference adapter."""
     return validate(pipe, module, count, "reference_branch")
 
 

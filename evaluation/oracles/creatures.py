@@ -1,8 +1,8 @@
-"""A small network that reads a picture of a creature: style, species, colour, pose, accessory and pixels.
+"""Classifier of creature images: style, species, colour, pose, accessory and mask.
 
-It sees the picture and nothing else, so it can judge generated pictures. Attributes are read from features averaged
-over the whole picture, and over the pixels that the network itself takes for creature and for background. Group norm
-makes a reading independent of the other pictures of its batch.
+Its only input is the image, so it can judge generated images. Attributes are predicted from features averaged over the
+whole image, and over the pixels that the predicted mask assigns to creature and background. Group norm makes
+predictions batch-invariant.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ NORM_GROUPS: Final = 8
 
 @dataclass(frozen=True, eq=False)
 class CreatureReading:
-    """What one picture shows, and how; the mask covers the creature and its accessory."""
+    """Predicted attributes of one image; the mask covers the creature and its accessory."""
 
     style: str
     species: str
@@ -45,7 +45,7 @@ class CreatureReading:
 
 @dataclass(frozen=True, eq=False)
 class CreatureLogits:
-    """Logits of the mask per pixel, and of each of `ATTRIBUTES` per picture."""
+    """Logits of the mask per pixel, and of each of `ATTRIBUTES` per image."""
 
     mask: Float[Tensor, "batch height width"]
     attributes: dict[str, Float[Tensor, "batch option"]]
@@ -63,10 +63,10 @@ class NormBlock(nn.Sequential):
 
 
 class CreatureOracle(ModelMixin, ConfigMixin):
-    """The reader of pictures of creatures.
+    """Classifier of creature images.
 
     Args:
-        channels: widths at 1/2, 1/4, 1/8, 1/16 and 1/32 of the picture's side, multiples of 8.
+        channels: widths at 1/2, 1/4, 1/8, 1/16 and 1/32 of the image's side, multiples of 8.
         width: of the layer between pooled features and attributes.
     """
 
@@ -93,7 +93,7 @@ class CreatureOracle(ModelMixin, ConfigMixin):
         self.attributes = nn.ModuleDict({name: nn.Linear(width, len(options)) for name, options in ATTRIBUTES.items()})
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> CreatureLogits:
-        """Read pictures in [0, 1] whose sides are multiples of 32."""
+        """Predicts logits of images in [0, 1] whose sides are multiples of 32."""
         cells = self.cells(2 * images - 1)
         at_2 = self.stem(cells)
         at_4 = self.down_4(at_2)
@@ -113,7 +113,7 @@ class CreatureOracle(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def read(self, images: Float[Tensor, "batch 3 height width"]) -> list[CreatureReading]:
-        """What each picture shows, values in [0, 1]; masks have the size of the pictures."""
+        """Returns the attributes of images in [0, 1]; masks have the size of the images."""
         check_images(images)
         return [reading for part in images.split(READ_BATCH) for reading in self._read_batch(part)]
 
@@ -129,12 +129,12 @@ class CreatureOracle(ModelMixin, ConfigMixin):
 
 
 def pretrained_creature_oracle() -> CreatureOracle:
-    """The oracle of creatures that comes with the package, in evaluation mode."""
+    """Returns the shipped oracle of creatures in evaluation mode."""
     return CreatureOracle.from_pretrained(shipped("creature-oracle")).eval()
 
 
 def _mean(
     planes: Float[Tensor, "batch channel rows columns"], weight: Float[Tensor, "batch 1 rows columns"]
 ) -> Float[Tensor, "batch channel"]:
-    """Average over pixels; almost zero where nothing has weight."""
+    """Weighted average over pixels; almost zero if all weights are zero."""
     return (planes * weight).sum(dim=(2, 3)) / (weight.sum(dim=(2, 3)) + 1)

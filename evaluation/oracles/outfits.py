@@ -1,7 +1,7 @@
-"""A small network that reads the garments of a picture: per slot its kind, colour, pattern and pixels.
+"""Classifier of the garments in an image: kind, colour, pattern and mask per slot.
 
-It sees the picture and nothing else, so it can judge generated pictures. The slots are segmented at full size;
-kind, colour and pattern are read at coarser levels and averaged over the pixels of their slot.
+Its only input is the image, so it can judge generated images. Slots are segmented at full size; kind, colour and
+pattern are predicted at coarser levels and averaged over the pixels of their slot.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ READ_BATCH: Final = 64
 
 @dataclass(frozen=True, eq=False)
 class SlotReading:
-    """What is worn at one place."""
+    """Predicted garment of one slot."""
 
     kind: str
     color: str
@@ -36,7 +36,7 @@ class SlotReading:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What is worn in one picture, by slot; a slot without a garment has no entry."""
+    """Predicted garments of one image by slot; empty slots have no entry."""
 
     slots: dict[str, SlotReading]
 
@@ -63,10 +63,10 @@ class ConvBlock(nn.Sequential):
 
 
 class Oracle(ModelMixin, ConfigMixin):
-    """The reader of pictures of outfits.
+    """Classifier of outfit images.
 
     Args:
-        channels: widths at 1/2, 1/4, 1/8 and 1/16 of the picture's side.
+        channels: widths at 1/2, 1/4, 1/8 and 1/16 of the image's side.
         least_pixels: a slot with fewer pixels (of 128x128) than this counts as empty.
     """
 
@@ -89,7 +89,7 @@ class Oracle(ModelMixin, ConfigMixin):
         self.slot = nn.Sequential(nn.Conv2d(at_2, 4 * (1 + len(SLOTS)), 1), nn.PixelShuffle(2))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> OracleLogits:
-        """Read pictures in [0, 1]."""
+        """Predicts logits of images in [0, 1]."""
         cells = self.cells(2 * images - 1)
         at_2 = self.stem(cells)
         at_4 = self.down_4(at_2)
@@ -103,7 +103,7 @@ class Oracle(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def read(self, images: Float[Tensor, "batch 3 height width"]) -> list[Reading]:
-        """The garments of each picture, values in [0, 1]; masks have the size of the pictures."""
+        """Returns the garments of images in [0, 1]; masks have the size of the images."""
         check_images(images)
         if self.training:
             raise UserError("oracle: got training mode, expected evaluation mode; call .eval() before reading")
@@ -128,35 +128,35 @@ class Oracle(ModelMixin, ConfigMixin):
 
 
 def pretrained_oracle(*, styled: bool = False) -> Oracle:
-    """An oracle that comes with the package, in evaluation mode.
+    """Returns a shipped oracle of outfits in evaluation mode.
 
     Args:
-        styled: the one that reads outfits in the styles of the creatures, too.
+        styled: return the oracle trained on all styles of the creatures as well.
     """
     return Oracle.from_pretrained(shipped("oracle-styled" if styled else "oracle")).eval()
 
 
 def check_images(images: Tensor) -> None:
-    """Raise unless these are RGB pictures in [0, 1]."""
+    """Checks that these are RGB images in [0, 1]."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise UserError(
             f"images: got shape {tuple(images.shape)}, expected (batch, 3, height, width); "
-            f"stack RGB pictures along the first axis"
+            f"stack RGB images along the first axis"
         )
     if images.amin() < -1e-3 or images.amax() > 1 + 1e-3:
         raise UserError(
             f"images: got values in [{images.amin():.3g}, {images.amax():.3g}], expected [0, 1]; "
-            f"map pictures from [-1, 1] by (x + 1) / 2"
+            f"map images from [-1, 1] by (x + 1) / 2"
         )
 
 
 def doubled(planes: Float[Tensor, "batch channel rows columns"]) -> Tensor:
-    """Twice the rows and columns, each value repeated."""
+    """Upsamples by 2 (nearest neighbour)."""
     return functional.interpolate(planes, scale_factor=2.0)
 
 
 def resize(planes: Float[Tensor, "batch channel rows columns"], height: int, width: int) -> Tensor:
-    """Planes of another size, smoothed where they shrink."""
+    """Resizes bilinearly, with antialiasing when shrinking."""
     if planes.shape[2:] == (height, width):
         return planes
     shrinks = planes.shape[2] > height

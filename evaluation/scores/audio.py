@@ -1,10 +1,10 @@
-"""How well stereo sound follows what is seen: side, distance and time of its events, over many clips together.
+"""Scores of stereo audio against video: side, distance and time of events, pooled over clips.
 
-Scores are pooled over the events of all clips, since one clip has about four. A step at which nothing is heard counts
-as heard in the middle where sides are scored, and not at all for loudness and delays; when less than half of the steps
-are heard, all these are NaN, as is every score that the data cannot give. A correlation with what does not vary is 0.
+Scores are pooled over the events of all clips, since one clip has about four. A step that is not audible counts as
+centred in scores of sides, and is ignored in scores of loudness and delay; these scores are NaN if less than half of
+the steps are audible, as is every score that the data do not define. The correlation of a constant estimate is 0.
 
-Source: Spatial AV-Align is the rule of SAVGBench, with the pan of onsets in place of a trained detector of events.
+Source: Spatial AV-Align follows SAVGBench, with the pan of onsets instead of a trained event detector.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,18 +28,18 @@ from weftwork.pipelines.audio.events import (
 )
 
 NEAR: Final = 0.050
-"""Seconds by which an onset may miss a step and still be it."""
+"""Tolerance in seconds between an onset and its step."""
 STILL: Final = 0.05
-"""Clips whose pans have a smaller standard deviation count for no correlation of pans."""
+"""Clips whose pans have a smaller standard deviation are excluded from correlations of pans."""
 LEAST_HEARD: Final = 0.5
-PICTURE: Final = 256
-"""Width in pixels, in which the tolerances of Spatial AV-Align are given."""
-LOOKS_PER_SECOND: Final = 4.0
-"""Spatial AV-Align looks at boxes at this rate: at the moment nearest to an onset, and one before and after."""
+IMAGE_WIDTH: Final = 256
+"""Image width in pixels to which the tolerances of Spatial AV-Align refer."""
+FRAME_RATE: Final = 4.0
+"""Frames per second of Spatial AV-Align, which uses the frame nearest to an onset, the one before and after."""
 
 
 class Truth(Protocol):
-    """What is known of a clip; a `WalkSample` is one. Times are in seconds, boxes are fractions of the picture."""
+    """Ground truth of a clip, for example a `WalkSample`. Times are in seconds, boxes in fractions of the image."""
 
     @property
     def audio(self) -> Audio: ...
@@ -58,21 +58,23 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True)
-class SoundScores:
-    """Args:
-    heard: the part of the steps at which something is heard.
-    pan_correlation: of the pan heard at steps with the true one, over clips whose walker moves sideways.
-    pan_motion: the same after the mean of each clip is taken off: what is right within clips.
-    pan_error: mean of |pan - true pan|.
-    ild_correlation: of the level of the right ear over the left in dB, with its truth, over the same clips.
-    itd_error: mean error of the delay between the ears, in microseconds.
-    distance_correlation, distance_slope: of loudness in dB over -20 log10(distance); both are 1 at best.
-    onset_f1: of onsets within 50 ms of steps, one for one.
-    onset_error: by how many milliseconds these miss.
-    envelope_l1: mean of |envelope - true envelope|.
-    envelope_correlation: mean over clips.
-    av_align_20, av_align_40: the part of the onsets whose side is within so many pixels of 256 of a box.
-    mirror: see `mirror`; NaN without sounds of mirrored clips.
+class AudioScores:
+    """Scores of generated audio.
+
+    Args:
+        heard: fraction of steps that are audible.
+        pan_correlation: correlation of the pan at steps with the true one, over clips whose walker moves sideways.
+        pan_motion: the same after subtracting the mean of each clip.
+        pan_error: mean of |pan - true pan|.
+        ild_correlation: correlation of the interaural level difference (right over left, dB), over the same clips.
+        itd_error: mean error of the interaural time difference, in microseconds.
+        distance_correlation, distance_slope: of loudness in dB over -20 log10(distance); both are 1 at best.
+        onset_f1: F1 of onsets matched one to one with steps, within 50 ms.
+        onset_error: mean error of the matched onsets, in milliseconds.
+        envelope_l1: mean of |envelope - true envelope|.
+        envelope_correlation: mean over clips.
+        av_align_20, av_align_40: fraction of onsets whose side is within 20 or 40 pixels (of 256) of a box.
+        mirror: see `mirror`; NaN without audio of mirrored clips.
     """
 
     heard: float
@@ -92,89 +94,88 @@ class SoundScores:
     mirror: float
 
 
-def score_sounds(
-    sounds: Sequence[Audio], truths: Sequence[Truth], *, mirrored: Sequence[Audio] | None = None
-) -> SoundScores:
-    """Scores of generated sounds.
+def score_audio(
+    audio: Sequence[Audio], truths: Sequence[Truth], *, mirrored: Sequence[Audio] | None = None
+) -> AudioScores:
+    """Scores generated audio.
 
     Args:
-        sounds: [2, samples] each, one for each truth and as long as its audio, at its rate; never scaled one by one.
-        mirrored: the sounds of the same clips with left and right exchanged in what is seen.
+        audio: [2, samples] per truth, of its length and sample rate; not normalised per clip.
+        mirrored: audio of the same clips with left and right exchanged in the video.
 
     Raises:
-        ValueError: not as many sounds as truths, none at all, sounds of other lengths, or with NaN.
+        ValueError: the numbers of clips and truths differ or are 0, lengths differ, or samples are not finite.
     """
-    heard = _hear(sounds, truths)
-    at = [onsets(sound, truth.sample_rate) for sound, truth in zip(sounds, truths, strict=True)]
+    heard = _hear(audio, truths)
+    at = [onsets(clip, truth.sample_rate) for clip, truth in zip(audio, truths, strict=True)]
     share = _heard_share(heard)
     enough = 1.0 if share >= LEAST_HEARD else float("nan")
     at_steps = {**_side_scores(heard, truths), **_distance_scores(heard, truths)}
-    return SoundScores(
+    return AudioScores(
         heard=share,
         **{name: enough * value for name, value in at_steps.items()},
         **_onset_scores(at, truths),
-        **_envelope_scores(sounds, truths),
-        **{f"av_align_{pixels}": av_align(sounds, truths, pixels) for pixels in (20, 40)},
-        mirror=float("nan") if mirrored is None else mirror(sounds, mirrored, truths),
+        **_envelope_scores(audio, truths),
+        **{f"av_align_{pixels}": av_align(audio, truths, pixels) for pixels in (20, 40)},
+        mirror=float("nan") if mirrored is None else mirror(audio, mirrored, truths),
     )
 
 
-def mirror(sounds: Sequence[Audio], mirrored: Sequence[Audio], truths: Sequence[Truth]) -> float:
-    """How far sounds follow when left and right are exchanged in what is seen: 1 wholly, -1 if they stay the same.
+def mirror(audio: Sequence[Audio], mirrored: Sequence[Audio], truths: Sequence[Truth]) -> float:
+    """Response of audio to mirrored video: 1 if the sides are exchanged, -1 if they stay the same.
 
-    Minus the correlation of the level differences between the ears, in dB, at the same steps of both sounds.
+    This is the negative correlation of the interaural level differences, in dB, at the same steps of both.
 
     Raises:
-        ValueError: as `score_sounds`.
+        ValueError: as `score_audio`.
     """
-    both = [_hear(sounds, truths), _hear(mirrored, truths)]
+    both = [_hear(audio, truths), _hear(mirrored, truths)]
     if not min(map(_heard_share, both)) >= LEAST_HEARD:
         return float("nan")
     one, other = (_middle(_joined(heard.ild for heard in side)) for side in both)
     return float("nan") if one.std() < 1e-9 else 0.0 - correlation(other, one)
 
 
-def signal_to_noise(sounds: Sequence[Audio], truths: Sequence[Audio]) -> float:
-    """Power of the true waveform over that of what differs from it, in dB, as the mean over clips; below 0 for sounds
-    that are as noisy and as loud as they should be, but other noise."""
+def signal_to_noise(audio: Sequence[Audio], truths: Sequence[Audio]) -> float:
+    """Signal-to-noise ratio in dB, averaged over clips; below 0 for noise of the right loudness but other samples."""
     ratios = [
-        np.square(true).sum() / np.square(sound[:, : true.shape[1]] - true).sum()
-        for sound, true in zip(sounds, truths, strict=True)
+        np.square(true).sum() / np.square(clip[:, : true.shape[1]] - true).sum()
+        for clip, true in zip(audio, truths, strict=True)
     ]
     return float(np.mean(10 * np.log10(np.maximum(ratios, 1e-12))))
 
 
-def level_change(sounds: Sequence[Audio], farther: Sequence[Audio], truths: Sequence[Truth]) -> float:
-    """By how many dB the steps of other sounds of the same clips are louder; -6.02 at best when all is twice as far.
+def level_change(audio: Sequence[Audio], farther: Sequence[Audio], truths: Sequence[Truth]) -> float:
+    """Mean change of the level of steps in dB, from `audio` to `farther`; ideally -6.02 at twice the distance.
 
-    The mean over steps heard in both; NaN when these are less than half.
+    Averaged over steps audible in both; NaN if these are less than half.
 
     Raises:
-        ValueError: as `score_sounds`.
+        ValueError: as `score_audio`.
     """
-    before, after = (_joined(heard.level for heard in _hear(side, truths)) for side in (sounds, farther))
+    before, after = (_joined(heard.level for heard in _hear(side, truths)) for side in (audio, farther))
     change = after - before
     known = np.isfinite(change)
     return float(change[known].mean()) if known.size and known.mean() >= LEAST_HEARD else float("nan")
 
 
-def av_align(sounds: Sequence[Audio], truths: Sequence[Truth], pixels: float) -> float:
-    """The part of the onsets whose side, give or take so many pixels of 256, meets a box. NaN without any onset.
+def av_align(audio: Sequence[Audio], truths: Sequence[Truth], pixels: float) -> float:
+    """Fraction of onsets whose side is within `pixels` (of 256) of a box; NaN without any onset.
 
-    It is a recall of what is seen: it asks neither that steps are heard, nor when. A sound in the middle meets most
-    walkers when the tolerance is large, so that its score belongs beside each.
+    It requires neither audible steps nor their times. Centred audio meets most walkers if the tolerance is large, so
+    compare with the score of a mono baseline.
     """
     hits: list[bool] = []
-    for sound, truth in zip(sounds, truths, strict=True):
-        times = onsets(sound, truth.sample_rate)
-        for time, pan in zip(times, hear(sound, truth.sample_rate, times).pan, strict=True):
+    for clip, truth in zip(audio, truths, strict=True):
+        times = onsets(clip, truth.sample_rate)
+        for time, pan in zip(times, hear(clip, truth.sample_rate, times).pan, strict=True):
             if np.isfinite(pan):
-                hits.append(_meets(truth, time, (pan + 1) / 2, pixels / PICTURE))
+                hits.append(_meets(truth, time, (pan + 1) / 2, pixels / IMAGE_WIDTH))
     return float(np.mean(hits)) if hits else float("nan")
 
 
 def match_onsets(found: Events, true: Events, near: float = NEAR) -> list[tuple[int, int]]:
-    """Pairs of indices, the nearest in time first, each used once, none farther apart than `near` seconds."""
+    """Matches onsets greedily by distance in time, each once, within `near` seconds; returns pairs of indices."""
     gaps = np.abs(np.subtract.outer(found, true))
     pairs: list[tuple[int, int]] = []
     for flat in np.argsort(gaps, axis=None, kind="stable"):
@@ -185,7 +186,7 @@ def match_onsets(found: Events, true: Events, near: float = NEAR) -> list[tuple[
 
 
 def correlation(estimate: Events, truth: Events) -> float:
-    """Pearson's, 0 for an estimate that does not vary; NaN for a truth that does not, or fewer than three pairs."""
+    """Pearson correlation; 0 for a constant estimate, NaN for a constant truth or fewer than three pairs."""
     if len(truth) < 3 or truth.std() < 1e-9:
         return float("nan")
     return 0.0 if estimate.std() < 1e-9 else float(np.corrcoef(estimate, truth)[0, 1])
@@ -194,16 +195,18 @@ def correlation(estimate: Events, truth: Events) -> float:
 # -- scores at the steps ---------------------------------------------------------------------------------------
 
 
-def _hear(sounds: Sequence[Audio], truths: Sequence[Truth]) -> list[Heard]:
-    if len(sounds) != len(truths) or not len(truths):
-        raise UserError(f"sounds: got {len(sounds)} for {len(truths)} truths, expected one each; pass as many, not 0")
-    for i, (sound, truth) in enumerate(zip(sounds, truths, strict=True)):
-        got, expected = check_audio(sound, f"sounds[{i}]").shape[1], truth.audio.shape[1]
+def _hear(audio: Sequence[Audio], truths: Sequence[Truth]) -> list[Heard]:
+    if len(audio) != len(truths) or not len(truths):
+        raise UserError(
+            f"audio: got {len(audio)} for {len(truths)} truths, expected one each and at least one; pass as many"
+        )
+    for i, (clip, truth) in enumerate(zip(audio, truths, strict=True)):
+        got, expected = check_audio(clip, f"audio[{i}]").shape[1], truth.audio.shape[1]
         if got != expected:
             raise UserError(
-                f"sounds[{i}]: got {got} samples, expected the {expected} of its truth; cut or pad it, at its rate"
+                f"audio[{i}]: got {got} samples, expected {expected} as in its truth; cut or pad it, at its rate"
             )
-    return [hear(sound, truth.sample_rate, truth.steps) for sound, truth in zip(sounds, truths, strict=True)]
+    return [hear(clip, truth.sample_rate, truth.steps) for clip, truth in zip(audio, truths, strict=True)]
 
 
 def _heard_share(heard: Sequence[Heard]) -> float:
@@ -248,10 +251,10 @@ def _onset_scores(found: Sequence[Events], truths: Sequence[Truth]) -> dict[str,
     return {"onset_f1": f1, "onset_error": 1e3 * _mean(np.array(missed))}
 
 
-def _envelope_scores(sounds: Sequence[Audio], truths: Sequence[Truth]) -> dict[str, float]:
+def _envelope_scores(audio: Sequence[Audio], truths: Sequence[Truth]) -> dict[str, float]:
     pairs = [
-        (envelope(sound, truth.sample_rate), envelope(truth.audio, truth.sample_rate))
-        for sound, truth in zip(sounds, truths, strict=True)
+        (envelope(clip, truth.sample_rate), envelope(truth.audio, truth.sample_rate))
+        for clip, truth in zip(audio, truths, strict=True)
     ]
     alike = np.array([correlation(*pair) for pair in pairs])
     return {
@@ -261,8 +264,8 @@ def _envelope_scores(sounds: Sequence[Audio], truths: Sequence[Truth]) -> dict[s
 
 
 def _meets(truth: Truth, time: float, place: float, tolerance: float) -> bool:
-    looks = (np.round(time * LOOKS_PER_SECOND) + np.arange(-1, 2)) / LOOKS_PER_SECOND
-    rows = np.abs(np.subtract.outer(looks, truth.box_times)).argmin(1)
+    times = (np.round(time * FRAME_RATE) + np.arange(-1, 2)) / FRAME_RATE
+    rows = np.abs(np.subtract.outer(times, truth.box_times)).argmin(1)
     left, right = truth.boxes[rows, 0], truth.boxes[rows, 2]
     return bool(((place + tolerance >= left) & (place - tolerance <= right)).any())
 
@@ -275,7 +278,7 @@ def _joined(arrays: Iterable[Events]) -> Events:
 
 
 def _middle(values: Events) -> Events:
-    """What is not heard, as if in the middle."""
+    """Replaces inaudible steps (NaN) by the centre, 0."""
     return np.where(np.isfinite(values), values, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""How well pictures keep style and content of a creature, and how alike the shapes of several pictures of it are."""
+"""Scores of creature images: accuracy of style and content, and shape consistency over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from weftwork.evaluation.oracles.creatures import CreatureReading
 
 @dataclass(frozen=True)
 class CreatureScores:
-    """Shares of pictures that show what they should; NaN without pictures.
+    """Accuracies over images; NaN without images.
 
-    The content accuracy is the mean of those of species, colour and pose.
+    The content accuracy is the mean of species, colour and pose accuracy.
     """
 
     style_accuracy: float
@@ -29,10 +29,10 @@ class CreatureScores:
 
 
 def score_creatures(samples: Sequence[CreatureSample], readings: Sequence[CreatureReading]) -> CreatureScores:
-    """Compare readings with the truth."""
+    """Compares readings with the ground truth."""
     if len(samples) != len(readings):
         raise UserError(
-            f"readings: got {len(readings)}, but there are {len(samples)} samples; read one picture per sample"
+            f"readings: got {len(readings)}, expected {len(samples)}, one per sample; read one image per sample"
         )
     pairs = list(zip(samples, readings, strict=True))
     style = _mean([seen.style == sample.style for sample, seen in pairs])
@@ -44,28 +44,28 @@ def score_creatures(samples: Sequence[CreatureSample], readings: Sequence[Creatu
 
 
 def shape_consistency(readings: Sequence[CreatureReading]) -> float:
-    """Mean overlap (IoU) of the masks of pictures that show one creature with different seeds, over all pairs.
+    """Mean IoU over all pairs of masks of one creature with different seeds.
 
-    Where a creature stands does not count: each mask is cut out at its bounding box, and the boxes are laid centre on
-    centre, to the pixel. Its size does count. A picture without any pixel of a creature overlaps with none.
+    Position is ignored: each mask is cropped to its bounding box and centred, to the pixel. Size matters. An empty mask
+    has an IoU of 0 with every other.
     """
     if len(readings) < 2:
         raise UserError(
-            f"readings: got {len(readings)}, expected at least 2; read pictures of one creature with different seeds"
+            f"readings: got {len(readings)}, expected at least 2; read images of one creature with different seeds"
         )
     sizes = {tuple(reading.mask.shape) for reading in readings}
     if len(sizes) > 1:
-        raise UserError(f"masks: got sizes {sorted(sizes)}, expected one; read pictures of the same size")
+        raise UserError(f"masks: got sizes {sorted(sizes)}, expected one; read images of the same size")
     return _mean([overlap(one, other) for one, other in combinations(map(_centered, readings), 2)])
 
 
 def overlap(one: Bool[Tensor, "height width"], other: Bool[Tensor, "height width"]) -> float:
-    """Shared pixels over all pixels of two masks (IoU); 0 where both are empty."""
+    """IoU of two masks; 0 if both are empty."""
     return float((one & other).sum() / (one | other).sum().clamp(min=1))
 
 
 def _centered(reading: CreatureReading) -> Bool[Tensor, "height width"]:
-    """The mask with the centre of its bounding box at the centre of the picture."""
+    """Shifts the mask so that its bounding box is centred in the image."""
     mask, centered = reading.mask, torch.zeros_like(reading.mask)
     if mask.any():
         rows, columns = (mask.any(dim=dim).nonzero()[:, 0] for dim in (1, 0))

@@ -1,6 +1,6 @@
-"""How well pictures keep the attributes of each garment, and whether one garment's attributes leak into another.
+"""Scores of outfit images: accuracy of each garment's attributes, and leakage between garments.
 
-Truth comes from the sample, readings from the oracle. A garment whose slot the oracle finds empty counts as wrong.
+Ground truth comes from the sample, predictions from the oracle. A garment whose slot is predicted empty is wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class OutfitScores:
 
 
 def score_outfits(samples: Sequence[OutfitSample], readings: Sequence[Reading]) -> OutfitScores:
-    """Compare readings with the truth.
+    """Compares readings with the ground truth.
 
     ``leakage`` is the share of attributes (colours, and patterns where scored) that are wrong and equal to an attribute
     of another garment of the same outfit, among those that differ from that of at least one other garment.
@@ -36,7 +36,7 @@ def score_outfits(samples: Sequence[OutfitSample], readings: Sequence[Reading]) 
     """
     if len(samples) != len(readings):
         raise UserError(
-            f"readings: got {len(readings)}, but there are {len(samples)} samples; read one picture per sample"
+            f"readings: got {len(readings)}, expected {len(samples)}, one per sample; read one image per sample"
         )
     return OutfitScores(
         color_accuracy=_mean(_matches(samples, readings, "color")),
@@ -50,7 +50,7 @@ def score_outfits(samples: Sequence[OutfitSample], readings: Sequence[Reading]) 
 def _pairs(
     samples: Sequence[OutfitSample], readings: Sequence[Reading], attribute: str
 ) -> Iterator[tuple[Garment, SlotReading | None, list[Garment]]]:
-    """Each garment whose attribute is scored, what was read in its slot, and the other garments."""
+    """Yields each garment whose attribute is scored, the reading of its slot, and the other garments."""
     for sample, reading in zip(samples, readings, strict=True):
         for garment, mask in zip(sample.garments, sample.masks, strict=True):
             if attribute != "pattern" or mask.sum() >= LEAST_PATTERN_PIXELS:
@@ -86,8 +86,8 @@ def _overlaps(samples: Sequence[OutfitSample], readings: Sequence[Reading]) -> l
 def _iou(truth: np.ndarray, seen: np.ndarray) -> float:
     if truth.shape != seen.shape:
         raise UserError(
-            f"masks: got {seen.shape} from the reading, but the truth has {truth.shape}; "
-            f"read pictures of the size of the samples"
+            f"masks: got {seen.shape} from the reading, expected {truth.shape} as in the truth; "
+            f"read images of the size of the samples"
         )
     union = np.logical_or(truth, seen).sum()
     return float(np.logical_and(truth, seen).sum() / union) if union else 1.0

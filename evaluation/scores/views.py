@@ -1,6 +1,6 @@
-"""How good a generated view is, beside the true one, and how well its picture and its geometry agree.
+"""Scores of generated views against the true ones, and alignment of image and geometry.
 
-No score needs a pretrained network. A perceptual distance (LPIPS) would; there is none here, and none is imitated.
+No score needs a pretrained network; there is no perceptual distance (LPIPS).
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 EDGE_SHARE: Final = 0.03
-"""The share of a view's pixels that count as edges of its geometry: those where it breaks most."""
+"""Fraction of a view's pixels that count as edges of its geometry: those with the strongest breaks."""
 WINDOW, SIGMA = 11, 1.5
 STABLE: Final = (0.01**2, 0.03**2)
 
-Picture = Float[np.ndarray, "height width 3"]
+Image = Float[np.ndarray, "height width 3"]
 Depth = Float[np.ndarray, "height width"]
 
 
@@ -27,10 +27,10 @@ class ViewScores:
     """Means over views.
 
     Args:
-        psnr: of the picture, in dB.
-        ssim: structural similarity of the picture, at most 1.
-        depth_error_seen, depth_error_unseen: mean of |depth - truth| / truth over the pixels of all views where
-            references show something, and where they do not.
+        psnr: PSNR of the image, in dB.
+        ssim: structural similarity of the image, at most 1.
+        depth_error_seen, depth_error_unseen: mean of |depth - truth| / truth over the pixels of all views that are
+            visible in references, and over the others.
         alignment: see `alignment`.
     """
 
@@ -42,34 +42,34 @@ class ViewScores:
 
 
 def score_views(
-    pictures: Sequence[Picture],
+    images: Sequence[Image],
     depths: Sequence[Depth],
-    true_pictures: Sequence[Picture],
+    true_images: Sequence[Image],
     true_depths: Sequence[Depth],
     seen: Sequence[Bool[np.ndarray, "height width"]],
 ) -> ViewScores:
-    """Scores of generated views; pictures in [0, 1]."""
+    """Scores generated views; images are in [0, 1]."""
     errors = [np.abs(d - t) / t for d, t in zip(depths, true_depths, strict=True)]
     return ViewScores(
-        psnr=float(np.mean([psnr(*pair) for pair in zip(pictures, true_pictures, strict=True)])),
-        ssim=float(np.mean([ssim(*pair) for pair in zip(pictures, true_pictures, strict=True)])),
+        psnr=float(np.mean([psnr(*pair) for pair in zip(images, true_images, strict=True)])),
+        ssim=float(np.mean([ssim(*pair) for pair in zip(images, true_images, strict=True)])),
         depth_error_seen=_mean_where(errors, seen),
         depth_error_unseen=_mean_where(errors, [~one for one in seen]),
-        alignment=float(np.mean([alignment(*pair) for pair in zip(pictures, depths, strict=True)])),
+        alignment=float(np.mean([alignment(*pair) for pair in zip(images, depths, strict=True)])),
     )
 
 
-def psnr(picture: Picture, truth: Picture) -> float:
+def psnr(image: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB."""
-    return float(-10 * np.log10(max(float(np.square(picture - truth).mean()), 1e-12)))
+    return float(-10 * np.log10(max(float(np.square(image - truth).mean()), 1e-12)))
 
 
-def ssim(picture: Picture, truth: Picture) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window of 11 pixels, mean over colours and places within."""
+def ssim(image: Image, truth: Image) -> float:
+    """Structural similarity (Wang et al. 2004): Gaussian window of 11 pixels, unpadded, mean over colours and pixels."""
     steps = torch.arange(WINDOW) - WINDOW // 2
     bell = torch.exp(-(steps**2) / (2 * SIGMA**2))
     window = torch.outer(bell, bell / bell.sum() ** 2)[None, None]
-    one, other = (torch.from_numpy(np.moveaxis(p, -1, 0).copy()).float()[:, None] for p in (picture, truth))
+    one, other = (torch.from_numpy(np.moveaxis(p, -1, 0).copy()).float()[:, None] for p in (image, truth))
 
     def blurred(values: Tensor) -> Tensor:
         return F.conv2d(values, window)
@@ -81,15 +81,14 @@ def ssim(picture: Picture, truth: Picture) -> float:
     return (likeness / ((mean**2 + other_mean**2 + STABLE[0]) * (sum(spread) + STABLE[1]))).mean().item()
 
 
-def alignment(picture: Picture, depth: Depth) -> float:
-    """How well the picture's contrast tells the edges of the geometry: 1 always, 0.5 as chance does.
+def alignment(image: Image, depth: Depth) -> float:
+    """ROC AUC of image contrast as a predictor of geometry edges: 1 at best, 0.5 at chance level.
 
-    The area under the ROC curve: how often contrast at an edge of the geometry exceeds that at another pixel. Edges are
-    the `EDGE_SHARE` of pixels at which inverse depth bends most; over a plane it does not bend at all. Contrast is the
-    mean around a pixel. Painted patterns keep true views below 1, and rooms have their corners in like places, which
-    keeps shuffled ones above 0.5: only what lies between these two says something.
+    Edges are the `EDGE_SHARE` of pixels with the largest second difference of inverse depth, which is 0 on a plane.
+    Contrast is averaged around each pixel. Painted patterns keep true views below 1, and similar positions of room
+    corners keep shuffled views above 0.5, so compare scores with both.
     """
-    contrast, breaks = _contrast(picture), _breaks(depth)
+    contrast, breaks = _contrast(image), _breaks(depth)
     edge = breaks >= np.quantile(breaks, 1 - EDGE_SHARE)
     ranks = _ranks(contrast.ravel())
     edges, others = int(edge.sum()), int((~edge).sum())
@@ -98,29 +97,29 @@ def alignment(picture: Picture, depth: Depth) -> float:
     return float((ranks[edge.ravel()].sum() - edges * (edges + 1) / 2) / (edges * others))
 
 
-def _contrast(picture: Picture) -> Depth:
-    """Differences to the right and below, of the colour that differs most, as the mean around each pixel."""
-    across = np.abs(np.diff(picture, axis=1, append=picture[:, -1:])).max(-1)
-    down = np.abs(np.diff(picture, axis=0, append=picture[-1:])).max(-1)
+def _contrast(image: Image) -> Depth:
+    """Largest difference over colours to the right and lower neighbour, averaged over 3x3 pixels."""
+    across = np.abs(np.diff(image, axis=1, append=image[:, -1:])).max(-1)
+    down = np.abs(np.diff(image, axis=0, append=image[-1:])).max(-1)
     strength = torch.from_numpy(np.maximum(across, down))[None, None]
     return F.avg_pool2d(strength, 3, stride=1, padding=1, count_include_pad=False)[0, 0].numpy()
 
 
 def _breaks(depth: Depth) -> Depth:
-    """How much inverse depth bends, along rows or columns."""
+    """Larger absolute second difference of inverse depth along rows and columns."""
     near = np.pad(1 / np.maximum(depth, 1e-3), 1, mode="reflect", reflect_type="odd")
     bends = [np.diff(near, 2, axis=axis) for axis in (0, 1)]
     return np.maximum(np.abs(bends[0][:, 1:-1]), np.abs(bends[1][1:-1]))
 
 
 def _ranks(values: Float[np.ndarray, " pixel"]) -> Float[np.ndarray, " pixel"]:
-    """From 1; equal ones share the mean of theirs."""
+    """Ranks from 1; ties get their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[inverse]
 
 
 def _mean_where(errors: Sequence[Depth], where: Sequence[Bool[np.ndarray, "height width"]]) -> float:
-    """The mean over such pixels of all views together, since some have but slivers of them; NaN without any."""
+    """Mean over the selected pixels of all views together, since single views may have few; NaN without any."""
     found = np.concatenate([error[mask] for error, mask in zip(errors, where, strict=True)])
     return float(found.mean()) if len(found) else float("nan")

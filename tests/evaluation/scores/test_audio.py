@@ -11,13 +11,13 @@ import pytest
 from weftwork.datasets.synthetic.walks import WalkSample, mirrored, render, sample, sound
 from weftwork.datasets.synthetic.walks.sounds import NOISE, channel_gains, ear_delay
 from weftwork.evaluation.scores.audio import (
-    SoundScores,
+    AudioScores,
     av_align,
     correlation,
     level_change,
     match_onsets,
     mirror,
-    score_sounds,
+    score_audio,
     signal_to_noise,
 )
 from weftwork.pipelines.audio.events import (
@@ -82,8 +82,8 @@ CASES: dict[str, Callable[[int], Array]] = {
 
 
 @cache
-def scores(case: str) -> SoundScores:
-    return score_sounds([CASES[case](i) for i in range(COUNT)], clips())
+def scores(case: str) -> AudioScores:
+    return score_audio([CASES[case](i) for i in range(COUNT)], clips())
 
 
 @pytest.mark.parametrize("case", ["truth", "other_draw"])
@@ -154,7 +154,7 @@ def test_the_right_place_without_motion_scores_for_the_place_alone() -> None:
         depth = clip.walk.knots[:, 1].mean()
         place = np.array([[clip.pan.mean() * depth * np.tan(np.radians(35)), depth]] * 2)
         sounds.append(sound(replace(clip.walk, knots=place), RATE))
-    got = score_sounds(sounds, truths)
+    got = score_audio(sounds, truths)
     assert 0.6 < got.pan_correlation < 0.85 and abs(got.pan_motion) < 0.3
 
 
@@ -185,9 +185,9 @@ def test_half_the_steps_left_out_cost_more_than_they_hide() -> None:
     """Perfect where it is heard, so scores fall; in fewer than half, there are none."""
     truths = clips()[:20]
 
-    def some(keep: slice) -> SoundScores:
+    def some(keep: slice) -> AudioScores:
         walks = [replace(clip.walk, steps=clip.steps[keep], levels=clip.walk.levels[keep]) for clip in truths]
-        return score_sounds([sound(walk, RATE) for walk in walks], truths)
+        return score_audio([sound(walk, RATE) for walk in walks], truths)
 
     most, few = some(np.s_[:-1]), some(np.s_[:1])
     assert 0.6 < most.heard < 0.8 and most.pan_correlation < 0.95 and most.pan_error > 0.05 and most.onset_f1 < 0.9
@@ -202,7 +202,7 @@ def test_mirror_is_1_for_sound_that_follows_and_minus_1_for_sound_that_does_not(
     sounds, others = [clip.audio for clip in truths], [mirrored(clip).audio for clip in truths]
     fresh = [sound(clip.walk.mirrored(), RATE, draw=1) for clip in truths]
     assert mirror(sounds, others, truths) == pytest.approx(1) and mirror(sounds, fresh, truths) > 0.99
-    assert score_sounds(sounds, truths, mirrored=others).mirror == pytest.approx(1)
+    assert score_audio(sounds, truths, mirrored=others).mirror == pytest.approx(1)
     assert mirror(sounds, sounds, truths) == pytest.approx(-1)
     assert abs(mirror(sounds, [CASES["middle"](i) for i in range(20)], truths)) < 0.5
     flat = [CASES["mono"](i) for i in range(20)]
@@ -252,7 +252,7 @@ def test_onsets_match_one_for_one_the_nearest_first() -> None:
     doubled = clip.audio + np.roll(clip.audio, RATE // 5, axis=1)
     found = onsets(doubled, RATE)
     expected = 2 * len(clip.steps) / (len(found) + len(clip.steps))
-    assert len(found) > len(clip.steps) and score_sounds([doubled], [clip]).onset_f1 == pytest.approx(expected)
+    assert len(found) > len(clip.steps) and score_audio([doubled], [clip]).onset_f1 == pytest.approx(expected)
 
 
 def test_events_are_heard_apart_from_the_noise_in_each_channel() -> None:
@@ -315,15 +315,15 @@ class Known:
 def test_clips_without_steps_have_no_scores_at_steps() -> None:
     clip, none = clips()[0], np.zeros(0)
     known = Known(clip.audio, RATE, none, none, none, clip.box_times, clip.boxes)
-    got = asdict(score_sounds([clip.audio], [known]))
+    got = asdict(score_audio([clip.audio], [known]))
     assert all(np.isnan(got[name]) for name in [*AT_STEPS, "heard", "onset_error"]) and got["onset_f1"] == 0
-    assert np.isnan(score_sounds([np.zeros_like(clip.audio)], [known]).onset_f1)
+    assert np.isnan(score_audio([np.zeros_like(clip.audio)], [known]).onset_f1)
 
 
 def test_clips_that_stand_still_count_for_no_correlation_of_pans() -> None:
     still = [replace(clip.walk, knots=clip.walk.knots[[0, 0]]) for clip in clips()[:8]]
     truths = [render(walk) for walk in still]
-    got = score_sounds([truth.audio for truth in truths], truths)
+    got = score_audio([truth.audio for truth in truths], truths)
     assert np.isnan(got.pan_correlation) and np.isnan(got.pan_motion) and got.pan_error < 0.01
 
 
@@ -349,18 +349,18 @@ def test_av_align_looks_at_boxes_around_the_onset() -> None:
 @pytest.mark.parametrize(
     ("sounds", "message"),
     [
-        ([], "sounds: got 0 for 1 truths"),
-        ([np.zeros((2, 100))], r"sounds\[0\]: got 100 samples, expected the 32768 of its truth"),
-        ([np.zeros(32_768)], r"sounds\[0\]: got float64 of shape \(32768,\), expected floats \[2, samples\]"),
-        ([np.zeros((2, 32_768), np.int16)], r"sounds\[0\]: got int16"),
-        ([np.full((2, 32_768), np.nan)], r"sounds\[0\]: got NaN or infinite samples"),
+        ([], "audio: got 0 for 1 truths"),
+        ([np.zeros((2, 100))], r"audio\[0\]: got 100 samples, expected the 32768 of its truth"),
+        ([np.zeros(32_768)], r"audio\[0\]: got float64 of shape \(32768,\), expected floats \[2, samples\]"),
+        ([np.zeros((2, 32_768), np.int16)], r"audio\[0\]: got int16"),
+        ([np.full((2, 32_768), np.nan)], r"audio\[0\]: got NaN or infinite samples"),
     ],
 )
 def test_bad_sounds_are_refused(sounds: Sequence[Array], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        score_sounds(sounds, clips()[:1])
-    with pytest.raises(ValueError, match="sounds: got 0 for 0 truths"):
-        score_sounds([], [])
+        score_audio(sounds, clips()[:1])
+    with pytest.raises(ValueError, match="audio: got 0 for 0 truths"):
+        score_audio([], [])
     with pytest.raises(ValueError, match="audio: got"):
         pan_curve(np.zeros(5), RATE)
 
