@@ -1,4 +1,4 @@
-"""The command `weftwork`: each of its commands is a module that is imported only when chosen."""
+"""Command line `weftwork`; each command is a module, imported only when used."""
 
 import argparse
 import functools
@@ -17,7 +17,7 @@ from weftwork.scripts.lazy_parser import LazyParser
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "generate": ("generate", "an image from a design file"),
     "demo": ("demo.command", "open a page in the browser to draw, describe and generate"),
-    "sound": ("sound", "stereo sound for a video, or for boxes over time"),
+    "sound": ("sound", "stereo audio for a video, or for boxes over time"),
     "train": ("train", "train a method on your own data"),
     "evaluate": ("evaluate", "measure a method against its baselines"),
     "inspect": ("inspect_folder", "describe an adapter: method, base, layers, parameters, training"),
@@ -34,11 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        0 on success, 2 after a user error (`UserError`, or an `OSError` of files that cannot be read or written: one
+        0 on success, 2 after a user error (`UserError`, or `OSError` of unreadable or unwritable files; printed as one
         message on standard error), 130 after an interruption.
 
     Raises:
-        Exception: any other error, with its traceback; the process ends with 1.
+        Exception: any other error; the process prints its traceback and exits with 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
 
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def commands() -> dict[str, str]:
-    """Returns the commands of this installation with their descriptions."""
+    """Returns the installed commands with their descriptions."""
     return {name: text for name, (module, text) in COMMANDS.items() if importlib.util.find_spec(_path(module))}
 
 
@@ -61,7 +61,7 @@ def _path(module: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="weftwork", description="Sketches, text and other conditions for diffusion.")
     parser.add_argument("--version", action="version", version=f"weftwork {version('weftwork')}")
-    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of user errors")
     several = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=LazyParser)
     for name, text in commands().items():
         fill = functools.partial(_fill, COMMANDS[name][0])
@@ -78,7 +78,7 @@ def _fill(name: str, parser: argparse.ArgumentParser, given: Sequence[str]) -> N
 
 
 def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
-    """Runs with log messages shown, and user errors as one message."""
+    """Runs a command with logging to standard error; prints user errors as one message."""
     logger, handler = logging.getLogger("weftwork"), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)

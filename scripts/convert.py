@@ -21,27 +21,25 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork convert`."""
     parser.add_argument("format", choices=["lots", "ip-adapter", "moai"], help="format of the other project")
-    parser.add_argument("source", type=Path, help="their checkpoint, or folder of several; with --to an adapter folder")
+    parser.add_argument("source", type=Path, help="checkpoint, or folder of several; with --to an adapter folder")
     parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
     parser.add_argument(
         "--to", choices=["weftwork", "lots", "ip-adapter"], default="weftwork", help="direction (default: %(default)s)"
     )
-    parser.add_argument(
-        "--base", choices=["sd15", "sdxl"], help="denoiser of an IP-Adapter (default: the one with text of its width)"
-    )
+    parser.add_argument("--base", choices=["sd15", "sdxl"], help="denoiser of an IP-Adapter (default: by text width)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `weftwork convert`.
 
     Raises:
-        ValueError: options that do not go together; see the functions that convert.
+        ValueError: incompatible options; see also the conversion functions.
     """
     kind, to, base = arguments.format, arguments.to, arguments.base
     if to not in ("weftwork", kind):
-        raise UserError(f"--to: got {to!r} for the format {kind!r}, expected 'weftwork' or {kind!r}")
+        raise UserError(f"--to: got {to!r} for the format {kind!r}, expected 'weftwork' or {kind!r}; change it")
     if kind != "ip-adapter" and base is not None:
-        raise UserError(f"--base: got {base!r} for the format {kind!r}, which needs none; leave it out")
+        raise UserError(f"--base: got {base!r}, has no effect with the format {kind!r}; leave it out")
     from weftwork.scripts.converters import command
     from weftwork.scripts.converters.ip_adapter import base_denoiser
 

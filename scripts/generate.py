@@ -1,13 +1,13 @@
-"""Image from a design file: prompt, sketches, texts, references and regions in JSON.
+"""Generate images from a design file: prompt, sketches, texts, references and regions in JSON.
 
     weftwork generate examples/outfit/outfit.json
     weftwork generate design.json --output red.png --seed 7 --num_images 4
     weftwork generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
     weftwork generate --input designs.jsonl --output outputs/many
 
-Without --model and --adapter the shipped models are used. Options given here replace the file's. The PNG holds the
-design and the seed it was made with; nothing is written when anything is wrong. With --input, images that exist are
-not made again, and `accelerate launch -m weftwork.scripts.cli generate …` shares the rest among processes.
+Defaults to the shipped models. Options override settings of the file. The PNG stores the design and its seed; nothing
+is written after an error. With --input, existing images are skipped, and
+`accelerate launch -m weftwork.scripts.cli generate …` distributes the rest over processes.
 """
 
 import argparse
@@ -34,7 +34,9 @@ MAX_IMAGES: Final = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork generate`."""
     parser.add_argument("design", nargs="?", type=Path, help="a design file (JSON)")
-    parser.add_argument("--input", type=Path, help="many designs instead, one JSON object per line, each with a name")
+    parser.add_argument(
+        "--input", type=Path, help="JSONL file of many named designs, one per line, instead of a design"
+    )
     parser.add_argument(
         "--output", type=Path, help="PNG to write (default: outputs/<name>.png); with --input the folder for all"
     )
@@ -44,28 +46,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="an adapter, or a style card, by name",
+        help="adapter or style card, by name; can be repeated",
     )
-    parser.add_argument("--image_encoder", help="CLIP's folder or Hub id, for references in the design")
-    parser.add_argument("--seed", type=int, help="seed of the first image; the others count on from it")
+    parser.add_argument("--image_encoder", help="CLIP folder or Hub id, for references in the design")
+    parser.add_argument("--seed", type=int, help="seed of the first image; further images use the following seeds")
     parser.add_argument("--num_inference_steps", type=int, help="denoising steps")
     parser.add_argument("--guidance_scale", type=float, help="1 turns guidance off")
     parser.add_argument("--height", type=int, help="in pixels")
     parser.add_argument("--width", type=int, help="in pixels")
-    parser.add_argument("--negative_prompt", help="words that guidance leads away from")
+    parser.add_argument("--negative_prompt", help="prompt that guidance leads away from")
     parser.add_argument("--maps", action="store_true", help="also write attention maps, as NAME-maps.png")
     parser.add_argument(
         "--device", help="device of the model, for example cuda (default: cpu; with --input that of accelerate)"
     )
-    parser.add_argument("--num_images", type=int, default=1, help="images to make (default: %(default)s)")
+    parser.add_argument("--num_images", type=int, default=1, help="images to generate (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs `weftwork generate`.
 
     Raises:
-        ValueError: anything wrong with the design, the model or the options; nothing is written.
-        OSError: the images cannot be written; none is left half-written.
+        ValueError: invalid design, model or options; nothing is written.
+        OSError: the images cannot be written; no partial file is left.
     """
     began = time.perf_counter()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _draw(design: "Design", targets: Sequence[Path], arguments: argparse.Namespace) -> list[Path]:
-    """Writes images of a design, with sheets of attention maps where asked for."""
+    """Writes the images of a design, and optionally sheets of attention maps."""
     from weftwork.attention_processors.core.attention_maps import MapRecorder
     from weftwork.pipelines.designs.run import draw, map_sheets, open_pipeline, stored, write_images
 
@@ -112,9 +114,9 @@ def _draw(design: "Design", targets: Sequence[Path], arguments: argparse.Namespa
 
 
 def _targets(output: Path, count: int) -> list[Path]:
-    """Returns the files to write; several are numbered."""
+    """Returns the paths of the images; several are numbered."""
     if output.suffix.lower() != ".png":
         raise UserError(f"output: got {str(output)!r}, expected a name that ends in .png; the design is stored in it")
     if output.is_dir():
-        raise UserError(f"output: got {str(output)!r}, which is a folder, expected a file; add a name")
+        raise UserError(f"output: got {str(output)!r}, a folder, expected a file; add a name")
     return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]

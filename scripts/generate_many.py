@@ -1,4 +1,4 @@
-"""Images of many designs, one JSON object per line; those that exist are kept, processes share the rest."""
+"""Generation from JSONL files of designs; skips existing images and distributes the rest over processes."""
 
 import argparse
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Makes the missing images; one that fails does not stop the others.
+    """Generates the missing images; a failure does not stop the others.
 
     Raises:
-        ValueError: options that only single designs have, lines that are wrong, or images of other designs in the
-            folder, and nothing is written; or, at the end, some images could not be made.
+        ValueError: options of single designs, invalid lines, or images of other designs in the folder (nothing is
+            written); or, at the end, images that could not be generated.
     """
     from accelerate import PartialState
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _make(
     arguments: argparse.Namespace, designs: Mapping[str, "Design"], folder: Path, state: "PartialState"
 ) -> list[str]:
-    """Makes the images of one process; returns errors by name."""
+    """Generates the images of one process; returns errors prefixed with the name of their design."""
     from weftwork.pipelines.designs.run import attach_all, draw, open_pipeline, stored, write_images
 
     failed: list[str] = []
@@ -73,7 +73,7 @@ def _make(
 
 
 def _seeded(design: "Design", index: int) -> "Design":
-    """Returns the design with a seed, by default the number of its line, so that a second run draws the same."""
+    """Returns the design with a seed, by default its line index, so that runs are reproducible."""
     return design if design.seed is not None else replace(design, seed=index)
 
 
@@ -81,7 +81,7 @@ def _missing(designs: Mapping[str, "Design"], folder: Path) -> list[str]:
     """Returns the names of designs without an image.
 
     Raises:
-        ValueError: an image of another design is there.
+        ValueError: the folder holds an image of another design.
     """
     from weftwork.pipelines.designs.run import stored, stored_in
 

@@ -1,4 +1,4 @@
-"""Options that commands which generate share."""
+"""Options shared by commands that generate images."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
-    """Returns the design with the settings that options give."""
+    """Returns the design with its settings overridden by options."""
     from weftwork.pipelines.designs.design import SETTINGS
 
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
@@ -21,10 +21,10 @@ def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
 
 
 def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
-    """Returns paths by name of arguments NAME=PATH.
+    """Parses arguments NAME=PATH.
 
     Raises:
-        ValueError: another form, or a name given twice.
+        ValueError: invalid argument, or duplicate name.
     """
     paths: dict[str, Path] = {}
     for text in given:

@@ -1,4 +1,4 @@
-"""What an adapter folder or a style card is, from its config and the header of its weights; nothing is loaded.
+"""Describe an adapter folder or a style card from its config and safetensors headers, without loading weights.
 
 weftwork inspect outputs/mine/final
 weftwork inspect paired
@@ -17,21 +17,21 @@ from weftwork.pretrained import available, shipped
 
 SUFFIX = ".safetensors"
 MOST_HEADER = 100_000_000
-"""Bytes, as the format allows."""
+"""Largest header of the safetensors format, in bytes."""
 CONFIGS = ("config.json", "model_index.json", "adapter/config.json")
-"""Where a folder says what it is."""
+"""Config files of a folder, by precedence."""
 SHOWN = ("base", "layers", "training")
-"""Keys of a config that are no options."""
+"""Config keys that are shown apart from the options."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weftwork inspect`."""
+    """Adds the arguments of `weftwork inspect`."""
     parser.add_argument("folder", help="a folder of safetensors, a safetensors file, or the name of a shipped model")
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print what is there."""
+    """Prints the description."""
     path = Path(arguments.folder)
     if not path.exists() and arguments.folder in available():
         path = shipped(arguments.folder)
@@ -40,10 +40,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a folder or a file says of itself.
+    """Returns class, base, layers, sizes, options and metadata of a folder or file.
 
     Raises:
-        ValueError: nothing there, or files that are no JSON or no safetensors.
+        ValueError: no safetensors found, or invalid JSON or safetensors files.
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
     if not files:
@@ -70,7 +70,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """The JSON at the beginning of a safetensors file."""
+    """Reads the JSON header of a safetensors file."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -85,7 +85,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says of itself beside its tensors; texts that are JSON objects are opened."""
+    """Returns the metadata of a header; values that are JSON objects are parsed and merged."""
     found: dict[str, Any] = {}
     for name, text in header.get("__metadata__", {}).items():
         try:

@@ -1,10 +1,10 @@
-"""One page of everything that was measured: tables, contact sheets and plots, in a single HTML file.
+"""Collect reports of evaluations and benchmarks in one HTML file: tables, contact sheets and plots.
 
     weftwork evaluate paired --output outputs/evaluation
     weftwork benchmark step --output outputs/benchmark
     weftwork report outputs --output outputs/report.html
 
-The page needs no network: pictures are inside it. A table's picture is what stands beside its JSON file under its name.
+The page is self-contained. Images of a report are the PNG files next to its JSON file that begin with its name.
 """
 
 import argparse
@@ -35,20 +35,24 @@ img { max-width: 100%; margin: .8rem 0; image-rendering: auto; }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `weftwork report`."""
-    parser.add_argument("folders", nargs="+", type=Path, help="where reports lie, in any depth")
-    parser.add_argument("--output", type=Path, default=Path("outputs/report.html"), help="the page")
-    parser.add_argument("--title", default="weftwork: what was measured", help="of the page")
+    """Adds the arguments of `weftwork report`."""
+    parser.add_argument("folders", nargs="+", type=Path, help="folders to search for reports, recursively")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/report.html"), help="HTML file to write (default: %(default)s)"
+    )
+    parser.add_argument("--title", default="weftwork: what was measured", help="title of the page")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the page, whole or not at all."""
+    """Writes the page atomically.
+
+    Raises:
+        ValueError: no reports, or an output that is not HTML.
+    """
     reports = list(found(arguments.folders))
     if not reports:
         names = ", ".join(map(str, arguments.folders))
-        raise UserError(
-            f"folders: got none with a report in {names}; run weftwork evaluate or weftwork benchmark first"
-        )
+        raise UserError(f"folders: no reports found in {names}; run weftwork evaluate or weftwork benchmark first")
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     with atomic_path(arguments.output) as partial:
@@ -57,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """Reports with their files, by kind and name; other JSON files are passed over."""
+    """Yields reports with their paths, sorted by kind and name; skips other JSON files."""
     reports = []
     for path in sorted({path for folder in folders for path in folder.rglob("*.json")}):
         try:
@@ -70,11 +74,11 @@ def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
 
 
 def page(reports: Sequence[tuple[Path, Mapping[str, Any]]], title: str) -> str:
-    """The HTML of all reports."""
+    """Returns the HTML of all reports."""
     parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
     for index, (path, report) in enumerate(reports):
         parts += [f'<h2 id="r{index}">{html.escape(str(report["name"]))}</h2>', _about(report)]
-        parts += [f'<div class="wide">{_table(report)}</div>', *map(_picture, _pictures(path))]
+        parts += [f'<div class="wide">{_table(report)}</div>', *map(_image, _images(path))]
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     )
@@ -97,7 +101,7 @@ def _contents(reports: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
 
 
 def _about(report: Mapping[str, Any]) -> str:
-    """On what, with which seeds, by which versions, where."""
+    """Returns split, count, seeds, hardware, settings and versions as HTML."""
     shown = {key: report.get(key) for key in ("split", "count", "seed", "hardware")}
     shown |= dict(report.get("settings") or {})
     shown |= {name: version for name, version in (report.get("versions") or {}).items() if version}
@@ -123,11 +127,11 @@ def _cell(value: float | None, spread: float | None) -> str:
     return shown if spread is None else f'{shown} <span class="spread">±{spread:.3f}</span>'
 
 
-def _pictures(path: Path) -> list[Path]:
-    """The contact sheet of a report, and plots that begin with its name."""
+def _images(path: Path) -> list[Path]:
+    """Returns the contact sheet of a report, and plots whose names begin with its name."""
     return sorted(one for one in path.parent.glob(f"{path.stem}*.png") if one.is_file())
 
 
-def _picture(path: Path) -> str:
+def _image(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'

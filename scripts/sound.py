@@ -1,11 +1,10 @@
-"""Spatial audio for a video, that follows boxes.
+"""Generate spatial audio for a video from boxes, depth and audio prompts.
 
     weftwork sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
     weftwork sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
-Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: a plot of the audio's side over time beside the boxes.
-Files of boxes and depth are those of `datasets.readers.sidecar_files`, as any detector and depth model can
-write them.
+Writes NAME.wav, with a video NAME.mp4 (or .mkv), and NAME.png: a plot of the pan over time with the boxes.
+The format of boxes and depth files is described in `datasets.readers.sidecar_files`.
 """
 
 import argparse
@@ -19,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork sound`."""
-    parser.add_argument("video", nargs="?", type=Path, help="a video, copied with the new audio")
-    parser.add_argument("--boxes", type=Path, help="NPZ: times, boxes; of several tracks")
-    parser.add_argument("--depth", type=Path, help="NPZ: times, depth, metric")
+    parser.add_argument("video", nargs="?", type=Path, help="video to copy with the new audio")
+    parser.add_argument("--boxes", type=Path, help="NPZ with times and boxes, of one or several tracks")
+    parser.add_argument("--depth", type=Path, help="NPZ with times, depth, metric")
     parser.add_argument("--loudness", type=Path, help="audio whose loudness to follow")
-    parser.add_argument("--like", type=Path, help="audio as a prompt")
-    parser.add_argument("--audio_encoder", help="CLAP's folder or Hub id, for modules trained with it")
-    parser.add_argument("--prompt", default="a person walks", help="words (default: %(default)s)")
-    parser.add_argument("--apart", action="store_true", help="generate every track apart and sum them")
+    parser.add_argument("--like", type=Path, help="audio prompt")
+    parser.add_argument("--audio_encoder", help="CLAP folder or Hub id, for modules trained with CLAP")
+    parser.add_argument("--prompt", default="a person walks", help="text prompt (default: %(default)s)")
+    parser.add_argument("--apart", action="store_true", help="generate each track separately and sum them")
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
     parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
     parser.add_argument("--device", default="cpu", help="device of the model, for example cuda (default: %(default)s)")
@@ -103,9 +102,9 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
     pipe.to(device_named(arguments.device))
     spatial: Any = pipe.spatial
-    heard = (spatial.config.get("training") or {}).get("audio_encoder")
-    if arguments.like and heard != (arguments.audio_encoder and model_name(arguments.audio_encoder)):
-        logger.warning("audio_encoder: the modules were trained with %s", heard or "statistics of latents")
+    trained_with = (spatial.config.get("training") or {}).get("audio_encoder")
+    if arguments.like and trained_with != (arguments.audio_encoder and model_name(arguments.audio_encoder)):
+        logger.warning("audio_encoder: the modules were trained with %s", trained_with or "statistics of latents")
     if arguments.audio_encoder:
         from weftwork.attention_processors.encoders.audio import ClapEncoder
 

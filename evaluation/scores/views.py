@@ -65,7 +65,7 @@ def psnr(image: Image, truth: Image) -> float:
 
 
 def ssim(image: Image, truth: Image) -> float:
-    """Structural similarity (Wang et al. 2004): Gaussian window of 11 pixels, unpadded, mean over colours and pixels."""
+    """Structural similarity (Wang et al. 2004): Gaussian 11-pixel window, unpadded, mean over colours and pixels."""
     steps = torch.arange(WINDOW) - WINDOW // 2
     bell = torch.exp(-(steps**2) / (2 * SIGMA**2))
     window = torch.outer(bell, bell / bell.sum() ** 2)[None, None]

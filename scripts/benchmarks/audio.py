@@ -1,8 +1,8 @@
 """Cost of audio conditions: a transformer step with tokens, with a ControlNet, with both; and longer audio.
 
-The transformer is Stable Audio Open's with fewer layers and random weights; times do not depend on weights. Rows of
-`length_…` are stock steps of so many latents, 43 being two seconds. `command` is `weftwork sound` for two seconds with
-the shipped models, start-up included; `sound_…` are their generations alone, of so many seconds.
+The transformer is Stable Audio Open's with fewer layers and random weights; times do not depend on weights. Rows
+`length_N` are stock steps of N latents; 43 latents are two seconds. `command` is `weftwork sound` for two seconds with
+the shipped models, including start-up; `sound_Ns` is the generation alone, of N seconds.
 """
 
 from collections.abc import Mapping
@@ -36,16 +36,16 @@ TRANSFORMERS: Mapping[str, Mapping[str, Any]] = {
         "cross_attention_dim": 32,
     },
 }
-"""By size what differs from Stable Audio Open."""
+"""Differences from the config of Stable Audio Open, by size."""
 LATENTS = 43
 LENGTHS = (1, 2, 4)
 TEXT = 130
-"""Tokens of the stock context: text, and the seconds of start and end."""
+"""Tokens of the stock context: text, start and end seconds."""
 
 
 @torch.inference_mode()
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Rows of the report; `both` has its ratio to transformer and ControlNet, each as it is without tokens."""
+    """Returns the rows of the report; `both` is relative to transformer and ControlNet without tokens."""
     torch.manual_seed(0)
     stock: Any = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
     model: Any = ConditionedStableAudioDiTModel.from_transformer(stock)
@@ -80,7 +80,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def _shipped(rounds: int, steps: int) -> dict[str, dict[str, float]]:
-    """A track of the test split with the shipped models."""
+    """Times the command and generation with the shipped models on a track of the test split."""
     clip = sample("test", 0)
     with TemporaryDirectory() as folder:
         np.savez(f"{folder}/boxes.npz", times=clip.box_times, boxes=clip.boxes)
@@ -90,11 +90,11 @@ def _shipped(rounds: int, steps: int) -> dict[str, dict[str, float]]:
     pipe.load_spatial(shipped("spatial-audio"))
     pipe.set_progress_bar_config(disable=True)
     track = BoxTrack(clip.box_times, clip.boxes)
-    sounds = {
+    tasks = {
         f"sound_{2 * times}s": lambda seconds=2.0 * times: pipe([track], seconds=seconds, num_inference_steps=steps)
         for times in LENGTHS
     }
-    return {"command": command, **ratios(interleaved(rounds, **sounds), "sound_2s")}
+    return {"command": command, **ratios(interleaved(rounds, **tasks), "sound_2s")}
 
 
 def _inputs(model: Any, latents: int) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _inputs(model: Any, latents: int) -> dict[str, Any]:
 
 
 def _conditioning(model: Any) -> Conditioning:
-    """A track, depth and a prompt of a two-second clip, under guidance."""
+    """Encodes a track, depth and a prompt of a two-second clip, with guidance."""
     adapter = SpatialAudioAdapter.for_denoiser(model, input_dim=model.config.cross_attention_input_dim)
     conditions = [
         AudioPrompt(torch.ones(512).numpy()),

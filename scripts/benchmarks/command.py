@@ -1,13 +1,13 @@
-"""Measure speed: ratios within one run, in interleaved rounds, as medians; a table and a JSON file.
+"""Benchmark speed and memory: medians over interleaved rounds, as ratios within one run; prints a table, writes JSON.
 
 weftwork benchmark generate     the whole command, the generation alone, peak memory
 weftwork benchmark step         a step with four pairs over the plain step, U-Net of Stable Diffusion 1.5's size
 weftwork benchmark encoding     encoding of 1 to 16 pairs
-weftwork benchmark style        a step with references over diffusers' IP-Adapter; what a style card holds at run time
-weftwork benchmark instillation two passes that share attention over two that do not; what is held meanwhile
+weftwork benchmark style        a step with references over diffusers' IP-Adapter; parameters of a style card
+weftwork benchmark instillation two passes with shared attention over two without; memory held in between
 weftwork benchmark training     training steps that read cached features over steps that encode
-weftwork benchmark growth       what training costs by pairs, side, data and processes
-weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer sounds
+weftwork benchmark growth       cost of training by pairs, image size, data and processes
+weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer audio
 """
 
 import argparse
@@ -23,28 +23,29 @@ SIZES = ("full", "tiny")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=NAMES, help="what to measure")
+    """Adds the arguments of `weftwork benchmark`."""
+    parser.add_argument("name", choices=NAMES, help="benchmark to run")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
-    parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="for `generate`")
+    parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="design of `generate`")
     parser.add_argument(
         "--size",
         choices=SIZES,
         default="full",
-        help="of the denoisers of `style`, `instillation`, `training`, `audio`; of `growth`",
+        help="size of the denoisers of `style`, `instillation`, `training`, `audio`, and of `growth`",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table and write the report."""
+    """Prints the table and writes the report."""
     from weftwork.evaluation.core.report import Report, Row
 
     if arguments.rounds < 1:
-        raise UserError(f"rounds: got {arguments.rounds}, expected at least 1")
+        raise UserError(f"rounds: got {arguments.rounds}, expected at least 1; raise it")
     here = {"generate": _generate, "step": _step, "encoding": _encoding}
     if arguments.name in here:
         measured = here[arguments.name](arguments)
-    else:  # the others are modules of their own
+    else:
         module = import_module(f"weftwork.scripts.benchmarks.{arguments.name}")
         measured = module.measure(arguments.size, arguments.rounds)
     rows = [Row(name, scores) for name, scores in measured.items()]

@@ -1,7 +1,7 @@
-"""Cost of training pairs by their number, the side of images, the data and the processes.
+"""Cost of training on pairs by number of pairs, image size, data and processes.
 
-Steps are those of the shipped small model, forward and backward; what they hold is counted in bytes of the tensors that
-are saved for the backward pass. Processes run `weftwork train` itself, one thread each.
+Steps are forward and backward passes of the shipped small model; memory is the size of tensors saved for the backward
+pass. Rows of processes run `weftwork train`, one thread each.
 """
 
 import json
@@ -38,7 +38,7 @@ STEPS: Final = 8
 
 
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Rows of the report."""
+    """Returns the rows of the report."""
     torch.manual_seed(0)
     pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
     task = PairedTask(PairedAdapter.from_pretrained(shipped("paired")), pipe, PairedConfig())
@@ -74,7 +74,7 @@ def _step(task: PairedTask, batch: Any) -> None:
 
 
 def _held(task: PairedTask, batch: Any) -> float:
-    """Megabytes that a step saves for its backward pass; every storage once, weights not counted."""
+    """Megabytes saved for the backward pass of a step; each storage once, without weights."""
     weights = {p.untyped_storage().data_ptr() for p in (*task.pipe.unet.parameters(), *task.module.parameters())}
     held: dict[int, int] = {}
 
@@ -91,7 +91,7 @@ def _held(task: PairedTask, batch: Any) -> float:
 
 @torch.no_grad()
 def _data(task: PairedTask) -> dict[str, float]:
-    """Time to encode an image with its pairs once, and the size of its cache."""
+    """Time per image to encode it with its pairs, and the size of its cache."""
     shown = [sample("train", row, count=PAIRS) for row in range(8)]
     images = as_tensor([outfit.image for outfit in shown]) * 2 - 1
     started = time.perf_counter()
@@ -111,7 +111,7 @@ def _data(task: PairedTask) -> dict[str, float]:
 
 
 def _trained(processes: int, cache: str) -> float:
-    """Milliseconds per image of `weftwork train paired`, the first steps left out."""
+    """Milliseconds per image of `weftwork train paired`, without the first two steps."""
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         command = [

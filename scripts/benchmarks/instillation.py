@@ -1,7 +1,7 @@
-"""Cost of attention instillation: time over two independent passes, and memory held between them.
+"""Cost of attention instillation: time relative to two independent passes, and memory held between them.
 
-One U-Net with random weights stands for teacher and student, both with two reference views; times do not depend on
-weights. Queries and keys are counted as they are held; probabilities by their shapes, in the same precision.
+One U-Net with random weights is both teacher and student, each with two reference views; times do not depend on
+weights. Bytes of queries and keys are measured; those of probabilities follow from their shapes, in the same precision.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -35,13 +35,13 @@ DENOISERS: Mapping[str, Mapping[str, Any]] = {
         "layers_per_block": 1,
     },
 }
-"""By size; "full" is Stable Diffusion 2.1's layout, the authors'."""
+"""Configs by size; "full" is the layout of Stable Diffusion 2.1, as used by the authors."""
 VIEWS = 2
 
 
 @dataclass(frozen=True, eq=False)
 class RecordProbabilities(Branch):
-    """Keeps a layer's attention probabilities, [row, head, query, token]."""
+    """Records a layer's attention probabilities, [row, head, query, token]."""
 
     layer: str
     store: MutableMapping[str, Tensor]
@@ -53,7 +53,7 @@ class RecordProbabilities(Branch):
 
 @dataclass(frozen=True, eq=False)
 class UseProbabilities(Branch):
-    """Attends with recorded probabilities to the layer's own values."""
+    """Applies recorded probabilities to the layer's own values."""
 
     layer: str
     store: Mapping[str, Tensor]
@@ -64,7 +64,7 @@ class UseProbabilities(Branch):
 
 
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Rows of the report: passes with their times, then what is held, in all and by layer."""
+    """Returns the rows of the report: times of the passes, then memory held, in total and by layer."""
     torch.manual_seed(0)
     unet: Any = UNet2DConditionModel(**DENOISERS[size]).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
     install(unet)

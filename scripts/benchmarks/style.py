@@ -1,11 +1,11 @@
-"""Steps with references beside diffusers' own IP-Adapter, on one denoiser and the same weights; and a card's size.
+"""Cost of reference adapters relative to diffusers' IP-Adapter on the same weights, and size of a style card.
 
-Three twins share every tensor of a denoiser with random weights: the stock one, one with diffusers' IP-Adapter, and one
-with ours. A step is one forward of two rows, as under guidance, without gradients. One image acts without a mask, or
-two images in the left and the right half; both sides are called as their pipelines call them.
+Three denoisers share all tensors (random weights): the stock one, one with diffusers' IP-Adapter, and one with ours. A
+step is one forward pass of two rows, as with guidance, without gradients. Conditions are one image without a mask, or
+two images in the left and the right half; both denoisers are called as by their pipelines.
 
-Adapters change text attention only, a few percent of a step. So the stock step over the one with an adapter is the
-least that a ratio of steps can be, and the ratio of what text attention takes within the same steps stands beside it.
+Adapters change only text attention, a few percent of a step. So the stock step over a step with an adapter is a lower
+bound of the ratio of steps, and the ratio of time in text attention within the same steps is reported as well.
 """
 
 import time
@@ -36,7 +36,7 @@ REDUCED_XL: Mapping[str, Any] = {
     "projection_class_embeddings_input_dim": 2816,
     "sample_size": 64,
 }
-"""The blocks, heads of 64, text width and added embeddings of SDXL, with fewer layers and narrower ones."""
+"""SDXL (blocks, heads of 64, text width, added embeddings) with fewer and narrower layers."""
 NARROW: Mapping[str, Any] = {"norm_num_groups": 8, "layers_per_block": 1, "sample_size": 16}
 DENOISERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "full": {"sd15": {**BASES["sd15"], "sample_size": 64}, "reduced_xl": REDUCED_XL},
@@ -45,7 +45,7 @@ DENOISERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "tiny_xl": {**REDUCED_XL, **NARROW, "block_out_channels": (16, 32, 64), "cross_attention_dim": 64},
     },
 }
-"""By size, configurations by name."""
+"""Configs by size and name."""
 IMAGE_DIM = 1024
 PIXELS_PER_LATENT = 8
 HALVES = ((0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0))
@@ -53,7 +53,7 @@ TEXT_TOKENS = 77
 
 
 class TextAttentionClock:
-    """Seconds that the text attention layers of a denoiser took; to be set to 0 before a forward."""
+    """Accumulates the seconds spent in text attention layers; set to 0 before a forward pass."""
 
     def __init__(self, denoiser: UNet2DConditionModel) -> None:
         self.seconds = self._entered = 0.0
@@ -71,7 +71,7 @@ class TextAttentionClock:
 
 @dataclass
 class Step:
-    """A forward that can be repeated; keeps what came out last, and what text attention took each time."""
+    """Repeatable forward pass; keeps its last output and the seconds of text attention of each run."""
 
     forward: Callable[[], Tensor]
     clock: TextAttentionClock
@@ -86,10 +86,11 @@ class Step:
 
 
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Rows of all denoisers of a size.
+    """Returns the rows of all denoisers of a size.
 
-    `ratio` and `attention_ratio` are over diffusers with as many images, `difference` is that of what the two denoise
-    to over its largest number, and `percent` the parameters of a style card over the denoiser's.
+    `ratio` and `attention_ratio` are relative to diffusers with as many images, `difference` is the largest absolute
+    difference of the outputs over the largest absolute output, `percent` the parameters of a style card over the
+    denoiser's.
     """
     rows = {}
     for name, config in DENOISERS[size].items():
@@ -101,13 +102,13 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
-    """A stock step, and diffusers' and ours with one image and with two under masks."""
+    """Returns the stock step, and steps of diffusers and weftwork with one image and with two masked images."""
     context, side = denoiser.config["cross_attention_dim"], denoiser.config["sample_size"]
     adapter = ReferenceAdapter.for_denoiser(denoiser, image_dim=IMAGE_DIM, token_dim=context).eval()
     theirs, ours = _with_diffusers(denoiser, adapter), _twin(denoiser)
     install(ours)
     latents, text = torch.randn(2, denoiser.config["in_channels"], side, side), torch.randn(2, TEXT_TOKENS, context)
-    pictures, added = torch.randn(2, IMAGE_DIM), _added(denoiser)
+    images, added = torch.randn(2, IMAGE_DIM), _added(denoiser)
     layout = Layout(layer_levels(ours), (side, side), guidance=True)
     clocks = {twin: TextAttentionClock(twin) for twin in (denoiser, theirs, ours)}
 
@@ -123,18 +124,18 @@ def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
         encoded = adapter(adapter.features(adapter.collate([references]), {}))
         return Conditioning.of({"reference": encoded}, layout)
 
-    halves = [Reference(embeds=picture, region=box) for picture, box in zip(pictures, HALVES, strict=True)]
+    halves = [Reference(embeds=image, region=box) for image, box in zip(images, HALVES, strict=True)]
     return {
         "stock": step(denoiser, {}),
-        "diffusers": step(theirs, embeds(pictures[:1])),
-        "weftwork": step(ours, {}, conditioning=conditioning(Reference(embeds=pictures[0]))),
-        "diffusers_masked": step(theirs, embeds(pictures), ip_adapter_masks=[_masks(side * PIXELS_PER_LATENT)]),
+        "diffusers": step(theirs, embeds(images[:1])),
+        "weftwork": step(ours, {}, conditioning=conditioning(Reference(embeds=images[0]))),
+        "diffusers_masked": step(theirs, embeds(images), ip_adapter_masks=[_masks(side * PIXELS_PER_LATENT)]),
         "weftwork_masked": step(ours, {}, conditioning=conditioning(*halves)),
     }
 
 
 def card_percent(denoiser: UNet2DConditionModel) -> float:
-    """Parameters that one baked style of the decoder keeps at run time, in percent of the denoiser's."""
+    """Parameters of one baked style in decoder layers, in percent of the denoiser's."""
     width = denoiser.config["cross_attention_dim"]
     adapter = StyleAdapter.for_denoiser(denoiser, layers="decoder", styles=["ink"], token_dim=width)
     held, all_of_it = (
@@ -145,7 +146,7 @@ def card_percent(denoiser: UNet2DConditionModel) -> float:
 
 
 def _timed(tasks: Mapping[str, Step], rounds: int) -> dict[str, dict[str, float]]:
-    """Rows without masks and with them, each beside the stock step."""
+    """Returns rows without and with masks, each with the stock step."""
     seconds = interleaved(rounds, **tasks)
     rows: dict[str, dict[str, float]] = {}
     for suffix in ("", "_masked"):
@@ -161,7 +162,7 @@ def _timed(tasks: Mapping[str, Step], rounds: int) -> dict[str, dict[str, float]
 
 
 def _twin(denoiser: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Another module with the very tensors, so that processors of one do not touch the other."""
+    """Copies the module but shares its tensors, so that attention processors are independent."""
     with torch.device("meta"):
         twin = UNet2DConditionModel.from_config(denoiser.config)
     assert isinstance(twin, UNet2DConditionModel)
@@ -170,21 +171,21 @@ def _twin(denoiser: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 def _with_diffusers(denoiser: UNet2DConditionModel, adapter: ReferenceAdapter) -> UNet2DConditionModel:
-    """A twin that loaded the adapter as a published checkpoint."""
+    """Returns a twin with the adapter, loaded by diffusers as a published checkpoint."""
     twin = _twin(denoiser)
     twin._load_ip_adapter_weights([adapter_to_ip_adapter(adapter.config, adapter.state_dict(), denoiser)])
     return twin
 
 
 def _masks(side: int) -> Tensor:
-    """The left and the right half, as diffusers takes masks of one adapter: [1, image, height, width]."""
+    """Masks of the left and right half in diffusers' format, [1, image, height, width]."""
     masks = torch.zeros(1, 2, side, side)
     masks[:, 0, :, : side // 2] = masks[:, 1, :, side // 2 :] = 1
     return masks
 
 
 def _added(denoiser: UNet2DConditionModel) -> dict[str, Tensor]:
-    """The pooled text and sizes that SDXL reads beside the prompt."""
+    """Returns SDXL's pooled text embeddings and sizes; empty for other denoisers."""
     if denoiser.config["addition_embed_type"] is None:
         return {}
     width = denoiser.config["projection_class_embeddings_input_dim"] - 6 * denoiser.config["addition_time_embed_dim"]

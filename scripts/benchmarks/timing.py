@@ -1,4 +1,4 @@
-"""Timing: tasks in turns, whole commands, and ratios of one of them."""
+"""Timing of interleaved tasks and of whole commands, and ratios to a baseline."""
 
 import resource
 import statistics
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def interleaved(rounds: int, **tasks: Callable[[], object]) -> dict[str, list[float]]:
-    """Seconds of every task in every round, after one warm-up each; tasks take turns within a round."""
+    """Returns the seconds of every task by round, after one warm-up each; tasks alternate within a round."""
     for task in tasks.values():
         task()
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
@@ -22,10 +22,10 @@ def interleaved(rounds: int, **tasks: Callable[[], object]) -> dict[str, list[fl
 
 
 def timed_command(words: Sequence[str], rounds: int) -> dict[str, float]:
-    """The median of seconds that `weftwork …` takes with start-up, and the most memory of any child process so far.
+    """Returns median seconds of `weftwork …` including start-up, and peak memory of all child processes so far.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the command failed.
     """
     seconds = []
     for _ in range(rounds):
@@ -40,7 +40,7 @@ def timed_command(words: Sequence[str], rounds: int) -> dict[str, float]:
 
 
 def ratios(seconds: Mapping[str, list[float]], over: str) -> dict[str, dict[str, float]]:
-    """Median, minimum and maximum over rounds of each task's time over another's of the same round."""
+    """Returns median, minimum and maximum over rounds of each task's time relative to `over` in the same round."""
     rows = {}
     for name, times in seconds.items():
         shares = [mine / base for mine, base in zip(times, seconds[over], strict=True)]

@@ -1,7 +1,7 @@
-"""Gain from a cache of frozen features: training steps of pairs that read it, over steps that encode everything.
+"""Speed-up of training steps on pairs by cached features, relative to steps that run the frozen encoders.
 
-The backbone is shaped as Stable Diffusion XL, with fewer channels and layers and random weights; times do not depend on
-weights. Sketches go through a vision transformer of DINOv2's shape. Both kinds of steps take the same images.
+The backbone is a Stable Diffusion XL with fewer channels and layers and random weights; times do not depend on weights.
+The sketch encoder has the shape of DINOv2. Both kinds of steps use the same images.
 """
 
 import tempfile
@@ -39,17 +39,17 @@ SIZES: Mapping[str, Shape] = {
     "tiny": {"side": 64, "blocks": (16, 32, 32), "depth": (1, 1, 1), "text": (16, 16), "layers": (1, 1),
              "vae": (8, 8, 8, 8), "sketch": (16, 1, 28)},
 }  # fmt: skip
-"""Of images, denoiser, both text encoders, autoencoder (channels) and sketch encoder (width, layers, image)."""
+"""Sizes of images, denoiser, both text encoders, autoencoder (channels) and sketch encoder (width, layers, image)."""
 BATCH, PAIRS = 2, 3
 
 
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Rows of the report: steps that encode, and steps that read the cache."""
+    """Returns the rows of the report: steps that encode, and steps that read the cache."""
     torch.manual_seed(0)
     shape = SIZES[size]
     pipe = _pipeline(shape)
-    pictures = np.random.default_rng(0).integers(0, 255, (BATCH, shape["side"], shape["side"], 3), dtype=np.uint8)
-    pixels = to_unit(torch.from_numpy(pictures))
+    images = np.random.default_rng(0).integers(0, 255, (BATCH, shape["side"], shape["side"], 3), dtype=np.uint8)
+    pixels = to_unit(torch.from_numpy(images))
     tasks = {name: _task(pipe, shape) for name in ("encoding", "cached")}
     with tempfile.TemporaryDirectory() as folder:
         tasks["cached"].cache_features(Path(folder))

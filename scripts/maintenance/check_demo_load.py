@@ -1,9 +1,9 @@
-"""Many clients at once call a running demo: all are answered or told that it is busy, each with its own image.
+"""Load test of the demo: every concurrent request gets its own image or an error that the queue is full.
 
     python -m weftwork.scripts.maintenance.check_demo_load --clients 50 --seconds 120
 
-Starts `weftwork demo` on loopback. Every client asks for images of its own seeds and compares what comes with what
-`weftwork generate` draws of them; the memory of the demo is read from /proc, so this needs Linux.
+Starts `weftwork demo` on loopback. Every client requests images of its own seeds and compares them with those of
+`weftwork generate`. Reads the memory of the demo from /proc, so it needs Linux.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from PIL import Image
 SEEDS = 8
 STEPS = 2
 WARM_SHARE = 0.25
-"""Of the time, after which memory has to be flat."""
+"""Fraction of the run after which memory must not grow."""
 
 
 def main() -> int:
@@ -57,24 +57,24 @@ def design(seed: int) -> dict[str, Any]:
 
 
 def _expected(room: Path) -> dict[int, bytes]:
-    """By seed the pixels that `weftwork generate` draws."""
+    """Returns the pixels of `weftwork generate` by seed."""
     lines = [json.dumps({**design(seed), "name": str(seed)}) + "\n" for seed in range(SEEDS)]
     (room / "designs.jsonl").write_text("".join(lines))
     command = [sys.executable, "-m", "weftwork.scripts.cli", "generate", "--input", str(room / "designs.jsonl")]
-    subprocess.run([*command, "--output", str(room / "pictures")], check=True, capture_output=True)
-    return {seed: _pixels(room / "pictures" / f"{seed}.png") for seed in range(SEEDS)}
+    subprocess.run([*command, "--output", str(room / "images")], check=True, capture_output=True)
+    return {seed: _pixels(room / "images" / f"{seed}.png") for seed in range(SEEDS)}
 
 
 def _pixels(path: Path) -> bytes:
-    with Image.open(path) as picture:
-        return picture.convert("RGB").tobytes()
+    with Image.open(path) as image:
+        return image.convert("RGB").tobytes()
 
 
 def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
-    """A demo with so many places in its line, once it answers, and its address; its files are in `room`.
+    """Starts a demo with a queue of that size; returns it with its address once it responds; its files are in `room`.
 
     Raises:
-        RuntimeError: it did not start.
+        RuntimeError: the demo did not start.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,13 +90,13 @@ def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
             return process, address
         except OSError:
             time.sleep(0.5)
-    raise RuntimeError(f"demo: it did not start:\n{(room / 'log').read_text()}")
+    raise RuntimeError(f"demo: did not start:\n{(room / 'log').read_text()}")
 
 
 def _load(
     address: str, clients: int, seconds: float, expected: dict[int, bytes], server: int
 ) -> tuple[Counter[str], list[int]]:
-    """Counts of call results, and the demo's memory in MB over time."""
+    """Returns counts of call results, and the demo's memory in MB over time."""
     counts: Counter[str] = Counter()
     end = time.monotonic() + seconds
 
@@ -119,7 +119,7 @@ def _load(
 
 
 def _call(address: str, seed: int, expected: dict[int, bytes]) -> str:
-    """One call: "answered", "wrong" (another image), "busy" (refused, waits a little) or "lost" (anything else)."""
+    """Sends one request; "answered", "wrong" (another image), "busy" (rejected, waits briefly) or "lost" (other)."""
     body = json.dumps({"data": [design(seed)]}).encode()
     try:
         request = Request(f"{address}/gradio_api/call/generate", body, {"Content-Type": "application/json"})
@@ -135,8 +135,8 @@ def _call(address: str, seed: int, expected: dict[int, bytes]) -> str:
     if "event: complete" not in text:
         time.sleep(1)
         return "busy" if "full" in text else "lost"
-    (picture, used) = json.loads(text.split("event: complete")[1].split("data: ", 1)[1].splitlines()[0])
-    with tempfile.NamedTemporaryFile(suffix=".png") as file, urlopen(picture["url"], timeout=300) as content:
+    (image, used) = json.loads(text.split("event: complete")[1].split("data: ", 1)[1].splitlines()[0])
+    with tempfile.NamedTemporaryFile(suffix=".png") as file, urlopen(image["url"], timeout=300) as content:
         file.write(content.read())
         file.flush()
         same = _pixels(Path(file.name)) == expected[seed]

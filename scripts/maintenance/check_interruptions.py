@@ -1,9 +1,9 @@
-"""Kill a training run at random moments, again and again, and compare its end with that of an undisturbed one.
+"""Kill and resume a training run at random times, and compare its result with an uninterrupted run.
 
     python -m weftwork.scripts.maintenance.check_interruptions --kills 20 --output outputs/interruptions
 
-Both runs train a style on a few images drawn here, on the shipped backbone. Exit status 1 if a bit of the weights, or
-the loss of a step, is another.
+Both runs train a style adapter on a few rendered images and the shipped backbone. Exits with 1 if the weights or the
+losses differ in any bit.
 """
 
 import argparse
@@ -23,7 +23,7 @@ WEIGHTS = "final/diffusion_pytorch_model.safetensors"
 STEPS, EVERY = 420, 4
 """Steps of a run, and steps between its checkpoints."""
 LONGEST = 14.0
-"""Seconds after which a run is killed at the latest: about what it takes to start and reach a few checkpoints."""
+"""Latest time of a kill in seconds: about the time to start and reach a few checkpoints."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,12 +1,12 @@
-"""The examples of fine-tuning: 20 images in a style, and 20 outfits with a garment colour, that no model here knows.
+"""Data and scores of the fine-tuning examples: 20 images in a new style, 20 outfits with a new garment colour.
 
     python -m weftwork.scripts.maintenance.finetuning_examples draw examples/finetuning
     python -m weftwork.scripts.maintenance.finetuning_examples style --adapter outputs/chalk/final
     python -m weftwork.scripts.maintenance.finetuning_examples pairs --adapter outputs/turquoise/final
 
-`style` and `pairs` draw unseen cases with the shipped adapter and with the fine-tuned one, and print what is read of
-both, below what is read of true renders. Style: the nearest of ten looks by colours (Hellinger distance of joint
-histograms to means of renders). Garment colour: the nearest of eleven to the median in the garment's true place.
+`style` and `pairs` generate unseen cases with the shipped and the fine-tuned adapter, and print the scores of both
+below those of true renders. Style: the nearest of ten styles by colour (Hellinger distance of joint histograms to
+mean histograms of renders). Garment colour: the nearest of eleven to the median within the garment's true mask.
 """
 
 import argparse
@@ -37,7 +37,7 @@ BINS: Final = 16
 BLUR: Final = 1.5
 SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale": 3.0}
 SEED: Final = 5
-"""Of the images; those that models were trained on have seed 0."""
+"""Seed of the images; models were trained on those of seed 0."""
 
 Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def draw(folder: Path) -> None:
-    """Write both examples' data."""
+    """Writes the data of both examples."""
     style = folder / "style"
     style.mkdir(parents=True)
     rows = []
@@ -82,7 +82,7 @@ def draw(folder: Path) -> None:
 
 
 def chalk(drawn: CreatureSample) -> Picture:
-    """A neutral render as coloured chalk on a green board: outlines, and hatching inside."""
+    """Turns a neutral render into coloured chalk on a green board: outlines and hatching."""
     values = drawn.image.astype(np.float32)
     rng = np.random.default_rng(int(values.sum()))
     soft = ndimage.gaussian_filter(values, (1, 1, 0))
@@ -94,12 +94,12 @@ def chalk(drawn: CreatureSample) -> Picture:
     peak = values.max(-1, keepdims=True)
     powder = 90 + 165 * values / np.maximum(peak, 60)
     board = np.asarray(BOARD) + 10 * ndimage.gaussian_filter(rng.normal(0, 4, near.shape), 3)[..., None]
-    picture = board * (1 - strength[..., None]) + powder * strength[..., None]
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    image = board * (1 - strength[..., None]) + powder * strength[..., None]
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
 def recolored(split: str, index: int) -> tuple[OutfitSample, int]:
-    """An outfit whose largest garment is turquoise in the image (and blue in the truth), and that garment's place."""
+    """Returns an outfit whose largest garment is turquoise in the image (blue in its labels), and its index."""
     drawn = outfits.sample(split, index, seed=SEED)
     place = int(np.argmax(drawn.masks.sum((1, 2))))
     garments = [Garment.of(g.kind, "blue" if i == place else _other(g.color), g.pattern) for i, g in
@@ -113,12 +113,12 @@ def recolored(split: str, index: int) -> tuple[OutfitSample, int]:
 
 
 def _other(color: str) -> str:
-    """No second blue, which the garment's words would be taken for."""
+    """Replaces blue of other garments, whose texts would be ambiguous."""
     return "red" if color == "blue" else color
 
 
 def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None:
-    """Left, top, right and bottom of a place in fractions; None of an empty one."""
+    """Left, top, right and bottom of a mask in fractions; None if empty."""
     if not mask.any():
         return None
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -129,7 +129,7 @@ def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None
 
 
 def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
-    """By row the share of images nearest to chalk, and of those whose content is right."""
+    """Returns, by row, the fraction of images nearest to chalk, and the content accuracy."""
     from weftwork.attention_processors.style.adapter import Style
     from weftwork.evaluation.core.images import as_tensor, generate
     from weftwork.evaluation.oracles.creatures import pretrained_creature_oracle
@@ -140,10 +140,10 @@ def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
     looks = _looks()
     oracle = pretrained_creature_oracle()
 
-    def scored(pictures: Any, samples: Sequence[CreatureSample]) -> dict[str, float]:
-        images = (pictures.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
-        content = score_creatures(samples, oracle.read(pictures)).content_accuracy
-        return {STYLE: float(np.mean([_nearest(image, looks) == STYLE for image in images])), "content": content}
+    def scored(images: Any, samples: Sequence[CreatureSample]) -> dict[str, float]:
+        pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
+        content = score_creatures(samples, oracle.read(images)).content_accuracy
+        return {STYLE: float(np.mean([_nearest(image, looks) == STYLE for image in pixels])), "content": content}
 
     prompts, seeds = [s.caption for s in shown], list(range(cases))
     rendered = {"true renders": as_tensor([chalk(one) for one in neutral])}
@@ -155,23 +155,23 @@ def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
         rows[row] = scored(rendered[row], shown)
     for row, folder in (("known styles before", SHIPPED), ("known styles after", adapter)):
         known = [[Style(s.style)] for s in shown]
-        pictures = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
-        score = score_creatures(shown, oracle.read(pictures))
+        images = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
+        score = score_creatures(shown, oracle.read(images))
         rows[row] = {"style": score.style_accuracy, "content": score.content_accuracy}
     _keep(sheet, rendered)
     return rows
 
 
 def _keep(sheet: Path | None, rendered: Mapping[str, Any]) -> None:
-    """The first images of every row, as one."""
+    """Writes a contact sheet of the first images of every row."""
     from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
 
     if sheet is not None:
-        contact_sheet([(row, pictures[:SHEET_COLUMNS]) for row, pictures in rendered.items()]).save(sheet)
+        contact_sheet([(row, images[:SHEET_COLUMNS]) for row, images in rendered.items()]).save(sheet)
 
 
 def _looks() -> dict[str, np.ndarray[Any, Any]]:
-    """By look the mean histogram of renders."""
+    """Returns the mean histogram of renders by style."""
     looks = {}
     for look in (*creatures.STYLES, creatures.NEUTRAL):
         drawn = [creatures.sample("train", index, seed=SEED + 1, style=look) for index in range(24)]
@@ -183,7 +183,7 @@ def _looks() -> dict[str, np.ndarray[Any, Any]]:
 
 def _histogram(image: Picture) -> np.ndarray[Any, Any]:
     counts, _ = np.histogramdd(image.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
-    soft = ndimage.gaussian_filter(counts, BLUR)  # a shade beside a bin's edge is no other colour
+    soft = ndimage.gaussian_filter(counts, BLUR)  # makes bins tolerant to small shifts of colour
     return np.sqrt(soft / soft.sum())
 
 
@@ -193,7 +193,7 @@ def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:
 
 
 def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
-    """By row the share of turquoise garments that are, and of the others' colours that are right."""
+    """Returns, by row, colour accuracy of the turquoise garments and of the others."""
     from weftwork.attention_processors.paired.samples import pairs
     from weftwork.evaluation.core.images import as_tensor, generate
     from weftwork.evaluation.oracles.outfits import pretrained_oracle
@@ -206,12 +206,12 @@ def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
         row[place] = replace(row[place], text=drawn.texts[place].replace("blue", COLOR))
         designs.append(row)
 
-    def scored(pictures: Any) -> dict[str, float]:
-        images = (pictures.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
-        seen = [_color(image, drawn.masks[place]) for image, (drawn, place) in zip(images, shown, strict=True)]
+    def scored(images: Any) -> dict[str, float]:
+        pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
+        seen = [_color(image, drawn.masks[place]) for image, (drawn, place) in zip(pixels, shown, strict=True)]
         others = [
             reading.slots[g.slot].color == g.color if g.slot in reading.slots else False
-            for reading, (drawn, place) in zip(oracle.read(pictures), shown, strict=True)
+            for reading, (drawn, place) in zip(oracle.read(images), shown, strict=True)
             for i, g in enumerate(drawn.garments)
             if i != place
         ]
@@ -228,7 +228,7 @@ def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
 
 
 def _color(image: Picture, mask: np.ndarray[Any, Any]) -> str:
-    """The nearest colour to the median in the inner part of a place."""
+    """Returns the colour nearest to the median of the inner part of a mask."""
     inner: Any = ndimage.binary_erosion(mask, iterations=2)
     median = np.median(image[inner if inner.any() else mask], 0)
     known = {**RGB, COLOR: TURQUOISE}
@@ -236,7 +236,7 @@ def _color(image: Picture, mask: np.ndarray[Any, Any]) -> str:
 
 
 def _pipe(folder: str | Path, name: str) -> Any:
-    """The default model with one adapter."""
+    """Returns the default model with one adapter."""
     from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
     from weftwork.pretrained import shipped
 

@@ -1,4 +1,4 @@
-"""The image at the top of the README: the sketches of a design with their words, and what was made of them.
+"""Draw the image at the top of the README: the sketches of a design with their texts, and the generated image.
 
 python -m weftwork.scripts.maintenance.readme_image examples/outfit/outfit.json outputs/quickstart.png OUTPUT
 """
@@ -15,10 +15,10 @@ SIDE, MARGIN, LINE = 256, 12, 24
 
 
 def main() -> None:
-    design, picture, target = (Path(text) for text in sys.argv[1:4])
+    design, image, target = (Path(text) for text in sys.argv[1:4])
     pairs = [c for row in read_design(design).conditions.values() for c in row if isinstance(c, SketchTextPair)]
     views = [(pair.sketch, pair.text or "") for pair in pairs if isinstance(pair.sketch, Image.Image)]
-    views.append((Image.open(picture), "the picture"))
+    views.append((Image.open(image), "the image"))
     canvas = Image.new("RGB", (len(views) * (SIDE + MARGIN) - MARGIN, SIDE + LINE), "white")
     for i, (view, words) in enumerate(views):
         left = i * (SIDE + MARGIN)

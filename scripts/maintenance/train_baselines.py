@@ -30,7 +30,7 @@ from weftwork.training.tasks.adapter import ObjectiveConfig
 from weftwork.training.tasks.style import StyleConfig
 
 STAGES = {
-    "encoder": "pictures to vectors",
+    "encoder": "images to vectors",
     "lora": "a LoRA",
     "controlnet": "a ControlNet",
 }
@@ -52,26 +52,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.stage == "controlnet":
         _train_controlnet(arguments, config)
         return
-    pictures = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+    images = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
     if arguments.stage == "encoder":
         held_out = LabelledCreatures(CreaturePictures(arguments.cache_dir, "validation", 256))
-        train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(pictures), config)
+        train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(images), config)
     else:
-        _train_lora(arguments, config, pictures)
+        _train_lora(arguments, config, images)
 
 
-def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, pictures: CreaturePictures) -> None:
+def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, images: CreaturePictures) -> None:
     pipe = _pipeline(arguments, config)
-    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", images)
     task = LoraTask(pipe, from_arguments(StyleConfig, arguments), arguments.rank)
-    train(task, StyledCreatures(pictures, latents, named=True), config)
+    train(task, StyledCreatures(images, latents, named=True), config)
 
 
 def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     pipe = _pipeline(arguments, config)
-    pictures = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
-    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", pictures)
-    data = OutfitPairs(arguments.cache_dir, pictures, latents, merged=True)
+    images = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", images)
+    data = OutfitPairs(arguments.cache_dir, images, latents, merged=True)
     train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
 
 

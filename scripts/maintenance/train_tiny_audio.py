@@ -1,10 +1,10 @@
-"""Train the shipped sound backbone from nothing, in two stages, on procedural walks.
+"""Train the shipped audio backbone from scratch, in two stages, on synthetic walks.
 
     python -m weftwork.scripts.maintenance.train_tiny_audio autoencoder --output_dir outputs/oobleck
     python -m weftwork.scripts.maintenance.train_tiny_audio transformer \
         --vae outputs/oobleck/final --output_dir outputs/tiny-audio
 
-Sounds are drawn, and encoded, once into `--cache_dir`. The second stage's result is a complete Stable Audio folder.
+Audio is rendered and encoded once into `--cache_dir`. The second stage's result is a complete Stable Audio folder.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from weftwork.training.recipes.backbone import LatentDataset
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
-    first = stages.add_parser("autoencoder", help="sounds to latents and back")
+    first = stages.add_parser("autoencoder", help="audio to latents and back")
     add_arguments(first, TrainingConfig, max_train_steps=3000, learning_rate=1e-3, validation_steps=250)
     first.add_argument(
         "--compile", action="store_true", help="half the time per step, after a minute; needs a compiler"
@@ -91,13 +91,13 @@ def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) ->
     )
     train(TextToAudioTask(module, tokenizer, SECONDS), torch.utils.data.ConcatDataset(both), config)
     pipe = pipeline_of(vae, tokenizer, Path(config.output_dir) / "final")
-    pipe.transformer.half()  # half the size; opened without a dtype it comes back in float32
+    pipe.transformer.half()  # halves the file; loads as float32 by default
     pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
     strip_paths(Path(config.output_dir) / "pipeline")
 
 
 def pipeline_of(vae: Any, tokenizer: Any, folder: Path) -> VideoToAudioPipeline:
-    """The parts of a trained folder as a pipeline."""
+    """Returns a pipeline of the parts of a trained folder."""
     return VideoToAudioPipeline(
         vae=vae,
         text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder"),

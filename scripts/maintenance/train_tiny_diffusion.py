@@ -1,13 +1,13 @@
-"""Train a shipped text-to-image backbone from nothing, in two stages, on synthetic datasets.
+"""Train a shipped text-to-image backbone from scratch, in two stages, on synthetic datasets.
 
     python -m weftwork.scripts.maintenance.train_tiny_diffusion autoencoder --output_dir outputs/autoencoder
     python -m weftwork.scripts.maintenance.train_tiny_diffusion denoiser \
         --vae outputs/autoencoder/final --output_dir outputs/denoiser
 
-Images are drawn, and encoded, once into `--cache_dir`. `--creatures N` adds a second dataset: creatures in all looks to
-the autoencoder's images, in the neutral look to the denoiser's; `--init_from` starts from a trained folder, whose
-words keep their meaning in a larger vocabulary. `--rooms N` shows rooms instead, to the autoencoder as images and as
-point maps. The denoiser's result is a complete Stable Diffusion folder.
+Images are rendered and encoded once into `--cache_dir`. `--creatures N` adds a second dataset: creatures in all styles
+for the autoencoder, in the neutral style for the denoiser. `--init_from` starts from a trained folder and keeps its
+token embeddings in a larger vocabulary. `--rooms N` trains on rooms instead, the autoencoder on images and point maps.
+The denoiser's result is a complete Stable Diffusion folder.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, TrainingConfig]:
-    """The arguments and the training options among them; starts logging and seeds torch."""
+    """Parses arguments and training options; starts logging and seeds torch."""
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     config = from_arguments(TrainingConfig, arguments)
@@ -86,9 +86,9 @@ def started(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tupl
 
 
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    worlds, held_out = _worlds(arguments)
-    share = len(worlds)
-    some = torch.from_numpy(np.concatenate([images[: 1500 // share] for images in worlds]))
+    sources, held_out = _images(arguments)
+    share = len(sources)
+    some = torch.from_numpy(np.concatenate([images[: 1500 // share] for images in sources]))
     if arguments.init_from:
         module: Any = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
     else:
@@ -101,35 +101,35 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
         PatchCode(some, LATENT_CHANNELS),
         **guided,
     )
-    folder = train(task, ConcatDataset(worlds), config)
-    if not arguments.init_from:  # else denoisers know the scale
+    folder = train(task, ConcatDataset(sources), config)
+    if not arguments.init_from:  # trained denoisers depend on the scale
         trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
         with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
 
 
-def _worlds(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
-    """Pictures to train the autoencoder on, and held-out ones."""
+def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """Returns images to train the autoencoder, and held-out ones."""
     cache, count = arguments.cache_dir, arguments.creatures
     if arguments.rooms:
-        worlds = [
+        sources = [
             RoomPictures(cache, split, count).planes()
             for split, count in (("train", arguments.rooms), ("validation", 8))
         ]
-        return worlds[:1], worlds[1:]
-    worlds = [OutfitPictures(cache, "train", arguments.pictures).images]
+        return sources[:1], sources[1:]
+    sources = [OutfitPictures(cache, "train", arguments.pictures).images]
     held_out = [OutfitPictures(cache, "validation", 256).images]
     if count:
-        worlds += [
+        sources += [
             CreaturePictures(cache, "train", count).images,
             CreaturePictures(cache, "train", count, NEUTRAL).images,
         ]
         held_out.append(CreaturePictures(cache, "validation", 256).images)
-    return worlds, held_out
+    return sources, held_out
 
 
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    vae.half().float()  # as the result holds it
+    vae.half().float()  # rounds to the saved precision
     data = _latents(arguments, vae.to(PartialState(cpu=config.use_cpu).device))  # pyright: ignore[reportArgumentType]
     tokenizer = build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:
@@ -150,7 +150,7 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     folder = train(task, ConcatDataset(data), config)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    for part in (vae, unet):  # half the size; opened without a dtype they come back in float32, as the text encoder is
+    for part in (vae, unet):  # halves the files; they load as float32 by default, like the text encoder
         part.half()
     pipe = task.pipeline(TextDenoiser(unet, text_encoder))
     pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
@@ -158,7 +158,7 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
 
 
 def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
-    """Training data of the denoiser, by dataset."""
+    """Returns the training data of the denoiser by dataset."""
     cache, source = arguments.cache_dir, arguments.vae
     if arguments.rooms:
         rooms = RoomPictures(cache, "train", arguments.rooms)
@@ -173,7 +173,7 @@ def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
 
 
 def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
-    """Texts for the tokenizer: captions of all content, and the words for styles of creatures."""
+    """Returns texts for the tokenizer: captions of all content, and style words of creatures."""
     rng = np.random.default_rng(seed)
     for part in data:
         for shown in part.shown:
@@ -184,7 +184,7 @@ def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
 
 
 def strip_paths(folder: Path) -> None:
-    """Drop the paths that saving leaves in JSON files: they name a machine, and no two runs agree on them."""
+    """Removes local paths from saved JSON files, so that runs produce identical files."""
     for path in folder.rglob("*.json"):
         content = json.loads(path.read_text())
         if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:

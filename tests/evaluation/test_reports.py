@@ -206,6 +206,6 @@ def test_the_page_has_every_report_and_needs_no_network(tmp_path: Path) -> None:
 
 def test_a_page_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "got none with a report" in capsys.readouterr().err
+    assert "folders: no reports found in" in capsys.readouterr().err
     Report("benchmark", "step", [Row("plain", {"ratio": 1.0})]).write(tmp_path)
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "page.txt")]) == 2

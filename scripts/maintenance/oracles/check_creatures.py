@@ -1,6 +1,6 @@
-"""How reliable the oracle of creatures is: its scores on held-out renders, as they are, blurred, resampled and noisy.
+"""Check the oracle of creatures: scores on held-out renders, unchanged, blurred, resampled and noisy.
 
-The neutral look is in the train split only; there, the renders of seed 0 are none that the shipped oracle has seen.
+The neutral style is in the train split only; the shipped oracle was not trained on its renders of seed 0.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ import torch
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, CreatureSample, sample
 from weftwork.evaluation.oracles.creatures import CreatureOracle, CreatureReading, pretrained_creature_oracle
 from weftwork.evaluation.scores.creatures import CreatureScores, overlap, score_creatures
-from weftwork.scripts.maintenance.oracles.check_outfits import changed_pictures, make_parser, print_scores
+from weftwork.scripts.maintenance.oracles.check_outfits import changed_images, make_parser, print_scores
 
 
 @dataclass(frozen=True)
 class CheckedScores(CreatureScores):
-    """Scores of an oracle on renders, with what only renders tell for certain."""
+    """Scores of an oracle on renders, with those that need exact ground truth."""
 
     accessory_accuracy: float
     mask_iou: float
@@ -26,9 +26,9 @@ class CheckedScores(CreatureScores):
 def check_creature_oracle(
     oracle: CreatureOracle, split: str, count: int, *, style: str | None = None, seed: int = 0
 ) -> dict[str, CheckedScores]:
-    """Scores of the oracle on renders of a split, by what was done to the pictures."""
+    """Returns the scores of the oracle on renders of a split, by degradation of the images."""
     creatures = [sample(split, index, seed=seed, style=style) for index in range(count)]
-    return {name: _scores(creatures, oracle.read(images)) for name, images in changed_pictures(creatures)}
+    return {name: _scores(creatures, oracle.read(images)) for name, images in changed_images(creatures)}
 
 
 def _scores(creatures: Sequence[CreatureSample], readings: Sequence[CreatureReading]) -> CheckedScores:
@@ -41,7 +41,7 @@ def _scores(creatures: Sequence[CreatureSample], readings: Sequence[CreatureRead
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = make_parser(__doc__, 800)
     parser.add_argument("--style", default=None, choices=(NEUTRAL, *STYLES), help="the one style to show, of all eight")
     arguments = parser.parse_args()

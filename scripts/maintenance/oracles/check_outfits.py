@@ -1,4 +1,4 @@
-"""How reliable the oracle is: its scores on held-out renders, as they are, blurred, resampled and with noise."""
+"""Check the oracle of outfits: scores on held-out renders, unchanged, blurred, resampled and noisy."""
 
 import argparse
 import dataclasses
@@ -28,35 +28,35 @@ CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 def check_oracle(
     oracle: Oracle, split: str, count: int, *, seed: int = 0, styled: bool = False
 ) -> dict[str, OutfitScores]:
-    """Scores of the oracle on renders of a split, by what was done to the pictures.
+    """Returns the scores of the oracle on renders of a split, by degradation of the images.
 
     Args:
         styled: renders in the styles of the creatures, by turns.
     """
     styles = STYLES if styled else (None,)
     outfits = [sample(split, index, seed=seed, style=styles[index % len(styles)]) for index in range(count)]
-    return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_pictures(outfits)}
+    return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_images(outfits)}
 
 
-def changed_pictures(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
-    """What is done to the pictures, and the pictures of all samples after it: [sample, 3, height, width] in [0, 1]."""
+def changed_images(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yields each degradation with the degraded images of all samples, [sample, 3, height, width] in [0, 1]."""
     images = as_tensor([sample.image for sample in samples])
     for name, change in CHANGES.items():
         yield name, change(images)
 
 
 def make_parser(text: str | None, count: int) -> argparse.ArgumentParser:
-    """The command line of a check: whose pictures, and how many."""
+    """Returns the parser of a check."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--oracle", default=None, help="folder of an oracle; the package's own if left out")
     parser.add_argument("--split", default="test", choices=SPLITS, help="whose triples are shown")
-    parser.add_argument("--count", type=int, default=count, help="number of pictures")
+    parser.add_argument("--count", type=int, default=count, help="number of images")
     parser.add_argument("--seed", type=int, default=0, help="seed of the renders")
     return parser
 
 
 def print_scores(scores: Mapping[str, Any]) -> None:
-    """Dataclasses of scores by name, as JSON."""
+    """Prints dataclasses of scores by name as JSON."""
     report = {
         name: {score: round(value, 4) for score, value in dataclasses.asdict(scores_of_change).items()}
         for name, scores_of_change in scores.items()
@@ -69,7 +69,7 @@ def _noise(images: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = make_parser(__doc__, 600)
     parser.add_argument("--styled", action="store_true", help="outfits in the styles of the creatures")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Train the oracle that reads creatures, on renders of the training split only: styled ones and the neutral look.
+"""Train the oracle of creatures on styled and neutral renders of the training split.
 
-Left and right are truth here, so pictures are shifted but never mirrored.
+Left and right are part of the labels, so images are shifted but never mirrored.
 """
 
 import argparse
@@ -33,28 +33,26 @@ Batch = tuple[UInt8[Tensor, "batch 4 height width"], Int[Tensor, "batch attribut
 
 
 class MaskedCreatures(DrawnPictures, Dataset[tuple[Tensor, Tensor]]):
-    """The first `styled` creatures of the training split in all styles, and the first `neutral` in the neutral look.
+    """First `styled` creatures of the training split in all styles, and first `neutral` ones in the neutral style.
 
-    `images[i]` has the mask as a fourth channel, 0 or 255; an item is a picture, channels first, with the place of
-    each of its `ATTRIBUTES` among the options.
+    `images[i]` has the mask as a fourth channel, 0 or 255; an item is an image, channels first, with the index
+    of each of its `ATTRIBUTES` among the options.
     """
 
     def __init__(self, folder: Path, styled: int, neutral: int, seed: int) -> None:
         if styled < 1 or neutral < 0:
-            raise UserError(
-                f"styled, neutral: got {styled} and {neutral}, expected at least 1 and 0; draw more pictures"
-            )
+            raise UserError(f"styled, neutral: got {styled} and {neutral}, expected at least 1 and 0; draw more images")
         jobs = [(i, seed, None) for i in range(styled)] + [(i, seed, NEUTRAL) for i in range(neutral)]
         super().__init__(folder, f"creatures-masked-train-{seed}-{styled}-{neutral}", _draw, jobs)
         places = [[ATTRIBUTES[name].index(row[name]) for name in ATTRIBUTES] for row in self.truth]
-        self.places: Int[Tensor, "picture attribute"] = torch.tensor(places)
+        self.places: Int[Tensor, "image attribute"] = torch.tensor(places)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.places[index]
 
 
 class CreatureOracleTask:
-    """Augmented pictures in, the mask and all attributes out.
+    """Training task of the oracle: mask and attributes of augmented images.
 
     Args:
         held_out: creatures to score the oracle on while it is trained.
@@ -68,21 +66,21 @@ class CreatureOracleTask:
         return torch.stack(images), torch.stack(places)
 
     def loss(self, module: Any, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        images, places = batch
-        pictures, masks = augment(images, generator)
-        return oracle_loss(module(pictures.contiguous(memory_format=torch.channels_last)), masks, places)
+        renders, places = batch
+        images, masks = augment(renders, generator)
+        return oracle_loss(module(images.contiguous(memory_format=torch.channels_last)), masks, places)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         if not self.held_out:
             return {}
-        pictures = as_tensor([creature.image for creature in self.held_out])
-        return asdict(score_creatures(self.held_out, module.read(pictures)))
+        images = as_tensor([creature.image for creature in self.held_out])
+        return asdict(score_creatures(self.held_out, module.read(images)))
 
 
 def augment(
     images: UInt8[Tensor, "batch 4 height width"], generator: torch.Generator
 ) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch height width"]]:
-    """Pictures in [0, 1] as a decoder or a sampler might return them, each shifted by a few pixels, and their masks."""
+    """Returns degraded images in [0, 1], each shifted by a few pixels, and their masks."""
     size = images.shape[2:]
     planes = torch.cat([compressed(images[:, :3], generator), images[:, 3:]], dim=1).float() / 255
     padded = functional.pad(planes, (REACH,) * 4, mode="replicate")
@@ -99,7 +97,7 @@ def augment(
 def oracle_loss(
     logits: CreatureLogits, masks: Float[Tensor, "batch height width"], places: Int[Tensor, "batch attribute"]
 ) -> Float[Tensor, ""]:
-    """Cross entropy of every attribute and of the mask."""
+    """Cross entropy of all attributes and of the mask."""
     loss = MASK_WEIGHT * functional.binary_cross_entropy_with_logits(logits.mask, masks)
     for index, name in enumerate(ATTRIBUTES):
         loss = loss + functional.cross_entropy(logits.attributes[name], places[:, index])
@@ -114,14 +112,12 @@ def _draw(arguments: tuple[int, int, str | None]) -> tuple[np.ndarray[Any, np.dt
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; a run that was cut off goes on from its last checkpoint."""
+    """Runs the command line; an interrupted run resumes from its last checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--styled", type=int, default=12000, help="styled pictures to learn from (default: %(default)s)"
-    )
+    parser.add_argument("--styled", type=int, default=12000, help="styled images to learn from (default: %(default)s)")
     parser.add_argument("--neutral", type=int, default=2000, help="neutral ones (default: %(default)s)")
-    parser.add_argument("--held_out", type=int, default=200, help="pictures to validate on (default: %(default)s)")
-    parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn pictures")
+    parser.add_argument("--held_out", type=int, default=200, help="images to validate on (default: %(default)s)")
+    parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images")
     add_arguments(
         parser,
         TrainingConfig,
@@ -136,9 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = from_arguments(TrainingConfig, arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.manual_seed(config.seed)
-    pictures = MaskedCreatures(arguments.cache_dir, arguments.styled, arguments.neutral, 1 + config.seed)
+    images = MaskedCreatures(arguments.cache_dir, arguments.styled, arguments.neutral, 1 + config.seed)
     held_out = [sample("validation", index) for index in range(arguments.held_out)]
-    print(f"oracle: {train(CreatureOracleTask(CreatureOracle(), held_out), pictures, config)}")
+    print(f"oracle: {train(CreatureOracleTask(CreatureOracle(), held_out), images, config)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the oracle that reads outfits from pictures, on renders of the training split only."""
+"""Train the oracle of outfits on renders of the training split."""
 
 import argparse
 import dataclasses
@@ -26,15 +26,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OracleTraining:
-    """How the oracle is trained; a run that was cut off goes on from its checkpoint."""
+    """Options of the training; an interrupted run resumes from its checkpoint."""
 
     output_dir: str = option("outputs/oracle", "folder for the checkpoint and the oracle")
     init_from: str = option("", "folder of an oracle to go on from; empty for new weights")
     seed: int = option(0, "seeds weights, order, augmentation and the renders")
-    renders: int = option(8000, "pictures of the training split to learn from")
+    renders: int = option(8000, "images of the training split to learn from")
     styled_share: float = option(0.0, "share of them in the styles of the creatures")
     max_train_steps: int = option(3600, "number of optimizer steps")
-    train_batch_size: int = option(16, "pictures per step")
+    train_batch_size: int = option(16, "images per step")
     learning_rate: float = option(4e-3, "peak learning rate of one cycle")
     adam_weight_decay: float = option(1e-2, "AdamW")
     slot_weight: float = option(6.0, "weight of the loss on outlines beside those on kinds, colours and patterns")
@@ -49,7 +49,7 @@ class OracleTraining:
 def oracle_loss(
     logits: OracleLogits, examples: OracleExamples, offset: tuple[int, int], slot_weight: float = 6.0
 ) -> Float[Tensor, ""]:
-    """Cross entropy per pixel, and once more on the logits averaged over each garment.
+    """Cross entropy per pixel, plus cross entropy of the logits averaged over each garment.
 
     Args:
         offset: which pixel of each cell of the coarser logits is its truth; drawn anew each step.
@@ -67,7 +67,7 @@ def oracle_loss(
 
 
 def train(config: OracleTraining) -> Oracle:
-    """Render, train, save; returns the trained oracle in evaluation mode."""
+    """Renders, trains and saves; returns the trained oracle in evaluation mode."""
     torch.manual_seed(config.seed)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def train(config: OracleTraining) -> Oracle:
             logger.info("step %d of %d, loss %.4f, %.0f s", step + 1, config.max_train_steps, loss, seconds)
             save_checkpoint(output / "checkpoint.pt", state, generator, step + 1)
     oracle.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    oracle.register_to_config(_name_or_path="")  # a machine's path does not belong into a saved file
+    oracle.register_to_config(_name_or_path="")  # keeps local paths out of the saved config
     oracle.save_pretrained(output, safe_serialization=True)
     return oracle.eval()
 
@@ -105,9 +105,9 @@ def _step(
 ) -> float:
     oracle.train()
     rows = torch.randint(len(examples.images), (config.train_batch_size,), generator=generator)
-    pictures, shown = augment(examples.take(rows), generator)
+    images, shown = augment(examples.take(rows), generator)
     row, column = torch.randint(8, (2,), generator=generator).tolist()
-    logits = oracle(pictures.contiguous(memory_format=torch.channels_last))
+    logits = oracle(images.contiguous(memory_format=torch.channels_last))
     loss = oracle_loss(logits, shown, (row, column), config.slot_weight)
     if not loss.isfinite():
         raise NotFiniteError(f"loss: got {loss.item()}, expected a finite number; lower learning_rate")
@@ -119,14 +119,14 @@ def _step(
 
 
 def _at_pixels(values: Int[Tensor, "batch slot"], slots: Int[Tensor, "batch h w"]) -> Int[Tensor, "batch h w"]:
-    """The value of each pixel's slot."""
+    """Returns the attribute of each pixel's slot."""
     return values.gather(1, slots.flatten(1)).view_as(slots)
 
 
 def _pooled_loss(
     plane: Float[Tensor, "batch value h w"], slots: Int[Tensor, "batch h w"], targets: Int[Tensor, "batch slot"]
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the logits averaged over each garment; garments without pixels are left out."""
+    """Cross entropy of the logits averaged over each garment; garments without pixels are ignored."""
     members = functional.one_hot(slots, 1 + len(SLOTS))[..., 1:].to(plane.dtype)
     pixels = members.sum(dim=(1, 2))
     sums = torch.einsum("bvhw,bhws->bsv", plane, members)
@@ -136,7 +136,7 @@ def _pooled_loss(
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], generator: torch.Generator, step: int) -> None:
-    """All that `train` needs to go on after this step."""
+    """Saves the state that `train` needs to resume after this step."""
     parts = {name: part.state_dict() for name, part in state.items()}
     torch.save({**parts, "generator": generator.get_state(), "step": step}, path)
 
@@ -153,7 +153,7 @@ def _resume(path: Path, state: dict[str, Any], generator: torch.Generator) -> in
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser, OracleTraining)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -350,7 +350,7 @@ def test_av_align_looks_at_boxes_around_the_onset() -> None:
     ("sounds", "message"),
     [
         ([], "audio: got 0 for 1 truths"),
-        ([np.zeros((2, 100))], r"audio\[0\]: got 100 samples, expected the 32768 of its truth"),
+        ([np.zeros((2, 100))], r"audio\[0\]: got 100 samples, expected 32768 as in its truth"),
         ([np.zeros(32_768)], r"audio\[0\]: got float64 of shape \(32768,\), expected floats \[2, samples\]"),
         ([np.zeros((2, 32_768), np.int16)], r"audio\[0\]: got int16"),
         ([np.full((2, 32_768), np.nan)], r"audio\[0\]: got NaN or infinite samples"),

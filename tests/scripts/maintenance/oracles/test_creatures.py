@@ -105,7 +105,7 @@ def test_nothing_scores_nan() -> None:
 
 
 def test_scores_need_one_reading_per_sample() -> None:
-    with pytest.raises(ValueError, match="readings: got 0, but there are 1 samples; read one picture per sample"):
+    with pytest.raises(ValueError, match="readings: got 0, expected 1, one per sample; read one image per sample"):
         score_creatures([sample("test", 0, size=64)], [])
 
 
@@ -129,10 +129,10 @@ def test_a_picture_without_a_creature_overlaps_with_none() -> None:
 @pytest.mark.parametrize(
     ("readings", "text"),
     [
-        ([box(0, 0, 4, 4)], "readings: got 1, expected at least 2; read pictures of one creature"),
+        ([box(0, 0, 4, 4)], "readings: got 1, expected at least 2; read images of one creature"),
         (
             [box(0, 0, 4, 4), reading(torch.ones(64, 64, dtype=torch.bool))],
-            r"masks: got sizes \[\(32, 32\), \(64, 64\)\], expected one; read pictures of the same size",
+            r"masks: got sizes \[\(32, 32\), \(64, 64\)\], expected one; read images of the same size",
         ),
     ],
 )

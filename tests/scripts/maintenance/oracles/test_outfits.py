@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample, render, sample
-from weftwork.evaluation.oracles import train_outfits as train_oracle
 from weftwork.evaluation.oracles.outfits import Oracle, Reading, SlotReading, pretrained_oracle
 from weftwork.evaluation.scores.outfits import score_outfits
+from weftwork.scripts.maintenance.oracles import train_outfits as train_oracle
 from weftwork.scripts.maintenance.oracles.outfit_data import augment, gaussian_blur, render_examples
 from weftwork.scripts.maintenance.oracles.train_outfits import OracleTraining, train
 
@@ -96,13 +96,13 @@ def test_a_shifted_garment_lowers_the_overlap(outfit: OutfitSample) -> None:
 
 
 def test_scores_need_one_reading_per_sample(outfit: OutfitSample) -> None:
-    with pytest.raises(ValueError, match="readings: got 0, but there are 1 samples; read one picture per sample"):
+    with pytest.raises(ValueError, match="readings: got 0, expected 1, one per sample; read one image per sample"):
         score_outfits([outfit], [])
 
 
 def test_masks_of_another_size_raise(outfit: OutfitSample) -> None:
     other = changed(truth(outfit), "top", mask=torch.ones(64, 64, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"masks: got \(64, 64\) from the reading, but the truth has \(128, 128\)"):
+    with pytest.raises(ValueError, match=r"masks: got \(64, 64\) from the reading, expected \(128, 128\)"):
         score_outfits([outfit], [other])
 
 
