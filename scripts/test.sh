@@ -5,4 +5,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 
 set_up dev
-HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile "$@"
+HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"

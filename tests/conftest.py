@@ -20,6 +20,14 @@ collect_ignore = [
     for folder in FOR_MAINTAINERS
     if find_spec(f"weftwork.{folder.replace('/', '.')}") is None
 ]
+LONG = ("evaluation", "training", "pretrained", "scripts")
+"""Folders of the longest tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with long tests first, so that parallel workers end at about the same time."""
+    root = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in LONG)
 
 
 @pytest.fixture(autouse=True)
