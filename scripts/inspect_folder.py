@@ -27,7 +27,7 @@ SHOWN = ("base", "layers", "training")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork inspect`."""
     parser.add_argument("folder", help="a folder of safetensors, a safetensors file, or the name of a shipped model")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
     if not files:
-        raise UserError(f"{path}: got no safetensors, expected a folder that has some; see `weftwork convert`")
+        raise UserError(f"{path}: no safetensors files found; see `weftwork convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: _header(file) for file in files}
     config: dict[str, Any] = next((read_json(path / name) for name in CONFIGS if (path / name).is_file()), {})
     dtypes = sorted({one["dtype"] for header in headers.values() for one in _tensors(header)})
@@ -78,9 +78,9 @@ def _header(path: Path) -> dict[str, Any]:
                 raise UserError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
     except (OSError, struct.error, ValueError) as error:
-        raise UserError(f"{path}: got what is no safetensors file ({error}); copy or convert it again") from error
+        raise UserError(f"{path}: got no valid safetensors ({error}); copy or convert it again") from error
     if not isinstance(header, dict):
-        raise UserError(f"{path}: got a header that is no object; copy or convert it again")
+        raise UserError(f"{path}: got an invalid header, expected a JSON object; copy or convert it again")
     return header
 
 

@@ -54,7 +54,7 @@ class StyleMeasurement(Measurement):
                 pipe.load_adapter(files[name], name)
         if "reference" in files:
             if "image_encoder" not in files:
-                raise UserError("image_encoder: got none beside --reference; pass the folder it was trained with")
+                raise UserError("image_encoder: got none, needed by --reference; pass the encoder it was trained with")
             pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
         oracle = pretrained_creature_oracle()
         return StyleEvaluation(pipe=pipe, files=files, oracle=oracle, **self.settings())

@@ -31,9 +31,9 @@ WARM_SHARE = 0.25
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, default=50, help="at once (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=120, help="for how long (default: %(default)s)")
-    parser.add_argument("--queue", type=int, default=16, help="of the demo (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=50, help="concurrent clients (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=120, help="duration (default: %(default)s)")
+    parser.add_argument("--queue", type=int, default=16, help="queue size of the demo (default: %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as room:
         expected = _expected(Path(room))

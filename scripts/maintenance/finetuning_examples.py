@@ -45,7 +45,7 @@ Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("draw", help="the folders of images").add_argument("folder", type=Path)
+    what.add_parser("draw", help="write the image folders").add_argument("folder", type=Path)
     for name in ("style", "pairs"):
         one = what.add_parser(name, help="scores before and after")
         one.add_argument("--adapter", type=Path, required=True, help="the fine-tuned adapter")

@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text)
         add_arguments(stage, TrainingConfig, max_train_steps=2000, learning_rate=1e-3, validation_steps=250)
-        stage.add_argument("--samples", type=int, default=12_000, help="images to draw")
-        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
+        stage.add_argument("--samples", type=int, default=12_000, help="images to render")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="cached images and latents")
         if name != "encoder":
             stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
             add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
-    stages.choices["lora"].add_argument("--rank", type=int, default=8, help="of the added matrices")
+    stages.choices["lora"].add_argument("--rank", type=int, default=8, help="rank of the LoRA")
     arguments, config = started(parser, argv)
     if arguments.stage == "controlnet":
         _train_controlnet(arguments, config)

@@ -46,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = stages.add_parser("autoencoder", help="audio to latents and back")
     add_arguments(first, TrainingConfig, max_train_steps=3000, learning_rate=1e-3, validation_steps=250)
     first.add_argument(
-        "--compile", action="store_true", help="half the time per step, after a minute; needs a compiler"
+        "--compile", action="store_true", help="halves the time per step after a minute; needs a C++ compiler"
     )
-    second = stages.add_parser("transformer", help="latents from words, with the text encoder")
+    second = stages.add_parser("transformer", help="text to latents, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     add_arguments(second, TrainingConfig, max_train_steps=4000, train_batch_size=32, learning_rate=7e-4)
     for stage in (first, second):
-        stage.add_argument("--walks", type=int, default=8_000, help="walks to draw")
-        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/sounds"), help="drawn sounds and latents")
+        stage.add_argument("--walks", type=int, default=8_000, help="walks to render")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/sounds"), help="cached audio and latents")
     arguments, config = started(parser, argv)
     if arguments.stage == "autoencoder":
         _train_autoencoder(arguments, config)

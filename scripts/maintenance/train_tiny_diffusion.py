@@ -56,19 +56,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = stages.add_parser("autoencoder", help="images to latents and back")
     defaults = {"max_train_steps": 1600, "train_batch_size": 16, "learning_rate": 1.5e-3, "validation_steps": 200}
     add_arguments(first, TrainingConfig, **defaults)
-    second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
+    second = stages.add_parser("denoiser", help="captions to latents, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     second.add_argument(
-        "--block_out_channels", type=int, nargs="+", help="widths of a new denoiser, whatever --init_from has"
+        "--block_out_channels", type=int, nargs="+", help="widths of a new denoiser, even with --init_from"
     )
     defaults = {"max_train_steps": 4500, "train_batch_size": 32, "learning_rate": 7e-4, "validation_steps": 600}
     add_arguments(second, TrainingConfig, **defaults)
     for stage in (first, second):
         stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
-        stage.add_argument("--pictures", type=int, default=30_000, help="outfits to draw")
-        stage.add_argument("--creatures", type=int, default=0, help="creatures to draw")
-        stage.add_argument("--rooms", type=int, default=0, help="rooms to draw, instead of outfits and creatures")
-        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
+        stage.add_argument("--pictures", type=int, default=30_000, help="outfits to render")
+        stage.add_argument("--creatures", type=int, default=0, help="creatures to render")
+        stage.add_argument("--rooms", type=int, default=0, help="rooms to render, instead of outfits and creatures")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="cached images and latents")
     arguments, config = started(parser, argv)
     if arguments.stage == "autoencoder":
         _train_autoencoder(arguments, config)

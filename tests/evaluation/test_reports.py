@@ -1,4 +1,4 @@
-"""Reports have one shape, and the evaluation of pairs fills it with all its rows."""
+"""Reports of evaluations and benchmarks, the rows of the paired evaluation, and the HTML page."""
 
 import json
 import math

@@ -48,7 +48,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_errors_of_users_are_one_class() -> None:
-    """Other errors are bugs, and show their traceback."""
+    """Other errors are bugs and show their traceback."""
     root = Path(__file__).resolve().parents[2]
     folders = ("attention_processors", "pipelines", "datasets", "training", "evaluation", "pretrained", "scripts")
     files = [path for folder in folders for path in (root / folder).rglob("*.py")]

@@ -48,7 +48,7 @@ def test_one_side_alone_is_heard_without_conditions_too(folder: Path, models: Pa
     assert read(folder / "out" / "picture.png")[0].shape[:2] == (64, 80)
 
 
-def test_several_pictures_count_their_seeds_on(folder: Path, models: Path) -> None:
+def test_several_images_count_their_seeds_on(folder: Path, models: Path) -> None:
     write(folder, DESIGN)
     assert generate(folder, models, "--num_images", "2") == 0
     names = sorted(p.name for p in (folder / "out").iterdir())
@@ -121,7 +121,7 @@ def everything(models: Path, **weights: float) -> dict[str, Any]:
 
 
 def drawn(folder: Path, models: Path, record: dict[str, Any], style: Path | None = None) -> np.ndarray[Any, Any]:
-    """What comes of a design with this file or folder as the adapter of styles."""
+    """Generates a design with this file or folder as the style adapter."""
     write(folder, record)
     assert generate(folder, models, "--adapter", f"style={style or models / 'style'}") == 0
     return read(folder / "out" / "picture.png")[0]

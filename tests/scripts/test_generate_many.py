@@ -45,9 +45,7 @@ def test_many_designs_are_the_single_ones_and_none_is_made_twice(
     assert (folder / "many/000002.png").stat().st_mtime_ns == kept and (folder / "many/one.png").is_file()
 
 
-def test_a_folder_of_other_pictures_is_left_alone(
-    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_other_images_is_left_alone(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_many(folder, FEW[0])
     assert many(folder, models) == 0
     before = (folder / "many/one.png").read_bytes()

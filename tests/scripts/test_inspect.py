@@ -51,7 +51,7 @@ def test_modules_of_several_parts_say_what_they_are(tmp_path: Path, capsys: pyte
 
 def test_what_is_no_adapter_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path)]) == 2
-    assert "got no safetensors" in capsys.readouterr().err
+    assert "no safetensors files found" in capsys.readouterr().err
     for content in (b"", b"\xff" * 100, struct.pack("<Q", 2) + b"[]"):
         (tmp_path / "bad.safetensors").write_bytes(content)
         assert main(["inspect", str(tmp_path)]) == 2

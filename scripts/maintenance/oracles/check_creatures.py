@@ -43,7 +43,7 @@ def _scores(creatures: Sequence[CreatureSample], readings: Sequence[CreatureRead
 def main() -> None:
     """Runs the command line."""
     parser = make_parser(__doc__, 800)
-    parser.add_argument("--style", default=None, choices=(NEUTRAL, *STYLES), help="the one style to show, of all eight")
+    parser.add_argument("--style", default=None, choices=(NEUTRAL, *STYLES), help="use one style instead of all eight")
     arguments = parser.parse_args()
     folder = arguments.oracle
     oracle = CreatureOracle.from_pretrained(folder).eval() if folder else pretrained_creature_oracle()

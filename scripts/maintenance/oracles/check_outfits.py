@@ -48,8 +48,8 @@ def changed_images(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
 def make_parser(text: str | None, count: int) -> argparse.ArgumentParser:
     """Returns the parser of a check."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--oracle", default=None, help="folder of an oracle; the package's own if left out")
-    parser.add_argument("--split", default="test", choices=SPLITS, help="whose triples are shown")
+    parser.add_argument("--oracle", default=None, help="folder of an oracle (default: the shipped one)")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="split of the samples")
     parser.add_argument("--count", type=int, default=count, help="number of images")
     parser.add_argument("--seed", type=int, default=0, help="seed of the renders")
     return parser

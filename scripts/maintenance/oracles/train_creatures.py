@@ -114,10 +114,10 @@ def _draw(arguments: tuple[int, int, str | None]) -> tuple[np.ndarray[Any, np.dt
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; an interrupted run resumes from its last checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--styled", type=int, default=12000, help="styled images to learn from (default: %(default)s)")
-    parser.add_argument("--neutral", type=int, default=2000, help="neutral ones (default: %(default)s)")
-    parser.add_argument("--held_out", type=int, default=200, help="images to validate on (default: %(default)s)")
-    parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images")
+    parser.add_argument("--styled", type=int, default=12000, help="styled training images (default: %(default)s)")
+    parser.add_argument("--neutral", type=int, default=2000, help="neutral training images (default: %(default)s)")
+    parser.add_argument("--held_out", type=int, default=200, help="validation images (default: %(default)s)")
+    parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="cache of images")
     add_arguments(
         parser,
         TrainingConfig,

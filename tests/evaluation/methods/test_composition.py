@@ -1,4 +1,4 @@
-"""Every combination of pairs, style, LoRA and ControlNet is drawn and scored, and leaves the pipeline as it was."""
+"""Composition evaluation: all rows are generated and scored, and the pipeline is restored."""
 
 from typing import Any
 
@@ -40,15 +40,15 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> CompositionEvaluatio
     )
 
 
-def test_every_combination_is_a_picture_of_its_own(evaluation: CompositionEvaluation) -> None:
+def test_every_combination_is_an_image_of_its_own(evaluation: CompositionEvaluation) -> None:
     drawn = {name: row() for name, row in evaluation.rows().items()}
     assert list(drawn) == ["real", "reconstruction", *ROWS]
-    pictures = [pictures.numpy() for pictures, _ in drawn.values()]
-    for i, one in enumerate(pictures):
-        assert all(np.abs(one - other).max() > 1e-3 for other in pictures[:i])
+    images = [batch.numpy() for batch, _ in drawn.values()]
+    for i, one in enumerate(images):
+        assert all(np.abs(one - other).max() > 1e-3 for other in images[:i])
     for _, scores in drawn.values():
         assert {"kind_accuracy", "sketch_iou", "leakage", "style_accuracy"} <= set(scores)
-    assert np.array_equal(evaluation.rows()["no_condition"]()[0].numpy(), pictures[2])
+    assert np.array_equal(evaluation.rows()["no_condition"]()[0].numpy(), images[2])
 
 
 def test_rows_of_what_is_not_there_are_left_out(evaluation: CompositionEvaluation) -> None:

@@ -1,4 +1,4 @@
-"""The evaluation of styles fills all its rows, and everything it compares can be trained by its commands."""
+"""Style evaluation: all rows, and training commands of everything it compares."""
 
 import json
 import re
@@ -129,26 +129,26 @@ def test_too_few_cases_are_refused(evaluation: StyleEvaluation) -> None:
 
 
 def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None:
-    pictures = OutfitPictures(tmp_path, "train", 10, styled=True)
-    data = StyledOutfits(pictures, np.zeros((10, 4, 2, 2), np.float16))
+    images = OutfitPictures(tmp_path, "train", 10, styled=True)
+    data = StyledOutfits(images, np.zeros((10, 4, 2, 2), np.float16))
     for i, record in enumerate(data[i] for i in range(10)):
         assert record.style == STYLES[i % len(STYLES)]
         full = record.captions[0]
-        assert all(garment.color in full and garment.kind in full for garment in pictures.garments[i])
+        assert all(garment.color in full and garment.kind in full for garment in images.garments[i])
         assert not any(record.style in one.split() for one in record.captions)
     plain = OutfitPictures(tmp_path, "train", 10)
-    assert plain.garments == pictures.garments and not np.array_equal(plain.images, pictures.images)
+    assert plain.garments == images.garments and not np.array_equal(plain.images, images.images)
 
 
 def test_styles_train_on_a_folder(tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     lines = []
     for i, style in enumerate(("ink", "oil") * 2):
-        Image.new("RGB", (40, 40), (60 * i, 20, 90)).save(pictures / f"{i}.png")
+        Image.new("RGB", (40, 40), (60 * i, 20, 90)).save(images / f"{i}.png")
         lines.append(json.dumps({"file_name": f"{i}.png", "text": "a fox", "style": style}))
-    (pictures / "metadata.jsonl").write_text("\n".join(lines))
-    command = ["train", "style", "--train_data_dir", str(pictures), "--output_dir", str(tmp_path / "out")]
+    (images / "metadata.jsonl").write_text("\n".join(lines))
+    command = ["train", "style", "--train_data_dir", str(images), "--output_dir", str(tmp_path / "out")]
     command += ["--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--train_batch_size", "2"]
     assert main([*command, "--validation_steps", "1", "--lr_warmup_steps", "0"]) == 0
     assert tuple(StyleAdapter.from_pretrained(tmp_path / "out" / "final").config["styles"]) == ("ink", "oil")

@@ -1,4 +1,4 @@
-"""Views are scored in every row: ceilings above floors, and the modules as they were afterwards."""
+"""Views evaluation: all rows, upper bounds above lower bounds, and restored modules."""
 
 import json
 from dataclasses import replace
@@ -55,12 +55,12 @@ def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_p
     assert (tmp_path / "aligned-views.png").is_file()
 
 
-def test_variants_change_the_geometry_and_not_the_picture(evaluation: AlignedViewsEvaluation) -> None:
+def test_variants_change_the_geometry_and_not_the_image(evaluation: AlignedViewsEvaluation) -> None:
     rows = evaluation.rows()
-    picture, scores = rows["instillation"]()
+    image, scores = rows["instillation"]()
     for name in VARIANTS:
         other, changed = rows[name]()
-        assert torch.equal(other, picture)
+        assert torch.equal(other, image)
         assert changed["depth_error_seen"] != scores["depth_error_seen"]
 
 

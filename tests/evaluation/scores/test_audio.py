@@ -1,4 +1,4 @@
-"""Scores of sound: each falls for the property it is named after and for no other, and nothing scores by silence."""
+"""Audio scores: each drops for its own property and for no other, and silence scores nothing."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -55,13 +55,13 @@ def noise(clip: WalkSample, seed: int = 9) -> Array:
 
 
 def late(clip: WalkSample) -> Array:
-    """By 100 ms, after noise."""
+    """Delays the steps by 100 ms, after noise."""
     samples = RATE // 10
     return np.concatenate([noise(clip)[:, :samples], clip.audio[:, :-samples]], 1)
 
 
 def elsewhere(index: int) -> Array:
-    """The steps of this clip on the path of the next."""
+    """Renders the steps of this clip on the path of the next."""
     walk = clips()[index].walk
     return sound(replace(walk, knots=clips()[(index + 1) % COUNT].walk.knots), RATE)
 
@@ -159,7 +159,7 @@ def test_the_right_place_without_motion_scores_for_the_place_alone() -> None:
 
 
 def test_a_wide_tolerance_takes_the_middle_for_right() -> None:
-    """Why the middle and the exchanged channels belong beside each score of this rule."""
+    """Scores of this rule need the mono and swapped baselines."""
     middle, swapped = scores("middle"), scores("swapped")
     assert 0.4 < middle.av_align_20 + 0.05 < middle.av_align_40 < 0.95
     assert swapped.av_align_20 < swapped.av_align_40 < middle.av_align_40 - 0.2
@@ -177,12 +177,12 @@ def test_what_is_late_or_never_heard_scores_nothing() -> None:
         assert got["heard"] == 0 and got["onset_f1"] == 0 and np.isnan(got["onset_error"])
         assert all(np.isnan(got[name]) for name in AT_STEPS)
         assert got["envelope_correlation"] < 0.1 and got["envelope_l1"] > 0.003
-    assert scores("late").av_align_20 == 1  # the rule does not ask when
+    assert scores("late").av_align_20 == 1  # the rule ignores the times of steps
     assert np.isnan(scores("noise").av_align_40) and np.isnan(scores("silence").av_align_40)
 
 
 def test_half_the_steps_left_out_cost_more_than_they_hide() -> None:
-    """Perfect where it is heard, so scores fall; in fewer than half, there are none."""
+    """Audible steps are perfect, so scores drop; with less than half of the steps they are NaN."""
     truths = clips()[:20]
 
     def some(keep: slice) -> AudioScores:
@@ -298,7 +298,7 @@ def test_correlations_know_what_does_not_vary() -> None:
     assert np.isnan(correlation(true, np.ones(4))) and np.isnan(correlation(true[:2], true[:2]))
 
 
-# Clips whose truth one makes oneself
+# Clips with handmade ground truth
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ def test_clips_that_stand_still_count_for_no_correlation_of_pans() -> None:
 
 
 def test_av_align_looks_at_boxes_around_the_onset() -> None:
-    """A box that leaves: still met a look later, not after that, and only within the tolerance."""
+    """A box that disappears is met one frame later, not after that, and only within the tolerance."""
     clip = render(
         replace(clips()[0].walk, knots=np.array([[0.0, 3], [0, 3]]), steps=np.array([1.0]), levels=np.zeros(1))
     )

@@ -1,4 +1,4 @@
-"""The examples of fine-tuning do what their page says: twenty pictures teach a style, twenty outfits a colour."""
+"""Fine-tuning examples: the commands of their page teach a style and a colour with twenty images each."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ def test_the_changed_garment_is_the_only_blue_one() -> None:
 
 
 def commands(folder: Path) -> list[list[str]]:
-    """Those of the page, with their results in a folder."""
+    """Returns the commands of the page, with their outputs in a folder."""
     text = (EXAMPLES / "README.md").read_text().replace("\\\n", " ")
     lines = re.findall(r"^weftwork (train .*)$", text, re.MULTILINE)
     places = {
@@ -48,7 +48,7 @@ def commands(folder: Path) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif("style" not in available(), reason="the shipped models are not installed")
-def test_twenty_pictures_teach_a_style(tmp_path: Path) -> None:
+def test_twenty_images_teach_a_style(tmp_path: Path) -> None:
     assert main([*commands(tmp_path)[0], "--report_to", "none"]) == 0
     styles = score_style(tmp_path / "chalk" / "final", 32)
     assert styles["after"][STYLE] > styles["before"][STYLE] + 0.5

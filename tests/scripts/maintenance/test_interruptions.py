@@ -1,4 +1,4 @@
-"""Runs killed at random moments end with the weights of a straight run."""
+"""Training runs killed at random times end with the weights of an uninterrupted run."""
 
 from pathlib import Path
 

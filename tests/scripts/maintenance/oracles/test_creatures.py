@@ -1,4 +1,4 @@
-"""The oracle of creatures reads pictures, the scores count what it reads, and its training can be cut off."""
+"""Oracle of creatures: predictions, scores of its predictions, and resumable training."""
 
 import dataclasses
 import math
@@ -30,18 +30,18 @@ from weftwork.scripts.maintenance.oracles.train_creatures import (
 )
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.loop import train
-from weftwork.training.data import image_cache as picture_cache
+from weftwork.training.data import image_cache
 
 TINY = (8, 8, 8, 8, 8)
 needs_weights = pytest.mark.skipif("creature-oracle" not in available(), reason="the oracle is not installed")
 
 
-def pictures(creatures: list[CreatureSample]) -> torch.Tensor:
+def batch_of(creatures: list[CreatureSample]) -> torch.Tensor:
     return torch.from_numpy(np.stack([creature.image for creature in creatures])).permute(0, 3, 1, 2) / 255
 
 
 def truth(shown: CreatureSample) -> CreatureReading:
-    """What a perfect oracle reads."""
+    """Returns the reading of a perfect oracle."""
     return CreatureReading(shown.style, **dataclasses.asdict(shown.creature), mask=torch.from_numpy(shown.mask))
 
 
@@ -61,10 +61,10 @@ def box(top: int, left: int, height: int, width: int) -> CreatureReading:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few pictures drawn in this process: new processes take longer than the drawing."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """A folder with a few images rendered in this process, since starting processes takes longer."""
+    folder = tmp_path_factory.mktemp("images")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(picture_cache, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
+        patch.setattr(image_cache, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
         MaskedCreatures(folder, 5, 3, seed=1)
     return folder
 
@@ -120,7 +120,7 @@ def test_shape_consistency_is_the_mean_over_pairs() -> None:
     assert shape_consistency([one, other, other]) == pytest.approx((1 / 4 + 1 / 4 + 1) / 3)
 
 
-def test_a_picture_without_a_creature_overlaps_with_none() -> None:
+def test_an_image_without_a_creature_overlaps_with_none() -> None:
     nothing = reading(torch.zeros(32, 32, dtype=torch.bool))
     assert shape_consistency([nothing, nothing]) == 0
     assert shape_consistency([nothing, box(0, 0, 4, 4)]) == 0
@@ -141,7 +141,7 @@ def test_shapes_that_cannot_be_compared_raise(readings: list[CreatureReading], t
         shape_consistency(readings)
 
 
-def test_readings_have_known_names_and_masks_of_the_pictures_size() -> None:
+def test_readings_have_known_names_and_masks_of_the_size_of_the_image() -> None:
     untrained = CreatureOracle(TINY).eval()
     for size in (64, 128):
         for seen in untrained.read(torch.rand(2, 3, size, size)):
@@ -187,7 +187,7 @@ def test_wrong_settings_raise(make: Callable[[], object], text: str) -> None:
         make()
 
 
-def test_drawn_pictures_are_samples_of_the_training_split(drawn: MaskedCreatures) -> None:
+def test_drawn_images_are_samples_of_the_training_split(drawn: MaskedCreatures) -> None:
     shown = [sample("train", i, seed=1) for i in range(5)] + [
         sample("train", i, seed=1, style=NEUTRAL) for i in range(3)
     ]
@@ -202,18 +202,18 @@ def test_drawn_pictures_are_samples_of_the_training_split(drawn: MaskedCreatures
 
 def test_augmentation_moves_the_mask_along_and_never_mirrors(drawn: MaskedCreatures) -> None:
     images = torch.stack([drawn[index][0] for index in range(8)])
-    pictures, masks = augment(images, torch.Generator().manual_seed(0))
+    augmented, masks = augment(images, torch.Generator().manual_seed(0))
     again, _ = augment(images, torch.Generator().manual_seed(0))
-    assert torch.equal(pictures, again)
-    assert pictures.shape == (8, 3, 128, 128) and masks.shape == (8, 128, 128)
-    assert pictures.min() >= 0 and pictures.max() <= 1
-    for image, picture, mask in zip(images.float() / 255, pictures, masks, strict=True):
+    assert torch.equal(augmented, again)
+    assert augmented.shape == (8, 3, 128, 128) and masks.shape == (8, 128, 128)
+    assert augmented.min() >= 0 and augmented.max() <= 1
+    for image, changed, mask in zip(images.float() / 255, augmented, masks, strict=True):
         steps = [(row, column) for row in range(-6, 7) for column in range(-6, 7)]
         matches = [step for step in steps if torch.equal(image[3].roll(step, (0, 1)), mask)]
         assert len(matches) == 1
         moved = image[:3].roll(matches[0], (1, 2))
         apart, apart_from_mirrored = (
-            (picture - other)[:, 8:-8, 8:-8].abs().mean() for other in (moved, moved.flip(-1))
+            (changed - other)[:, 8:-8, 8:-8].abs().mean() for other in (moved, moved.flip(-1))
         )
         assert apart < min(0.25, 0.8 * apart_from_mirrored)
 
@@ -272,7 +272,7 @@ def test_the_pretrained_oracle_sees_what_changes(oracle: CreatureOracle) -> None
     plain = Creature("rabbit", "blue", "left", "none")
     for change in ({"color": "orange"}, {"pose": "right"}, {"species": "turtle"}, {"accessory": ACCESSORIES[3]}):
         changed = dataclasses.replace(plain, **change)
-        seen, other = oracle.read(pictures([render(one, "poster", seed=3) for one in (plain, changed)]))
+        seen, other = oracle.read(batch_of([render(one, "poster", seed=3) for one in (plain, changed)]))
         differs = {name for name in ATTRIBUTES if getattr(seen, name) != getattr(other, name)}
         assert differs == set(change)
 
@@ -281,14 +281,14 @@ def test_the_pretrained_oracle_sees_what_changes(oracle: CreatureOracle) -> None
 def test_the_pretrained_oracle_tells_the_styles_of_one_creature(oracle: CreatureOracle) -> None:
     looks = [NEUTRAL, *STYLES]
     creatures = [render(Creature("dragon", "green", "front", "hat"), style, seed=4) for style in looks]
-    readings = oracle.read(pictures(creatures))
+    readings = oracle.read(batch_of(creatures))
     assert [seen.style for seen in readings] == looks
     assert shape_consistency(readings) > 0.9
 
 
 @needs_weights
 def test_reading_in_batches_is_reading_one_by_one(oracle: CreatureOracle) -> None:
-    images = pictures([sample("test", index) for index in range(3)])
+    images = batch_of([sample("test", index) for index in range(3)])
     for together, image in zip(oracle.read(images), images, strict=True):
         alone = oracle.read(image[None])[0]
         assert all(getattr(together, name) == getattr(alone, name) for name in ATTRIBUTES)

@@ -1,4 +1,4 @@
-"""The oracle reads pictures, and the scores move when attributes are swapped, lost or misplaced."""
+"""Oracle of outfits: predictions, and scores when attributes are swapped, lost or misplaced."""
 
 import dataclasses
 import math
@@ -19,12 +19,12 @@ from weftwork.scripts.maintenance.oracles.train_outfits import OracleTraining, t
 TINY = (8, 8, 8, 8)
 
 
-def pictures(outfits: list[OutfitSample]) -> torch.Tensor:
+def batch_of(outfits: list[OutfitSample]) -> torch.Tensor:
     return torch.from_numpy(np.stack([outfit.image for outfit in outfits])).permute(0, 3, 1, 2) / 255
 
 
 def truth(outfit: OutfitSample) -> Reading:
-    """What a perfect oracle reads."""
+    """Returns the reading of a perfect oracle."""
     pairs = zip(outfit.garments, outfit.masks, strict=True)
     return Reading(
         {g.slot: SlotReading(g.kind, g.color, g.pattern, torch.from_numpy(mask), int(mask.sum())) for g, mask in pairs}
@@ -108,7 +108,7 @@ def test_masks_of_another_size_raise(outfit: OutfitSample) -> None:
 
 def test_the_pretrained_oracle_reads_held_out_garments(oracle: Oracle) -> None:
     outfits = [sample("test", 5000 + index) for index in range(32)]
-    for images in (pictures(outfits), gaussian_blur(pictures(outfits), 0.8)):
+    for images in (batch_of(outfits), gaussian_blur(batch_of(outfits), 0.8)):
         scores = score_outfits(outfits, oracle.read(images))
         assert min(scores.color_accuracy, scores.pattern_accuracy, scores.kind_accuracy) > 0.95
         assert scores.leakage < 0.02
@@ -117,19 +117,19 @@ def test_the_pretrained_oracle_reads_held_out_garments(oracle: Oracle) -> None:
 
 def test_the_pretrained_oracle_sees_swapped_garments(oracle: Oracle, outfit: OutfitSample) -> None:
     swapped = render([Garment.of("sweater", "blue", "striped"), Garment.of("long skirt", "red", "dotted")], seed=0)
-    scores = score_outfits([outfit], oracle.read(pictures([swapped])))
+    scores = score_outfits([outfit], oracle.read(batch_of([swapped])))
     assert dataclasses.astuple(scores)[:4] == (0, 0, 1, 1)
     assert scores.sketch_iou > 0.85
 
 
 def test_empty_slots_have_no_reading(oracle: Oracle) -> None:
     outfits = [sample("validation", index, count=1) for index in range(12)]
-    readings = oracle.read(pictures(outfits))
+    readings = oracle.read(batch_of(outfits))
     assert [set(reading.slots) for reading in readings] == [{outfit.garments[0].slot} for outfit in outfits]
 
 
 def test_reading_in_batches_is_reading_one_by_one(oracle: Oracle) -> None:
-    images = pictures([sample("test", index) for index in range(3)])
+    images = batch_of([sample("test", index) for index in range(3)])
     together, alone = oracle.read(images), [oracle.read(image[None])[0] for image in images]
     for one, other in zip(together, alone, strict=True):
         assert {slot: seen.color for slot, seen in one.slots.items()} == {
@@ -137,9 +137,9 @@ def test_reading_in_batches_is_reading_one_by_one(oracle: Oracle) -> None:
         }
 
 
-def test_masks_have_the_size_of_the_picture(oracle: Oracle) -> None:
+def test_masks_have_the_size_of_the_image(oracle: Oracle) -> None:
     large = sample("test", 1, size=256)
-    reading = oracle.read(pictures([large]))[0]
+    reading = oracle.read(batch_of([large]))[0]
     assert all(seen.mask.shape == (256, 256) for seen in reading.slots.values())
     assert score_outfits([large], [reading]).sketch_iou > 0.8
 
@@ -179,7 +179,7 @@ def test_augmentation_keeps_values_and_truth_in_place() -> None:
         images, shown = augment(examples, generator)
         assert images.isfinite().all()
     assert images.min() >= 0 and images.max() <= 1
-    for index, kept in enumerate((8, 5, 8)):  # three of the pictures have strange colours, and none to learn
+    for index, kept in enumerate((8, 5, 8)):  # three of the images have random colours and no colour label
         same = (shown.attributes[..., index] == examples.attributes[..., index]).all(dim=1)
         assert same.sum() == kept
     assert abs((shown.slots > 0).sum() - (examples.slots > 0).sum()) == 0
