@@ -1,15 +1,15 @@
 """Spatial audio adapter: boxes, depth and audio prompts as tokens that Stable Audio's transformer reads.
 
-After StereoSync (arXiv 2510.05828). Known of it: boxes go through Stable Audio's number conditioner, depth through a
+After StereoSync (arXiv 2510.05828). Published: boxes go through Stable Audio's number conditioner, depth through a
 frozen image encoder, the prompt through CLAP's audio encoder; projections and a ControlNet are trained, all else is
-frozen. The tokens c of a clip are joined to the text's and read through the layers' own keys and values:
+frozen. The tokens c of a clip are joined to the text tokens and read through the layers' own keys and values:
 
     y = softmax(Q [K_t, K_c]^T / sqrt(d)) [V_t, V_c],   K_c = W_k m(c), V_c = W_v m(c),   W and m frozen
 
 Source: second-hand summaries, and the code of Stable-V2A; the paper's text and code were not available.
-Ours, not the paper's: one token per box, at `box_rate`; that tokens carry their time, without which a track is a bag of
-boxes; learned tokens for what training leaves out, and for guidance's other half; the encoder of depth maps, where no
-embeddings are given; `projections="own"`, trained copies of W whose attention is added.
+Differs: one token per box, at `box_rate`; tokens encode their time, without which a track is an unordered set of boxes;
+learned null tokens for dropped conditions and for the unconditional half of guidance; the encoder of depth maps, where
+no embeddings are given; `projections="own"`, trained copies of W whose attention is added.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,16 +36,16 @@ from weftwork.datasets.readers.errors import UserError
 TIME_CODES = ("sinusoidal", "rotary", "none")
 PROJECTIONS = ("frozen", "own")
 PERIODS = (0.05, 50.0)
-"""Seconds: the shortest and the longest wave of the time code."""
+"""Shortest and longest period of the time code, in seconds."""
 ABSENT = OverTime(weight=0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class AudioPart(TensorFields):
-    """One slot of conditions of one kind.
+    """One part of the batch: conditions of one kind.
 
     Args:
-        reader: index of the reader of this kind among the adapter's.
+        reader: index of the token module of this kind among the adapter's.
     """
 
     reader: int
@@ -58,8 +58,8 @@ class AudioBatch(Batch):
 
     Args:
         seconds: length of the clips.
-        prompts: prompts given as audio, with their part and design; the encoder replaces their values.
-        null: parts that get the null token, as training drops conditions; None for no part.
+        prompts: prompts given as audio, with their part and design, for the audio encoder.
+        null: parts that get the null token, where training drops conditions; None for no part.
     """
 
     parts: tuple[AudioPart, ...]
@@ -78,18 +78,18 @@ class FrozenProjections:
         return self.transformer.cross_attention_proj(tokens.to(self.transformer.dtype))
 
     def keys_and_values(self, context: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """By layer, [design, token, inner] twice."""
+        """Keys and values by layer, [design, token, inner] each."""
         found = {name: self.transformer.get_submodule(name) for name in layers}
         return {name: (layer.to_k(context), layer.to_v(context)) for name, layer in found.items()}
 
 
 @dataclass(frozen=True)
 class RotaryBranch(DecoupledBranch):
-    """Decoupled attention whose queries and keys are turned by their times.
+    """Decoupled attention with rotary embeddings of the times of queries and keys.
 
     Args:
         times: of the tokens, in seconds.
-        rate: of the queries, in Hz; the first one stands for the whole clip and is not turned.
+        rate: of the queries, in Hz; the first one is the global token and is not rotated.
     """
 
     times: Float[Tensor, " token"] | None = None
@@ -110,22 +110,22 @@ class RotaryBranch(DecoupledBranch):
 
 
 class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
-    """Tokens of boxes, depth and prompts, for cross-attention layers.
+    """Adapter that makes tokens of boxes, depth and audio prompts for cross-attention layers.
 
     Args:
         layers: width of keys by layer name; `SpatialAudioAdapter.for_denoiser` fills it in.
-        base: what the adapter was trained on.
+        base: description of the base model.
         input_dim: width of the transformer's context before its own projection.
         seconds: of the clips that it was trained on.
         latent_rate: latents per second.
         audio_dim: width of audio prompts.
         depth_dim: width of precomputed depth embeddings; 0 reads maps, at `depth_size` pixels a side.
         box_rate, depth_rate: tokens per second.
-        time_code: how a token says when it is: by a code added to it ("sinusoidal"), by turning queries and keys
-            ("rotary", which needs projections of its own), or not at all.
+        time_code: encoding of a token's time: added to it ("sinusoidal"), by rotated queries and keys ("rotary", which
+            needs `projections="own"`), or "none".
         projections: "frozen" reads tokens through the layers' own keys and values, in one softmax with the text; "own"
             through trained copies of them, beside it.
-        training: where the weights come from, for the reader of `config.json`.
+        training: origin of the weights, recorded in `config.json`.
 
     Raises:
         ValueError: an unknown time code or projection, or rotary times on frozen projections.
@@ -175,7 +175,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
     def collate(
         self, conditions: Sequence[Sequence[OverTime]], *, seconds: float | None = None, starts: Sequence[float] = ()
     ) -> AudioBatch:
-        """Returns padded tensors, one row per design; designs may differ in what they have.
+        """Returns padded tensors, one row per design; designs may have different conditions.
 
         Args:
             seconds: length of the clip, as trained when left out.
@@ -214,7 +214,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             encoders: `audio`, where prompts are audio: from [channel, sample] and a rate in Hz to a vector [audio_dim].
 
         Raises:
-            ValueError: a prompt that is audio, without an encoder or with one of another width.
+            ValueError: a prompt given as audio, without an encoder or with one of another width.
         """
         parts = [replace(part, values=part.values.clone()) for part in batch.parts]
         for part, row, prompt in batch.prompts:

@@ -12,18 +12,18 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.datasets.readers.errors import UserError
 
 LONGEST_GAP = 0.5
-"""Seconds over which a lost track is bridged, and held at its ends."""
+"""Longest gap in seconds over which a track is interpolated, and extended at its ends."""
 PEAK = 0.5
 MEAN_SECONDS, SMOOTH_SECONDS = 10_000 / 44_100, 2_000 / 44_100
-"""Of an envelope: how far its mean looks back, and the width of the low-pass after it (Stable-V2A's code)."""
+"""Envelopes: length of the causal mean, and width of the low-pass after it (Stable-V2A's code)."""
 
 FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
-"""Sounds with more of their samples amid three at full scale are called clipped."""
+"""Audio with a larger share of samples amid three at full scale counts as clipped."""
 LOUDEST_SAMPLE = 8.0
 QUIETEST = 1e-4
-"""-80 dB; what is softer is silence."""
-"""Louder ones are no floats in [-1, 1], however loud they were mixed."""
+"""-80 dB; a lower peak is silence."""
+"""A larger peak means that the samples are not floats in [-1, 1]."""
 
 logger = logging.getLogger(__name__)
 Times = Float[np.ndarray, " time"]
@@ -31,16 +31,16 @@ Times = Float[np.ndarray, " time"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OverTime(Condition):
-    """A condition of a sound; `weight`, schedule, `layers` and `cfg` are those of `Condition`.
+    """Base of conditions for audio; `weight`, schedule, `layers` and `cfg` are those of `Condition`.
 
     Raises:
-        ValueError: a region, which pictures alone have; and as for `Condition`.
+        ValueError: a region, which only images have; and as for `Condition`.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.region is not None:
-            raise UserError("region: got one, but a sound has no canvas; give the condition's own times instead")
+            raise UserError("region: got one, expected none for audio; set the condition's own times instead")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +49,12 @@ class BoxTrack(OverTime):
 
     Args:
         times: in seconds from the start of the clip, increasing.
-        boxes: left, top, right, bottom in fractions of the picture, one row per time. Between times that are at most
-            half a second apart it is interpolated; in longer gaps the thing is not seen.
+        boxes: left, top, right, bottom in fractions of the image, one row per time. Between times that are at most half
+            a second apart boxes are interpolated; in longer gaps the object is not seen.
 
     Raises:
         ValueError: times that do not increase, another number of boxes than times, or boxes that are inverted or reach
-            beyond the picture.
+            beyond the image.
     """
 
     times: Any
@@ -68,19 +68,19 @@ class BoxTrack(OverTime):
                 f"boxes: got shape {boxes.shape} for {len(times)} times, expected ({len(times)}, 4): left, top, right, "
                 "bottom at each time"
             )
-        sound = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
-        if not sound.all():
-            where = int((~sound).argmax())
+        valid = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+        if not valid.all():
+            where = int((~valid).argmax())
             raise UserError(
                 f"boxes: got {boxes[where].tolist()} at {times[where]:.3f} s, expected 0 <= left < right <= 1 and "
-                "0 <= top < bottom <= 1 (fractions of the picture); divide pixels by width and height"
+                "0 <= top < bottom <= 1 (fractions of the image); divide pixels by width and height"
             )
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "boxes", boxes)
 
     @classmethod
     def along(cls, times: Any, boxes: Any, *, rate: float = 30.0, **acting: Any) -> Self:
-        """A path drawn by hand: straight from box to box, however far apart in time they are.
+        """Makes a track by linear interpolation between boxes, however far apart in time they are.
 
         Raises:
             ValueError: as for `BoxTrack`, or a rate that is not above 0.
@@ -95,7 +95,7 @@ class BoxTrack(OverTime):
         )
 
     def at(self, times: Times) -> tuple[Float[np.ndarray, "time 4"], Bool[np.ndarray, " time"]]:
-        """Boxes at any times, and at which of them the thing is seen; boxes where it is not are meaningless."""
+        """Returns boxes at any times, and a mask of times at which the object is seen (other boxes: undefined)."""
         boxes = np.stack([np.interp(times, self.times, side) for side in self.boxes.T], -1)
         before, after = np.searchsorted(self.times, times, "right") - 1, np.searchsorted(self.times, times, "left")
         known = np.concatenate([self.times, [0.0]])
@@ -105,12 +105,12 @@ class BoxTrack(OverTime):
 
     @property
     def area(self) -> float:
-        """Mean share of the picture."""
+        """Mean share of the image."""
         left, top, right, bottom = self.boxes.T
         return float(((right - left) * (bottom - top)).mean())
 
     def mirrored(self) -> Self:
-        """Left and right exchanged."""
+        """Returns a copy with left and right exchanged."""
         left, top, right, bottom = self.boxes.T
         return replace(self, boxes=np.stack([1 - right, top, 1 - left, bottom], -1))
 
@@ -122,11 +122,12 @@ class DepthClip(OverTime):
     Args:
         times: of the frames, in seconds from the start of the clip, increasing.
         depth: maps [time, height, width], in metres if `metric`, else up to a factor and an offset of the clip.
-        embeds: what an image encoder says of each map, [time, dim], instead of maps.
+        embeds: an image encoder's embedding of each map, [time, dim], instead of maps.
         metric: whether `depth` is in metres.
 
     Raises:
-        ValueError: neither or both of depth and embeds, another number of them than times, numbers that are not finite,
+        ValueError: neither or both of depth and embeds, a number of them that differs from the times, numbers that are
+            not finite,
             or metric depth that is not above 0.
     """
 
@@ -139,7 +140,7 @@ class DepthClip(OverTime):
         super().__post_init__()
         times = checked_times(self.times)
         if (self.depth is None) == (self.embeds is None):
-            raise UserError("depth, embeds: got neither or both; pass the maps or what an encoder says of them")
+            raise UserError("depth, embeds: got neither or both; pass the maps or their embeddings")
         name, dims = ("depth", 3) if self.embeds is None else ("embeds", 2)
         values = np.asarray(getattr(self, name), np.float32)
         if values.ndim != dims or len(values) != len(times):
@@ -148,15 +149,15 @@ class DepthClip(OverTime):
                 f"{len(times)} first"
             )
         if not np.isfinite(values).all() or (name == "depth" and self.metric and values.min() <= 0):
-            raise UserError(f"{name}: got numbers that are not finite or, in metres, not above 0; mend the maps")
+            raise UserError(f"{name}: got numbers that are not finite or, in metres, not above 0; correct the maps")
         object.__setattr__(self, "times", times)
         object.__setattr__(self, name, values)
 
     def mirrored(self) -> Self:
-        """Left and right exchanged.
+        """Returns a copy with left and right exchanged.
 
         Raises:
-            ValueError: there are embeddings only.
+            ValueError: the clip has embeddings only.
         """
         if self.depth is None:
             raise UserError("depth: got embeddings, which cannot be mirrored; pass maps")
@@ -168,8 +169,8 @@ class AudioPrompt(OverTime):
     """Reference audio, or its embedding.
 
     Args:
-        embeds: of an audio encoder (CLAP), [dim].
-        audio: a sound to take after instead, [channel, sample] in [-1, 1].
+        embeds: embedding of an audio encoder (CLAP), [dim].
+        audio: reference audio instead, [channel, sample] in [-1, 1].
         sample_rate: of `audio`, in Hz.
 
     Raises:
@@ -183,7 +184,7 @@ class AudioPrompt(OverTime):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.embeds is None) == (self.audio is None):
-            raise UserError("embeds, audio: got neither or both; pass a sound or what an encoder says of it")
+            raise UserError("embeds, audio: got neither or both; pass audio or its embedding")
         if self.audio is not None:
             object.__setattr__(self, "audio", checked_audio(self.audio, self.sample_rate))
             return
@@ -198,7 +199,7 @@ class Envelope(OverTime):
     """Loudness over time, relative to the loudest moment.
 
     Args:
-        values: amplitudes of at least 0, [time], or [2, time] for left and right, which then tell the panning.
+        values: amplitudes of at least 0, [time], or [2, time] for left and right, which then set the panning.
         rate: of the values, in Hz.
 
     Raises:
@@ -219,18 +220,18 @@ class Envelope(OverTime):
 
     @classmethod
     def of_audio(cls, audio: Any, sample_rate: int, *, stereo: bool = False, **acting: Any) -> Self:
-        """The loudness of a sound: a causal mean of its squares, its root, smoothed.
+        """Computes the envelope of audio: root of a causal mean of squares, smoothed.
 
         Args:
             audio: [channel, sample] in [-1, 1].
-            stereo: keep left and right apart, and with them the panning; by default both get their common energy.
+            stereo: keep left and right apart, which keeps the panning; by default both get their common energy.
 
         Raises:
             ValueError: as for `AudioPrompt`.
         """
         squares = checked_audio(audio, sample_rate, silent=True) ** 2
         if squares.max() < QUIETEST**2:
-            logger.warning("audio: got silence for an envelope; nothing will be loud anywhere")
+            logger.warning("audio: got silence for an envelope, which is 0 everywhere; pass audible audio")
             squares = np.zeros_like(squares)
         if not stereo:
             squares = squares.mean(0, keepdims=True)
@@ -240,16 +241,16 @@ class Envelope(OverTime):
         return cls(uniform_filter1d(np.sqrt(means), smooth, mode="constant").astype(np.float32), sample_rate, **acting)
 
     def signal(self, samples: int, sample_rate: int, start: float = 0.0) -> Float[np.ndarray, "2 sample"]:
-        """The envelope at a rate of samples, from a second on, its loudest moment at `PEAK`; 0 beyond its end."""
+        """Samples the envelope at a rate from a second on, scaled to a maximum of `PEAK`; 0 beyond its end."""
         times = start + np.arange(samples) / sample_rate
         rows = self.values if len(self.values) == 2 else self.values.repeat(2, 0)
-        own = np.arange(rows.shape[1] + 1) / self.rate  # the last value holds until the next would come
+        own = np.arange(rows.shape[1] + 1) / self.rate  # the last value holds for one more period
         held = np.concatenate([rows, rows[:, -1:]], 1) * (PEAK / max(float(rows.max()), 1e-12))
         return np.stack([np.interp(times, own, row, left=0.0, right=0.0) for row in held]).astype(np.float32)
 
 
 def checked_times(given: Any) -> Times:
-    """Seconds as an array.
+    """Returns times in seconds as an array.
 
     Raises:
         ValueError: none, or times that are negative, not finite or do not increase.
@@ -262,17 +263,17 @@ def checked_times(given: Any) -> Times:
         where = int((~np.isfinite(times)).argmax()) if not np.isfinite(times).all() else where
         raise UserError(
             f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase; sort them, and "
-            "drop what is no time"
+            "drop invalid ones"
         )
     return times
 
 
 def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Float[np.ndarray, "channel sample"]:
-    """Sound as floats.
+    """Returns audio as floats.
 
     Raises:
-        ValueError: a shape other than [channel, sample], numbers that are not finite or no floats, silence unless it is
-            allowed, or a rate that is not above 0.
+        ValueError: a shape other than [channel, sample], numbers that are not finite or not floats, silence unless it
+            is allowed, or a rate that is not above 0.
 
     Logs a warning if the audio is clipped.
     """
@@ -280,9 +281,9 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
     if audio.ndim != 2 or audio.shape[0] > 8 or not audio.shape[1]:
         raise UserError(f"audio: got shape {audio.shape}, expected [channel, sample]; transpose it or add a dimension")
     if not np.isfinite(audio).all() or not sample_rate > 0:
-        raise UserError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; mend the sound")
+        raise UserError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; correct the audio")
     if not silent and not audio.any():
-        raise UserError("audio: got silence, which says nothing of a sound; pass one that is heard, or leave it out")
+        raise UserError("audio: got silence, expected audible samples; pass other audio, or leave it out")
     peak = float(np.abs(audio).max())
     if peak > LOUDEST_SAMPLE:
         raise UserError(
@@ -291,5 +292,7 @@ def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Floa
     full = np.abs(audio) >= max(FULL_SCALE, FULL_SCALE * peak)
     cut = (full[:, 2:] & full[:, 1:-1] & full[:, :-2]).sum() / audio.size
     if cut > CLIPPED_SHARE:
-        logger.warning("audio: got a sound that is clipped in %.1f %% of its samples; record it softer", 100 * cut)
+        logger.warning(
+            "audio: got audio that is clipped in %.1f %% of its samples; record it at a lower level", 100 * cut
+        )
     return audio

@@ -1,7 +1,7 @@
 """Inputs of the audio ControlNet at the latents' rate: an envelope, and boxes where it has channels for them.
 
-Boxes as channels are aligned in time with the sound by construction, where tokens have to say when they are. That is
-ours, not StereoSync's.
+Boxes as channels are aligned in time with the audio by construction, whereas tokens encode their times. Differs from
+StereoSync, which has no boxes as channels.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from torch import Tensor
 from weftwork.attention_processors.audio.conditions import BoxTrack, Envelope, OverTime
 
 BOX_CHANNELS = 5
-"""The four sides of a box in [-1, 1], and whether it is seen."""
+"""Channels of a box: its four sides in [-1, 1], and whether it is seen."""
 
 
 def tracks_of(conditions: Sequence[OverTime]) -> list[BoxTrack]:
-    """Tracks that act, the largest first; the first one is what channels tell."""
+    """Returns the tracks of a weight above 0, the largest first; channels hold the first one."""
     tracks = [one for one in conditions if isinstance(one, BoxTrack) and one.weight > 0]
     return sorted(tracks, key=lambda track: track.area, reverse=True)
 
@@ -26,7 +26,7 @@ def tracks_of(conditions: Sequence[OverTime]) -> list[BoxTrack]:
 def aligned_boxes(
     conditions: Sequence[OverTime], places: int, seconds: float, start: float = 0.0
 ) -> Float[Tensor, "channel place"]:
-    """The largest track's boxes at the middles of all latents; 0 where it is not seen.
+    """Returns the largest track's boxes at the middles of all latents; 0 where it is not seen.
 
     Args:
         places: latents of the clip.
@@ -44,14 +44,14 @@ def aligned_boxes(
 def shares(
     conditions: Sequence[OverTime], step: int, steps: int, *, boxes: bool, unconditional: bool = False
 ) -> tuple[float, float, float]:
-    """Strengths of the residuals of three controls at a step: of envelope and boxes, the envelope alone, boxes alone.
+    """Returns the strengths of three controls' residuals at a step: envelope and boxes, envelope alone, boxes alone.
 
-    As strong as both are, they are read together; by as much as one is stronger, it is read alone. What does not act is
-    not read. Where no boxes are read, the envelope is all that the first control has.
+    The first control has the smaller of both strengths, the control of the stronger one alone the difference. Signals
+    of strength 0 are not read. Without boxes, the first control is the envelope.
 
     Args:
         boxes: whether the ControlNet reads boxes; the largest track's weight and schedule are theirs.
-        unconditional: in that half of guidance.
+        unconditional: whether for the unconditional half of guidance.
     """
 
     def strength(given: Sequence[OverTime]) -> float:

@@ -1,7 +1,7 @@
-"""A ControlNet for Stable Audio's transformer: a trained copy of its first blocks that moves what the frozen ones read.
+"""ControlNet for Stable Audio's transformer: a trained copy of its first blocks, added to the frozen blocks' inputs.
 
-After the ControlNet of Stable-V2A (arXiv 2412.15023), whose code takes a fifth of the blocks; StereoSync says only that
-there is one, on the envelope of the sound.
+After the ControlNet of Stable-V2A (arXiv 2412.15023), whose code takes a fifth of the blocks; StereoSync only mentions
+one, on the envelope of the audio.
 """
 
 from typing import Any, Self
@@ -17,7 +17,7 @@ from weftwork.datasets.readers.errors import UserError
 
 
 class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
-    """Residuals for the first blocks of a `ConditionedStableAudioDiTModel`; zero at birth.
+    """ControlNet that returns residuals for the first blocks of a `ConditionedStableAudioDiTModel`; zero-initialised.
 
     Args:
         num_layers: blocks of the copy.
@@ -77,7 +77,7 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
     def from_transformer(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, transformer: Any, num_layers: int | None = None, control_channels: int | None = None
     ) -> Self:
-        """A copy of a transformer's input side and first blocks.
+        """Copies a transformer's input layers and first blocks.
 
         Args:
             num_layers: of the copy; a fifth of the transformer's (rounded down, at least 1) when left out.
@@ -110,11 +110,11 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         encoder_attention_mask: Bool[Tensor, "row token"] | None = None,
         conditioning: Conditioning | None = None,
     ) -> list[Float[Tensor, "row 1+place dim"]]:
-        """One residual per block; arguments as of the transformer.
+        """Returns one residual per block; the other arguments are the transformer's.
 
         Args:
-            control: at the latents' rate.
-            conditioning_scale: of the residuals; exactly none at 0.
+            control: control signal at the latents' rate.
+            conditioning_scale: factor on the residuals; exactly 0 at 0.
         """
         tokens, context, mask = self.embedded(
             hidden_states, timestep, encoder_hidden_states, global_hidden_states, None, self.control_in(control)

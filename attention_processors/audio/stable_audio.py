@@ -1,8 +1,7 @@
-"""Stable Audio's transformer with room for conditions: attention branches, and residuals of a ControlNet.
+"""Stable Audio's transformer with conditions: attention branches, and residuals of a ControlNet.
 
-`StableAudioDiTModel` has no argument that would carry either, so its `forward` is written again here, once. Everything
-travels as an argument of the checkpointed blocks: what a block would find elsewhere may be gone when the backward pass
-runs it again.
+`StableAudioDiTModel` has no argument for either, so its `forward` is reimplemented here. Both are passed as arguments
+of the checkpointed blocks: other state may be gone when the backward pass recomputes a block.
 """
 
 import json
@@ -23,7 +22,7 @@ from weftwork.datasets.readers.errors import UserError
 
 
 def rotary_embedding_for(transformer: Any, latents: int) -> Any:
-    """The rotary embedding that the stock pipeline passes to the transformer for so many latents."""
+    """Returns the rotary embedding that the stock pipeline passes to the transformer for this number of latents."""
     dim = transformer.config.attention_head_dim // 2
     return get_1d_rotary_pos_embed(dim, latents + 1, use_real=True, repeat_interleave_real=False)
 
@@ -38,7 +37,7 @@ def run_block(
     conditioning: Conditioning | None = None,
     control: Float[Tensor, "row 1+place dim"] | None = None,
 ) -> Float[Tensor, "row 1+place dim"]:
-    """One `StableAudioDiTBlock`, its input moved by `control`, its attention layers given `conditioning`."""
+    """Runs one `StableAudioDiTBlock`, with `control` added to its input and `conditioning` in its attention layers."""
     extra = {} if conditioning is None else {"conditioning": conditioning}
     if control is not None:
         hidden_states = hidden_states + control
@@ -51,19 +50,19 @@ def run_block(
 
 
 class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
-    """`StableAudioDiTModel` that passes `conditioning` on and adds `control`; without them its bits, in float32.
+    """`StableAudioDiTModel` that passes `conditioning` on and adds `control`; without both, bit-equal to it in float32.
 
-    Its folder is a stock one, in both directions. In half precision the time is embedded in float32, where the stock
-    model rounds it first: of 100 steps, bfloat16 tells 64 apart.
+    Folders are those of the stock class. In half precision the timestep is embedded in float32, where the stock model
+    rounds it first: of 100 steps, bfloat16 distinguishes 64.
     """
 
     _keep_in_fp32_modules = ("time_proj",)
     family = StableAudioDiTModel.__name__
-    """What adapters are trained on, and what a saved config says it is."""
+    """Class name of the base model in configs of adapters and in its own saved config."""
 
     @classmethod
     def from_transformer(cls, transformer: StableAudioDiTModel) -> Self:
-        """The same weights, not copied, behind this class."""
+        """Returns a model of this class that shares the transformer's weights."""
         if isinstance(transformer, cls):
             return transformer
         with torch.device("meta"):
@@ -86,11 +85,11 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
         conditioning: Conditioning | None = None,
         control: Sequence[Float[Tensor, "row 1+place dim"]] = (),
     ) -> Any:
-        """The stock call.
+        """Runs the transformer as the stock call does.
 
         Args:
             conditioning: branches for the attention layers; needs `install` of `processor`.
-            control: what the first blocks add to their inputs, one tensor per block.
+            control: residuals that are added to the inputs of the first blocks, one tensor per block.
         """
         tokens, context, mask = self.embedded(
             hidden_states, timestep, encoder_hidden_states, global_hidden_states, attention_mask
@@ -112,7 +111,7 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
         mask: Tensor | None,
         control: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the blocks start from: tokens with the global one in front, context, and the mask of the tokens.
+        """Returns the input of the blocks: tokens with the global one in front, context, and the mask of the tokens.
 
         Args:
             control: added beside the input convolution.
@@ -130,13 +129,13 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
         return tokens, context, mask
 
     def run(self, *arguments: Any) -> Tensor:
-        """`run_block`, checkpointed where that is switched on."""
+        """Runs `run_block`, with gradient checkpointing where it is enabled."""
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(run_block, *arguments)  # pyright: ignore[reportOptionalCall]
         return run_block(*arguments)
 
     def controlled(self, control: Sequence[Tensor]) -> list[tuple[nn.Module, Tensor | None]]:
-        """Blocks with what each adds to its input.
+        """Pairs blocks with the residuals that are added to their inputs.
 
         Raises:
             ValueError: more residuals than blocks.
@@ -150,11 +149,11 @@ class ConditionedStableAudioDiTModel(PeftAdapterMixin, StableAudioDiTModel):
         return list(zip(blocks, [*control, *[None] * (len(blocks) - len(control))], strict=True))
 
     def to_json_string(self) -> str:
-        """The config of a stock model, so that the folder opens anywhere."""
+        """Returns the config of a stock model, so that stock diffusers opens the folder."""
         return named_as(self.family, super().to_json_string())
 
 
 def named_as(name: str, config: str, without: Sequence[str] = ()) -> str:
-    """A config in JSON under the name of another class, and without some of its options."""
+    """Returns a config in JSON with the name of another class, and without some of its options."""
     kept = {key: value for key, value in json.loads(config).items() if key not in without}
     return json.dumps({**kept, "_class_name": name}, indent=2, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""From what a user says of a sound to tokens, kind by kind: prompts, depth, boxes."""
+"""Modules that make tokens of conditions for audio, one per kind: prompts, depth, boxes."""
 
 import math
 from typing import ClassVar
@@ -16,11 +16,11 @@ from weftwork.datasets.readers.errors import UserError
 NUMBER_DIM = 64
 DEPTH_WIDTHS = (16, 32, 64)
 LOG_DEPTH = 3.0
-"""Logarithms of metres are divided by this."""
+"""Divisor of the logarithms of depths in metres."""
 
 
 class Tokens(nn.Module):
-    """One kind of condition: `read` makes plain numbers of it, the module makes tokens of these.
+    """Base of token modules: `read` returns a condition's values, the module makes tokens of these.
 
     Args:
         rate: tokens per second; 0 is one token for the whole clip.
@@ -33,12 +33,12 @@ class Tokens(nn.Module):
         self.rate = rate
 
     def places(self, seconds: float) -> Times:
-        """Middles of the tokens' stretches of a clip, in seconds from its start."""
+        """Times of the tokens, the middles of their intervals, in seconds from the start of the clip."""
         count = max(1, round(seconds * self.rate)) if self.rate else 1
         return (np.arange(count) + 0.5) * (seconds / count)
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
-        """Returns the values of a condition at these times; zeros for none.
+        """Returns the values of a condition at these times; zeros for None.
 
         Raises:
             ValueError: embeddings of another width than the encoder's.
@@ -57,7 +57,7 @@ class PromptTokens(Tokens):
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "1 dim"]:
         width = self.projection.in_features
-        if not isinstance(condition, AudioPrompt) or condition.embeds is None:  # sounds are encoded later
+        if not isinstance(condition, AudioPrompt) or condition.embeds is None:  # audio is encoded later
             return torch.zeros(1, width)
         _check_width(condition.embeds.shape[-1], width)
         return torch.from_numpy(condition.embeds)[None]
@@ -71,7 +71,7 @@ class DepthTokens(Tokens):
 
     Args:
         depth_dim: width of embeddings; 0 reads maps.
-        size: side that maps are brought to.
+        size: side in pixels that maps are resized to.
     """
 
     kind = DepthClip
@@ -89,8 +89,7 @@ class DepthTokens(Tokens):
         self.projection = nn.Sequential(*layers, nn.Flatten(), nn.Linear(DEPTH_WIDTHS[-1] * side**2, dim))
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
-        """Of a map its depth between the clip's nearest and farthest point, its logarithm in metres, and whether that
-        is known."""
+        """Returns per map: depth relative to the clip's range, logarithm of metres, and whether metres are known."""
         shape = (self.depth_dim,) if self.depth_dim else (3, self.size, self.size)
         if not isinstance(condition, DepthClip):
             return torch.zeros(len(times), *shape)
@@ -124,7 +123,7 @@ class BoxTokens(Tokens):
         self.unseen = nn.Parameter(torch.zeros(dim))
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token 5"]:
-        """The box, and whether the thing is seen."""
+        """Returns the box, and whether the object is seen."""
         if not isinstance(condition, BoxTrack):
             return torch.zeros(len(times), 5)
         boxes, seen = condition.at(times)

@@ -1,4 +1,4 @@
-"""The base of every trained module: which layers it serves, its keys and values there, and its folder on disk."""
+"""Base class of adapters: layers, key and value projections, and the folder on disk."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from weftwork.attention_processors.core.batch import Batch
-from weftwork.attention_processors.core.batch_invariant import PerItemLinear
+from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.layers import select_layers
@@ -32,13 +32,13 @@ FeaturesT = TypeVar("FeaturesT", bound=Batch)
 
 FORMAT_VERSION = 1
 HASHED_PARAMETERS = 50_000_000
-"""Denoisers of up to this size are compared with the one an adapter was trained on."""
+"""Maximum size of denoisers whose weights are compared with those that an adapter was trained on."""
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def state_sha256(module: nn.Module) -> str:
-    """SHA-256 over names and bytes of a module's weights; of sharded ones, over those of this process."""
+    """Returns the SHA-256 over names and bytes of a module's weights; of sharded ones, over this process's shards."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
@@ -48,7 +48,7 @@ def state_sha256(module: nn.Module) -> str:
 
 
 class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
-    """The trained module of a method; building one changes no denoiser.
+    """Base class of a method's trained module; creating one changes no denoiser.
 
     Training and generation share one path, and `adapter(features)` runs once per generation:
 
@@ -59,11 +59,11 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
     """
 
     condition_type: ClassVar[tuple[type[Condition], ...]]
-    """The conditions of this adapter."""
+    """Condition classes of this adapter."""
 
     @abstractmethod
     def collate(self, conditions: Sequence[Sequence[Any]]) -> BatchT:
-        """Returns a batch of tensors on the CPU from the conditions of each design (none allowed)."""
+        """Returns a batch of tensors on the CPU from the conditions of each design, which may have none."""
 
     @abstractmethod
     def features(self, batch: BatchT, encoders: Mapping[str, Any]) -> FeaturesT:
@@ -75,7 +75,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: Any) -> Self:
-        """A new adapter for a denoiser, its keys and values initialised as copies of the layers' own.
+        """Makes a new adapter for a denoiser, its key and value projections initialised as copies of the layers' own.
 
         Raises:
             ValueError: `layers` names or matches nothing there.
@@ -87,10 +87,10 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         return adapter
 
     def initialize_from(self, layers: Mapping[str, Any]) -> None:
-        """Copy the frozen layers' key and value projections where the widths agree."""
+        """Copies the frozen layers' key and value projections where the widths agree."""
 
     def check_base(self, denoiser: nn.Module) -> None:
-        """Raise unless this adapter fits a denoiser; changes nothing.
+        """Raises unless this adapter fits a denoiser; changes nothing.
 
         Raises:
             ValueError: another family, a layer that is missing or has another width.
@@ -115,7 +115,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                 )
 
     def warn_of_other_weights(self, denoiser: nn.Module) -> None:
-        """Log a warning if the denoiser has other weights than the one this adapter was trained on.
+        """Logs a warning if the denoiser's weights differ from those that this adapter was trained on.
 
         Large denoisers, and those in half precision, are not hashed: it would take longer than loading them.
         """
@@ -124,7 +124,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         parameter = next(denoiser.parameters())
         if trained_on is None or size > HASHED_PARAMETERS or parameter.dtype != torch.float32 or parameter.is_meta:
             return
-        if isinstance(parameter, DTensor):  # a share of it tells nothing
+        if isinstance(parameter, DTensor):  # a shard has another hash
             return
         here = state_sha256(unwrapped(denoiser))
         if here != trained_on:
@@ -138,7 +138,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
-        """Load a folder or a repository on the Hub; safetensors only.
+        """Loads a folder or a repository on the Hub; safetensors only.
 
         Raises:
             ValueError: a file that is missing, damaged or not safetensors; keys, shapes or numbers that do not fit,
@@ -156,17 +156,17 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         if folder.is_dir():
             cls._check_weights(folder / WEIGHTS_NAME, expected)
         adapter = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        adapter.register_to_config(_name_or_path="")  # a machine's path does not belong into a saved file
+        adapter.register_to_config(_name_or_path="")  # keep local paths out of saved files
         return adapter
 
     @classmethod
     def _check_weights(cls, path: Path, config: Mapping[str, Any]) -> None:
-        """Every key is consumed, every shape fits and every number is finite, before anything is built for real."""
+        """Checks keys, shapes and finite numbers of a file on the meta device, before the adapter is built."""
         try:
             with torch.device("meta"):
                 empty: Any = cls.from_config(dict(config))
             wanted = {n: tuple(t.shape) for n, t in empty.state_dict().items()}
-        except Exception as error:  # values of any type may stand in the file
+        except Exception as error:  # the file may hold values of any type
             raise UserError(
                 f"{path.parent}: config.json does not describe a {cls.__name__} ({error}); restore it"
             ) from error
@@ -184,11 +184,11 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                 _check_numbers(path, name, file.get_tensor(name))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
-        """Write `config.json` and safetensors; the folder speaks of no machine and is byte-stable.
+        """Writes `config.json` and safetensors; the folder has no local paths and is byte-stable.
 
         Raises:
             ValueError: the name of a file.
-            OSError: the folder cannot be written; what was there before is unchanged.
+            OSError: the folder cannot be written; an earlier one is unchanged.
         """
         target = Path(save_directory)
         if target.is_file():
@@ -211,10 +211,10 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
 
 
 class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
-    """An adapter with trained keys and values at every layer, for tokens of its own (decoupled attention)."""
+    """Base class of adapters with trained key and value projections at every layer (decoupled attention)."""
 
     def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0) -> None:
-        """One key and one value projection per layer, found in the state dict by the layer's name.
+        """Makes one key and one value projection per layer, named in the state dict by the layer.
 
         Args:
             rank: 0 for full matrices, else their rank.
@@ -223,8 +223,10 @@ class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
 
         def projection(width: int) -> nn.Module:
             if not rank:
-                return PerItemLinear(token_dim, width, bias=False)
-            return nn.Sequential(PerItemLinear(token_dim, rank, bias=False), PerItemLinear(rank, width, bias=False))
+                return BatchInvariantLinear(token_dim, width, bias=False)
+            return nn.Sequential(
+                BatchInvariantLinear(token_dim, rank, bias=False), BatchInvariantLinear(rank, width, bias=False)
+            )
 
         def projections() -> nn.ModuleDict:
             return nn.ModuleDict({slot: projection(width) for slot, width in widths.items()})
@@ -238,11 +240,11 @@ class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
             _start_from(self.to_value[slot], layer.to_v.weight.detach())
 
     def project(self, tokens: Float[Tensor, "design part token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Keys and values of the tokens of all parts, [design, part * token, inner] twice, by layer.
+        """Projects the tokens of all parts to keys and values by layer, [design, part * token, inner] each.
 
-        Each part on its own, to the last bit; see `PerItemLinear` for the reach of that.
+        Batch-invariant per part; see `BatchInvariantLinear` for the limits.
         """
-        items, designs = tokens.flatten(0, 1).contiguous(), tokens.shape[0]  # other strides are other bits
+        items, designs = tokens.flatten(0, 1).contiguous(), tokens.shape[0]  # other strides change bits
 
         def projected(projections: nn.ModuleDict, name: str) -> Float[Tensor, "design token inner"]:
             return projections[name.replace(".", "-")](items).unflatten(0, (designs, -1)).flatten(1, 2)
@@ -252,7 +254,7 @@ class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
 
 @torch.no_grad()
 def _start_from(own: Any, frozen: Float[Tensor, "inner context"]) -> None:
-    """A copy of the frozen matrix, or the best one of lower rank, where the widths agree."""
+    """Initialises with the frozen matrix, or its best approximation of lower rank, where the widths agree."""
     if isinstance(own, nn.Linear):
         if own.weight.shape == frozen.shape:
             own.weight.copy_(frozen)
@@ -266,10 +268,10 @@ def _start_from(own: Any, frozen: Float[Tensor, "inner context"]) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise unless a folder has the two files of an adapter.
+    """Raises unless a folder has the two files of an adapter.
 
     Raises:
-        ValueError: what is missing, and what is there instead.
+        ValueError: names the missing file and the files that are there.
     """
     for name in ("config.json", WEIGHTS_NAME):
         if not (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
@@ -281,7 +283,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_config(folder: Path, config: Mapping[str, Any], expected: str) -> None:
-    """Raise unless a folder's config is of this class, in a format that this version reads.
+    """Raises unless a folder's config is of this class, in a format that this version reads.
 
     Raises:
         ValueError: another class, or a newer format.

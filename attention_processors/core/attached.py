@@ -1,4 +1,4 @@
-"""The adapters of a pipeline as one component, so that saving, moving and offloading treat them as any other."""
+"""Attached adapters as one pipeline component, which is saved, moved and offloaded like any other."""
 
 import json
 import sys
@@ -18,11 +18,11 @@ from weftwork.attention_processors.core.method import adapter_path, load, method
 from weftwork.datasets.readers.errors import UserError
 
 OUR_NAMES = ("weftwork", "weft")
-"""Names that this package has had; folders saved under an earlier one still load."""
+"""Names of this package, earlier ones included: folders saved under these still load."""
 
 
 class AdapterBank(ModelMixin, ConfigMixin):
-    """Attached adapters by name, in the order of attaching; reads as a mapping.
+    """Mapping of attached adapters by name, in the order of attaching.
 
     On disk: `config.json` with the class of each, and one adapter folder per name.
     """
@@ -51,7 +51,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
         return iter(self._modules_by_name.items())  # pyright: ignore[reportReturnType]
 
     def forward(self, name: str, features: Batch) -> Encoded:
-        """One adapter on its features; called through here so that offloading hooks see it."""
+        """Runs one adapter on its features; called through this module so that offloading hooks run."""
         return self._modules_by_name[name](features)
 
     @property
@@ -69,7 +69,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "AdapterBank":  # pyright: ignore
-        """Load a folder that `save_pretrained` wrote.
+        """Loads a folder that `save_pretrained` wrote.
 
         Raises:
             ValueError: an adapter class outside weftwork that the caller has not imported.
@@ -84,7 +84,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
 
 
 PUBLIC = "weftwork.attention_processors"
-"""The module that saved folders name for classes of this package: its files may move."""
+"""Module name of this package's classes in saved folders, since files may move."""
 AdapterBank.__module__ = PUBLIC  # diffusers writes it to model_index.json
 
 
@@ -100,7 +100,7 @@ def use_public_name(index: dict[str, Any]) -> None:
 
 
 def adapter_class(folder: str | Path) -> type[Adapter]:
-    """The class of the adapter in a local folder or a repository on the Hub.
+    """Returns the class of the adapter in a local folder or a repository on the Hub.
 
     Raises:
         ValueError: no `config.json`, or a class that no installed method registers.
@@ -120,7 +120,7 @@ def adapter_class(folder: str | Path) -> type[Adapter]:
 
 
 def _adapter_class(module: str, name: str) -> type[Adapter]:
-    """A registered class, or one of a module that is already imported: a folder never decides what is imported."""
+    """Returns a registered class, or one of a module that is already imported: folders never trigger imports."""
     path = adapter_path(name)
     registered = path is not None and (module.partition(".")[0] in OUR_NAMES or path.startswith(f"{module}:"))
     found = load(path) if path is not None and registered else getattr(sys.modules.get(module), name, None)

@@ -2,16 +2,16 @@
 
     recorder = MapRecorder(layers="decoder")
     image = pipe(prompt, conditions=…, recorder=recorder).images[0]
-    overlay(image, recorder.maps("influence", size=(512, 512))[0, 1])   # the second pair of the first picture
+    overlay(image, recorder.maps("influence", size=(512, 512))[0, 1])   # the second pair of the first image
 
 For the tokens T of all parts, with w = softmax(Q K^T / sqrt(d) + bias) over T, part p and place x:
 
-    share      sum of w over the tokens of p: how the branch divides its attention; sums to 1 where it acts. With one
-               part it is constant and says nothing, so there is also
+    share      sum of w over the tokens of p: the branch's attention per part; sums to 1 where it acts. With one
+               part it is constant, hence also
     influence  |gain * sum of w V over the tokens of p| / |output of the text attention|
 
 Both are computed for conditional rows in float32, as means over heads (of the share, and of either norm), over steps
-and over layers. Nothing of the picture changes by one bit.
+and over layers. Recording does not change the image by one bit.
 """
 
 from collections.abc import Collection, Sequence
@@ -50,7 +50,7 @@ class _Sums:
 
 
 class MapRecorder:
-    """Records maps of the calls it is passed to as `recorder=`; every call starts anew.
+    """Records attention maps of pipeline calls with `recorder=`; every call clears the previous maps.
 
     It keeps one sum per layer and adapter, so its memory does not grow with the steps.
 
@@ -67,7 +67,7 @@ class MapRecorder:
         self._sums: dict[str, dict[str, _Sums]] = {}
 
     def begin(self, layout: Layout) -> None:
-        """Forget what was recorded and get ready for a call.
+        """Clears recorded maps and prepares for a call.
 
         Raises:
             ValueError: `layers` names or matches nothing.
@@ -88,7 +88,7 @@ class MapRecorder:
         text: Float[Tensor, "row query head dim"],
         conditioning: Conditioning,
     ) -> None:
-        """One layer of one step; `text` is the output of the attention that the branches are added to.
+        """Records one layer of one step; `text` is the output of the attention that the branches are added to.
 
         Raises:
             RuntimeError: within `torch.compile`.
@@ -111,8 +111,8 @@ class MapRecorder:
         """Returns the recorded maps as the mean over layers; rows are the images of the call, in order.
 
         Args:
-            size: height and width, usually the picture's; None is that of the latents.
-            adapter: name of the adapter; needed when several acted.
+            size: height and width, usually the image's; None is that of the latents.
+            adapter: name of the adapter; required if several were recorded.
 
         Raises:
             ValueError: nothing was recorded, or an unknown name or kind.
@@ -146,7 +146,7 @@ class MapRecorder:
 
 
 def _measure(branch: DecoupledBranch, query: Tensor, text: Tensor) -> _Sums:
-    """Share and influence of one layer at one step."""
+    """Computes share and influence of one layer at one step."""
     first = query.shape[0] // 2 if branch.guidance else 0  # the unconditional half comes first
     query, text = (x[first:].float().transpose(1, 2) for x in (query, text))  # [row, head, query, dim]
     heads, head_dim = query.shape[1], query.shape[-1]
@@ -168,10 +168,10 @@ def _measure(branch: DecoupledBranch, query: Tensor, text: Tensor) -> _Sums:
 
 
 def refuse_compiled(compiled: bool) -> None:
-    """Raise if the denoiser is compiled: the recorder's sums would become part of its graph.
+    """Raises if the denoiser is compiled: the recorder's sums would become part of its graph.
 
     Raises:
-        RuntimeError: it is.
+        RuntimeError: the denoiser is compiled.
     """
     if compiled:
         raise RuntimeError(
@@ -181,7 +181,7 @@ def refuse_compiled(compiled: bool) -> None:
 
 
 def overlay(image: Image.Image, values: Float[Tensor, "height width"], opacity: float = 0.6) -> Image.Image:
-    """A map over its picture: clear where it is 0, yellow to red at its maximum.
+    """Overlays a map on its image: transparent where it is 0, yellow to red at its maximum.
 
     Raises:
         ValueError: not one map.
@@ -190,10 +190,10 @@ def overlay(image: Image.Image, values: Float[Tensor, "height width"], opacity: 
         raise UserError(
             f"values: got shape {tuple(values.shape)}, expected one map [height, width]; index row and part"
         )
-    picture = np.asarray(image.convert("RGB"), np.float32)
+    pixels = np.asarray(image.convert("RGB"), np.float32)
     heat = values.float().clamp(min=0)
-    heat = F.interpolate(heat[None, None], picture.shape[:2], mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
+    heat = F.interpolate(heat[None, None], pixels.shape[:2], mode="bilinear", align_corners=False)[0, 0].cpu().numpy()
     heat = heat / max(float(heat.max()), 1e-8)
     colour = np.stack([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
     opaque = opacity * heat[..., None]
-    return Image.fromarray((picture * (1 - opaque) + colour * opaque).round().astype(np.uint8))
+    return Image.fromarray((pixels * (1 - opaque) + colour * opaque).round().astype(np.uint8))

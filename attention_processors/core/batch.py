@@ -25,7 +25,7 @@ def padded(rows: Sequence[Sequence[C]], absent: D) -> list[list[C | D]]:
 
 
 class TensorFields:
-    """A base of frozen dataclasses with tensors among their fields."""
+    """Base of frozen dataclasses with tensor fields."""
 
     def to(self, device: torch.device | str) -> Self:
         """Returns a copy with all tensors on a device."""
@@ -54,7 +54,7 @@ class Batch(TensorFields):
     """Conditions of several designs, [design, part, …]; methods add fields of their own.
 
     Args:
-        guided: 1 where the unconditional half of guidance gets the null condition, 0 where the frozen model.
+        guided: 1 if the unconditional half of guidance gets the null condition, 0 if it is left to the frozen model.
         layer_weight: factors on the weight by layer; None for 1, where layers of one grid may share tensors.
         region: in [0, 1]; None where no condition has one.
         region_aspect: height over width of the canvas that regions were drawn on; None fits any.
@@ -73,7 +73,7 @@ class Batch(TensorFields):
 
         Args:
             layers: names of the adapter's layers.
-            own: the fields of the subclass.
+            own: values of the subclass's fields.
 
         Raises:
             ValueError: layer factors that match nothing, or regions of different aspects.

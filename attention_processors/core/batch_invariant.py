@@ -1,9 +1,8 @@
-"""Layers whose results for one item of a batch do not depend on the others, to the last bit.
+"""Batch-invariant layers: results for one item of a batch are bit-equal whatever the other items.
 
-On paper no layer of a transformer mixes the items of a batch. In numbers most do: kernels are picked, and work is cut
-into pieces, by the size of the whole batch, so the last bits of one item follow the number of its neighbours.
-The layers here avoid that in float32 on the CPU while no gradients are recorded. In training, on other devices and in
-other dtypes they are the plain ones, and items agree up to rounding.
+Libraries choose kernels, and split work among threads, by the size of the whole batch, so the last bits of one item's
+result depend on the number of items. These layers avoid that in float32 on the CPU while no gradients are recorded. In
+training, on other devices and in other dtypes they are the plain ones, and items agree up to rounding.
 """
 
 from collections.abc import Callable
@@ -14,14 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
-class PerItemLinear(nn.Linear):
-    """A `Linear` whose items get the same bits in any batch.
+class BatchInvariantLinear(nn.Linear):
+    """Batch-invariant `nn.Linear`.
 
-    A matrix product picks its kernel, and so the order of its sums, by the number of all rows; a batch of products by
-    the rows of one item. On one thread that is measured, not promised by the library: bit-equal with MKL's
-    AVX-512, AVX2 and SSE4.2 kernels for widths to 256 (1 to 101 rows, to 32 items) and 2048 (to 293 rows, to 4 items),
-    where the plain product differs in up to four fifths of the sizes. On several threads, which share one product when
-    items are few, each item is a call of its own.
+    A matrix product chooses its kernel, and so its order of summation, by the number of all rows; a batched product by
+    the rows of one item. On one thread that is measured, not guaranteed by the library: bit-equal with MKL's AVX-512,
+    AVX2 and SSE4.2 kernels for widths to 256 (1 to 101 rows, to 32 items) and 2048 (to 293 rows, to 4 items), where the
+    plain product differs for up to four fifths of the sizes. On several threads, which split one product when items are
+    few, each item is a call of its own.
     """
 
     def forward(self, input: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token out"]:
@@ -34,15 +33,15 @@ class PerItemLinear(nn.Linear):
 
 
 class MultiHeadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V over a context; `bias` is that of queries, keys and values."""
+    """Multi-head attention to a context; `bias` is that of the query, key and value projections."""
 
     def __init__(self, dim: int, num_heads: int, *, bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = PerItemLinear(dim, dim, bias=bias)
-        self.key = PerItemLinear(dim, dim, bias=bias)
-        self.value = PerItemLinear(dim, dim, bias=bias)
-        self.output = PerItemLinear(dim, dim)
+        self.query = BatchInvariantLinear(dim, dim, bias=bias)
+        self.key = BatchInvariantLinear(dim, dim, bias=bias)
+        self.value = BatchInvariantLinear(dim, dim, bias=bias)
+        self.output = BatchInvariantLinear(dim, dim)
 
     def forward(
         self,
@@ -56,7 +55,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def gelu(tokens: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token dim"]:
-    """The exact GELU; threads cut a batch where its size says, and the ends of the pieces get other bits."""
+    """Computes the exact GELU, batch-invariant: threads split a batch by its size, which changes bits at the splits."""
     return item_by_item(F.gelu, tokens) if is_exact(tokens) else F.gelu(tokens)
 
 
@@ -68,5 +67,5 @@ def is_exact(tokens: Tensor) -> bool:
 def item_by_item(
     function: Callable[[Tensor], Tensor], items: Float[Tensor, "item token dim"]
 ) -> Float[Tensor, "item token out"]:
-    """The same as `function(items)`, one call per item."""
+    """Computes `function(items)` by one call per item."""
     return torch.stack([function(item) for item in items]) if len(items) > 1 else function(items)

@@ -1,4 +1,4 @@
-"""The base of all conditions: how strongly, where, when and in which layers one acts, and its form in records."""
+"""Base class of conditions: weight, region, schedule, layers and guidance, and its record in design files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -25,20 +25,19 @@ GUIDANCE = ("both", "cond_only")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Condition(Recorded):
-    """What a user passes for one thing; validated on construction.
+    """Base class of conditions; validated on construction.
 
     Subclasses are frozen dataclasses with fields of their own in front of these. Fields made by `recorded` can be
-    written in design files; the keys in `needs` tell the kinds of conditions apart there.
+    written in design files; the keys in `needs` identify the class there.
 
     Args:
-        weight: 0 means off, exactly; 1 as trained.
+        weight: 0 is exactly off, 1 as trained.
         region: where it acts: None (everywhere), a box (left, top, right, bottom) in fractions of the canvas, or a mask
             (white = acts) of the canvas's aspect.
         start, end, curve: when it acts, see `Schedule`.
         layers: factors on the weight by preset or regular expression of layer names, 1 elsewhere; of several that match
             a layer, the last counts.
-        cfg: "both" gives the unconditional half of guidance the null condition, "cond_only" leaves it to the frozen
-            model.
+        cfg: "both": the null condition in the unconditional half of guidance; "cond_only": the frozen model there.
 
     Raises:
         ValueError: a weight or factor that is negative or not finite, an unknown `cfg`, a box outside the canvas, a
@@ -82,11 +81,11 @@ class Condition(Recorded):
         object.__setattr__(self, "region", self.checked_region())
 
     def checked_region(self) -> Any:
-        """Returns the region as a box, an image of bytes or None."""
+        """Returns the region as a box, an 8-bit image or None."""
         return checked_area(self.region)
 
     def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
-        """The region in [0, 1] at a size (height, width)."""
+        """Returns the region as a map in [0, 1] of a size (height, width)."""
         return area_map(self.region, size)  # pyright: ignore[reportArgumentType]
 
     def common_fields(self) -> dict[str, Any]:
@@ -99,5 +98,5 @@ class Condition(Recorded):
 
     @property
     def aspect(self) -> float | None:
-        """Height over width of the region, where it has an aspect of its own."""
+        """Height over width of the region's mask; None without a mask."""
         return self.region.height / self.region.width if isinstance(self.region, Image.Image) else None

@@ -4,9 +4,9 @@ Shapes, here and everywhere: `design` is one prompt; `row` is one row of the den
 `num_images_per_prompt`, under guidance the unconditional half first); `part` is one condition of a design (a pair, a
 style); `token` runs over the tokens of all parts; `query` over the places of a layer's grid, row by row.
 
-Structure and values are kept apart. What exists (layers, branches, with a region or without) is fixed by the types of
-the conditions of a call; how strongly it acts lives in tensors that are overwritten in place between steps, so a
-compiled denoiser never sees a new graph.
+Structure and values are kept apart. The structure (layers, branches, with or without a region) is fixed by the types of
+a call's conditions; strengths are tensors that are overwritten in place between steps, so a compiled denoiser is never
+recompiled.
 """
 
 import math
@@ -27,12 +27,12 @@ ASPECT_TOLERANCE = 0.15
 """Latent sides are whole numbers: aspects within this many e-folds count as equal."""
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""(query, key, value, mask) to the attention's output, on the kernel of the user's choice; heads are third."""
+"""Attention function of (query, key, value, mask), on the kernel of the user's choice; heads are the third axis."""
 
 
 @dataclass(frozen=True)
 class OwnAttention:
-    """The layer's attention without branches: what it reads, the mask of that, and what comes out."""
+    """The layer's attention without branches: context, mask and output."""
 
     key: Float[Tensor, "row token head dim"]
     value: Float[Tensor, "row token head dim"]
@@ -41,7 +41,7 @@ class OwnAttention:
 
 
 class Branch:
-    """An attention branch: one method at one layer, in stages that are all optional and together are its equation."""
+    """Attention branch of one method at one layer, in optional stages."""
 
     replaces: ClassVar[bool] = False
     """True if the branch overwrites queries, keys or values: at most one of these per layer."""
@@ -51,7 +51,7 @@ class Branch:
         return context
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Projected queries, keys and values, [row, token, head, dim each]."""
+        """Returns the projected queries, keys and values, [row, token, head, dim] each."""
         return query, key, value
 
     def mix(
@@ -61,11 +61,11 @@ class Branch:
         attend: Attend,
         own: OwnAttention,
     ) -> Float[Tensor, "row query head dim"]:
-        """The layer's attention output, before its output projection; `out` is that of the branches before."""
+        """Returns the attention output before its projection; `out` is that of the preceding branches."""
         return out
 
     def rows(self, count: int) -> "Branch":
-        """The same branch for `count` rows: all of them, or the conditional half when guidance was cut off mid-run.
+        """Returns the branch for `count` rows: all, or the conditional half when guidance is turned off during a run.
 
         Raises:
             ValueError: any other count.
@@ -78,11 +78,11 @@ class Branch:
 
 @dataclass(frozen=True)
 class DecoupledBranch(Branch):
-    """Attention to tokens of its own beside the frozen one (as IP-Adapter, arXiv 2308.06721, and LOTS do).
+    """Attention to condition tokens, added to the frozen attention (as in IP-Adapter, arXiv 2308.06721, and LOTS).
 
         out + gain * softmax(Q K^T / sqrt(d) + bias) V,   exactly `out` wherever gain is 0
 
-    `gain` is [row, 1 or query, 1, 1]; `bias`, where parts compete, [row, 1, 1 or query, token].
+    `gain` is [row, 1 or query, 1, 1]; `bias`, of several parts, [row, 1, 1 or query, token].
     """
 
     key: Float[Tensor, "row token inner"]
@@ -91,7 +91,7 @@ class DecoupledBranch(Branch):
     bias: Float[Tensor, "row 1 place token"] | None = None
     guidance: bool = False
     token_part: Int[Tensor, " token"] | None = None
-    """Index of the part of each token; read by attention maps only."""
+    """Index of each token's part, for attention maps only."""
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         queries = query.shape[1]
@@ -104,7 +104,7 @@ class DecoupledBranch(Branch):
         return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
 
     def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values, [row, token, head, dim each], and bias, as the query has them."""
+        """Returns keys and values, [row, token, head, dim] each, and the bias, for this query."""
         key, value = (x.to(query.dtype).unflatten(-1, (-1, query.shape[-1])) for x in (self.key, self.value))
         return key, value, None if self.bias is None else self.bias.to(query.dtype)
 
@@ -133,23 +133,23 @@ class DecoupledBranch(Branch):
 
 
 class Encoded(ABC):
-    """One adapter's conditions after its trained part: one row per design, ready to be laid out as a batch."""
+    """One adapter's encoded conditions, one row per design, to be laid out as a batch."""
 
     @abstractmethod
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
-        """Branches by layer, and the strengths that move with the steps."""
+        """Returns branches by layer, and the strengths that change with the steps."""
 
 
 @dataclass(frozen=True)
 class EncodedTokens(Encoded):
-    """Keys and values of tokens for a `DecoupledBranch` at every layer.
+    """Encoded tokens: keys and values for a `DecoupledBranch` at every layer.
 
     Args:
         key_value: by layer, [design, part * token, inner] twice.
-        null: the same for the unconditional half; None leaves that half to the frozen model.
+        null: keys and values in the unconditional half; None leaves that half to the frozen model.
         token_mask: True = keep.
-        anchors: by token its place on the canvas, (y, x) in [0, 1], NaN for everywhere: the token's attention falls off
-            around it as a normal density of standard deviation `anchor_sigma` (a fraction of the canvas).
+        anchors: places of the tokens on the canvas, (y, x) in [0, 1], NaN for everywhere: a token's attention falls off
+            around its place as a normal density of standard deviation `anchor_sigma` (a fraction of the canvas).
     """
 
     key_value: Mapping[str, tuple[Tensor, Tensor]]
@@ -160,13 +160,13 @@ class EncodedTokens(Encoded):
     schedules: Sequence[Sequence[Schedule]]
     region: Float[Tensor, "design part height width"] | None = None
     region_aspect: float | None = None
-    """Height over width of the canvas the regions were drawn on; None fits any."""
+    """Height over width of the regions' canvas; None fits any."""
     anchors: Float[Tensor, "token 2"] | None = None
     anchor_sigma: float = 0.1
     layer_weight: Mapping[str, Float[Tensor, "design part"]] = field(default_factory=dict)
-    """By layer a factor on the weights; 1 where a layer is not named."""
+    """Factors on the weights by layer; 1 for layers that are not named."""
     null_weight: Float[Tensor, "design part"] | None = None
-    """Weights in the unconditional half; None: as in the other half where `null` is given, else 0."""
+    """Weights in the unconditional half; None: those of the conditional half where `null` is given, else 0."""
     branch: Callable[..., DecoupledBranch] = DecoupledBranch
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
@@ -179,8 +179,8 @@ class EncodedTokens(Encoded):
         height, width = layout.latent_size
         if self.region_aspect is not None and abs(math.log(self.region_aspect * width / height)) > ASPECT_TOLERANCE:
             raise UserError(
-                f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for a picture of "
-                f"{height / width:.2f}; draw them on a canvas of the picture's aspect"
+                f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for an image of "
+                f"{height / width:.2f}; draw them on a canvas of the image's aspect"
             )
         padded = self._padded_to_power_of_two()
         strength = padded._strength(layout)
@@ -214,7 +214,7 @@ class EncodedTokens(Encoded):
         return Strength(weight, rows, self.token_part, mask, regions, windows, layer_weights)
 
     def _padded_to_power_of_two(self) -> "EncodedTokens":
-        """Token counts are padded to a power of two and masked, so that a compiled denoiser sees few of them."""
+        """Pads tokens to a power of two and masks the padding, so that a compiled denoiser sees few token counts."""
         tokens = self.token_mask.shape[1]
         extra = (1 << (max(tokens, 1) - 1).bit_length()) - tokens
         if extra == 0:
@@ -235,7 +235,7 @@ class EncodedTokens(Encoded):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All branches of all adapters for one denoiser batch; travels as the attention argument `conditioning`.
+    """All branches of all adapters for one denoiser batch; passed as the attention argument `conditioning`.
 
     Build it with `Conditioning.of`; on a stock pipeline pass
     `cross_attention_kwargs={"conditioning": c}, callback_on_step_end=c.callback` and nothing else changes.
@@ -243,7 +243,7 @@ class Conditioning:
 
     branches: Mapping[str, tuple[Branch, ...]]
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By layer, which adapter each branch is from."""
+    """Adapter names of the branches, by layer."""
     strengths: tuple[Strength, ...] = ()
     encoded: Mapping[str, Encoded] = field(default_factory=dict)
     layout: Layout | None = None
@@ -252,7 +252,7 @@ class Conditioning:
 
     @classmethod
     def of(cls, encoded: Mapping[str, Encoded], layout: Layout, recorder: Any = None) -> "Conditioning":
-        """Lay out the encoded conditions of adapters (by name, in the order of attaching) for one batch.
+        """Lays out the encoded conditions of adapters (by name, in the order of attaching) for one batch.
 
         Raises:
             ValueError: a layer the denoiser does not have, or two replacing branches on one layer.
@@ -277,28 +277,28 @@ class Conditioning:
         return conditioning
 
     def at(self, layer: str | None) -> tuple[Branch, ...]:
-        """The branches of a layer, in the order of attaching."""
+        """Returns the branches of a layer, in the order of attaching."""
         return () if layer is None else self.branches.get(layer, ())
 
     def set_step(self, step: int, num_steps: int) -> None:
-        """Move every schedule to loop index `step` of `num_steps`."""
+        """Sets every schedule to loop index `step` of `num_steps`."""
         for strength in self.strengths:
             strength.set_step(step, num_steps)
 
     def on_step_end(self, step: int, num_steps: int) -> None:
-        """To be called after loop index `step`: prepares the next one."""
+        """Prepares the step after loop index `step`."""
         if step + 1 < num_steps:
             self.set_step(step + 1, num_steps)
         if self.recorder is not None:
             self.recorder.on_step_end(step)
 
     def callback(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        """`callback_on_step_end` for a stock pipeline."""
+        """`callback_on_step_end` of a stock pipeline."""
         self.on_step_end(step, pipe.num_timesteps)
         return values
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditioning":
-        """The conditioning on another device; `dtype` is that of keys and values (gains stay float32)."""
+        """Returns a copy on another device; `dtype` is that of keys and values (gains stay float32)."""
         if self.layout is None:
             branches = {n: tuple(b.to(device, dtype) for b in row) for n, row in self.branches.items()}
             return replace(self, branches=branches)
@@ -307,7 +307,7 @@ class Conditioning:
 
 
 def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:
-    """Tensors inside mappings, tuples and encoded conditions, moved; floating ones of three dimensions cast."""
+    """Moves tensors inside mappings, tuples and encoded conditions; casts floating ones of three dimensions."""
     if isinstance(value, Tensor):
         return value.to(device, dtype if value.is_floating_point() and value.ndim == 3 else None)
     if isinstance(value, Mapping):

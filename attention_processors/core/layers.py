@@ -15,11 +15,11 @@ PRESETS: Mapping[str, str] = {
     "decoder": r"up_blocks\..*\.attn2",
     "self": r".*\.attn1",
 }
-"""Names for sets of layers; `attn2` reads the text, `attn1` the picture itself."""
+"""Presets of layers; `attn2` reads the text, `attn1` the image itself."""
 
 
 def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
-    """Names of attention layers, and the widths of their keys.
+    """Selects attention layers: returns the widths of their keys by name.
 
     Args:
         layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
@@ -32,7 +32,7 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
 
 
 def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]:
-    """As `select_layers`, of known names."""
+    """Selects among known names, as `select_layers`."""
     if isinstance(layers, str):
         pattern = re.compile(PRESETS.get(layers, layers))
         chosen = [name for name in known if pattern.fullmatch(name)]
@@ -49,7 +49,7 @@ def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]
 
 
 def layer_factors(names: Sequence[str], given: Mapping[str, float]) -> list[float]:
-    """A factor per layer from factors by preset or pattern: 1 where none matches, the last that does elsewhere.
+    """Returns a factor per layer from factors by preset or pattern: the last match, 1 without a match.
 
     Raises:
         ValueError: a pattern that matches nothing.

@@ -1,4 +1,4 @@
-"""The record of a method, and the registry of all methods, installed packages included."""
+"""`Method` records and the registry of all methods, installed packages included."""
 
 import functools
 import importlib
@@ -18,7 +18,7 @@ GROUP: Final = "weftwork.methods"
 """The entry point group in which other packages register their methods."""
 
 SHARED: Final = ("core", "encoders")
-"""Folders beside those of methods."""
+"""Folders that are not methods."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def methods() -> Mapping[str, Method]:
     for entry in entry_points(group=GROUP):
         try:
             method = entry.load()
-        except Exception as error:  # whatever a stranger's package raises must not break the other methods
+        except Exception as error:  # an error of one installed package must not break the other methods
             logger.warning(
                 "%s: entry point %r cannot be loaded (%s); update or remove the package", GROUP, entry, error
             )

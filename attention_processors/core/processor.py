@@ -1,4 +1,4 @@
-"""The attention processor: a backbone family's attention layer, once, with room for branches. It knows no method."""
+"""Attention processors that run the stock attention and the branches of any method."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,18 +18,18 @@ Rotary = tuple[Float[Tensor, "query dim"], Float[Tensor, "query dim"]]
 
 
 class ConditionedAttnProcessor:
-    """`AttnProcessor2_0`, or `StableAudioAttnProcessor2_0`, plus the branches that `conditioning` holds for this layer.
+    """`AttnProcessor2_0`, or `StableAudioAttnProcessor2_0`, with the branches of `conditioning` for this layer.
 
-    Without branches the output is the stock processor's, bit for bit. It owns no parameters, so the denoiser's
+    Without branches the output is the stock processor's, bit for bit. It has no parameters, so the denoiser's
     `state_dict`, PEFT, offloading and `torch.compile` see a stock model. Called without arguments it is a pass-through,
     which is what diffusers' own loaders do with processors they find.
 
     Args:
         layer: the dotted module path of the attention layer.
-        found: the processor that stood there before.
+        found: the processor that it replaces.
     """
 
-    _attention_backend = None  # what `set_attention_backend` looks for and sets
+    _attention_backend = None  # attributes that `set_attention_backend` reads and sets
     _parallel_config = None
 
     def __init__(self, layer: str | None = None, found: Any = None) -> None:
@@ -40,7 +40,7 @@ class ConditionedAttnProcessor:
 
     def __call__(
         self,
-        attn: Any,  # diffusers' Attention, whose optional parts are typed as never there
+        attn: Any,  # diffusers' Attention, whose optional parts are typed as None
         hidden_states: Tensor,
         encoder_hidden_states: Float[Tensor, "row token dim"] | None = None,
         attention_mask: Tensor | None = None,
@@ -48,9 +48,9 @@ class ConditionedAttnProcessor:
         rotary_emb: Rotary | None = None,
         conditioning: Conditioning | None = None,
     ) -> Tensor:
-        """`hidden_states` is [row, query, dim] or [row, dim, height, width]; the result has its shape.
+        """Runs the layer on `hidden_states`, [row, query, dim] or [row, dim, height, width]; the result has its shape.
 
-        `rotary_emb` (cosines and sines, [query, rotated dim]) turns queries and, in self-attention, keys.
+        `rotary_emb` (cosines and sines, [query, rotated dim]) rotates queries and, in self-attention, keys.
         """
         residual, shape = hidden_states, hidden_states.shape
         branches = () if conditioning is None else conditioning.at(self.layer)
@@ -85,7 +85,7 @@ class ConditionedAttnProcessor:
         return context
 
     def _heads(self, attn: Any, hidden_states: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, [row, token, head, dim each]."""
+        """Returns queries, keys and values, [row, token, head, dim] each."""
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
         head_dim = query.shape[-1]
         key = attn.to_k(context).unflatten(-1, (-1, head_dim))
@@ -119,7 +119,7 @@ class ConditionedAttnProcessor:
         value: Float[Tensor, "row token kv_head dim"],
         mask: Tensor | None = None,
     ) -> Float[Tensor, "row query head dim"]:
-        """Scaled dot-product attention on the user's kernel; fewer key than query heads are shared in groups."""
+        """Computes attention on the user's kernel; fewer key than query heads are shared in groups."""
         groups = query.shape[2] // key.shape[2]
         if groups > 1:
             key, value = key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)
@@ -134,7 +134,7 @@ class ConditionedAttnProcessor:
 
 
 def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tensor | None:
-    """The layer's own mask per head, for its own `tokens`; those that a branch appended to the context are visible."""
+    """Returns the layer's mask per head; tokens that a branch appended to its own `tokens` are visible."""
     if mask is None:
         return None
     rows, extended = context.shape[:2]
@@ -143,15 +143,15 @@ def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tenso
 
 
 def _rotated(heads: tuple[Tensor, Tensor, Tensor], rotary: Rotary, queries_only: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and, unless they are another sequence's, keys turned by their places."""
+    """Returns queries and, in self-attention, keys with rotary embeddings."""
     query, key, value = heads
     return turned(query, rotary), key if queries_only else turned(key, rotary), value
 
 
 def turned(heads: Float[Tensor, "row token head dim"], rotary: Rotary) -> Float[Tensor, "row token head dim"]:
-    """The first channels turned by the tokens' places, in float32."""
+    """Applies rotary embeddings to the first channels, in float32."""
     count = rotary[0].shape[-1]
-    given: Any = rotary  # typed as one tensor there
+    given: Any = rotary  # typed as one tensor in diffusers
     first: Any = apply_rotary_emb(
         heads[..., :count].float(), given, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
     )
@@ -159,25 +159,25 @@ def turned(heads: Float[Tensor, "row token head dim"], rotary: Rotary) -> Float[
 
 
 def unwrapped(denoiser: nn.Module) -> nn.Module:
-    """The module behind `torch.compile`, whose parameter and layer names carry no prefix."""
+    """Returns the module behind `torch.compile`, whose parameter and layer names have no prefix."""
     return getattr(denoiser, "_orig_mod", denoiser)
 
 
 def is_compiled(denoiser: nn.Module) -> bool:
-    """Whether the module, or any part of it, runs through `torch.compile`."""
+    """Whether the module, or any part of it, is compiled by `torch.compile`."""
     inner = unwrapped(denoiser)
     return inner is not denoiser or any(getattr(m, "_compiled_call_impl", None) is not None for m in inner.modules())
 
 
 def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:
-    """All attention layers of a U-Net by dotted path, in the order of `attn_processors`."""
+    """Returns all attention layers of a denoiser by dotted path, in the order of `attn_processors`."""
     inner = unwrapped(denoiser)
     names = [name.removesuffix(".processor") for name in inner.attn_processors]  # pyright: ignore
     return {name: inner.get_submodule(name) for name in names}  # pyright: ignore[reportReturnType]
 
 
 def layer_levels(denoiser: nn.Module) -> dict[str, int]:
-    """By layer, how often its grid was halved: down block i is at level i, the middle at the last, up mirrored.
+    """Returns halvings of the grid by layer: i in down block i, the most in the middle, mirrored in up blocks.
 
     Raises:
         ValueError: the denoiser is not a U-Net of down, mid and up blocks.
@@ -198,19 +198,19 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
 
 
 def base_description(denoiser: nn.Module) -> dict[str, Any]:
-    """Description of a base model in an adapter's config: the class and the width of its text context."""
+    """Returns a base model's description for an adapter's config: its class and the width of its text context."""
     inner = unwrapped(denoiser)
     family = getattr(type(inner), "family", type(inner).__name__)
     return {"family": family, "context_dim": inner.config.get("cross_attention_dim")}  # pyright: ignore
 
 
 def install(denoiser: nn.Module) -> dict[str, Any]:
-    """Put a `ConditionedAttnProcessor` on every attention layer; returns the processors found, by layer.
+    """Sets a `ConditionedAttnProcessor` on every attention layer; returns the replaced processors, by layer.
 
-    Where another pipeline of the same denoiser has put ours, those found are the ones that it found.
+    Where another pipeline of the same denoiser has installed ours already, returns those that it replaced.
 
     Raises:
-        ValueError: a processor that is neither stock nor ours is there, by name; nothing is changed.
+        ValueError: a layer has a processor that is neither stock nor ours, by name; nothing is changed.
     """
     inner = unwrapped(denoiser)
     found: dict[str, Any] = dict(inner.attn_processors)  # pyright: ignore
@@ -231,15 +231,15 @@ def install(denoiser: nn.Module) -> dict[str, Any]:
 
 
 def restore(denoiser: nn.Module, found: Mapping[str, Any]) -> None:
-    """Put back the very processors that `install` found."""
+    """Restores the processors that `install` replaced."""
     unwrapped(denoiser).set_attn_processor(dict(found))  # pyright: ignore
 
 
 def check_installed(denoiser: nn.Module) -> None:
-    """Raise if something has replaced our processors since `install`.
+    """Raises if a processor was replaced since `install`.
 
     Raises:
-        RuntimeError: names the first layer, what stands there now, what does this and how to restore.
+        RuntimeError: names the first layer, its processor, the call that sets it and how to restore.
     """
     for name, processor in unwrapped(denoiser).attn_processors.items():  # pyright: ignore
         if not isinstance(processor, ConditionedAttnProcessor):

@@ -15,7 +15,7 @@ from PIL import Image
 from weftwork.datasets.readers.errors import UserError
 
 Locate = Callable[[str], Path | Image.Image]
-"""Turns the path or data URI of an image, as a record has it, into a file or an image; raises `ValueError`."""
+"""Function from the path or data URI of an image in a record to a file or an image; raises `ValueError`."""
 Schema = dict[str, Any]
 """A JSON schema."""
 
@@ -38,7 +38,7 @@ class Kind(ABC):
 
 @dataclass(frozen=True)
 class TextKind(Kind):
-    """Words; with `empty` also none."""
+    """Text; with `empty` also empty text."""
 
     empty: bool = False
 
@@ -123,7 +123,7 @@ class NumberKind(Kind):
 
 @dataclass(frozen=True)
 class ChoiceKind(Kind):
-    """One of several words; the condition refuses others."""
+    """One of several words; the condition rejects others."""
 
     options: Sequence[str]
 
@@ -138,7 +138,7 @@ class ChoiceKind(Kind):
 
 @dataclass(frozen=True)
 class SharesKind(Kind):
-    """Numbers by name; with `alone` a single name, too."""
+    """Numbers by name; with `alone` also a single name."""
 
     alone: bool = False
 
@@ -180,10 +180,10 @@ class RegionKind(Kind):
 
 @dataclass(frozen=True)
 class RecordField:
-    """One field of a condition as records have it.
+    """Metadata of a field that records have.
 
     Args:
-        kind: of its value.
+        kind: kind of its value.
         help: one sentence for the schema and the demo.
         key: in records, where it differs from the field's name.
     """
@@ -194,7 +194,7 @@ class RecordField:
 
 
 def recorded(kind: Kind, help: str, key: str | None = None) -> dict[str, RecordField]:
-    """Returns the `metadata` of a dataclass field that records may have."""
+    """Returns the `metadata` of a dataclass field in records."""
     return {"record": RecordField(kind, help, key)}
 
 
@@ -202,32 +202,32 @@ class Recorded:
     """Base of dataclasses that design files hold as JSON objects; fields made by `recorded` are their keys."""
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Keys of which at least one is given; they tell the kinds of conditions apart."""
+    """Keys of which at least one is required; they identify the class of a condition."""
 
     @classmethod
     def record_fields(cls) -> dict[str, tuple[str, RecordField]]:
-        """Returns by key of a record the name of the field and its `RecordField`, keys in `needs` first."""
+        """Returns field names and `RecordField`s by key of a record, keys in `needs` first."""
         found = {one.name: one.metadata.get("record") for one in _fields(cls)}
         keyed = {record.key or name: (name, record) for name, record in found.items() if record is not None}
         return dict(sorted(keyed.items(), key=lambda one: one[0] not in cls.needs))
 
     @classmethod
     def required_keys(cls) -> list[str]:
-        """Returns the keys that every record has."""
+        """Returns the required keys."""
         missing = dataclasses.MISSING
         bare = {one.name for one in _fields(cls) if one.default is missing and one.default_factory is missing}
         return [key for key, (name, _) in cls.record_fields().items() if name in bare or cls.needs == (key,)]
 
     @classmethod
     def from_record(cls, record: object, locate: Locate) -> Self:
-        """Returns what an object of a design file describes; what is null counts as left out.
+        """Makes an instance from an object of a design file; null counts as left out.
 
         Args:
             locate: finds the file of a path.
 
         Raises:
-            ValueError: no object, an unknown key, a value of the wrong type, a file that cannot be found or read; and
-                as for the class.
+            ValueError: not an object, an unknown key, a value of the wrong type, a file that cannot be found or read;
+                and as for the class.
         """
         known = cls.record_fields()
         if not isinstance(record, Mapping):
@@ -293,5 +293,5 @@ def is_finite(value: object) -> bool:
 
 
 def short(value: object) -> str:
-    """The value for an error text, cut where it is long."""
+    """Returns a value for an error text, shortened."""
     return reprlib.repr(value)

@@ -15,29 +15,29 @@ from torch import Tensor
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image, read_image
 
-Picture = Image.Image | np.ndarray[Any, Any] | str | Path
+ImageLike = Image.Image | np.ndarray[Any, Any] | str | Path
 Box = tuple[float, float, float, float]
-Area = Picture | Box | None
+Area = ImageLike | Box | None
 
 REGION_SIZE = 128
 
 
 def checked_area(area: Any) -> Box | Image.Image | None:
-    """A box as four numbers, a mask as a picture of bytes, or None.
+    """Returns a checked region: a box as four numbers, a mask as an 8-bit image, or None.
 
     Raises:
         ValueError: a box outside the canvas, a mask that is black everywhere, or one that cannot be read; "sketch",
-            which pairs alone have.
+            which only pairs have.
     """
     if area is None:
         return None
     if isinstance(area, str) and area == "sketch":
-        raise UserError('region: got "sketch", but there is none here, only pairs have one; use a box or a mask')
+        raise UserError('region: got "sketch", which only pairs have, expected a box or a mask; pass one of these')
     return check_box(area) if isinstance(area, tuple | list) else _mask_image(area)
 
 
 def area_map(area: Box | Image.Image | None, size: tuple[int, int]) -> Float[Tensor, "height width"]:
-    """A checked area in [0, 1] at a size (height, width)."""
+    """Returns a checked area as a map in [0, 1] of a size (height, width)."""
     if area is None:
         return torch.ones(size)
     if isinstance(area, tuple):
@@ -46,10 +46,10 @@ def area_map(area: Box | Image.Image | None, size: tuple[int, int]) -> Float[Ten
 
 
 def common_aspect(aspects: Iterable[float | None]) -> float | None:
-    """The one aspect (height over width) of all regions that have one of their own.
+    """Returns the one aspect (height over width) of all masks; None without any.
 
     Raises:
-        ValueError: there are several.
+        ValueError: masks of different aspects.
     """
     different = sorted({round(aspect, 3) for aspect in aspects if aspect is not None})
     if len(different) > 1:
@@ -58,7 +58,7 @@ def common_aspect(aspects: Iterable[float | None]) -> float | None:
 
 
 def region_size(aspect: float) -> tuple[int, int]:
-    """Height and width at which regions of an aspect (height / width) are kept."""
+    """Returns the height and width at which regions of an aspect (height / width) are stored."""
     if aspect >= 1:
         return REGION_SIZE, max(1, round(REGION_SIZE / aspect))
     return max(1, round(REGION_SIZE * aspect)), REGION_SIZE
@@ -77,7 +77,7 @@ def check_box(box: Sequence[float]) -> Box:
 
 
 def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]:
-    """A box as the share of each cell that it covers."""
+    """Returns a map of the share of each cell that a box covers."""
 
     def cover(low: float, high: float, count: int) -> Tensor:
         edges = torch.arange(count + 1, dtype=torch.float64) / count
@@ -90,7 +90,9 @@ def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]
 def _mask_image(given: Any) -> Image.Image:
     image = read_image(given, "L") if isinstance(given, str | Path) else as_image(from_array(given, "region"), "L")
     if image.getextrema()[1] == 0:
-        raise UserError("region: got a mask that is black everywhere, so the condition would act nowhere; use weight=0")
+        raise UserError(
+            "region: got a mask that is black everywhere, expected white where it acts; use weight=0 to turn it off"
+        )
     return image
 
 
@@ -98,7 +100,7 @@ def from_array(given: Any, name: str) -> Image.Image:
     if isinstance(given, Image.Image):
         return given
     if not isinstance(given, np.ndarray):
-        raise UserError(f"{name}: got a {type(given).__name__}, expected a picture, an array or a path")
+        raise UserError(f"{name}: got a {type(given).__name__}, expected an image, an array or a path")
     values = given
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * 255
@@ -114,5 +116,5 @@ def from_array(given: Any, name: str) -> Image.Image:
 
 
 def resized(values: Float[Tensor, "height width"], size: tuple[int, int]) -> Float[Tensor, "h w"]:
-    """Means over the cells, so that a mask ends where it ends, also when it is enlarged."""
+    """Resizes by means over cells, which keeps the edges of a mask, also when it is enlarged."""
     return F.adaptive_avg_pool2d(values[None], size)[0]

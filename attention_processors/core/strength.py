@@ -35,7 +35,7 @@ class Schedule:
             )
 
     def at(self, step: int, num_steps: int) -> float:
-        """The factor at a loop index."""
+        """Returns the factor at a loop index."""
         progress = step / num_steps
         if not (self.start <= progress < self.end or (self.end == 1 and self.start <= progress)):
             return 0.0
@@ -54,22 +54,22 @@ class Layout:
     """Layout of designs as rows of one denoiser call."""
 
     levels: Mapping[str, int]
-    """By layer: how often its grid was halved."""
+    """Number of halvings of the grid, by layer."""
     latent_size: tuple[int, int]
     repeat: int = 1
     """`num_images_per_prompt`."""
     guidance: bool = False
-    """True: the batch is [unconditional | conditional]."""
+    """Whether the batch is [unconditional | conditional]."""
 
     def grid(self, layer: str) -> tuple[int, int]:
-        """Height and width of a layer's grid: ceil-halvings of the latent size."""
+        """Returns height and width of a layer's grid: ceil-halvings of the latent size."""
         height, width = self.latent_size
         for _ in range(self.levels[layer]):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
 
     def expand(self, values: Tensor, null: Tensor | None = None) -> Tensor:
-        """[design, …] to [row, …]; `null` (default: the values) fills the unconditional half."""
+        """Expands [design, …] to [row, …]; `null` (default: the values) fills the unconditional half."""
         values = values.repeat_interleave(self.repeat, 0)
         if not self.guidance:
             return values
@@ -81,8 +81,8 @@ class Strength:
     """Strengths of the parts of one adapter at the current step, by row and place.
 
     With a_p(x) = weight_p * layer weight_p * schedule_p(step) * region_p(x) and A(x) = max_p a_p(x), the branch is
-    A * softmax(Q K^T / sqrt(d) + log(a_p / A)) V: one softmax over the tokens of all parts, as LOTS has it, extended by
-    weights and regions. Equal a_p give a bias of 0; a part at 0 is absent; all at 0 is nothing, and finite.
+    A * softmax(Q K^T / sqrt(d) + log(a_p / A)) V: one softmax over the tokens of all parts, as in LOTS, extended by
+    weights and regions. Equal a_p give a bias of 0; a part at 0 is absent; all at 0 give a finite 0.
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class Strength:
         self._active = self._factors(0, 1)
 
     def gain(self, grid: tuple[int, int], layer: str) -> Float[Tensor, "row place 1 1"]:
-        """A tensor that follows the schedule; layers of one grid without weights of their own share it."""
+        """Returns a gain that follows the schedule; layers of one grid without own weights share it."""
         key = (grid if self.regions is not None else None, layer if layer in self.layer_weights else None)
         if key not in self._gains:
             self._gains[key] = self._gain(*key).clone()
         return self._gains[key]
 
     def bias(self, grid: tuple[int, int], layer: str) -> Float[Tensor, "row 1 place token"] | None:
-        """A tensor that follows the schedule; None where a single part needs none, whatever the values."""
+        """Returns a bias that follows the schedule; None for a single part, which never needs one."""
         if not (self.competes or self.regions is not None):
             return None
         placed = self.regions is not None or self.windows is not None
@@ -122,7 +122,7 @@ class Strength:
         return self._biases[key]
 
     def set_step(self, step: int, num_steps: int) -> None:
-        """Overwrite every gain and bias handed out with its value at a loop index."""
+        """Overwrites every returned gain and bias with its value at a loop index."""
         active = self._factors(step, num_steps)
         if torch.equal(active, self._active):
             return
@@ -158,7 +158,7 @@ class Strength:
 def anchor_windows(
     anchors: Float[Tensor, "token 2"], grid: tuple[int, int], sigma: float
 ) -> Float[Tensor, "query token"]:
-    """Log of a normal density around each token's place, 0 at its centre and for tokens without one."""
+    """Returns the log of a normal density around each token's place, 0 at its centre and for tokens without a place."""
     height, width = grid
     y = (torch.arange(height, device=anchors.device) + 0.5) / height
     x = (torch.arange(width, device=anchors.device) + 0.5) / width

@@ -1,4 +1,4 @@
-"""Frozen encoders that adapters read through: a pipeline's own text encoders, and vision and audio models by name."""
+"""Frozen encoders of adapters' inputs: a pipeline's own text encoders, and vision and audio models by name."""
 
 from weftwork.attention_processors.encoders.image import ImageEncoder, clip_normalized, normalized
 from weftwork.attention_processors.encoders.sketch import SketchEncoder

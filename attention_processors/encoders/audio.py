@@ -14,16 +14,16 @@ from weftwork.datasets.readers.sound_files import resampled
 
 
 class ClapEncoder:
-    """The audio side of CLAP: one vector of unit length for a sound, which is read in mono.
+    """CLAP's audio encoder: one vector of unit length for audio, which is mixed down to mono.
 
-    CLAP was trained on vectors of unit length; whether Stable-V2A scales them is unknown. Sounds that are longer than
-    it reads at once are heard in pieces, and the mean of their vectors is taken.
+    CLAP was trained on vectors of unit length; whether Stable-V2A scales them is unknown. Audio longer than its input
+    is encoded in pieces, whose vectors are averaged.
 
     Args:
-        extractor: from samples to the spectrogram that `model` reads.
+        extractor: feature extractor that computes `model`'s input spectrogram from samples.
 
     Raises:
-        ValueError: in the call, no sound at all.
+        ValueError: in the call, audio without samples.
     """
 
     def __init__(self, model: ClapAudioModelWithProjection, extractor: ClapFeatureExtractor) -> None:
@@ -32,7 +32,7 @@ class ClapEncoder:
 
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device | str = "cpu") -> Self:
-        """From a folder or a Hub id, for example `laion/clap-htsat-unfused`; safetensors only."""
+        """Loads a folder or a Hub id, for example `laion/clap-htsat-unfused`; safetensors only."""
         model = ClapAudioModelWithProjection.from_pretrained(name, use_safetensors=True)
         model.to(device)  # pyright: ignore[reportArgumentType]
         return cls(model, ClapFeatureExtractor.from_pretrained(name))
@@ -44,7 +44,7 @@ class ClapEncoder:
 
     @property
     def dim(self) -> int:
-        """Of its vectors."""
+        """Dimension of its vectors."""
         return self.model.config.projection_dim
 
     @torch.no_grad()
@@ -52,9 +52,9 @@ class ClapEncoder:
         rate = self.extractor.sampling_rate
         if not audio.shape[1]:
             raise UserError(f"audio: got shape {audio.shape}, expected some samples; pass more")
-        sound = resampled(audio.mean(0, keepdims=True).astype(np.float32), sample_rate, rate)[0]
-        most = self.extractor.nb_max_samples  # of longer ones the extractor would take a random part
-        pieces = [sound[start : start + most] for start in range(0, len(sound), most)]
+        mono = resampled(audio.mean(0, keepdims=True).astype(np.float32), sample_rate, rate)[0]
+        most = self.extractor.nb_max_samples  # the extractor would take a random part of longer audio
+        pieces = [mono[start : start + most] for start in range(0, len(mono), most)]
         read = self.extractor(pieces, sampling_rate=rate, return_tensors="pt").to(self.model.device)
         said = self.model(input_features=read["input_features"], is_longer=read["is_longer"]).audio_embeds
         return normalize(normalize(said, dim=-1).mean(0), dim=0).float().cpu()

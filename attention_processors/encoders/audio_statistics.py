@@ -1,4 +1,4 @@
-"""A small encoder of audio prompts, for where there is no CLAP."""
+"""A small encoder of audio prompts without CLAP: statistics of latents."""
 
 from typing import Any
 
@@ -13,30 +13,30 @@ from weftwork.datasets.readers.sound_files import resampled
 
 
 class AudioStatistics:
-    """A frozen autoencoder as the encoder of audio prompts: means and deviations of a sound's latents, in mono.
+    """Encoder of audio prompts: means and standard deviations of a frozen autoencoder's latents, in mono.
 
-    Left and right are made one, so that no side gets through.
+    Left and right are averaged, so that the embedding has no panning.
 
     Raises:
-        ValueError: in the call, a sound of less than two latents.
+        ValueError: in the call, audio shorter than two latents.
     """
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae
 
     def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
-        sound = mono(resampled(audio, sample_rate, self.vae.config.sampling_rate))
+        single = mono(resampled(audio, sample_rate, self.vae.config.sampling_rate))
         least = 2 * self.vae.hop_length
-        if sound.shape[1] < least:
+        if single.shape[1] < least:
             seconds = least / self.vae.config.sampling_rate
             raise UserError(
-                f"audio: got {audio.shape[1] / sample_rate:.4f} s of sound, expected at least {seconds:.4f}; pass more"
+                f"audio: got {audio.shape[1] / sample_rate:.4f} s of audio, expected at least {seconds:.4f}; pass more"
             )
-        return statistics(encode_latents(self.vae, torch.from_numpy(sound)[None]))[0].float().cpu()
+        return statistics(encode_latents(self.vae, torch.from_numpy(single)[None]))[0].float().cpu()
 
 
 def mono(audio: Float[np.ndarray, "*clip channel sample"]) -> Float[np.ndarray, "*clip 2 sample"]:
-    """The mean of the channels, twice."""
+    """Returns the mean of the channels as both channels."""
     return audio.mean(-2, keepdims=True).repeat(2, -2)
 
 

@@ -12,20 +12,20 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 
 
 def normalized(
-    pictures: Float[Tensor, "picture 3 size size"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "picture 3 size size"]:
-    """Pictures in [0, 1] as a vision model was trained on them, channel by channel."""
-    centre, scale = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (pictures - centre) / scale
+    images: Float[Tensor, "image 3 size size"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "image 3 size size"]:
+    """Normalises images in [0, 1] per channel."""
+    centre, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (images - centre) / scale
 
 
-def clip_normalized(pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture 3 size size"]:
-    """As the vision models of CLIP read them."""
-    return normalized(pictures, CLIP_MEAN, CLIP_STD)
+def clip_normalized(images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image 3 size size"]:
+    """Normalises images in [0, 1] as CLIP's vision models do."""
+    return normalized(images, CLIP_MEAN, CLIP_STD)
 
 
 class ImageEncoder:
-    """A frozen CLIP vision model of `transformers` on reference pictures, as IP-Adapter (arXiv 2308.06721) reads them.
+    """A frozen CLIP vision model of `transformers` as encoder of reference images, as in IP-Adapter (arXiv 2308.06721).
 
     Args:
         model: a `CLIPVisionModelWithProjection`.
@@ -55,18 +55,18 @@ class ImageEncoder:
         )
 
     @torch.no_grad()
-    def pooled(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture dim"]:
-        """One projected vector per picture; `pictures` are in [0, 1]."""
-        return self.model(self._normal(pictures)).image_embeds
+    def pooled(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image dim"]:
+        """Returns one projected vector per image in [0, 1]."""
+        return self.model(self._normal(images)).image_embeds
 
     @torch.no_grad()
-    def states(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
-        """The states before the last block; `pictures` are in [0, 1]."""
-        return self.model(self._normal(pictures), output_hidden_states=True).hidden_states[-2]
+    def states(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
+        """Returns the penultimate states of images in [0, 1]."""
+        return self.model(self._normal(images), output_hidden_states=True).hidden_states[-2]
 
     @torch.no_grad()
     def null_states(self) -> Float[Tensor, "token dim"]:
-        """The states of a picture of zeros after normalisation, encoded once."""
+        """Returns the penultimate states of an image of zeros (after normalisation), encoded once."""
         parameter = next(self.model.parameters())
         null, size = self._null, self.model.config.image_size
         if null is None:
@@ -74,7 +74,7 @@ class ImageEncoder:
             self._null = null = self.model(zeros, output_hidden_states=True).hidden_states[-2][0]
         return null.to(parameter.device, parameter.dtype)
 
-    def _normal(self, pictures: Tensor) -> Tensor:
+    def _normal(self, images: Tensor) -> Tensor:
         parameter = next(self.model.parameters())
-        normal = normalized(pictures, self.mean, self.std)
+        normal = normalized(images, self.mean, self.std)
         return normal.to(parameter.device, parameter.dtype)

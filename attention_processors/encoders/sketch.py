@@ -11,10 +11,10 @@ from weftwork.attention_processors.encoders.image import normalized
 
 
 class SketchEncoder:
-    """A frozen vision transformer of `transformers` (DINOv2, as LOTS uses it) on sketches.
+    """A frozen vision transformer of `transformers` (DINOv2 in LOTS) as encoder of sketches.
 
     Args:
-        model: gives `last_hidden_state` for normalised pictures [picture, 3, size, size].
+        model: returns `last_hidden_state` for normalised images [image, 3, size, size].
         mean, std: per channel normalisation.
     """
 
@@ -35,8 +35,8 @@ class SketchEncoder:
         return cls(AutoModel.from_pretrained(name, revision=revision, use_safetensors=True))
 
     @torch.no_grad()
-    def __call__(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
-        """All final states; `pictures` are in [0, 1]."""
+    def __call__(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
+        """Returns all final states of images in [0, 1]."""
         parameter = next(self.model.parameters())
-        normal = normalized(pictures, self.mean, self.std)
+        normal = normalized(images, self.mean, self.std)
         return self.model(normal.to(parameter.device, parameter.dtype)).last_hidden_state

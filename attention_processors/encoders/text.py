@@ -21,7 +21,7 @@ class TextEncoders:
 
     @classmethod
     def of(cls, pipe: Any) -> "TextEncoders":
-        """Those of a diffusers pipeline."""
+        """Returns the text encoders of a diffusers pipeline."""
         suffixes = [s for s in ("", "_2") if getattr(pipe, f"text_encoder{s}", None) is not None]
         return cls(
             [getattr(pipe, f"tokenizer{s}") for s in suffixes],

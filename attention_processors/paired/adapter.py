@@ -1,4 +1,4 @@
-"""Localized sketch–text pairs: LOTS (arXiv 2507.22627) and its multi-level extension (arXiv 2602.18309).
+"""Paired adapter: localized sketch–text pairs (LOTS, arXiv 2507.22627, and its multi-level extension, 2602.18309).
 
 Per pair, sketch tokens and text tokens pass a pair-former on their own; the tokens of all pairs are read by one softmax
 beside the frozen text attention ("deferred merging"):
@@ -10,7 +10,7 @@ with a_p(x) = weight * schedule * region of pair p and A = max_p a_p; all ones i
 Source: intelligolabs/lots@5913624 (src/lots), intelligolabs/lots-extension@43c4f4f.
 Differs: keys and values of the pairs are projected once per generation, not once per step; weights, schedules and
 regions per pair; a pair may lack its sketch or its text (the missing half is the null condition's); `isolation`
-"per_pair" keeps pairs independent; `anchored` tokens speak for their own place on the canvas.
+"per_pair" keeps pairs independent; `anchored` tokens act around their own place on the canvas.
 """
 
 import math
@@ -51,7 +51,7 @@ from weftwork.datasets.readers.images import center_crop, letterbox
 __all__ = ["GlobalSketch", "PairedAdapter", "SketchTextPair", "StrokeEncoder"]
 
 ABSENT = PreparedPair(None, weight=0.0)
-"""Padding where a design has fewer pairs than others."""
+"""Padding of designs with fewer pairs than others."""
 
 
 class StrokeEncoder(nn.Module):
@@ -77,21 +77,21 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
 
     Args:
         layers: inner width by layer name; `PairedAdapter.for_denoiser` fills it in.
-        base: what the adapter was trained on.
+        base: description of the base model.
         token_dim: width of pair tokens.
         image_dim: width of the sketch encoder's tokens.
         text_dim: width of the text encoder's states.
-        text_tokens: tokens that one pooled description becomes.
+        text_tokens: tokens per pooled description.
         text_states: 0 reads one pooled vector per description, as published; n > 0 its first n token states.
         num_readout_tokens, num_layers, num_heads, norm_groups, masking, fusion, isolation: see `PairFormer`.
-        global_sketch: with the module for a sketch of the whole.
+        global_sketch: whether the adapter has the module for a sketch of the whole image.
         sketch_encoder: "strokes" for the small `StrokeEncoder` trained here, else the id of a frozen vision model that
             `set_encoders(sketch=SketchEncoder.from_pretrained(id))` brings.
-        sketch_size: side in pixels that sketches are brought to.
+        sketch_size: side in pixels that sketches are resized to.
         center_crop: the authors' preprocessing (shortest edge to 256, centre 224) instead of letter-boxing.
         anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with
             this standard deviation (a fraction of the canvas); 0 is the published equation.
-        training: where the weights come from (data, steps, seed), for the reader of `config.json`.
+        training: origin of the weights (data, steps, seed), recorded in `config.json`.
     """
 
     condition_type = (SketchTextPair, GlobalSketch)
@@ -185,7 +185,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
     def _sorted(
         self, conditions: Sequence[SketchTextPair | GlobalSketch | PreparedSketch]
     ) -> tuple[list[PreparedPair], list[PreparedSketch]]:
-        """Pairs and global sketches of a design, prepared."""
+        """Returns the prepared pairs and global sketches of a design."""
         pairs: list[PreparedPair] = []
         wholes: list[PreparedSketch] = []
         for one in conditions:
@@ -220,7 +220,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         return PreparedSketch(stroke_pixels(whole, self.config["sketch_size"]))
 
     def pixels(self, image: Any) -> Float[Tensor, "channel size size"]:
-        """A sketch as the encoder wants it: strokes and hull for the small one, RGB in [0, 1] for frozen ones."""
+        """Returns the encoder's input: strokes and hull for the small one, RGB in [0, 1] for frozen ones."""
         size = self.config["sketch_size"]
         if image is None:
             return torch.zeros(2 if self.stroke_encoder is not None else 3, size, size)
@@ -304,7 +304,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
     def _whole(
         self, features: PairedFeatures
     ) -> tuple[Float[Tensor, "design image_token image_dim"], Bool[Tensor, " design"]]:
-        """Tokens of the global sketches, and in which designs there is one."""
+        """Returns tokens of the global sketches, and a mask of the designs that have one."""
         weight = self.image_projector.projection.weight
         assert features.whole is not None and features.has_whole is not None and features.whole_mask is not None
         whole = features.whole.to(weight)
@@ -313,7 +313,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         return whole, features.whole_mask.to(weight.device)
 
     def _anchors(self, image_tokens: int, parts: int, count: int) -> Float[Tensor, "token 2"] | None:
-        """Places of read-outs on a grid of their own, or of image tokens where these are the result."""
+        """Returns anchors: read-outs on a grid of their own, or image tokens where these are the result."""
         if not self.config["anchored"]:
             return None
         placed = self.pair_former.num_readout_tokens or image_tokens
@@ -333,5 +333,5 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
 
 
 def masked(values: Float[Tensor, "*item token dim"], keep: Bool[Tensor, "*item"]) -> Float[Tensor, "*item token dim"]:
-    """Zeros where an item is not kept."""
+    """Zeroes the items that are not kept."""
     return values * keep.to(values.device).view(*keep.shape, *[1] * (values.ndim - keep.ndim))

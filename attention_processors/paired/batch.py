@@ -15,9 +15,9 @@ class PairedParts(Batch):
 
     Args:
         pair_mask: False for padding.
-        has_sketch, has_text: by pair.
-        whole_mask: by design whether there is a global sketch; None for an adapter without them.
-        has_whole: False where the global sketch is the null one.
+        has_sketch, has_text: pairs with a sketch, and with a text.
+        whole_mask: designs with a global sketch; None for an adapter without them.
+        has_whole: False where the global sketch is the null condition.
     """
 
     pair_mask: Bool[Tensor, "design pair"]
@@ -27,8 +27,7 @@ class PairedParts(Batch):
     has_whole: Bool[Tensor, " design"] | None = None
 
     def merged(self) -> Batch:
-        """Returns the strengths of all pairs as one part: as strong as the strongest, wherever any acts, with the
-        schedule of the first."""
+        """Returns all strengths as one part: maxima of weights and regions, schedule of the first."""
         pairs = self.pair_mask.shape[1]
 
         def strongest(values: Float[Tensor, "design part *place"]) -> Float[Tensor, "design merged_part *place"]:
@@ -67,10 +66,10 @@ class PairedBatch(PairedParts):
         null: Bool[Tensor, "design 1"],
         wholes: Bool[Tensor, " design"] | None = None,
     ) -> "PairedBatch":
-        """Returns a copy for training in which parts are dropped.
+        """Returns a copy with dropped parts, for training.
 
         Args:
-            pairs, sketches, texts, wholes: what is left out.
+            pairs, sketches, texts, wholes: masks of the parts to drop.
             null: designs whose parts become the null condition.
         """
         here = ~pairs

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import ImageKind, RegionKind, Schema, TextKind, recorded
-from weftwork.attention_processors.core.regions import Area, Picture, from_array, resized
+from weftwork.attention_processors.core.regions import Area, ImageLike, from_array, resized
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch, stroke_region
 
@@ -22,11 +22,11 @@ SKETCH_HELP = "Path of an image, relative to this file: strokes on a plain groun
 
 @dataclass(frozen=True, eq=False)
 class SketchTextPair(Condition):
-    """One thing on the canvas: its sketch, its words, or both; the other arguments are those of `Condition`.
+    """A local sketch, text or both for one object on the canvas; the other arguments are those of `Condition`.
 
     Args:
         sketch: dark strokes on light ground, covering the whole canvas; an image, an array or a path.
-        text: words for this thing alone.
+        text: description of this object alone.
         region: as for `Condition`, or "sketch", the soft hull of its strokes.
 
     Raises:
@@ -36,8 +36,8 @@ class SketchTextPair(Condition):
 
     needs: ClassVar[tuple[str, ...]] = ("sketch", "text")
 
-    sketch: Picture | None = field(default=None, metadata=recorded(ImageKind(), SKETCH_HELP))
-    text: str | None = field(default=None, metadata=recorded(TextKind(), "Words for this thing alone."))
+    sketch: ImageLike | None = field(default=None, metadata=recorded(ImageKind(), SKETCH_HELP))
+    text: str | None = field(default=None, metadata=recorded(TextKind(), "Description of this object alone."))
     _: KW_ONLY
     region: Region = field(
         default=None,
@@ -58,7 +58,7 @@ class SketchTextPair(Condition):
         if self.sketch is None and self.text is None:
             raise UserError("pair: got neither sketch nor text; give at least one of them")
         if self.text is not None and not self.text.strip():
-            raise UserError("text: got an empty text; describe the thing, or leave text out for a sketch-only pair")
+            raise UserError("text: got an empty text; describe the object, or leave text out for a sketch-only pair")
         if self.sketch is not None:
             object.__setattr__(self, "sketch", _sketch_image(self.sketch))
         super().__post_init__()
@@ -71,7 +71,7 @@ class SketchTextPair(Condition):
         return self.region
 
     def region_map(self, size: tuple[int, int]) -> Float[Tensor, "height width"]:
-        """The region in [0, 1] at a size (height, width)."""
+        """Returns the region as a map in [0, 1] of a size (height, width)."""
         if self.region != "sketch":
             return super().region_map(size)
         assert isinstance(self.sketch, Image.Image)
@@ -98,7 +98,7 @@ class GlobalSketch(Condition):
 
     needs: ClassVar[tuple[str, ...]] = ("global_sketch",)
 
-    sketch: Picture = field(metadata=recorded(ImageKind(), SKETCH_HELP, key="global_sketch"))
+    sketch: ImageLike = field(metadata=recorded(ImageKind(), SKETCH_HELP, key="global_sketch"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +107,7 @@ class GlobalSketch(Condition):
 
 @dataclass(frozen=True, eq=False)
 class PreparedSketch(Condition):
-    """A sketch as the pixels that an adapter's encoder reads, and its region as a map; may be cached by datasets."""
+    """A sketch as input pixels of an adapter's encoder, and its region as a map; datasets may cache it."""
 
     pixels: Float[Tensor, "channel size size"] | None
     _: KW_ONLY
@@ -136,13 +136,13 @@ class PreparedPair(PreparedSketch):
 
 
 def stroke_pixels(sketch: Image.Image, size: int) -> Float[Tensor, "2 size size"]:
-    """Strokes (1 = ink) and the soft hull of them, letter-boxed to a square."""
+    """Returns strokes (1 = ink) and their soft hull, letter-boxed to a square."""
     square = letterbox(sketch.convert("L"), size)
     strokes = 1 - np.array(square, np.float32) / 255
     return torch.from_numpy(np.stack([strokes, np.array(stroke_region(square), np.float32)]))
 
 
-def _sketch_image(given: Picture) -> Image.Image:
+def _sketch_image(given: ImageLike) -> Image.Image:
     if isinstance(given, str | Path):
         return read_sketch(given)
     return as_sketch(from_array(given, "sketch"))

@@ -1,10 +1,10 @@
 """The modules of LOTS (arXiv 2507.22627) and of its multi-level extension (arXiv 2602.18309).
 
-A pair is a sketch and a description of one thing. Projectors bring both to tokens of one width; the pair-former lets
-the tokens of a pair speak with each other and hands on a few read-out tokens; a sketch of the whole may refine those.
+A pair is a sketch and a description of one object. Projectors map both to tokens of one width; the pair-former applies
+self-attention to the tokens of a pair and returns a few read-out tokens; a global sketch may refine those.
 
-Shapes: `design` is one picture, `pair` one of its pairs, `item` what is computed on its own: a pair, or a design where
-pairs see each other.
+Shapes: `design` is one image, `pair` one of its pairs, `item` a row of the attention's batch: a pair, or a design where
+pairs attend to each other.
 
 Source: intelligolabs/lots@5913624, src/lots/{projectors,pair_former}.py;
 intelligolabs/lots-extension@43c4f4f, src/lots/global_attn_reverse.py.
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.batch_invariant import MultiHeadAttention, PerItemLinear, gelu
+from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear, MultiHeadAttention, gelu
 from weftwork.datasets.readers.errors import UserError
 
 MASKINGS = ("compression", "pair", "modality", "all")
@@ -27,11 +27,11 @@ ISOLATIONS = ("shared_norm", "per_pair")
 
 
 class ImageProjector(nn.Module):
-    """States of a vision (or text) encoder to tokens: LayerNorm(W x + b), each state on its own."""
+    """Projector of a vision (or text) encoder's states to tokens: LayerNorm(W x + b) for each state."""
 
     def __init__(self, image_dim: int, dim: int) -> None:
         super().__init__()
-        self.projection = PerItemLinear(image_dim, dim)
+        self.projection = BatchInvariantLinear(image_dim, dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, states: Float[Tensor, "design pair token state_dim"]) -> Float[Tensor, "design pair token dim"]:
@@ -39,12 +39,12 @@ class ImageProjector(nn.Module):
 
 
 class TextProjector(nn.Module):
-    """One pooled vector per description to `num_tokens` tokens: LayerNorm of each slice of W x + b."""
+    """Projector of one pooled vector per description to `num_tokens` tokens: LayerNorm of each slice of W x + b."""
 
     def __init__(self, text_dim: int, dim: int, num_tokens: int) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.projection = PerItemLinear(text_dim, num_tokens * dim)
+        self.projection = BatchInvariantLinear(text_dim, num_tokens * dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, vectors: Float[Tensor, "design pair text_dim"]) -> Float[Tensor, "design pair token dim"]:
@@ -53,12 +53,12 @@ class TextProjector(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """W2 (a * GELU(g)) with [a | g] = W1 x (GEGLU, arXiv 2002.05202)."""
+    """Feed-forward layer W2 (a * GELU(g)) with [a | g] = W1 x (GEGLU, arXiv 2002.05202)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.expand = PerItemLinear(dim, 8 * dim)
-        self.contract = PerItemLinear(4 * dim, dim)
+        self.expand = BatchInvariantLinear(dim, 8 * dim)
+        self.contract = BatchInvariantLinear(4 * dim, dim)
 
     def forward(self, tokens: Float[Tensor, "item token dim"]) -> Float[Tensor, "item token dim"]:
         value, gate = self.expand(tokens).chunk(2, -1)
@@ -66,7 +66,7 @@ class GatedFeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Two self-attentions and a feed-forward, each on a LayerNorm and added.
+    """Transformer block: two self-attentions and a feed-forward, pre-norm with residuals.
 
     Source: diffusers@v0.33.1, models/attention.py, `BasicTransformerBlock` with `double_self_attention`.
     """
@@ -93,13 +93,13 @@ class Block(nn.Module):
 
 
 class PairFormer(nn.Module):
-    """Tokens of pairs from their sketch and text tokens.
+    """Transformer that fuses the sketch and text tokens of each pair.
 
     Per pair the sequence is [read-out | image | text]; a GroupNorm, then blocks. With `masking`
-      "compression" (published) a pair sees itself, and its read-out tokens are the result;
-      "pair"        a pair sees itself, there are no read-outs and all its tokens are the result;
-      "modality"    images see the images of all pairs, texts the texts, all tokens are the result;
-      "all"         everything sees everything, read-out tokens are the result.
+      "compression" (published) pairs attend to themselves, read-out tokens are the result;
+      "pair"        pairs attend to themselves, there are no read-outs, all tokens are the result;
+      "modality"    image tokens attend to those of all pairs, text tokens likewise, all tokens are the result;
+      "all"         all tokens attend to all tokens, read-out tokens are the result.
 
     Args:
         dim: width of the tokens, in and out.
@@ -107,10 +107,10 @@ class PairFormer(nn.Module):
         norm_groups: groups of the GroupNorm over channels.
         fusion: "deferred" keeps the pairs apart (the denoiser's attention merges them), "mean" averages the real ones.
         isolation: "shared_norm", as published, takes the statistics of the GroupNorm over all pairs of a design,
-            padding included, so that neighbours and padding move a pair's tokens by some per cent. "per_pair"
-            normalises every pair on its own. With a masking of pairs, neither another pair, nor their number, nor
-            padding then changes one bit of its tokens in float32 on the CPU without gradients; see `PerItemLinear` for
-            the reach of that.
+            padding included, so that other pairs and padding change a pair's tokens by some per cent. "per_pair"
+            normalises every pair separately. With a masking of pairs, its tokens are then batch-invariant: no other
+            pair and no padding changes a bit in float32 on the CPU without gradients; see `BatchInvariantLinear` for
+            the limits.
 
     Raises:
         ValueError: an unknown option, or a width that heads or groups do not divide.
@@ -148,14 +148,14 @@ class PairFormer(nn.Module):
         text_tokens: Float[Tensor, "design pair text_token dim"],
         pair_mask: Bool[Tensor, "design pair"],
     ) -> Float[Tensor, "design out_pair out_token dim"]:
-        """Tokens of every pair; of one, their mean, with `fusion` "mean"; of none where there is no pair.
+        """Returns tokens of every pair; with `fusion` "mean" of one, their mean; of none where there is no pair.
 
         Args:
-            pair_mask: True = real. Padding comes out as zeros with `isolation` "per_pair", as numbers without meaning
-                else; `token_mask` says which tokens to read.
+            pair_mask: True = real. Padding comes out as zeros with `isolation` "per_pair", as arbitrary numbers
+                otherwise; `token_mask` says which tokens to read.
 
         Raises:
-            ValueError: shapes that do not belong together.
+            ValueError: shapes that do not match.
         """
         self._check_shapes(image_tokens, text_tokens, pair_mask)
         real = self._real(image_tokens, text_tokens, pair_mask)
@@ -194,7 +194,7 @@ class PairFormer(nn.Module):
         return pair_mask[..., None].expand(-1, -1, count)
 
     def _of_result(self, values: Tensor) -> Tensor:
-        """Read-outs where there are any, else all tokens, of [design, pair, token, …]."""
+        """Returns read-outs where there are any, else all tokens, of [design, pair, token, …]."""
         return values[:, :, : self.num_readout_tokens or None]
 
     def _normalize(
@@ -217,7 +217,7 @@ class PairFormer(nn.Module):
     def _joint_mask(
         self, real: Bool[Tensor, "design pair token"], num_image_tokens: int
     ) -> Bool[Tensor, "design 1 place all_token"]:
-        """Attention mask over all pairs of a design; fully masked queries, which are not read, see everything."""
+        """Attention mask over all pairs of a design; fully masked queries, which are not read, attend to everything."""
         mask = real.flatten(1)[:, None, None]
         if self.masking == "modality":
             is_image = torch.arange(real.shape[2], device=real.device).lt(num_image_tokens).repeat(real.shape[1])
@@ -240,7 +240,7 @@ class PairFormer(nn.Module):
 
 
 class GlobalSketchAttention(nn.Module):
-    """A sketch of the whole refines the pairs' tokens p and stands beside them.
+    """Attention of the pairs' tokens p to a global sketch s, whose tokens are put in front of them.
 
         g = W s + b;   p' = p + attention(LN(p), g);   p'' = p' + W2 GELU(W1 LN(p'));   [g | p'']
 
@@ -251,11 +251,11 @@ class GlobalSketchAttention(nn.Module):
     def __init__(self, image_dim: int, dim: int, num_heads: int) -> None:
         super().__init__()
         _check_divides("num_heads", num_heads, dim)
-        self.projection = PerItemLinear(image_dim, dim)
+        self.projection = BatchInvariantLinear(image_dim, dim)
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = MultiHeadAttention(dim, num_heads, bias=True)
-        self.expand = PerItemLinear(dim, 4 * dim)
-        self.contract = PerItemLinear(4 * dim, dim)
+        self.expand = BatchInvariantLinear(dim, 4 * dim)
+        self.contract = BatchInvariantLinear(4 * dim, dim)
 
     def forward(
         self,
@@ -275,7 +275,7 @@ def null_tokens(
     image: Float[Tensor, "design pair image_token image_dim"],
     text: Float[Tensor, "design pair *text_state text_dim"],
 ) -> Float[Tensor, "1 1 out_token dim"]:
-    """The null condition: what features of zeros, shaped like `image` and `text`, become; the same for every pair.
+    """Returns tokens of the null condition (zeros, shaped like `image` and `text`), equal for every pair.
 
     Differs: computed for one pair. With equal pairs neither the statistics of the shared norm nor attention over them
     depends on their number, so the authors' tokens for N null pairs are these N times, up to rounding.
@@ -290,9 +290,9 @@ def _per_pair(
     sequence: Float[Tensor, "design pair token dim"],
     keep: Bool[Tensor, "design pair token"],
 ) -> Float[Tensor, "design pair token dim"]:
-    """`function` of every pair's kept tokens as rows of one batch, zeros elsewhere.
+    """Applies `function` to every pair's kept tokens as rows of one batch; zeros elsewhere.
 
-    Pairs that keep the same tokens share a batch, so a token that is not kept does not exist: no mask is needed.
+    Pairs that keep the same tokens share a batch, so no mask is needed.
     """
     if keep.all():
         return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])

@@ -21,7 +21,7 @@ class SketchedSample(Protocol):
 
 
 def pairs(sample: SketchedSample, region: str | None = "sketch") -> list[SketchTextPair]:
-    """Returns a pair per object; an object that is covered whole has no strokes and keeps its text alone."""
+    """Returns a pair per object; a fully covered object has no strokes and only its text."""
     return [pair(sketch, text, region) for sketch, text in zip(sample.sketches, sample.texts, strict=True)]
 
 

@@ -1,6 +1,6 @@
-"""Pictures as conditions: IP-Adapter and IP-Adapter-Plus (arXiv 2308.06721).
+"""Reference images as conditions: IP-Adapter and IP-Adapter-Plus (arXiv 2308.06721).
 
-A frozen vision encoder reads a reference picture, a projection makes tokens c of it, and cross-attention reads these
+A frozen vision encoder encodes a reference image, a projection makes tokens c of it, and cross-attention reads these
 beside the text, with K_c = c W_k and V_c = c W_v trained:
 
     y = softmax(Q K_t^T / sqrt(d)) V_t + A softmax(Q K_c^T / sqrt(d) + log(a_p / A)) V_c        merging "joint"
@@ -11,7 +11,7 @@ where a_p(x) = weight * layer factor * schedule * region of reference p, and A =
 Source: tencent-ailab/IP-Adapter@62e4af9 (ip_adapter), diffusers 0.42.1 (models/attention_processor.py).
 Differs: tokens, keys and values are computed once per generation; weights, regions, schedules and layers are those of
 each reference, and references those of each prompt. Several references of one adapter are one softmax there without
-masks and a sum with them, so that masks of ones change the picture; here `merging` says which, with masks and without,
+masks and a sum with them, so that masks of ones change the image; here `merging` sets which, with masks and without,
 and the two are equal where at most one reference acts. Masks are means over a layer's true grid, not bicubic samples of
 a guessed one.
 """
@@ -33,7 +33,7 @@ from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
 from weftwork.attention_processors.core.records import ImageKind, recorded
-from weftwork.attention_processors.core.regions import Picture, from_array
+from weftwork.attention_processors.core.regions import ImageLike, from_array
 from weftwork.attention_processors.reference.projections import (
     POOLED,
     ProjectionSizes,
@@ -52,26 +52,26 @@ VIT_H = "h94/IP-Adapter/models/image_encoder"
 
 @dataclass(frozen=True, eq=False)
 class Reference(Condition):
-    """A picture to take after, or what an image encoder says of it; the other arguments are those of `Condition`.
+    """A reference image or its embeddings; the other arguments are those of `Condition`.
 
-    At a weight of 0 neither picture nor encoder is needed. In the unconditional half of guidance stands the null of the
-    originals: zero features for "basic", encoded zero pixels otherwise.
+    At a weight of 0 neither image nor encoder is needed. The unconditional half of guidance reads the null condition of
+    the original code: zero features for "basic", encoded zero pixels otherwise.
 
     Args:
-        image: a picture, an array or a path; its middle square is read.
+        image: an image, an array or a path; its middle square is read.
         embeds: precomputed features instead: pooled [dim] for "basic", penultimate states [token, dim] for "plus" and
             "full".
-        null_embeds: what the unconditional half of guidance reads beside `embeds`: those of another picture, to lead
-            away from it, or of zero pixels, for which "plus" and "full" need the image encoder otherwise.
+        null_embeds: with `embeds`, the embeddings in the unconditional half of guidance: of another image, to lead away
+            from it, or of zero pixels, for which "plus" and "full" need the image encoder otherwise.
 
     Raises:
-        ValueError: not exactly one of `image` and `embeds` at a weight above 0, embeds that are no finite floating
+        ValueError: not exactly one of `image` and `embeds` at a weight above 0, embeds that are not a finite floating
             tensor of one or two dimensions, null embeds of another shape; and as for `Condition`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("image",)
 
-    image: Picture | None = field(
+    image: ImageLike | None = field(
         default=None, metadata=recorded(ImageKind(), "Path of the reference image; its middle square is read.")
     )
     embeds: Tensor | None = None
@@ -91,7 +91,7 @@ class Reference(Condition):
                 f"null_embeds: got shape {tuple(self.null_embeds.shape)} beside {beside}; encode zero pixels as embeds"
             )
         if self.image is not None:
-            object.__setattr__(self, "image", _picture(self.image))
+            object.__setattr__(self, "image", _opened(self.image))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -99,7 +99,7 @@ class ReferenceBatch(Batch):
     """References before the image encoder.
 
     Args:
-        pixels, embeds, null_embeds: None where no reference has any.
+        pixels, embeds, null_embeds: None if no reference has any.
         has_image, has_null: which references have an image, and null embeds of their own.
     """
 
@@ -125,10 +125,10 @@ class ReferenceFeatures(Batch):
 
 @dataclass(frozen=True)
 class SummedBranch(DecoupledBranch):
-    """Merging "sum": every reference has a softmax of its own. No attention maps: these are shares of one softmax."""
+    """Branch of merging "sum": one softmax per reference. No attention maps, which are shares of one softmax."""
 
     spans: tuple[tuple[int, int], ...] = ()
-    """First token and end of every part; known ahead of a call, so that a compiled denoiser sees constants."""
+    """First token and end of every part, as constants for a compiled denoiser."""
 
     def __post_init__(self) -> None:
         if self.spans or self.token_part is None:
@@ -137,7 +137,7 @@ class SummedBranch(DecoupledBranch):
         ends = counts.cumsum(0)
         runs = zip(parts.tolist(), (ends - counts).tolist(), ends.tolist(), strict=True)
         spans = tuple((first, end) for place, (part, first, end) in enumerate(runs) if part == place)
-        object.__setattr__(self, "spans", spans)  # what follows the last part is padding
+        object.__setattr__(self, "spans", spans)  # tokens after the last part are padding
 
     def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         key, value, bias = self.tokens(query)
@@ -158,16 +158,16 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
 
     Args:
         layers: inner width by layer name; `ReferenceAdapter.for_denoiser` fills it in.
-        base: what the adapter was trained on.
+        base: description of the base model.
         projection: "basic", "plus" or "full", see `PROJECTIONS`.
         image_dim: width of the image encoder's features.
         token_dim: width of image tokens: the text width of the backbone, so that K and V can start as copies.
         num_tokens: tokens per reference; "full" has as many as the encoder yields.
         hidden_dim, depth, num_heads, head_dim, feed_forward_ratio: of the resampler of "plus".
         image_encoder: the frozen encoder that `set_encoders(image=ImageEncoder.from_pretrained(id))` brings.
-        image_size: side in pixels that references are brought to.
+        image_size: side in pixels that references are resized to.
         merging: one of `MERGINGS`; not trained, so `from_pretrained(folder, merging="sum")` may change it.
-        training: where the weights come from, for the reader of `config.json`.
+        training: origin of the weights, recorded in `config.json`.
 
     Raises:
         ValueError: an unknown projection or merging, or a size below 1.
@@ -219,7 +219,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             return [[value(reference) for reference in row] for row in rows]
 
         def stacked(name: str, made: Callable[[Any], Tensor]) -> Tensor | None:
-            """None where no reference has the thing."""
+            """Stacks the values of all references; None if no reference has one."""
             things = table(lambda r: getattr(r, name))
             there = any(thing is not None for row in things for thing in row)
             return torch.stack([torch.stack([made(thing) for thing in row]) for row in things]) if there else None
@@ -238,14 +238,14 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         )
 
     def pixels(self, image: Any) -> Float[Tensor, "3 size size"]:
-        """A picture as the encoder wants it: shortest side resized, middle square, RGB in [0, 1]; zeros for None."""
+        """Returns the encoder's input: shortest side resized, middle square, RGB in [0, 1]; zeros for None."""
         size = self.config["image_size"]
         if image is None:
             return torch.zeros(3, size, size)
         return torch.from_numpy(np.array(center_crop(image, size, size), np.float32) / 255).permute(2, 0, 1)
 
     def _blank_embeds(self, references: Sequence[Reference]) -> Tensor:
-        """Zeros of the one shape that all given embeds have."""
+        """Returns zeros in the shape that all given embeds have."""
         shapes = {tuple(r.embeds.shape): None for r in references if r.embeds is not None}
         for shape in shapes:
             self._check("embeds", shape)
@@ -283,7 +283,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         if "image" not in encoders:
             name = self.config["image_encoder"]
             raise UserError(
-                f"image encoder: this adapter reads pictures through {name!r}; call "
+                f"image encoder: this adapter reads images through {name!r}; call "
                 f"pipe.set_encoders(image=ImageEncoder.from_pretrained({name!r})) first, or give embeds (for the "
                 'projections "plus" and "full" with null_embeds or cfg="cond_only")'
             )
@@ -310,5 +310,5 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         )
 
 
-def _picture(given: Picture) -> Image.Image:
+def _opened(given: ImageLike) -> Image.Image:
     return read_image(given) if isinstance(given, str | Path) else as_image(from_array(given, "image"))

@@ -65,11 +65,11 @@ def _full(sizes: ProjectionSizes) -> nn.Module:
 
 PROJECTIONS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = {"basic": _basic, "plus": _plus, "full": _full}
 POOLED = frozenset({"basic"})
-"""Projections of pooled features; the others read states."""
+"""Projections that read pooled features; the others read states."""
 
 
 def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
-    """A module from features [picture, dim] or [picture, token, dim] to tokens [picture, token, token_dim].
+    """Makes a module from features [image, dim] or [image, token, dim] to tokens [image, token, token_dim].
 
     Raises:
         ValueError: an unknown kind.
@@ -80,10 +80,10 @@ def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
 
 
 def check_embeds(name: str, embeds: Any) -> None:
-    """Raise unless a user's embeds are one reference's features, of whatever width; None passes.
+    """Raises unless embeds are one reference's features, of any width; None passes.
 
     Raises:
-        ValueError: no floating tensor of one or two dimensions, or one with NaN or infinite numbers.
+        ValueError: not a floating tensor of one or two dimensions, or one with NaN or infinite numbers.
     """
     if embeds is None:
         return
@@ -91,11 +91,11 @@ def check_embeds(name: str, embeds: Any) -> None:
         got = f"{embeds.dtype} of shape {tuple(embeds.shape)}" if isinstance(embeds, Tensor) else type(embeds).__name__
         raise UserError(f"{name}: got {got}, expected a floating tensor [dim] or [token, dim]: those of one reference")
     if not bool(embeds.isfinite().all()):
-        raise UserError(f"{name}: got NaN or infinite numbers, expected finite ones; encode the picture again")
+        raise UserError(f"{name}: got NaN or infinite numbers, expected finite ones; encode the image again")
 
 
 def check_features(name: str, shape: tuple[int, ...], kind: str, image_dim: int, encoder: str) -> None:
-    """Raise unless a projection reads one reference's features of this shape.
+    """Raises unless a projection reads one reference's features of this shape.
 
     Raises:
         ValueError: pooled features for states or the other way round, or another width.
@@ -111,7 +111,7 @@ def check_features(name: str, shape: tuple[int, ...], kind: str, image_dim: int,
 def filled_in(
     values: Tensor | None, where: Bool[Tensor, "design part"], found: Float[Tensor, "found *feature"]
 ) -> Float[Tensor, "design part *feature"]:
-    """A copy of `values` (None: zeros) with what an encoder found, one for each place or one for all.
+    """Returns a copy of `values` (None: zeros) filled with an encoder's outputs, one for each place or one for all.
 
     Raises:
         ValueError: the two have different numbers of states.

@@ -1,4 +1,4 @@
-"""Style without a reference picture: one reading of PokeFusion Attention (arXiv 2602.03220).
+"""Style adapter without reference images: an interpretation of PokeFusion Attention (arXiv 2602.03220).
 
 Every style is a learned row, projected to a few tokens that the decoder's cross-attention reads beside the text:
 
@@ -7,7 +7,7 @@ Every style is a learned row, projected to a few tokens that the decoder's cross
 with K_s = c_s W_k^s and V_s = c_s W_v^s trained and all else frozen; a(x) is weight, layer weight, schedule and region.
 
 Source: the abstracts only (versions 1 and 3); the paper's text and code were not available.
-Ours, not the paper's: that styles are free rows of a table; that the trained matrices stand beside the frozen ones;
+Differs (our choices): styles are free rows of a table; the trained matrices are separate from the frozen ones;
 addition as the default of four fusions; the number of tokens; the learned null style; the initialisation; mixing.
 """
 
@@ -38,8 +38,8 @@ FUSIONS: Mapping[str, type[DecoupledBranch]] = {
     "gated": DecoupledBranch,
     "concat": JointBranch,
 }
-"""How a style joins the text: added; added by tanh of a learned number per layer, 0 at birth ("gated"); in one softmax
-with it; or added at its length."""
+"""Fusion of style and text: added; added with a factor tanh(g) per layer, g learned and zero-initialised ("gated"); in
+one softmax with the text; or added, scaled to the norm of the text output."""
 
 
 ABSENT = Condition(weight=0.0)
@@ -50,8 +50,8 @@ class StyleBatch(Batch):
     """Mixtures of styles.
 
     Args:
-        shares: of each style of the adapter.
-        null: designs that get the null style, as training drops styles; None for no design.
+        shares: share of each style of the adapter.
+        null: designs that get the null style, where training drops styles; None for no design.
     """
 
     shares: Float[Tensor, "design part style"]
@@ -91,7 +91,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
         return batch
 
     def forward(self, features: StyleBatch) -> EncodedTokens:
-        """Returns mixtures of keys and values."""
+        """Returns keys and values of the mixtures."""
         keys = self.style_keys()
         some = next(iter(keys.values()))[0]
         shares = features.shares.to(some)
@@ -119,7 +119,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
         )
 
     def bake(self, styles: str | Mapping[str, float], name: str | None = None) -> StyleCard:
-        """The card of a style, or of a mixture under a name of its own.
+        """Makes the card of a style, or of a named mixture.
 
         Raises:
             ValueError: an unknown style, or a mixture without a name.
@@ -141,7 +141,7 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
 
     Args:
         layers: inner width by layer name; `StyleAdapter.for_denoiser` fills it in (pass `layers="decoder"` there).
-        base: what the adapter was trained on.
+        base: description of the base model.
         styles: names, in the order of the rows.
         style_dim: width of a style's row.
         token_dim: width of style tokens: the text width of the backbone, so that K and V can start as copies.
@@ -149,7 +149,7 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
         rank: 0 for full matrices; n > 0 for keys and values of rank n, which start as the best such approximation of
             the layer's own.
         fusion: one of `FUSIONS`.
-        training: where the weights come from, for the reader of `config.json`.
+        training: origin of the weights, recorded in `config.json`.
 
     Raises:
         ValueError: no style, a name given twice, or an unknown fusion.
@@ -181,7 +181,7 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
 
     @torch.no_grad()
     def extended(self, styles: Sequence[str]) -> Self:
-        """A copy with rows for more styles, which start as the mean of the known ones; the known stay what they are."""
+        """Returns a copy with more styles, initialised as the mean of the known ones, which are unchanged."""
         wider: Any = type(self).from_config(self.config, styles=[*self.config["styles"], *styles])
         state = self.state_dict()
         known, null = state["table"][:-1], state["table"][-1:]
@@ -230,10 +230,10 @@ class StyleCards(StyleReader):
 
     @classmethod
     def of(cls, cards: Sequence[StyleCard]) -> Self:
-        """Cards of one backbone and fusion, side by side.
+        """Stacks cards of one backbone and fusion.
 
         Raises:
-            ValueError: no card, cards that do not belong together, or two of one name.
+            ValueError: no card, cards of different backbones or fusions, or two of one name.
         """
         names = [card.name for card in cards]
         if not cards or len(set(names)) != len(names):

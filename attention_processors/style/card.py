@@ -1,7 +1,7 @@
 """Style cards: the keys and values of one style, baked for one backbone. Data only, some tens of kilobytes.
 
-A style's tokens depend on no picture, prompt or time, so what the trained module computes for it is constant per layer.
-A card holds that; the module's weights are not needed any more.
+A style's tokens depend on no image, prompt or timestep, so its keys and values are constant per layer. A card holds
+these and replaces the module's weights.
 """
 
 import json
@@ -21,7 +21,7 @@ from weftwork.datasets.readers.errors import UserError
 CARD_VERSION = 1
 METADATA_KEY = "weftwork_style_card"
 OLD_METADATA_KEY = "weft_style_card"
-"""In cards of earlier versions."""
+"""Metadata key in cards of earlier versions."""
 PARTS = ("key", "value", "null_key", "null_value")
 
 
@@ -42,14 +42,14 @@ class StyleCard:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """By layer the shape of its parts."""
+        """Shape of its tensors, by layer."""
         return {layer: tuple(row[0].shape) for layer, row in self.tensors.items()}
 
     def save(self, path: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """One safetensors file, whole or not at all.
+        """Writes one safetensors file, atomically.
 
         Args:
-            dtype: of the numbers in the file, for example `torch.float16` for half the size; None keeps theirs.
+            dtype: dtype in the file, for example `torch.float16` for half the size; None keeps it.
 
         Raises:
             OSError: it cannot be written.
@@ -70,7 +70,7 @@ class StyleCard:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a card, in float32 whatever the file has; nothing but numbers and names is in it.
+        """Reads a card, in float32 whatever the file has; files hold tensors and names only, no code.
 
         Raises:
             ValueError: no safetensors file, no card, or one that is damaged.
@@ -86,7 +86,9 @@ class StyleCard:
                 "with StyleCard.save"
             ) from error
         if text is None:
-            raise UserError(f"{path}: got a safetensors file that is no style card; bake one with adapter.bake(name)")
+            raise UserError(
+                f"{path}: got a safetensors file that is not a style card; bake one with adapter.bake(name)"
+            )
         return cls._checked(path, text, tensors)
 
     @classmethod
@@ -95,7 +97,7 @@ class StyleCard:
             about = json.loads(text)
             version, name, base, fusion = (about[key] for key in ("version", "name", "base", "fusion"))
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: what the card says of itself is damaged ({error!r}); save it again") from error
+            raise UserError(f"{path}: got damaged metadata ({error!r}); save it again") from error
         if version > CARD_VERSION:
             raise UserError(f"{path}: got card version {version}, expected at most {CARD_VERSION}; update weftwork")
         layers = list(dict.fromkeys(key.partition(".")[2] for key in tensors))

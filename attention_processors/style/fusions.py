@@ -7,7 +7,7 @@ from weftwork.attention_processors.core.conditioning import Attend, DecoupledBra
 
 
 class JointBranch(DecoupledBranch):
-    """One softmax over the text and the condition, as if the condition's tokens stood in the prompt."""
+    """Branch with one softmax over the text tokens and the condition's tokens."""
 
     def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         key, value, bias = self.tokens(query)

@@ -1,14 +1,14 @@
-"""Image and geometry of a new view, drawn by one frozen denoiser in four roles (after MoAI, arXiv 2506.11924).
+"""Adapter for image and geometry of a new view: one frozen denoiser in four roles (after MoAI, arXiv 2506.11924).
 
 A role is the denoiser with a LoRA of its own; the frozen weights exist once, whatever the number of roles:
 
-    image_reference      reads pictures of the references     -> what the image role reads beside its target
+    image_reference      reads images of the references       -> what the image role reads beside its target
     geometry_reference   reads their point maps               -> the same for the geometry role
-    image                denoises the target's picture         -> its attention, for
+    image                denoises the target's image           -> its attention, for
     geometry             denoises the target's point map
 
-Differs from the authors': theirs are four fully trained networks, of two pretrained ones; here nothing but LoRAs and
-the correspondence encoder is trained, and what a role cannot get by its four input channels it gets by features.
+Differs: the authors train four full networks, initialised from two pretrained ones; here only LoRAs and the
+correspondence encoder are trained, and inputs beyond the four latent channels enter as features.
 """
 
 import copy
@@ -43,7 +43,7 @@ TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2
 BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")
 INNER: Final = ("resnets", "attentions")
 STAGES: Final = ("attn1", "attn2", "ff")
-"""The order in which a U-Net goes through its parts."""
+"""Execution order of the parts of a U-Net."""
 LORA_NAME: Final = "pytorch_lora_weights.safetensors"
 FORMAT_VERSION: Final = 1
 
@@ -62,21 +62,21 @@ class SeenReferences:
 
 
 class AlignedViews(nn.Module):
-    """The trained modules for one denoiser, whose own weights stay as they are and are not part of this.
+    """Trained modules of aligned views for one denoiser; the denoiser's frozen weights are not part of them.
 
     Args:
-        denoiser: a U-Net; it is left alone, roles are copies that share its tensors.
+        denoiser: a U-Net; it is not changed, roles are copies that share its tensors.
         rank: of the LoRAs.
-        channels: of the correspondences, see `CorrespondenceEncoder`.
-        warped: whether that reads the latents of the warped picture, too.
-        sharing: what the geometry role gets of the image role: its attention ("instillation"), its features as further
+        channels: number of channels of the correspondences, see `CorrespondenceEncoder`.
+        warped: whether `CorrespondenceEncoder` also reads the latents of the warped image.
+        sharing: input of the geometry role from the image role: its attention ("instillation"), its features as further
             keys and values ("concatenated"), its attention as a target in training ("distilled"), or nothing ("none").
-        layers: where, as in `select_layers`.
+        layers: self-attention layers that share, as in `select_layers`.
         gradient: whether the geometry's loss reaches the image role, "live" or "detach".
-        training: where it comes from: data, steps, seed.
+        training: origin of the weights: data, steps, seed.
 
     Raises:
-        ValueError: an unknown sharing or gradient, one that is detached where nothing is instilled, or no U-Net.
+        ValueError: an unknown sharing or gradient, "detach" without instillation, or a denoiser that is not a U-Net.
     """
 
     def __init__(
@@ -119,10 +119,10 @@ class AlignedViews(nn.Module):
         latents = first.in_channels if warped else 0
         self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
         self.base_sha256 = _sha256(denoiser)
-        """The denoiser's weights; unknown in half precision."""
+        """SHA-256 of the denoiser's weights; None in half precision."""
 
     def _role(self, role: str, denoiser: nn.Module) -> nn.Module:
-        """The denoiser with a LoRA wherever it says something to anybody."""
+        """Returns the denoiser with LoRAs on all modules whose output the role uses."""
         network = _sharing_copy(denoiser)
         install(network)
         targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
@@ -131,13 +131,15 @@ class AlignedViews(nn.Module):
             targets = [name for name in targets if _place(name) < _place(last)]
         if role == "geometry" and self.sharing == "instillation":
             assert isinstance(self.link, Instillation)
-            dead = {name.removesuffix(".weight").removesuffix(".bias") for name in self.link.dead_parameters(network)}
-            targets = [name for name in targets if name not in dead]
+            unused = {
+                name.removesuffix(".weight").removesuffix(".bias") for name in self.link.unused_parameters(network)
+            }
+            targets = [name for name in targets if name not in unused]
         rank = self.config["rank"]
         lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
         network = inject_adapter_in_model(lora, network, "default")
         for parameter in network.parameters():
-            if parameter.requires_grad:  # in the backbone's precision at birth
+            if parameter.requires_grad:  # created in the backbone's precision
                 parameter.data = parameter.data.float()
         return network
 
@@ -155,16 +157,16 @@ class AlignedViews(nn.Module):
         """Reads the references, once for all steps, and returns what `forward` takes.
 
         Args:
-            images, geometry: latents of the references' pictures and point maps, views of a row together.
-            views_geometry: what `CorrespondenceEncoder` reads of them.
-            context: prompts' states, by row.
+            images, geometry: latents of the references' images and point maps, views of a row together.
+            views_geometry: their input of `CorrespondenceEncoder`.
+            context: prompt embeddings, by row.
 
         Raises:
-            ValueError: other numbers of one than of the other.
+            ValueError: numbers of images, point maps, geometries and rows that do not match.
         """
         if len(images) % len(context) or not len(images) == len(geometry) == len(views_geometry):
             raise UserError(
-                f"references: got {len(images)} pictures, {len(geometry)} point maps and {len(views_geometry)} "
+                f"references: got {len(images)} images, {len(geometry)} point maps and {len(views_geometry)} "
                 f"geometries for {len(context)} rows, expected as many of each, equally many per row; give every row "
                 "its views"
             )
@@ -189,11 +191,11 @@ class AlignedViews(nn.Module):
         context: Float[Tensor, "row token dim"],
         seen: SeenReferences,
     ) -> tuple[Tensor, Tensor]:
-        """One step: what both roles predict for noisy latents of the target.
+        """Returns both roles' predictions for noisy latents of the target, at one step.
 
         Args:
-            features: `correspondence` of what the target camera sees.
-            seen: the references, of `see`.
+            features: output of `correspondence` for the target camera's view.
+            seen: the references, as `see` returns them.
         """
         self.link.store.clear()
         given, taken = self._taps()
@@ -226,16 +228,16 @@ class AlignedViews(nn.Module):
             return network(*given, cross_attention_kwargs={"conditioning": conditioning}).sample
 
     def counts(self) -> dict[str, int]:
-        """Trained parameters: of the LoRAs of each role, and of the correspondence encoder."""
+        """Numbers of trained parameters: LoRAs of each role, and the correspondence encoder."""
         parts = {**self.roles, "correspondence": self.correspondence}
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
 
     def register_to_config(self, **values: Any) -> None:
-        """Change what the folder's config says, as diffusers' models do."""
+        """Changes entries of the config, as diffusers' models do."""
         self.config.update(values)
 
     def check_base(self, denoiser: nn.Module) -> None:
-        """Raise unless these modules were made for a denoiser with these weights; half precision is not compared.
+        """Raises unless these modules were trained for a denoiser with these weights; half precision is not compared.
 
         Raises:
             ValueError: another denoiser.
@@ -245,10 +247,10 @@ class AlignedViews(nn.Module):
     # -- files ---------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
-        """A folder of LoRAs in diffusers' format, one per role, and the correspondence encoder.
+        """Writes a folder of LoRAs in diffusers' format, one per role, and the correspondence encoder.
 
         Raises:
-            OSError: it cannot be written; what was there before is unchanged.
+            OSError: it cannot be written; an earlier folder is unchanged.
         """
         with atomic_path(folder) as stage:
             for role, network in self.roles.items():
@@ -267,7 +269,7 @@ class AlignedViews(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:
-        """Load the modules in a folder, on the denoiser that they were trained for.
+        """Loads the modules from a folder, on the denoiser that they were trained for.
 
         Raises:
             ValueError: no such folder, the folder of another class, a newer format, another denoiser, or files that
@@ -278,7 +280,7 @@ class AlignedViews(nn.Module):
             raise UserError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
         config = read_json(folder / "config.json")
         check_config(folder, config, cls.__name__)
-        known = config.pop("base_sha256", None)  # training knows the base from before it was rounded
+        known = config.pop("base_sha256", None)  # keep the hash of the unrounded base
         options = {key: value for key, value in config.items() if key not in ("_class_name", "format_version")}
         views = cls(denoiser, **options)
         _refuse_other_base(known or (options.get("training") or {}).get("base_sha256"), views.base_sha256)
@@ -288,7 +290,7 @@ class AlignedViews(nn.Module):
             result: Any = set_peft_model_state_dict(network, layers)
             if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
                 odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
-                raise UserError(f"{folder / role}: {odd[0]} is missing or unexpected; the file is damaged or another")
+                raise UserError(f"{folder / role}: {odd[0]} is missing or unexpected; copy or save the folder again")
         views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
         return views
 
@@ -307,7 +309,7 @@ def _refuse_other_base(trained_on: str | None, here: str | None) -> None:
 
 
 def _place(name: str) -> tuple[int, ...]:
-    """Order in which a U-Net runs its modules: by block, then residual block or transformer, then layer in it."""
+    """Position of a module in a U-Net's execution order: block, residual block or transformer, layer in it."""
     parts = name.replace("mid_block.", "mid_block.0.").split(".")
     numbers = [int(part) for part in parts if part.isdigit()] + [0]
     stage = next((i for i, layer in enumerate(STAGES) if layer in parts), 0)
@@ -315,6 +317,6 @@ def _place(name: str) -> tuple[int, ...]:
 
 
 def _sharing_copy(denoiser: nn.Module) -> nn.Module:
-    """The same network as other objects, with the very same tensors, frozen."""
+    """Returns a frozen copy of the modules that shares the network's tensors."""
     tensors = [*denoiser.parameters(), *denoiser.buffers()]
     return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in tensors}).requires_grad_(False)

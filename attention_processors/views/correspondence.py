@@ -1,12 +1,12 @@
-"""Point correspondences as features: what a warped view knows of a pixel, added after a denoiser's first convolution.
+"""Point correspondences of a warped view as features, added after a denoiser's first convolution.
 
-A frozen `conv_in` of four channels has no place for a warped picture. Its output has: `CorrespondenceEncoder` brings
-geometry in pixels to the latents' grid, its last layer starts at zero, and `added_after_conv_in` adds the result for
-the calls within a block.
+A frozen `conv_in` of four channels cannot read a warped image. `CorrespondenceEncoder` therefore encodes geometry in
+pixels on the latents' grid, with a zero-initialised last layer, and `added_after_conv_in` adds the result to the output
+of `conv_in` for the calls within a block.
 
-After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`. Theirs can have the latents of
-the warped picture as further channels of a trained `conv_in`; here these channels' part of the convolution is added to
-the frozen one's result, which is the same, and reads where something is seen, too.
+After MoAI (arXiv 2506.11924); layers and keys are those of the authors' `PoseGuider`. Differs: the authors can feed the
+latents of the warped image as further channels of a trained `conv_in`; here these channels' part of the convolution is
+added to the frozen result, which is equivalent, and reads the mask of seen pixels, too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ WIDTHS = (16, 32, 64, 128)
 
 
 def fourier_points(points: Float[Tensor, "row 3 height width"]) -> Float[Tensor, "row 15 height width"]:
-    """Coordinates p as [p, sin p, cos p, sin 2p, cos 2p]."""
+    """Embeds coordinates p as [p, sin p, cos p, sin 2p, cos 2p]."""
     return torch.cat([points, points.sin(), points.cos(), (2 * points).sin(), (2 * points).cos()], 1)
 
 
 def correspondences(
     geometry: Float[Tensor, "row 8 height width"], channels: int = 20
 ) -> Float[Tensor, "row channel height width"]:
-    """Input of the convolutions, in the authors' order: embedded points, normals, depth, and 1 where no point is.
+    """Returns the encoder's input, in the authors' order: embedded points, normals, depth, 1 where no point is.
 
     Args:
         geometry: of a view, by pixel: its point in the target camera's frame, scaled to about [-1, 1] (3), its normal
@@ -48,12 +48,12 @@ def correspondences(
 
 
 class CorrespondenceEncoder(ModelMixin, ConfigMixin):
-    """Geometry in pixels to features of the latents' grid, an eighth of the sides; zero at birth.
+    """Encoder of per-pixel geometry as features on the latents' grid (an eighth of the sides); zero-initialised.
 
     Args:
         in_channels: 16, 17 or 20, see `correspondences`.
         out_channels: those of the denoiser's `conv_in`.
-        warped_channels: of the latents of a warped picture, read with where it shows something; 0 reads none.
+        warped_channels: channels of the latents of a warped image, which are read with its mask; 0 reads none.
     """
 
     @register_to_config
@@ -86,7 +86,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
         self, geometry: Float[Tensor, "row 8 height width"], warped: Float[Tensor, "row channel h w"] | None = None
     ) -> Float[Tensor, "row out h w"]:
         """Args:
-        warped: latents of the picture that goes with the geometry, mid-grey where nothing is seen.
+        warped: latents of the warped image of this geometry, mid-grey where nothing is seen.
         """
         geometry = geometry.to(self.conv_in.weight)
         hidden = F.silu(self.conv_in(correspondences(geometry, self.config["in_channels"])))
@@ -102,7 +102,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
 
 @contextmanager
 def added_after_conv_in(denoiser: nn.Module, features: Float[Tensor, "row channel h w"]) -> Iterator[None]:
-    """Within the block, calls of the denoiser get these features after `conv_in`; the hook leaves with the block.
+    """Adds features to the output of the denoiser's `conv_in` within a `with` block, by a hook.
 
     Features of fewer rows than a call has are repeated, for the halves of guidance.
 

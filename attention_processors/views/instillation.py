@@ -1,13 +1,13 @@
-"""Cross-modal attention instillation: where one denoiser looks, another looks as well (MoAI, arXiv 2506.11924).
+"""Cross-modal attention instillation: one denoiser attends with another's queries and keys (MoAI, arXiv 2506.11924).
 
 Queries and keys of chosen self-attention layers are recorded in one pass and used in another, by layer name; the other
-pass keeps values of its own, so it looks where the first one looked and reads there what it knows:
+pass (the student) keeps its own values:
 
     out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student
 
-Taps are branches that travel in the conditioning, none with any state but the store that it was given:
-`RecordAttention` keeps queries and keys, `UseAttention` takes them, and `Instillation` ties both together. The method's
-other taps, of reference views, are in `weftwork.attention_processors.views.reference_attention`.
+Taps are branches in the conditioning, without state but the shared store: `RecordAttention` records queries and keys,
+`UseAttention` attends with them, and `Instillation` makes both. Taps of reference views are in
+`weftwork.attention_processors.views.reference_attention`.
 
     link = Instillation(layers="self")
     teacher = Conditioning.of({"link": link.record()}, layout)
@@ -17,9 +17,9 @@ other taps, of reference views, are in `weftwork.attention_processors.views.refe
         image = unet_a(x, t, context, cross_attention_kwargs={"conditioning": teacher}).sample
         geometry = unet_b(y, t, context, cross_attention_kwargs={"conditioning": student}).sample
 
-Differs from the authors' code: entries are found by name and never popped, so recomputing (gradient checkpointing)
-changes nothing, and what is missing or does not fit is an error, where theirs falls back to the student's own queries
-and keys in silence. Gradients live as theirs do; `gradient="detach"` makes the teacher a fixed one.
+Differs: entries are found by name and never popped, so recomputing (gradient checkpointing) changes nothing, and
+missing or unfitting entries are an error, where the authors' code silently falls back to the student's own queries and
+keys. Gradients reach the teacher, as there; `gradient="detach"` stops them.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -42,7 +42,7 @@ GRADIENTS: Final = ("live", "detach")
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """Queries and keys of a layer, [row, token, head, dim]."""
+    """Recorded queries and keys of a layer, [row, token, head, dim]."""
 
     query: Tensor
     key: Tensor
@@ -55,7 +55,7 @@ AttentionStore = MutableMapping[str, Recorded]
 
 @dataclass(frozen=True, eq=False)
 class RecordAttention(Branch):
-    """Keeps a layer's queries and keys, after projection and before scaling."""
+    """Branch that records a layer's queries and keys, after projection and before scaling."""
 
     layer: str
     store: AttentionStore
@@ -69,13 +69,13 @@ class RecordAttention(Branch):
 
 @dataclass(frozen=True, eq=False)
 class UseAttention(Branch):
-    """Attends with recorded queries and keys to the layer's own values.
+    """Branch that attends with recorded queries and keys to the layer's own values.
 
     Args:
-        store: where `RecordAttention` keeps them.
+        store: entries of `RecordAttention`, by layer.
         keys: "all", or "target": only as many of the first keys as there are queries, for a layer whose context is not
             extended by references.
-        source: by row here the row there; None is the same.
+        source: the recorded row for each row; None for the same rows.
         gradient: "live" lets gradients into the recording pass.
         strength: [row or 1, 1, 1, 1] in [0, 1]: a blend of this and the layer's own attention, 0 exactly the latter.
     """
@@ -104,7 +104,7 @@ class UseAttention(Branch):
         return torch.where(strength == 0, out, out + strength * (shared - own.out))
 
     def _kept(self, query: Tensor, value: Tensor) -> Recorded:
-        """The entry of this layer, once it fits."""
+        """Returns the entry of this layer, checked against its shapes."""
         kept = self.store.get(self.layer)
         if kept is None:
             raise UserError(missing(self.layer, "attention"))
@@ -139,10 +139,10 @@ class UseAttention(Branch):
 
 
 def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
-    """Raise unless all sources are rows.
+    """Raises unless all sources are rows of the batch.
 
     Raises:
-        ValueError: names the first that is none.
+        ValueError: names the first that is not.
     """
     wrong = source[(source < 0) | (source >= rows)]
     if len(wrong):
@@ -151,7 +151,7 @@ def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Taps(Encoded):
-    """One kind of branch at every chosen layer, as what `Conditioning.of` takes."""
+    """One kind of branch at every selected layer, as an `Encoded` for `Conditioning.of`."""
 
     kind: type[Branch]
     layers: str | Sequence[str]
@@ -163,7 +163,7 @@ class Taps(Encoded):
 
 
 class Instillation:
-    """Attention of one pass for another.
+    """Shares the attention of a recording pass with another pass.
 
     Args:
         layers: as in `select_layers`; all self-attentions by default, which is the published setting.
@@ -193,22 +193,22 @@ class Instillation:
         self.store: dict[str, Recorded] = {}
 
     def clear(self) -> None:
-        """Forget what was recorded; to be called before every denoiser step, so that nothing stale is used."""
+        """Removes all recorded entries; call it before every denoiser step, so that no stale entry is used."""
         self.store.clear()
 
     def record(self) -> Taps:
-        """For the teacher's pass."""
+        """Branches for the teacher's pass."""
         return Taps(RecordAttention, self.layers, {"store": self.store, "gradient": self.gradient})
 
     def use(self, source: Int[Tensor, " row"] | None = None) -> Taps:
-        """For the student's pass; `source` gives by row the teacher's row, None the same."""
+        """Branches for the student's pass; `source` is the teacher's row for each row, None for the same rows."""
         options = {"store": self.store, "keys": self.keys, "source": source, "gradient": self.gradient}
         return Taps(UseAttention, self.layers, {**options, "strength": self.strength})
 
-    def dead_parameters(self, student: nn.Module) -> list[str]:
-        """Names of the student's parameters that nothing depends on: query and key projections of the shared layers.
+    def unused_parameters(self, student: nn.Module) -> list[str]:
+        """Names of the student's unused parameters: query and key projections of the shared layers.
 
-        To be frozen and kept out of optimizers, distributed training and LoRA targets.
+        Freeze them and exclude them from optimizers, distributed training and LoRA targets.
         """
         if self.strength is not None:
             return []
@@ -225,12 +225,12 @@ class Instillation:
 def attention_scores(
     query: Float[Tensor, "row query head dim"], key: Float[Tensor, "row token head dim"]
 ) -> Float[Tensor, "row head query token"]:
-    """Q K^T / sqrt(d), in float32."""
+    """Computes Q K^T / sqrt(d) in float32."""
     return torch.einsum("rqhd,rthd->rhqt", query.float(), key.float()) * query.shape[-1] ** -0.5
 
 
 def missing(layer: str, what: str) -> str:
-    """Returns the error text for a layer that finds nothing recorded."""
+    """Returns the error text for a layer without a recorded entry."""
     return (
         f"{layer}: got no recorded {what}, expected some; run the recording pass first, with the same layers, in this "
         "step"

@@ -1,7 +1,7 @@
-"""Reference attention: what a denoiser reads of reference views, beside what it reads of its own.
+"""Reference attention: self-attention layers read the recorded inputs of reference views beside their own.
 
-After MoAI (arXiv 2506.11924). Two taps, as those of `views.instillation`: `RecordInput` keeps what a layer reads,
-`ExtendContext` adds it to what another layer reads. `References` ties both together.
+After MoAI (arXiv 2506.11924). Two taps, as those of `views.instillation`: `RecordInput` records a layer's input,
+`ExtendContext` appends it to another pass's. `References` makes both.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -19,7 +19,7 @@ InputStore = MutableMapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class RecordInput(Branch):
-    """Keeps what a self-attention layer reads, [row, token, dim], under the layer's name."""
+    """Branch that records a self-attention layer's input, [row, token, dim], by the layer's name."""
 
     layer: str
     store: InputStore
@@ -31,10 +31,10 @@ class RecordInput(Branch):
 
 @dataclass(frozen=True, eq=False)
 class ExtendContext(Branch):
-    """Appends tokens to what a self-attention layer reads: its keys and values come of both (reference attention).
+    """Branch that appends recorded tokens to a self-attention layer's input for keys and values (reference attention).
 
     Args:
-        store: where `RecordInput` keeps them; there are `views` times as many rows as here, those of a row together.
+        store: entries of `RecordInput`, by layer, with `views` times as many rows as here, those of a row together.
     """
 
     layer: str
@@ -55,7 +55,7 @@ class ExtendContext(Branch):
 
 
 class References:
-    """Reference views for a denoiser: what a pass over them reads in its layers extends what the target's layers read.
+    """Reference views for a denoiser: layer inputs of a pass over them extend those of the target's pass.
 
     Args:
         layers: as in `select_layers`; all self-attentions by default.
@@ -66,9 +66,9 @@ class References:
         self.store: dict[str, Tensor] = {}
 
     def record(self) -> Taps:
-        """For the pass over the references; its rows are [target row, view], views of a row together."""
+        """Branches for the pass over the references; its rows are [target row, view], views of a row together."""
         return Taps(RecordInput, self.layers, {"store": self.store})
 
     def extend(self, views: int) -> Taps:
-        """For passes over the target; `views` per row."""
+        """Branches for passes over the target, with `views` references per row."""
         return Taps(ExtendContext, self.layers, {"store": self.store, "views": views})

@@ -18,6 +18,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as stage:
         partial = Path(stage) / path.name
         yield partial
-        if partial.is_dir() and path.exists():  # a folder replaces an empty one only
+        if partial.is_dir() and path.exists():  # a folder can replace only an empty one
             os.replace(path, f"{stage}/{path.name}-before")
         os.replace(partial, path)

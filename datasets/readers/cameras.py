@@ -21,7 +21,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole camera in the world.
+    """A pinhole camera with a pose.
 
     Args:
         focal: focal lengths (x, y) as fractions of width and height.
@@ -29,8 +29,8 @@ class Camera:
         world_to_camera: [4, 4], a rotation and a translation.
 
     Raises:
-        ValueError: a focal length that is not above 0, numbers that are not finite, or a matrix that is no rigid motion
-            (singular, mirrored, scaled).
+        ValueError: a focal length that is not above 0, numbers that are not finite, or a matrix that is not a rigid
+            motion (singular, mirrored, scaled).
     """
 
     focal: tuple[float, float]
@@ -52,14 +52,14 @@ class Camera:
         off = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
         if off > TOLERANCE or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > TOLERANCE:
             raise UserError(
-                f"world_to_camera: got a matrix that is no rigid motion (R R^T is off by {off:.2g}, determinant "
+                f"world_to_camera: got a matrix that is not a rigid motion (R R^T is off by {off:.2g}, determinant "
                 f"{np.linalg.det(rotation):.2g}), expected a rotation and a translation; drop scales and mirrorings"
             )
         object.__setattr__(self, "world_to_camera", matrix)
 
     @classmethod
     def looking(cls, eye: Any, target: Any, *, field_of_view: float = 60.0, aspect: float = 1.0) -> Self:
-        """A camera at `eye` that looks at `target`, with the world's y upwards.
+        """Makes a camera at `eye` that looks at `target`, with world coordinate y upwards.
 
         Args:
             field_of_view: across the image's width, in degrees.
@@ -83,11 +83,11 @@ class Camera:
         return cls((focal, focal / aspect), matrix)
 
     def orbited(self, pivot: Any, azimuth: float = 0.0, elevation: float = 0.0, distance: float = 1.0) -> Self:
-        """This camera carried around a point, which stays where it is in the image.
+        """Returns the camera moved on an orbit around a point, whose place in the image is kept.
 
         Args:
             azimuth, elevation: in degrees, to the right and up.
-            distance: how many times as far from the point.
+            distance: factor on the distance from the point.
 
         Raises:
             ValueError: a distance that is not above 0.
@@ -105,24 +105,24 @@ class Camera:
 
     @property
     def position(self) -> Float[np.ndarray, "3"]:
-        """Position in the world."""
+        """Position in world coordinates."""
         return -self.world_to_camera[:3, :3].T @ self.world_to_camera[:3, 3]
 
     def rays(self, height: int, width: int) -> Float[np.ndarray, "height width 3"]:
-        """By pixel the direction it looks in, in world coordinates, of depth 1."""
+        """Returns the ray direction of every pixel in world coordinates, scaled to depth 1."""
         x = ((np.arange(width) + 0.5) / width - self.center[0]) / self.focal[0]
         y = ((np.arange(height) + 0.5) / height - self.center[1]) / self.focal[1]
         local = np.stack([*np.meshgrid(x, y), np.ones((height, width))], -1)
         return local @ self.world_to_camera[:3, :3]
 
     def points(self, depth: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
-        """World points of a depth map."""
+        """Returns the world points of a depth map."""
         return self.position + depth[..., None] * self.rays(*depth.shape)
 
     def project(self, points: Float[np.ndarray, "*points 3"]) -> tuple[Array, Array]:
         """Projects world points: (x, y) in fractions of the image, [*points, 2], and depth, [*points].
 
-        Points with a depth of 0 or less are behind the camera and are not seen; their place means nothing.
+        Points with a depth of 0 or less are behind the camera and are not seen; their place is undefined.
         """
         local = points @ self.world_to_camera[:3, :3].T + self.world_to_camera[:3, 3]
         depth = local[..., 2]

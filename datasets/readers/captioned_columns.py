@@ -19,7 +19,7 @@ Features = Mapping[str, Any]
 
 
 def find_image_column(features: Features, given: str | None) -> str:
-    """The name of the column of images."""
+    """Returns the name of the image column."""
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if given is None:
         if len(images) != 1:
@@ -38,7 +38,7 @@ def find_image_column(features: Features, given: str | None) -> str:
 
 
 def find_caption_column(features: Features, given: str | None) -> str:
-    """The name of the column of captions."""
+    """Returns the name of the caption column."""
     if given is not None:
         return _check_column("caption_column", given, features)
     found = [name for name in CAPTION_COLUMNS if name in features]
@@ -51,7 +51,7 @@ def find_caption_column(features: Features, given: str | None) -> str:
 
 
 def find_style_column(features: Features, given: str | None, style: str | None) -> str | None:
-    """The column of the styles; None where all images have the one given."""
+    """Returns the name of the style column; None if all images have the given style."""
     if given is not None:
         _check_column("style_column", given, features)
     column = given or (STYLE_COLUMN if STYLE_COLUMN in features else None)
@@ -75,14 +75,14 @@ def _check_column(option: str, given: str, features: Features) -> str:
 
 
 def wrong_text(text: Any, place: str) -> str | None:
-    """The error of a caption or the name of a style; None without one."""
+    """Returns the error of a caption or style name; None if it is valid."""
     if isinstance(text, str) and text.strip():
         return None
-    return f"{place}: got {reprlib.repr(text)}, expected words; write some or drop the row"
+    return f"{place}: got {reprlib.repr(text)}, expected a text; write one or drop the row"
 
 
 def check_header(cell: Any, place: str) -> None:
-    """Refuse what cannot be an image; pixels are not read."""
+    """Raises for a cell that is not an image; reads the header only."""
     data, path = (cell["bytes"], cell["path"] or "") if cell else (None, "")
     if data is None and not path:
         raise UserError(f"{place}: got none, expected an image; add it or drop the row")
@@ -94,7 +94,7 @@ def check_header(cell: Any, place: str) -> None:
 
 
 def read_cell(cell: Any, place: str) -> Image.Image:
-    """The image of an undecoded cell; `place` names it in errors."""
+    """Reads the image of an undecoded cell; `place` names it in errors."""
     if cell["bytes"] is None:
         return read_image(cell["path"])
     return as_image(decode(BytesIO(cell["bytes"]), f"{place}: got an image"), name=place)

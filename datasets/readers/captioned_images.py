@@ -8,13 +8,13 @@ A line of ``metadata.jsonl``:
     {"file_name": "1.png", "text": "a fox on a hill", "style": "ink"}
 
 ``CaptionedImages.from_folder`` reads such a folder, with Hugging Face's ``imagefolder``; ``CaptionedImages.from_name``
-any of its datasets of images and texts, by their name on the Hub or by a path.
+reads any Hugging Face dataset of images and texts, by its name on the Hub or a path.
 
 - images are in the one column with an ``Image`` feature, captions in the first of ``text``, ``caption`` and
-  ``prompt`` that exists, styles in ``style``, as texts or a ``ClassLabel``; other columns can be named, the rest is
-  left alone;
-- a set without styles gets one name for all;
-- every row is checked when the set is made. Of an image that is the header; its pixels are read when it is asked for.
+  ``prompt`` that exists, styles in ``style``, as texts or a ``ClassLabel``; other columns can be named, all others are
+  ignored;
+- a dataset without styles gets one name for all;
+- every row is checked when the dataset is opened (of images the header); pixels are read on access.
 """
 
 import csv
@@ -60,7 +60,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class CaptionedImage:
-    """An image in RGB, upright and on white, with words for what it shows and the name of its style."""
+    """An RGB image, upright and on white, with its caption and the name of its style."""
 
     image: Image.Image
     caption: str
@@ -68,15 +68,15 @@ class CaptionedImage:
 
 
 class CaptionedImages(Dataset[CaptionedImage]):
-    """The rows of a dataset of Hugging Face's, in their order, captions and styles stripped.
+    """Rows of a Hugging Face dataset, in order, captions and styles stripped.
 
     Args:
-        image_column: of the images; by default the only one with an `Image` feature.
-        caption_column: of the captions; by default the first of `CAPTION_COLUMNS` that exists.
-        style_column: of the styles; by default "style".
-        style: the style of all images, for a set without a column of styles.
-        styled: whether styles count; without, that of all images is "any".
-        name: what errors call the set.
+        image_column: column of the images; by default the only one with an `Image` feature.
+        caption_column: column of the captions; by default the first of `CAPTION_COLUMNS` that exists.
+        style_column: column of the styles; by default "style".
+        style: the style of all images, for a dataset without a style column.
+        styled: whether styles are read; otherwise that of all images is "any".
+        name: name of the dataset in errors.
 
     Raises:
         ValueError: no rows; a column that is missing or ambiguous; no style, or both a column and a name; or rows with
@@ -118,20 +118,20 @@ class CaptionedImages(Dataset[CaptionedImage]):
 
     @classmethod
     def from_folder(cls, folder: str | Path, **options: Unpack[Options]) -> "CaptionedImages":
-        """The images that the metadata of a folder lists; others in it are left alone.
+        """Reads the images that a folder's metadata lists; others are ignored.
 
         Raises:
             ValueError: no such folder, no metadata in it or metadata that cannot be read; and as for the class.
         """
         file = _metadata(Path(folder))
-        # the metadata alone: among all files of a folder, images called "test" would be taken for another split
+        # pass the metadata alone: files named "test" in a folder would become another split
         files = {"train": escape(os.path.abspath(file))}
         try:
             rows = datasets.load_dataset("imagefolder", data_files=files, split="train")
         except Exception as error:
             raise UserError(
                 f"{file}: got rows that cannot be read ({_reason(error)}), expected a file_name, a text and a style "
-                "in each; mend them"
+                "in each; correct them"
             ) from error
         return cls(rows, name=str(folder), **options)
 
@@ -144,25 +144,25 @@ class CaptionedImages(Dataset[CaptionedImage]):
         config_name: str | None = None,
         **options: Unpack[Options],
     ) -> "CaptionedImages":
-        """A dataset by its name on the Hub, or by the path of a folder: of `save_to_disk`, or of parquet files.
+        """Opens a dataset by its name on the Hub, or by the path of a folder of `save_to_disk` or of parquet files.
 
         Args:
-            split: a set that was saved without splits is taken whole, whatever its split.
-            config_name: of a set on the Hub that has several.
+            split: name of the split; ignored for a dataset that was saved without splits.
+            config_name: configuration of a dataset on the Hub that has several.
 
         Raises:
-            ValueError: no such folder, a set that cannot be opened, or no such split; and as for the class.
+            ValueError: no such folder, a dataset that cannot be opened, or no such split; and as for the class.
         """
         return cls(load(name_or_path, split, config_name), name=str(name_or_path), **options)
 
     @property
     def styles(self) -> tuple[str, ...]:
-        """The names of all styles, sorted."""
+        """Names of all styles, sorted."""
         return tuple(sorted(set(self._styles)))
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """By row."""
+        """Captions by row."""
         return tuple(self._captions)
 
     def __len__(self) -> int:
@@ -177,7 +177,8 @@ class CaptionedImages(Dataset[CaptionedImage]):
 
 
 def _metadata(folder: Path) -> Path:
-    """The metadata of a folder, once it holds rows with names of files; Hugging Face's errors do not tell."""
+    """Returns a folder's metadata file, checked for rows with file names, for which Hugging Face's errors are
+    unclear."""
     if not folder.is_dir():
         raise UserError(f"folder: got no folder at {str(folder)!r}, expected one of images; check the path")
     found = [folder / name for name in METADATA if (folder / name).is_file()]
@@ -197,16 +198,18 @@ def _metadata(folder: Path) -> Path:
                 f"got {reprlib.repr(lines[0])} as the first line, expected file_name, text and style in it; add them"
             )
     except UnicodeDecodeError:
-        raise UserError(f"{file}: got other bytes, expected lines of UTF-8 text; save it so") from None
+        raise UserError(
+            f"{file}: got bytes that are not UTF-8, expected lines of UTF-8 text; save it as UTF-8"
+        ) from None
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: got no JSON ({error}), expected one object a line; mend it") from None
+        raise UserError(f"{file}: got no JSON ({error}), expected one object a line; correct it") from None
     except ValueError as error:
         raise UserError(f"{file}: {error}") from None
     return file
 
 
 def load(name_or_path: str | Path, split: str, config_name: str | None, *, streaming: bool = False) -> Any:
-    """The rows of a split of a dataset on disk or on the Hub; read as they are asked for with `streaming`."""
+    """Loads a split of a dataset on disk or on the Hub; with `streaming` rows are read on access."""
     path = Path(name_or_path)
     if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
         raise UserError(
@@ -230,13 +233,13 @@ def load(name_or_path: str | Path, split: str, config_name: str | None, *, strea
 
 
 def _reason(error: Exception) -> str:
-    """Why a reader failed, in one line; what it wraps says more than the wrapping."""
+    """Returns the reason of a reader's error in one line: that of the innermost exception."""
     cause = error.__cause__ or error
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def _styles(rows: datasets.Dataset, column: str) -> list[Any]:
-    """The entries of the column of styles, labels by their names; None where there is no label."""
+    """Returns the entries of the style column, labels by their names; None without a label."""
     feature = rows.features[column]
     if not isinstance(feature, datasets.ClassLabel):
         return list(rows[column])

@@ -1,7 +1,7 @@
-"""Captioned images of a dataset that is too large to list first: read row by row, shuffled as they come.
+"""Streamed captioned images, for datasets that are too large to list first: read row by row, shuffled in a buffer.
 
-The datasets are those of `CaptionedImages.from_name`; one that `save_to_disk` wrote is streamed from its files. What
-is wrong with a row shows when it is read: such rows are left out, and counted.
+The datasets are those of `CaptionedImages.from_name`; one that `save_to_disk` wrote is streamed from its files. Rows
+are checked when they are read; wrong ones are left out, and counted.
 """
 
 import logging
@@ -27,28 +27,28 @@ from weftwork.datasets.readers.errors import UserError
 logger = logging.getLogger(__name__)
 
 BUFFER: Final = 1000
-"""Rows among which the next one is drawn; files are shuffled as a whole."""
+"""Size of the shuffle buffer in rows; the order of files is shuffled, too."""
 
 
 class CaptionedStream(IterableDataset[CaptionedImage]):
-    """The rows of a stream of Hugging Face's, in an order that seed and epoch decide.
+    """Rows of a Hugging Face stream, in an order that depends on seed and epoch.
 
-    Processes read files of their own where there are enough of them, and every so many-th row of all files otherwise.
+    Each process reads files of its own if there are enough, otherwise every `processes`-th row of all files.
 
     Args:
         rows: with known columns.
-        options: where it holds what, as of `CaptionedImages`; `style` is the style of all images, for a set without a
-            column of styles.
-        styles: the names that the column of styles holds; labels bring their own.
-        seed, buffer: of shuffling.
-        name: what messages call the set.
+        options: names of columns, as of `CaptionedImages`; `style` is the style of all images, for a dataset without a
+            style column.
+        styles: names in the style column; not needed for labels.
+        seed, buffer: seed and buffer size of shuffling.
+        name: name of the dataset in messages.
 
     Attributes:
-        left_out: rows that were wrong so far.
+        left_out: number of wrong rows so far.
 
     Raises:
-        ValueError: a column that is missing or ambiguous; no style, or both a column and a name; or a column of styles
-            whose names nobody told.
+        ValueError: a column that is missing or ambiguous; no style, or both a column and a name; or a style column
+            without `styles`.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         seed: int = 0,
         **options: Unpack[Options],
     ) -> "CaptionedStream":
-        """A dataset by its name on the Hub, or by the path of a folder.
+        """Opens a dataset by its name on the Hub, or by the path of a folder.
 
         Raises:
-            ValueError: as for the class, and where the set cannot be opened.
+            ValueError: as for the class, and a dataset that cannot be opened.
         """
         rows = load(name_or_path, split, None, streaming=True)
         if isinstance(rows, datasets.Dataset):
@@ -97,7 +97,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         return cls(rows, styles=styles, seed=seed, name=str(name_or_path), **options)
 
     def place(self, epoch: int, process: int = 0, processes: int = 1) -> None:
-        """Sets the epoch that is read next, and the share of it."""
+        """Sets the next epoch, and this process's share of it."""
         self._place = (epoch, process, processes)
 
     def __iter__(self) -> Iterator[CaptionedImage]:
@@ -124,7 +124,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
 
 
 def _names(features: Any, column: str | None, style: str | None, styles: Sequence[str]) -> tuple[str, ...]:
-    """The names of all styles, which cannot be learned from a stream before it is read."""
+    """Returns the names of all styles, which a stream does not list in advance."""
     if column is None:
         assert style is not None
         return (style.strip(),)

@@ -2,8 +2,8 @@
 
 
 class UserError(ValueError):
-    """Something that the user passed cannot be used: "name: got X, expected Y; remedy"."""
+    """Invalid input of the user: "name: got X, expected Y; remedy"."""
 
 
 class NotFiniteError(UserError, FloatingPointError):
-    """NaN or infinite numbers came out of a training step or a generation."""
+    """A training step or a generation gave NaN or infinite numbers."""

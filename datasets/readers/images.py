@@ -1,8 +1,8 @@
-"""Safe reading of image files: a plain RGB or grey image, or one clear line of error.
+"""Safe reader of image files: returns RGB or grey images, or raises one-line errors.
 
-Whatever a file holds is brought to one convention: eight bits, upright, its first frame, on white where it was
-transparent. Sixteen bits are scaled, never clipped. Formats that run programs or hold no pixels (EPS, PDF, SVG) are
-refused. A sketch is dark strokes on a light ground, in one channel.
+All images are converted to one convention: 8 bits, upright, the first frame, transparency composited on white. 16 bits
+are scaled, never clipped. Formats that run programs or have no pixels (EPS, PDF, SVG) are rejected. A sketch is dark
+strokes on a light ground, in one channel.
 """
 
 import os
@@ -27,7 +27,7 @@ MIN_CONTRAST: Final = 16
 MAX_ASPECT: Final = 16
 BICUBIC: Final = Image.Resampling.BICUBIC
 
-# stroke regions are found on a grid of at most this many cells a side, and their lengths are counted in its cells
+# stroke regions are computed on a grid of at most this many cells a side, and lengths are in its cells
 REGION_CELLS: Final = 128
 CLOSINGS: Final = (1, 4, 12)
 CLOSED_SHARE: Final = 0.7
@@ -36,7 +36,7 @@ SOFTNESS: Final = 1.0
 
 
 def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image in a file, upright, eight bits a channel, on white.
+    """Reads an image file: upright, 8 bits a channel, on white.
 
     Raises:
         ValueError: the file is missing, not an image, damaged, cut short, or holds more than ``max_pixels``.
@@ -47,16 +47,17 @@ def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PI
 
 
 def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The sketch in a file, as dark strokes on a light ground; see ``as_sketch``."""
+    """Reads a sketch file as dark strokes on a light ground; see ``as_sketch``."""
     return as_sketch(read_image(path, "L", max_pixels=max_pixels), ink, name=f"sketch {str(path)!r}")
 
 
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
-    """An image of any mode as RGB or grey: 16 bits and floats scaled to 8, transparency composited on white."""
+    """Converts an image of any mode to RGB or grey: 16 bits and floats scaled to 8, transparency composited on
+    white."""
     if mode not in ("RGB", "L"):
         raise UserError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
     if 0 in image.size:
-        raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass an image that holds something")
+        raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass another image")
     if image.mode.startswith(("I", "F")):
         image = _scaled_to_8_bits(image, name)
     if image.has_transparency_data:
@@ -66,7 +67,7 @@ def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> 
 
 
 def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") -> Image.Image:
-    """An image as a sketch: one channel, dark strokes on a light ground.
+    """Converts an image to a sketch: one channel, dark strokes on a light ground.
 
     Args:
         ink: whether the strokes are "dark" or "light"; light ones are inverted. "auto" takes the median of the
@@ -93,7 +94,7 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
 def letterbox(
     image: Image.Image, size: int | tuple[int, int], fill: str | int | tuple[int, int, int] = "white"
 ) -> Image.Image:
-    """The whole image, its aspect kept, centred on a canvas of this size (a side, or width and height)."""
+    """Resizes an image with its aspect kept, centred on a canvas of a size (a side, or width and height)."""
     size = (size, size) if isinstance(size, int) else size
     scale = min(side / old for side, old in zip(size, image.size, strict=True))
     width, height = (max(1, round(old * scale)) for old in image.size)
@@ -103,7 +104,7 @@ def letterbox(
 
 
 def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -> Image.Image:
-    """The middle of an image: shortest edge resized, then a square cut out, with 6 % of each margin lost.
+    """Crops the middle of an image: shortest edge resized, then a square cut out, with 6 % of each margin lost.
 
     Source: preprocessing of facebook/dinov2-base, which LOTS (arXiv 2507.22627) uses for sketches.
     Differs: an image longer than ``MAX_ASPECT`` times its short edge loses its ends before the resizing.
@@ -116,7 +117,7 @@ def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -
 
 
 def compose_sketches(sketches: Sequence[Image.Image]) -> Image.Image:
-    """Several sketches of one canvas as one: every pixel about as dark as in the darkest of them.
+    """Composes several sketches of one canvas: every pixel about as dark as in the darkest sketch.
 
     Each sketch is inverted and pasted through itself on black, and the whole inverted, as LOTS composes its global
     sketch. A sketch of another size than the first is stretched to it.
@@ -129,11 +130,11 @@ def compose_sketches(sketches: Sequence[Image.Image]) -> Image.Image:
 
 
 def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
-    """Soft mask of the subject of a sketch (dark strokes, see ``as_sketch``): 1 inside, falling softly to 0 around.
+    """Computes a soft mask of a sketch's subject (dark strokes, see ``as_sketch``): 1 inside, falling to 0 around.
 
-    Gaps in the strokes are closed, what they enclose is filled, and the strokes themselves are added with a margin. Of
-    three closings, the finest is taken that encloses about as much as the widest, so that whole outlines keep their
-    bays and broken ones are filled all the same. An outline that leaves the canvas is closed along its edge.
+    Gaps in the strokes are closed, enclosed areas are filled, and the strokes are added with a margin. Of three
+    closings, the finest is used that encloses about as much as the widest, so that complete outlines keep their
+    concavities and broken ones are filled. An outline that leaves the canvas is closed along its edge.
     """
     ink = _ink(np.asarray(as_image(sketch, "L", name="sketch")))
     for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
@@ -150,10 +151,10 @@ def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
 
 
 def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first frame of an image, upright.
+    """Decodes the first frame of an image, upright.
 
     Args:
-        place: what errors begin with, for example "image: got 'a.png'".
+        place: beginning of errors, for example "image: got 'a.png'".
     """
     with opened(source, place, max_pixels) as image, _failing_in_one_way(place):
         image.load()
@@ -162,7 +163,7 @@ def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
 
 @contextmanager
 def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The header of an image: what it is and how large, its pixels still unread; the arguments are `decode`'s."""
+    """Opens an image and checks format and size, without reading pixels; the arguments are `decode`'s."""
     with _failing_in_one_way(place):
         image = Image.open(source, formats=FORMATS)
     with image:
@@ -175,7 +176,7 @@ def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
 
 @contextmanager
 def _failing_in_one_way(place: str) -> Iterator[None]:
-    """Decoders of damaged images fail in every way there is, and warn before they do."""
+    """Turns all errors and warnings of decoders into one error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -190,7 +191,7 @@ def _failing_in_one_way(place: str) -> Iterator[None]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation says; as stored when that cannot be understood."""
+    """Applies the EXIF orientation; without a readable one returns the image as stored."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
@@ -225,7 +226,7 @@ def _ground(values: UInt8[np.ndarray, "height width"]) -> float:
 
 
 def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:
-    """Cells that hold a stroke: the darkest of their pixels stands out from the ground."""
+    """Mask of cells with a stroke: their darkest pixel differs from the ground."""
     ground, shrink = _ground(values), min(1, REGION_CELLS / max(values.shape))
     for axis, length in enumerate(values.shape):
         cells = max(1, round(length * shrink))
@@ -235,7 +236,7 @@ def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows co
 
 
 def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndarray, "rows columns"]:
-    """The area enclosed by strokes, by the finest closing that encloses about as much as the widest."""
+    """Mask of the area enclosed by strokes, by the finest closing that encloses about as much as the widest."""
     *finer, widest = (round(radius * scale) for radius in CLOSINGS)
     most = _enclosed(ink, widest)
     for radius in finer:
@@ -246,21 +247,21 @@ def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndar
 
 
 def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
-    """The strokes thickened by a radius, what cannot be reached from outside, thinned by the same radius again."""
+    """Dilates strokes by a radius, fills areas without a path from outside, and erodes by the same radius."""
     around = radius + 1
     outside = _reached(~_grown(np.pad(ink, around), radius))
     return ~_grown(outside, radius)[around:-around, around:-around]
 
 
 def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
-    """All cells within a square of this radius around the mask's cells."""
+    """Dilates a mask with a square of this radius."""
     for radii in ((radius, 0), (0, radius)):
         mask = np.asarray(_mask_image(mask).filter(ImageFilter.BoxBlur(radii))) > 0
     return mask
 
 
 def _reached(free: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """The free cells that a walk along rows and columns of free cells reaches from the border, which is all free."""
+    """Flood fill: free cells that are connected with the border, which is free, along rows and columns."""
     seen = np.zeros_like(free)
     seen[0] = True
     known = 0
@@ -274,7 +275,7 @@ def _reached(free: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows c
 def _walked_down(
     seen: Bool[np.ndarray, "rows columns"], free: Bool[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
-    """The cells that stand below a seen cell, or are one, with no wall in between."""
+    """Mask of seen cells and of the cells below them without a wall in between."""
     rows, none = np.arange(len(free), dtype=np.int16)[:, None], np.int16(-1)
     last_seen = np.maximum.accumulate(np.where(seen, rows, none), axis=0)
     last_wall = np.maximum.accumulate(np.where(free, none, rows), axis=0)

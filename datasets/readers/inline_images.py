@@ -1,4 +1,4 @@
-"""Pictures inside of a text, as data URIs in PNG, so that one file can hold a whole design."""
+"""Inline images: PNGs in data URIs, so that one file can hold a whole design."""
 
 import base64
 import binascii
@@ -15,25 +15,25 @@ PREFIX: Final = "data:image/png;base64,"
 
 
 def as_text(image: Image.Image) -> str:
-    """An image as a text that `from_text` reads."""
+    """Encodes an image as a data URI that `from_text` reads."""
     file = BytesIO()
     image.save(file, "PNG")
     return PREFIX + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def from_text(text: str) -> Image.Image:
-    """The image in a text that begins with `PREFIX`.
+    """Decodes the image in a data URI that begins with `PREFIX`.
 
     Raises:
-        ValueError: it holds no PNG, or a damaged one.
+        ValueError: not a PNG, or a damaged one.
     """
     try:
         content = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:
-        raise UserError(f"image: got a text that is no base64 ({error}), expected a PNG; write it again") from error
+        raise UserError(f"image: got a text that is not base64 ({error}), expected a PNG; write it again") from error
     return as_image(decode(BytesIO(content), "image: got an inline image"), name="image")
 
 
 def located(text: str, folder: Path) -> Path | Image.Image:
-    """The image in a text, or the path that it is, from a folder on."""
+    """Returns the image of a data URI, or a path relative to a folder."""
     return from_text(text) if text.startswith(PREFIX) else folder / text

@@ -11,7 +11,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file.
 
     Raises:
-        ValueError: it is no JSON, or no object.
+        ValueError: not JSON, or not an object.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

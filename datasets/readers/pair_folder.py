@@ -10,13 +10,13 @@ A line of ``metadata.jsonl`` (shown on three):
                {"text": "black skirt", "region": "regions/1b.png"}, {"sketch": "sketches/1c.png"}]}
 
 - ``file_name`` and ``pairs`` are required, ``pairs`` may be empty, ``caption`` is empty when left out;
-- a pair has a sketch or a text or both; what is ``null`` counts as left out;
+- a pair has a sketch or a text or both; ``null`` counts as left out;
 - a sketch lies on the canvas of its image: light with dark strokes, or dark with light ones, which are inverted;
 - a region is a grey image on the same canvas, white where the pair acts, or a box ``[left, top, right, bottom]``
   in fractions of the canvas from its top left corner; without one the pair may act everywhere;
-- other keys, keys given twice, images listed twice and equal pairs of one image are refused.
+- other keys, keys given twice, images listed twice and equal pairs of one image are rejected.
 
-``validate`` finds everything that is wrong with a folder, ``PairFolder`` refuses one whose lines are wrong.
+``validate`` lists all problems of a folder; ``PairFolder`` raises if lines are wrong.
 """
 
 import json
@@ -70,7 +70,7 @@ class PairSample:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a dataset: in which file, where in it, and why."""
+    """A problem of a dataset: file, place in it, and reason."""
 
     file: str
     where: str
@@ -97,7 +97,7 @@ class _Row:
 
 
 class PairFolder(Dataset[PairSample]):
-    """The samples of a folder in the plain format, in the order of its lines."""
+    """Dataset of a folder in the plain format, in the order of its lines."""
 
     def __init__(self, folder: str | Path, *, ink: Ink = "auto") -> None:
         self._rows, problems = _read(Path(folder))
@@ -129,7 +129,7 @@ class PairFolder(Dataset[PairSample]):
 
 
 def validate(folder: str | Path, *, ink: Ink = "auto") -> list[Problem]:
-    """All that is wrong with a folder: its lines, and every image, which it opens."""
+    """Lists all problems of a folder: its lines, and every image, which is opened."""
     rows, problems = _read(Path(folder))
     for row in rows:
         regions = [pair.region for pair in row.pairs if isinstance(pair.region, Path)]
@@ -146,13 +146,13 @@ def validate(folder: str | Path, *, ink: Ink = "auto") -> list[Problem]:
 
 
 def report(problems: Sequence[Problem]) -> str:
-    """The problems, one a line, below their number."""
+    """Formats problems, one a line, below their number."""
     count = f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
     return "\n".join([count, *(f"  {problem}" for problem in problems)])
 
 
 def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path:
-    """Write samples in the plain format, as PNG, all or nothing; ``global_sketch`` is left out, readers compose it.
+    """Writes samples in the plain format, as PNG, atomically, without ``global_sketch``, which readers compose.
 
     Raises:
         ValueError: the folder exists and is not empty, or there are no samples.
@@ -165,14 +165,14 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
             (stage / name).mkdir(parents=True)
         rows = [_write(sample, f"{index:06d}", stage) for index, sample in enumerate(samples)]
         if not rows:
-            raise UserError("samples: got none, expected at least one; pass what is to be written")
+            raise UserError("samples: got none, expected at least one; pass samples")
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (stage / METADATA).write_text("".join(lines), encoding="utf-8", newline="\n")
     return folder
 
 
 def _write(sample: PairSample, name: str, stage: Path) -> dict[str, Any]:
-    """Write the images of a sample; its line."""
+    """Writes the images of a sample, and returns its line."""
 
     def save(image: Image.Image, path: str) -> str:
         image.save(stage / path)
@@ -194,7 +194,7 @@ def _write(sample: PairSample, name: str, stage: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> tuple[list[_Row], list[Problem]]:
-    """The rows of a folder and the problems of its lines; images need only exist."""
+    """Reads the rows of a folder and the problems of its lines; images need only exist."""
     try:
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -222,7 +222,7 @@ def _row(number: int, line: str, folder: Path, fail: Fail) -> _Row | None:
     try:
         record = json.loads(line, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        return fail(f"got {reprlib.repr(line)}, which is not JSON ({error}), expected one object a line; mend it")
+        return fail(f"got {reprlib.repr(line)}, which is not JSON ({error}), expected one object a line; correct it")
     if not _is_object(record, "the line", ROW_KEYS, fail):
         return None
     image = _file(record.get("file_name"), "file_name", folder, fail)
@@ -267,10 +267,10 @@ def _is_object(record: Any, key: str, keys: Sequence[str], fail: Fail) -> bool:
 
 
 def _file(value: Any, key: str, folder: Path, fail: Fail) -> Path | None:
-    """An existing file inside a resolved folder, links followed."""
+    """Returns an existing file inside a resolved folder, links followed."""
     try:
         path = (folder / value).resolve()
-    except (TypeError, ValueError, RuntimeError):  # not a text, not a path's characters, a link to itself
+    except (TypeError, ValueError, RuntimeError):  # not a text, invalid characters, a link to itself
         return fail(f"{key}: got {reprlib.repr(value)}, expected the path of an image; write it from the folder on")
     if not path.is_relative_to(folder):
         return fail(f"{key}: got {value!r}, which leaves the folder, expected a path inside it; copy the image there")
@@ -285,7 +285,9 @@ def _box(value: list[Any], key: str, fail: Fail) -> Box | None:
         left, top, right, bottom = numbers
         if 0 <= left < right <= 1 and 0 <= top < bottom <= 1:
             return left, top, right, bottom
-    return fail(f"{key}: got {reprlib.repr(value)}, expected [left, top, right, bottom] in 0 to 1, in order; mend it")
+    return fail(
+        f"{key}: got {reprlib.repr(value)}, expected [left, top, right, bottom] in 0 to 1, in order; correct it"
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

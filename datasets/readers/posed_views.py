@@ -1,10 +1,10 @@
-"""Clips with cameras: frames of a static scene, where each was taken from, and their depth where it is known.
+"""Posed views: clips of static scenes with a camera per frame, and depth where it is known.
 
     root/<clip>.txt                cameras, as RealEstate10K has them
     root/<clip>/<time>.png         frame; JPEG and the other formats of images too
     root/<clip>/<time>.npy         its depth, optional: [height, width], along the camera's axis, in the cameras' unit
 
-A line of the cameras' file, after a first line that is left alone (the address of the video):
+A line of the cameras' file, after a first line that is ignored (the address of the video):
 
     <time> <focal x> <focal y> <center x> <center y> 0 0 <twelve numbers: world to camera, [3, 4] row by row>
 
@@ -36,12 +36,12 @@ PLACES: Final[Mapping[str, float]] = {
     "interpolating": 0.5,
     "extrapolating": 1.5,
 }
-"""By view its place in a stretch of frames, in margins."""
+"""Place of each view in a stretch of frames, in margins."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One frame of a clip; pixels are read when they are asked for."""
+    """One frame of a clip; pixels are read on access."""
 
     time: int
     camera: Camera
@@ -49,7 +49,7 @@ class Frame:
 
     @property
     def image(self) -> Image.Image:
-        """In RGB.
+        """RGB image.
 
         Raises:
             ValueError: it cannot be read.
@@ -58,10 +58,10 @@ class Frame:
 
     @property
     def depth(self) -> Float[np.ndarray, "height width"] | None:
-        """None where there is no file.
+        """Depth map; None without a file.
 
         Raises:
-            ValueError: a file that is no array of two axes, or holds no depth above 0.
+            ValueError: a file that is not an array of two axes, or has no depth above 0.
         """
         path = self.path.with_suffix(".npy")
         if not path.is_file():
@@ -70,7 +70,7 @@ class Frame:
             values = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise UserError(
-                f"{path}: got what numpy cannot read ({error}), expected an array; save it again"
+                f"{path}: got a file that numpy cannot read ({error}), expected an array; save it again"
             ) from error
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
             raise UserError(f"{path}: got {values.dtype} of shape {values.shape}, expected numbers [height, width]")
@@ -80,10 +80,10 @@ class Frame:
 
 
 def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
-    """The frames of a clip that are on disk, in order of time.
+    """Reads the frames of a clip that are on disk, in order of time.
 
     Raises:
-        ValueError: no such file, a line that is no camera, times that do not increase, or no frame beside it.
+        ValueError: no such file, a line that is not a camera, times that do not increase, or no frame beside it.
     """
     path = Path(cameras)
     try:
@@ -121,14 +121,14 @@ def _camera(words: list[str]) -> tuple[int, Camera]:
 
 
 class PosedViews(Dataset[Mapping[str, Frame]]):
-    """Stretches of clips: by name of `PLACES` a frame, the references `margin` frames apart.
+    """Dataset of stretches of clips: a frame per name in `PLACES`, the references `margin` frames apart.
 
     Args:
         margin: frames from one reference to the other, an even number.
-        step: a stretch starts at every so many-th frame.
+        step: frames between the starts of stretches.
 
     Raises:
-        ValueError: no clip in the folder, none that is long enough, an odd margin, or one that `read_clip` refuses.
+        ValueError: no clip in the folder, none that is long enough, an odd margin, or one that `read_clip` rejects.
     """
 
     def __init__(self, root: str | Path, *, margin: int = 30, step: int = 10) -> None:

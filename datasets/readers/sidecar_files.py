@@ -1,4 +1,4 @@
-"""Boxes and depth of a video, as found by any detector and any depth model, in files beside it.
+"""Sidecar files of videos: boxes of any detector and depth of any depth model.
 
     <name>.boxes.npz      times [frame], boxes [frame, 4] or [track, frame, 4]
     <name>.depth.npz      times [frame], depth [frame, height, width], metric: whether it is in metres
@@ -23,7 +23,7 @@ Array = Float[np.ndarray, "..."]
 
 
 class BoxFrames(NamedTuple):
-    """One track: when it is seen, and where."""
+    """One track: times and boxes."""
 
     times: Times
     boxes: Float[np.ndarray, "frame 4"]
@@ -38,10 +38,10 @@ class DepthFrames(NamedTuple):
 
 
 def read_boxes(path: Path, start: float, seconds: float) -> tuple[BoxFrames, ...]:
-    """The tracks that are seen in a piece of a video, their times from its beginning on.
+    """Reads the tracks that are seen in a piece of a video, with times from its beginning.
 
     Raises:
-        ValueError: a file that says something else than the head of this module.
+        ValueError: a file of another format than this module's docstring describes.
     """
     times, boxes, _ = _read(path, "boxes")
     boxes = boxes[None] if boxes.ndim == 2 else boxes
@@ -57,10 +57,10 @@ def read_boxes(path: Path, start: float, seconds: float) -> tuple[BoxFrames, ...
 
 
 def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
-    """The depth maps of a piece of a video, their times from its beginning on.
+    """Reads the depth maps of a piece of a video, with times from its beginning.
 
     Raises:
-        ValueError: a file that says something else than the head of this module.
+        ValueError: a file of another format than this module's docstring describes.
     """
     times, depth, metric = _read(path, "depth", "metric")
     if depth.ndim != 3 or len(depth) != len(times):
@@ -74,7 +74,7 @@ def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
 
 
 def read_array(path: Path) -> Array:
-    """Reads what `numpy.save` has written; pickled code is never run.
+    """Reads a file of `numpy.save`; pickled code is never run.
 
     Raises:
         ValueError: a file that cannot be read, or is not an array of finite numbers.
@@ -91,7 +91,7 @@ def read_array(path: Path) -> Array:
 
 
 def _loaded(path: Path) -> Any:
-    """An array, or arrays by name."""
+    """Loads an array, or arrays by name."""
     if path.suffix == ".json":
         return _from_json(path)
     try:
@@ -101,7 +101,9 @@ def _loaded(path: Path) -> Any:
         with values:
             return {name: values[name] for name in values.files}
     except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
-        raise UserError(f"{path}: got what numpy cannot read ({error}), expected arrays; save it again") from error
+        raise UserError(
+            f"{path}: got a file that numpy cannot read ({error}), expected arrays; save it again"
+        ) from error
 
 
 def _from_json(path: Path) -> dict[str, Array]:
@@ -122,17 +124,19 @@ def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array,
         times, values = (np.asarray(arrays[one], np.float64) for one in wanted[:2])
         switch = bool(arrays[flag]) if flag else False
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: got what are no numbers ({error}), expected numbers; save it again") from error
+        raise UserError(
+            f"{path}: got values that are not numbers ({error}), expected numbers; save it again"
+        ) from error
     if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise UserError(f"{path}: got times that do not increase, expected seconds [frame]; sort them")
     return times, values, switch
 
 
 def _check_boxes(path: Path, boxes: Float[np.ndarray, "box 4"]) -> None:
-    sound = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
-    if not sound.all():
+    valid = (boxes[:, :2] >= 0).all(1) & (boxes[:, 2:] <= 1).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+    if not valid.all():
         raise UserError(
-            f"{path}: got the box {boxes[int((~sound).argmax())].tolist()}, expected 0 <= left < right <= 1 and "
+            f"{path}: got the box {boxes[int((~valid).argmax())].tolist()}, expected 0 <= left < right <= 1 and "
             "0 <= top < bottom <= 1, or four NaN; divide pixels by width and height"
         )
 

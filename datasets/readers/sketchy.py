@@ -6,8 +6,7 @@
     <root>/<split>/partial_sketches/<image id>/<annotation id>.png      sketch of one garment on the whole canvas
 
 The JSON is COCO's: ``images`` (``id``, ``file_name``) and ``annotations`` (``id``, ``image_id``, ``category_name``,
-``description``); other keys are left alone. The later release with colour words has its own name for the file, which
-is found as well.
+``description``); other keys are ignored. The file name of the later release with colour words is found as well.
 
 Source: https://huggingface.co/datasets/federicogirella/sketchy; LOTS, arXiv 2507.22627 and 2602.18309.
 """
@@ -45,10 +44,10 @@ class _Outfit:
 
 
 class Sketchy(Dataset[PairSample]):
-    """The outfits of a split, pairs in the order of the JSON, descriptions stripped and lower-cased.
+    """Outfits of a split of Sketchy, pairs in the order of the JSON, descriptions stripped and lower-cased.
 
-    The caption joins the descriptions, the name is the image's id. Sketches come as they are, in grey, blank ones
-    too; a description that is missing or empty is None.
+    The caption joins the descriptions, the name is the image's id. Sketches are grey and unchanged, blank ones
+    included; a missing or empty description is None.
 
     Args:
         annotations: name of the JSON in ``root``; by default the first of ``ANNOTATIONS`` that exists.
@@ -109,10 +108,10 @@ class Sketchy(Dataset[PairSample]):
 def validate(
     root: str | Path, split: str = "train", *, annotations: str | None = None, drop: Collection[str] = DROPPED
 ) -> list[Problem]:
-    """All that is wrong with a split: rows of the JSON, descriptions, and every image, which it opens.
+    """Lists all problems of a split: rows of the JSON, descriptions, and every image, which is opened.
 
     Raises:
-        ValueError: a folder or the JSON is missing, or it holds no rows to look at.
+        ValueError: a folder or the JSON is missing, or it has no rows.
     """
     file = _annotation_file(Path(root), split, annotations)
     outfits, problems = _read(file, Path(root) / split, drop)
@@ -137,7 +136,7 @@ def validate(
 
 
 def _annotation_file(root: Path, split: str, annotations: str | None) -> Path:
-    """The JSON of a split, once everything beside it is in place."""
+    """Returns the JSON of a split, after checking the folders beside it."""
     names = [name.format(split=split) for name in ANNOTATIONS] if annotations is None else [annotations]
     found = [root / name for name in names if (root / name).is_file()]
     if not found:
@@ -155,7 +154,7 @@ def _annotation_file(root: Path, split: str, annotations: str | None) -> Path:
 
 
 def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit], list[Problem]]:
-    """The outfits of a JSON and the problems of the rows that are in none of them; no image is opened."""
+    """Reads the outfits of a JSON and the problems of its wrong rows; no image is opened."""
     document = _load(file)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
     problems: list[Problem] = []
@@ -203,14 +202,14 @@ def _outfit(folder: Path, image: dict[str, Any], pairs: dict[str, str | None]) -
 
 
 def _wrong(row: Any, keys: tuple[str, ...]) -> str | None:
-    """Why a row cannot be used: these of its values become parts of paths."""
+    """Returns why a row cannot be used; these values become parts of paths."""
     if not isinstance(row, dict):
-        return f"got a {type(row).__name__}, expected an object with {', '.join(keys)}; mend it"
+        return f"got a {type(row).__name__}, expected an object with {', '.join(keys)}; correct it"
     for key in keys:
         value = row.get(key)
         plain = isinstance(value, int | str) and not isinstance(value, bool)
         if not plain or str(value) in ("", "..") or Path(str(value)).name != str(value):
-            return f"{key}: got {value!r}, expected a number or the name of a file; mend it"
+            return f"{key}: got {value!r}, expected a number or the name of a file; correct it"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Stereo sound from a piece of a sound file, as loud as it is there."""
+"""Reader of stereo audio from a piece of an audio file, without scaling."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def sound_seconds(path: Path) -> float:
 
 
 def sound_rate(path: Path) -> int:
-    """A sound file's own samples a second.
+    """Sample rate of an audio file in Hz.
 
     Raises:
         ValueError: a file that cannot be read, or has more than two channels.
@@ -35,11 +35,11 @@ def sound_rate(path: Path) -> int:
 def read_sound(
     path: Path, start: float, seconds: float, sample_rate: int | None = None
 ) -> Float32[np.ndarray, "2 sample"]:
-    """Both channels, never scaled; one channel is heard on both sides.
+    """Reads both channels, without scaling; mono files give two equal channels.
 
     Args:
-        start, seconds: the piece to read.
-        sample_rate: that it is brought to; the file's own when None.
+        start, seconds: the piece to read, in seconds.
+        sample_rate: rate to resample to, in Hz; the file's own when None.
 
     Raises:
         ValueError: a file that cannot be read, ends before the piece does, has more than two channels, or NaN.
@@ -50,7 +50,7 @@ def read_sound(
         samples = file.read(round(seconds * own), dtype="float32", always_2d=True).T
     if seconds - samples.shape[1] / own > 1 / own:
         raise UserError(
-            f"{path}: got {samples.shape[1] / own:.4g} s of sound from {start:.4g} s on, expected {seconds:.4g} s; "
+            f"{path}: got {samples.shape[1] / own:.4g} s of audio from {start:.4g} s on, expected {seconds:.4g} s; "
             "copy the file again"
         )
     if not np.isfinite(samples).all():
@@ -63,7 +63,7 @@ def read_sound(
 
 
 def resampled(audio: Float32[np.ndarray, "channel sample"], rate: int, to: int) -> Float32[np.ndarray, "channel more"]:
-    """A sound at another rate, by a polyphase filter."""
+    """Resamples audio to another rate, by a polyphase filter."""
     return audio if rate == to else resample_poly(audio, to, rate, axis=-1).astype(np.float32)
 
 
@@ -71,7 +71,9 @@ def _opened(path: Path) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise UserError(f"{path}: got what cannot be read ({error}), expected a WAV file; extract it again") from error
+        raise UserError(
+            f"{path}: got a file that cannot be read ({error}), expected a WAV file; extract it again"
+        ) from error
     if file.channels > MOST_CHANNELS:
         file.close()
         raise UserError(f"{path}: got {file.channels} channels, expected one or two; mix it down to stereo")

@@ -1,10 +1,10 @@
-"""Your own sounds in pieces of one length, with what is seen of their source in files beside them.
+"""Dataset of a folder of audio files, in pieces of one length, with boxes and depth in sidecar files.
 
     folder/<name>.wav                        or .flac, .ogg; one or two channels
     folder/<name>.boxes.npz, .boxes.json     optional, see `sidecar_files`
     folder/<name>.depth.npz, .depth.json     optional, see `sidecar_files`
 
-Pieces do not overlap; what is left at a sound's end is left out.
+Pieces do not overlap; the rest of a file is left out.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ SIDECARS: Final = (".npz", ".json")
 
 @dataclass(frozen=True)
 class SoundPiece:
-    """A piece of a sound; it is read when it is asked for.
+    """A piece of an audio file; it is read on access.
 
     Args:
-        start, seconds: from the beginning of the file.
+        start, seconds: start in the file and length, in seconds.
     """
 
     path: Path
@@ -37,31 +37,31 @@ class SoundPiece:
     seconds: float
 
     def audio(self, sample_rate: int) -> Float32[np.ndarray, "2 sample"]:
-        """As loud as in the file; one channel is heard on both sides."""
+        """Audio of the piece, without scaling; mono files give two equal channels."""
         return read_sound(self.path, self.start, self.seconds, sample_rate)
 
     @property
     def boxes(self) -> tuple[BoxFrames, ...]:
-        """By track that is seen in this piece, times from its beginning on."""
+        """Tracks that are seen in this piece, with times from its beginning."""
         path = _beside(self.path, "boxes")
         return () if path is None else read_boxes(path, self.start, self.seconds)
 
     @property
     def depth(self) -> DepthFrames | None:
-        """None without a file, or where it says nothing of this piece."""
+        """Depth maps; None without a file, or without maps in this piece."""
         path = _beside(self.path, "depth")
         found = None if path is None else read_depth(path, self.start, self.seconds)
         return found if found is not None and len(found.times) else None
 
 
 class SoundFolder(Dataset[SoundPiece]):
-    """All pieces, sound by sound.
+    """Dataset of all pieces, file by file.
 
     Args:
         seconds: length of a piece.
 
     Raises:
-        ValueError: no sounds, none as long as a piece, or files that cannot be read, all of them listed.
+        ValueError: no audio files, none as long as a piece, or files that cannot be read, all of them listed.
     """
 
     def __init__(self, folder: str | Path, seconds: float) -> None:
@@ -70,7 +70,7 @@ class SoundFolder(Dataset[SoundPiece]):
             raise UserError(f"seconds: got {seconds}, expected a length above 0")
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
         if not paths:
-            raise UserError(f"{folder}: got no sounds, expected files that end in {', '.join(SOUNDS)}; bring some")
+            raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SOUNDS)}; add some")
         problems: list[str] = []
         self._pieces: list[SoundPiece] = []
         for path in paths:
@@ -84,7 +84,7 @@ class SoundFolder(Dataset[SoundPiece]):
         if problems:
             raise UserError("\n  ".join([f"{folder}: {len(problems)} files cannot be used", *problems]))
         if not self._pieces:
-            raise UserError(f"seconds: got {seconds}, expected some sound in {folder} to be as long; lower it")
+            raise UserError(f"seconds: got {seconds}, expected at most the longest audio file in {folder}; lower it")
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -94,7 +94,7 @@ class SoundFolder(Dataset[SoundPiece]):
 
 
 def _beside(path: Path, name: str) -> Path | None:
-    """The file beside a sound that says this of it."""
+    """Returns the sidecar file of an audio file by its kind."""
     found = [path.with_name(f"{path.stem}.{name}{suffix}") for suffix in SIDECARS]
     return next((one for one in found if one.is_file()), None)
 

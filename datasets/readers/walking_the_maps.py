@@ -1,4 +1,4 @@
-"""Walking The Maps: videos of people who walk through games, in chunks, as Stable-V2A and its successors read them.
+"""Walking The Maps: videos of walks through games, in chunks, as in Stable-V2A and its successors.
 
     root/<sample>/audio/<sample>.wav
     root/<sample>/frames_4fps/*.jpg          4 a second, in natural order of their names
@@ -9,9 +9,9 @@
 
 A split is a text file with the name of a sample on each line. Chunks do not overlap; the rest of a video is left out.
 
-Source: arXiv 2412.15023; YusuphaJuwara/Stable-V2A-v1 at 0d13ac6, main/data/dataset_wtm.py. The files of boxes and depth
-are ours.
-Differs: loudness stays as it is. There each chunk is divided by its peak, which removes what distance does to it.
+Source: arXiv 2412.15023; YusuphaJuwara/Stable-V2A-v1 at 0d13ac6, main/data/dataset_wtm.py. Files of boxes and depth are
+not part of the dataset.
+Differs: loudness is kept. There each chunk is divided by its peak, which removes the effect of distance.
 """
 
 import json
@@ -32,21 +32,21 @@ from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read
 from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds
 
 TEXT: Final = "A person walks."
-"""The only text of all samples."""
+"""Prompt of all samples."""
 FRAME_RATE: Final = 4
 ENVELOPE_RATE: Final = 30
 SLACK: Final = 0.5
-"""Sound may be shorter than its video by so many seconds."""
+"""Seconds by which audio may be shorter than its video."""
 
 
 @dataclass(frozen=True, eq=False)
 class MapChunk:
-    """A piece of a video; sound, images and the rest are read when they are asked for.
+    """A chunk of a video; audio, images and the rest are read on access.
 
     Args:
-        folder: of its sample.
+        folder: folder of its sample.
         start: in seconds from the video's beginning.
-        sample_rate: that sound is brought to; the file's own when None.
+        sample_rate: rate to resample audio to, in Hz; the file's own when None.
         envelopes: folder of predicted envelopes.
     """
 
@@ -62,7 +62,7 @@ class MapChunk:
 
     @property
     def audio(self) -> Float32[np.ndarray, "2 sample"]:
-        """At `rate`, `seconds` long, as loud as in the file; one channel is heard on both sides.
+        """Audio at `rate`, `seconds` long, without scaling; mono files give two equal channels.
 
         Raises:
             ValueError: a file that cannot be read, ends before the chunk does, or has more than two channels.
@@ -71,15 +71,15 @@ class MapChunk:
 
     @property
     def rate(self) -> int:
-        """Samples of `audio` a second."""
+        """Sample rate of `audio` in Hz."""
         return self.sample_rate or sound_rate(_audio(self.folder))
 
     @property
     def frame_paths(self) -> tuple[Path, ...]:
-        """Of the images at 4 a second.
+        """Paths of the frames, 4 a second.
 
         Raises:
-            ValueError: the folder does not hold all.
+            ValueError: missing frames.
         """
         folder = self.folder / f"frames_{FRAME_RATE}fps"
         first, last = int(self.start * FRAME_RATE + 1e-9), int((self.start + self.seconds) * FRAME_RATE + 1e-9)
@@ -90,7 +90,7 @@ class MapChunk:
 
     @property
     def frames(self) -> tuple[Image.Image, ...]:
-        """In RGB, 4 a second.
+        """RGB frames, 4 a second.
 
         Raises:
             ValueError: an image that is missing or cannot be read.
@@ -99,20 +99,20 @@ class MapChunk:
 
     @property
     def boxes(self) -> tuple[BoxFrames, ...] | None:
-        """By track that is seen in this chunk; None without a file.
+        """Tracks that are seen in this chunk; None without a file.
 
         Raises:
-            ValueError: a file that `read_boxes` refuses.
+            ValueError: a file that `read_boxes` rejects.
         """
         path = self.folder / f"{self.name}.boxes.npz"
         return read_boxes(path, self.start, self.seconds) if path.is_file() else None
 
     @property
     def depth(self) -> DepthFrames | None:
-        """None without a file.
+        """Depth maps; None without a file.
 
         Raises:
-            ValueError: a file that `read_depth` refuses.
+            ValueError: a file that `read_depth` rejects.
         """
         path = self.folder / f"{self.name}.depth.npz"
         return read_depth(path, self.start, self.seconds) if path.is_file() else None
@@ -135,17 +135,17 @@ class MapChunk:
 
 
 class WalkingTheMaps(Dataset[MapChunk]):
-    """All chunks of a split, sample by sample.
+    """Dataset of all chunks of a split, sample by sample.
 
     Args:
         split: file with the name of a sample on each line.
         seconds: length of a chunk; videos that are shorter have none.
-        sample_rate: that sound is brought to; each file's own when None.
+        sample_rate: rate to resample audio to, in Hz; each file's own when None.
         envelopes: folder of predicted envelopes.
 
     Raises:
-        ValueError: no such files, names that are no folders of the root, metadata without a duration, sound that cannot
-            be read or is much shorter than its video, or no chunk at all.
+        ValueError: no such files, names that are not folders of the root, metadata without a duration, audio that
+            cannot be read or is much shorter than its video, or no chunk at all.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class WalkingTheMaps(Dataset[MapChunk]):
             for i in range(int(_duration(folder) / seconds + 1e-9))
         ]
         if not self._chunks:
-            raise UserError(f"seconds: got {seconds}, expected some video of {split} to be as long; lower it")
+            raise UserError(f"seconds: got {seconds}, expected at most the longest video of {split}; lower it")
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -194,7 +194,7 @@ def _folder(root: Path, name: str) -> Path:
 
 
 def _duration(folder: Path) -> float:
-    """Seconds that both video and sound last."""
+    """Returns the shorter duration of video and audio in seconds."""
     path = folder / f"{folder.name}.metadata.json"
     try:
         seconds = json.loads(path.read_text(encoding="utf-8"))["processed"]["video_duration"]
@@ -204,11 +204,11 @@ def _duration(folder: Path) -> float:
             "write it"
         ) from error
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise UserError(f"{path}: got a video_duration of {seconds!r}, expected seconds above 0; mend it")
+        raise UserError(f"{path}: got a video_duration of {seconds!r}, expected seconds above 0; correct it")
     heard = sound_seconds(_audio(folder))
     if heard < seconds - SLACK:
         raise UserError(
-            f"{_audio(folder)}: got {heard:.4g} s of sound for {seconds:.4g} s of video, expected as much; "
+            f"{_audio(folder)}: got {heard:.4g} s of audio for {seconds:.4g} s of video, expected as much; "
             "extract it again"
         )
     return min(heard, float(seconds))
@@ -219,5 +219,5 @@ def _audio(folder: Path) -> Path:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Numbers in a name count as numbers: 2 before 10."""
+    """Sort key in which numbers in a name count as numbers: 2 before 10."""
     return [(int(part or 0), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", path.name)]

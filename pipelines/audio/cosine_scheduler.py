@@ -1,4 +1,4 @@
-"""Scheduler of Stable Audio without torchsde: noise from a generator instead of a Brownian tree."""
+"""Scheduler for Stable Audio without torchsde: noise from a generator instead of a Brownian tree."""
 
 from typing import Any
 
@@ -60,18 +60,18 @@ class CosineScheduler(EDMDPMSolverMultistepScheduler):
         )
 
     def precondition_noise(self, sigma: float | Tensor) -> Tensor:
-        """Timestep of a noise level, in [0, 1)."""
+        """Returns the timestep of a noise level, in [0, 1)."""
         sigma = sigma if isinstance(sigma, Tensor) else torch.tensor([sigma])
         return sigma.atan() / torch.pi * 2
 
     def to_json_string(self) -> str:
-        """The config of the stock scheduler, so that the folder opens anywhere."""
+        """Returns the config of the stock scheduler, so that stock diffusers opens the folder."""
         return named_as(STOCK, super().to_json_string(), FOREIGN)
 
 
 def at_time(
     latents: Float[Tensor, "row channel place"], noise: Float[Tensor, "row channel place"], times: Float[Tensor, " row"]
 ) -> tuple[Tensor, Tensor]:
-    """Input and target of the denoiser at these timesteps."""
+    """Returns the denoiser's input and target at these timesteps."""
     angle = (times * torch.pi / 2)[:, None, None]
     return angle.cos() * latents + angle.sin() * noise, angle.cos() * noise - angle.sin() * latents

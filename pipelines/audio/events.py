@@ -1,7 +1,7 @@
 """Audible events in stereo audio: onsets, side, loudness and delay between the ears.
 
-Every measure is of the sound alone. Energies are those above the sound's own floor, the level of its quiet parts,
-channel by channel. An event so weak that it might be the floor is not heard: its measures are NaN, never a guess.
+Measures use the audio alone. Energies are relative to the noise floor, the level of quiet parts, by channel. Measures
+of events that are too close to the floor are NaN.
 """
 
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from scipy.signal import find_peaks
 from weftwork.datasets.readers.errors import UserError
 
 WINDOW: Final = 0.060
-"""Seconds of an event that are measured."""
+"""Duration in seconds over which an event is measured."""
 EARLY: Final = 0.002
 """Seconds before an event from which it is measured, to include its attack."""
 FRAME, HOP = 0.016, 0.004
-"""Of the search for onsets, in seconds: 256 and 64 samples at 16 kHz."""
+"""Frame and hop of onset detection, in seconds: 256 and 64 samples at 16 kHz."""
 RISE: Final = 6.0
-"""In dB; an onset is louder than what was just before by more."""
+"""Minimum rise in level at an onset, in dB."""
 APART: Final = 0.1
-"""Least seconds from one onset to the next."""
+"""Minimum time between onsets, in seconds."""
 QUIET: Final = 0.1
-"""Quantile of the levels that is the floor."""
+"""Quantile of levels that is the noise floor."""
 AUDIBLE: Final = 4.0
-"""Times the floor's energy; less is not heard."""
+"""Factor on the floor's energy; events below are not heard."""
 SILENCE: Final = 1e-9
-"""Mean square (-90 dBFS) below which there is nothing, whatever the floor."""
+"""Mean square (-90 dBFS) below which nothing is heard, whatever the floor."""
 LARGEST_DELAY, FINER = 1e-3, 16
 
 Audio = Float[np.ndarray, "2 sample"]
@@ -38,7 +38,7 @@ Curve = Float[np.ndarray, " frame"]
 
 
 def check_audio(audio: Any, name: str = "audio") -> Audio:
-    """As float64.
+    """Returns checked audio as float64.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.
@@ -47,12 +47,12 @@ def check_audio(audio: Any, name: str = "audio") -> Audio:
     if values.ndim != 2 or values.shape[0] != 2 or not np.issubdtype(values.dtype, np.floating):
         raise UserError(f"{name}: got {values.dtype} of shape {values.shape}, expected floats [2, samples]")
     if not np.isfinite(values).all():
-        raise UserError(f"{name}: got NaN or infinite samples, expected finite ones; check what made them")
+        raise UserError(f"{name}: got NaN or infinite samples, expected finite ones; check their source")
     return values.astype(np.float64)
 
 
 def onsets(audio: Audio, sample_rate: int) -> Events:
-    """Onsets of events in seconds: peaks of the rise in level from frame to frame.
+    """Detects onsets of events in seconds: peaks of the rise in level from frame to frame.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.
@@ -75,8 +75,8 @@ class Heard:
     """Measures of events; all arrays are by event, and NaN where nothing is heard.
 
     Args:
-        energies: of left and right, above the floor, as mean squares over `WINDOW`.
-        itd: how many seconds later the left ear hears it than the right one.
+        energies: energies of left and right above the floor, as mean squares over `WINDOW`.
+        itd: delay of the left ear against the right one, in seconds.
     """
 
     energies: Float[np.ndarray, "2 event"]
@@ -84,7 +84,7 @@ class Heard:
 
     @property
     def pan(self) -> Events:
-        """Pan by the inverse of constant-power panning: -1 left, 1 right."""
+        """Pan, by the inverse of constant-power panning: -1 left, 1 right."""
         return pan_of(self.energies)
 
     @property
@@ -94,12 +94,12 @@ class Heard:
 
     @property
     def level(self) -> Events:
-        """Of both channels, in dB."""
+        """Level of both channels, in dB."""
         return 10 * np.log10(self.energies.sum(0))
 
 
 def hear(audio: Audio, sample_rate: int, times: Events) -> Heard:
-    """Measure the events at these times, in seconds.
+    """Measures the events at these times, in seconds.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.
@@ -114,18 +114,18 @@ def hear(audio: Audio, sample_rate: int, times: Events) -> Heard:
 
 
 def pan_of(energies: Float[np.ndarray, "2 *event"]) -> Float[np.ndarray, "*event"]:
-    """Pan in [-1, 1] from the energies of left and right."""
+    """Computes the pan in [-1, 1] from the energies of left and right."""
     return 4 / np.pi * np.arctan2(np.sqrt(energies[1]), np.sqrt(energies[0])) - 1
 
 
 def level_difference(energies: Float[np.ndarray, "2 *event"]) -> Float[np.ndarray, "*event"]:
-    """Right over left in dB, within 40; both silent is NaN."""
+    """Computes the level of right over left in dB, within 40; NaN if both are silent."""
     left, right = energies + 1e-4 * energies.sum(0)
     return 10 * np.log10(right / left)
 
 
 def pan_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> tuple[Curve, Curve]:
-    """Times in seconds and pan of the sound around them, NaN where nothing is heard.
+    """Computes times in seconds and the pan around them, NaN where nothing is heard.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.
@@ -136,7 +136,7 @@ def pan_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> t
 
 
 def loudness_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> tuple[Curve, Curve]:
-    """Times in seconds and level of both channels around them in dBFS, -90 at least.
+    """Computes times in seconds and the level of both channels around them in dBFS, at least -90.
 
     Raises:
         ValueError: not [2, samples], or numbers that are not finite.
@@ -146,9 +146,9 @@ def loudness_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02)
 
 
 def envelope(audio: Audio, sample_rate: int) -> Curve:
-    """Root of the mean square over both channels; frames of 32 ms every 8 ms (512 and 128 samples at 16 kHz).
+    """Computes the RMS over both channels in frames of 32 ms every 8 ms (512 and 128 samples at 16 kHz).
 
-    Differs: others take the mono mix, in which a delay between the ears changes the loudness.
+    Differs: others use the mono mix, in which a delay between the ears changes the loudness.
     """
     return np.sqrt(_powers(audio, _samples(0.032, sample_rate), _samples(0.008, sample_rate)).mean(0))
 
@@ -158,7 +158,7 @@ def _samples(seconds: float, sample_rate: int) -> int:
 
 
 def _powers(audio: Audio, length: int, hop: int) -> Float[np.ndarray, "2 frame"]:
-    """Mean squares of the frames that begin every `hop` samples and lie within the sound."""
+    """Computes mean squares of the frames that begin every `hop` samples and lie within the audio."""
     if audio.shape[1] < length:
         return np.zeros((2, 0))
     return sliding_window_view(np.square(audio), length, axis=1)[:, ::hop].mean(-1)
@@ -172,7 +172,7 @@ def _curve(audio: Audio, sample_rate: int, hop_seconds: float) -> tuple[Curve, F
 
 
 def _floor(audio: Audio, sample_rate: int) -> Float[np.ndarray, " 2"]:
-    """Mean square of a channel's quiet parts."""
+    """Computes the mean square of a channel's quiet parts."""
     powers = _powers(audio, _samples(FRAME, sample_rate), _samples(HOP, sample_rate))
     return np.quantile(powers, QUIET, axis=1) if powers.shape[1] else np.zeros(2)
 
@@ -185,7 +185,7 @@ def _above_floor(
 
 
 def _delay(window: Float[np.ndarray, "2 sample"], sample_rate: int) -> float:
-    """By the cross-correlation of the phases alone (GCC-PHAT), on a grid finer than samples."""
+    """Computes the delay by phase cross-correlation (GCC-PHAT), on a grid finer than samples."""
     length = 2 * window.shape[1]
     left, right = np.fft.rfft(window, length)
     cross = left * np.conj(right)

@@ -32,7 +32,7 @@ class AudioOutput(BaseOutput):
     sample_rate: int
 
     def save(self, path: str | Path) -> Path:
-        """Write an audio file, for example WAV or FLAC, atomically.
+        """Writes an audio file, for example WAV or FLAC, atomically.
 
         Raises:
             ValueError: an unknown suffix.
@@ -41,7 +41,7 @@ class AudioOutput(BaseOutput):
         if path.suffix[1:].upper() not in soundfile.available_formats():
             raise UserError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
         if (peak := float(np.abs(self.audio).max())) > 1:
-            logger.warning("%s: the audio reaches %.2f and is clipped at 1; draw fewer voices, or scale it", path, peak)
+            logger.warning("%s: the audio reaches %.2f and is clipped at 1; pass fewer voices, or scale it", path, peak)
         with atomic_path(path) as partial:
             soundfile.write(partial, self.audio.T, self.sample_rate)
         return path

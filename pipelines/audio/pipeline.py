@@ -41,9 +41,9 @@ AT_ONCE = 16
 
 
 class VideoToAudioPipeline(StableAudioPipeline):
-    """A Stable Audio folder whose frozen transformer follows boxes, depth, a prompt and an envelope.
+    """Stable Audio pipeline with spatial conditions: boxes, depth, audio prompts and an envelope.
 
-    `load_spatial` brings the trained modules. The transformer is opened as `ConditionedStableAudioDiTModel`, the
+    `load_spatial` loads the trained modules. The transformer is opened as `ConditionedStableAudioDiTModel`, the
     scheduler as `CosineScheduler`; the folder stays a stock one.
     """
 
@@ -55,7 +55,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
-        """As the stock method; the scheduler is opened as `CosineScheduler`, which needs no torchsde."""
+        """Loads a folder as the stock method does; the scheduler is opened as `CosineScheduler`, without torchsde."""
         if "scheduler" not in kwargs:
             where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
             kwargs["scheduler"] = CosineScheduler.from_pretrained(
@@ -92,7 +92,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         spatial: str | Path | SpatialAudioAdapter,
         controlnet: StableAudioControlNetModel | None = None,
     ) -> None:
-        """Load trained modules, or the folder with `adapter` and, where there is one, `controlnet`.
+        """Loads trained modules, or a folder with `adapter` and optionally `controlnet`.
 
         Raises:
             ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
@@ -155,12 +155,13 @@ class VideoToAudioPipeline(StableAudioPipeline):
         """Generate audio, in overlapping windows where it is longer than the trained length.
 
         Args:
-            conditions: of one voice, or one list per voice; voices are generated apart and summed. A voice has
+            conditions: conditions of one voice, or one list per voice; voices are generated separately and summed. A
+                voice has
                 any number of `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
             prompt, negative_prompt, prompt_embeds: as in the stock call, for all voices.
             seconds: length; by default up to the last time of the conditions.
             guidance_scale: of prompt and conditions together; 1 turns it off.
-            generator: of the noise; a list has one per window of every voice.
+            generator: generator of the noise, or a list with one per window of every voice.
             overlap: share of a window that is cross-faded with the next one.
             callback: called after each step with its index, timestep and latents, for every batch of windows.
 
@@ -212,7 +213,8 @@ class VideoToAudioPipeline(StableAudioPipeline):
             envelopes = [one for one in voice if isinstance(one, Envelope)]
             if len(envelopes) > 1:
                 raise UserError(
-                    f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1; make voices of them"
+                    f"conditions: got {len(envelopes)} envelopes for one voice, expected at most 1; "
+                    "pass one list per voice"
                 )
             if any(one.layers for one in envelopes):
                 raise UserError("layers: got some on an envelope, which a ControlNet reads; give it a weight instead")
@@ -257,7 +259,8 @@ class _Call:
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
 
     def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
-        """Inputs of the ControlNet, in the order of `shares`: envelope and boxes, the envelope alone, boxes alone."""
+        """Returns the ControlNet's inputs, in the order of `shares`: envelope and boxes, envelope alone, boxes
+        alone."""
         signals = []
         for row, start in zip(self.rows, starts, strict=True):
             envelope = _envelope(row)
@@ -305,7 +308,7 @@ class _Call:
         return args, kwargs
 
     def _shares(self) -> Float[Tensor, "control row"]:
-        """Strength of each control at this step, by row."""
+        """Returns the strength of each control at this step, by row."""
         steps, halves = self.pipe.scheduler.num_inference_steps, (True, False) if self.guided else (False,)
         return torch.tensor(
             [
@@ -332,7 +335,7 @@ def _envelope(row: Sequence[OverTime]) -> Envelope | None:
 
 
 def _end(condition: OverTime) -> float | None:
-    """Time in seconds where a condition ends."""
+    """Returns the time in seconds where a condition ends."""
     if isinstance(condition, BoxTrack | DepthClip):
         return float(condition.times[-1])
     return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None

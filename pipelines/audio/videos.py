@@ -17,7 +17,7 @@ from weftwork.datasets.readers.errors import UserError
 
 Frame = UInt8[np.ndarray, "height width 3"]
 Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
-"""From a frame to boxes by track: left, top, right, bottom in fractions of the frame."""
+"""Function from a frame to boxes by track: left, top, right, bottom in fractions of the frame."""
 DepthModel = Callable[[Frame], Float[np.ndarray, "height width"]]
 BOX_RATE, DEPTH_RATE = 30.0, 4.0
 MP4_CODECS = ("h264", "hevc", "mpeg4", "av1", "vp9")
@@ -29,8 +29,8 @@ class Video:
     """A video file that can be read to its end.
 
     Args:
-        seconds: from its first frame to the end of its last.
-        size: height and width of its frames.
+        seconds: duration from its first frame to the end of its last.
+        size: height and width of the frames.
     """
 
     path: Path
@@ -53,8 +53,8 @@ class Video:
         """Reads the times of all frames; rates may vary.
 
         Args:
-            longest: seconds; no more is decoded.
-            largest: pixels of all frames together; no more is decoded.
+            longest: maximum seconds to decode.
+            largest: maximum pixels of all frames together to decode.
 
         Raises:
             ValueError: no file, no video in it, one that is too long or large, one whose frames cannot be decoded, or
@@ -79,7 +79,7 @@ class Video:
             raise UserError(f"{path}: got a video without frames, expected at least one; export it again")
         if (np.diff(times) <= 0).any():
             raise UserError(f"{path}: got frames whose times do not increase; export the video again")
-        if not last:  # the container does not say how long it is shown
+        if not last:  # the container has no duration of the last frame
             last = float(np.median(np.diff(times))) if len(times) > 1 else 1 / BOX_RATE
         return cls(path, times[-1] + last, size)
 

@@ -13,13 +13,13 @@ from weftwork.datasets.readers.errors import UserError
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of one length that cover the audio.
+    """Windows of equal length that cover the audio.
 
     Args:
-        total: seconds in all.
-        seconds: of one window.
-        starts: in seconds.
-        latents: of one window.
+        total: seconds of the audio.
+        seconds: seconds of one window.
+        starts: starts of the windows in seconds.
+        latents: latents of one window.
         hop: samples per latent.
     """
 
@@ -32,7 +32,7 @@ class Windows:
 
     @classmethod
     def plan(cls, total: float, longest: float, overlap: float, hop: int, sample_rate: int) -> Self:
-        """Plan as few windows as cover the audio; a single one where it fits into one.
+        """Plans the fewest windows that cover the audio.
 
         Raises:
             ValueError: a length that is not above 0, or an overlap outside [0, 0.5].
@@ -47,7 +47,7 @@ class Windows:
         return cls(total, seconds, starts, math.ceil(seconds * sample_rate / hop - 1e-9), hop, sample_rate)
 
     def joined(self, parts: Sequence[Float[np.ndarray, "2 sample"]]) -> Float[np.ndarray, "2 sample"]:
-        """Join the audio of windows; the squares of weights sum to 1, which keeps the power of noise."""
+        """Joins the audio of windows; squared weights sum to 1, which preserves the power of noise."""
         length = round(self.total * self.sample_rate)
         out = np.zeros((2, length), np.float32)
         edges = [round(start * self.sample_rate) for start in self.starts]

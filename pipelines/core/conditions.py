@@ -8,7 +8,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.datasets.readers.errors import UserError
 
 Conditions = Mapping[str, Condition | Sequence[Condition] | Sequence[Sequence[Condition] | None]]
-"""By adapter name a condition, a list of them for every prompt, or one such list, or None, per prompt."""
+"""Conditions by adapter name: a condition, a list of them for every prompt, or one such list or None per prompt."""
 
 
 def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> list[list[Any]]:

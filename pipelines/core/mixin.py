@@ -126,13 +126,13 @@ class ConditionedPipelineMixin(_Pipeline):
     # -- adapters ------------------------------------------------------------------------------------------
 
     def attach(self, **adapters: Adapter) -> None:
-        """Attach adapters by name; order is the order of summation.
+        """Attaches adapters by name; their order is the order of summation.
 
         Everything is checked before anything changes.
 
         Raises:
-            ValueError: a name that is taken, a value that is no adapter, an adapter for another base, or an attention
-                processor of someone else on the denoiser.
+            ValueError: a name that is taken, a value that is no adapter, an adapter for another base, or a foreign
+                attention processor on the denoiser.
         """
         have = {} if self.adapters is None else dict(self.adapters.items())
         for name, adapter in adapters.items():
@@ -151,12 +151,12 @@ class ConditionedPipelineMixin(_Pipeline):
             self._found_processors = install(self.unet)
         device = self._execution_device
         for adapter in {**have, **adapters}.values():
-            if all(p.device.type != "meta" for p in adapter.parameters()):  # else accelerate moves it itself
+            if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
                 nn.Module.to(adapter, device, self.unet.dtype).eval()  # pyright: ignore
         self._set_bank({**have, **adapters})
 
     def detach(self, *names: str) -> None:
-        """Detach adapters (all, without names); with the last one the stock processors return.
+        """Detaches adapters (all, without names); without any, the stock processors are restored.
 
         Raises:
             ValueError: an unknown name; nothing is changed.
@@ -172,7 +172,7 @@ class ConditionedPipelineMixin(_Pipeline):
         self._set_bank(rest)
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str, **kwargs: Any) -> Adapter:
-        """`from_pretrained` of the class that a local folder names, then `attach`."""
+        """Loads the adapter in a local folder, of the class that its config names, and attaches it."""
         adapter = adapter_class(pretrained_model_name_or_path).from_pretrained(pretrained_model_name_or_path, **kwargs)
         self.attach(**{name: adapter})
         return adapter
@@ -197,7 +197,7 @@ class ConditionedPipelineMixin(_Pipeline):
         Those that are modules, or have one as `model`, move with the pipeline; `save_pretrained` leaves them out.
         """
         self.encoders = FrozenEncoders({**self.frozen_encoders, **encoders})
-        if self.device.type != "meta":  # sequential offloading moves modules itself
+        if self.device.type != "meta":  # sequential offloading moves the modules
             self.encoders.to(self.device)
 
     @property
@@ -259,7 +259,7 @@ class ConditionedPipelineMixin(_Pipeline):
         return Conditioning.of(encoded, layout)
 
     def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
-        """Height and width of the latents that a call with these arguments denoises."""
+        """Returns height and width of the latents of a call with these arguments."""
         factor = self.vae_scale_factor
         if arguments.get("latents") is not None:
             height, width = arguments["latents"].shape[-2:]
@@ -301,7 +301,7 @@ class ConditionedPipelineMixin(_Pipeline):
 
 
 class _ImageSizedMixin(ConditionedPipelineMixin):
-    """For pipelines that take the size from `image` when no height and width are given."""
+    """Mixin for pipelines that take the size from `image` without height and width."""
 
     def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
         image = arguments.get("image")

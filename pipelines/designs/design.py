@@ -4,12 +4,12 @@
      "conditions": {"paired": [{"sketch": "jacket.png", "text": "a red striped jacket", "region": "sketch"},
                                {"text": "a black skirt", "region": [0.2, 0.5, 0.8, 0.8], "weight": 0.7, "end": 0.5}]}}
 
-- only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are refused;
+- only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are rejected;
 - a condition is of the registered class whose `needs` it has: `{"sketch": …, "text": …}`, `{"global_sketch": …}`,
   `{"style": "ink"}`, `{"image": "reference.png"}`; each also takes `weight`, `region`, `start`, `end`, `layers`, `cfg`;
 - paths are relative to the file; images may also be in it, as PNG in data URIs;
 - `loras` and `controlnets` are what diffusers' `load_lora_weights` and `ControlNetModel.from_pretrained` read;
-- `$schema` is ignored; it may lead editors to `design.schema.json` beside this file, with which they check designs.
+- `$schema` is ignored; editors can check designs by `design.schema.json` beside this file.
 """
 
 import math
@@ -74,7 +74,7 @@ class Control(Recorded):
 
     Args:
         controlnet: folder of a `ControlNetModel`.
-        image: the image that it reads, resized to the canvas; a file is opened here.
+        image: its input image, resized to the canvas; a file is opened here.
         weight: diffusers' `controlnet_conditioning_scale`.
         start, end: shares of the steps between which it acts: `control_guidance_start` and `control_guidance_end`.
 
@@ -83,7 +83,7 @@ class Control(Recorded):
     """
 
     controlnet: Path = field(metadata=recorded(PathKind(), "Path of its folder."))
-    image: Image.Image | Path = field(metadata=recorded(ImageKind(), "Path of the image that it reads."))
+    image: Image.Image | Path = field(metadata=recorded(ImageKind(), "Path of its input image."))
     weight: float = field(default=1.0, metadata=recorded(NumberKind(), WEIGHT_HELP))
     start: float = field(
         default=0.0,
@@ -158,7 +158,7 @@ def condition_classes() -> list[tuple[str, type[Condition]]]:
 
 
 def condition_class(record: object, adapter: str) -> type[Condition]:
-    """Returns the class whose `needs` an object has; among several that of the method named as the adapter.
+    """Returns the class whose `needs` an object has; of several, the one of the method with the adapter's name.
 
     Raises:
         ValueError: no object, or one with the keys of no class.
@@ -177,9 +177,9 @@ class Design(Recorded):
     """One image: its prompt, the settings of the run and its conditions. null counts as left out.
 
     Args:
-        prompt: words for the whole image; may be empty.
-        negative_prompt: words that guidance leads away from.
-        seed: of the noise; None draws one.
+        prompt: prompt of the whole image; may be empty.
+        negative_prompt: negative prompt of guidance.
+        seed: seed of the noise; None draws one.
         height, width: in pixels, multiples of 8; None takes the model's own size.
         conditions: by adapter name.
         loras, controlnets: added to the pipeline by diffusers itself.
@@ -189,17 +189,15 @@ class Design(Recorded):
         ValueError: a value of the wrong type or out of its range, by name.
     """
 
-    prompt: str = field(metadata=recorded(TextKind(empty=True), "Words for the whole image; may be empty."))
+    prompt: str = field(metadata=recorded(TextKind(empty=True), "Prompt of the whole image; may be empty."))
     negative_prompt: str | None = field(
-        default=None, metadata=recorded(TextKind(empty=True), "Words that guidance leads away from.")
+        default=None, metadata=recorded(TextKind(empty=True), "Negative prompt of guidance.")
     )
     seed: int | None = field(
         default=None, metadata=recorded(WholeKind(0, 2**63 - 1), "Seed of the noise; left out, one is drawn.")
     )
     num_inference_steps: int = field(default=20, metadata=recorded(WholeKind(1, 1000), "Denoising steps."))
-    guidance_scale: float = field(
-        default=3.0, metadata=recorded(NumberKind(), "How strongly the prompt leads; 1 turns guidance off.")
-    )
+    guidance_scale: float = field(default=3.0, metadata=recorded(NumberKind(), "Guidance scale; 1 turns guidance off."))
     height: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     width: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     conditions: Mapping[str, Sequence[Condition]] = field(

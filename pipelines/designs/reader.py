@@ -22,17 +22,17 @@ NAME: Final = re.compile(r"[\w-]{1,100}")
 
 
 def read_design(path: str | Path) -> Design:
-    """Read and check a design, its images included.
+    """Reads and checks a design, its images included.
 
     Raises:
-        ValueError: no such file, no JSON, an unknown key, or a bad value; the message says where.
+        ValueError: no such file, not JSON, an unknown key, or an invalid value; the message names the place.
     """
     path = Path(path)
     return as_design(_parsed(_read_text(path), str(path)), partial(located, folder=path.parent), str(path))
 
 
 def read_designs(path: str | Path) -> dict[str, Design]:
-    """Read and check designs, a JSON object per line, by the names they have under `name` or by their line's number.
+    """Reads and checks designs, a JSON object per line, by their `name` or line number.
 
     Raises:
         ValueError: lists every line that is wrong.
@@ -59,7 +59,7 @@ def read_designs(path: str | Path) -> dict[str, Design]:
 
 
 def as_design(record: object, locate: Locate, place: str = "design") -> Design:
-    """Read and check the design in a JSON object.
+    """Reads and checks the design in a JSON object.
 
     Args:
         locate: finds the file of a path.

@@ -20,9 +20,9 @@ from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
 from weftwork.pretrained import DEFAULT_MODEL, available, shipped
 
 TEXT_CHUNK: Final = "weftwork"
-"""Of PNGs, with their design."""
+"""PNG text chunk of the design."""
 TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
-"""Also the name that earlier versions wrote."""
+"""PNG text chunks of the design, including that of earlier versions."""
 
 
 def open_pipeline(
@@ -89,7 +89,7 @@ def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, ob
 
 @contextlib.contextmanager
 def _opening(what: str, source: object) -> Iterator[None]:
-    """Turns every error of diffusers into one kind: damaged files fail in many ways."""
+    """Turns every error of diffusers into one kind, since damaged files raise various ones."""
     try:
         yield
     except Exception as error:
@@ -167,7 +167,7 @@ def _control_arguments(controls: Sequence[Control]) -> dict[str, list[Any]]:
 
 
 def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Returns per image the influence of every condition on it, side by side in the order of the design."""
+    """Returns a sheet per image with the influence maps of all conditions, in the order of the design."""
     maps = {name: recorder.maps("influence", adapter=name) for name, some in design.conditions.items() if some}
     sheets = []
     for row, image in enumerate(images):
@@ -180,7 +180,7 @@ def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Ima
 
 
 def stored(design: Design, index: int = 0) -> str:
-    """Returns the text that an image stores: under `design` a design file in itself, and the seed."""
+    """Returns the text stored in a PNG: `design`, a complete design file, and the seed."""
     assert design.seed is not None
     settings = {name: getattr(design, name) for name in SETTINGS}
     return json.dumps(
@@ -189,13 +189,13 @@ def stored(design: Design, index: int = 0) -> str:
 
 
 def stored_in(path: Path) -> str | None:
-    """Returns the text that a PNG stores, also one of an earlier version."""
+    """Returns the text stored in a PNG, also of an earlier version."""
     with Image.open(path) as image:
         return next((image.info[name] for name in TEXT_CHUNKS if name in image.info), None)
 
 
 def write_images(files: Mapping[Path, tuple[Image.Image, str]]) -> None:
-    """Writes all images, or none: they move to their places when all are complete."""
+    """Writes all images or none: files are moved to their places when all are complete."""
     with contextlib.ExitStack() as staged:
         for target, (image, text) in files.items():
             info = PngImagePlugin.PngInfo()

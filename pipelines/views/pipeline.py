@@ -42,11 +42,11 @@ class AlignedViewsOutput(BaseOutput):
     """Output of `AlignedViewsPipeline`.
 
     Args:
-        images: the image, as `output_type` asks.
+        images: the image, of the type `output_type`.
         pixels: the image as bytes.
-        points, normals: in the world.
+        points, normals: in world coordinates.
         depth: along the target camera's axis, in the references' unit.
-        seen: mask of pixels that references show; the rest is generated.
+        seen: mask of pixels that references cover; others are generated.
         warped: the references, warped to the target camera.
     """
 
@@ -79,7 +79,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
     views: AlignedViews | None = None
 
     def load_views(self, views: str | Path | AlignedViews) -> None:
-        """Load trained modules, or their folder.
+        """Loads trained modules, or their folder.
 
         Raises:
             ValueError: as `AlignedViews.from_pretrained`.
@@ -89,7 +89,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         self.views = views.to(self._execution_device).eval()
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str = "views") -> AlignedViews:
-        """Load trained modules from their folder, by the name that all pipelines have for this; `name` is not used.
+        """Load trained modules from their folder, for the interface of all pipelines; `name` is not used.
 
         Raises:
             ValueError: as `AlignedViews.from_pretrained`.
@@ -113,11 +113,11 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         mesh: bool = True,
         callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None = None,
     ) -> AlignedViewsOutput:
-        """Generate the view of a camera.
+        """Generates the view of a camera.
 
         Args:
             references: any number of images with their geometry, all of the canvas's size.
-            camera: of the new view.
+            camera: camera of the new view.
             prompt, negative_prompt: as in the stock call.
             guidance_scale: of the prompt; 1 turns it off.
             output_type: "pil", or "np" for floats in [0, 1].
@@ -187,13 +187,13 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         return torch.cat([negative, positive]) if guided else positive
 
     def _encoded(self, images: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
-        """Latents (posterior means) of images in [0, 1], once per row."""
+        """Encodes images in [0, 1] as latents (posterior means), once per row."""
         stacked = torch.from_numpy(np.stack(images)).movedim(-1, 1)
         latents = encode_latents(self.vae, stacked.to(self._execution_device, self.vae.dtype) * 2 - 1)
         return latents.to(self.unet.dtype).repeat(rows, 1, 1, 1)
 
     def _decoded(self, latents: Float[Tensor, "1 channel h w"]) -> Float[np.ndarray, "height width 3"]:
-        """Decoded image in [0, 1]."""
+        """Decodes latents to an image in [0, 1]."""
         decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return (decoded.float() / 2 + 0.5).clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
 
@@ -214,7 +214,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         guidance_scale: float,
         callback: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None,
     ) -> tuple[Tensor, Tensor]:
-        """Latents of image and point map, from one noise."""
+        """Denoises the latents of image and point map, from one noise."""
         assert self.views is not None
         device, rows = self._execution_device, len(context)
         schedulers: list[Any] = [copy.deepcopy(self.scheduler) for _ in range(2)]

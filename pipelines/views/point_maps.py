@@ -23,8 +23,8 @@ class PointRange:
     """Bounding box of known points in a camera's frame, scaled to [-1, 1] along each axis.
 
     Args:
-        camera: the target's.
-        low, high: its corners.
+        camera: the target camera.
+        low, high: corners of the box.
     """
 
     camera: Camera
@@ -40,7 +40,7 @@ class PointRange:
         """
         points = np.concatenate([_to(camera, one.points[one.known]) for one in references])
         if not (points[:, 2] > 0).any():
-            raise UserError("camera: got one that stands before none of the references' points; turn or move it")
+            raise UserError("camera: got one with no point of the references in front of it; turn or move it")
         low, high = points.min(0), points.max(0)
         if (high - low).min() < 1e-6 * max(1.0, float(np.abs(points).max())):
             raise UserError(
@@ -49,18 +49,18 @@ class PointRange:
         return cls(camera, low - margin * (high - low), high + margin * (high - low))
 
     def scaled(self, points: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width 3"]:
-        """World points in [-1, 1]; those beyond the range are clipped, unknown ones are 0."""
+        """Scales world points to [-1, 1]; points beyond the range are clipped, unknown ones are 0."""
         inside = (_to(self.camera, np.nan_to_num(points)) - self.low) / (self.high - self.low) * 2 - 1
         return np.where(np.isfinite(points), np.clip(inside, -1, 1), 0)
 
     def restored(self, values: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "height width 3"]:
-        """World points of values in [-1, 1]."""
+        """Returns the world points of values in [-1, 1]."""
         local = (np.clip(values, -1, 1) + 1) / 2 * (self.high - self.low) + self.low
         matrix = self.camera.world_to_camera
         return (local - matrix[:3, 3]) @ matrix[:3, :3]
 
     def geometry(self, view: WarpedView) -> Float[Tensor, "8 height width"]:
-        """Input of `CorrespondenceEncoder`: points and normals in this frame, depth and mask of a view."""
+        """Returns the input of `CorrespondenceEncoder`: points and normals in this frame, depth and mask of a view."""
         normals = view.normals @ self.camera.world_to_camera[:3, :3].T
         depth = view.depth / max(float(self.high[2]), 1e-6)
         parts = [self.scaled(view.points), normals, depth[..., None], view.seen[..., None]]
@@ -68,14 +68,14 @@ class PointRange:
 
 
 def depth_along_rays(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width"]:
-    """Depth of the place on every pixel's ray that is nearest to its point; at least a millimetre of depth."""
+    """Returns the depth of the nearest place to each point on its pixel's ray; at least a millimetre."""
     rays = camera.rays(*points.shape[:2])
     along = ((points - camera.position) * rays).sum(-1) / (rays * rays).sum(-1)
     return np.maximum(along, NEAREST)
 
 
 def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> Float[np.ndarray, "height width 3"]:
-    """Normals of a point map, by differences of neighbours, towards the camera."""
+    """Computes normals of a point map, by differences of neighbours, towards the camera."""
     down, right = np.gradient(points, axis=0), np.gradient(points, axis=1)
     normals = np.cross(down, right)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
@@ -90,10 +90,10 @@ def _to(camera: Camera, points: Any) -> Any:
 def depth_image(
     depth: Float[np.ndarray, "height width"], like: Float[np.ndarray, "height width"] | None = None
 ) -> Image.Image:
-    """Depth as grey values: white is the nearest 2 %, black the farthest 2 % and NaN, even steps of 1 / depth between.
+    """Renders depth as grey values, linear in 1 / depth: white the nearest 2 %, black the farthest 2 % and NaN.
 
     Args:
-        like: the depth whose range is taken; its own when None.
+        like: depth that sets the range; its own when None.
     """
     near = 1 / np.maximum(depth, 1e-6)
     low, high = np.nanquantile(near if like is None else 1 / np.maximum(like, 1e-6), (0.02, 0.98))

@@ -1,4 +1,4 @@
-"""Warping of references to another camera, with a mask of the pixels that are seen.
+"""Warping of references to another camera, with a mask of seen pixels.
 
 Points behind the target camera, outside its image, or behind nearer points are not seen; pixels without a point stay
 empty. Points alone (`warp_points`) leave gaps through which farther points show; a mesh over each reference
@@ -23,18 +23,18 @@ Values = np.ndarray[Any, Any]
 DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
 NEAR = 1e-3
 EDGE_SHARE = 0.48
-"""A triangle with an edge of a larger share of its girth is a sliver over a break and is left out; at most 0.5."""
+"""Maximum share of a triangle's perimeter in one edge; slivers over depth breaks are left out; at most 0.5."""
 LARGEST = 1 << 20
-"""Candidates, pixels of triangles' boxes, per batch."""
+"""Candidate pixels, those in triangles' bounding boxes, per batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceView:
-    """An image with its geometry.
+    """Reference image with its geometry.
 
     Args:
         image: [height, width, 3] in [0, 1].
-        points: of each pixel in the world; NaN where unknown.
+        points: world points of the pixels; NaN where unknown.
 
     Raises:
         ValueError: shapes that differ, colours outside [0, 1], or no point that is known.
@@ -57,7 +57,7 @@ class ReferenceView:
 
     @classmethod
     def of_depth(cls, image: Values, depth: Float[np.ndarray, "height width"], camera: Camera) -> "ReferenceView":
-        """From depth along the camera's axis; 0, negative and non-finite depths are unknown.
+        """Makes a reference from depth along the camera's axis; 0, negative and non-finite depths are unknown.
 
         Raises:
             ValueError: as for the class.
@@ -77,7 +77,7 @@ class ReferenceView:
         camera: Camera,
         size: tuple[int, int],
     ) -> "ReferenceView":
-        """From an image and its depth, each resized to a height and width.
+        """Makes a reference from an image and its depth, each resized to a height and width.
 
         Args:
             depth: along the camera's axis; or a depth model, called with the image.
@@ -94,7 +94,7 @@ class ReferenceView:
 
     @classmethod
     def of_view(cls, view: "View") -> "ReferenceView":
-        """A rendered view of a room, with its exact depth."""
+        """Makes a reference from a rendered view of a room, with its exact depth."""
         return cls.of_depth(view.image / 255, view.depth, view.camera)
 
     @property
@@ -104,10 +104,10 @@ class ReferenceView:
 
 @dataclass(frozen=True, eq=False)
 class WarpedView:
-    """References as the target camera sees them; 0 where it sees nothing.
+    """References warped to the target camera; 0 where nothing is seen.
 
     Args:
-        image, points, normals: [height, width, 3]; normals in the world, 0 where only points are warped.
+        image, points, normals: [height, width, 3]; normals in world coordinates, 0 where only points are warped.
         depth: along the target's axis.
         seen: mask of pixels with a point.
     """
@@ -120,7 +120,7 @@ class WarpedView:
 
 
 def warp_points(references: Sequence[ReferenceView], camera: Camera, size: tuple[int, int]) -> WarpedView:
-    """Warp every reference pixel as one point; in each pixel of the target the nearest is seen.
+    """Warps every reference pixel as one point; each target pixel shows the nearest point.
 
     Args:
         size: height and width of the target.
@@ -135,7 +135,7 @@ def warp_points(references: Sequence[ReferenceView], camera: Camera, size: tuple
     pixel, inside = _pixels(places, depth, size)
     order = np.flatnonzero(inside)[np.argsort(-depth[inside], kind="stable")]
     nearest = np.full(size[0] * size[1], -1)
-    nearest[pixel[order]] = order  # of several, the last is kept
+    nearest[pixel[order]] = order  # the last of several is kept
     seen = (nearest >= 0).reshape(size)
     picked = np.where(nearest >= 0, nearest, 0)
     image, kept = (np.where(seen[..., None], values[picked].reshape(*size, 3), 0) for values in (colors, points))
@@ -150,7 +150,7 @@ def warp_mesh(
     stride: int = 1,
     edge_share: float = EDGE_SHARE,
 ) -> WarpedView:
-    """Warp each reference as a mesh over its pixels, rendered with a depth buffer.
+    """Warps each reference as a mesh over its pixels, rendered with a depth buffer.
 
     After MoAI (arXiv 2506.11924). Differs: faces are kept where they face the ray of their pixel, not the
     central ray of the image, and points are interpolated in the mesh, too.
@@ -193,7 +193,7 @@ def _check(references: Sequence[ReferenceView]) -> None:
 def _pixels(
     places: Float[np.ndarray, "point 2"], depth: Float[np.ndarray, " point"], size: tuple[int, int]
 ) -> tuple[Int[np.ndarray, " point"], Bool[np.ndarray, " point"]]:
-    """Flat index of the pixel that each point falls into, and whether it falls into one."""
+    """Returns the flat index of each point's pixel, and whether it is in the image."""
     scaled = np.floor(places * np.array(size[::-1]))
     inside = (depth > NEAR) & (scaled >= 0).all(1) & (scaled < np.array(size[::-1])).all(1)
     whole = np.where(inside[:, None], scaled, 0).astype(np.int64)
@@ -201,7 +201,7 @@ def _pixels(
 
 
 def _mesh(view: ReferenceView, stride: int, edge_share: float) -> tuple[Values, Values]:
-    """Corners and colours of the triangles of a reference, [face, 3, 3] each, that face its camera."""
+    """Returns corners and colours of a reference's triangles that face its camera, [face, 3, 3] each."""
     if stride < 1 or min(view.image.shape[:2]) <= stride:
         raise UserError(f"stride: got {stride} for an image of {view.image.shape[:2]}, expected fewer than its sides")
     rows, columns = (np.arange(0, side, stride) for side in view.image.shape[:2])
@@ -221,9 +221,9 @@ def _mesh(view: ReferenceView, stride: int, edge_share: float) -> tuple[Values, 
 def _drawn(
     corners: Float[np.ndarray, "face 3 2"], depth: Float[np.ndarray, "face 3"], size: tuple[int, int]
 ) -> tuple[Int[np.ndarray, "height width"], Float[np.ndarray, "height width 3"], Float[np.ndarray, "height width"]]:
-    """By pixel the nearest face (-1 for none), the weights of its corners there, and its depth.
+    """Returns by pixel the nearest face (-1 for none), the weights of its corners, and its depth.
 
-    Weights are those in space, not in the image: corners count inversely to their depth.
+    Weights are perspective-correct: inverse to the corners' depth.
     """
     face = np.full(size[0] * size[1], -1)
     weights, nearest = np.zeros((len(face), 3)), np.full(len(face), np.inf)
@@ -249,7 +249,7 @@ def _drawn(
 def _candidates(
     corners: Values, depth: Values, low: Values, high: Values, width: int
 ) -> tuple[Values, Values, Values, Values]:
-    """Pixels (x, y) within these faces, all boxes at most `width` wide: face, pixel, weights of corners, depth."""
+    """Returns pixels (x, y) in faces with boxes of at most `width`: face, pixel, weights of corners, depth."""
     steps = np.stack(np.meshgrid(np.arange(width), np.arange(width)), -1).reshape(-1, 2)
     pixels = low[:, None] + steps
     a, b, c = (corners[:, i, None] for i in range(3))

@@ -87,7 +87,7 @@ CONDITIONS: list[tuple[dict[str, Any], str]] = [
     ({}, "got neither sketch nor text"),
     ({"text": ""}, "got an empty text"),
     ({"text": " \n"}, "got an empty text"),
-    ({"sketch": 3}, "sketch: got a int, expected a picture"),
+    ({"sketch": 3}, "sketch: got a int, expected an image"),
     ({"sketch": np.zeros((4, 4))}, "got one tone all over"),
     ({"sketch": np.full((4, 4), NAN)}, "outside \\[0, 1\\]"),
     ({"sketch": np.zeros((4, 4), np.int64)}, "got an array of int64"),
@@ -148,7 +148,7 @@ CALLS: list[tuple[Any, dict[str, Any], str]] = [
     ({"paired": [SketchTextPair(text="x " * 100)]}, {}, "has 100 tokens, expected at most 75"),
     ({"paired": [GlobalSketch(drawn_sketch())]}, {}, "trained without one"),
     ({"paired": [shaped(64, 64), shaped(64, 128)]}, {}, "expected one: draw all on the same canvas"),
-    ({"paired": [shaped(64, 128)]}, {}, "for a picture of 1.00"),
+    ({"paired": [shaped(64, 128)]}, {}, "for an image of 1.00"),
 ]
 
 

@@ -78,7 +78,7 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (styled({"ink": 0}), "styles: got shares that sum to 0"),
     (styled("ink", layers=2), "layers: got 2, expected numbers by name"),
     (styled("ink", cfg="none"), "cfg: got 'none'"),
-    (styled("ink", region="sketch"), 'region: got "sketch", but there is none here'),
+    (styled("ink", region="sketch"), 'region: got "sketch", which only pairs have'),
     (styled("ink", text="a cat"), "unknown key 'text', expected style"),
     ({**DESIGN, "loras": "a"}, "loras: got 'a', expected a list"),
     ({**DESIGN, "loras": [{"lora": "none"}]}, "loras\\[0\\]: lora: got nothing at .*none"),

@@ -71,7 +71,7 @@ def test_a_resampled_tone_is_the_tone() -> None:
         (lambda: BoxTrack([0.0, 1.0], [[0, 0, 1, 1]]), r"boxes: got shape \(1, 4\) for 2 times"),
         (lambda: BoxTrack([1.0, 1.0], [[0, 0, 1, 1]] * 2), "times: got 1.0 at place 1, expected seconds"),
         (lambda: BoxTrack([], []), "times: got shape"),
-        (lambda: BoxTrack([0.0], [[0, 0, 1, 1]], region=(0, 0, 1, 1)), "region: got one, but a sound has no canvas"),
+        (lambda: BoxTrack([0.0], [[0, 0, 1, 1]], region=(0, 0, 1, 1)), "region: got one, expected none for audio"),
         (lambda: DepthClip([0.0]), "depth, embeds: got neither or both"),
         (lambda: DepthClip([0.0], np.zeros((1, 4, 4))), "not finite or, in metres, not above 0"),
         (lambda: DepthClip([0.0], np.ones((2, 4, 4))), r"depth: got shape \(2, 4, 4\) for 1 times"),

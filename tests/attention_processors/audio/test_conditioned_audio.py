@@ -147,7 +147,7 @@ def test_an_error_leaves_nothing_behind(pipe: Any) -> None:
     assert np.array_equal(sound(pipe), stock_sound(pipe))
 
 
-def test_what_is_clipped_when_it_is_saved_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_clipping_at_saving_logs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     AudioOutput(np.full((2, 16), 1.7, np.float32), [], RATE).save(tmp_path / "loud.wav")
     assert "reaches 1.70 and is clipped at 1" in caplog.text
 
@@ -162,11 +162,11 @@ def test_a_pipeline_that_was_moved_takes_its_modules_along(pipe: Any) -> None:
     assert next(made.parameters()).dtype == torch.float32
 
 
-def test_silence_is_no_envelope_and_short_sounds_are_no_prompts(pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_silence_is_no_envelope_and_short_audio_is_no_prompt(pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
     dither = np.full((2, RATE), 1e-5, np.float32)
     assert not Envelope.of_audio(dither, RATE).values.any() and "got silence for an envelope" in caplog.text
     assert Envelope([1.0, 1.0], 2.0).signal(8, 8).all()
-    with pytest.raises(ValueError, match=r"audio: got 0\.0006 s of sound, expected at least"):
+    with pytest.raises(ValueError, match=r"audio: got 0\.0006 s of audio, expected at least"):
         AudioStatistics(pipe.vae)(np.ones((2, 9), np.float32), RATE)
     made = adapter(pipe.transformer)
     batch = made.collate([[AudioPrompt(audio=np.ones((2, 4000), np.float32) * 0.1, sample_rate=RATE)]])
@@ -311,9 +311,9 @@ def test_each_step_is_told_and_may_stop_the_sound(pipe: Any) -> None:
     assert not pipe.transformer._forward_pre_hooks
 
 
-def test_clipped_sounds_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_clipped_audio_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     wave = np.sin(np.arange(0, 60, 0.1))[None]
     AudioPrompt(audio=wave, sample_rate=8000)
     assert not caplog.records
     AudioPrompt(audio=np.clip(2 * wave, -1, 1), sample_rate=8000)
-    assert "a sound that is clipped in 6" in caplog.text
+    assert "audio that is clipped in 6" in caplog.text

@@ -127,7 +127,7 @@ def test_each_pair_in_its_own_half(pipe: Any) -> None:
 
 def test_a_region_of_the_wrong_aspect_raises(pipe: Any) -> None:
     wide = Image.new("L", (128, 64), 255)
-    message = r"region: got sketches or masks of aspect \(height / width\) 0.50 for a picture of 1.00; draw them"
+    message = r"region: got sketches or masks of aspect \(height / width\) 0.50 for an image of 1.00; draw them"
     with pytest.raises(ValueError, match=message):
         run(pipe, conditions={"it": pairs(1.0, region=wide)})
     assert np.isfinite(run(pipe, conditions={"it": pairs(1.0, region=wide)}, height=64, width=128)).all()

@@ -252,7 +252,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"text": "a", "region": (0.0, 0.0, math.nan, 1.0)}, "region: got .*, expected four numbers"),
     ({"text": "a", "region": BLACK}, "region: got a mask that is black everywhere"),
     ({"text": "a", "region": np.full((4, 4), 2.0)}, r"region: got numbers outside \[0, 1\] in an array of floats"),
-    ({"sketch": 3}, "sketch: got a int, expected a picture, an array or a path"),
+    ({"sketch": 3}, "sketch: got a int, expected an image, an array or a path"),
     ({"sketch": np.zeros((4, 4), np.int64)}, "sketch: got an array of int64 with shape"),
 ]
 

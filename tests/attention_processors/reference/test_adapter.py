@@ -294,7 +294,7 @@ def test_encoders_are_read_from_folders_and_by_name(tmp_path: Path, monkeypatch:
         ({"image": picture(), "null_embeds": torch.zeros(4)}, r"null_embeds: got shape \(4,\) beside no embeds"),
         ({"embeds": torch.zeros(4), "null_embeds": torch.zeros(5)}, r"got shape \(5,\) beside embeds of shape \(4,\)"),
         ({"image": "nowhere.png"}, "image: got no file at 'nowhere.png'"),
-        ({"image": 3}, "image: got a int, expected a picture"),
+        ({"image": 3}, "image: got a int, expected an image"),
         ({"image": picture(), "layers": {"decoder": float("nan")}}, "weight: got nan"),
         ({"image": picture(), "cfg": "cond"}, "cfg: got 'cond', expected one of both, cond_only"),
         ({"image": picture(), "region": (0, 0, 2, 1)}, "region: got"),

@@ -265,7 +265,7 @@ def test_files_that_are_no_cards(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "pickle.bin")
     (tmp_path / "short.safetensors").write_bytes(card.read_bytes()[:-20])
     for name, message in (
-        ("other.safetensors", "a safetensors file that is no style card"),
+        ("other.safetensors", "a safetensors file that is not a style card"),
         ("pickle.bin", "no code and no pickles"),
         ("short.safetensors", "not a readable safetensors file"),
         ("none.safetensors", "not a readable safetensors file"),

@@ -92,7 +92,7 @@ def test_a_detached_geometry_teaches_the_image_nothing() -> None:
 
 def test_every_row_has_equally_many_views() -> None:
     views, latents = views_of(tiny_unet()), torch.zeros(3, 4, 8, 8)
-    with pytest.raises(ValueError, match="references: got 3 pictures, 3 point maps and 3 geometries for 2 rows"):
+    with pytest.raises(ValueError, match="references: got 3 images, 3 point maps and 3 geometries for 2 rows"):
         views.see(latents, latents, torch.zeros(3, 8, 64, 64), torch.zeros(2, 3, 32))
 
 

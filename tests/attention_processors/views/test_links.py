@@ -71,17 +71,17 @@ def test_gradients_reach_the_teacher_or_do_not(gradient: str) -> None:
     assert bool(reached) == (gradient == "live")
 
 
-def test_dead_parameters_are_those_without_gradient() -> None:
+def test_unused_parameters_are_those_without_gradient() -> None:
     teacher, student = denoiser(1), denoiser(2)
     link = Instillation()
     denoised(teacher, latents(1), link=link.record())
     denoised(student, latents(2), link=link.use()).square().mean().backward()
     without = {name for name, _ in student.named_parameters()} - set(gradients(student))
-    dead = link.dead_parameters(student)
+    unused = link.unused_parameters(student)
     layers = sum(name.endswith("attn1") for name in layer_levels(student))
-    assert set(dead) <= without and len(dead) == 2 * layers
-    assert not any("attn1.to_q" in name or "attn1.to_k" in name for name in without - set(dead))
-    assert Instillation(strength=0.5).dead_parameters(student) == []
+    assert set(unused) <= without and len(unused) == 2 * layers
+    assert not any("attn1.to_q" in name or "attn1.to_k" in name for name in without - set(unused))
+    assert Instillation(strength=0.5).unused_parameters(student) == []
 
 
 def test_checkpointing_leaves_every_gradient_as_it_is() -> None:

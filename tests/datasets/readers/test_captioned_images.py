@@ -39,7 +39,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def pictures(folder: Path) -> Path:
-    """A folder with two pictures, whose names look like those of a split, and what cannot be read."""
+    """A folder with two images named like splits, and an unreadable file."""
     (folder / "pictures").mkdir(parents=True)
     for number in (1, 2):
         photo(number).save(folder / "pictures" / f"test {number}.png")
@@ -129,10 +129,10 @@ BAD_FOLDERS: list[tuple[list[Any], str]] = [
     ([row(file_name="pictures")], r"image\[0\]: got no file at '.*pictures'"),
     ([row(file_name="text.png")], r"image\[0\]: got '.*text.png', which cannot be read \(unknown format\)"),
     ([row(file_name="drawing.eps")], r"image\[0\]: got '.*drawing.eps', which cannot be read"),
-    ([row(text=None)], r"text\[0\]: got None, expected words; write some or drop the row"),
-    ([row(text=" ")], r"text\[0\]: got ' ', expected words"),
-    ([row(text=3)], r"text\[0\]: got 3, expected words"),
-    ([ROWS[0], row(style="")], r"style\[1\]: got '', expected words"),
+    ([row(text=None)], r"text\[0\]: got None, expected a text; write one or drop the row"),
+    ([row(text=" ")], r"text\[0\]: got ' ', expected a text"),
+    ([row(text=3)], r"text\[0\]: got 3, expected a text"),
+    ([ROWS[0], row(style="")], r"style\[1\]: got '', expected a text"),
     (
         [row(text="", style=""), row(text="", file_name="9.png")],
         r"got 4 wrong entries, expected none: text\[0\].* \| image\[1\]: got no",
@@ -165,7 +165,10 @@ def test_folders_without_one_metadata_are_refused(tmp_path: Path) -> None:
     (folder / "metadata.jsonl").touch()
     with pytest.raises(ValueError, match=r"got both of metadata.jsonl and metadata.csv, .*; remove one"):
         CaptionedImages.from_folder(folder)
-    with pytest.raises(ValueError, match=r"metadata.jsonl: got other bytes, expected lines of UTF-8 text; save it so"):
+    with pytest.raises(
+        ValueError,
+        match=r"metadata.jsonl: got bytes that are not UTF-8, expected lines of UTF-8 text; save it as UTF-8",
+    ):
         CaptionedImages.from_folder(listed(tmp_path / "b", row(text="ä"), encoding="latin-1"))
 
 
@@ -228,7 +231,7 @@ def test_labels_are_styles_by_their_names() -> None:
     rows = made(style=None, label=[1, 0]).cast_column("label", datasets.ClassLabel(names=["ink", "neon"]))
     assert contents(CaptionedImages(rows, style_column="label")) == FOXES
     absent = made(style=None, label=[1, None]).cast_column("label", datasets.ClassLabel(names=["ink", "neon"]))
-    with pytest.raises(ValueError, match=r"1 wrong entry, expected none: label\[1\]: got None, expected words"):
+    with pytest.raises(ValueError, match=r"1 wrong entry, expected none: label\[1\]: got None, expected a text"):
         CaptionedImages(absent, style_column="label")
 
 
@@ -239,7 +242,7 @@ BAD_SETS: list[tuple[datasets.Dataset, dict[str, Any], str]] = [
     (made(), {"image_column": "art"}, "image_column: got 'art', expected one of image, text, style; pass one of these"),
     (made(), {"image_column": "text"}, r"got 'text' with the feature Value\('string'\), expected an Image feature"),
     (made(), {"caption_column": "words"}, "caption_column: got 'words', expected one of image, text, style"),
-    (made(), {"caption_column": "image"}, r"image\[0\]: got .*, expected words"),
+    (made(), {"caption_column": "image"}, r"image\[0\]: got .*, expected a text"),
     (made(text=[["a"], ["b"]]), {}, r"got 2 wrong entries, expected none: text\[0\]: got \['a'\], expected"),
     (made(text=None), {}, "caption_column: got the columns image, style, expected text, caption, prompt among"),
     (made(), {"style_column": "look"}, "style_column: got 'look', expected one of image, text, style"),

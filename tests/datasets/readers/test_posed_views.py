@@ -86,7 +86,7 @@ def test_a_clip_of_a_room_warps_as_the_room_does(tmp_path: Path) -> None:
     [
         ("1 2 3", "line 2: got 3 numbers, expected 19"),
         (" ".join(["1"] + ["a"] * 18), "line 2: got could not convert string to float: 'a'"),
-        (" ".join(["1"] * 19), "line 2: world_to_camera: got a matrix that is no rigid motion"),
+        (" ".join(["1"] * 19), "line 2: world_to_camera: got a matrix that is not a rigid motion"),
         (
             f"{line(5, Camera.looking((0, 0, 0), (0, 0, 1)))}\n{line(5, Camera.looking((0, 0, 0), (0, 0, 1)))}",
             "time 5 after 5",
@@ -132,5 +132,5 @@ def test_bad_depth_is_refused(
 
 def test_code_in_a_depth_file_is_never_run(root: Path) -> None:
     np.save(root / "clip" / "1000.npy", np.array([object()]), allow_pickle=True)
-    with pytest.raises(ValueError, match="what numpy cannot read"):
+    with pytest.raises(ValueError, match="a file that numpy cannot read"):
         _ = read_clip(root / "clip.txt")[0].depth

@@ -161,9 +161,9 @@ def test_a_camera_sees_its_target_in_the_middle_and_up_above() -> None:
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.zeros((4, 4)), "no rigid motion"),
-        (np.diag([2.0, 2, 2, 1]), "no rigid motion"),
-        (np.diag([-1.0, 1, 1, 1]), "no rigid motion"),
+        (np.zeros((4, 4)), "not a rigid motion"),
+        (np.diag([2.0, 2, 2, 1]), "not a rigid motion"),
+        (np.diag([-1.0, 1, 1, 1]), "not a rigid motion"),
         (np.full((4, 4), np.nan), "NaN or infinite"),
         (np.eye(3), r"got shape \(3, 3\), expected \[4, 4\]"),
     ],

@@ -142,7 +142,7 @@ def test_a_card_acts_in_its_image_only(studio: ImageStudio) -> None:
         ({"conditions": {"paired": [{"sketch": "/etc/passwd"}]}}, "sketch: got a path, which a demo does not read"),
         ({"conditions": {"paired": [pair(region="../mask.png")]}}, "region: got a path"),
         ({"conditions": {"paired": [{"global_sketch": "a.png"}]}}, "global_sketch: got a path"),
-        ({"conditions": {"paired": [pair(sketch="data:image/png;base64,?")]}}, "no base64"),
+        ({"conditions": {"paired": [pair(sketch="data:image/png;base64,?")]}}, "not base64"),
         ({"conditions": {"paired": [pair(sketch="data:image/png;base64,AAAA")]}}, "got an inline image"),
         ({"loras": [{"lora": "a"}]}, "loras: got some, which a demo does not load"),
         ({"controlnets": [{"controlnet": "a", "image": "b"}]}, "controlnets: got some"),

@@ -285,11 +285,11 @@ def test_own_sounds_that_cannot_be_used_are_listed(
         ValueError, match=r"2 files cannot be used\n.*b\.boxes\.json: got the box(.|\n)*c\.wav: got what"
     ):
         SoundFolder(own, 1.0)
-    with pytest.raises(ValueError, match=r"got no sounds, expected files that end in \.wav"):
+    with pytest.raises(ValueError, match=r"got no audio files, expected names that end in \.wav"):
         SoundFolder(tmp_path / "none", 1.0)
     (own / "c.wav").unlink()
     (own / "b.boxes.json").unlink()
-    with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected some sound"):
+    with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected at most the longest audio file"):
         SoundFolder(own, 9.0)
     both = ["--world", "walks", "--train_data_dir", str(own)]
     for more, said in (([], "none"), (both, "--train_data_dir and --world")):
