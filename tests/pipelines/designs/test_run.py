@@ -51,7 +51,7 @@ def test_references_are_read_through_the_image_encoder(models: Path, capsys: pyt
     assert np.abs(acting - off).max() > 2
     with pytest.raises(AssertionError):
         drawn(models, "reference", reference)
-    assert "image encoder: this adapter reads pictures through" in capsys.readouterr().err
+    assert "image encoder: this adapter reads images through" in capsys.readouterr().err
 
 
 def test_layers_and_guidance_of_pairs_count(models: Path) -> None:

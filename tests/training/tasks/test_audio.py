@@ -282,7 +282,7 @@ def test_own_sounds_that_cannot_be_used_are_listed(
     (own / "c.wav").write_bytes(b"RIFF")
     (own / "b.boxes.json").write_text(json.dumps({"times": [0, 1], "boxes": [[0.5, 0, 0.2, 1], [0, 0, 1, 1]]}))
     with pytest.raises(
-        ValueError, match=r"2 files cannot be used\n.*b\.boxes\.json: got the box(.|\n)*c\.wav: got what"
+        ValueError, match=r"2 files cannot be used\n.*b\.boxes\.json: got the box(.|\n)*c\.wav: got a file that"
     ):
         SoundFolder(own, 1.0)
     with pytest.raises(ValueError, match=r"got no audio files, expected names that end in \.wav"):
