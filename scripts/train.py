@@ -195,10 +195,10 @@ def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any,
     """Moves the frozen parts to their device and dtype; a denoiser that is to be split is moved later."""
     import torch
 
-    from weftwork.training.core.sharding import move_but
+    from weftwork.training.core.sharding import move_except
 
     if split:
-        move_but(denoiser, pipe, device)
+        move_except(denoiser, pipe, device)
     else:
         pipe.to(device)
     if arguments.frozen_dtype != "float32":

@@ -20,7 +20,7 @@ from weftwork.pretrained import shipped
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures, cached_latents
+from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
 from weftwork.training.data.pairs import OutfitPairs
 from weftwork.training.data.styles import StyledCreatures
 from weftwork.training.recipes.controlnet import ControlNetTask
@@ -52,15 +52,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.stage == "controlnet":
         _train_controlnet(arguments, config)
         return
-    images = CreaturePictures(arguments.cache_dir, "train", arguments.samples)
+    images = CreatureImages(arguments.cache_dir, "train", arguments.samples)
     if arguments.stage == "encoder":
-        held_out = LabelledCreatures(CreaturePictures(arguments.cache_dir, "validation", 256))
+        held_out = LabelledCreatures(CreatureImages(arguments.cache_dir, "validation", 256))
         train(ImageEncoderTask(LabelledEncoder(), held_out), LabelledCreatures(images), config)
     else:
         _train_lora(arguments, config, images)
 
 
-def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, images: CreaturePictures) -> None:
+def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, images: CreatureImages) -> None:
     pipe = _pipeline(arguments, config)
     latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", images)
     task = LoraTask(pipe, from_arguments(StyleConfig, arguments), arguments.rank)
@@ -69,7 +69,7 @@ def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, images: C
 
 def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     pipe = _pipeline(arguments, config)
-    images = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
+    images = OutfitImages(arguments.cache_dir, "train", arguments.samples)
     latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", images)
     data = OutfitPairs(arguments.cache_dir, images, latents, merged=True)
     train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)

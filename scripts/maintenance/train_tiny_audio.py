@@ -24,7 +24,7 @@ from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.scripts.maintenance.train_tiny_diffusion import started, strip_paths
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_sound_latents
+from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents
 from weftwork.training.recipes.audio_autoencoder import OobleckTask, build_oobleck, with_unit_latents
 from weftwork.training.recipes.audio_backbone import (
     GENERIC,
@@ -80,7 +80,7 @@ def _floats(sounds: Any) -> torch.Tensor:
 def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     vae = AutoencoderOobleck.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks)
-    latents = cached_sound_latents(arguments.cache_dir, vae, sounds)
+    latents = cached_audio_latents(arguments.cache_dir, vae, sounds)
     both = [LatentDataset(latents[:, VERSIONS.index(one)], sounds.surfaces) for one in ("heard", "mirrored")]
     words = sorted({word for text in (*TEXTS, *GENERIC) for word in text.format("").replace(",", "").split()})
     tokenizer = build_text_tokenizer([*words, *SURFACES])

@@ -27,8 +27,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures, cached_latents
-from weftwork.training.data.views import RoomPictures, cached_room_latents
+from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
+from weftwork.training.data.views import RoomImages, cached_room_latents
 from weftwork.training.recipes.autoencoder import (
     LATENT_CHANNELS,
     AutoencoderTask,
@@ -112,18 +112,18 @@ def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     cache, count = arguments.cache_dir, arguments.creatures
     if arguments.rooms:
         sources = [
-            RoomPictures(cache, split, count).planes()
+            RoomImages(cache, split, count).planes()
             for split, count in (("train", arguments.rooms), ("validation", 8))
         ]
         return sources[:1], sources[1:]
-    sources = [OutfitPictures(cache, "train", arguments.pictures).images]
-    held_out = [OutfitPictures(cache, "validation", 256).images]
+    sources = [OutfitImages(cache, "train", arguments.pictures).images]
+    held_out = [OutfitImages(cache, "validation", 256).images]
     if count:
         sources += [
-            CreaturePictures(cache, "train", count).images,
-            CreaturePictures(cache, "train", count, NEUTRAL).images,
+            CreatureImages(cache, "train", count).images,
+            CreatureImages(cache, "train", count, NEUTRAL).images,
         ]
-        held_out.append(CreaturePictures(cache, "validation", 256).images)
+        held_out.append(CreatureImages(cache, "validation", 256).images)
     return sources, held_out
 
 
@@ -161,13 +161,13 @@ def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
     """Returns the training data of the denoiser by dataset."""
     cache, source = arguments.cache_dir, arguments.vae
     if arguments.rooms:
-        rooms = RoomPictures(cache, "train", arguments.rooms)
+        rooms = RoomImages(cache, "train", arguments.rooms)
         latents = cached_room_latents(cache, vae, source, rooms)
         return [LatentDataset(latents[:, view], rooms.scenes) for view in range(latents.shape[1] // 2)]
-    outfits = OutfitPictures(cache, "train", arguments.pictures)
+    outfits = OutfitImages(cache, "train", arguments.pictures)
     data = [LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments)]
     if arguments.creatures:
-        creatures = CreaturePictures(cache, "train", arguments.creatures, NEUTRAL)
+        creatures = CreatureImages(cache, "train", arguments.creatures, NEUTRAL)
         data.append(LatentDataset(cached_latents(cache, vae, source, creatures), creatures.creatures))
     return data
 

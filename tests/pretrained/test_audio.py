@@ -12,7 +12,7 @@ from weftwork.datasets.synthetic.walks.scenes import Walk
 from weftwork.pipelines.audio.events import hear, onsets, pan_of
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import available, shipped
-from weftwork.training.data.audio import seen_of
+from weftwork.training.data.audio import visual_conditions
 
 pytestmark = pytest.mark.skipif("spatial-audio" not in available(), reason="the shipped models are not installed")
 
@@ -35,7 +35,7 @@ def test_steps_are_heard_where_the_box_is_and_when_it_is_loud(pipe: Any) -> None
     pans = {}
     for side, x in (("left", -1.8), ("right", 1.8)):
         noise = torch.Generator().manual_seed(0)
-        out = pipe([*seen_of(standing(x)), loud], "a person walks", num_inference_steps=12, generator=noise)
+        out = pipe([*visual_conditions(standing(x)), loud], "a person walks", num_inference_steps=12, generator=noise)
         found = onsets(out.audio, out.sample_rate)
         assert all(np.abs(found - step).min() < 0.06 for step in clip.walk.steps)
         pans[side] = np.nanmean(pan_of(hear(out.audio, out.sample_rate, clip.walk.steps).energies))

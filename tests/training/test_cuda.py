@@ -1,4 +1,4 @@
-"""What holds on a CPU holds on a CUDA device; skipped where there is none."""
+"""Conditions and training on a CUDA device agree with the CPU; skipped without one."""
 
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,25 @@ from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.training.core.checkpoints import checkpoints
 from weftwork.training.core.loop import train
-from weftwork.training.data.views import PreparedViews, RoomPictures, cached_room_latents
+from weftwork.training.data.views import PreparedViews, RoomImages, cached_room_latents
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 from weftwork.training.tasks.views import AlignedViewsTask, ViewsConfig
 
 SIZE = 64
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 NEAR = 5e-3
-"""What devices differ by; conditions change far more."""
+"""Tolerance between devices; conditions change images far more."""
 
 
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions in float32 proper, and no device or precision left of other tests."""
+    """Disables TF32 convolutions and resets device and precision left by other tests."""
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
-def picture(pipe: Any, **options: Any) -> np.ndarray[Any, Any]:
+def generated(pipe: Any, **options: Any) -> np.ndarray[Any, Any]:
     settings: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "guidance_scale": 3.0}
     settings["generator"] = torch.Generator().manual_seed(0)
     return pipe("a person", **{**settings, **options}).images.float().cpu().numpy()
@@ -50,16 +50,16 @@ def test_conditions_do_the_same_there(method: Method) -> None:
         pipe.attach(it=method.adapter(pipe.unet))
         return pipe
 
-    stock = picture(tiny_pipe(StableDiffusionPipeline).to("cuda"))
+    stock = generated(tiny_pipe(StableDiffusionPipeline).to("cuda"))
     here, there = attached(), attached().to("cuda")
     conditions = {"it": method.conditions()}
-    assert np.array_equal(picture(there), stock)
-    assert np.array_equal(picture(there, conditions={"it": method.conditions(weight=0.0)}), stock)
-    acting = picture(there, conditions=conditions)
+    assert np.array_equal(generated(there), stock)
+    assert np.array_equal(generated(there, conditions={"it": method.conditions(weight=0.0)}), stock)
+    acting = generated(there, conditions=conditions)
     assert np.abs(acting - stock).max() > 4 * NEAR
-    np.testing.assert_allclose(acting, picture(here, conditions=conditions), atol=NEAR)
+    np.testing.assert_allclose(acting, generated(here, conditions=conditions), atol=NEAR)
     there.detach()
-    assert np.array_equal(picture(there), stock)
+    assert np.array_equal(generated(there), stock)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -67,13 +67,13 @@ def test_half_precision_acts(dtype: torch.dtype, method: Method) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(it=method.adapter(pipe.unet))
     pipe.to("cuda", dtype)
-    acting = picture(pipe, conditions={"it": method.conditions()})
-    assert np.isfinite(acting).all() and np.abs(acting - picture(pipe)).max() > 1e-3
+    acting = generated(pipe, conditions={"it": method.conditions()})
+    assert np.isfinite(acting).all() and np.abs(acting - generated(pipe)).max() > 1e-3
 
 
 @pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])
 def test_training_goes_on_where_it_was(precision: str, tmp_path: Path) -> None:
-    """With the scaler of fp16 as it was, too."""
+    """The state of the fp16 scaler is restored, too."""
 
     def run(folder: Path, **options: Any) -> Path:
         pipe = tiny_pipe(ConditionedStableDiffusionPipeline).to("cuda")
@@ -97,8 +97,8 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("rooms")
     pipe: Any = tiny_pipe(AlignedViewsPipeline)
     pipe.save_pretrained(folder)
-    pictures = RoomPictures(folder / "cache", "train", 4, SIZE)
-    return PreparedViews(pictures, cached_room_latents(folder / "cache", pipe.vae.to("cuda"), folder / "vae", pictures))
+    images = RoomImages(folder / "cache", "train", 4, SIZE)
+    return PreparedViews(images, cached_room_latents(folder / "cache", pipe.vae.to("cuda"), folder / "vae", images))
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)
@@ -117,7 +117,7 @@ def test_views_are_trained_and_drawn(sharing: str, rooms: Any, tmp_path: Path) -
     np.testing.assert_allclose(drawn[0].depth, drawn[1].depth, rtol=0.01)
 
 
-def test_sounds_are_the_same_there() -> None:
+def test_audio_is_the_same_there() -> None:
     pipe = tiny_audio_pipe(VideoToAudioPipeline)
     pipe.load_spatial(spatial_adapter(pipe.transformer))
     heard = []

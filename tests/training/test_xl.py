@@ -1,4 +1,4 @@
-"""XL backbones are trained on what their own pipelines tell them."""
+"""Training of XL backbones uses the prompt embeddings of their pipelines."""
 
 import json
 from dataclasses import replace
@@ -38,14 +38,14 @@ def test_prompts_are_those_of_the_pipeline(tmp_path: Path) -> None:
     pipe = xl_pipe()
     cache = FeatureCache(tmp_path, "key")
     for prompts in (Prompts(pipe, TextEncoders.of(pipe)), Prompts(pipe, TextEncoders.of(pipe), cache)):
-        told = prompts(["a b", ""], (64, 96))
+        embeds = prompts(["a b", ""], (64, 96))
         states, empty, pooled, empty_pooled = pipe.encode_prompt("a b", do_classifier_free_guidance=True)
-        torch.testing.assert_close(told.states, torch.cat([states, empty]), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(told.added["text_embeds"], torch.cat([pooled, empty_pooled]), atol=1e-5, rtol=1e-5)
-        assert not empty.any() and told.added["time_ids"].tolist() == [[64, 96, 0, 0, 64, 96]] * 2
+        torch.testing.assert_close(embeds.states, torch.cat([states, empty]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(embeds.added["text_embeds"], torch.cat([pooled, empty_pooled]), atol=1e-5, rtol=1e-5)
+        assert not empty.any() and embeds.added["time_ids"].tolist() == [[64, 96, 0, 0, 64, 96]] * 2
 
 
-def test_the_objective_of_xl_is_what_its_denoiser_says(tmp_path: Path) -> None:
+def test_the_objective_of_xl_is_that_of_its_denoiser(tmp_path: Path) -> None:
     pipe = xl_pipe()
     adapter = StyleAdapter.for_denoiser(pipe.unet, layers="all", styles=["ink", "pastel"], token_dim=64)
     task = StyleTask(adapter, pipe, StyleConfig(caption_dropout=0, style_dropout=1, joint_dropout=0))

@@ -1,4 +1,4 @@
-"""Averaged weights, in the place of the live ones for as long as a block lasts."""
+"""Context manager that swaps a module's weights for their moving average."""
 
 from typing import Any
 
@@ -7,7 +7,11 @@ from torch import nn
 
 
 class Averaged:
-    """The module with its averaged weights inside the block, its live ones outside."""
+    """Context manager: averaged weights and evaluation mode inside the block, live weights and mode outside.
+
+    Args:
+        ema: moving average of `parameters`; None leaves the weights as they are.
+    """
 
     def __init__(self, module: Any, ema: EMAModel | None, parameters: list[nn.Parameter]) -> None:
         self.module, self.ema, self.parameters = module, ema, parameters

@@ -1,4 +1,4 @@
-"""The order of training data: a function of seed and epoch, cut into batches of one kind, shared by all processes."""
+"""Reproducible batches: sample order from seed and epoch, buckets, and distribution over processes."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
@@ -11,14 +11,14 @@ from weftwork.datasets.readers.errors import UserError
 
 
 class BatchOrder(Sampler[list[int]]):
-    """Places of samples, batch by batch, for one process; what is drawn depends on seed and epoch alone.
+    """Batch sampler of one process; the order depends on seed and epoch only.
 
-    All samples of a batch are of one bucket. What is left of a bucket after its whole batches waits for another epoch;
-    a bucket of less than one batch makes one that is smaller.
+    All samples of a batch are of one bucket. Samples that do not fill a last batch of their bucket are left out of the
+    epoch; a bucket smaller than a batch gives one smaller batch.
 
     Args:
-        buckets: of each sample; equal ones may share a batch.
-        process, processes: every so many-th batch is this process's.
+        buckets: bucket of each sample.
+        process, processes: this process takes every `processes`-th batch, from number `process` on.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class BatchOrder(Sampler[list[int]]):
         return self._count // self.processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of `epoch` but for the first `skip`."""
+        """Yields the batches of `epoch` after the first `skip`."""
         batches = self._batches()
         return iter(batches[self.process : len(self) * self.processes : self.processes][self.skip :])
 
@@ -49,15 +49,15 @@ class BatchOrder(Sampler[list[int]]):
 
 
 class Batches:
-    """Endless batches for one process, from any place on.
+    """Endless batches of one process, resumable at any epoch and batch.
 
     Args:
-        dataset: with `buckets`, one per sample, if only some may share a batch; or an `IterableDataset` with
-            `place(epoch, process, processes)`, which deals out its samples itself.
-        collate: one batch from a list of samples.
+        dataset: its optional `buckets`, one per sample, limit which samples may share a batch; an `IterableDataset`
+            needs `place(epoch, process, processes)` and distributes its samples itself.
+        collate: makes a batch of a list of samples.
 
     Raises:
-        ValueError: there are fewer batches than processes.
+        ValueError: fewer batches than processes.
     """
 
     def __init__(
@@ -95,15 +95,15 @@ class Batches:
 
     @property
     def per_epoch(self) -> int | None:
-        """Batches of this process per epoch; None of a stream, which does not know."""
+        """Batches of this process per epoch; None for a stream, whose length is unknown."""
         return None if self._stream is not None else len(self._order)
 
     def place(self, epoch: int, drawn: int) -> None:
-        """Go on in an epoch after so many of its batches."""
+        """Continues in `epoch` after its first `drawn` batches."""
         self.epoch, self.drawn = epoch, drawn
 
     def to(self, device: torch.device) -> Iterator[Any]:
-        """The batches from here on, on a device."""
+        """Yields the following batches, moved to `device`."""
         while True:
             for batch in self._of_epoch():
                 self.drawn += 1
@@ -119,6 +119,6 @@ class Batches:
         placed: Any = self._stream
         placed.place(self.epoch, *self._processes)
         batches = iter(self._loader)
-        for _ in range(self.drawn):  # read again: a stream has no other way to a place
+        for _ in range(self.drawn):  # a stream cannot seek: read and discard
             next(batches, None)
         return batches

@@ -1,4 +1,4 @@
-"""What a run has left in its folder: complete checkpoints, and a log in which every step stands once."""
+"""Checkpoints and metrics in the folder of a training run."""
 
 import json
 from pathlib import Path
@@ -8,22 +8,26 @@ from weftwork.datasets.readers.errors import UserError
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+    """Lists the complete checkpoints of a run, oldest first."""
     found = [p for p in folder.glob("checkpoint-*") if (p / "state" / "progress.json").is_file()]
     return sorted(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
 def check_unused(folder: Path) -> None:
-    """Raise where another run's checkpoints would be taken for a new one's."""
+    """Raises if the folder holds checkpoints of another run.
+
+    Raises:
+        ValueError: it does.
+    """
     if left := checkpoints(folder):
         raise UserError(
-            f"output_dir: got {folder}, which holds {left[-1].name} of another run; go on with it by "
-            "--resume_from_checkpoint latest, or give another folder"
+            f"output_dir: got {folder}, which holds {left[-1].name} of another run; resume it with "
+            "--resume_from_checkpoint latest, or pass another folder"
         )
 
 
-def keep_metrics(path: Path, step: int) -> None:
-    """Drop what was written after a step, and a line that a killed process left unfinished."""
+def truncate_metrics(path: Path, step: int) -> None:
+    """Removes the rows after `step`, and an incomplete last row, from a metrics file."""
     if not path.is_file():
         return
     kept = []

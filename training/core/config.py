@@ -1,4 +1,4 @@
-"""What a training run needs to know beside its task: one schema for Python, disk and the command line."""
+"""Options of the training loop: one dataclass for Python, JSON and the command line."""
 
 import argparse
 import dataclasses
@@ -16,13 +16,13 @@ SCHEDULES: Final = (
 
 
 def option(default: Any, text: str) -> Any:
-    """A field of a configuration, with what `--help` says of it."""
+    """Dataclass field with a default and its `--help` text."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Names as in diffusers' training scripts.
+    """Options of the training loop, named as in diffusers' training scripts.
 
     Raises:
         ValueError: a number is out of its range.
@@ -40,9 +40,9 @@ class TrainingConfig:
     adam_beta2: float = option(0.99, "AdamW")
     adam_weight_decay: float = option(1e-2, "AdamW")
     adam_epsilon: float = option(1e-8, "AdamW")
-    max_skipped_steps: int = option(0, "steps in a row whose loss may be infinite or NaN; they change nothing")
+    max_skipped_steps: int = option(0, "consecutive steps whose loss may be infinite or NaN; they update nothing")
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm")
-    use_ema: bool = option(True, "average the weights; what is saved is the average")
+    use_ema: bool = option(True, "save an exponential moving average of the weights")
     ema_decay: float = option(0.999, "decay of the average, reached by a warm-up")
     mixed_precision: str = option("no", "no, fp16 or bf16; trained weights stay float32")
     seed: int = option(0, "seeds the order of samples and every random draw")
@@ -52,7 +52,7 @@ class TrainingConfig:
     validation_steps: int = option(0, "validate every this many steps; 0 = never")
     dataloader_num_workers: int = option(0, "worker processes that load data")
     report_to: str | None = option("tensorboard", "a tracker of accelerate by name, or none")
-    use_cpu: bool = option(False, "stay on the CPU even if an accelerator is present")
+    use_cpu: bool = option(False, "use the CPU even if an accelerator is present")
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
@@ -84,15 +84,15 @@ def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **def
 
 
 def _or_none(kind: Any) -> Any:
-    """From text to a value, or None for "none"."""
+    """Argument type: parses "none" as None, everything else as `kind`."""
 
     def parsed(text: str) -> Any:
         return None if text.lower() == "none" else kind(text)
 
-    parsed.__name__ = kind.__name__  # argparse names it when a value is wrong
+    parsed.__name__ = kind.__name__  # argparse shows it in errors
     return parsed
 
 
 def from_arguments(config: type[Any], arguments: argparse.Namespace) -> Any:
-    """The dataclass from parsed arguments."""
+    """Builds the dataclass from parsed arguments."""
     return config(**{entry.name: getattr(arguments, entry.name) for entry in fields(config)})

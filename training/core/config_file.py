@@ -1,4 +1,4 @@
-"""Options of a command in a TOML file: the same names as its flags, which replace the file's."""
+"""Command-line options from a TOML file, named as the flags; flags take precedence."""
 
 import argparse
 import difflib
@@ -12,14 +12,14 @@ FLAG = "--config"
 
 
 def set_defaults(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Makes the options of the file that `--config` names the defaults of a parser.
+    """Sets a parser's defaults from the file that `--config` names.
 
     Args:
-        parser: has all options.
-        arguments: that it is going to parse.
+        parser: with all options of the command.
+        arguments: command line that the parser will parse.
 
     Raises:
-        ValueError: a file that cannot be read, an unknown option, or a value that its option does not take.
+        ValueError: an unreadable file, an unknown option, or an invalid value of one.
     """
     finder = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     finder.add_argument(FLAG, type=Path, nargs="?")
@@ -47,7 +47,7 @@ def _read(path: Path) -> Mapping[str, object]:
 
 
 def _value(action: argparse.Action, value: object) -> object:
-    """The value as the flag would parse it; raises what is expected instead."""
+    """Parses a value as its flag would; errors name the expected value."""
     if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
         if not isinstance(value, bool):
             raise UserError("expected true or false; write one of them")

@@ -1,6 +1,7 @@
-"""What processes agree on: the weights that they start with, and the mean of their gradients.
+"""Data parallelism: broadcast of parameters and mean of gradients over all processes.
 
-`DistributedDataParallel` would want every forward call to go through it, and every weight to be in use.
+Replaces `DistributedDataParallel`, which needs every forward call to go through it and does not support unused
+parameters.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,14 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def start_alike(parameters: Sequence[nn.Parameter]) -> None:
-    """Give all processes the values of the first one."""
+def broadcast_parameters(parameters: Sequence[nn.Parameter]) -> None:
+    """Copies the first process's values to all processes."""
     broadcast([parameter.detach() for parameter in parameters])  # pyright: ignore[reportArgumentType]
 
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """The mean over all processes: a gradient that some have not got counts as zero, one that none has stays None."""
+    """Averages gradients over all processes; one missing on some counts as zero, one missing on all stays None."""
     processes = PartialState().num_processes
     if processes == 1:
         return

@@ -1,4 +1,4 @@
-"""What must be done whole, though Ctrl-C or the death of a data worker may come at any time."""
+"""Defers SIGINT and SIGCHLD during critical sections."""
 
 import signal
 import threading
@@ -9,8 +9,8 @@ from typing import Any
 
 
 @contextmanager
-def interruptions_held() -> Iterator[None]:
-    """Answer SIGINT and SIGCHLD, whose handlers raise, at the end of the block; nothing changes off the main thread."""
+def deferred_signals() -> Iterator[None]:
+    """Defers SIGINT and SIGCHLD, whose handlers raise, to the end of the block; no effect off the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

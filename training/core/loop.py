@@ -1,10 +1,10 @@
-"""The training loop of backbones and adapters: a task brings the module and its loss, the loop brings the rest.
+"""The training loop of backbones and adapters; a `Task` provides the module and its loss.
 
-The order of samples is a function of (seed, epoch) and every random draw of a micro-batch a function of
-(seed, number of the micro-batch over all processes), so a run that was interrupted anywhere and resumed ends with the
-same bits as a straight one, and n processes with the weights of one that accumulates n times as many micro-batches. A
-checkpoint is the module's own loadable folder (`config.json` and safetensors, averaged weights
-where averaging is on) plus `state/`, which only resuming reads.
+The order of samples is a function of (seed, epoch), and every random draw of a micro-batch a function of (seed, number
+of the micro-batch over all processes). A run that was interrupted and resumed is therefore bit-identical to an
+uninterrupted one, and n processes give the weights of one process that accumulates n times as many micro-batches.
+A checkpoint is the module's loadable folder (`config.json` and safetensors, averaged weights with `use_ema`) and
+`state/`, which only resuming reads.
 """
 
 import json
@@ -32,51 +32,51 @@ from tqdm.auto import tqdm
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.training.core.averaging import Averaged
 from weftwork.training.core.batches import Batches
-from weftwork.training.core.checkpoints import check_unused, checkpoints, keep_metrics
+from weftwork.training.core.checkpoints import check_unused, checkpoints, truncate_metrics
 from weftwork.training.core.config import TrainingConfig
-from weftwork.training.core.gradients import average_gradients, start_alike
-from weftwork.training.core.interruptions import interruptions_held
+from weftwork.training.core.gradients import average_gradients, broadcast_parameters
+from weftwork.training.core.interruptions import deferred_signals
 from weftwork.training.core.optimizers import build_optimizer
-from weftwork.training.core.sharding import sharding, whole_accelerator
-from weftwork.training.core.trackers import most_memory, show_pictures, tracker
+from weftwork.training.core.sharding import sharding, unsharded_accelerator
+from weftwork.training.core.trackers import log_images, peak_memory, tracker
 
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[Path], Mapping[str, float]]
-"""Writes a picture of what it saw, as PNG, and gives scores by name."""
+"""Writes a sheet of the evaluated images as PNG and returns scores by name."""
 
 
 class Task(Protocol):
-    """What a model brings to the loop."""
+    """A module to train, its batches, loss and validation."""
 
     module: Any
-    """The trainable module with `save_pretrained`; everything else the task touches stays frozen."""
+    """The trainable module, with `save_pretrained`; all other modules of the task stay frozen."""
 
     def collate(self, samples: list[Any]) -> Any:
-        """One batch from a list of samples, on the CPU."""
+        """Makes a batch of a list of samples, on the CPU."""
         ...
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        """Scalar loss of micro-batch number `micro`; every random draw takes `generator`."""
+        """Returns the loss of micro-batch number `micro`; all random draws use `generator`."""
         ...
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Scores of the (averaged) module; may write pictures below `folder`."""
+        """Returns scores of the (averaged) module; may write images to `folder`."""
         ...
 
 
 def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None = None) -> Path:
-    """Train `task.module` on `dataset`; returns the folder that holds the result.
+    """Trains `task.module` on `dataset` and returns the folder of the result.
 
-    Whatever stops it, Ctrl-C or data that cannot be read, a checkpoint of the last whole step is saved first.
+    On any error, Ctrl-C included, a checkpoint of the last complete step is saved before the error is raised.
 
     Args:
         dataset: samples, with `buckets` where only some may share a batch (`BatchOrder`), or a stream (`Batches`).
-        evaluate: more scores at every validation, of the task's module as it stands.
+        evaluate: further scores of the task's module, computed at every validation.
 
     Raises:
-        ValueError: the data set is smaller than one batch, the checkpoint to resume from does not exist, or the
-            folder holds another run and nothing is to be resumed.
+        ValueError: the dataset is smaller than one batch, the checkpoint to resume from is not found, or the folder
+            holds another run and no checkpoint to resume from is given.
         FloatingPointError: the loss was not finite.
     """
     return _Run(task, dataset, config, evaluate).run()
@@ -87,7 +87,7 @@ class _Run:
         self.task, self.config, self.evaluate = task, config, evaluate
         self.folder = Path(config.output_dir)
         self.sharded = sharding() is not None
-        self.accelerator = whole_accelerator(
+        self.accelerator = unsharded_accelerator(
             mixed_precision=config.mixed_precision,
             cpu=config.use_cpu,
             log_with=tracker(config.report_to),
@@ -114,21 +114,21 @@ class _Run:
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
         )
-        self.schedule = get_scheduler(  # stepped once per optimizer step, whatever the number of processes
+        self.schedule = get_scheduler(  # one step per optimizer step for any number of processes
             config.lr_scheduler,
             optimizer,
             num_warmup_steps=config.lr_warmup_steps,
             num_training_steps=config.max_train_steps,
         )
-        self.module = self.accelerator.prepare_model(task.module, evaluation_mode=True)  # gradients are averaged here
+        self.module = self.accelerator.prepare_model(task.module, evaluation_mode=True)  # _update averages gradients
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
-        start_alike(parameters)
+        broadcast_parameters(parameters)
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
-        self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: epoch, and batches of it, after the last whole step
-        self.whole = True  # outside of updates
-        self.unwritten: dict[str, Any] = {}  # scores of the last whole step, until they are
+        self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: (epoch, batches) after the last complete step
+        self.whole = True  # False during an update
+        self.unwritten: dict[str, Any] = {}  # scores of the last complete step
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class _Run:
         if config.resume_from_checkpoint:
             self._resume(config.resume_from_checkpoint)
         if accelerator.is_main_process:
-            keep_metrics(self.folder / "metrics.jsonl", self.step)
+            truncate_metrics(self.folder / "metrics.jsonl", self.step)
         self.drawn = self.batches.to(accelerator.device)
         progress = tqdm(
             total=config.max_train_steps,
@@ -166,17 +166,17 @@ class _Run:
         return result
 
     def _keep(self, error: BaseException) -> None:
-        """A checkpoint of the last whole step, where there is one and no process waits for another."""
+        """Saves a checkpoint of the last complete step, if possible; not with several processes or after a bad loss."""
         if self.accelerator.num_processes > 1 or not self.whole or isinstance(error, FloatingPointError):
             return
         try:
-            with interruptions_held():
+            with deferred_signals():
                 self._write()
                 self._save_checkpoint()
         except OSError as full:
-            logger.error("stopped at step %d, and no checkpoint could be written: %s", self.step, full)
+            logger.error("stopped at step %d; the checkpoint could not be written: %s", self.step, full)
         else:
-            logger.warning("stopped at step %d; go on with --resume_from_checkpoint latest", self.step)
+            logger.warning("stopped at step %d; continue with --resume_from_checkpoint latest", self.step)
 
     def _optimizer_step(self) -> float:
         config, accelerator = self.config, self.accelerator
@@ -192,7 +192,9 @@ class _Run:
                 loss = self.task.loss(self.module, batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
-        with interruptions_held() if accelerator.num_processes == 1 else nullcontext():  # others may be waited for
+        with (
+            deferred_signals() if accelerator.num_processes == 1 else nullcontext()
+        ):  # collectives must stay interruptible
             self._update(total)
         return total
 
@@ -215,10 +217,10 @@ class _Run:
         self.whole = True
 
     def _usable(self, loss: float) -> bool:
-        """Whether a step's loss is a number; steps whose loss is none count, and change nothing.
+        """Returns True if the loss is finite on all processes; other steps are counted but update nothing.
 
         Raises:
-            FloatingPointError: there were more of them in a row than allowed.
+            FloatingPointError: more consecutive steps without a finite loss than `max_skipped_steps`.
         """
         finite = torch.tensor(float(math.isfinite(loss)), device=self.accelerator.device)
         if bool(self.accelerator.reduce(finite, "sum") == self.accelerator.num_processes):
@@ -237,18 +239,18 @@ class _Run:
     def _after_step(self, loss: float, progress: "tqdm[Any]") -> None:
         config, rate = self.config, self.unwritten["learning_rate"]
         progress.update()
-        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=most_memory(), refresh=False)
+        progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=peak_memory(), refresh=False)
         last = self.step == config.max_train_steps
         due = config.validation_steps and (self.step % config.validation_steps == 0 or last)
         if due and (self.sharded or self.accelerator.is_main_process):
             self.unwritten.update(self._validate())
-        with interruptions_held():
+        with deferred_signals():
             self._write()
         if config.checkpointing_steps and self.step % config.checkpointing_steps == 0:
             self._save_checkpoint()
 
     def _write(self) -> None:
-        """What is not in the log yet of the last whole step."""
+        """Writes the pending scores of the last complete step to the log and the trackers."""
         if not self.unwritten:
             return
         if self.accelerator.is_main_process:
@@ -268,7 +270,7 @@ class _Run:
             scores = dict(self.task.validate(module, self.step, folder))
             if self.evaluate is not None:
                 scores |= self.evaluate(folder / f"{self.step:06d}-cases.png")
-        show_pictures(self.accelerator, folder, self.step)
+        log_images(self.accelerator, folder, self.step)
         return scores
 
     # -- weights and checkpoints ---------------------------------------------------------------------------
@@ -280,7 +282,7 @@ class _Run:
         return Averaged(self.task.module, self.ema, self._trainable())
 
     def _save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> Path:
-        """Write the loadable folder next to its place, then rename: it is there whole or not at all."""
+        """Writes the loadable folder atomically: to a temporary name, then renamed."""
         if self.accelerator.is_main_process:
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -314,7 +316,7 @@ class _Run:
 
     def _save_checkpoint(self) -> None:
         steps = 0 if self.ema is None else self.ema.optimization_step
-        places = gather_object([self.place])  # streams may be shared unequally
+        places = gather_object([self.place])  # streams may be distributed unequally
         extra = {"step": self.step, "average_steps": steps, "places": places}
         self._save(self.folder / f"checkpoint-{self.step}", extra)
         if self.accelerator.is_main_process and self.config.checkpoints_total_limit:

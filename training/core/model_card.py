@@ -1,4 +1,4 @@
-"""The card of a trained folder: what it is, what it was trained on and how, its scores, and samples."""
+"""Model card of a trained adapter: training options, scores and sample images; upload to the Hub."""
 
 import json
 import shutil
@@ -11,18 +11,18 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.hardware import hardware
 
 SAMPLES = 4
-"""Pictures of the last validation that go along."""
+"""Validation images copied beside the card."""
 
 
 def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
-    """`README.md` beside trained weights, with the last validation's scores and pictures.
+    """Writes `README.md` beside trained weights, with the last validation's scores and images.
 
     Args:
         folder: of the weights.
-        run: of the training, with its metrics and validation pictures.
+        run: of the training, with its metrics and validation images.
         about: `method`, `base`, `license`, `parameters` and `training` (a mapping).
     """
-    pictures = _samples(run / "validation", folder / "samples")
+    images = _samples(run / "validation", folder / "samples")
     rows = _metrics(run / "metrics.jsonl")
     scores = {name: value for name, value in _last_scores(rows).items() if isinstance(value, float | int)}
     seconds = sum(row.get("seconds") or 0 for row in rows)
@@ -46,7 +46,7 @@ def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
         f"| time | {seconds / 60:.1f} minutes of steps on {hardware()} |",
         *(["", "| score | last validation |", "| --- | --- |"] if scores else []),
         *(f"| {name} | {value:.4g} |" for name, value in scores.items()),
-        *(line for name in pictures for line in ("", f"![sample](samples/{name})")),
+        *(line for name in images for line in ("", f"![sample](samples/{name})")),
         "",
     ]
     with atomic_path(folder / "README.md") as partial:
@@ -59,14 +59,14 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _last_scores(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the last step with more than a loss says beside it."""
+    """Returns the scores of the last validation."""
     usual = {"step", "loss", "learning_rate", "seconds"}
     more = [{key: value for key, value in row.items() if key not in usual} for row in rows]
     return next((row for row in reversed(more) if row), {})
 
 
 def _samples(source: Path, target: Path) -> list[str]:
-    """Names of the last validation's pictures, copied."""
+    """Copies images of the last validation and returns their file names."""
     found = sorted(source.glob("*.png")) if source.is_dir() else []
     last = [path for path in found if found and path.name[:6] == found[-1].name[:6]][:SAMPLES]
     if last:
@@ -77,10 +77,10 @@ def _samples(source: Path, target: Path) -> list[str]:
 
 
 def push(folder: Path, repo_id: str) -> str:
-    """Upload a trained folder to the Hub, privately unless the repository is there already; returns its address.
+    """Uploads a trained folder to the Hub, to a private repository unless it exists; returns its URL.
 
     Raises:
-        ValueError: there is no network or no right to write there; the folder stays as it is.
+        ValueError: no network or no write access; the local folder is not changed.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

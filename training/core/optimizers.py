@@ -1,4 +1,4 @@
-"""Optimizers by name: PyTorch's own, and those of other libraries where they are installed."""
+"""Optimizers by name: those of PyTorch, and of other libraries if installed."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ OPTIMIZERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "prodigy": ("prodigyopt", "Prodigy", "prodigyopt"),
     "sgd": ("torch.optim", "SGD", ""),
 }
-"""By name its module, its class, and what to install for it."""
+"""Module, class and package to install, by name."""
 ADAMS: Final = ("adamw", "adamw8bit", "prodigy")
-"""These take betas and epsilon."""
+"""Optimizers with betas and epsilon."""
 
 
 def build_optimizer(
@@ -29,26 +29,27 @@ def build_optimizer(
     weight_decay: float,
     **adam: Any,
 ) -> "torch.optim.Optimizer":
-    """An optimizer over some parameters.
+    """Builds an optimizer over `parameters`.
 
     Args:
-        adam: `betas` and `eps`, for those that have them.
+        adam: `betas` and `eps`, ignored by optimizers without them.
 
     Raises:
-        ValueError: an unknown name.
-        ValueError: its library is not there.
+        ValueError: an unknown name, or a library that is not installed.
     """
     check_optimizer(name)
     where, kind, library = OPTIMIZERS[name]
     try:
         module = importlib.import_module(where)
     except ImportError as error:
-        raise UserError(f"optimizer: {name!r} needs {library}, which is not there; pip install {library}") from error
+        raise UserError(
+            f"optimizer: {name!r} needs {library}, which is not installed; pip install {library}"
+        ) from error
     options = adam if name in ADAMS else {}
     return getattr(module, kind)(parameters, lr=learning_rate, weight_decay=weight_decay, **options)
 
 
 def check_optimizer(name: str) -> None:
-    """Raise unless the name is known."""
+    """Raises unless the name is known."""
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}; pass one of these")

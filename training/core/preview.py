@@ -1,4 +1,4 @@
-"""What a training run would do, before it does anything."""
+"""Dry run: data, parameters, memory and output files of a training run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -13,12 +13,12 @@ from weftwork.training.core.batches import Batches
 from weftwork.training.core.config import TrainingConfig
 
 STATES = {"sgd": 0, "adafactor": 0, "adamw8bit": 0.5}
-"""Numbers of an optimizer's state per trained number, where they are not two."""
+"""Values of optimizer state per trained parameter; 2 for optimizers that are not listed."""
 GIB = 1024**3
 
 
 def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn.Module]) -> str:
-    """One batch's shapes, what is trained and frozen, memory, epochs, and what would be written where.
+    """Describes a run: epochs, trained and frozen parameters, memory, output files, and shapes of the first batch.
 
     Args:
         parts: frozen modules by name.
@@ -62,7 +62,7 @@ def _count(parameters: Sequence[Tensor]) -> int:
 
 
 def _memory(trained: Sequence[Tensor], frozen: Sequence[Tensor], config: TrainingConfig) -> float:
-    """Bytes."""
+    """Bytes of weights, gradients and optimizer state."""
     copies = 2 + STATES.get(config.optimizer, 2) + config.use_ema
     return sum(p.numel() * p.element_size() for p in frozen) + sum(p.numel() * 4 * copies for p in trained)
 

@@ -1,6 +1,6 @@
-"""Backbones that fit no single device: accelerate's FSDP splits what is frozen, and what is trained stays whole.
+"""FSDP2 for frozen backbones that do not fit on one device; trained modules are not sharded.
 
-Accelerate itself would split the trained module, which is small, and save it in pieces.
+Accelerate by itself would shard the trained module, which is small, and save it in pieces.
 """
 
 import os
@@ -21,23 +21,23 @@ REFUSED = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM"
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
-    """How `accelerate launch --use_fsdp` wants weights to be split; None without it.
+    """Returns the FSDP options of `accelerate launch --use_fsdp`; None without it.
 
     Raises:
-        ValueError: the first version of FSDP, which splits no frozen weights beside trained ones, or what would save
-            the trained ones in pieces.
+        ValueError: FSDP1, which cannot mix frozen and trained weights, or DeepSpeed or Megatron-LM, which would save
+            the trained module in pieces.
     """
     for flag, name in REFUSED.items():
         if _is_set(flag):
             raise UserError(
-                f"accelerate: got {name}, but what is trained is small and is saved whole; launch with --multi_gpu, or "
+                f"accelerate: got {name}, expected plain data parallelism or FSDP2; launch with --multi_gpu, or "
                 "with --use_fsdp --fsdp_version 2 for backbones that do not fit"
             )
     if not _is_set(FLAG):
         return None
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         raise UserError(f"fsdp_version: got {version}, expected 2; launch with --use_fsdp --fsdp_version 2")
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # it leaves encoders, which are not split, empty
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # it leaves encoders, which are not sharded, uninitialised
     return FullyShardedDataParallelPlugin()
 
 
@@ -45,23 +45,23 @@ def _is_set(flag: str) -> bool:
     return os.environ.get(flag, "false").lower() == "true"
 
 
-def whole_accelerator(**options: Any) -> Accelerator:
-    """An accelerator that splits nothing."""
+def unsharded_accelerator(**options: Any) -> Accelerator:
+    """Creates an accelerator without FSDP."""
     with patch_environment(**{FLAG: "false"}):
         return Accelerator(**options)
 
 
-def move_but(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
-    """Move all parts of a pipeline but the denoiser, which may not fit before it is split."""
+def move_except(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
+    """Moves all parts of a pipeline except the denoiser, which may not fit before it is sharded."""
     for part in pipe.components.values():
         if isinstance(part, nn.Module) and part is not denoiser:
             part.to(device)
 
 
 def shard(unet: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
-    """Leave each process its share of a frozen U-Net, a block's are whole while it computes; says how large it is.
+    """Shards the frozen U-Net with FSDP2, block by block; returns a summary of this process's share.
 
-    From here on all processes have to call it equally often.
+    From then on, all processes must call the U-Net equally often.
     """
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (PartialState().num_processes,)),

@@ -1,4 +1,4 @@
-"""Where a run is watched: any tracker of accelerate, by name."""
+"""Experiment trackers of accelerate, and memory usage."""
 
 import logging
 import resource
@@ -19,30 +19,30 @@ DEFAULT = "tensorboard"
 
 
 def tracker(name: str | None) -> str | None:
-    """The tracker to use; the default one only where it is installed.
+    """Returns the tracker to use; None if the default one is not installed.
 
     Raises:
-        ValueError: another one, which is not there.
+        ValueError: a tracker other than the default that is not installed.
     """
     if name in (None, "none"):
         return None
     installed = [str(one) for one in get_available_trackers()]
     if name in installed:
         return name
-    listed = ", ".join(installed) or "there is none"
+    listed = ", ".join(installed) or "none is installed"
     if name == DEFAULT:
-        logger.info("report_to: no tensorboard is installed, so metrics.jsonl is all that is written")
+        logger.info("report_to: tensorboard is not installed; metrics are written to metrics.jsonl only")
         return None
     raise UserError(
         f"report_to: got {name!r}, expected none or one of those installed ({listed}); install it or choose another"
     )
 
 
-def show_pictures(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Give the pictures of a validation, `folder/STEP….png`, to the trackers that show some."""
+def log_images(accelerator: Accelerator, folder: Path, step: int) -> None:
+    """Sends the validation images `folder/STEP….png` to the trackers that accept images."""
     for path in sorted(folder.glob(f"{step:06d}*.png")):
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))[None]
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))[None]
         name = f"validation{path.stem[6:]}"
         for one in accelerator.trackers:
             options: dict[str, Any] = {"dataformats": "NHWC"} if one.name == DEFAULT else {}
@@ -50,8 +50,8 @@ def show_pictures(accelerator: Accelerator, folder: Path, step: int) -> None:
                 one.log_images({name: pixels}, step=step, **options)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def most_memory() -> str:
-    """The most that was held so far, on the accelerator or in main memory."""
+def peak_memory() -> str:
+    """Formats the peak memory so far, of the GPU or else of the process."""
     if torch.cuda.is_available():
         return f"{torch.cuda.max_memory_allocated() / 1024**3:.1f}G"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.1f}G"

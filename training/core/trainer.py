@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of options that all methods have, to which a trainer adds its own."""
+    """Option groups of all methods, to which a trainer adds its own options."""
 
     model: "argparse._ArgumentGroup"
     data: "argparse._ArgumentGroup"
@@ -30,7 +30,7 @@ class Prepared:
     """A task with its dataset.
 
     Args:
-        provenance: kept in the config of the result beside steps, batch and seed.
+        provenance: saved in the config of the result, with steps, batch size and seed.
     """
 
     task: "Task"
@@ -39,10 +39,12 @@ class Prepared:
 
 
 class Trainer(ABC):
-    """Trains one method. Importing a trainer's module should load no library, so that `--help` is quick.
+    """Trains one method.
+
+    Importing a trainer's module should load no library, so that `--help` is fast.
 
     Args:
-        arguments: parsed options, those of `add_arguments` among them.
+        arguments: parsed options, including those of `add_arguments`.
     """
 
     options: ClassVar[type]
@@ -51,7 +53,7 @@ class Trainer(ABC):
     folder: ClassVar[str] = "folder of your own data"
     """Help of --train_data_dir."""
     worlds: ClassVar[Sequence[str]] = ()
-    """Synthetic datasets that --world names; without any there is no such option."""
+    """Synthetic datasets, the choices of --world; without any there is no such option."""
     samples: ClassVar[int] = 0
     """Default size of a synthetic dataset."""
     sources: ClassVar[Sequence[str]] = ("train_data_dir", "world")
@@ -59,11 +61,11 @@ class Trainer(ABC):
     own_only: ClassVar[Sequence[str]] = ()
     """Options without effect on a synthetic dataset."""
     world_only: ClassVar[Sequence[str]] = ()
-    """Options without effect on own data."""
+    """Options without effect on user data."""
     without_effect: ClassVar[Sequence[str]] = ()
     """Options of all methods without effect on this one."""
     shards: ClassVar[bool] = True
-    """Whether FSDP may split the backbone: only the blocks of a U-Net are split."""
+    """True if FSDP may shard the backbone, which has to be a U-Net."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
@@ -78,7 +80,7 @@ class Trainer(ABC):
         add_config_arguments(parser.add_argument_group(cls.options_title), cls.options)
 
     def check(self) -> None:
-        """Raises before anything is loaded unless the options are valid.
+        """Validates the options before anything is loaded.
 
         Raises:
             ValueError: an option out of its range, options without effect, or not exactly one source of data.
@@ -100,7 +102,7 @@ class Trainer(ABC):
         """Returns the task and its data.
 
         Args:
-            pipe: of the method's backbone, on its device, frozen.
+            pipe: pipeline of the method's backbone, on its device, frozen.
             source: folder or Hub id of the pipeline.
         """
 
@@ -110,10 +112,10 @@ class Trainer(ABC):
 
     @property
     def world(self) -> str | None:
-        """Name of the synthetic dataset, if it is to be trained on."""
+        """Name of the synthetic dataset to train on, if any."""
         return getattr(self.arguments, "world", None)
 
     @property
     def data_name(self) -> str:
-        """Name of the data for cards."""
+        """Name of the training data for model cards."""
         return self.world or self.arguments.train_data_dir.name

@@ -1,4 +1,4 @@
-"""Training data of sounds, of walks or of people's own: latents of them and their envelopes, and what is seen."""
+"""Training data of spatial audio, synthetic walks or user files: latents of audio and envelopes, and conditions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from weftwork.datasets.readers.sound_folder import SoundPiece
 from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sample, walk_of
 from weftwork.datasets.synthetic.walks.scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
-from weftwork.training.data.image_cache import DrawnPictures, saved_once
+from weftwork.training.data.image_cache import DrawnImages, saved_once
 
 VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
-"""Of a sound: as it is, with left and right exchanged, its mono envelope, and both channels' mean."""
+"""Encoded versions of audio: as it is, channels exchanged, mono envelope, mean of the channels."""
 
 
-class WalkSounds(DrawnPictures):
-    """The sounds of the first `count` walks of a split; `sounds[i]` is int16 [2, sample].
+class WalkSounds(DrawnImages):
+    """Audio of the first `count` walks of a split; `sounds[i]` is int16 [2, sample].
 
     Args:
-        sample_rate: in Hz, as the autoencoder reads them.
+        sample_rate: in Hz, that of the autoencoder.
     """
 
     def __init__(self, folder: Path, split: str, count: int, seed: int = 0, *, sample_rate: int = SAMPLE_RATE) -> None:
@@ -50,11 +50,11 @@ def _draw_walk(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np
 
 
 @dataclass(frozen=True)
-class SoundRecord:
-    """One sound for training.
+class AudioRecord:
+    """One training sample of spatial audio.
 
     Args:
-        envelope: latents of its mono envelope.
+        envelope: latents of the mono envelope.
     """
 
     latents: Float[Tensor, "channel place"]
@@ -62,12 +62,13 @@ class SoundRecord:
     conditions: tuple[OverTime, ...]
 
 
-class SpatialWalks(Dataset[SoundRecord]):
-    """Walks with boxes, depth (in metres, or as of a model without a unit) and another walk's sound as prompt; every
-    second one is mirrored.
+class SpatialWalks(Dataset[AudioRecord]):
+    """Walks with boxes, depth (metric or relative) and audio of another walk on the same surface as prompt.
+
+    Every second sample is mirrored.
 
     Args:
-        latents: of `cached_sound_latents`.
+        latents: of `cached_audio_latents`.
     """
 
     def __init__(self, sounds: WalkSounds, latents: "np.ndarray[Any, Any]") -> None:
@@ -80,7 +81,7 @@ class SpatialWalks(Dataset[SoundRecord]):
     def __len__(self) -> int:
         return 2 * len(self.sounds)
 
-    def __getitem__(self, index: int) -> SoundRecord:
+    def __getitem__(self, index: int) -> AudioRecord:
         place, turned = divmod(index, 2)
         sound, envelope = (
             torch.from_numpy(self.latents[place, VERSIONS.index(name)].astype(np.float32))
@@ -89,8 +90,8 @@ class SpatialWalks(Dataset[SoundRecord]):
         rng = np.random.default_rng([17, index])
         other = int(rng.choice(self.alike[self.sounds.surfaces[place]]))
         walk = walk_of(self.sounds.split, place, seed=self.sounds.seed)
-        seen = seen_of(walk.mirrored() if turned else walk, metric=bool(rng.random() < 0.5))
-        return SoundRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
+        seen = visual_conditions(walk.mirrored() if turned else walk, metric=bool(rng.random() < 0.5))
+        return AudioRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
 
     def heard(self, index: int) -> Envelope:
         """Returns the envelope of a sample."""
@@ -98,16 +99,15 @@ class SpatialWalks(Dataset[SoundRecord]):
         return Envelope.of_audio(audio, self.sounds.sample_rate)
 
 
-def seen_of(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
-    """Returns depth and boxes of a walk; depth without a unit is off by a factor and an offset."""
+def visual_conditions(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
+    """Returns depth and boxes of a walk; without `metric`, depth is known up to a scale and an offset."""
     box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
     return DepthClip(depth_times, walk.depth(depth_times), metric=metric), BoxTrack(box_times, walk.boxes(box_times))
 
 
 @torch.no_grad()
-def cached_sound_latents(cache_dir: Path, vae: Any, sounds: WalkSounds) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """Latents (posterior means) of all sounds, [clip, one of `VERSIONS`, channel, place], encoded once per
-    autoencoder."""
+def cached_audio_latents(cache_dir: Path, vae: Any, sounds: WalkSounds) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Latents (posterior means) of all walks, [clip, one of `VERSIONS`, channel, place], cached per autoencoder."""
     key = encoder_key("sound", vae)
 
     def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
@@ -120,12 +120,13 @@ def cached_sound_latents(cache_dir: Path, vae: Any, sounds: WalkSounds) -> "np.n
     return saved_once(cache_dir / f"latents-{sounds.name}-{key}.npy", encoded)
 
 
-class SpatialPieces(Dataset[SoundRecord]):
-    """Pieces of people's own sounds (`SoundFolder`), every second one mirrored, with another piece of the same file as
-    prompt if there is one. They are encoded once into `cache_dir`.
+class SpatialPieces(Dataset[AudioRecord]):
+    """Pieces of user audio (`SoundFolder`), with another piece of the same file, if any, as prompt.
+
+    Every second sample is mirrored. Latents are cached in `cache_dir`.
 
     Args:
-        encoder: of prompts, from sound and rate to a vector (CLAP); without it they are `statistics` of latents.
+        encoder: of audio prompts, from audio and sample rate to a vector (CLAP); by default `statistics` of latents.
         dry: use a `DryCache`.
 
     Raises:
@@ -144,22 +145,22 @@ class SpatialPieces(Dataset[SoundRecord]):
         self.pieces = pieces
         self.sample_rate = rate = vae.config.sampling_rate
         cache = feature_cache(cache_dir, encoder_key("sound", vae), dry=dry)
-        rows, told = [], []
+        rows, embeds = [], []
         for piece in tqdm(pieces, desc="encoding", mininterval=1.0):
             audio = piece.audio(rate)[None]
             made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
             rows.append(made["latents"])
-            told += [] if encoder is None else [encoder(audio[0], rate)]
+            embeds += [] if encoder is None else [encoder(audio[0], rate)]
         self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows).float()
-        said = torch.stack(told) if told else statistics(self.latents[:, VERSIONS.index("mono")])
-        self.prompts: Float[np.ndarray, "piece dim"] = said.numpy()
+        prompts = torch.stack(embeds) if embeds else statistics(self.latents[:, VERSIONS.index("mono")])
+        self.prompts: Float[np.ndarray, "piece dim"] = prompts.numpy()
         files = [pieces[index].path for index in range(len(pieces))]
         self.alike = {path: [index for index, other in enumerate(files) if other == path] for path in set(files)}
 
     def __len__(self) -> int:
         return 2 * len(self.pieces)
 
-    def __getitem__(self, index: int) -> SoundRecord:
+    def __getitem__(self, index: int) -> AudioRecord:
         place, turned = divmod(index, 2)
         sound, envelope = (
             self.latents[place, VERSIONS.index(name)] for name in ("mirrored" if turned else "heard", "envelope")
@@ -170,7 +171,7 @@ class SpatialPieces(Dataset[SoundRecord]):
         seen: list[DepthClip | BoxTrack] = [BoxTrack(track.times, track.boxes) for track in piece.boxes]
         if (depth := piece.depth) is not None:
             seen.append(DepthClip(depth.times, depth.depth, metric=depth.metric))
-        return SoundRecord(
+        return AudioRecord(
             sound, envelope, (AudioPrompt(self.prompts[other]), *(one.mirrored() if turned else one for one in seen))
         )
 
@@ -183,7 +184,7 @@ class SpatialPieces(Dataset[SoundRecord]):
 def _encoded(
     vae: Any, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
 ) -> Float[Tensor, "clip version channel place"]:
-    """Latents (posterior means) of the `VERSIONS` of sounds."""
+    """Encodes the `VERSIONS` of audio clips as latents (posterior means)."""
     loud = np.stack([Envelope.of_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])
     every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
     return encode_latents(vae, every).unflatten(0, (-1, len(VERSIONS)))

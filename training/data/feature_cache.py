@@ -1,4 +1,4 @@
-"""What frozen encoders say, kept on disk by content: texts and pictures are encoded once, in this run and the next."""
+"""On-disk cache of frozen-encoder outputs, keyed by the encoder and the content."""
 
 import hashlib
 import logging
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IN_MEMORY = 4096
-"""Rows that are held beside those on disk."""
+"""Rows kept in memory."""
 SAMPLED = 64
-"""Numbers of every weight that tell encoders apart."""
+"""Values of each weight that the key of an encoder is computed from."""
 
 Rows = Mapping[str, Float[Tensor, "row *size"]]
 
 
 class FeatureCache:
-    """Rows of features, one safetensors file each, named by a digest of what they are of.
+    """Rows of features, one safetensors file each, named by a digest of the encoded content.
 
-    A file that is damaged is made again. Several processes may share a folder: files are renamed into their place.
+    Damaged files are computed again. Several processes may share a folder, since files are written atomically.
 
     Args:
         folder: of all caches.
-        key: tells encoders apart; see `encoder_key`.
+        key: identifies the encoder; see `encoder_key`.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -48,11 +48,11 @@ class FeatureCache:
     def rows(
         self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
     ) -> dict[str, Tensor]:
-        """Features of all contents, stacked.
+        """Returns the features of all contents, stacked.
 
         Args:
-            encode: computes those of the contents at these places.
-            kind: contents of one have features of one size; for `DryCache`.
+            encode: computes the features of the contents at the given indices.
+            kind: contents of one kind have features of equal size; for `DryCache`.
         """
         names = [hashlib.sha256(content).hexdigest()[:32] for content in contents]
         found = {name: self._read(name) for name in dict.fromkeys(names)}
@@ -76,7 +76,7 @@ class FeatureCache:
         try:
             row = load_file(path)
         except (SafetensorError, OSError) as error:
-            logger.warning("%s: made again, it cannot be read (%s)", path, error)
+            logger.warning("%s: cannot be read (%s); encoding again", path, error)
             return None
         self._hold(name, row)
         return row
@@ -94,7 +94,7 @@ class FeatureCache:
 
 
 class DryCache(FeatureCache):
-    """For dry runs: the first content of each kind is encoded, all others are given the same, and nothing is kept."""
+    """Cache for dry runs: encodes the first content of each kind, uses it for all others, and writes nothing."""
 
     def __init__(self) -> None:
         self._rows: dict[Any, dict[str, Tensor]] = {}
@@ -108,7 +108,7 @@ class DryCache(FeatureCache):
 
 
 class CachedTextEncoders(TextEncoders):
-    """Text encoders that read every text once."""
+    """Text encoders with a cache."""
 
     def __init__(self, encoders: TextEncoders, folder: Path) -> None:
         super().__init__(encoders.tokenizers, encoders.models, encoders.device)
@@ -132,22 +132,22 @@ class CachedTextEncoders(TextEncoders):
 
 
 class CachedSketchEncoder(SketchEncoder):
-    """A sketch encoder that reads every picture once."""
+    """A sketch encoder with a cache."""
 
     def __init__(self, encoder: SketchEncoder, folder: Path) -> None:
         super().__init__(encoder.model, encoder.mean, encoder.std)
         self.cache = FeatureCache(folder, encoder_key(f"sketch {encoder.mean} {encoder.std}", encoder.model))
 
-    def __call__(self, pictures: Float[Tensor, "picture 3 size size"]) -> Float[Tensor, "picture token dim"]:
+    def __call__(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
         def encode(places: list[int]) -> Rows:
-            return {"states": SketchEncoder.__call__(self, pictures[places])}
+            return {"states": SketchEncoder.__call__(self, images[places])}
 
-        contents = [one.detach().cpu().contiguous().numpy().tobytes() for one in pictures]
+        contents = [one.detach().cpu().contiguous().numpy().tobytes() for one in images]
         return self.cache.rows(contents, encode)["states"].to(next(self.model.parameters()).device)
 
 
 def cached(encoders: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Encoders by name, those that can be with a cache."""
+    """Adds caches to the encoders that support one."""
     made: dict[str, Any] = dict(encoders)
     for name, encoder in encoders.items():
         if isinstance(encoder, TextEncoders):
@@ -158,7 +158,7 @@ def cached(encoders: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 class CachedClapEncoder:
-    """CLAP that hears every sound once."""
+    """CLAP audio encoder with a cache."""
 
     def __init__(self, encoder: "ClapEncoder", folder: Path, *, dry: bool = False) -> None:
         self.encoder = encoder
@@ -170,12 +170,12 @@ class CachedClapEncoder:
 
 
 def feature_cache(folder: Path, key: str, *, dry: bool) -> FeatureCache:
-    """A cache, or for a dry run one that keeps nothing."""
+    """Creates a cache, for dry runs one that writes nothing."""
     return DryCache() if dry else FeatureCache(folder, key)
 
 
 def encoder_key(what: str, *models: nn.Module) -> str:
-    """A name that other weights, another precision or another kind of encoder changes."""
+    """Digest of an encoder's kind, weights and precision."""
     digest = hashlib.sha256(what.encode())
     for model in models:
         for name, tensor in model.state_dict().items():

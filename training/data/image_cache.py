@@ -1,4 +1,4 @@
-"""Rendered worlds on disk: the training loops read pictures from a memory map instead of drawing them again."""
+"""On-disk cache of rendered synthetic datasets and their latents, as memory maps."""
 
 import hashlib
 import json
@@ -26,38 +26,38 @@ from weftwork.datasets.synthetic.outfits import Garment
 logger = logging.getLogger(__name__)
 
 CHUNK = 32
-"""Images that a process draws at a time."""
+"""Images per job of a worker process."""
 
 
-class DrawnPictures:
-    """Pictures of a world with what they show, drawn once into `folder`.
+class DrawnImages:
+    """Rendered images with their ground truth, drawn once into `folder`.
 
-    `images[i]` is uint8 [height, width, 3]; `truth[i]` is what `draw` said of that picture.
+    `images[i]` is uint8 [height, width, 3]; `truth[i]` is the ground truth that `draw` returned with it.
     """
 
     def __init__(self, folder: Path, name: str, draw: Callable[[Any], tuple[Any, Any]], jobs: Sequence[Any]) -> None:
         self.name = name
-        pictures, truth = folder / f"{name}.npy", folder / f"{name}.json"
+        pixels, truth = folder / f"{name}.npy", folder / f"{name}.json"
         if not truth.is_file():
-            draw_once(pictures, truth, draw, jobs)
-        self.images: np.ndarray[Any, np.dtype[np.uint8]] = np.load(pictures, mmap_mode="r")
+            draw_once(pixels, truth, draw, jobs)
+        self.images: np.ndarray[Any, np.dtype[np.uint8]] = np.load(pixels, mmap_mode="r")
         self.truth: list[Any] = json.loads(truth.read_text())
 
     def __len__(self) -> int:
         return len(self.truth)
 
 
-class OutfitPictures(DrawnPictures):
-    """The first `count` outfits of a split; `garments[i]` are those of picture i.
+class OutfitImages(DrawnImages):
+    """The first `count` outfits of a split; `garments[i]` are those of image i.
 
     Args:
-        styled: whether they are painted in the styles of the creatures, by turns; `style_of(i)` is that of picture i.
+        styled: paint them in the creatures' styles, in turn; `style_of(i)` is that of image i.
     """
 
     def __init__(self, folder: Path, split: str, count: int, seed: int = 0, *, styled: bool = False) -> None:
         jobs = [(split, i, seed, self.style_of(i) if styled else None) for i in range(count)]
-        world = "outfits-styled" if styled else "outfits"
-        super().__init__(folder, f"{world}-{split}-{seed}-{count}", _draw_outfit, jobs)
+        kind = "outfits-styled" if styled else "outfits"
+        super().__init__(folder, f"{kind}-{split}-{seed}-{count}", _draw_outfit, jobs)
         self.garments = [tuple(Garment(**g) for g in row) for row in self.truth]
 
     @staticmethod
@@ -65,11 +65,11 @@ class OutfitPictures(DrawnPictures):
         return creatures.STYLES[index % len(creatures.STYLES)]
 
 
-class CreaturePictures(DrawnPictures):
+class CreatureImages(DrawnImages):
     """The first `count` creatures of a split; `creatures[i]` in `styles[i]`.
 
     Args:
-        style: the one look to draw; None draws all styles, and no neutral look.
+        style: the only style; None draws all styles except the neutral one.
     """
 
     def __init__(self, folder: Path, split: str, count: int, style: str | None = None, seed: int = 0) -> None:
@@ -98,12 +98,12 @@ def _draw_creature(
 def draw_once(
     pixels: Path, truth: Path, draw: Callable[[Any], tuple[np.ndarray[Any, Any], Any]], jobs: Sequence[Any]
 ) -> None:
-    """Fill a memory map of bytes and a JSON list with what `draw` makes of every job, on all cores.
+    """Fills a memory map of bytes and a JSON list with the results of `draw` for every job, on all cores.
 
-    `truth` is written last, so whoever finds it finds both whole. Of several processes one draws, the others wait.
+    `truth` is written last, so both files are complete if it exists. One process draws while others wait.
     """
     pixels.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(truth):
+    with _lock(truth):
         if not truth.is_file():
             _draw(pixels, truth, draw, jobs)
 
@@ -117,7 +117,7 @@ def _draw(
         partial = stack.enter_context(atomic_path(pixels))
         images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
         drawn = map(draw, jobs)
-        if len(jobs) > CHUNK:  # fewer are drawn sooner than processes start
+        if len(jobs) > CHUNK:  # starting processes takes longer than drawing fewer
             pool = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
             drawn = stack.enter_context(pool).map(draw, jobs, chunksize=CHUNK)
         for i, (image, row) in enumerate(tqdm(drawn, total=len(jobs), desc=f"drawing {pixels.stem}", mininterval=1.0)):
@@ -131,16 +131,16 @@ def _draw(
 
 @torch.no_grad()
 def cached_latents(
-    cache_dir: Path, vae: Any, source: Path, pictures: DrawnPictures
+    cache_dir: Path, vae: Any, source: Path, images: DrawnImages
 ) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """Scaled latents (posterior means) of all pictures, encoded once per autoencoder."""
+    """Scaled latents (posterior means) of all images, cached per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    path = cache_dir / f"latents-{pictures.name}-{digest[:16]}.npy"
+    path = cache_dir / f"latents-{images.name}-{digest[:16]}.npy"
 
     def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
         rows = []
-        for start in tqdm(range(0, len(pictures), 64), desc="encoding", mininterval=1.0):
-            batch = to_unit(torch.from_numpy(np.array(pictures.images[start : start + 64])))
+        for start in tqdm(range(0, len(images), 64), desc="encoding", mininterval=1.0):
+            batch = to_unit(torch.from_numpy(np.array(images.images[start : start + 64])))
             rows.append(encode_latents(vae, batch).half().cpu().numpy())
         return np.concatenate(rows)
 
@@ -148,9 +148,9 @@ def cached_latents(
 
 
 def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """An array on disk, made by `make` unless it is there; whole or not at all, and by one process of several."""
+    """Loads an array from disk; if not found, one process makes it with `make` and saves it atomically."""
     if not path.is_file():
-        with _alone(path):
+        with _lock(path):
             if not path.is_file():
                 made = make()
                 with atomic_path(path) as partial:
@@ -158,8 +158,8 @@ def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarr
     return np.load(path, mmap_mode="r")
 
 
-def _alone(path: Path) -> FileLock:
-    """Held by the process that makes a file; the system frees it if that one dies."""
+def _lock(path: Path) -> FileLock:
+    """Lock of the process that makes a file; the system releases it if that process dies."""
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 

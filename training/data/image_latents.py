@@ -1,4 +1,4 @@
-"""People's own pictures as latents: brought to one size or to a few, and encoded once."""
+"""Cached latents of user images, resized to one size or to aspect buckets."""
 
 import math
 from collections.abc import Iterable
@@ -17,20 +17,20 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
 
 WIDEST = 2.0
-"""Pictures that are wider or taller than this are squeezed to it."""
+"""Largest aspect ratio of a bucket; images beyond it are squeezed."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of training pictures, width and height in pixels.
+    """Sizes of training images, width and height in pixels.
 
     Args:
-        resolution: side of the square one.
+        resolution: side of the square size.
         step: sides are multiples of this.
-        aspects: whether there are others beside the square one, of no larger area.
+        aspects: add other aspects, of no larger area than the square.
 
     Raises:
-        ValueError: a resolution that is no multiple of the step.
+        ValueError: a resolution that is not a multiple of the step.
     """
 
     resolution: int
@@ -45,13 +45,13 @@ class Sizes:
 
     @classmethod
     def of(cls, pipe: Any, resolution: int | None = None, *, aspects: bool = False) -> "Sizes":
-        """What a pipeline's denoiser can take, by default at its own resolution."""
+        """Sizes that a pipeline's denoiser supports, by default at its own resolution."""
         halvings = len(pipe.unet.config.down_block_types) - 1
         own = pipe.unet.config.sample_size * pipe.vae_scale_factor
         return cls(resolution or own, pipe.vae_scale_factor * 2**halvings, aspects)
 
     def nearest(self, width: int, height: int) -> tuple[int, int]:
-        """The size whose aspect is nearest to a picture's."""
+        """Returns the size whose aspect is nearest to the image's."""
         return min(self._all(), key=lambda size: abs(math.log(size[0] * height / (size[1] * width))))
 
     def _all(self) -> list[tuple[int, int]]:
@@ -65,20 +65,20 @@ class Sizes:
 
 @torch.no_grad()
 def encoded_once(
-    pictures: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, sizes: Sizes, *, dry: bool = False
+    images: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, sizes: Sizes, *, dry: bool = False
 ) -> list[Tensor]:
-    """Scaled latents (posterior means), [channel, height, width] each, of pictures squeezed to the nearest size.
+    """Scaled latents (posterior means), [channel, height, width] each, of images squeezed to the nearest size.
 
-    One file per picture in `cache_dir`, keyed by the autoencoder's weights and the picture's values.
+    They are cached in one file per image in `cache_dir`, keyed by the autoencoder's weights and the image's values.
 
     Args:
         dry: use a `DryCache`.
     """
     cache = feature_cache(cache_dir, encoder_key(f"vae {vae.config.scaling_factor}", vae), dry=dry)
     latents = []
-    for picture in tqdm(pictures, total=count, desc="encoding pictures", mininterval=1.0):
-        size = sizes.nearest(*picture.size)
-        values = np.array(picture.convert("RGB").resize(size))
+    for image in tqdm(images, total=count, desc="encoding images", mininterval=1.0):
+        size = sizes.nearest(*image.size)
+        values = np.array(image.convert("RGB").resize(size))
         content = values.tobytes() + str(values.shape).encode()
         rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)}, size)
         latents.append(rows["latents"][0])
@@ -86,5 +86,5 @@ def encoded_once(
 
 
 def encoded(values: "np.ndarray[Any, np.dtype[np.uint8]]", vae: Any) -> Tensor:
-    """Scaled latents of pictures of bytes, [picture, height, width, 3], as float32 on the CPU."""
+    """Scaled latents of uint8 images, [image, height, width, 3], as float32 on the CPU."""
     return encode_latents(vae, to_unit(torch.from_numpy(values))).float().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Training data of the paired method: latents, pairs as tensors, captions; from the outfit world or a user's folder."""
+"""Training data of the paired method, synthetic outfits or user images: latents, prepared pairs and captions."""
 
 import json
 from collections.abc import Iterator
@@ -28,21 +28,21 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
-from weftwork.training.data.image_cache import OutfitPictures, draw_once
+from weftwork.training.data.image_cache import OutfitImages, draw_once
 from weftwork.training.data.image_latents import Sizes, encoded_once
 from weftwork.training.data.prompts import check_lengths
 
 WILD_SHARE = 0.3
-"""Share of training samples with sketches as drawn by an unpractised hand."""
+"""Share of training samples with unpractised sketches."""
 
 
 @dataclass(frozen=True)
 class PairRecord:
-    """One design for training.
+    """One training image with its pairs.
 
     Args:
-        captions: prompts to draw from; the training loop replaces some by the empty one.
-        whole: a global sketch; without one, that of the pairs' sketches together.
+        captions: prompts to draw from; training replaces some by the empty prompt.
+        whole: global sketch; by default the pairs' sketches are composed.
     """
 
     latents: Float[Tensor, "channel height width"]
@@ -52,19 +52,19 @@ class PairRecord:
 
 
 class OutfitPairs(Dataset[PairRecord]):
-    """Outfits with their sketches and words; drawn once into `folder`.
+    """Outfits with their sketches and texts, drawn once into `folder`.
 
     Args:
-        pictures: the first outfits of the training split.
-        latents: the cached latents of these pictures, [index, channel, height, width].
-        merged: one pair per outfit: all sketches on one canvas with all words, the `global_sketch` baseline.
-        unnamed_share: share of outfits whose words give colours and patterns only, and do not say of which garment.
+        images: the first outfits of the training split.
+        latents: the cached latents of these images, [index, channel, height, width].
+        merged: one pair per outfit, all sketches on one canvas with all texts: the `global_sketch` baseline.
+        unnamed_share: share of outfits whose texts give colours and patterns without naming the garment.
     """
 
     def __init__(
         self,
         folder: Path,
-        pictures: OutfitPictures,
+        images: OutfitImages,
         latents: "np.ndarray[Any, Any]",
         *,
         size: int = 128,
@@ -73,12 +73,12 @@ class OutfitPairs(Dataset[PairRecord]):
     ) -> None:
         if not 0 <= unnamed_share <= 1:
             raise UserError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
-        count = len(pictures)
+        count = len(images)
         name = f"pairs-train-{count}-{size}"
         pixels, words = folder / f"{name}.npy", folder / f"{name}.json"
         if not words.is_file():
             draw_once(pixels, words, _draw_one, [(i, size) for i in range(count)])
-        self.garments, self.latents, self.merged, self.unnamed_share = pictures.garments, latents, merged, unnamed_share
+        self.garments, self.latents, self.merged, self.unnamed_share = images.garments, latents, merged, unnamed_share
         self.pixels = np.load(pixels, mmap_mode="r")
         self.words: list[dict[str, Any]] = json.loads(words.read_text())
 
@@ -121,19 +121,18 @@ def _draw_one(arguments: tuple[int, int]) -> tuple["np.ndarray[Any, np.dtype[np.
 
 
 class SamplePairs(Dataset[PairRecord]):
-    """People's own pairs (`PairFolder`, `Sketchy`); latents are encoded once into `cache_dir`.
+    """User pairs (`PairFolder`, `Sketchy`); latents are cached in `cache_dir`.
 
-    `buckets` are the sizes of latents, by picture.
+    `buckets` are the shapes of latents, by image.
 
     Args:
-        text: what texts and captions will be read by; longer ones than it reads are refused.
-        by_count: whether buckets are numbers of pairs, too, so that none is padded.
-        sizes: what pictures are squeezed to, and their sketches and regions with them; the authors of LOTS squeeze to
-            squares.
-        dry: as of `encoded_once`.
+        text: text encoders that limit the length of texts and captions.
+        by_count: add the number of pairs to the buckets, so that no batch is padded.
+        sizes: sizes that images are squeezed to, with their sketches and regions; LOTS squeezes to squares.
+        dry: see `encoded_once`.
 
     Raises:
-        ValueError: texts that are too long, all of them listed.
+        ValueError: texts that are too long; all of them are listed.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class SamplePairs(Dataset[PairRecord]):
         counts: list[int] = []
         texts: list[tuple[str, str, int]] = []
 
-        def pictures() -> Iterator[Image.Image]:
+        def images() -> Iterator[Image.Image]:
             for index in range(len(self)):
                 drawn = samples[index]
                 counts.append(len(drawn.texts) if by_count else 0)
@@ -163,7 +162,7 @@ class SamplePairs(Dataset[PairRecord]):
                     texts.extend((f"sample {index + 1}", one, most) for one in drawn.texts if one)
                 yield drawn.image
 
-        self.latents = encoded_once(pictures(), len(self), vae, cache_dir, sizes, dry=dry)
+        self.latents = encoded_once(images(), len(self), vae, cache_dir, sizes, dry=dry)
         if text is not None:
             check_lengths(texts, text)
         self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
@@ -180,7 +179,7 @@ class SamplePairs(Dataset[PairRecord]):
         return PairRecord(self.latents[index], tuple(map(self.adapter.prepare, pairs)), (caption,), whole)
 
     def design(self, index: int) -> tuple[str, list[SketchTextPair]]:
-        """Caption and pairs of an image, squeezed as it is."""
+        """Returns caption and pairs of an image, squeezed to its size."""
         drawn = self.samples[index]
         size = self.sizes.nearest(*drawn.image.size)
 

@@ -1,4 +1,4 @@
-"""What a denoiser is told of captions, as its own pipeline tells it: states, and what XL models have beside them."""
+"""Prompt embeddings for training, as the pipeline makes them, with the added conditions of XL models."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,33 +14,35 @@ from weftwork.training.data.feature_cache import FeatureCache, Rows
 
 
 @dataclass(frozen=True)
-class Prompted:
-    """Args:
-    states: the context of cross-attention.
-    added: XL models' `text_embeds` and `time_ids`; empty for others.
+class PromptEmbeds:
+    """Prompt embeddings of a batch.
+
+    Args:
+        states: context of cross-attention.
+        added: XL models' `text_embeds` and `time_ids`; empty for others.
     """
 
     states: Float[Tensor, "design token dim"]
     added: Mapping[str, Tensor]
 
-    def to(self, device: torch.device) -> "Prompted":
-        return Prompted(self.states.to(device), {name: value.to(device) for name, value in self.added.items()})
+    def to(self, device: torch.device) -> "PromptEmbeds":
+        return PromptEmbeds(self.states.to(device), {name: value.to(device) for name, value in self.added.items()})
 
 
 def with_prompts(prompts: Sequence[str], shown: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """What validation draws, with prompts of one's own; the shorter of both begins again."""
+    """Replaces the prompts of validation samples; the shorter of the two lists is repeated."""
     count = max(len(prompts), len(shown)) if shown else 0
     return [(prompts[i % len(prompts)], shown[i % len(shown)][1]) for i in range(count)]
 
 
 def check_lengths(texts: Iterable[tuple[str, str, int]], encoders: TextEncoders) -> None:
-    """Raise unless the encoders read all texts to their end.
+    """Raises if texts have more tokens than the encoders read.
 
     Args:
-        texts: where each is from, the text, and how many tokens it may have, beginning and end among them.
+        texts: source, text and maximal number of tokens of each, begin and end tokens included.
 
     Raises:
-        ValueError: some are longer; lists all of them.
+        ValueError: some texts are too long; all of them are listed.
     """
     long = [
         f"  {place}: {text[:40]!r} has {count - 2} tokens, expected at most {most - 2}"
@@ -52,11 +54,11 @@ def check_lengths(texts: Iterable[tuple[str, str, int]], encoders: TextEncoders)
 
 
 class Prompts:
-    """Captions of a pipeline's training.
+    """Encodes captions with a pipeline's text encoders.
 
     Args:
         text: the pipeline's text encoders.
-        cache: where XL pipelines' states are kept; the encoders of others keep their own.
+        cache: of XL pipelines' embeddings; the text encoders of other pipelines have their own.
     """
 
     def __init__(self, pipe: Any, text: TextEncoders, cache: FeatureCache | None = None) -> None:
@@ -64,18 +66,24 @@ class Prompts:
         self.extra = getattr(pipe, "text_encoder_2", None) is not None
 
     @torch.no_grad()
-    def __call__(self, captions: Sequence[str], size: tuple[int, int]) -> Prompted:
-        """Args:
-        size: height and width of the pictures, in pixels; XL models are told that they are whole.
+    def __call__(self, captions: Sequence[str], size: tuple[int, int]) -> PromptEmbeds:
+        """Encodes captions, one row each.
+
+        Args:
+            size: height and width of the images, in pixels: original and target size of XL models, without crops.
         """
         if not self.extra:
-            return Prompted(self.text.tokens(captions, self.text.tokenizers[0].model_max_length)[0], {})
+            return PromptEmbeds(self.text.tokens(captions, self.text.tokenizers[0].model_max_length)[0], {})
         rows = self._rows(captions)
-        if self.pipe.config.force_zeros_for_empty_prompt:  # as in the unconditional half of guidance
-            said = torch.tensor([bool(caption) for caption in captions])
-            rows = {name: values * said.view(-1, *[1] * (values.ndim - 1)).to(values) for name, values in rows.items()}
+        if self.pipe.config.force_zeros_for_empty_prompt:  # as the negative prompt of guidance
+            filled = torch.tensor([bool(caption) for caption in captions])
+            rows = {
+                name: values * filled.view(-1, *[1] * (values.ndim - 1)).to(values) for name, values in rows.items()
+            }
         sizes = torch.tensor([[*size, 0, 0, *size]] * len(captions), dtype=rows["pooled"].dtype)
-        return Prompted(rows["states"], {"text_embeds": rows["pooled"], "time_ids": sizes.to(rows["pooled"].device)})
+        return PromptEmbeds(
+            rows["states"], {"text_embeds": rows["pooled"], "time_ids": sizes.to(rows["pooled"].device)}
+        )
 
     def _rows(self, captions: Sequence[str]) -> Rows:
         def encode(places: list[int]) -> Rows:

@@ -19,23 +19,23 @@ from weftwork.datasets.readers.posed_views import Frame, PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
 from weftwork.pipelines.views.point_maps import PointRange
 from weftwork.pipelines.views.warping import ReferenceView, warp_mesh
-from weftwork.training.data.image_cache import DrawnPictures, file_digest, saved_once
+from weftwork.training.data.image_cache import DrawnImages, file_digest, saved_once
 
 COLORS, POINTS = 3, 3
 
 
 class Prepared(Protocol):
-    """Places with what `prepared` says of each."""
+    """Sequence of view sets, as arrays of `prepared`."""
 
     def __len__(self) -> int: ...
     def view(self, index: int) -> Float[np.ndarray, "view 17 height width"]: ...
 
 
 def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 17 height width"]:
-    """The references, then the target, in the target's frame and the references' range.
+    """Stacks the references and then the target, in the target's frame and the references' range.
 
-    Channels are a view's picture, its true points, what the correspondence encoder reads, and the picture that its
-    camera sees of the references, 0 where it sees nothing.
+    Channels: the view's image, its true points, the input of the correspondence encoder, and the references warped to
+    the view's camera, 0 where they are not visible.
     """
     size = target.image.shape[:2]
     span = PointRange.over(references, target.camera)
@@ -50,10 +50,10 @@ def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Floa
     return np.stack(rows)
 
 
-class RoomPictures(DrawnPictures):
-    """The first `count` rooms of a split; odd ones with the target beyond the references, even ones between them.
+class RoomImages(DrawnImages):
+    """The first `count` rooms of a split; even ones with the target between the references, odd ones beyond them.
 
-    `view(i)` is what `prepared` says of them.
+    `view(i)` is the array of `prepared` of room i.
     """
 
     def __init__(self, folder: Path, split: str, count: int, size: int = 128, seed: int = 0) -> None:
@@ -63,7 +63,7 @@ class RoomPictures(DrawnPictures):
         self.scenes: list[Scene] = [sample(split, i, seed=seed, views=()).scene for i in range(count)]
 
     def planes(self) -> UInt8[np.ndarray, "plane height width 3"]:
-        """For an autoencoder to learn from, as bytes: by room the pictures of all views, then their point maps."""
+        """Training data of an autoencoder, uint8: by room the images of all views, then their point maps."""
 
         def made() -> UInt8[np.ndarray, "plane height width 3"]:
             rows = []
@@ -79,7 +79,7 @@ class RoomPictures(DrawnPictures):
 
 
 def room_views(split: str, index: int, size: int, seed: int = 0) -> tuple[list[ReferenceView], ReferenceView]:
-    """References and target of a room of `RoomPictures`."""
+    """Returns references and target of a room of `RoomImages`."""
     name = TARGETS[index % 2]
     views = sample(split, index, seed=seed, size=size, views=(*REFERENCES, name)).views
     return [ReferenceView.of_view(views[one]) for one in REFERENCES], ReferenceView.of_view(views[name])
@@ -91,11 +91,11 @@ def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np
     return rows.astype(np.float16)[..., None].view(np.uint8), TARGETS[index % 2]
 
 
-class ClipPictures:
-    """Stretches of people's own clips, every one with its target between the references and with one beyond them.
+class ClipImages:
+    """Stretches of user clips, each with one target between the references and one beyond them.
 
     Args:
-        size: side in pixels that frames and depth are brought to, squeezed.
+        size: side in pixels that frames and depth are squeezed to.
 
     Raises:
         ValueError: in `view`, a frame without depth.
@@ -111,7 +111,7 @@ class ClipPictures:
         return prepared(*self.views(index))
 
     def views(self, index: int) -> tuple[list[ReferenceView], ReferenceView]:
-        """References and target of a place."""
+        """Returns references and target of a sample."""
         place, target = divmod(index, len(TARGETS))
         frames = self.stretches[place]
         return [self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]])
@@ -121,7 +121,7 @@ class ClipPictures:
         if depth is None:
             raise UserError(
                 f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
-                "write what a depth model says of it"
+                "write the output of a depth model to it"
             )
         return ReferenceView.of_image(frame.image, depth, frame.camera, (self.size, self.size))
 
@@ -131,9 +131,9 @@ class ViewsRecord:
     """One target with its references, references first.
 
     Args:
-        image, points: latents of pictures and point maps.
-        warped: latents of the target as it is seen of the references.
-        geometry: what `CorrespondenceEncoder` reads.
+        image, points: latents of images and point maps.
+        warped: latents of the references warped to the target.
+        geometry: input of `CorrespondenceEncoder`.
     """
 
     image: Float[Tensor, "view channel h w"]
@@ -143,50 +143,50 @@ class ViewsRecord:
 
 
 class PreparedViews(Dataset[ViewsRecord]):
-    """Views with the latents of their pictures and point maps.
+    """View sets with the latents of their images and point maps.
 
     Args:
         latents: of `view_latents`.
     """
 
-    def __init__(self, pictures: Prepared, latents: "np.ndarray[Any, np.dtype[np.float16]]") -> None:
-        self.pictures, self.latents = pictures, latents
+    def __init__(self, images: Prepared, latents: "np.ndarray[Any, np.dtype[np.float16]]") -> None:
+        self.images, self.latents = images, latents
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> ViewsRecord:
         latents = torch.from_numpy(self.latents[index].astype(np.float32))
         image, points = latents[:-1].chunk(2)
-        geometry = np.ascontiguousarray(self.pictures.view(index)[:, COLORS + POINTS : -COLORS], np.float32)
+        geometry = np.ascontiguousarray(self.images.view(index)[:, COLORS + POINTS : -COLORS], np.float32)
         return ViewsRecord(image, points, latents[-1], torch.from_numpy(geometry))
 
 
 @torch.no_grad()
-def view_latents(pictures: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """Scaled latents (posterior means), [place, plane, channel, h, w]: of each view its picture, then of each its point
-    map, and last of the target what is seen of the references."""
+def view_latents(images: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
+    """Scaled latents (posterior means), [sample, plane, channel, h, w].
+
+    Planes: the images of all views, their point maps, and the references warped to the target.
+    """
     rows = []
-    for index in tqdm(range(len(pictures)), desc="encoding", mininterval=1.0):
-        known = pictures.view(index)
+    for index in tqdm(range(len(images)), desc="encoding", mininterval=1.0):
+        known = images.view(index)
         parts = np.concatenate([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[-1:, -COLORS:]])
         rows.append(encode_latents(vae, torch.from_numpy(parts)).half().cpu().numpy())
     return np.stack(rows)
 
 
 def cached_room_latents(
-    cache_dir: Path, vae: Any, source: Path, pictures: RoomPictures
+    cache_dir: Path, vae: Any, source: Path, images: RoomImages
 ) -> "np.ndarray[Any, np.dtype[np.float16]]":
-    """`view_latents` of rooms, encoded once per autoencoder."""
+    """`view_latents` of rooms, cached per autoencoder."""
     digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    return saved_once(
-        cache_dir / f"view-latents-{pictures.name}-{digest[:16]}.npy", lambda: view_latents(pictures, vae)
-    )
+    return saved_once(cache_dir / f"view-latents-{images.name}-{digest[:16]}.npy", lambda: view_latents(images, vae))
 
 
 @dataclass(frozen=True, eq=False)
 class ViewsBatch(TensorFields):
-    """Records stacked, with the fields of `ViewsRecord`."""
+    """Stacked records, with the fields of `ViewsRecord`."""
 
     image: Float[Tensor, "row view channel h w"]
     points: Float[Tensor, "row view channel h w"]

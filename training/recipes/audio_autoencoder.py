@@ -1,4 +1,4 @@
-"""The autoencoder of the shipped sound backbone: stereo to latents and back."""
+"""The autoencoder of the shipped audio backbone: stereo audio to latents and back."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,24 +13,24 @@ from torch import Tensor, nn
 
 LATENT_CHANNELS = 16
 WINDOWS: Final = (256, 1024)
-"""Of the spectra that it is measured on, in samples."""
+"""Windows of the spectrograms in `distance`, in samples."""
 FAINT = 1e-2
-"""Magnitudes are told apart down to this."""
+"""Magnitudes are distinguished down to this."""
 WAVEFORM = 0.2
-"""Weight of the waveform's error, beside 1 of each error of magnitudes."""
+"""Weight of the waveform error, relative to the error of magnitudes."""
 ASIDE = 3.0
-"""Weight of the error of sides, which else is learned last, and of low sounds never."""
+"""Weight of the error of sides; otherwise they are learned last, and never for low frequencies."""
 SIDES: Final = 4
 PATCH: Final = (8, 4)
-"""Bins and frames of the patches that magnitudes are also compared over."""
+"""Bins and frames of the patches over which magnitudes are compared in addition."""
 LOUD = 0.02
-"""Standard deviation of the walks' sounds."""
+"""Standard deviation of the walks' audio."""
 
 StereoBatch = Float[Tensor, "row 2 sample"]
 
 
 def build_oobleck() -> AutoencoderOobleck:
-    """16 kHz stereo to 62.5 latents per second, with weights that let sounds pass from the first step on."""
+    """Autoencoder of 16 kHz stereo with 62.5 latents per second and variance-preserving initial weights."""
     module = AutoencoderOobleck(
         encoder_hidden_size=2 * LATENT_CHANNELS,
         downsampling_ratios=[4, 8, 8],
@@ -40,15 +40,16 @@ def build_oobleck() -> AutoencoderOobleck:
         audio_channels=2,
         sampling_rate=16_000,
     )
-    wake(module)
+    init_weights(module)
     return module
 
 
 @torch.no_grad()
-def wake(module: Any) -> None:
-    """Weights that about keep the variance, for sounds as loud as `LOUD`, and a posterior narrow enough to be read.
+def init_weights(module: Any) -> None:
+    """Initialises weights that roughly preserve the variance, for audio as loud as `LOUD`, and a narrow posterior.
 
-    As diffusers leaves them, the latents' noise is ten times their signal, and the decoder learns to do without them.
+    With diffusers' initialisation, the noise of latents is ten times their signal, and the decoder learns to ignore
+    them.
     """
     kinds = nn.Conv1d, nn.ConvTranspose1d
     layers: dict[str, Any] = {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
@@ -67,12 +68,12 @@ def wake(module: Any) -> None:
 
 
 class OobleckTask:
-    """`distance` of sounds from what is restored of their latents, `side_told`, and a light pull to a normal latent.
+    """Trains the autoencoder on `distance` of reconstructions, `side_error` and a small KL penalty.
 
     Args:
-        held_out: sounds to validate on.
-        crop: samples of the random crops.
-        kl_weight: of the mean divergence per latent number.
+        held_out: audio to validate on.
+        crop: length of the random crops, in samples.
+        kl_weight: weight of the mean divergence per latent value.
     """
 
     def __init__(
@@ -84,14 +85,14 @@ class OobleckTask:
         return torch.from_numpy(np.stack(samples)).float() / 32768
 
     def loss(self, module: Any, batch: StereoBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        sounds = self._crops(batch, generator)
-        posterior = module.encode(sounds).latent_dist
+        audio = self._crops(batch, generator)
+        posterior = module.encode(audio).latent_dist
         restored = module.decode(posterior.sample(generator)).sample
-        light = self.kl_weight * posterior.kl() / posterior.mean[0, :, 0].numel()
-        return distance(restored, sounds) + side_told(posterior.mean, sounds) + light
+        penalty = self.kl_weight * posterior.kl() / posterior.mean[0, :, 0].numel()
+        return distance(restored, audio) + side_error(posterior.mean, audio) + penalty
 
     def _crops(self, batch: StereoBatch, generator: torch.Generator) -> StereoBatch:
-        """One random crop per sound, with left and right, and up and down, exchanged at random."""
+        """Takes one random crop per clip, with channels exchanged and sign inverted at random."""
         begins = torch.randint(0, batch.shape[-1] - self.crop + 1, (len(batch),), generator=generator).tolist()
         cut = torch.stack([one[:, begin : begin + self.crop] for one, begin in zip(batch, begins, strict=True)])
         swap, turn = (torch.rand(len(batch), 1, 1, generator=generator) < 0.5 for _ in range(2))
@@ -99,23 +100,23 @@ class OobleckTask:
         return torch.where(turn, -cut, cut)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Distance, and signal-to-noise ratio of the waveform in dB, on held-out sounds."""
+        """Returns distance, and signal-to-noise ratio of the waveform in dB, on held-out audio."""
         true = self.held_out.to(module.device)
         restored = module.decode(module.encode(true).latent_dist.mode()).sample
         snr = 10 * torch.log10(true.square().sum() / (restored - true).square().sum())
         return {"distance": distance(restored, true).item(), "snr": snr.item()}
 
 
-def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
-    """Distance between audio clips: relative errors of magnitudes and their logarithms, of these over small patches of
-    time and frequency, of the side that patches are heard at and, for little, of waveforms.
+def distance(restored: StereoBatch, audio: StereoBatch) -> Float[Tensor, ""]:
+    """Distance between audio clips: relative errors of magnitudes, log magnitudes, and both over small patches of time
+    and frequency, error of the side of patches and, with a small weight, of waveforms.
 
-    Steps are noise, of which so few latents can tell how loud it is where, and not its waveform; asked for that alone,
-    silence is the best answer.
+    Steps are noise: so few latents can encode its loudness over time and frequency, but not its waveform. With the
+    waveform error alone, silence would be the optimum.
     """
-    total = WAVEFORM * _relative(restored, sounds)
+    total = WAVEFORM * _relative(restored, audio)
     for window in WINDOWS:
-        fine = [_magnitudes(_sides(x), window) for x in (restored, sounds)]
+        fine = [_magnitudes(_sides(x), window) for x in (restored, audio)]
         coarse = [_pooled(one) for one in fine]
         for ours, theirs in (fine, coarse):
             logarithms = F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
@@ -124,32 +125,32 @@ def distance(restored: StereoBatch, sounds: StereoBatch) -> Float[Tensor, ""]:
     return total
 
 
-def side_told(latents: Float[Tensor, "row channel place"], sounds: StereoBatch) -> Float[Tensor, ""]:
-    """Error of the first latent as the side of the energy around its place, from -2 (left) to 2.
+def side_error(latents: Float[Tensor, "row channel place"], audio: StereoBatch) -> Float[Tensor, ""]:
+    """Error of the first latent as the side of the energy around it, from -2 (left) to 2 (right).
 
-    Encoder and decoder do not find a common word for the side of low sounds by themselves.
+    Without it, encoder and decoder do not learn to encode the side of low frequencies.
     """
-    hop = sounds.shape[-1] // latents.shape[-1]
-    energy = F.avg_pool1d(sounds.square(), 2 * hop, hop, hop // 2)[..., : latents.shape[-1]]
+    hop = audio.shape[-1] // latents.shape[-1]
+    energy = F.avg_pool1d(audio.square(), 2 * hop, hop, hop // 2)[..., : latents.shape[-1]]
     both = energy.sum(1) + FAINT**4
     side = 2 * (energy[:, 1] - energy[:, 0]) / both
     return ((latents[:, 0] - side).square() * both).sum() / both.sum()
 
 
 def _relative(ours: Tensor, theirs: Tensor) -> Float[Tensor, ""]:
-    """The error's norm over the norm, both of the whole batch: silent stretches do not count, loud ones do."""
+    """Norm of the error relative to that of `theirs`, over the whole batch, so that silent stretches do not count."""
     return ((ours - theirs).square().sum() / (theirs.square().sum() + 1e-4) + 1e-8).sqrt()
 
 
-def _sides(sounds: StereoBatch) -> Float[Tensor, "row 4 sample"]:
-    """Left, right, middle and side."""
-    left, right = sounds.unbind(1)
+def _sides(audio: StereoBatch) -> Float[Tensor, "row 4 sample"]:
+    """Returns left, right, middle and side channels."""
+    left, right = audio.unbind(1)
     return torch.stack([left, right, (left + right) / 2, (left - right) / 2], 1)
 
 
-def _magnitudes(sounds: Float[Tensor, "row 4 sample"], window: int) -> Float[Tensor, "row4 bin frame"]:
-    shape = torch.hann_window(window, device=sounds.device)
-    spectra = torch.stft(sounds.flatten(0, 1), window, window // 4, window=shape, return_complex=True)
+def _magnitudes(audio: Float[Tensor, "row 4 sample"], window: int) -> Float[Tensor, "row4 bin frame"]:
+    shape = torch.hann_window(window, device=audio.device)
+    spectra = torch.stft(audio.flatten(0, 1), window, window // 4, window=shape, return_complex=True)
     return (spectra.real.square() + spectra.imag.square() + 1e-9).sqrt()
 
 
@@ -158,7 +159,7 @@ def _pooled(magnitudes: Float[Tensor, "row4 bin frame"]) -> Float[Tensor, "row4 
 
 
 def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 band time"]) -> Float[Tensor, ""]:
-    """Error of the shares of energy from the right, weighted by the true energy."""
+    """Error of the balance of energy between left and right, weighted by the true energy."""
     shares = []
     for magnitudes in (ours, theirs):
         left, right = magnitudes.square().unflatten(0, (-1, SIDES))[:, :2].unbind(1)
@@ -168,9 +169,9 @@ def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 ba
 
 
 @torch.no_grad()
-def with_unit_latents(module: Any, sounds: StereoBatch) -> Any:
-    """The same autoencoder, with latents of `sounds` of standard deviation 1: Stable Audio has no factor for that."""
-    deviation = module.encode(sounds).latent_dist.mode().std()
+def with_unit_latents(module: Any, audio: StereoBatch) -> Any:
+    """Rescales the autoencoder so that latents of `audio` have standard deviation 1; it has no scaling factor."""
+    deviation = module.encode(audio).latent_dist.mode().std()
     last, first, means = module.encoder.conv2, module.decoder.conv1, module.config.decoder_input_channels
     last.weight_g[:means] /= deviation
     last.bias[:means] /= deviation

@@ -1,4 +1,4 @@
-"""The shipped sound backbone: its parts, and the task that trains transformer and text encoder together."""
+"""The shipped audio backbone: its parts, and the task that trains transformer and text encoder together."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,14 +22,16 @@ from weftwork.training.recipes.audio_autoencoder import LATENT_CHANNELS
 WIDTH, HEADS, BLOCKS = 192, 6, 6
 TEXT_WIDTH, TEXT_LENGTH = 96, 16
 LONGEST = 10.0
-"""Seconds that the conditioner of lengths knows."""
+"""Longest duration of the length conditioner, in seconds."""
 TEXTS: Final = ("a person walks on {}", "footsteps on {}", "someone walking on {}", "steps on {}", "walking, {}")
 GENERIC: Final = (PROMPT, "footsteps", "someone walking", "the sound of steps")
 
 
 def build_transformer(latents: int = 128) -> StableAudioDiTModel:
-    """Args:
-    latents: of the longest sound.
+    """Builds the transformer.
+
+    Args:
+        latents: number of latents of the longest clip.
     """
     return StableAudioDiTModel(
         sample_size=latents,
@@ -47,7 +49,7 @@ def build_transformer(latents: int = 128) -> StableAudioDiTModel:
 
 
 def build_text_tokenizer(words: Sequence[str]) -> T5Tokenizer:
-    """A unigram tokenizer of whole words, which spells others."""
+    """Builds a unigram tokenizer of whole words; other words are spelled."""
     pieces = [f"▁{word}" for word in words] + ["▁", *"abcdefghijklmnopqrstuvwxyz,.-'"]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), *((p, -2.0 - 0.01 * i) for i, p in enumerate(pieces))]
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=TEXT_LENGTH)
@@ -63,7 +65,7 @@ def build_text_encoder(tokenizer: Any) -> T5EncoderModel:
 
 
 def captions(surface: str, rng: np.random.Generator) -> str:
-    """Words for a walk, which name its surface three times of four."""
+    """Draws a caption of a walk; three in four name its surface."""
     if rng.random() < 0.25:
         return str(rng.choice(GENERIC))
     return str(rng.choice(TEXTS)).format(surface)
@@ -81,7 +83,7 @@ class TextToAudio(nn.Module):
     def states(
         self, token_ids: Tensor, mask: Bool[Tensor, "row token"], seconds: float
     ) -> tuple[Float[Tensor, "row token dim"], Float[Tensor, "row 1 dim"]]:
-        """Context and global state, as the stock pipeline makes them."""
+        """Returns context and global state, as the stock pipeline makes them."""
         text = self.text_encoder(token_ids, attention_mask=mask).last_hidden_state
         ends = torch.tensor([0.0, seconds]).repeat(len(text), 1)
         made: Any = self.projection_model(text, ends[:, 0], ends[:, 1])
@@ -103,11 +105,11 @@ class TextToAudio(nn.Module):
 
 
 class TextToAudioTask:
-    """Latents from words.
+    """Trains text to audio latents.
 
     Args:
-        seconds: length of the sounds.
-        drop: share of sounds without context.
+        seconds: length of the clips.
+        drop: share of clips without context.
     """
 
     def __init__(self, module: TextToAudio, tokenizer: Any, seconds: float, *, drop: float = 0.1) -> None:

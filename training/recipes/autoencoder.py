@@ -20,7 +20,7 @@ PATCH = 8
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """A small fully convolutional `AutoencoderKL`, so that crops train it for whole images."""
+    """Builds a small, fully convolutional `AutoencoderKL`, so that it can be trained on crops."""
     config: dict[str, Any] = {
         "block_out_channels": (24, 48, 96, 128),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -34,7 +34,7 @@ def build_autoencoder() -> AutoencoderKL:
         mid_block_add_attention=False,
         sample_size=128,
     )
-    with torch.no_grad():  # posteriors start narrow, so that the first codes get through
+    with torch.no_grad():  # narrow initial posteriors: little noise on the first latents
         moments: Any = module.quant_conv
         moments.weight[LATENT_CHANNELS:] *= 0.1
         moments.bias[LATENT_CHANNELS:] = -5.0
@@ -42,32 +42,32 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 class PatchCode:
-    """Principal components of 8x8 patches, half whitened: the code that training starts from.
+    """Principal components of 8x8 patches, half whitened: the initial target of the encoder.
 
-    An autoencoder that starts from random weights spends its first thousands of steps on finding any code at all.
+    From random weights, an autoencoder needs thousands of steps to find a useful code.
     """
 
-    def __init__(self, pictures: UInt8[Tensor, "batch height width 3"], channels: int) -> None:
-        patches = F.pixel_unshuffle(to_unit(pictures), PATCH).movedim(1, -1).flatten(0, 2)
+    def __init__(self, images: UInt8[Tensor, "batch height width 3"], channels: int) -> None:
+        patches = F.pixel_unshuffle(to_unit(images), PATCH).movedim(1, -1).flatten(0, 2)
         values, vectors = torch.linalg.eigh(torch.cov(patches.T))
         self.mean = patches.mean(0).view(-1, 1, 1)
         self.basis = (vectors * values.clamp_min(1e-8) ** -0.25).flip(1)[:, :channels]
 
-    def __call__(self, pictures: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channel h w"]:
-        """Codes of images in [-1, 1]."""
-        patches = F.pixel_unshuffle(pictures, PATCH) - self.mean.to(pictures.device)
-        return torch.einsum("bchw,cd->bdhw", patches, self.basis.to(pictures.device))
+    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channel h w"]:
+        """Encodes images in [-1, 1]."""
+        patches = F.pixel_unshuffle(images, PATCH) - self.mean.to(images.device)
+        return torch.einsum("bchw,cd->bdhw", patches, self.basis.to(images.device))
 
 
 class AutoencoderTask:
-    """L1 and squared error on pixels, L1 on their differences (edges), and a light pull to a normal latent.
+    """Trains an autoencoder on L1 and squared error of pixels, L1 of their differences (edges) and a small KL penalty.
 
-    For the first `guided_steps` micro-batches the encoder imitates a `PatchCode` and the decoder restores from it; from
-    then on both are trained together.
+    For the first `guided_steps` micro-batches, the encoder imitates a `PatchCode` and the decoder reconstructs from it;
+    after that both are trained together.
 
     Args:
         crop: side of the random crops, in pixels.
-        kl_weight: weight of the mean Kullback–Leibler divergence per latent number.
+        kl_weight: weight of the mean Kullback–Leibler divergence per latent value.
     """
 
     def __init__(
@@ -89,23 +89,23 @@ class AutoencoderTask:
     def loss(
         self, module: Any, batch: UInt8[Tensor, "batch height width 3"], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        pictures = to_unit(self._crops(batch, generator)).contiguous(memory_format=torch.channels_last)
-        posterior = module.encode(pictures).latent_dist
+        images = to_unit(self._crops(batch, generator)).contiguous(memory_format=torch.channels_last)
+        posterior = module.encode(images).latent_dist
         if micro < self.guided_steps:
-            code = self.code(pictures)
+            code = self.code(images)
             pull = F.mse_loss(posterior.mean, code)
             latents = code + 0.05 * torch.randn(code.shape, generator=generator).to(code)
         else:
             pull = self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
             latents = posterior.sample(generator)
         restored = module.decode(latents).sample
-        error = F.l1_loss(restored, pictures) + F.mse_loss(restored, pictures)
+        error = F.l1_loss(restored, images) + F.mse_loss(restored, images)
         for dim in (2, 3):
-            error = error + 0.5 * F.l1_loss(restored.diff(dim=dim), pictures.diff(dim=dim))
+            error = error + 0.5 * F.l1_loss(restored.diff(dim=dim), images.diff(dim=dim))
         return error + pull
 
     def _crops(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        """One random crop per image, mirrored at random."""
+        """Takes one random crop per image, mirrored at random."""
         room = batch.shape[1] - self.crop + 1
         corners = torch.randint(0, room, (len(batch), 2), generator=generator).tolist()
         flips = (torch.rand(len(batch), generator=generator) < 0.5).tolist()
@@ -113,19 +113,19 @@ class AutoencoderTask:
         return torch.stack([p.flip(1) if flip else p for p, flip in zip(cut, flips, strict=True)])
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Peak signal-to-noise ratio on held-out images, in dB; pairs of image and reconstruction as PNG."""
-        pictures = to_unit(torch.from_numpy(np.array(self.held_out[:32]))).to(module.device)
-        restored = module.decode(module.encode(pictures).latent_dist.mode()).sample.clamp(-1, 1)
-        shown = torch.cat([pictures[:8], restored[:8]]).add(1).mul(127.5).round().byte().movedim(1, -1)
+        """Returns the PSNR on held-out images, in dB; writes pairs of image and reconstruction as PNG."""
+        images = to_unit(torch.from_numpy(np.array(self.held_out[:32]))).to(module.device)
+        restored = module.decode(module.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+        shown = torch.cat([images[:8], restored[:8]]).add(1).mul(127.5).round().byte().movedim(1, -1)
         folder.mkdir(parents=True, exist_ok=True)
         sheet = make_image_grid([Image.fromarray(one) for one in shown.cpu().numpy()], 2, len(shown) // 2)
         sheet.save(folder / f"{step:06d}.png")
-        return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, pictures))).item()}
+        return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, images))).item()}
 
 
-def with_scaling_factor(module: Any, pictures: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
-    """Set `scaling_factor` so that latents of `pictures` have standard deviation 1."""
+def with_scaling_factor(module: Any, images: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
+    """Sets `scaling_factor` so that latents of `images` have standard deviation 1."""
     with torch.no_grad():
-        latents = module.encode(to_unit(pictures)).latent_dist.mode()
+        latents = module.encode(to_unit(images)).latent_dist.mode()
     module.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     return module

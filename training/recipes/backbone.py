@@ -39,12 +39,12 @@ CAPTION_SHARES: Mapping[str, float] = {
 """Shares of training captions by detail. "free" lists the garments in varied words; the empty caption is the
 null condition of guidance."""
 
-TIMES = (-0.5, 1.4)
-"""More times where shapes and patterns take form than an even draw gives: small latents drown early in noise."""
+TIMESTEPS = (-0.5, 1.4)
+"""Timestep distribution that favours those where shapes form: small latents lose their content early in noise."""
 
 
 def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
-    """A byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled."""
+    """Builds a byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     model = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end))
     model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
@@ -88,7 +88,7 @@ def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
 
 
 def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: Any) -> CLIPTextModel:
-    """A trained text encoder for a tokenizer of more words: tokens that both have keep their vectors."""
+    """Extends a trained text encoder to a larger tokenizer; tokens of both keep their vectors."""
     grown = build_text_encoder(tokenizer)
     tables: list[Any] = [encoder.get_input_embeddings() for encoder in (grown, known)]  # pyright: ignore
     vectors, known_vectors = (table.weight.detach() for table in tables)
@@ -102,11 +102,12 @@ def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: An
 
 
 def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHANNELS) -> UNet2DConditionModel:
-    """On 16x16 and halves of it, with heads 32 wide (`attention_head_dim` is their number in this class); 7.2 M
-    parameters unless told otherwise.
+    """Builds a U-Net of 16x16 latents with heads of width 32; 7.2 M parameters by default.
+
+    `attention_head_dim` is the number of heads in this class.
 
     Raises:
-        ValueError: a width that heads do not divide.
+        ValueError: a channel width that is not a multiple of the head width.
     """
     if not block_out_channels or any(width < HEAD_WIDTH or width % HEAD_WIDTH for width in block_out_channels):
         raise UserError(
@@ -128,7 +129,7 @@ def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHA
 
 
 def build_scheduler() -> DDIMScheduler:
-    """v prediction with zero terminal signal-to-noise (arXiv 2305.08891): small latents would leak their mean else."""
+    """v-prediction with zero terminal SNR (arXiv 2305.08891): otherwise small latents would leak their mean."""
     return DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -156,7 +157,7 @@ class TextDenoiser(nn.Module):
 
 
 class LatentDataset(Dataset[tuple[Tensor, Any]]):
-    """Cached latents, each with the content that captions are made of."""
+    """Cached latents, each with the content from which captions are drawn."""
 
     def __init__(self, latents: np.ndarray[Any, Any], shown: Sequence[Any]) -> None:
         self.latents, self.shown = latents, shown
@@ -169,7 +170,7 @@ class LatentDataset(Dataset[tuple[Tensor, Any]]):
 
 
 class TextToImageTask:
-    """Latents from captions that tell all, some or nothing of what is shown."""
+    """Trains text to image latents, with captions of all, some or none of the content."""
 
     def __init__(
         self, module: TextDenoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler, vae: AutoencoderKL
@@ -184,7 +185,7 @@ class TextToImageTask:
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         token_ids = self._tokens([training_caption(one, rng) for one in shown]).to(latents.device)
         return diffusion_loss(
-            lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMES
+            lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
 
     def _tokens(self, captions: list[str]) -> Tensor:
@@ -193,7 +194,7 @@ class TextToImageTask:
         ).input_ids
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Eight images of fixed prompts as one PNG."""
+        """Writes eight images of fixed prompts as one PNG."""
         pipe = self.pipeline(module).to(module.unet.device)
         pipe.set_progress_bar_config(disable=True)
         images: Any = pipe(
@@ -207,7 +208,7 @@ class TextToImageTask:
         return {}
 
     def pipeline(self, module: TextDenoiser) -> StableDiffusionPipeline:
-        """The stock pipeline over the live parts."""
+        """Returns the stock pipeline with the parts in training."""
         return StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=module.text_encoder,
@@ -233,7 +234,7 @@ VALIDATION_PROMPTS = (
 
 
 def training_caption(shown: Shown, rng: np.random.Generator) -> str:
-    """A caption in one of the shares of `CAPTION_SHARES`."""
+    """Draws a caption, with the details of `CAPTION_SHARES`."""
     detail = str(rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values())))
     if not detail:
         return ""

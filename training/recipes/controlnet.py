@@ -1,4 +1,4 @@
-"""A ControlNet on sketches of whole outfits: what weftwork's own conditions are composed with, and measured beside."""
+"""A ControlNet on sketches of whole outfits, to compose and compare with weftwork's conditions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,22 +10,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.training.data.pairs import PairRecord
-from weftwork.training.data.prompts import Prompted
+from weftwork.training.data.prompts import PromptEmbeds
 from weftwork.training.tasks.adapter import DenoisingTask, ObjectiveConfig
 
 EMBEDDING_CHANNELS = (16, 32, 64, 96)
-"""Of the layers that bring a control image to the size of latents."""
+"""Channels of the layers that encode the control image."""
 SILU_GAIN = 1.68
-"""Of weights before a SiLU that keeps the variance of normal inputs."""
+"""Gain of weights before a SiLU that preserves the variance of normal inputs."""
 
 
 @torch.no_grad()
-def wake(embedding: Any) -> None:
-    """Make the layers that read the control image tell images apart from the first step on.
+def init_weights(embedding: Any) -> None:
+    """Initialises the layers that encode the control image to preserve the variance; white becomes zero.
 
-    As diffusers leaves them, each of the eight lets a third of the signal pass and the last one nothing, so that
-    thousands of steps go by before sketches mean anything. White becomes zero here, and most of the signal stays.
-    What leaves the ControlNet is still zero.
+    With diffusers' initialisation, each of the eight passes a third of the signal and the last one nothing, so that
+    sketches have no effect for thousands of steps. The ControlNet's outputs stay zero-initialised.
     """
     layers = [embedding.conv_in, *embedding.blocks, embedding.conv_out]
     for layer in layers:
@@ -36,9 +35,9 @@ def wake(embedding: Any) -> None:
 
 
 class ControlNetTask(DenoisingTask):
-    """diffusers' `ControlNetModel` (arXiv 2302.05543) beside a frozen denoiser; the designs have one merged pair each.
+    """Trains diffusers' `ControlNetModel` (arXiv 2302.05543) for a frozen denoiser, on designs of one merged pair.
 
-    What it reads is the sketch as it is drawn, dark strokes on white.
+    Its control image is the sketch, dark strokes on white.
     """
 
     def __init__(self, pipe: Any, objective: ObjectiveConfig) -> None:
@@ -46,7 +45,7 @@ class ControlNetTask(DenoisingTask):
         self.module: Any = ControlNetModel.from_unet(
             pipe.unet, conditioning_embedding_out_channels=EMBEDDING_CHANNELS
         ).train()
-        wake(self.module.controlnet_cond_embedding)
+        init_weights(self.module.controlnet_cond_embedding)
 
     def collate(self, samples: list[PairRecord]) -> dict[str, Any]:
         sketches = torch.stack([self._drawn(record) for record in samples])
@@ -62,8 +61,8 @@ class ControlNetTask(DenoisingTask):
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        def denoise(noisy: Tensor, times: Tensor, prompted: Prompted) -> Tensor:
-            given, added = (noisy, times, prompted.states), dict(prompted.added)
+        def denoise(noisy: Tensor, timesteps: Tensor, embeds: PromptEmbeds) -> Tensor:
+            given, added = (noisy, timesteps, embeds.states), dict(embeds.added)
             down, middle = module(*given, controlnet_cond=batch["sketches"], added_cond_kwargs=added, return_dict=False)
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
             return self.pipe.unet(*given, added_cond_kwargs=added, **residuals).sample

@@ -1,7 +1,6 @@
-"""A small CLIP vision model of creatures, for the IP-Adapter that styles are compared with.
+"""A small CLIP vision model of creatures, the image encoder of the IP-Adapter baseline of styles.
 
-It stands for the vision encoder that an IP-Adapter finds ready. Its vectors are trained to tell style, species, colour
-and pose apart, by linear heads that are dropped afterwards.
+Its embeddings are trained to classify style, species, colour and pose, by linear heads that are dropped afterwards.
 """
 
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.encoders import clip_normalized
 from weftwork.datasets.synthetic.creatures import COLORS, POSES, SPECIES, STYLES
-from weftwork.training.data.image_cache import CreaturePictures
+from weftwork.training.data.image_cache import CreatureImages
 
 HEADS: Mapping[str, tuple[str, ...]] = {"style": STYLES, "species": SPECIES, "color": COLORS, "pose": POSES}
 
@@ -41,8 +40,8 @@ class LabelledEncoder(nn.Module):
         )
         self.heads = nn.ModuleDict({name: nn.Linear(dim, len(values)) for name, values in HEADS.items()})
 
-    def forward(self, pictures: Float[Tensor, "picture 3 height width"]) -> dict[str, Float[Tensor, "picture value"]]:
-        vectors = self.encoder(pictures).image_embeds
+    def forward(self, images: Float[Tensor, "image 3 height width"]) -> dict[str, Float[Tensor, "image value"]]:
+        vectors = self.encoder(images).image_embeds
         return {name: head(vectors) for name, head in self.heads.items()}
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
@@ -50,39 +49,39 @@ class LabelledEncoder(nn.Module):
 
 
 class LabelledCreatures(Dataset[tuple[Any, list[int]]]):
-    """Pictures of bytes with the index of every attribute."""
+    """uint8 images with the class index of every attribute."""
 
-    def __init__(self, pictures: CreaturePictures) -> None:
-        self.pictures = pictures
+    def __init__(self, images: CreatureImages) -> None:
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> "tuple[np.ndarray[Any, Any], list[int]]":
-        creature, style = self.pictures.creatures[index], self.pictures.styles[index]
+        creature, style = self.images.creatures[index], self.images.styles[index]
         values = {"style": style, "species": creature.species, "color": creature.color, "pose": creature.pose}
-        return np.array(self.pictures.images[index]), [HEADS[name].index(values[name]) for name in HEADS]
+        return np.array(self.images.images[index]), [HEADS[name].index(values[name]) for name in HEADS]
 
 
 class ImageEncoderTask:
-    """Cross entropy of every head; images are normalised as `ImageEncoder` does it."""
+    """Trains with the cross entropy of every head; images are normalised as by `ImageEncoder`."""
 
     def __init__(self, module: LabelledEncoder, held_out: LabelledCreatures) -> None:
         self.module, self.held_out = module, held_out
 
-    def collate(self, samples: list[Any]) -> tuple[Tensor, Int[Tensor, "picture attribute"]]:
-        pixels = torch.from_numpy(np.stack([picture for picture, _ in samples]))
+    def collate(self, samples: list[Any]) -> tuple[Tensor, Int[Tensor, "image attribute"]]:
+        pixels = torch.from_numpy(np.stack([image for image, _ in samples]))
         return pixels.permute(0, 3, 1, 2).float() / 255, torch.tensor([values for _, values in samples])
 
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        pictures, values = batch
+        images, values = batch
         shift = torch.randint(-6, 7, (2,), generator=generator).tolist()
-        logits = module(clip_normalized(pictures.roll(shift, (2, 3))))
+        logits = module(clip_normalized(images.roll(shift, (2, 3))))
         losses = [F.cross_entropy(logits[name], values[:, i]) for i, name in enumerate(HEADS)]
         return torch.stack(losses).sum()
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Accuracy of every head on held-out images."""
-        pictures, values = self.collate([self.held_out[i] for i in range(min(256, len(self.held_out)))])
-        logits = module(clip_normalized(pictures))
+        """Returns the accuracy of every head on held-out images."""
+        images, values = self.collate([self.held_out[i] for i in range(min(256, len(self.held_out)))])
+        logits = module(clip_normalized(images))
         return {name: (logits[name].argmax(1) == values[:, i]).float().mean().item() for i, name in enumerate(HEADS)}

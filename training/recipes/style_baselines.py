@@ -1,6 +1,6 @@
-"""The LoRA baseline of styles, which reads the style's name in the prompt.
+"""The LoRA baseline of styles, conditioned by the style's name in the prompt.
 
-It is trained on the images, for the steps and through the objective of the style adapter.
+Images, number of steps and objective are those of the style adapter.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from weftwork.training.tasks.adapter import DenoisingTask, ImageBatch
 from weftwork.training.tasks.style import StyleConfig, StyledRecord
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
-"""Layers that diffusers' scripts put a LoRA on."""
+"""LoRA target modules, as in diffusers' training scripts."""
 
 
 class LoraModule(nn.Module):
-    """A PEFT LoRA on the attention layers of a denoiser; its folder is what `load_lora_weights` reads."""
+    """A PEFT LoRA on the attention layers of a denoiser; saved in the format of `load_lora_weights`."""
 
     def __init__(self, unet: Any, rank: int) -> None:
         super().__init__()
@@ -38,10 +38,10 @@ class LoraModule(nn.Module):
 
 
 class LoraTask(DenoisingTask):
-    """One LoRA for all styles; `captions` name them.
+    """Trains one LoRA for all styles; captions name the style.
 
     Args:
-        rank: of the added matrices.
+        rank: rank of the LoRA.
     """
 
     def __init__(self, pipe: Any, config: StyleConfig, rank: int) -> None:

@@ -20,11 +20,11 @@ from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.training.core.objectives import diffusion_loss, training_scheduler
 from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
-from weftwork.training.data.prompts import Prompted, Prompts
+from weftwork.training.data.prompts import PromptEmbeds, Prompts
 from weftwork.training.tasks.options import ObjectiveConfig
 
-Denoiser = Callable[[Tensor, Tensor, Prompted], Tensor]
-"""From noisy latents, times and prompts to the prediction."""
+Denoiser = Callable[[Tensor, Tensor, PromptEmbeds], Tensor]
+"""(noisy latents, timesteps, prompt embeddings) to the prediction."""
 
 
 class ImageRecord(Protocol):
@@ -57,11 +57,11 @@ class TrainingBatch(ImageBatch, Generic[BatchT]):
 
 
 class DenoisingTask:
-    """Something on top of a pipeline is trained; everything of the pipeline itself stays frozen.
+    """Base of tasks that train a module for a frozen pipeline.
 
     Args:
-        pipe: a conditioned pipeline with nothing attached; it generates the validation pictures too.
-        name: what the conditions of the trained module go by.
+        pipe: a conditioned pipeline with no adapter attached; it also generates the validation images.
+        name: name under which the trained module's conditions are passed.
     """
 
     module: Any
@@ -86,7 +86,7 @@ class DenoisingTask:
         return self._cached or {"text": self.text_encoders, **self.pipe.frozen_encoders}
 
     def cache_features(self, folder: Path) -> None:
-        """Keep what the frozen encoders say of texts and pictures in a folder, and read it from there."""
+        """Caches frozen-encoder outputs of texts and images in a folder."""
         plain = self.text_encoders
         self._cached = cached(self.encoders, folder)
         self.text_encoders = self._cached["text"]
@@ -94,16 +94,16 @@ class DenoisingTask:
         self.prompts = Prompts(self.pipe, self.text_encoders, cache)
 
     def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
-        """The frozen denoiser with these conditions, or without any."""
+        """Returns the frozen denoiser, with conditions if given."""
 
-        def denoise(noisy: Tensor, times: Tensor, prompted: Prompted) -> Tensor:
+        def denoise(noisy: Tensor, timesteps: Tensor, embeds: PromptEmbeds) -> Tensor:
             kwargs: dict[str, Any] = {}
             if encoded is not None:
                 height, width = noisy.shape[-2:]
                 kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
             noisy = noisy.to(self.pipe.unet.dtype)
-            options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(prompted.added)}
-            return self.pipe.unet(noisy, times, prompted.states, **options).sample
+            options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(embeds.added)}
+            return self.pipe.unet(noisy, timesteps, embeds.states, **options).sample
 
         return denoise
 
@@ -114,28 +114,28 @@ class DenoisingTask:
         captions: Sequence[Sequence[str]],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """The objective on these latents, each at a random time.
+        """Computes the objective on latents at random timesteps.
 
         Args:
-            captions: prompts to draw from, per design.
+            captions: prompts to draw from, per image.
         """
         with torch.no_grad():
             height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
-            prompted = self.prompts(self._chosen(captions, generator), (height, width)).to(latents.device)
+            embeds = self.prompts(self._chosen(captions, generator), (height, width)).to(latents.device)
         objective = self.objective
-        times = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
+        logit_normal = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
         return diffusion_loss(
-            lambda noisy, t: denoise(noisy, t, prompted),
+            lambda noisy, t: denoise(noisy, t, embeds),
             self.scheduler,
             latents,
             generator,
             snr_gamma=objective.snr_gamma,
-            logit_normal=times,
+            logit_normal=logit_normal,
             noise_offset=objective.noise_offset,
         )
 
     def _chosen(self, captions: Sequence[Sequence[str]], generator: torch.Generator) -> list[str]:
-        """One of the captions of each design, or the empty prompt."""
+        """Draws one of the captions of each image, or the empty prompt."""
         picks = torch.rand(len(captions), 2, generator=generator).tolist()
         return [
             "" if empty < self.objective.caption_dropout else options[int(which * len(options))]
@@ -146,7 +146,7 @@ class DenoisingTask:
     def sheet(
         self, path: Path, prompts: Sequence[str], conditions: Sequence[Any] = (), above: Sequence[Image.Image] = ()
     ) -> None:
-        """Write one picture per prompt with its conditions as a PNG, under the pictures `above` them."""
+        """Generates one image per prompt with its conditions and writes them as one PNG, below the images `above`."""
         self.pipe.set_progress_bar_config(disable=True)
         images = self.pipe(
             list(prompts),
@@ -156,16 +156,16 @@ class DenoisingTask:
             generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
         ).images
         path.parent.mkdir(parents=True, exist_ok=True)
-        top = [picture.resize(images[0].size) for picture in above]
+        top = [image.resize(images[0].size) for image in above]
         rows = [np.concatenate([np.asarray(i.convert("RGB")) for i in row], 1) for row in (top, images) if row]
         Image.fromarray(np.concatenate(rows)).save(path)
 
 
 class AdapterTask(DenoisingTask):
-    """An adapter alone is trained.
+    """Base of tasks that train an adapter.
 
     Args:
-        name: what the adapter is attached as.
+        name: name under which the adapter is attached.
     """
 
     def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
@@ -173,4 +173,4 @@ class AdapterTask(DenoisingTask):
         self.module = module
         module.check_base(pipe.unet)
         pipe.attach(**{name: module})
-        module.float().train()  # whatever the backbone's precision is
+        module.float().train()  # float32 for any precision of the backbone

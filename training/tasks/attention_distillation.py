@@ -1,6 +1,6 @@
-"""Attention of a frozen teacher as a target for a student's own: their maps, or what the maps are made of.
+"""Attention distillation: losses between attention maps of a frozen teacher and of a student.
 
-Where `views.instillation` hands attention over, this teaches it, so that the student needs no teacher afterwards.
+Unlike with `views.instillation`, the student does not need the teacher afterwards.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.training.tasks.options import DISTILLATIONS
 
 QUERIES = 256
-"""Maps are built for so many queries at a time, and again in the backward pass, instead of being kept."""
+"""Queries per chunk; attention maps are computed chunk by chunk, and again in the backward pass, to save memory."""
 
 
 def attention_distillation_loss(
     teacher: Mapping[str, Recorded], student: Mapping[str, Recorded], kind: str = "kl", *, queries: int = QUERIES
 ) -> Float[Tensor, ""]:
-    """Mean over layers of the distance of attention maps; gradients reach the student only.
+    """Distance between attention maps, averaged over layers; gradients reach the student only.
 
     Args:
-        teacher, student: what `Instillation.record` kept of both, by layer.
+        teacher, student: attention recorded by `Instillation.record`, by layer.
         kind: "kl", the divergence of the student's maps from the teacher's, per query; "mse" of the probabilities;
             "logits", the squared error of Q K^T / sqrt(d), per query and key.
-        queries: how many are looked at together; memory grows with it, the result does not depend on it.
+        queries: queries per chunk; affects memory, not the result.
 
     Raises:
-        ValueError: an unknown kind, no layer, other layers in one than in the other, or maps of different shapes.
+        ValueError: an unknown kind, no layers, different layers in teacher and student, or maps of different shapes.
     """
     if kind not in DISTILLATIONS:
         raise UserError(f"kind: got {kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass one of these")
@@ -60,7 +60,7 @@ def _layer(name: str, teacher: Recorded, student: Recorded, kind: str, queries: 
 
 
 def _distance(query: Tensor, key: Tensor, own_query: Tensor, own_key: Tensor, kind: str) -> Float[Tensor, ""]:
-    """Sum over rows, heads and queries."""
+    """Returns the distance, summed over rows, heads and queries."""
     target, own = (attention_scores(*pair) for pair in ((query, key), (own_query, own_key)))
     if kind == "kl":
         return F.kl_div(own.log_softmax(-1), target.log_softmax(-1), reduction="sum", log_target=True)

@@ -1,4 +1,4 @@
-"""The training task of spatial sounds: projections and a ControlNet, on a transformer that stays frozen."""
+"""The training task of spatial audio: projections and a ControlNet for a frozen transformer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,12 +25,12 @@ from weftwork.datasets.synthetic.walks import PROMPT
 from weftwork.pipelines.audio.cosine_scheduler import at_time
 from weftwork.pipelines.audio.plots import plot_sound
 from weftwork.training.core.objectives import sigmoid_normal_timesteps
-from weftwork.training.data.audio import SoundRecord
+from weftwork.training.data.audio import AudioRecord
 from weftwork.training.tasks.options import SpatialConfig
 
 
 class SpatialModules(nn.Module):
-    """The trained modules, saved as the folder that `VideoToAudioPipeline.load_spatial` reads."""
+    """The trained modules, saved in the format of `VideoToAudioPipeline.load_spatial`."""
 
     def __init__(self, adapter: SpatialAudioAdapter, controlnet: StableAudioControlNetModel) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class SpatialModules(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class SoundBatch(TensorFields):
+class SpatialAudioBatch(TensorFields):
     """Latents of audio with its conditions.
 
     Args:
         envelope: latents of mono envelopes.
-        boxes: of `aligned_boxes`, for a ControlNet that reads them.
+        boxes: of `aligned_boxes`, if the ControlNet reads them.
     """
 
     conditions: AudioBatch
@@ -65,12 +65,12 @@ class SoundBatch(TensorFields):
 
 
 class SpatialAudioTask:
-    """Latents of sounds with what is seen of their source.
+    """Trains audio latents with boxes, depth, audio prompts and envelopes as conditions.
 
     Args:
         pipe: a `VideoToAudioPipeline` with nothing loaded.
-        prompt: the words, of all sounds.
-        validation: conditions of sounds that validation draws.
+        prompt: text prompt of all samples.
+        validation: conditions of the audio that validation generates.
     """
 
     def __init__(
@@ -88,23 +88,23 @@ class SpatialAudioTask:
         install(pipe.transformer)
         self.projections = FrozenProjections(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
-        told = context_of(pipe, prompt, module.adapter.config["seconds"])
-        self.context, self.whole = (states.float() for states in told)
+        context = context_of(pipe, prompt, module.adapter.config["seconds"])
+        self.context, self.whole = (states.float() for states in context)
         samples = round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate)
         self.silence = encode_latents(pipe.vae, torch.zeros(1, 2, samples))
-        module.float().train()  # a ControlNet is in its transformer's precision at birth
+        module.float().train()  # a new ControlNet has the precision of its transformer
 
-    def collate(self, samples: list[SoundRecord]) -> SoundBatch:
+    def collate(self, samples: list[AudioRecord]) -> SpatialAudioBatch:
         latents = torch.stack([record.latents for record in samples])
         conditions = self.module.adapter.collate([record.conditions for record in samples])
         boxes = None
         if self.module.controlnet.reads_boxes:
             seen = [aligned_boxes(one.conditions, latents.shape[-1], conditions.seconds) for one in samples]
             boxes = torch.stack(seen)
-        return SoundBatch(conditions, latents, torch.stack([record.envelope for record in samples]), boxes)
+        return SpatialAudioBatch(conditions, latents, torch.stack([record.envelope for record in samples]), boxes)
 
     def loss(
-        self, module: SpatialModules, batch: SoundBatch, generator: torch.Generator, micro: int
+        self, module: SpatialModules, batch: SpatialAudioBatch, generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
         latents = batch.latents
         rows, places = len(latents), latents.shape[-1]
@@ -113,15 +113,13 @@ class SpatialAudioTask:
         dropped = self._dropped(batch, generator)
         encoded = module.adapter(replace(features, null=dropped | none[:, None]), self.projections)
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
-        noise, times = (
-            torch.randn(latents.shape, generator=generator).to(latents),
-            sigmoid_normal_timesteps(rows, generator, self.config.time_mean),
-        )
-        seen, target = at_time(latents, noise, times.to(latents))
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        timesteps = sigmoid_normal_timesteps(rows, generator, self.config.time_mean).to(latents)
+        noisy, target = at_time(latents, noise, timesteps)
         kept = torch.rand(rows, 1, 1, generator=generator) >= self.config.envelope_dropout
         shared = (
-            seen,
-            times.to(latents),
+            noisy,
+            timesteps,
             self.context.expand(rows, -1, -1) * ~none[:, None, None].to(latents.device),
             self.whole.expand(rows, -1, -1),
         )
@@ -134,10 +132,9 @@ class SpatialAudioTask:
         return F.mse_loss(predicted, target)
 
     def _control(
-        self, batch: SoundBatch, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
+        self, batch: SpatialAudioBatch, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
     ) -> tuple[Float[Tensor, "design channel place"], Float[Tensor, "design 1 1"]]:
-        """What the ControlNet reads, in both halves of guidance, and how strongly its residuals act: not at all where
-        all of it is left out."""
+        """Returns the ControlNet's input and the scale of its residuals, 0 where all of its inputs are dropped."""
         envelope = batch.envelope
         kept = kept.to(envelope.device)
         if batch.boxes is None:
@@ -148,11 +145,11 @@ class SpatialAudioTask:
         both = torch.cat([torch.where(kept, envelope, silent), batch.boxes * seen], 1)
         return both, (kept | seen).to(envelope)
 
-    def _kinds(self, batch: SoundBatch) -> list[type[OverTime]]:
+    def _kinds(self, batch: SpatialAudioBatch) -> list[type[OverTime]]:
         return [self.module.adapter.readers[part.reader].kind for part in batch.conditions.parts]
 
-    def _dropped(self, batch: SoundBatch, generator: torch.Generator) -> Bool[Tensor, "design part"]:
-        """Draws the conditions that become their null token, each on its own."""
+    def _dropped(self, batch: SpatialAudioBatch, generator: torch.Generator) -> Bool[Tensor, "design part"]:
+        """Draws the conditions to replace by their null token, each independently."""
         config = self.config
         by_kind: dict[type, float] = {
             AudioPrompt: config.prompt_dropout,
@@ -164,7 +161,7 @@ class SpatialAudioTask:
         return draws < torch.tensor(shares)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """The sounds as WAV, and where each is heard and its source is seen as PNG, where matplotlib is installed."""
+        """Writes audio as WAV and, if matplotlib is installed, its direction and that of the boxes as PNG."""
         if not self.validation:
             return {}
         self.pipe.load_spatial(self.module.adapter, self.module.controlnet)

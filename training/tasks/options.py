@@ -16,12 +16,12 @@ class ObjectiveConfig:
     """The denoising objective of an adapter.
 
     Raises:
-        ValueError: a number that is out of its range.
+        ValueError: a number out of its range.
     """
 
     caption_dropout: float = option(0.15, "share of empty prompts")
     snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
-    noise_offset: float = option(0.0, "share of noise that is one number per channel, for darker and lighter images")
+    noise_offset: float = option(0.0, "share of noise that is constant per channel, for darker and lighter images")
     logit_mean: float | None = option(None, "mean logit of timesteps, below 0 = less noise; none = uniform")
     logit_std: float = option(1.4, "standard deviation of that logit")
 
@@ -41,7 +41,7 @@ class PairedConfig(ObjectiveConfig):
     """Dropout of the paired task.
 
     Raises:
-        ValueError: a share outside [0, 1], or a number that is out of its range.
+        ValueError: a share outside [0, 1], or a number out of its range.
     """
 
     pair_dropout: float = option(0.1, "share of pairs left out")
@@ -62,7 +62,7 @@ class StyleConfig(ObjectiveConfig):
     """Dropout of the style and reference tasks; the shares are IP-Adapter's (arXiv 2308.06721).
 
     Raises:
-        ValueError: a share outside [0, 1], or a number that is out of its range.
+        ValueError: a share outside [0, 1], or a number out of its range.
     """
 
     caption_dropout: float = option(0.05, "share of empty prompts")
@@ -82,10 +82,10 @@ class ViewsConfig:
         ValueError: a weight that is negative, or an unknown kind of distillation.
     """
 
-    geometry_weight: float = option(3.0, "weight of the point map's error beside the image's")
+    geometry_weight: float = option(3.0, "weight of the point map's error relative to the image's")
     distillation_weight: float = option(0.1, "weight of the distance of attention maps, for --sharing distilled")
     distillation_kind: str = option("kl", f"its distance: {', '.join(DISTILLATIONS)}")
-    snr_gamma: float | None = option(5.0, "min-SNR weighting as in MoAI; none = all timesteps alike")
+    snr_gamma: float | None = option(5.0, "min-SNR weighting as in MoAI; none = equal weights")
 
     def __post_init__(self) -> None:
         for name in ("geometry_weight", "distillation_weight"):
@@ -100,7 +100,7 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """Dropout and timesteps of the spatial audio task; the share of all conditions is that of Stable-V2A's code.
+    """Dropout and timesteps of the spatial audio task; the share without conditions is that of Stable-V2A's code.
 
     Raises:
         ValueError: a share outside [0, 1], or a mean that is not finite.

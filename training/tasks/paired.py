@@ -1,4 +1,4 @@
-"""The training task of the paired method: the frozen denoiser predicts better with the pairs than without."""
+"""The training task of the paired method: pairs of sketch and text condition a frozen denoiser."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ from weftwork.training.tasks.options import PairedConfig
 
 
 class PairedTask(AdapterTask):
-    """Pairs of one design and their picture's latents.
+    """Trains image latents with pairs of sketch and text as conditions.
 
     Args:
-        validation: prompts and designs whose pictures are drawn at every validation.
+        validation: prompts and pairs of the images that validation generates.
     """
 
     module: PairedAdapter
@@ -43,7 +43,7 @@ class PairedTask(AdapterTask):
         return TrainingBatch.of(samples, conditions=conditions)
 
     def _conditions(self, record: PairRecord) -> list[PreparedSketch]:
-        """The pairs, and for adapters that read one a global sketch, composed of the pairs' if there is none."""
+        """Returns the pairs and, if the adapter reads it, the global sketch, by default composed of theirs."""
         if self.module.whole is None:
             return [*record.pairs]
         whole = record.whole or self.module.composed(record.pairs)
@@ -56,7 +56,7 @@ class PairedTask(AdapterTask):
         return self.denoising_loss(self.denoiser(module(features)), batch.latents, batch.captions, generator)
 
     def _dropped(self, batch: PairedBatch, generator: torch.Generator) -> PairedBatch:
-        """Drops pairs, sketches, texts, global sketches, whole designs (to the null condition) and regions."""
+        """Randomly drops pairs, sketches, texts, global sketches, whole designs (to the null condition) and regions."""
         config, shape, device = self.config, batch.pair_mask.shape, batch.pair_mask.device
 
         def drawn(share: float, *size: int) -> Bool[Tensor, "..."]:
@@ -70,7 +70,7 @@ class PairedTask(AdapterTask):
         return replace(kept, region=None) if everywhere else kept
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Pictures of the validation designs, each under its composed sketch, as one PNG."""
+        """Writes images of the validation designs, each below its composed sketch, as one PNG."""
         if self.validation:
             prompts, designs = zip(*self.validation, strict=True)
             above = [_composed(design) for design in designs]
@@ -81,6 +81,6 @@ class PairedTask(AdapterTask):
 
 
 def _composed(design: Sequence[SketchTextPair]) -> Image.Image:
-    """All sketches of a design on one canvas."""
+    """Draws all sketches of a design on one canvas."""
     sketches = [pair.sketch for pair in design if isinstance(pair.sketch, Image.Image)]
     return compose_sketches([s.resize(sketches[0].size) for s in sketches]) if sketches else Image.new("L", (8, 8), 255)

@@ -1,4 +1,4 @@
-"""The training task of references: every picture with itself as its reference (IP-Adapter, arXiv 2308.06721)."""
+"""The training task of reference images: every image is its own reference (IP-Adapter, arXiv 2308.06721)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,56 +25,55 @@ READ_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class ReferencedRecord:
-    """One picture for training, with what the image encoder says of it: a vector, or states for "plus" and "full"."""
+    """One training image with its embedding: a vector, or states for "plus" and "full"."""
 
     latents: Float[Tensor, "channel height width"]
     embeds: Float[Tensor, "*token dim"]
     captions: tuple[str, ...]
 
 
-class ReferencedPictures(Dataset[ReferencedRecord]):
-    """Pictures, each with itself as its reference; they are read by the encoder once.
+class ReferencedImages(Dataset[ReferencedRecord]):
+    """Images, each its own reference, with cached embeddings.
 
-    `buckets` are those of `pictures`.
+    `buckets` are those of `records`.
 
     Args:
-        pictures: records with latents and captions.
-        images: the same ones, in the same order.
-        adapter: how it reads them.
-        cache: where what the encoder says is kept.
+        records: dataset of records with latents and captions.
+        images: their images, in the same order.
+        adapter: adapter that reads the embeddings.
+        cache: cache of embeddings.
     """
 
     def __init__(
         self,
-        pictures: Any,
+        records: Any,
         images: Iterable[Image.Image],
         adapter: ReferenceAdapter,
         encoder: ImageEncoder,
         cache: FeatureCache,
     ) -> None:
-        self.pictures, self.buckets = pictures, getattr(pictures, "buckets", None)
+        self.records, self.buckets = records, getattr(records, "buckets", None)
         read = encoder.pooled if adapter.config["projection"] == "basic" else encoder.states
-        seen = iter(tqdm(images, total=len(pictures), desc="reading references", mininterval=1.0))
+        seen = iter(tqdm(images, total=len(records), desc="reading references", mininterval=1.0))
         self.embeds: list[Tensor] = []
         while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
             pixels, contents = torch.stack(some), [one.numpy().tobytes() for one in some]
-            self.embeds += cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})[
-                "embeds"
-            ]
+            rows = cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})
+            self.embeds += rows["embeds"]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.records)
 
     def __getitem__(self, index: int) -> ReferencedRecord:
-        record = self.pictures[index]
+        record = self.records[index]
         return ReferencedRecord(record.latents, self.embeds[index], record.captions)
 
 
 class ReferenceTask(AdapterTask):
-    """Latents of pictures, with captions of what they show and the pictures as references.
+    """Trains image latents with captions and with the images as references.
 
     Args:
-        validation: prompts, and a picture to take after for each.
+        validation: prompts with their reference images.
     """
 
     module: ReferenceAdapter
@@ -101,7 +100,7 @@ class ReferenceTask(AdapterTask):
         return self.denoising_loss(self.denoiser(module(features)), batch.latents, captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """The validation prompts with their references, each under its picture, as one PNG."""
+        """Writes images of the validation prompts, each below its reference, as one PNG."""
         if self.validation:
             prompts, images = zip(*self.validation, strict=True)
             self.sheet(folder / f"{step:06d}.png", prompts, [[Reference(image)] for image in images], images)

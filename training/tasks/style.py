@@ -1,4 +1,4 @@
-"""The training task of styles: the frozen denoiser predicts pictures of a style better with the style than without."""
+"""The training task of styles: style names condition a frozen denoiser."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ from weftwork.training.tasks.options import StyleConfig
 def dropped(
     config: StyleConfig, captions: Sequence[tuple[str, ...]], generator: torch.Generator
 ) -> tuple[list[tuple[str, ...]], Bool[Tensor, " design"]]:
-    """Captions, empty where both are dropped, and which designs get the null condition."""
+    """Drops captions and conditions; returns the captions, and a mask of the images with the null condition."""
     draws = torch.rand(2, len(captions), generator=generator)
     both = draws[1] < config.joint_dropout
     kept = [("",) if none else row for none, row in zip(both.tolist(), captions, strict=True)]
@@ -26,10 +26,10 @@ def dropped(
 
 
 class StyleTask(AdapterTask):
-    """Latents of styled pictures, with captions of what they show.
+    """Trains latents of styled images with captions of their content.
 
     Args:
-        validation: prompts; every style is drawn for each of them, one row per prompt.
+        validation: prompts; validation generates every style for each of them.
     """
 
     module: StyleReader
@@ -49,7 +49,7 @@ class StyleTask(AdapterTask):
         return self.denoising_loss(self.denoiser(module(features)), batch.latents, captions, generator)
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """All styles of the validation prompts as PNGs, one per prompt."""
+        """Writes images of all styles, one PNG per validation prompt."""
         styles = self.module.config["styles"]
         for i, prompt in enumerate(self.validation):
             self.sheet(folder / f"{step:06d}-{i}.png", [prompt] * len(styles), [[Style(name)] for name in styles])

@@ -1,4 +1,4 @@
-"""The training task of aligned views: picture and point map of a target from one noise, with the references beside."""
+"""The training task of aligned views: image and point map of a target, from the same noise and the references."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ from weftwork.training.tasks.options import ViewsConfig
 
 
 class AlignedViewsTask:
-    """LoRAs and correspondence encoder of `AlignedViews`; the backbone stays frozen.
+    """Trains the LoRAs and the correspondence encoder of `AlignedViews`; the backbone stays frozen.
 
     Args:
-        pipe: the backbone's pipeline; it draws the validation views, too.
-        validation: references, and the view that is to come out.
+        pipe: pipeline of the backbone; it also generates the validation views.
+        validation: references and target views.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class AlignedViewsTask:
         image, points, geometry = batch.image, batch.points, batch.geometry
         rows = len(image)
         context = self.context.to(image).expand(rows, -1, -1)
-        pictures, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
-        references = self.module.see(pictures, maps, seen, context)
+        images, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
+        references = self.module.see(images, maps, seen, context)
         features = self.module.correspondence(geometry[:, -1], batch.warped)
 
-        def denoise(noisy: Sequence[Tensor], times: Tensor) -> Sequence[Tensor]:
-            return module(*noisy, times, features, context, references)
+        def denoise(noisy: Sequence[Tensor], timesteps: Tensor) -> Sequence[Tensor]:
+            return module(*noisy, timesteps, features, context, references)
 
         loss = joint_diffusion_loss(
             denoise,
@@ -68,7 +68,7 @@ class AlignedViewsTask:
         return loss
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Rows of references, truth and view, and the depth of both, as one PNG."""
+        """Writes rows of references, target, generated view, and the depth of both, as one PNG."""
         if not self.validation:
             return {}
         self.pipe.load_views(self.module)
@@ -76,10 +76,10 @@ class AlignedViewsTask:
         rows = []
         for references, target in self.validation:
             out = self.pipe(references, target.camera, generator=torch.Generator().manual_seed(0))
-            pictures = [(one.image * 255).round().astype(np.uint8) for one in (*references, target)]
+            images = [(one.image * 255).round().astype(np.uint8) for one in (*references, target)]
             depth = target.camera.project(target.points)[1]
             grey = [depth_image(one, like=depth).convert("RGB") for one in (depth, out.depth)]
-            rows.append(np.concatenate([*pictures, out.pixels, *map(np.asarray, grey)], 1))
+            rows.append(np.concatenate([*images, out.pixels, *map(np.asarray, grey)], 1))
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(rows)).save(folder / f"{step:06d}.png")
         return {}

@@ -74,7 +74,7 @@ class AudioTrainer(Trainer):
 
     def _data(self, pipe: Any, seconds: float, clap: "ClapEncoder | None") -> "SpatialPieces | SpatialWalks":
         from weftwork.datasets.readers.sound_folder import SoundFolder
-        from weftwork.training.data.audio import SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
+        from weftwork.training.data.audio import SpatialPieces, SpatialWalks, WalkSounds, cached_audio_latents
         from weftwork.training.data.feature_cache import CachedClapEncoder
 
         arguments = self.arguments
@@ -85,7 +85,7 @@ class AudioTrainer(Trainer):
             return SpatialPieces(pieces, pipe.vae, cache, encoder=encoder, dry=dry)
         rate = pipe.vae.config.sampling_rate
         sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
-        return SpatialWalks(sounds, cached_sound_latents(arguments.cache_dir, pipe.vae, sounds))
+        return SpatialWalks(sounds, cached_audio_latents(arguments.cache_dir, pipe.vae, sounds))
 
     def _modules(self, pipe: Any, audio_dim: int) -> "SpatialModules":
         from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter

@@ -17,7 +17,7 @@ class CaptionedTrainer(Trainer):
     options = StyleConfig
     sources = ("train_data_dir", "dataset_name", "world")
     columns: ClassVar[Sequence[str]]
-    """Options that name columns of own data."""
+    """Options that name columns of user data."""
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
@@ -34,11 +34,11 @@ class CaptionedTrainer(Trainer):
         return self.world or self.arguments.dataset_name or self.arguments.train_data_dir.name
 
     def column_options(self) -> dict[str, Any]:
-        """Returns the columns of own data by option."""
+        """Returns the columns of user data by option."""
         return {name: getattr(self.arguments, name) for name in self.columns}
 
     def captioned(self, pipe: Any, **options: Any) -> "StyledImages":
-        """Returns own captioned images with their latents; `options` are those of `CaptionedImages`."""
+        """Returns user images with captions and latents; `options` are those of `CaptionedImages`."""
         from weftwork.attention_processors.encoders import TextEncoders
         from weftwork.datasets.readers.captioned_images import CaptionedImages
         from weftwork.training.data.image_latents import Sizes

@@ -1,4 +1,4 @@
-"""Train pairs of sketch and text, each with its place in the image (docs/paired.md)."""
+"""Train pairs of sketch and text, each with its region of the image (docs/paired.md)."""
 
 import argparse
 from pathlib import Path
@@ -92,11 +92,11 @@ class PairedTrainer(Trainer):
     def _outfits(self, pipe: Any, source: str) -> "tuple[OutfitPairs, list[tuple[str, list[SketchTextPair]]]]":
         from weftwork.attention_processors.paired.samples import merged, pairs
         from weftwork.datasets.synthetic.outfits import PROMPT, sample
-        from weftwork.training.data.image_cache import OutfitPictures, cached_latents
+        from weftwork.training.data.image_cache import OutfitImages, cached_latents
         from weftwork.training.data.pairs import OutfitPairs
 
         arguments = self.arguments
-        images = OutfitPictures(arguments.cache_dir, "train", arguments.samples)
+        images = OutfitImages(arguments.cache_dir, "train", arguments.samples)
         latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", images)
         options = {"merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
         data = OutfitPairs(arguments.cache_dir, images, latents, **options)

@@ -21,7 +21,7 @@ SHOWN: Final = 4
 
 
 class ReferenceTrainer(CaptionedTrainer):
-    """Trains reference images: every image with itself as its reference."""
+    """Trains an IP-Adapter; every image is its own reference."""
 
     folder = "folder of images with metadata.jsonl: text"
     columns = ("image_column", "caption_column")
@@ -53,7 +53,7 @@ class ReferenceTrainer(CaptionedTrainer):
         from weftwork.pretrained import model_name, shipped
         from weftwork.training.data.feature_cache import encoder_key, feature_cache
         from weftwork.training.data.prompts import with_prompts
-        from weftwork.training.tasks.reference import ReferencedPictures, ReferenceTask
+        from weftwork.training.tasks.reference import ReferencedImages, ReferenceTask
 
         arguments = self.arguments
         name = arguments.image_encoder or str(shipped("creature-encoder"))
@@ -66,7 +66,7 @@ class ReferenceTrainer(CaptionedTrainer):
             shown = with_prompts(arguments.validation_prompt, shown)
         key = encoder_key(f"image {adapter.config['projection']}", encoder.model)
         cache = feature_cache(arguments.cache_dir / "features", key, dry=arguments.dry_run)
-        data = ReferencedPictures(records, images, adapter, encoder, cache)
+        data = ReferencedImages(records, images, adapter, encoder, cache)
         return Prepared(ReferenceTask(adapter, pipe, self.config(), shown), data, {"data": self.data_name})
 
     def _adapter(self, pipe: Any, encoder: "ImageEncoder", name: str) -> "ReferenceAdapter":
@@ -90,15 +90,15 @@ class ReferenceTrainer(CaptionedTrainer):
         )
 
     def _data(self, pipe: Any, source: str) -> "tuple[Any, Iterable[Image.Image], list[tuple[str, Image.Image]]]":
-        """Records with latents and captions, their images, and the prompts of validation with references."""
+        """Returns records with latents and captions, their images, and validation prompts with references."""
         from PIL import Image
 
         from weftwork.datasets.synthetic import creatures
-        from weftwork.training.data.image_cache import CreaturePictures, cached_latents
+        from weftwork.training.data.image_cache import CreatureImages, cached_latents
         from weftwork.training.data.styles import StyledCreatures
 
         if self.world:
-            drawn = CreaturePictures(self.arguments.cache_dir, "train", self.arguments.samples)
+            drawn = CreatureImages(self.arguments.cache_dir, "train", self.arguments.samples)
             latents = cached_latents(self.arguments.cache_dir, pipe.vae, Path(source) / "vae", drawn)
             unseen = [creatures.sample("validation", index) for index in range(SHOWN)]
             shown = [(one.caption, Image.fromarray(drawn.images[index])) for index, one in enumerate(unseen)]

@@ -77,7 +77,7 @@ class StyleTrainer(CaptionedTrainer):
         )
 
     def _data(self, pipe: Any, source: str) -> tuple[Any, list[str]]:
-        """The training data, and prompts whose images validation draws in every style."""
+        """Returns the training data and the validation prompts."""
         if self.world:
             return self._world(pipe, source)
         arguments, options = self.arguments, {**self.column_options(), "style": self.arguments.style}
@@ -97,7 +97,7 @@ class StyleTrainer(CaptionedTrainer):
         from torch.utils.data import ConcatDataset
 
         from weftwork.datasets.synthetic import creatures, outfits
-        from weftwork.training.data.image_cache import CreaturePictures, OutfitPictures, cached_latents
+        from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
         from weftwork.training.data.styles import StyledCreatures, StyledOutfits
 
         cache, count = self.arguments.cache_dir, self.arguments.samples
@@ -105,11 +105,11 @@ class StyleTrainer(CaptionedTrainer):
         def latents(images: Any) -> Any:
             return cached_latents(cache, pipe.vae, Path(source) / "vae", images)
 
-        shown = CreaturePictures(cache, "train", count)
+        shown = CreatureImages(cache, "train", count)
         data: Any = StyledCreatures(shown, latents(shown))
         prompts = [creatures.sample("validation", index).caption for index in range(4)]
         if self.world == "all":
-            worn = OutfitPictures(cache, "train", count, styled=True)
+            worn = OutfitImages(cache, "train", count, styled=True)
             data = ConcatDataset([data, StyledOutfits(worn, latents(worn))])
             prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]
         return data, prompts

@@ -47,16 +47,16 @@ class ViewsTrainer(Trainer):
         else:
             options = {name: getattr(arguments, name) for name in ("rank", "sharing", "layers", "gradient")}
             module = AlignedViews(pipe.unet, **options)
-        data, shown = self._data(pipe, source)
-        task = AlignedViewsTask(module, pipe, self.config(), shown)
+        data, validation = self._data(pipe, source)
+        task = AlignedViewsTask(module, pipe, self.config(), validation)
         return Prepared(task, data, {"data": self.data_name, "parameters": module.counts()})
 
     def _data(self, pipe: Any, source: str) -> tuple[Any, list[Any]]:
-        """The training data and the validation views: unseen rooms, or the first places of own clips."""
+        """Returns the training data and the validation views: unseen rooms, or the first samples of user clips."""
         from weftwork.training.data.views import (
-            ClipPictures,
+            ClipImages,
             PreparedViews,
-            RoomPictures,
+            RoomImages,
             cached_room_latents,
             room_views,
             view_latents,
@@ -66,11 +66,11 @@ class ViewsTrainer(Trainer):
         shown = SHOWN if arguments.validation_steps else 0
         resolution = arguments.resolution or pipe.unet.config.sample_size * pipe.vae_scale_factor
         if self.world:
-            images = RoomPictures(arguments.cache_dir, "train", arguments.samples, resolution)
+            images = RoomImages(arguments.cache_dir, "train", arguments.samples, resolution)
             latents = cached_room_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", images)
             return PreparedViews(images, latents), [room_views("validation", i, resolution) for i in range(shown)]
         from weftwork.datasets.readers.posed_views import PosedViews
 
-        clips = ClipPictures(PosedViews(arguments.train_data_dir, margin=arguments.margin), resolution)
+        clips = ClipImages(PosedViews(arguments.train_data_dir, margin=arguments.margin), resolution)
         views = [clips.views(i) for i in range(min(shown, len(clips)))]
         return PreparedViews(clips, view_latents(clips, pipe.vae)), views

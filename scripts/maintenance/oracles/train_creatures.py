@@ -25,14 +25,14 @@ from weftwork.evaluation.scores.creatures import score_creatures
 from weftwork.scripts.maintenance.oracles.outfit_data import compressed, degraded
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.image_cache import DrawnPictures
+from weftwork.training.data.image_cache import DrawnImages
 
 REACH: Final = 6  # pixels
 MASK_WEIGHT: Final = 2.0
 Batch = tuple[UInt8[Tensor, "batch 4 height width"], Int[Tensor, "batch attribute"]]
 
 
-class MaskedCreatures(DrawnPictures, Dataset[tuple[Tensor, Tensor]]):
+class MaskedCreatures(DrawnImages, Dataset[tuple[Tensor, Tensor]]):
     """First `styled` creatures of the training split in all styles, and first `neutral` ones in the neutral style.
 
     `images[i]` has the mask as a fourth channel, 0 or 255; an item is an image, channels first, with the index

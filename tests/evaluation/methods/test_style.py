@@ -21,7 +21,7 @@ from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
-from weftwork.training.data.image_cache import OutfitPictures
+from weftwork.training.data.image_cache import OutfitImages
 from weftwork.training.data.styles import StyledOutfits
 
 ROWS = [
@@ -129,14 +129,14 @@ def test_too_few_cases_are_refused(evaluation: StyleEvaluation) -> None:
 
 
 def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None:
-    images = OutfitPictures(tmp_path, "train", 10, styled=True)
+    images = OutfitImages(tmp_path, "train", 10, styled=True)
     data = StyledOutfits(images, np.zeros((10, 4, 2, 2), np.float16))
     for i, record in enumerate(data[i] for i in range(10)):
         assert record.style == STYLES[i % len(STYLES)]
         full = record.captions[0]
         assert all(garment.color in full and garment.kind in full for garment in images.garments[i])
         assert not any(record.style in one.split() for one in record.captions)
-    plain = OutfitPictures(tmp_path, "train", 10)
+    plain = OutfitImages(tmp_path, "train", 10)
     assert plain.garments == images.garments and not np.array_equal(plain.images, images.images)
 
 

@@ -1,4 +1,4 @@
-"""The order of samples is a function of seed and epoch; batches keep to buckets and are shared by all processes."""
+"""Batches: order by seed and epoch, buckets, distribution over processes."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class Numbers(Dataset[int]):
 
 
 class Stream(IterableDataset[int]):
-    """Seven numbers, turned by the epoch."""
+    """Stream of seven numbers, rotated by the epoch."""
 
     def place(self, epoch: int, process: int, processes: int) -> None:
         self.numbers = [(i + epoch) % 7 for i in range(7)][process::processes]
@@ -47,7 +47,7 @@ def drawn(source: Batches, count: int) -> list[list[int]]:
 @pytest.mark.parametrize(
     "dataset", [Numbers(7), Numbers(9, [0, 1, 1] * 3), Stream()], ids=["plain", "buckets", "stream"]
 )
-def test_batches_go_on_from_any_place(dataset: Dataset[int]) -> None:
+def test_batches_resume_anywhere(dataset: Dataset[int]) -> None:
     whole = drawn(batches(dataset), 12)
     assert whole[:3] != whole[3:6]
     for count in range(12):
@@ -67,7 +67,7 @@ def test_every_sample_is_drawn_once_an_epoch() -> None:
     assert counts == dict.fromkeys(range(8), 2)
 
 
-def test_processes_draw_by_turns_what_one_draws() -> None:
+def test_processes_take_turns_with_the_batches_of_one() -> None:
     alone = drawn(batches(Numbers(8)), 8)
     shares = [drawn(batches(Numbers(8), process, 2), 4) for process in (0, 1)]
     assert [batch for pair in zip(*shares, strict=True) for batch in pair] == alone
@@ -86,7 +86,7 @@ def test_batches_are_of_one_bucket() -> None:
     assert seen.keys() == set(range(9)) and seen[4] == 4  # the bucket of one sample has a batch of one
 
 
-def test_what_is_left_of_a_bucket_has_its_turn_later() -> None:
+def test_the_rest_of_a_bucket_is_in_later_epochs() -> None:
     seen: set[int] = set()
     for epoch in range(8):
         order = BatchOrder([0] * 5, 2, seed=0)

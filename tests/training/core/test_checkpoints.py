@@ -1,4 +1,4 @@
-"""Checkpoints and logs: a resumed run ends with the bits of a straight one."""
+"""Checkpoints and metrics: a resumed run is bit-identical to an uninterrupted one."""
 
 import errno
 import json
@@ -22,8 +22,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.mark.parametrize("stop", [2, 3])
-def test_an_interrupted_run_ends_with_the_bits_of_a_straight_one(tmp_path: Path, stop: int) -> None:
-    """5 micro-batches an epoch, 2 a step: both stops are inside an epoch."""
+def test_a_resumed_run_is_bit_identical(tmp_path: Path, stop: int) -> None:
+    """5 micro-batches per epoch, 2 per step: both stops are inside an epoch."""
     straight = run(tmp_path / "straight")
     run(tmp_path / "broken", checkpointing_steps=stop)
     for later in checkpoints(tmp_path / "broken")[1:]:
@@ -45,7 +45,7 @@ def test_a_checkpoint_is_a_loadable_adapter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path, workers: int) -> None:
+def test_unreadable_data_leave_a_checkpoint(tmp_path: Path, workers: int) -> None:
     damaged = list(BatchOrder((0,) * 10, 2, seed=0))[3][0]  # in the second step
 
     class Damaged(Records):

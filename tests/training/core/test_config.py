@@ -8,7 +8,7 @@ from weftwork.training.core.config import add_arguments, from_arguments
 from weftwork.training.tasks.views import ViewsConfig
 
 
-def test_none_can_be_said_on_the_command_line() -> None:
+def test_none_on_the_command_line() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser, ViewsConfig)
     assert from_arguments(ViewsConfig, parser.parse_args([])).snr_gamma == 5

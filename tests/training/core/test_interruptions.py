@@ -1,4 +1,4 @@
-"""Ctrl-C leaves a checkpoint of a whole step."""
+"""Ctrl-C leaves a checkpoint of a complete step."""
 
 import signal
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def test_ctrl_c_saves_a_checkpoint(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """SIGINT raises, also in a process that was started in the background, where it is ignored."""
+    """Lets SIGINT raise, even in a process started in the background, where it is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -67,7 +67,7 @@ def test_errors_name_the_remedy(tmp_path: Path) -> None:
         PairedConfig(pair_dropout=1.5)
 
 
-def test_more_scores_stand_beside_those_of_the_task(tmp_path: Path) -> None:
+def test_further_scores_are_logged(tmp_path: Path) -> None:
     task, seen = make_task(), []
 
     def evaluate(sheet: Path) -> dict[str, float]:
@@ -80,7 +80,7 @@ def test_more_scores_stand_beside_those_of_the_task(tmp_path: Path) -> None:
     assert seen == [(False, "000002-cases.png"), (False, "000003-cases.png")]
 
 
-def test_what_would_save_pieces_is_refused(
+def test_sharded_saving_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")

@@ -49,7 +49,7 @@ def test_flow_matching_asks_for_the_velocity_from_data_to_noise() -> None:
     assert diffusion_loss(perfect, scheduler, latents, torch.Generator().manual_seed(0)) < 1e-6
 
 
-def test_weights_of_times_are_those_published() -> None:
+def test_weights_of_timesteps_are_those_published() -> None:
     """min-SNR for velocities (arXiv 2303.09556), and MoAI's, which adds 1 to the ratio before it is capped."""
     scheduler = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
     times = torch.tensor([0, 200, 700, 999])
@@ -61,8 +61,8 @@ def test_weights_of_times_are_those_published() -> None:
 
 
 @pytest.mark.parametrize("kind", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
-def test_noise_of_training_is_no_sampler_s(kind: Any) -> None:
-    """Euler's scales otherwise, and both follow the times of the last call."""
+def test_training_noise_does_not_depend_on_the_sampler(kind: Any) -> None:
+    """Euler's noise is scaled differently, and both depend on the timesteps last set."""
     sampler = kind(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     sampler.set_timesteps(3)
     scheduler = training_scheduler(sampler)
@@ -74,7 +74,7 @@ def test_noise_of_training_is_no_sampler_s(kind: Any) -> None:
     assert training_scheduler(flow) is flow
 
 
-def test_offset_noise_is_one_number_per_channel() -> None:
+def test_offset_noise_is_constant_per_channel() -> None:
     seen: list[torch.Tensor] = []
 
     def denoise(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:

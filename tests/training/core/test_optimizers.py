@@ -18,8 +18,8 @@ def test_other_optimizers_train_too(name: str, tmp_path: Path) -> None:
     assert state_sha256(task.module) != before
 
 
-def test_optimizers_that_are_not_there_say_what_to_install(tmp_path: Path) -> None:
+def test_missing_optimizers_name_their_package(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="optimizer: got 'adam', expected one of adamw, adamw8bit"):
         config(tmp_path, optimizer="adam")
-    with pytest.raises(UserError, match="needs prodigyopt, which is not there; pip install prodigyopt"):
+    with pytest.raises(UserError, match="needs prodigyopt, which is not installed; pip install prodigyopt"):
         run(tmp_path, optimizer="prodigy")

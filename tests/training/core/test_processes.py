@@ -1,4 +1,4 @@
-"""Several processes train and generate what one does."""
+"""Several processes train and generate the same as one."""
 
 import json
 import os
@@ -24,7 +24,7 @@ WEIGHTS = "final/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A tiny model and adapter, and eight pictures with one to three pairs each."""
+    """A tiny model and adapter, and eight images with one to three pairs each."""
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.save_pretrained(tmp_path / "model")
     paired_adapter(pipe.unet).save_pretrained(tmp_path / "paired")
@@ -32,8 +32,8 @@ def own(tmp_path: Path) -> Path:
     for i in range(8):
         count = 1 + i % 3
         sketches, texts = (drawn_sketch(i + j) for j in range(count)), (f"thing {j}" for j in range(count))
-        picture = Image.new("RGB", (64, 64), (30 * i, 0, 90))
-        samples.append(PairSample(picture, tuple(sketches), tuple(texts), f"picture {i}", None, str(i)))
+        image = Image.new("RGB", (64, 64), (30 * i, 0, 90))
+        samples.append(PairSample(image, tuple(sketches), tuple(texts), f"picture {i}", None, str(i)))
     write_pair_folder(samples, tmp_path / "data")
     return tmp_path
 
@@ -59,7 +59,7 @@ def train(own: Path, name: str, processes: int, accumulated: int, *more: str, **
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_with_twice_the_batch(own: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(own: Path) -> None:
     two, one = train(own, "two", 2, 1), train(own, "one", 1, 2)  # two first, who find nothing encoded
     assert all("| batch | 4 |" in (own / name / "final/README.md").read_text() for name in ("one", "two"))
     start = load_file(own / "paired/diffusion_pytorch_model.safetensors")
@@ -102,19 +102,19 @@ FSDP = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", [{}, {"FSDP_RESHARD_AFTER_FORWARD": "false"}])
-def test_a_split_backbone_trains_the_same(own: Path, changed: dict[str, str]) -> None:
+def test_a_sharded_backbone_trains_the_same(own: Path, changed: dict[str, str]) -> None:
     validated = ("--validation_steps", "4", "--gradient_checkpointing")
     split, whole = train(own, "split", 2, 1, *validated, **(FSDP | changed)), train(own, "whole", 2, 1, *validated)
     assert split.keys() == whole.keys()
     assert max(float((split[name] - whole[name]).abs().max()) for name in whole) <= 1e-5
     here, total = re.findall(r"backbone: ([\d,]+) of ([\d,]+) numbers", (own / "split/printed").read_text())[0]
     assert int(here.replace(",", "")) * 2 == pytest.approx(int(total.replace(",", "")), rel=0.01)
-    pictures = [np.asarray(Image.open(own / name / "validation/000004.png"), np.int16) for name in ("split", "whole")]
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    images = [np.asarray(Image.open(own / name / "validation/000004.png"), np.int16) for name in ("split", "whole")]
+    assert np.abs(images[0] - images[1]).max() <= 1
 
 
 @pytest.mark.slow
-def test_what_cannot_be_split_is_refused(own: Path) -> None:
+def test_unsupported_sharding_is_refused(own: Path) -> None:
     command = ("--output_dir", str(own / "refused"), "--use_cpu")
     done = weftwork(2, "train", "paired", "--world", "outfits", *command, ACCELERATE_USE_FSDP="true")
     assert done.returncode and "fsdp_version: got 1, expected 2" in done.stderr
@@ -126,11 +126,11 @@ def test_what_cannot_be_split_is_refused(own: Path) -> None:
 AGREE = """
 import torch
 from accelerate import PartialState
-from weftwork.training.core.gradients import average_gradients, start_alike
+from weftwork.training.core.gradients import average_gradients, broadcast_parameters
 
 rank = PartialState(cpu=True).process_index
 both, one, none = (torch.nn.Parameter(torch.full((2, 2), float(rank))) for _ in range(3))
-start_alike([both, one, none])
+broadcast_parameters([both, one, none])
 assert all((p == 0).all() for p in (both, one, none))
 both.grad = torch.full((2, 2), rank + 1.0)
 one.grad = torch.full((2, 2), 4.0) if rank else None

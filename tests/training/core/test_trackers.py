@@ -12,7 +12,7 @@ from weftwork.training.core.loop import train
 from weftwork.training.core.trackers import tracker
 
 
-def test_tensorboard_is_told_scores_and_shown_pictures(tmp_path: Path) -> None:
+def test_tensorboard_gets_scores_and_images(tmp_path: Path) -> None:
     task = make_task()
     task.validation = [("a b", [SketchTextPair(drawn_sketch(), "a thing")])]
     train(task, Records(task.module), config(tmp_path, max_train_steps=2, validation_steps=2))
@@ -24,10 +24,10 @@ def test_tensorboard_is_told_scores_and_shown_pictures(tmp_path: Path) -> None:
     assert not (tmp_path / "quiet" / "logs").exists()
 
 
-def test_trackers_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_trackers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="report_to: got 'paper', expected none or one of those installed"):
         tracker("paper")
     monkeypatch.setattr("weftwork.training.core.trackers.get_available_trackers", list)
     assert tracker("tensorboard") is None
-    with pytest.raises(ValueError, match=r"report_to: got 'wandb', .* installed \(there is none\)"):
+    with pytest.raises(ValueError, match=r"report_to: got 'wandb', .* installed \(none is installed\)"):
         tracker("wandb")

@@ -1,4 +1,4 @@
-"""Cached features are those of the encoders, made once, and made again where they are damaged or of others."""
+"""Feature caches: equal to the encoders' outputs, computed once, and again if damaged or of another encoder."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.training.data import image_cache as picture_cache
+from weftwork.training.data import image_cache
 from weftwork.training.data.feature_cache import (
     CachedSketchEncoder,
     CachedTextEncoders,
@@ -41,7 +41,7 @@ def count_calls(model: Any) -> list[int]:
     return calls
 
 
-def test_texts_are_read_once(tmp_path: Path) -> None:
+def test_texts_are_encoded_once(tmp_path: Path) -> None:
     plain = text_encoders()
     read, calls = CachedTextEncoders(plain, tmp_path), count_calls(plain.models[0])
     texts = ["a b", "c", "a b", ""]
@@ -58,22 +58,22 @@ def test_texts_are_read_once(tmp_path: Path) -> None:
         read.tokens(["a " * 90], 12)
 
 
-def test_pictures_are_read_once_and_by_their_content(tmp_path: Path) -> None:
+def test_images_are_encoded_once_by_content(tmp_path: Path) -> None:
     plain = sketch_encoder()
     read, calls = CachedSketchEncoder(plain, tmp_path), count_calls(plain.model)
-    pictures = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(read(pictures), plain(pictures), atol=1e-6, rtol=1e-5)
+    images = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(read(images), plain(images), atol=1e-6, rtol=1e-5)
     calls.clear()
-    torch.testing.assert_close(read(pictures.flip(0)), plain(pictures.flip(0)), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(read(images.flip(0)), plain(images.flip(0)), atol=1e-6, rtol=1e-5)
     assert calls == [3]  # of the plain one
-    changed = pictures.clone()
+    changed = images.clone()
     changed[1, 0, 0, 0] += 0.5
     calls.clear()
     read(changed)
     assert calls == [1]
 
 
-def test_damaged_rows_are_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_rows_are_encoded_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = FeatureCache(tmp_path, "key").rows([b"one", b"two"], lambda places: {"x": torch.tensor(places).float()})
     assert rows["x"].tolist() == [0, 1]
     damaged = sorted(tmp_path.rglob("*.safetensors"))[0]
@@ -86,7 +86,7 @@ def test_damaged_rows_are_made_again(tmp_path: Path, caplog: pytest.LogCaptureFi
 
     again = FeatureCache(tmp_path, "key").rows([b"one", b"two"], encode)
     assert again["x"].tolist() == [0, 1] and len(made) == 1 and len(made[0]) == 1
-    assert "made again, it cannot be read" in caplog.text
+    assert "encoding again" in caplog.text
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors"}
 
 
@@ -98,14 +98,14 @@ def test_other_encoders_have_other_keys() -> None:
     assert encoder_key("text", one) != encoder_key("text", other) != encoder_key("text", other.half())
 
 
-def test_what_has_no_cache_stays_as_it_is(tmp_path: Path) -> None:
+def test_encoders_without_cache_are_unchanged(tmp_path: Path) -> None:
     made = cached({"text": text_encoders(), "sketch": sketch_encoder(), "audio": len}, tmp_path)
     assert isinstance(made["text"], CachedTextEncoders) and isinstance(made["sketch"], CachedSketchEncoder)
     assert made["audio"] is len
 
 
 def test_of_several_at_once_one_draws_and_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A world and its latents, asked for by four at once."""
+    """A synthetic dataset and its latents, requested by four threads at once."""
     calls: list[str] = []
 
     def made() -> Any:
@@ -118,11 +118,11 @@ def test_of_several_at_once_one_draws_and_encodes(tmp_path: Path, monkeypatch: p
         time.sleep(0.2)
         truth.write_text("[]")
 
-    monkeypatch.setattr(picture_cache, "_draw", drawn)
+    monkeypatch.setattr(image_cache, "_draw", drawn)
     with ThreadPoolExecutor(4) as pool:
-        jobs = [pool.submit(picture_cache.saved_once, tmp_path / "latents.npy", made) for _ in range(4)]
-        draw = (tmp_path / "world.npy", tmp_path / "world.json", lambda _: None, [0])
-        drawings = [pool.submit(picture_cache.draw_once, *draw) for _ in range(4)]
+        jobs = [pool.submit(image_cache.saved_once, tmp_path / "latents.npy", made) for _ in range(4)]
+        draw = (tmp_path / "dataset.npy", tmp_path / "dataset.json", lambda _: None, [0])
+        drawings = [pool.submit(image_cache.draw_once, *draw) for _ in range(4)]
         assert all(np.array_equal(job.result(), np.arange(3)) for job in jobs)
         assert all(job.result() is None for job in drawings)
     assert sorted(calls) == ["drawn", "encoded"]

@@ -1,4 +1,4 @@
-"""People's own pictures keep their aspect, about, where it is asked for; sketches and regions follow their picture."""
+"""Latents of user images: aspect buckets, caches; sketches and regions are squeezed with their image."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from weftwork.training.tasks.paired import PairedConfig, PairedTask
 
 
 @pytest.mark.parametrize(
-    ("picture", "size"),
+    ("shape", "size"),
     [
         ((500, 500), (1024, 1024)),
         ((1500, 1000), (1216, 832)),
@@ -27,17 +27,17 @@ from weftwork.training.tasks.paired import PairedConfig, PairedTask
         ((100, 3000), (704, 1408)),
     ],
 )
-def test_pictures_go_to_the_nearest_aspect(picture: tuple[int, int], size: tuple[int, int]) -> None:
-    assert Sizes(1024, 64, aspects=True).nearest(*picture) == size
-    assert Sizes(1024, 64).nearest(*picture) == (1024, 1024)
+def test_images_get_the_nearest_aspect(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    assert Sizes(1024, 64, aspects=True).nearest(*shape) == size
+    assert Sizes(1024, 64).nearest(*shape) == (1024, 1024)
 
 
-def test_sizes_are_what_a_denoiser_can_take() -> None:
+def test_sizes_are_those_of_the_denoiser() -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.down_block_types) - 1)
     sizes = Sizes.of(pipe, 4 * step, aspects=True)
-    for picture in ((1, 1), (3, 2), (1, 4)):
-        width, height = sizes.nearest(*picture)
+    for shape in ((1, 1), (3, 2), (1, 4)):
+        width, height = sizes.nearest(*shape)
         assert width % step == height % step == 0 and width * height <= (4 * step) ** 2
     with pytest.raises(ValueError, match=f"resolution: got {step + 1}, expected a multiple of {step}"):
         Sizes.of(pipe, step + 1)
@@ -45,27 +45,27 @@ def test_sizes_are_what_a_denoiser_can_take() -> None:
 
 def test_latents_are_kept_by_size(tmp_path: Path) -> None:
     vae = tiny_pipe(ConditionedStableDiffusionPipeline).vae
-    picture = Image.new("RGB", (96, 64), "red")
-    (square,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64))
-    (wide,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64, aspects=True))
+    image = Image.new("RGB", (96, 64), "red")
+    (square,) = encoded_once([image], 1, vae, tmp_path, Sizes(64))
+    (wide,) = encoded_once([image], 1, vae, tmp_path, Sizes(64, aspects=True))
     assert square.shape == (4, 8, 8) and wide.shape == (4, 6, 10)
     assert len(list(tmp_path.glob("*/*"))) == 2
 
 
-def test_latents_belong_to_weights_and_are_made_again_when_damaged(tmp_path: Path) -> None:
+def test_latents_belong_to_weights_and_are_encoded_again_if_damaged(tmp_path: Path) -> None:
     vae = tiny_pipe(ConditionedStableDiffusionPipeline).vae
-    picture = Image.new("RGB", (64, 64), "red")
-    (first,) = encoded_once([picture], 1, vae, tmp_path, Sizes(64))
+    image = Image.new("RGB", (64, 64), "red")
+    (first,) = encoded_once([image], 1, vae, tmp_path, Sizes(64))
     (path,) = tmp_path.glob("*/*")
     path.write_bytes(path.read_bytes()[:-9])
-    assert torch.equal(encoded_once([picture], 1, vae, tmp_path, Sizes(64))[0], first)
+    assert torch.equal(encoded_once([image], 1, vae, tmp_path, Sizes(64))[0], first)
     with torch.no_grad():
         vae.quant_conv.bias += 1
-    assert not torch.equal(encoded_once([picture], 1, vae, tmp_path, Sizes(64))[0], first)
+    assert not torch.equal(encoded_once([image], 1, vae, tmp_path, Sizes(64))[0], first)
 
 
 def test_own_pairs_are_drawn_at_every_validation(tmp_path: Path) -> None:
-    """The first four, each under its sketches, with as many pairs as they have."""
+    """The first four, each below its sketches, with all of their pairs."""
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.save_pretrained(tmp_path / "model")
     paired_adapter(pipe.unet).save_pretrained(tmp_path / "paired")
@@ -86,8 +86,8 @@ def test_own_pairs_are_drawn_at_every_validation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("aspects", [False, True])
-def test_pairs_on_wide_pictures_train(tmp_path: Path, aspects: bool) -> None:
-    """A sketch's region has the canvas's aspect; the picture is squeezed, and the region has to be as well."""
+def test_pairs_on_wide_images_train(tmp_path: Path, aspects: bool) -> None:
+    """A sketch's region has the canvas's aspect and has to be squeezed with the image."""
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     adapter = paired_adapter(pipe.unet)
     mask = Image.new("L", (96, 64), 255)

@@ -1,4 +1,4 @@
-"""Pairs for training: synthetic ones are drawn once, own ones encoded once."""
+"""Training pairs: synthetic ones are drawn once, user images are encoded once."""
 
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,24 @@ from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import sample
 from weftwork.datasets.synthetic.outfits.texts import attributes
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.training.data.image_cache import OutfitPictures
+from weftwork.training.data.image_cache import OutfitImages
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.pairs import OutfitPairs, SamplePairs
 
 
-def test_worlds_are_drawn_once_and_read_back(tmp_path: Path) -> None:
-    pictures = OutfitPictures(tmp_path, "train", 3)
-    assert all((pictures.images[i] == sample("train", i).image).all() for i in range(3))
-    assert pictures.garments[1] == sample("train", 1).garments
+def test_synthetic_datasets_are_drawn_once(tmp_path: Path) -> None:
+    images = OutfitImages(tmp_path, "train", 3)
+    assert all((images.images[i] == sample("train", i).image).all() for i in range(3))
+    assert images.garments[1] == sample("train", 1).garments
     latents = np.zeros((3, 4, 8, 8), np.float16)
-    pairs = OutfitPairs(tmp_path, pictures, latents, size=64)
+    pairs = OutfitPairs(tmp_path, images, latents, size=64)
     before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    record, merged = pairs[1], OutfitPairs(tmp_path, pictures, latents, size=64, merged=True)[1]
+    record, merged = pairs[1], OutfitPairs(tmp_path, images, latents, size=64, merged=True)[1]
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == before
     assert [p.text for p in record.pairs] == list(sample("train", 1).texts)
     assert [tuple(p.pixels.shape) for p in record.pairs if p.pixels is not None] == [(2, 64, 64)] * len(record.pairs)
     assert len(merged.pairs) == 1 and merged.pairs[0].text == ", ".join(sample("train", 1).texts)
-    unnamed = OutfitPairs(tmp_path, pictures, latents, size=64, unnamed_share=1)[1]
+    unnamed = OutfitPairs(tmp_path, images, latents, size=64, unnamed_share=1)[1]
     garments = sample("train", 1).garments
     assert [p.text for p in unnamed.pairs] == sorted(map(attributes, garments))
     for pair in unnamed.pairs:

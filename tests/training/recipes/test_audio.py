@@ -1,4 +1,4 @@
-"""The shipped audio backbone: autoencoder and transformer, trained from nothing."""
+"""The shipped audio backbone: autoencoder and transformer, trained from scratch."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.scripts.maintenance import train_tiny_audio
 from weftwork.training.data.audio import WalkSounds
-from weftwork.training.recipes.audio_autoencoder import build_oobleck, distance, side_told, with_unit_latents
+from weftwork.training.recipes.audio_autoencoder import build_oobleck, distance, side_error, with_unit_latents
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def test_distance_hears_sides_and_latents_become_units() -> None:
+def test_distance_depends_on_sides_and_latents_get_unit_variance() -> None:
     sounds = torch.from_numpy(np.stack([sample("train", i).audio for i in range(2)]))
     assert distance(sounds, sounds) < 1e-3 < distance(sounds.flip(1), sounds)
     vae = tiny_oobleck()
@@ -34,18 +34,18 @@ def test_distance_hears_sides_and_latents_become_units() -> None:
     torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-4, rtol=1e-3)
 
 
-def test_the_first_latent_is_to_tell_where_it_is_loud() -> None:
+def test_the_first_latent_encodes_the_side() -> None:
     sounds, latents = torch.zeros(2, 2, 4096), torch.zeros(2, 16, 16)
     sounds[0, 0, :2048] = sounds[1, 1, :2048] = 0.1
     latents[0, 0], latents[1, 0] = -2, 2
     latents[:, 1:] = 5
-    assert side_told(latents, sounds) < 1e-3
-    assert side_told(-latents, sounds) == pytest.approx(16, rel=1e-3)
+    assert side_error(latents, sounds) < 1e-3
+    assert side_error(-latents, sounds) == pytest.approx(16, rel=1e-3)
     latents[:, 0, 10:] = 7  # it is silent there
-    assert side_told(latents, sounds) < 1e-3
+    assert side_error(latents, sounds) < 1e-3
 
 
-def test_sounds_pass_an_untrained_autoencoder() -> None:
+def test_audio_passes_an_untrained_autoencoder() -> None:
     torch.manual_seed(0)
     vae: Any = build_oobleck().eval()
     sounds = torch.from_numpy(np.stack([sample("train", i).audio for i in range(2)]))
@@ -56,7 +56,7 @@ def test_sounds_pass_an_untrained_autoencoder() -> None:
         assert (one - other).std() > 0.3 * one.std() and 0.002 < one.std() < 0.05
 
 
-def test_a_backbone_is_trained_from_nothing_and_is_stock(cache: Path, tmp_path: Path) -> None:
+def test_a_backbone_is_trained_from_scratch_and_is_stock(cache: Path, tmp_path: Path) -> None:
     common = ["--walks", "4", "--cache_dir", str(cache), "--max_train_steps", "2", "--train_batch_size", "2",
               "--checkpointing_steps", "0", "--validation_steps", "0"]  # fmt: skip
     train_tiny_audio.main(["autoencoder", "--output_dir", str(tmp_path / "vae"), *common])

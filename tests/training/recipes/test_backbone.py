@@ -15,18 +15,18 @@ from weftwork.training.recipes.backbone import (
 )
 
 
-def test_all_worlds_have_training_captions() -> None:
+def test_all_synthetic_datasets_have_captions() -> None:
     rng = np.random.default_rng(0)
     creature = creatures.sample("train", 0, style=creatures.NEUTRAL).creature
-    said = {training_caption(shown, rng) for shown in (creature, sample("train", 0).garments) for _ in range(40)}
-    assert "" in said
-    assert any(creature.species in text and creature.color in text for text in said)
-    assert any(sample("train", 0).garments[0].color in text for text in said)
+    texts = {training_caption(shown, rng) for shown in (creature, sample("train", 0).garments) for _ in range(40)}
+    assert "" in texts
+    assert any(creature.species in text and creature.color in text for text in texts)
+    assert any(sample("train", 0).garments[0].color in text for text in texts)
     scene = rooms.sample("train", 0, views=()).scene
     assert {"", "a room"} < {training_caption(scene, rng) for _ in range(40)}
 
 
-def test_a_text_encoder_grows_with_its_words() -> None:
+def test_an_extended_text_encoder_keeps_its_vectors() -> None:
     few = build_tokenizer(iter(["a red skirt", "a blue skirt"] * 20))
     more = build_tokenizer(iter(["a red skirt", "a green octopus", "a blue skirt", "a green snail"] * 20))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The ControlNet that pairs are composed with."""
+"""The ControlNet on sketches of whole outfits."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The LoRA that styles are compared with, and the image encoder of references."""
+"""The LoRA baseline of styles, and the image encoder of creatures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Attention of a teacher as a target for a student's."""
+"""Attention distillation from a teacher to a student."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_distillation_is_0_for_equals_and_moves_the_student_only(kind: str) -> N
     assert any(name.endswith("attn1.to_q.weight") for name in gradients(student))
 
 
-def test_distillation_does_not_depend_on_how_much_is_looked_at_together() -> None:
+def test_distillation_does_not_depend_on_the_chunk_size() -> None:
     found = []
     for queries in (7, 1000):
         teacher, student, kept, own = denoiser(1), denoiser(2), Instillation(), Instillation()

@@ -1,4 +1,4 @@
-"""Sounds are trained: autoencoder and transformer from nothing, spatial modules on a frozen one; folders open."""
+"""Training of spatial audio: synthetic walks, user audio, audio prompts, saved folders."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ from weftwork.evaluation.methods.audio import SpatialAudioEvaluation
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
-from weftwork.training.data.audio import VERSIONS, SpatialPieces, SpatialWalks, WalkSounds, cached_sound_latents
+from weftwork.training.data.audio import VERSIONS, SpatialPieces, SpatialWalks, WalkSounds, cached_audio_latents
 from weftwork.training.tasks.audio import SpatialConfig
 
 
@@ -55,7 +55,7 @@ def test_drawn_walks_are_the_walks_and_mirrors_match(cache: Path) -> None:
     clip = sample("train", 1)
     np.testing.assert_allclose(sounds.sounds[1] / 32767, clip.audio, atol=2e-5)
     assert sounds.surfaces[1] == clip.surface
-    latents = cached_sound_latents(cache, vae, sounds)
+    latents = cached_audio_latents(cache, vae, sounds)
     assert latents.shape == (3, len(VERSIONS), 8, 128)
     loud = torch.from_numpy(Envelope.of_audio(clip.audio, clip.sample_rate).signal(clip.audio.shape[1], 16_000))
     expected = vae.encode(loud[None]).latent_dist.mode()[0]
@@ -83,7 +83,7 @@ def test_walks_are_drawn_at_the_rate_of_the_autoencoder(cache: Path) -> None:
     assert evaluation.clips[0].sample_rate == 8_000
 
 
-def test_prompts_do_not_tell_the_side() -> None:
+def test_prompts_do_not_encode_the_side() -> None:
     read = AudioStatistics(tiny_oobleck())
     clip = sample("train", 0)
     one, other = read(clip.audio, 16_000), read(clip.audio[::-1].copy(), 16_000)
@@ -139,7 +139,7 @@ def test_shares_out_of_range_are_refused() -> None:
         SpatialConfig(box_dropout=1.5)
 
 
-def test_a_sound_is_made_from_files(
+def test_audio_is_generated_from_files(
     model: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import soundfile
@@ -169,7 +169,7 @@ def test_a_sound_is_made_from_files(
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """Two sounds of 2.5 seconds, one with boxes and depth."""
+    """Folder of two audio files of 2.5 seconds, one with boxes and depth."""
     import soundfile
 
     folder = tmp_path / "sounds"
@@ -182,7 +182,7 @@ def own(tmp_path: Path) -> Path:
     return folder
 
 
-def test_own_sounds_are_cut_and_mirrored(own: Path, cache: Path) -> None:
+def test_user_audio_is_cut_and_mirrored(own: Path, cache: Path) -> None:
     pieces = SoundFolder(own, 1.0)
     assert [(piece.path.name, piece.start) for piece in pieces] == [
         ("a.wav", 0),
@@ -209,7 +209,7 @@ def test_own_sounds_are_cut_and_mirrored(own: Path, cache: Path) -> None:
     assert torch.equal(SpatialPieces(pieces, vae, cache / "features")[2].latents, straight.latents)  # from the cache
 
 
-def test_own_sounds_are_trained_on(own: Path, model: Path, cache: Path, tmp_path: Path) -> None:
+def test_user_audio_is_trained_on(own: Path, model: Path, cache: Path, tmp_path: Path) -> None:
     command = ["train", "spatial-audio", "--train_data_dir", str(own), "--seconds", "0.512", "--cache_dir", str(cache),
                "--prompt", "a person walks", "--pretrained_model_name_or_path", str(model), "--output_dir",
                str(tmp_path / "out"), "--max_train_steps", "2", "--train_batch_size", "2", "--validation_steps", "2",
@@ -225,7 +225,7 @@ def test_own_sounds_are_trained_on(own: Path, model: Path, cache: Path, tmp_path
 
 @pytest.fixture
 def clap(tmp_path: Path) -> str:
-    """CLAP's audio side, tiny and untrained."""
+    """A tiny, untrained CLAP audio encoder."""
     torch.manual_seed(0)
     config = ClapAudioConfig(
         hidden_size=32, patch_embeds_hidden_size=4, depths=(1, 1, 1, 1), num_attention_heads=(1, 1, 1, 1),
@@ -236,20 +236,20 @@ def clap(tmp_path: Path) -> str:
     return str(tmp_path / "clap")
 
 
-def test_clap_hears_sounds_and_no_sides(clap: str) -> None:
+def test_clap_does_not_depend_on_sides(clap: str) -> None:
     encoder, audio = ClapEncoder.from_pretrained(clap), sample("train", 0).audio
-    said = encoder(audio, 16_000)
-    assert said.shape == (encoder.dim,) and said.norm().item() == pytest.approx(1)
-    assert torch.equal(encoder(audio[::-1].copy(), 16_000), said)
+    embedding = encoder(audio, 16_000)
+    assert embedding.shape == (encoder.dim,) and embedding.norm().item() == pytest.approx(1)
+    assert torch.equal(encoder(audio[::-1].copy(), 16_000), embedding)
     long = np.tile(audio, 8)  # longer than it reads at once
     assert torch.equal(encoder(long, 16_000), encoder(long, 16_000))
     assert not torch.equal(encoder(long, 16_000), encoder(long[:, : 10 * 16_000], 16_000))  # to its end
     with pytest.raises(ValueError, match="audio: got shape"):
         encoder(audio[:, :0], 16_000)
-    assert not torch.allclose(encoder(sample("train", 1).audio, 16_000), said, atol=1e-4)
+    assert not torch.allclose(encoder(sample("train", 1).audio, 16_000), embedding, atol=1e-4)
 
 
-def test_own_sounds_are_prompts_as_clap_hears_them(
+def test_user_audio_is_a_prompt_by_clap(
     own: Path,
     clap: str,
     model: Path,
@@ -276,9 +276,7 @@ def test_own_sounds_are_prompts_as_clap_hears_them(
     assert main([*command, "--output_dir", str(tmp_path / "again")]) == 0  # from the cache
 
 
-def test_own_sounds_that_cannot_be_used_are_listed(
-    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_user_audio_is_listed(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own / "c.wav").write_bytes(b"RIFF")
     (own / "b.boxes.json").write_text(json.dumps({"times": [0, 1], "boxes": [[0.5, 0, 0.2, 1], [0, 0, 1, 1]]}))
     with pytest.raises(
@@ -292,7 +290,7 @@ def test_own_sounds_that_cannot_be_used_are_listed(
     with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected at most the longest audio file"):
         SoundFolder(own, 9.0)
     both = ["--world", "walks", "--train_data_dir", str(own)]
-    for more, said in (([], "none"), (both, "--train_data_dir and --world")):
+    for more, sources in (([], "none"), (both, "--train_data_dir and --world")):
         assert main(["train", "spatial-audio", *more, "--output_dir", str(tmp_path / "out")]) == 2
-        assert f"data: got {said}; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err
+        assert f"data: got {sources}; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Adapters with a module for global sketches train it, on sketches of the data or on those of the pairs composed."""
+"""Training of the global-sketch module, on sketches of the data or composed of the pairs' sketches."""
 
 from pathlib import Path
 from typing import Any

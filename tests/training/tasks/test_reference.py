@@ -1,4 +1,4 @@
-"""IP-Adapters are trained on people's own pictures: each with itself as its reference, read by a frozen encoder."""
+"""Training of IP-Adapters on user images, each its own reference, with a frozen image encoder."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ from weftwork.attention_processors.reference.adapter import Reference, Reference
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
 from weftwork.training.data.feature_cache import FeatureCache
-from weftwork.training.tasks.reference import ReferencedPictures, ReferencedRecord, ReferenceTask
+from weftwork.training.tasks.reference import ReferencedImages, ReferencedRecord, ReferenceTask
 from weftwork.training.tasks.style import StyleConfig, StyledRecord
 
 
@@ -35,22 +35,22 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(encoder: Path, tmp_path: Path) -> list[str]:
-    """On four pictures of two aspects, with captions and a style, which is not needed."""
-    pictures, lines = tmp_path / "pictures", []
-    pictures.mkdir()
+    """Training command on four images of two aspects, with captions and an unused style."""
+    images, lines = tmp_path / "images", []
+    images.mkdir()
     for i in range(4):
-        Image.new("RGB", (64, 32 * (1 + i % 2)), (60 * i, 20, 90)).save(pictures / f"{i}.png")
+        Image.new("RGB", (64, 32 * (1 + i % 2)), (60 * i, 20, 90)).save(images / f"{i}.png")
         lines.append(json.dumps({"file_name": f"{i}.png", "text": "a fox", "style": "" if i else "ink"}))
-    (pictures / "metadata.jsonl").write_text("\n".join(lines))
+    (images / "metadata.jsonl").write_text("\n".join(lines))
     tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
-    return ["train", "reference", "--train_data_dir", str(pictures), "--image_encoder", str(encoder), "--output_dir",
+    return ["train", "reference", "--train_data_dir", str(images), "--image_encoder", str(encoder), "--output_dir",
             str(tmp_path / "out"), "--pretrained_model_name_or_path", str(tmp_path / "model"), "--aspect_buckets",
             "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "2", "--train_batch_size", "2",
             "--lr_warmup_steps", "0", "--validation_steps", "2"]  # fmt: skip
 
 
 @pytest.mark.parametrize("projection", ["basic", "plus"])
-def test_own_pictures_are_trained_on_and_taken_after(
+def test_user_images_are_trained_on_and_generated_from(
     projection: str, command: list[str], encoder: Path, tmp_path: Path
 ) -> None:
     assert main([*command, "--projection", projection]) == 0
@@ -78,7 +78,7 @@ def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path
     latents = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     adapter: Any = ReferenceAdapter.for_denoiser(pipe.unet, image_dim=8, token_dim=32, num_tokens=2, image_size=32)
     records = [StyledRecord(one, "any", ("a fox",)) for one in latents]
-    data = ReferencedPictures(
+    data = ReferencedImages(
         records, images, adapter, ImageEncoder.from_pretrained(str(encoder)), FeatureCache(tmp_path, "any")
     )
     task, before = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=0, joint_dropout=0)), state_sha256(pipe.unet)
@@ -122,7 +122,7 @@ def test_dropped_references_are_the_null_of_generation(encoder: Path, projection
             torch.testing.assert_close(dropped, null, atol=1e-6, rtol=1e-6)
 
 
-def test_own_pictures_are_read_once(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_images_are_encoded_once(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     pooled = ImageEncoder.pooled
     monkeypatch.setattr(ImageEncoder, "pooled", lambda self, px: (read.append(len(px)), pooled(self, px))[1])
@@ -135,7 +135,7 @@ def test_own_pictures_are_read_once(command: list[str], tmp_path: Path, monkeypa
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
-def test_an_encoder_is_asked_for(command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_encoder_is_required(command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     place = command.index("--image_encoder")
     assert main(command[:place] + command[place + 2 :]) == 2
     assert "image_encoder: got none for your own images" in capsys.readouterr().err

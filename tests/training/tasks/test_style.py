@@ -1,4 +1,4 @@
-"""Styles are learned: on latents that differ by style only, the style's name comes to tell them apart."""
+"""Training of styles: on latents that differ by style only, each style name is learned."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ def make_task(**options: float) -> StyleTask:
     return StyleTask(style_adapter(pipe.unet, layers="all"), pipe, StyleConfig(**options), ("a cat", "a dog"))
 
 
-def test_a_style_becomes_what_its_pictures_show(tmp_path: Path) -> None:
+def test_a_style_is_learned_from_its_images(tmp_path: Path) -> None:
     task = make_task()
     before = state_sha256(task.pipe.unet)
     settings = TrainingConfig(

@@ -1,4 +1,4 @@
-"""Aligned views are trained: on true rooms, with the backbone frozen, and to a folder that the pipeline opens."""
+"""Training of aligned views on rooms and clips; the pipeline loads the result."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.scripts.cli import main
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.loop import train
-from weftwork.training.data.views import PreparedViews, RoomPictures, cached_room_latents
+from weftwork.training.data.views import PreparedViews, RoomImages, cached_room_latents
 from weftwork.training.tasks.views import AlignedViewsTask, ViewsConfig
 
 SIZE = 64
@@ -34,20 +34,20 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def pictures(pipe: Any) -> RoomPictures:
-    return RoomPictures(pipe.folder / "cache", "train", 4, SIZE)
+def images(pipe: Any) -> RoomImages:
+    return RoomImages(pipe.folder / "cache", "train", 4, SIZE)
 
 
 @pytest.fixture(scope="module")
-def data(pictures: RoomPictures, pipe: Any) -> PreparedViews:
-    latents = cached_room_latents(pipe.folder / "cache", pipe.vae, pipe.folder / "vae", pictures)
-    return PreparedViews(pictures, latents)
+def data(images: RoomImages, pipe: Any) -> PreparedViews:
+    latents = cached_room_latents(pipe.folder / "cache", pipe.vae, pipe.folder / "vae", images)
+    return PreparedViews(images, latents)
 
 
-def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
-    assert pictures.truth == ["interpolating", "extrapolating"] * 2
+def test_drawn_rooms_are_the_rooms(images: RoomImages) -> None:
+    assert images.truth == ["interpolating", "extrapolating"] * 2
     room = sample("train", 1, size=SIZE).views
-    drawn, target = pictures.view(1), room["extrapolating"]
+    drawn, target = images.view(1), room["extrapolating"]
     np.testing.assert_allclose((drawn[2, :3] + 1) * 127.5, np.moveaxis(target.image, -1, 0), atol=0.1)
     span = PointRange.over([ReferenceView.of_view(room[name]) for name in REFERENCES], target.camera)
     points = span.restored(np.moveaxis(drawn[2, 3:6], 0, -1))
@@ -60,16 +60,16 @@ def test_drawn_rooms_are_the_rooms(pictures: RoomPictures) -> None:
     assert set(np.unique(seen)) <= {0, 1} and seen[:2].mean() > 0.9 and 0.4 < seen[2].mean() < 1
 
 
-def test_planes_are_pictures_and_point_maps(pictures: RoomPictures) -> None:
-    planes = pictures.planes().reshape(4, 2, 3, SIZE, SIZE, 3)
-    drawn = np.moveaxis((pictures.view(3)[1, :6] + 1) * 127.5, 0, -1)
+def test_planes_are_images_and_point_maps(images: RoomImages) -> None:
+    planes = images.planes().reshape(4, 2, 3, SIZE, SIZE, 3)
+    drawn = np.moveaxis((images.view(3)[1, :6] + 1) * 127.5, 0, -1)
     for part in range(2):
         np.testing.assert_allclose(planes[3, part, 1], drawn[..., 3 * part : 3 * part + 3], atol=0.6)
 
 
-def test_latents_are_those_of_the_pictures(data: PreparedViews, pipe: Any) -> None:
+def test_latents_are_those_of_the_images(data: PreparedViews, pipe: Any) -> None:
     record = data[2]
-    drawn = torch.from_numpy(data.pictures.view(2))
+    drawn = torch.from_numpy(data.images.view(2))
     with torch.no_grad():
         expected = pipe.vae.encode(drawn[1:2, 3:6]).latent_dist.mode() * pipe.vae.config.scaling_factor
     torch.testing.assert_close(record.points[1:2], expected, atol=5e-3, rtol=5e-3)
@@ -153,7 +153,7 @@ def command(pipe: Any, folder: Path, *more: str) -> int:
     return main(["train", "aligned-views", *model, "--output_dir", str(folder / "out"), *few, *more])
 
 
-def test_the_command_trains_on_rooms_and_goes_on(pipe: Any, data: PreparedViews, tmp_path: Path) -> None:
+def test_the_command_trains_on_rooms_and_resumes(pipe: Any, data: PreparedViews, tmp_path: Path) -> None:
     rooms = ["--world", "rooms", "--samples", "4", "--sharing", "concatenated"]
     assert command(pipe, tmp_path, *rooms, "--validation_steps", "1", "--validation_cases", "2") == 0
     last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -181,6 +181,6 @@ def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.C
     assert "got a frame without depth, expected 1.npy beside it" in capsys.readouterr().err
 
 
-def test_the_command_wants_one_source(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_needs_one_source(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(pipe, tmp_path) == 2
     assert "data: got none; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err
