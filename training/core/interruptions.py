@@ -14,13 +14,13 @@ def deferred_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
-    held: dict[int, Callable[[int, FrameType | None], Any]] = {}
-    with ExitStack() as answers:
-        answers.callback(lambda: [held[number](number, frame) for number, frame in came])
+    pending: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    with ExitStack() as stack:
+        stack.callback(lambda: [handlers[number](number, frame) for number, frame in pending])
         for number in (signal.SIGINT, signal.SIGCHLD):
             if callable(handler := signal.getsignal(number)):
-                held[number] = handler
-                answers.callback(signal.signal, number, handler)
-                signal.signal(number, lambda number, frame: came.append((number, frame)))
+                handlers[number] = handler
+                stack.callback(signal.signal, number, handler)
+                signal.signal(number, lambda number, frame: pending.append((number, frame)))
         yield

@@ -127,7 +127,7 @@ class _Run:
         if self.ema is not None:
             self.ema.to(self.accelerator.device)
         self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: (epoch, batches) after the last complete step
-        self.whole = True  # False during an update
+        self.complete = True  # False during an update
         self.unwritten: dict[str, Any] = {}  # scores of the last complete step
 
     # -- the loop ------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class _Run:
 
     def _keep(self, error: BaseException) -> None:
         """Saves a checkpoint of the last complete step, if possible; not with several processes or after a bad loss."""
-        if self.accelerator.num_processes > 1 or not self.whole or isinstance(error, FloatingPointError):
+        if self.accelerator.num_processes > 1 or not self.complete or isinstance(error, FloatingPointError):
             return
         try:
             with deferred_signals():
@@ -199,7 +199,7 @@ class _Run:
         return total
 
     def _update(self, loss: float) -> None:
-        self.whole = False
+        self.complete = False
         if self._usable(loss):
             average_gradients(self._trainable())
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm)
@@ -214,7 +214,7 @@ class _Run:
             "loss": loss if math.isfinite(loss) else None,
             "learning_rate": self.schedule.get_last_lr()[0],
         }
-        self.whole = True
+        self.complete = True
 
     def _usable(self, loss: float) -> bool:
         """Returns True if the loss is finite on all processes; other steps are counted but update nothing.

@@ -104,6 +104,6 @@ def test_a_log_of_a_run_that_left_no_checkpoint_starts_anew(tmp_path: Path) -> N
 def test_checkpoints_of_another_run_are_left_alone(tmp_path: Path) -> None:
     run(tmp_path, checkpointing_steps=2, max_train_steps=4)
     kept = [path.name for path in checkpoints(tmp_path)]
-    with pytest.raises(ValueError, match=r"output_dir: got .* holds checkpoint-4 of another run; go on .* latest"):
+    with pytest.raises(ValueError, match=r"output_dir: got .* holds checkpoint-4 of another run; resume .* latest"):
         run(tmp_path, checkpointing_steps=1)
     assert [path.name for path in checkpoints(tmp_path)] == kept and len(losses(tmp_path)) == 4
