@@ -112,8 +112,7 @@ def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     cache, count = arguments.cache_dir, arguments.creatures
     if arguments.rooms:
         sources = [
-            RoomImages(cache, split, count).planes()
-            for split, count in (("train", arguments.rooms), ("validation", 8))
+            RoomImages(cache, split, count).planes() for split, count in (("train", arguments.rooms), ("validation", 8))
         ]
         return sources[:1], sources[1:]
     sources = [OutfitImages(cache, "train", arguments.pictures).images]
