@@ -1,4 +1,4 @@
-"""Stable Audio's transformer with room for conditions: without any the stock model's bits, and exact with them."""
+"""Stable Audio's transformer with conditions: without any the stock model's bits, and exact with them."""
 
 import copy
 import json
