@@ -72,7 +72,7 @@ def test_the_wheel_imports_nothing_that_it_leaves_out() -> None:
     assert not [name(path) for path in packed if any(package in path.read_text() for package in left_out)]
 
 
-@pytest.mark.parametrize("path", modules(), ids=name)
+@pytest.mark.parametrize("path", [*modules(), *sorted((ROOT / "tests").rglob("*.py"))], ids=name)
 def test_budgets(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     lines = len(text.splitlines())

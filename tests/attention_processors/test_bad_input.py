@@ -20,7 +20,6 @@ from tiny import drawn_sketch, paired_adapter, paired_conditions, tiny_parts, ti
 from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
 from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pretrained import shipped
 
 KEY = "to_key.mid_block-attentions-0-transformer_blocks-0-attn2.weight"
 
@@ -344,8 +343,3 @@ def test_saving_over_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="save_directory: got the file"):
         paired_adapter(tiny_unet()).save_pretrained(tmp_path / "it")
     assert (tmp_path / "it").read_text() == "mine"
-
-
-def test_an_unknown_shipped_model_is_named() -> None:
-    with pytest.raises(ValueError, match=r"shipped: got '\.\./scripts', expected one of: "):
-        shipped("../scripts")

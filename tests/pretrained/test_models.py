@@ -29,3 +29,8 @@ def test_a_model_that_is_not_installed_is_named_with_its_folder(
         shipped("paired")
     with pytest.raises(ValueError, match="got 'mine', expected one of: none is installed"):
         shipped("mine")
+
+
+def test_an_unknown_shipped_model_is_named() -> None:
+    with pytest.raises(ValueError, match=r"shipped: got '\.\./scripts', expected one of: "):
+        shipped("../scripts")
