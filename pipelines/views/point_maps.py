@@ -40,7 +40,7 @@ class PointRange:
         """
         points = np.concatenate([_to(camera, one.points[one.known]) for one in references])
         if not (points[:, 2] > 0).any():
-            raise UserError("camera: got one with no point of the references in front of it; turn or move it")
+            raise UserError("camera: got one that has no point of the references in front of it; turn or move it")
         low, high = points.min(0), points.max(0)
         if (high - low).min() < 1e-6 * max(1.0, float(np.abs(points).max())):
             raise UserError(
