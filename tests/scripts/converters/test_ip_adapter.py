@@ -299,7 +299,10 @@ def test_the_command_converts_and_refuses(
         (["ip-adapter", str(source), str(folder)], "already there and not an empty folder; name another target"),
         (["ip-adapter", str(folder), str(tmp_path / "new"), "--to", "lots"], "--to: got 'lots' for the format"),
         (["lots", str(folder), str(tmp_path / "new"), "--to", "ip-adapter"], "--to: got 'ip-adapter' for the format"),
-        (["lots", str(folder), str(tmp_path / "new"), "--base", "sdxl"], "--base: got 'sdxl' for the format 'lots'"),
+        (
+            ["lots", str(folder), str(tmp_path / "new"), "--base", "sdxl"],
+            "--base: got 'sdxl', has no effect",
+        ),
         (["ip-adapter", str(tmp_path), str(tmp_path / "new"), "--to", "ip-adapter"], "config.json is missing"),
     ):
         assert main(["convert", *arguments]) == 2

@@ -124,4 +124,4 @@ def test_missing_files_code_and_directions_are_refused(
         main([*command, "--to", "moai"])
     assert "invalid choice" in capsys.readouterr().err
     assert main([*command, "--base", "sd15"]) == 2
-    assert "which needs none" in capsys.readouterr().err
+    assert "has no effect with the format" in capsys.readouterr().err
