@@ -9,14 +9,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "weftwork"
+DATASETS = ("datasets.readers", "datasets.synthetic", "datasets.drawings")
 BELOW: Mapping[str, set[str]] = {
     "datasets.readers": set(),
     "datasets.synthetic": {"datasets.readers"},
+    "datasets.drawings": {"datasets.readers", "datasets.synthetic"},
     "pretrained": {"datasets.readers"},
     "attention_processors": {"datasets.readers", "pretrained"},
     "pipelines": {"attention_processors", "datasets.readers", "pretrained"},
-    "training": {"pipelines", "attention_processors", "datasets.readers", "datasets.synthetic", "pretrained"},
-    "evaluation": {"pipelines", "attention_processors", "datasets.readers", "datasets.synthetic", "pretrained"},
+    "training": {"pipelines", "attention_processors", *DATASETS, "pretrained"},
+    "evaluation": {"pipelines", "attention_processors", *DATASETS, "pretrained"},
 }
 """By room, the rooms that it may import; `scripts` may import all."""
 NOT_IN_THE_WHEEL = ("training.recipes", "scripts.maintenance")

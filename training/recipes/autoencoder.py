@@ -99,10 +99,16 @@ class AutoencoderTask:
             pull = self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
             latents = posterior.sample(generator)
         restored = module.decode(latents).sample
+        return self.error(restored, images) + pull
+
+    def error(
+        self, restored: Float[Tensor, "batch 3 height width"], images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, ""]:
+        """L1 and squared error on pixels, and L1 on their differences."""
         error = F.l1_loss(restored, images) + F.mse_loss(restored, images)
         for dim in (2, 3):
             error = error + 0.5 * F.l1_loss(restored.diff(dim=dim), images.diff(dim=dim))
-        return error + pull
+        return error
 
     def _crops(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Takes one random crop per image, mirrored at random."""

@@ -169,8 +169,23 @@ class LatentDataset(Dataset[tuple[Tensor, Any]]):
         return torch.from_numpy(self.latents[index].astype(np.float32)), self.shown[index]
 
 
+VALIDATION_PROMPTS = (
+    "a person wearing a red striped jacket, a black dotted skirt and plain brown boots",
+    "a person wearing a blue plain t-shirt and yellow checked trousers",
+    "a person wearing a green diagonal striped sweater and pink plain shorts",
+    "a person wearing a white dotted vest, an orange plain long skirt and a purple plain hat",
+    "a person wearing a black plain jacket, white striped trousers and red plain sneakers",
+    "a person wearing a pink checked t-shirt, a blue dotted skirt and a yellow plain bag",
+    "a person wearing an outfit",
+    "a person wearing a brown pinstriped sweater, green plain trousers and a red plain scarf",
+)
+
+
 class TextToImageTask:
     """Trains text to image latents, with captions of all, some or none of the content."""
+
+    prompts: Sequence[str] = VALIDATION_PROMPTS
+    """Eight, for validation images."""
 
     def __init__(
         self, module: TextDenoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler, vae: AutoencoderKL
@@ -183,10 +198,14 @@ class TextToImageTask:
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
         latents, shown = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        token_ids = self._tokens([training_caption(one, rng) for one in shown]).to(latents.device)
+        token_ids = self._tokens([self.caption(one, rng) for one in shown]).to(latents.device)
         return diffusion_loss(
             lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
+
+    def caption(self, shown: Any, rng: np.random.Generator) -> str:
+        """A caption of what an image shows."""
+        return training_caption(shown, rng)
 
     def _tokens(self, captions: list[str]) -> Tensor:
         return self.tokenizer(
@@ -198,10 +217,10 @@ class TextToImageTask:
         pipe = self.pipeline(module).to(module.unet.device)
         pipe.set_progress_bar_config(disable=True)
         images: Any = pipe(
-            list(VALIDATION_PROMPTS),
+            list(self.prompts),
             num_inference_steps=20,
             guidance_scale=3.0,
-            generator=[torch.Generator().manual_seed(i) for i in range(len(VALIDATION_PROMPTS))],
+            generator=[torch.Generator().manual_seed(i) for i in range(len(self.prompts))],
         ).images  # pyright: ignore[reportAttributeAccessIssue]
         folder.mkdir(parents=True, exist_ok=True)
         make_image_grid(images, rows=2, cols=4).save(folder / f"{step:06d}.png")
@@ -219,18 +238,6 @@ class TextToImageTask:
             feature_extractor=None,  # pyright: ignore[reportArgumentType]
             requires_safety_checker=False,
         )
-
-
-VALIDATION_PROMPTS = (
-    "a person wearing a red striped jacket, a black dotted skirt and plain brown boots",
-    "a person wearing a blue plain t-shirt and yellow checked trousers",
-    "a person wearing a green diagonal striped sweater and pink plain shorts",
-    "a person wearing a white dotted vest, an orange plain long skirt and a purple plain hat",
-    "a person wearing a black plain jacket, white striped trousers and red plain sneakers",
-    "a person wearing a pink checked t-shirt, a blue dotted skirt and a yellow plain bag",
-    "a person wearing an outfit",
-    "a person wearing a brown pinstriped sweater, green plain trousers and a red plain scarf",
-)
 
 
 def training_caption(shown: Shown, rng: np.random.Generator) -> str:

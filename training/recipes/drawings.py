@@ -1,0 +1,106 @@
+"""Recipe of backbones that draw: cached scenes, the autoencoder's loss on edges, captions of scenes and outfits."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor
+
+from weftwork.datasets.drawings.captions import Depicted, DepictedScene, caption
+from weftwork.datasets.drawings.dataset import DrawingScenes
+from weftwork.datasets.drawings.rendered import RenderedDrawings
+from weftwork.datasets.drawings.scenes import SIZE
+from weftwork.datasets.drawings.splits import Split
+from weftwork.training.data.image_cache import DrawnImages
+from weftwork.training.recipes.autoencoder import LATENT_CHANNELS, AutoencoderTask, PatchCode
+from weftwork.training.recipes.backbone import TextToImageTask, training_caption
+
+UNCONDITIONAL_SHARE: Final = 0.1
+"""How often the caption of a scene is empty, for guidance."""
+
+
+class SceneImages(DrawnImages):
+    """Images of the first `count` scenes of a split, drawn once; `depicted[i]` is what captions say of image i."""
+
+    def __init__(self, cache_dir: Path, drawings: RenderedDrawings, split: Split, count: int, seed: int = 0) -> None:
+        jobs = [(drawings.folder, split, count, seed, index) for index in range(count)]
+        super().__init__(cache_dir, f"{drawings.folder.name}-{split}-{seed}-{count}", _draw_scene, jobs)
+        self.depicted = [_depicted(row) for row in self.truth]
+
+
+@cache
+def _scenes(folder: Path, split: Split, count: int, seed: int) -> DrawingScenes:
+    return DrawingScenes(RenderedDrawings(folder), split, count, seed)
+
+
+def _draw_scene(job: tuple[Path, Split, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+    *place, index = job
+    scenes = _scenes(*place)
+    return scenes.image(index), asdict(scenes.depicted(scenes.scene(index)))
+
+
+def _depicted(row: dict[str, Any]) -> DepictedScene:
+    drawings = [Depicted(d["name"], tuple(d["tags"]), d["category"], tuple(d["colors"])) for d in row["drawings"]]
+    return DepictedScene(tuple(drawings), row["style"], row["ground"])
+
+
+class DrawingAutoencoderTask(AutoencoderTask):
+    """A loss on edges (Sobel) beside that on pixels, on whole images.
+
+    Statistics of group normalization differ between crops and images that are mostly flat: an autoencoder trained on
+    crops tints whole drawings.
+    """
+
+    def __init__(self, module: AutoencoderKL, held_out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        no_code = PatchCode(torch.from_numpy(held_out), LATENT_CHANNELS)
+        super().__init__(module, held_out, no_code, guided_steps=0, crop=SIZE, kl_weight=1e-4)
+
+    def error(
+        self, restored: Float[Tensor, "batch 3 height width"], images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, ""]:
+        restored = restored.float()
+        error = F.l1_loss(restored, images) + F.mse_loss(restored, images)
+        return error + 0.5 * F.l1_loss(_edges(restored), _edges(images))
+
+
+def _edges(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 6 h w"]:
+    """Horizontal and vertical gradients by channel."""
+    sobel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=images.device) / 4
+    return F.conv2d(images, torch.stack([sobel, sobel.T])[:, None].repeat(3, 1, 1, 1), groups=3)
+
+
+class DrawingTask(TextToImageTask):
+    """Latents from captions of scenes, and of outfits in plainer words."""
+
+    prompts: Sequence[str] = (
+        "a red car, noto style",
+        "a brown and white dog in flat fluent style",
+        "a yellow star and a green tree, twemoji style",
+        "a blue house on a pale yellow background, emojione style",
+        "grinning face",
+        "an orange fox, a pink flower and a gray elephant, 3d fluent style",
+        "black rocket, fluent line style",
+        "a person wearing a red jacket, a black dotted skirt and brown boots",
+    )
+
+    def caption(self, shown: Any, rng: np.random.Generator) -> str:
+        if not isinstance(shown, DepictedScene):
+            return plainer(training_caption(shown, rng), rng)
+        return "" if rng.random() < UNCONDITIONAL_SHARE else caption(shown, rng)
+
+
+def plainer(words: str, rng: np.random.Generator) -> str:
+    """Leaves out articles in some captions, and in others that a garment is plain: one colour alone means that."""
+    if rng.random() < 0.5:
+        words = re.sub(r"\b(plain|solid) | (without a pattern|in one plain color)", "", words)
+    if rng.random() < 0.3:
+        words = re.sub(r"\ban? ", "", words)
+    return words
