@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Depicted:
-    """What is said of one drawing of a scene; colours by falling area."""
+    """Name, tags, category and colours (by falling area) of one drawing, for captions."""
 
     name: str
     tags: tuple[str, ...]
@@ -18,7 +18,7 @@ class Depicted:
 
 @dataclass(frozen=True)
 class DepictedScene:
-    """What captions say of a scene.
+    """Drawings, style and ground of a scene, for captions.
 
     Args:
         style: words for the designer, such as "flat fluent".
@@ -32,8 +32,10 @@ class DepictedScene:
 
 def caption(scene: DepictedScene, rng: np.random.Generator) -> str:
     """One of many captions of a scene; each tells only part of what there is to see."""
-    said = [describe(one, rng) for one in scene.drawings]
-    words = said[0] if len(said) == 1 else f"{', '.join(said[:-1])}{_pick((' and ', ', '), rng)}{said[-1]}"
+    described = [describe(one, rng) for one in scene.drawings]
+    words = described[-1]
+    if len(described) > 1:
+        words = f"{', '.join(described[:-1])}{_pick((' and ', ', '), rng)}{words}"
     if rng.random() < 0.7:
         form = _pick(("{}, {} style", "{} in {} style", "{}, {}"), rng)
         words = form.format(words, scene.style)

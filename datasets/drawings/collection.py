@@ -11,7 +11,7 @@ SUBJECTS_FILE: Final = "subjects.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is drawn.
+    """A subject: what drawings of all designers show.
 
     Args:
         name: such as "fire engine", in lower case.

@@ -103,7 +103,7 @@ class DrawingScenes(Dataset[PairSample]):
         return compose([self.drawings.images[row] for row in scene.rows], scene.places, scene.ground)
 
     def depicted(self, scene: Scene) -> DepictedScene:
-        """What captions say of a scene."""
+        """Returns what captions describe of a scene."""
         drawings = tuple(self.drawings.cells[row].depicted for row in scene.rows)
         return DepictedScene(drawings, SETS[scene.key].words, scene.ground.words)
 

@@ -78,7 +78,7 @@ def composed(parts: tuple[str, ...]) -> Any:
 
 
 def inputs(parts: tuple[str, ...], **weights: float) -> dict[str, Any]:
-    """What a call says to the parts that are there."""
+    """Arguments of a call for the parts that are there."""
     said: dict[str, Any] = {
         "pairs": paired_conditions(region="sketch", weight=weights.get("pairs", 1.0)),
         "style": Style({"ink": 1, "neon": 2}, end=0.9, weight=weights.get("style", 0.8)),
@@ -160,7 +160,7 @@ def test_styles_of_two_halves_are_each_alone_in_theirs(fusion: str) -> None:
 
 
 def added(branch: DecoupledBranch, queries: int) -> torch.Tensor:
-    """What a branch adds to a text attention of random numbers, [query, inner]."""
+    """Returns what a branch adds to a text attention of random numbers, [query, inner]."""
     generator = torch.Generator().manual_seed(0)
     heads = 4
     dim = branch.key.shape[-1] // heads

@@ -31,7 +31,7 @@ def stock() -> np.ndarray:
 
 
 def branch_outputs(pipe: Any, conditions: list[SketchTextPair], size: tuple[int, int] = (8, 8)) -> dict[str, Any]:
-    """What one denoiser call adds to the text attention, by layer: [row, query, head, dim], conditional rows."""
+    """Returns by layer what one denoiser call adds to the text attention: [row, query, head, dim], conditional rows."""
     added: dict[str, Any] = {}
 
     class Recorder:

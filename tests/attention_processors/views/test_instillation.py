@@ -44,7 +44,7 @@ def extended(theirs: dict[str, Tensor], name: str) -> Branch:
 
 
 def taught(theirs: dict[str, Tensor]) -> dict[str, Recorded]:
-    """What the image layer records."""
+    """The attention that the image layer records."""
     store: dict[str, Recorded] = {}
     branches = extended(theirs, "image"), RecordAttention(LAYER, store)
     out = call(layer(theirs, "image"), theirs["A.in.image_target"], *branches)

@@ -85,7 +85,7 @@ def test_normals_are_those_of_the_points(rooms: list[RoomSample]) -> None:
 
 
 def test_views_of_one_room_agree(rooms: list[RoomSample]) -> None:
-    """What one camera sees, another that sees the same place finds of the same shape and nearly the same colour."""
+    """Two cameras agree on shape, and nearly on colour, of the places that both see."""
     shared = []
     for room in rooms:
         for name in ("reference_1", "interpolating", "extrapolating"):

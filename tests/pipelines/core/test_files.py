@@ -1,4 +1,4 @@
-"""What saved adapters hold is a promise to everybody who has one: new names may join, none may change or go."""
+"""Keys and options of saved adapters: new ones may be added, none may change or disappear."""
 
 import json
 from pathlib import Path
