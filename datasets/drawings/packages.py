@@ -12,6 +12,7 @@ from typing import Any, Final
 from weftwork.datasets.drawings.code_points import normalized
 from weftwork.datasets.drawings.collection import Drawings, Subject
 from weftwork.datasets.drawings.sets import NAMES, SETS, Package
+from weftwork.datasets.readers.errors import UserError
 
 GROUPS_LEFT_OUT: Final = (None, 2, 8, 9)
 """Numbers of Emojibase's groups: none, components, symbols, flags."""
@@ -73,7 +74,7 @@ def check_integrity(path: Path, package: Package) -> None:
     """Raises ValueError unless a tarball has the pinned SHA-512."""
     found = base64.b64encode(sha512(path.read_bytes()).digest()).decode()
     if found != package.integrity:
-        raise ValueError(f"{path.name}: got SHA-512 {found}, expected {package.integrity}; fetch it again")
+        raise UserError(f"{path.name}: got SHA-512 {found}, expected {package.integrity}; fetch it again")
 
 
 def _members(folder: Path, package: Package, *names: str) -> list[Any]:
