@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from weftwork.datasets.readers.errors import UserError
+
 Rgba = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 Gray = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 
@@ -32,5 +34,5 @@ def _resvg() -> Any:
     try:
         import resvg_py
     except ImportError as error:
-        raise ImportError("resvg_py: not found; install it with `pip install weftwork[drawings]`") from error
+        raise UserError("resvg_py: not found; install it with pip install resvg-py") from error
     return resvg_py
