@@ -9,10 +9,10 @@ import torch
 from weftwork.evaluation.oracles.outfits import Reading, pretrained_oracle
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, shipped
 from weftwork.pipelines.designs.reader import read_design
+from weftwork.pretrained import available
 
+pytestmark = pytest.mark.skipif("oracle" not in available(), reason="baselines are in a checkout only")
 DESIGN = "examples/outfit/outfit.json"
-
-
 ASKED = (
     ("top", "kind", "jacket"),
     ("top", "color", "red"),

@@ -19,7 +19,7 @@ from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.methods.style import CURVE, StyleEvaluation
 from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pretrained import shipped
+from weftwork.pretrained import available, shipped
 from weftwork.scripts.cli import main
 from weftwork.training.data.image_cache import OutfitImages
 from weftwork.training.data.styles import StyledOutfits
@@ -102,6 +102,7 @@ def test_a_curve_over_weights_is_plotted(evaluation: StyleEvaluation, tmp_path: 
     assert len(json.loads((tmp_path / "style-curve.json").read_text())["rows"]) == len(CURVE)
 
 
+@pytest.mark.skipif("creature-oracle" not in available(), reason="baselines are in a checkout only")
 def test_styles_and_references_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
