@@ -1,6 +1,11 @@
 """Spatial audio for video (StereoSync, Stable-V2A)."""
 
+from typing import Final
+
 from weftwork.attention_processors.core.method import Method
+
+TIME_CODES: Final = ("sinusoidal", "rotary", "none")
+PROJECTIONS: Final = ("frozen", "own")
 
 METHOD = Method(
     name="spatial-audio",

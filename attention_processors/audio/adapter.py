@@ -24,6 +24,7 @@ from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.tokens import BoxTokens, DepthTokens, PromptTokens, Tokens
 from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
@@ -33,8 +34,6 @@ from weftwork.attention_processors.core.processor import turned, unwrapped
 from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.datasets.readers.errors import UserError
 
-TIME_CODES = ("sinusoidal", "rotary", "none")
-PROJECTIONS = ("frozen", "own")
 PERIODS = (0.05, 50.0)
 """Shortest and longest period of the time code, in seconds."""
 ABSENT = OverTime(weight=0.0)

@@ -1,6 +1,11 @@
 """Reference images (IP-Adapter)."""
 
+from typing import Final
+
 from weftwork.attention_processors.core.method import Method
+
+PROJECTIONS: Final = ("basic", "plus", "full")
+"""Kinds of IP-Adapters, by the projection of image features."""
 
 METHOD = Method(
     name="reference",

@@ -16,6 +16,7 @@ from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProje
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from weftwork.attention_processors.reference import PROJECTIONS
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -63,7 +64,9 @@ def _full(sizes: ProjectionSizes) -> nn.Module:
     return IPAdapterFullImageProjection(sizes.image_dim, sizes.token_dim)
 
 
-PROJECTIONS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = {"basic": _basic, "plus": _plus, "full": _full}
+MAKERS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = dict(
+    zip(PROJECTIONS, (_basic, _plus, _full), strict=True)
+)
 POOLED = frozenset({"basic"})
 """Projections that read pooled features; the others read states."""
 
@@ -76,7 +79,7 @@ def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
     """
     if kind not in PROJECTIONS:
         raise UserError(f"projection: got {kind!r}, expected one of {', '.join(PROJECTIONS)}")
-    return PROJECTIONS[kind](sizes)
+    return MAKERS[kind](sizes)
 
 
 def check_embeds(name: str, embeds: Any) -> None:

@@ -1,6 +1,11 @@
 """New views with geometry (MoAI): cross-modal attention instillation and reference attention."""
 
+from typing import Final
+
 from weftwork.attention_processors.core.method import Method
+
+SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
+"""What the geometry role gets of the image role, see `AlignedViews`."""
 
 METHOD = Method(
     name="aligned-views",

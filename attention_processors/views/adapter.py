@@ -30,6 +30,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning, Encode
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import install, layer_levels, unwrapped
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.views import SHARINGS
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
 from weftwork.attention_processors.views.instillation import GRADIENTS, Instillation
 from weftwork.attention_processors.views.reference_attention import References
@@ -37,7 +38,6 @@ from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
-SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
 """Modules that get LoRAs: attention, feed-forward layers, and the convolutions of the residual blocks."""
 BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")

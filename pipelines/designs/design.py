@@ -14,7 +14,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -45,7 +45,6 @@ SIDE: Final = WholeKind(8, 4096, multiple=8)
 WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
 SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
 """Keys that options of commands replace, and that images store as they were used."""
-OPTIONAL: Final = ("negative_prompt", "seed", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -215,9 +214,10 @@ class Design(Recorded):
                 f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
                 "1 turns guidance off"
             )
+        optional = {one.name for one in fields(self) if one.default is None}
         for key, (name, entry) in self.record_fields().items():
             value = getattr(self, name)
-            if isinstance(entry.kind, TextKind | WholeKind) and not (value is None and name in OPTIONAL):
+            if isinstance(entry.kind, TextKind | WholeKind) and not (value is None and name in optional):
                 try:
                     entry.kind.read(value, Path)
                 except ValueError as error:

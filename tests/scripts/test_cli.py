@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from weftwork.attention_processors.audio import adapter as audio
 from weftwork.attention_processors.core.method import methods
-from weftwork.attention_processors.reference import projections
-from weftwork.attention_processors.views import adapter as views
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.evaluation.measurements import measured
 from weftwork.scripts.cli import COMMANDS, main
-from weftwork.training.trainers import audio as audio_trainer
-from weftwork.training.trainers import reference as reference_trainer
-from weftwork.training.trainers import views as views_trainer
 
 PROGRAM = """
 import sys
@@ -59,9 +53,3 @@ def test_errors_of_users_are_one_class() -> None:
 def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "paired", "--device", "tpu"]) == 2
     assert "device: got 'tpu', expected cpu or a device of this machine" in capsys.readouterr().err
-
-
-def test_choices_of_trainers_are_those_of_adapters() -> None:
-    assert tuple(projections.PROJECTIONS) == reference_trainer.PROJECTIONS
-    assert views_trainer.SHARINGS == views.SHARINGS
-    assert (audio_trainer.TIME_CODES, audio_trainer.PROJECTIONS) == (audio.TIME_CODES, audio.PROJECTIONS)

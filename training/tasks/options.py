@@ -26,14 +26,9 @@ class ObjectiveConfig:
     logit_std: float = option(1.4, "standard deviation of that logit")
 
     def __post_init__(self) -> None:
-        self.check_shares("caption_dropout", "noise_offset")
+        check_shares(self)
         if self.logit_std <= 0:
             raise UserError(f"logit_std: got {self.logit_std}, expected a number above 0")
-
-    def check_shares(self, *names: str) -> None:
-        """Raises unless these are in [0, 1]."""
-        for name in names:
-            check_share(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -51,11 +46,6 @@ class PairedConfig(ObjectiveConfig):
     null_dropout: float = option(0.1, "share of designs as the null condition")
     region_share: float = option(0.7, "share of batches that act in regions only")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shares = "pair_dropout", "sketch_dropout", "text_dropout", "global_sketch_dropout", "null_dropout"
-        self.check_shares(*shares, "region_share")
-
 
 @dataclass(frozen=True)
 class StyleConfig(ObjectiveConfig):
@@ -68,10 +58,6 @@ class StyleConfig(ObjectiveConfig):
     caption_dropout: float = option(0.05, "share of empty prompts")
     style_dropout: float = option(0.05, "share of images with the null style")
     joint_dropout: float = option(0.05, "share of images with both")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_shares("style_dropout", "joint_dropout")
 
 
 @dataclass(frozen=True)
@@ -114,14 +100,13 @@ class SpatialConfig:
     time_mean: float = option(1.2, "mean logit of timesteps; sides are decided at high ones")
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name.endswith("_dropout"):
-                check_share(name, value)
+        check_shares(self)
         if not math.isfinite(self.time_mean):
             raise UserError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
 
 
-def check_share(name: str, value: float) -> None:
-    """Raises unless an option is in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise UserError(f"{name}: got {value}, expected a share in [0, 1]")
+def check_shares(config: object) -> None:
+    """Raises unless all dropouts and other shares of a config are in [0, 1]."""
+    for name, value in vars(config).items():
+        if name.endswith(("_dropout", "_share", "noise_offset")) and not 0 <= value <= 1:
+            raise UserError(f"{name}: got {value}, expected a share in [0, 1]")

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any, Final
 
+from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 from weftwork.training.tasks.options import SpatialConfig
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from weftwork.training.data.audio import SpatialPieces, SpatialWalks
     from weftwork.training.tasks.audio import SpatialModules
 
-TIME_CODES: Final = ("sinusoidal", "rotary", "none")
-PROJECTIONS: Final = ("frozen", "own")
 SHOWN: Final = 2
 """Validation audio: the first sample, as it is and mirrored."""
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from weftwork.attention_processors.reference import PROJECTIONS
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.trainer import Groups, Prepared
 from weftwork.training.trainers.captioned import CaptionedTrainer
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.encoders import ImageEncoder
     from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 
-PROJECTIONS: Final = ("basic", "plus", "full")
 SHOWN: Final = 4
 """References of validation images."""
 

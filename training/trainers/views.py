@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any, Final
 
+from weftwork.attention_processors.views import SHARINGS
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 from weftwork.training.tasks.options import ViewsConfig
 
-SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
 SHOWN: Final = 2
 """Validation views."""
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.callbacks import SDCFGCutoffCallback
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
-from tiny import paired_adapter, paired_conditions
+from tiny import paired_adapter, paired_conditions, tiny_pipe
 from variants import SD, VARIANTS, Variant, add_lora, picture, run
 
 from weftwork.attention_processors.core.layers import select_layers
@@ -322,3 +322,16 @@ def test_select_layers() -> None:
         select_layers(unet, [every[0], "mid"])
     with pytest.raises(ValueError, match="layers: got 'an empty list'"):
         select_layers(unet, [])
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_saved_folder_opens_as_the_stock_pipeline(tmp_path: Path, attached: bool) -> None:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    if attached:
+        pipe.attach(it=paired_adapter(pipe.unet))
+    pipe.save_pretrained(tmp_path)
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path)
+    assert type(stock) is StableDiffusionPipeline
+    assert {"adapters", "encoders"}.isdisjoint(stock.components)
+    opened = ConditionedStableDiffusionPipeline.from_pretrained(tmp_path)
+    assert (opened.adapters is not None) == attached
