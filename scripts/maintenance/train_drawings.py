@@ -30,7 +30,7 @@ from weftwork.scripts.maintenance.train_tiny_diffusion import strip_paths
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.image_cache import OutfitImages, cached_latents
-from weftwork.training.recipes.autoencoder import with_scaling_factor
+from weftwork.training.recipes.autoencoder import widened, with_scaling_factor
 from weftwork.training.recipes.backbone import (
     LatentDataset,
     TextDenoiser,
@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages = parser.add_subparsers(dest="stage", required=True)
     first = stages.add_parser("autoencoder", help="images to latents and back")
     add_arguments(first, TrainingConfig, max_train_steps=3200, learning_rate=1e-3, validation_steps=400)
+    first.add_argument("--latent_channels", type=int, default=16, help="add channels to an autoencoder of fewer")
     second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     second.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
@@ -83,6 +84,8 @@ def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, dra
     ]
     some = torch.from_numpy(np.concatenate([part[:750] for part in images]))
     module = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
+    if module.config["latent_channels"] < arguments.latent_channels:
+        module = widened(module, arguments.latent_channels)
     task = DrawingAutoencoderTask(module, np.concatenate(unseen))
     folder = train(task, ConcatDataset(images), config)
     trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)

@@ -41,6 +41,23 @@ def build_autoencoder() -> AutoencoderKL:
     return module
 
 
+def widened(module: AutoencoderKL, channels: int) -> AutoencoderKL:
+    """Copies an autoencoder into one of more latent channels, which reconstructs the same images at first."""
+    wide: Any = AutoencoderKL.from_config({**module.config, "latent_channels": channels})
+    found, old = module.state_dict(), module.config["latent_channels"]
+    means = torch.arange(old)
+    kept = {old: means, 2 * old: torch.cat([means, channels + means])}  # moments: means, then log-variances
+    with torch.no_grad():
+        wide.quant_conv.weight *= 0.1
+        wide.quant_conv.bias[channels + old :] = -5.0
+        for name, value in wide.state_dict().items():
+            sizes = zip(found[name].shape, value.shape, strict=True)
+            places = [kept[few] if few < many else torch.arange(many) for few, many in sizes]
+            value[places[0]] = 0.0
+            value[torch.meshgrid(*places, indexing="ij")] = found[name]
+    return wide
+
+
 class PatchCode:
     """Principal components of 8x8 patches, half whitened: the initial target of the encoder.
 

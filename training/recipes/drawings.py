@@ -60,7 +60,7 @@ class DrawingAutoencoderTask(AutoencoderTask):
     """
 
     def __init__(self, module: AutoencoderKL, held_out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        no_code = PatchCode(torch.from_numpy(held_out), LATENT_CHANNELS)
+        no_code = PatchCode(torch.from_numpy(held_out), LATENT_CHANNELS)  # not used without guided steps
         super().__init__(module, held_out, no_code, guided_steps=0, crop=SIZE, kl_weight=1e-4)
 
     def error(
