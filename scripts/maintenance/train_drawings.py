@@ -36,6 +36,7 @@ from weftwork.training.recipes.backbone import (
     TextDenoiser,
     build_scheduler,
     build_tokenizer,
+    for_latents,
     grown_text_encoder,
 )
 from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, SceneImages
@@ -98,8 +99,11 @@ def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawin
     device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
     with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         data = _latents(arguments, vae.to(device), drawings)  # pyright: ignore
+    unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True).float()
+    if unet.config["in_channels"] != vae.config["latent_channels"]:
+        unet = for_latents(unet, vae.config["latent_channels"])
     module = TextDenoiser(
-        UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True).float(),
+        unet,
         CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder").float(),
     )
     task = DrawingTask(module, CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"), build_scheduler(), vae)

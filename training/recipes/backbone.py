@@ -101,6 +101,14 @@ def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: An
     return grown
 
 
+def for_latents(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:
+    """Copies a U-Net for latents of `channels` channels: its first and last convolution start anew."""
+    made: Any = UNet2DConditionModel.from_config(unet.config, in_channels=channels, out_channels=channels)
+    shapes = {name: value.shape for name, value in made.state_dict().items()}
+    made.load_state_dict({k: v for k, v in unet.state_dict().items() if v.shape == shapes[k]}, strict=False)
+    return made
+
+
 def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHANNELS) -> UNet2DConditionModel:
     """Builds a U-Net of 16x16 latents with heads of width 32; 7.2 M parameters by default.
 
