@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.core.conditioning import EncodedTokens as EncodedTokens
     from weftwork.attention_processors.core.method import Method as Method
     from weftwork.attention_processors.core.method import methods as methods
-    from weftwork.attention_processors.core.processor import ConditionedAttnProcessor as ConditionedAttnProcessor
+    from weftwork.attention_processors.core.processor import conditioned as conditioned
     from weftwork.attention_processors.core.strength import Layout as Layout
     from weftwork.attention_processors.core.strength import Schedule as Schedule
     from weftwork.attention_processors.encoders import ImageEncoder as ImageEncoder
@@ -50,7 +50,7 @@ _MODULES = {
     "core.method": "Method methods",
     "core.strength": "Layout Schedule",
     "core.attention_maps": "MapRecorder overlay",
-    "core.processor": "ConditionedAttnProcessor",
+    "core.processor": "conditioned",
     "encoders": "ImageEncoder SketchEncoder TextEncoders",
     "views.adapter": "AlignedViews",
     "views.instillation": "Instillation Taps",

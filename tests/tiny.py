@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from weftwork.attention_processors.core.adapter import KeyValueAdapter
@@ -125,6 +127,13 @@ class RawTokensAdapter(KeyValueAdapter[RawBatch, RawBatch]):
             torch.arange(parts, device=tokens.device).repeat_interleave(count),
             **features.strengths(list(self.config["layers"]), tokens.device),
         )
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention as branches get it: heads are the third axis, and those of keys may be fewer."""
+    groups = query.shape[2] // key.shape[2]
+    heads = (x.transpose(1, 2) for x in (query, key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)))
+    return F.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2)
 
 
 def raw_adapter(unet: Any) -> RawTokensAdapter:

@@ -7,7 +7,7 @@ from tiny import tiny_unet
 from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import install, layer_levels
+from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1"
@@ -31,11 +31,9 @@ def latents(seed: int, rows: int = 2) -> Tensor:
 
 def denoised(unet: Any, x: Tensor, **encoded: Any) -> Tensor:
     """The output of a U-Net with these taps."""
-    kwargs = {}
-    if encoded:
-        kwargs["conditioning"] = Conditioning.of(encoded, Layout(layer_levels(unet), (8, 8)))
     context = CONTEXT.repeat_interleave(len(x) // 2, 0) if len(x) > 2 else CONTEXT[: len(x)]
-    return unet(x, 500, context, cross_attention_kwargs=kwargs).sample
+    with conditioned(unet, Conditioning.of(encoded, Layout(layer_levels(unet), (8, 8)))):
+        return unet(x, 500, context).sample
 
 
 def gradients(unet: Any) -> dict[str, Tensor]:

@@ -6,18 +6,21 @@ one, on the envelope of the audio.
 
 from typing import Any, Self
 
+import torch
+from diffusers import StableAudioDiTModel
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel
-from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import Rotary, install
+from weftwork.attention_processors.audio.stable_audio import Rotary
+from weftwork.attention_processors.core.processor import install
 from weftwork.datasets.readers.errors import UserError
 
 
-class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
-    """ControlNet that returns residuals for the first blocks of a `ConditionedStableAudioDiTModel`; zero-initialised.
+class StableAudioControlNetModel(StableAudioDiTModel):
+    """ControlNet that returns residuals for the first blocks of a `StableAudioDiTModel`; zero-initialised.
+
+    They go into `Conditioning.inputs`, by the names in `blocks`.
 
     Args:
         num_layers: blocks of the copy.
@@ -25,8 +28,6 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
             in time by construction, such as box coordinates.
         (others): as in the transformer.
     """
-
-    family = "StableAudioControlNetModel"
 
     @register_to_config
     def __init__(  # noqa: PLR0913  (each is a key of the config)
@@ -69,6 +70,11 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         install(self)
 
     @property
+    def blocks(self) -> list[str]:
+        """Blocks of the transformer to whose inputs the residuals are added."""
+        return [f"transformer_blocks.{index}" for index in range(len(self.transformer_blocks))]
+
+    @property
     def reads_boxes(self) -> bool:
         """Whether the control has channels beside the latents'."""
         return self.config["control_channels"] > self.config["in_channels"]
@@ -98,7 +104,7 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         nn.Module.to(model, transformer.dtype)
         return model
 
-    def forward(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         hidden_states: Float[Tensor, "row channel place"],
         timestep: Float[Tensor, " row"],
@@ -108,7 +114,6 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
         rotary_embedding: Rotary | None = None,
         conditioning_scale: float | Float[Tensor, "row 1 1"] = 1.0,
         encoder_attention_mask: Bool[Tensor, "row token"] | None = None,
-        conditioning: Conditioning | None = None,
     ) -> list[Float[Tensor, "row 1+place dim"]]:
         """Returns one residual per block; the other arguments are the transformer's.
 
@@ -116,11 +121,17 @@ class StableAudioControlNetModel(ConditionedStableAudioDiTModel):
             control: control signal at the latents' rate.
             conditioning_scale: factor on the residuals; exactly 0 at 0.
         """
-        tokens, context, mask = self.embedded(
-            hidden_states, timestep, encoder_hidden_states, global_hidden_states, None, self.control_in(control)
-        )
+        context = self.cross_attention_proj(encoder_hidden_states)
+        time = self.timestep_proj(self.time_proj(timestep.to(self.dtype)))
+        first = self.global_proj(global_hidden_states) + time.unsqueeze(1)
+        convolved = self.preprocess_conv(hidden_states) + hidden_states + self.control_in(control)
+        tokens = torch.cat([first, self.proj_in(convolved.transpose(1, 2))], 1)
         residuals: list[Tensor] = []
         for block, out in zip(self.transformer_blocks, self.control_out, strict=True):
-            tokens = self.run(block, tokens, context, mask, encoder_attention_mask, rotary_embedding, conditioning)
+            given = tokens, None, context, encoder_attention_mask, rotary_embedding
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                tokens = self._gradient_checkpointing_func(block, *given)  # pyright: ignore[reportOptionalCall]
+            else:
+                tokens = block(*given)
             residuals.append(out(tokens) * conditioning_scale)
         return residuals

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch
+from weftwork.attention_processors.core.conditioning import Branch, DecoupledBranch
 from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.readers.errors import UserError
@@ -82,21 +82,21 @@ class MapRecorder:
     @torch.no_grad()
     def record(
         self,
-        layer: str | None,
+        layer: str,
+        names: Sequence[str],
         branches: Sequence[Branch],
         query: Float[Tensor, "row query head dim"],
         text: Float[Tensor, "row query head dim"],
-        conditioning: Conditioning,
     ) -> None:
-        """Records one layer of one step; `text` is the output of the attention that the branches are added to.
+        """Records one layer of one step: branches of the adapters `names`, which are added to the output `text`.
 
         Raises:
             RuntimeError: within `torch.compile`.
         """
         refuse_compiled(torch.compiler.is_compiling())
-        if layer is None or layer not in self._chosen or (self.steps is not None and self._step not in self.steps):
+        if layer not in self._chosen or (self.steps is not None and self._step not in self.steps):
             return
-        for name, branch in zip(conditioning.names[layer], branches, strict=True):
+        for name, branch in zip(names, branches, strict=True):
             if type(branch) is DecoupledBranch and branch.token_part is not None:
                 one = _measure(branch, query, text)
                 so_far = self._sums.setdefault(name, {})

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +29,9 @@ ASPECT_TOLERANCE = 0.15
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """Attention function of (query, key, value, mask), on the kernel of the user's choice; heads are the third axis."""
+
+Project = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A layer's projections of tokens [row, token, dim] to keys and values, [row, token, head, dim] each."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,15 @@ class Branch:
     replaces: ClassVar[bool] = False
     """True if the branch overwrites queries, keys or values: at most one of these per layer."""
 
-    def context(self, context: Float[Tensor, "row token dim"]) -> Float[Tensor, "row more_token dim"]:
-        """Returns the input of the key and value projections."""
-        return context
+    def read(self, hidden_states: Float[Tensor, "row query dim"]) -> None:
+        """Is shown the layer's input."""
 
-    def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the projected queries, keys and values, [row, token, head, dim] each."""
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the queries, keys and values to attend with, [row, token, head, dim] each.
+
+        Args:
+            project: the layer's own keys and values of other tokens.
+        """
         return query, key, value
 
     def mix(
@@ -233,12 +240,25 @@ class EncodedTokens(Encoded):
         )
 
 
+@dataclass(eq=False)
+class Acting:
+    """What acts at one attention layer in the running call of a denoiser."""
+
+    branches: tuple[Branch, ...] = ()
+    record: Callable[[tuple[Branch, ...], Tensor, Tensor], None] | None = None
+    """Is shown the branches, the queries and the output without branches."""
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors that are added to the inputs of blocks, by the block's path."""
+    reads: int = 0
+    """How often the branches were read in this call; not counted in compiled code."""
+
+
 @dataclass(frozen=True)
 class Conditioning:
-    """All branches of all adapters for one denoiser batch; passed as the attention argument `conditioning`.
+    """All branches of all adapters for one denoiser batch.
 
-    Build it with `Conditioning.of`; on a stock pipeline pass
-    `cross_attention_kwargs={"conditioning": c}, callback_on_step_end=c.callback` and nothing else changes.
+    Build it with `Conditioning.of`. It acts in calls of the denoiser within `with conditioned(denoiser, c):`, also in
+    those of a stock pipeline that is passed `callback_on_step_end=c.callback` for schedules.
     """
 
     branches: Mapping[str, tuple[Branch, ...]]
@@ -247,6 +267,8 @@ class Conditioning:
     strengths: tuple[Strength, ...] = ()
     encoded: Mapping[str, Encoded] = field(default_factory=dict)
     layout: Layout | None = None
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors that are added to the inputs of blocks, by the block's path; may be replaced between steps."""
     recorder: Any = None
     """A `weftwork.attention_processors.core.attention_maps.MapRecorder` while attention maps are recorded."""
 
@@ -272,13 +294,16 @@ class Conditioning:
                 branches.setdefault(layer, []).append((name, branch))
         by_layer = {layer: tuple(branch for _, branch in row) for layer, row in branches.items()}
         names = {layer: tuple(name for name, _ in row) for layer, row in branches.items()}
-        conditioning = cls(by_layer, names, tuple(strengths), dict(encoded), layout, recorder)
+        conditioning = cls(by_layer, names, tuple(strengths), dict(encoded), layout, recorder=recorder)
         conditioning.set_step(0, 1)
         return conditioning
 
-    def at(self, layer: str | None) -> tuple[Branch, ...]:
-        """Returns the branches of a layer, in the order of attaching."""
-        return () if layer is None else self.branches.get(layer, ())
+    def at(self, layer: str) -> Acting:
+        """Returns what acts at a layer, branches in the order of attaching."""
+        branches, record = self.branches.get(layer, ()), None
+        if self.recorder is not None and branches:
+            record = partial(self.recorder.record, layer, self.names[layer])
+        return Acting(branches, record, self.inputs)
 
     def set_step(self, step: int, num_steps: int) -> None:
         """Sets every schedule to loop index `step` of `num_steps`."""
@@ -303,7 +328,7 @@ class Conditioning:
             branches = {n: tuple(b.to(device, dtype) for b in row) for n, row in self.branches.items()}
             return replace(self, branches=branches)
         moved = {name: _moved(one, device, dtype) for name, one in self.encoded.items()}
-        return Conditioning.of(moved, self.layout, self.recorder)
+        return replace(Conditioning.of(moved, self.layout, self.recorder), inputs=self.inputs)
 
 
 def _moved(value: Any, device: torch.device | str | None, dtype: torch.dtype | None) -> Any:

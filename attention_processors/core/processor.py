@@ -1,161 +1,31 @@
-"""Attention processors that run the stock attention and the branches of any method."""
+"""Wrapped processors on a denoiser, and the conditioning that acts while it runs."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
-from diffusers.models.embeddings import apply_rotary_emb
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from weftwork.attention_processors.core.conditioning import Branch, Conditioning, OwnAttention
+from weftwork.attention_processors.core.conditioning import Acting, Conditioning
+from weftwork.attention_processors.core.wrapper import BUSY, WrappedProcessor, can_wrap, wrap, wrapped_class
 from weftwork.datasets.readers.errors import UserError
 
-Rotary = tuple[Float[Tensor, "query dim"], Float[Tensor, "query dim"]]
-
-
-class ConditionedAttnProcessor:
-    """`AttnProcessor2_0`, or `StableAudioAttnProcessor2_0`, with the branches of `conditioning` for this layer.
-
-    Without branches the output is the stock processor's, bit for bit. It has no parameters, so the denoiser's
-    `state_dict`, PEFT, offloading and `torch.compile` see a stock model. Called without arguments it is a pass-through,
-    which is what diffusers' own loaders do with processors they find.
-
-    Args:
-        layer: the dotted module path of the attention layer.
-        found: the processor that it replaces.
-    """
-
-    _attention_backend = None  # attributes that `set_attention_backend` reads and sets
-    _parallel_config = None
-
-    def __init__(self, layer: str | None = None, found: Any = None) -> None:
-        self.layer, self.found = layer, found
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.layer!r})"
-
-    def __call__(
-        self,
-        attn: Any,  # diffusers' Attention, whose optional parts are typed as None
-        hidden_states: Tensor,
-        encoder_hidden_states: Float[Tensor, "row token dim"] | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-        rotary_emb: Rotary | None = None,
-        conditioning: Conditioning | None = None,
-    ) -> Tensor:
-        """Runs the layer on `hidden_states`, [row, query, dim] or [row, dim, height, width]; the result has its shape.
-
-        `rotary_emb` (cosines and sines, [query, rotated dim]) rotates queries and, in self-attention, keys.
-        """
-        residual, shape = hidden_states, hidden_states.shape
-        branches = () if conditioning is None else conditioning.at(self.layer)
-        if attn.spatial_norm is not None:
-            hidden_states = attn.spatial_norm(hidden_states, temb)
-        if len(shape) == 4:
-            hidden_states = hidden_states.flatten(2).transpose(1, 2)
-        rows = hidden_states.shape[0]
-        branches = tuple(branch.rows(rows) for branch in branches)
-        if attn.group_norm is not None:
-            hidden_states = attn.group_norm(hidden_states.transpose(1, 2)).transpose(1, 2)
-        context = self._context(attn, hidden_states, encoder_hidden_states, branches)
-        tokens = (hidden_states if encoder_hidden_states is None else encoder_hidden_states).shape[1]
-        mask = _mask(attn, attention_mask, tokens, context)
-        heads = self._heads(attn, hidden_states, context)
-        if rotary_emb is not None:
-            heads = _rotated(heads, rotary_emb, attn.is_cross_attention)
-        out = self._attention(heads, mask, branches, conditioning)
-        out = attn.to_out[1](attn.to_out[0](out))
-        if len(shape) == 4:
-            out = out.transpose(-1, -2).reshape(shape)
-        if attn.residual_connection:
-            out = out + residual
-        return out / attn.rescale_output_factor
-
-    def _context(self, attn: Any, hidden_states: Tensor, given: Tensor | None, branches: tuple[Branch, ...]) -> Tensor:
-        context = hidden_states if given is None else given
-        if given is not None and attn.norm_cross:
-            context = attn.norm_encoder_hidden_states(context)
-        for branch in branches:
-            context = branch.context(context)
-        return context
-
-    def _heads(self, attn: Any, hidden_states: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns queries, keys and values, [row, token, head, dim] each."""
-        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
-        head_dim = query.shape[-1]
-        key = attn.to_k(context).unflatten(-1, (-1, head_dim))
-        value = attn.to_v(context).unflatten(-1, (-1, head_dim))
-        query = query if attn.norm_q is None else attn.norm_q(query)
-        key = key if attn.norm_k is None else attn.norm_k(key)
-        return query, key, value
-
-    def _attention(
-        self,
-        heads: tuple[Tensor, Tensor, Tensor],
-        mask: Tensor | None,
-        branches: tuple[Branch, ...],
-        conditioning: Conditioning | None,
-    ) -> Float[Tensor, "row query inner"]:
-        query, key, value = heads
-        for branch in branches:
-            query, key, value = branch.qkv(query, key, value)
-        out = text = self.attend(query, key, value, mask)
-        own = OwnAttention(key, value, mask, text)
-        for branch in branches:
-            out = branch.mix(query, out, self.attend, own)
-        if branches and conditioning is not None and conditioning.recorder is not None:
-            conditioning.recorder.record(self.layer, branches, query, text, conditioning)
-        return out.flatten(2).to(query.dtype)
-
-    def attend(
-        self,
-        query: Float[Tensor, "row query head dim"],
-        key: Float[Tensor, "row token kv_head dim"],
-        value: Float[Tensor, "row token kv_head dim"],
-        mask: Tensor | None = None,
-    ) -> Float[Tensor, "row query head dim"]:
-        """Computes attention on the user's kernel; fewer key than query heads are shared in groups."""
-        groups = query.shape[2] // key.shape[2]
-        if groups > 1:
-            key, value = key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)
-        return dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-
-
-def _mask(attn: Any, mask: Tensor | None, tokens: int, context: Tensor) -> Tensor | None:
-    """Returns the layer's mask per head; tokens that a branch appended to its own `tokens` are visible."""
-    if mask is None:
-        return None
-    rows, extended = context.shape[:2]
-    prepared = attn.prepare_attention_mask(mask, tokens, rows).view(rows, attn.heads, -1, tokens)
-    return F.pad(prepared, (0, extended - tokens), value=float(prepared.dtype == torch.bool))
-
-
-def _rotated(heads: tuple[Tensor, Tensor, Tensor], rotary: Rotary, queries_only: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns queries and, in self-attention, keys with rotary embeddings."""
-    query, key, value = heads
-    return turned(query, rotary), key if queries_only else turned(key, rotary), value
-
-
-def turned(heads: Float[Tensor, "row token head dim"], rotary: Rotary) -> Float[Tensor, "row token head dim"]:
-    """Applies rotary embeddings to the first channels, in float32."""
-    count = rotary[0].shape[-1]
-    given: Any = rotary  # typed as one tensor in diffusers
-    first: Any = apply_rotary_emb(
-        heads[..., :count].float(), given, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
-    )
-    return torch.cat([first, heads[..., count:].float()], -1).to(heads.dtype)
+REPLACED_BY: Mapping[str, str] = {
+    "AttnProcessor2_0": "disable_xformers_memory_efficient_attention(), disable_attention_slicing() or "
+    "set_default_attn_processor()",
+    "AttnProcessor": "set_default_attn_processor()",
+    "SlicedAttnProcessor": "enable_attention_slicing()",
+    "FusedAttnProcessor2_0": "fuse_qkv_projections()",
+    "XFormersAttnProcessor": "enable_xformers_memory_efficient_attention()",
+    "IPAdapterAttnProcessor2_0": "load_ip_adapter()",
+    "IPAdapterAttnProcessor": "load_ip_adapter()",
+}
 
 
 def unwrapped(denoiser: nn.Module) -> nn.Module:
@@ -171,9 +41,8 @@ def is_compiled(denoiser: nn.Module) -> bool:
 
 def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:
     """Returns all attention layers of a denoiser by dotted path, in the order of `attn_processors`."""
-    inner = unwrapped(denoiser)
-    names = [name.removesuffix(".processor") for name in inner.attn_processors]  # pyright: ignore
-    return {name: inner.get_submodule(name) for name in names}  # pyright: ignore[reportReturnType]
+    layers: Any = unwrapped(denoiser).named_modules()
+    return {name: module for name, module in layers if hasattr(module, "set_processor")}
 
 
 def layer_levels(denoiser: nn.Module) -> dict[str, int]:
@@ -199,50 +68,113 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
 
 def base_description(denoiser: nn.Module) -> dict[str, Any]:
     """Returns a base model's description for an adapter's config: its class and the width of its text context."""
+    inner: Any = unwrapped(denoiser)
+    return {"family": type(inner).__name__, "context_dim": inner.config.get("cross_attention_dim")}
+
+
+BLOCK_INPUT = "_weftwork_input"
+"""Attribute of blocks that holds their `BlockInput`."""
+
+
+class BlockInput:
+    """Forward pre-hook of a block that adds a tensor to its first input."""
+
+    def __init__(self, block: str) -> None:
+        self.block, self.acting = block, Acting()
+
+    def set(self, acting: Acting) -> None:
+        self.acting = acting
+
+    def __call__(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        added = self.acting.inputs.get(self.block)
+        if added is None:
+            return None
+        if args:
+            return (args[0] + added, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + added}
+
+
+@dataclass
+class _Use:
+    """Who uses the wrapped processors of one denoiser."""
+
+    pipelines: int = 0
+    """Calls of `install` without their `restore`."""
+    thread: int | None = None
+    """The thread whose conditioning acts."""
+
+
+_USES: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
+
+
+def install(denoiser: nn.Module) -> None:
+    """Wraps the processors of attention layers, where they can be; each call wants its own `restore`."""
     inner = unwrapped(denoiser)
-    family = getattr(type(inner), "family", type(inner).__name__)
-    return {"family": family, "context_dim": inner.config.get("cross_attention_dim")}  # pyright: ignore
+    for layer in attention_layers(inner).values():
+        if not isinstance(layer.processor, WrappedProcessor) and can_wrap(layer.processor):
+            layer.set_processor(wrap(layer.processor))  # pyright: ignore[reportArgumentType]
+    _USES.setdefault(inner, _Use()).pipelines += 1
 
 
-def install(denoiser: nn.Module) -> dict[str, Any]:
-    """Sets a `ConditionedAttnProcessor` on every attention layer; returns the replaced processors, by layer.
+def install_inputs(denoiser: nn.Module, blocks: Sequence[str]) -> None:
+    """Lets `Conditioning.inputs` be added to these blocks; to be called before the denoiser is compiled."""
+    inner = unwrapped(denoiser)
+    if is_compiled(denoiser):
+        raise UserError(
+            f"{type(inner).__name__}: got a compiled denoiser, which ignores new inputs of its blocks; load what needs "
+            "them first, then compile"
+        )
+    for name in blocks:
+        block = inner.get_submodule(name)
+        if BLOCK_INPUT not in vars(block):
+            slot = BlockInput(name)
+            vars(block)[BLOCK_INPUT] = slot
+            block.register_forward_pre_hook(slot, with_kwargs=True)
 
-    Where another pipeline of the same denoiser has installed ours already, returns those that it replaced.
+
+def restore(denoiser: nn.Module) -> None:
+    """Restores the processors that `install` wrapped, unless another pipeline of this denoiser uses them."""
+    inner = unwrapped(denoiser)
+    use = _USES.setdefault(inner, _Use())
+    use.pipelines -= 1
+    if use.pipelines <= 0:
+        for layer in attention_layers(inner).values():
+            processor: Any = layer.processor
+            if isinstance(processor, WrappedProcessor):
+                layer.set_processor(processor.found)
+        for block in inner.modules():
+            slot = vars(block).pop(BLOCK_INPUT, None)
+            for key in [key for key, hook in block._forward_pre_hooks.items() if hook is slot and slot is not None]:
+                del block._forward_pre_hooks[key], block._forward_pre_hooks_with_kwargs[key]
+
+
+def check_wrappable(denoiser: nn.Module, layers: Collection[str]) -> None:
+    """Raises unless the processors of these layers can be wrapped.
 
     Raises:
-        ValueError: a layer has a processor that is neither stock nor ours, by name; nothing is changed.
+        ValueError: names the first layer, and why.
     """
-    inner = unwrapped(denoiser)
-    found: dict[str, Any] = dict(inner.attn_processors)  # pyright: ignore
-    found = {n: p.found if isinstance(p, ConditionedAttnProcessor) and p.found else p for n, p in found.items()}
-    for name, processor in found.items():
-        if type(processor).__name__ not in STOCK_PROCESSORS:
-            raise UserError(
-                f"{name}: got {type(processor).__name__}, expected a stock attention processor; remove what installed "
-                "it (unload_ip_adapter(), disable_attention_slicing(), unfuse_qkv_projections()) and attach again"
-            )
-    here: list[Any] = list(inner.attn_processors.values())  # pyright: ignore
-    backends = {p._attention_backend for p in here if getattr(p, "_attention_backend", None) is not None}
-    ours = {name: ConditionedAttnProcessor(name.removesuffix(".processor"), there) for name, there in found.items()}
-    for processor in ours.values():
-        processor._attention_backend = next(iter(backends), None)
-    inner.set_attn_processor(ours)  # pyright: ignore
-    return found
+    for name, layer in attention_layers(denoiser).items():
+        if name in layers and not isinstance(layer.processor, WrappedProcessor):
+            try:
+                wrapped_class(type(layer.processor))
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from error
 
 
-def restore(denoiser: nn.Module, found: Mapping[str, Any]) -> None:
-    """Restores the processors that `install` replaced."""
-    unwrapped(denoiser).set_attn_processor(dict(found))  # pyright: ignore
-
-
-def check_installed(denoiser: nn.Module) -> None:
-    """Raises if a processor was replaced since `install`.
+def check_installed(denoiser: nn.Module, layers: Collection[str] | None = None) -> None:
+    """Raises if the processor of one of these layers (default: all that can be wrapped) was replaced since `install`.
 
     Raises:
         RuntimeError: names the first layer, its processor, the call that sets it and how to restore.
     """
-    for name, processor in unwrapped(denoiser).attn_processors.items():  # pyright: ignore
-        if not isinstance(processor, ConditionedAttnProcessor):
+    for name, layer in attention_layers(denoiser).items():
+        processor: Any = layer.processor
+        if isinstance(processor, WrappedProcessor):
+            continue
+        if name in layers if layers is not None else can_wrap(processor):
             kind = type(processor).__name__
             culprit = REPLACED_BY.get(kind, "set_attn_processor()")
             raise RuntimeError(
@@ -251,16 +183,102 @@ def check_installed(denoiser: nn.Module) -> None:
             )
 
 
-STOCK_PROCESSORS = frozenset(
-    {"AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor", "StableAudioAttnProcessor2_0"}
-)
-REPLACED_BY: Mapping[str, str] = {
-    "AttnProcessor2_0": "disable_xformers_memory_efficient_attention(), disable_attention_slicing() or "
-    "set_default_attn_processor()",
-    "AttnProcessor": "set_default_attn_processor()",
-    "SlicedAttnProcessor": "enable_attention_slicing()",
-    "FusedAttnProcessor2_0": "fuse_qkv_projections()",
-    "XFormersAttnProcessor": "enable_xformers_memory_efficient_attention()",
-    "IPAdapterAttnProcessor2_0": "load_ip_adapter()",
-    "IPAdapterAttnProcessor": "load_ip_adapter()",
-}
+@contextmanager
+def conditioned(denoiser: nn.Module, conditioning: Conditioning) -> Iterator[None]:
+    """Lets a conditioning act in the calls of a denoiser within the block, in this thread.
+
+    Gradient checkpointing recomputes each call with the conditioning of its own block, also after that block has ended
+    and in other threads.
+
+    Raises:
+        RuntimeError: a processor was replaced since `install`, another thread runs the denoiser with conditions, or a
+            call of the denoiser did not read each branch once.
+    """
+    inner = unwrapped(denoiser)
+    check_installed(inner, conditioning.branches)
+    use, thread = _USES.setdefault(inner, _Use()), threading.get_ident()
+    if use.thread not in (None, thread):
+        raise RuntimeError(BUSY)
+    acting = {name: conditioning.at(name) for name in _slots(inner)}
+    absent = sorted(set(conditioning.inputs) - set(acting))
+    if absent:
+        raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
+    hooks = (
+        [] if is_compiled(denoiser) else [inner.register_forward_pre_hook(_reset), inner.register_forward_hook(_check)]
+    )
+    outer, use.thread, before = use.thread, thread, _set(inner, acting)
+    try:
+        with _recomputed_alike(inner, acting):
+            yield
+    finally:
+        _set(inner, before)
+        use.thread = outer
+        for hook in hooks:
+            hook.remove()
+
+
+def _processors(denoiser: nn.Module) -> dict[str, WrappedProcessor]:
+    layers: dict[str, Any] = {**attention_layers(denoiser)}
+    return {name: one.processor for name, one in layers.items() if isinstance(one.processor, WrappedProcessor)}
+
+
+def _slots(denoiser: nn.Module) -> dict[str, WrappedProcessor | BlockInput]:
+    """Returns all that hold what acts: wrapped processors by layer, and inputs of blocks by block."""
+    blocks = ((name, vars(module).get(BLOCK_INPUT)) for name, module in denoiser.named_modules())
+    return {**_processors(denoiser), **{name: slot for name, slot in blocks if slot is not None}}
+
+
+def _set(denoiser: nn.Module, acting: Mapping[str, Acting]) -> dict[str, Acting]:
+    """Sets what acts at each layer and block, in calls from this thread; returns what did."""
+    before = {}
+    for name, slot in _slots(denoiser).items():
+        before[name] = slot.acting
+        slot.set(acting[name])
+    return before
+
+
+def _reset(denoiser: nn.Module, _: Any) -> None:
+    for processor in _processors(denoiser).values():
+        processor.acting.reads = 0
+
+
+def _check(denoiser: nn.Module, *_: Any) -> None:
+    if any(hasattr(module, "_diffusers_hook") for module in denoiser.modules()):
+        return  # caches and layer skipping leave out layers
+    for name, processor in _processors(denoiser).items():
+        if processor.acting.branches and processor.acting.reads != 1:
+            raise RuntimeError(
+                f"{name}: the conditions of this layer were read {processor.acting.reads} times in one call of the "
+                "denoiser, expected once; detach() and attach() the adapters again"
+            )
+
+
+@contextmanager
+def _recomputed_alike(denoiser: nn.Module, acting: Mapping[str, Acting]) -> Iterator[None]:
+    """Lets gradient checkpointing recompute the calls within the block with what acts in them.
+
+    A checkpoint is recomputed in the backward pass, when the block has ended or another one runs: the checkpointed
+    function itself therefore sets what acts, and restores what it finds.
+    """
+    modules: list[Any] = []
+    if torch.is_grad_enabled():
+        modules += [module for module in denoiser.modules() if getattr(module, "gradient_checkpointing", False)]
+    functions = [module._gradient_checkpointing_func for module in modules]
+
+    def checkpointed(checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any) -> Any:
+        def run(*args: Any) -> Any:
+            before = _set(denoiser, acting)
+            try:
+                return function(*args)
+            finally:
+                _set(denoiser, before)
+
+        return checkpoint(run, *args)
+
+    for module, function in zip(modules, functions, strict=True):
+        module._gradient_checkpointing_func = partial(checkpointed, function)
+    try:
+        yield
+    finally:
+        for module, function in zip(modules, functions, strict=True):
+            module._gradient_checkpointing_func = function

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.adapter import check_config, read_json, read_tensors, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.layers import select_layers
-from weftwork.attention_processors.core.processor import install, layer_levels, unwrapped
+from weftwork.attention_processors.core.processor import conditioned, install, layer_levels, unwrapped
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views import SHARINGS
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
@@ -223,9 +223,8 @@ class AlignedViews(nn.Module):
         conditioning = Conditioning.of(taps, Layout(self.levels, (height, width)))
         network: Any = self.roles[role]
         dtype = network.conv_in.weight.dtype  # `network.dtype` walks through all modules
-        with added_after_conv_in(network, features):
-            given = latents.to(dtype), times, context.to(dtype)
-            return network(*given, cross_attention_kwargs={"conditioning": conditioning}).sample
+        with added_after_conv_in(network, features), conditioned(network, conditioning):
+            return network(latents.to(dtype), times, context.to(dtype)).sample
 
     def counts(self) -> dict[str, int]:
         """Numbers of trained parameters: LoRAs of each role, and the correspondence encoder."""

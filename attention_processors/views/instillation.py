@@ -14,8 +14,10 @@ Taps are branches in the conditioning, without state but the shared store: `Reco
     student = Conditioning.of({"link": link.use()}, layout)
     for t in timesteps:
         link.clear()
-        image = unet_a(x, t, context, cross_attention_kwargs={"conditioning": teacher}).sample
-        geometry = unet_b(y, t, context, cross_attention_kwargs={"conditioning": student}).sample
+        with conditioned(unet_a, teacher):
+            image = unet_a(x, t, context).sample
+        with conditioned(unet_b, student):
+            geometry = unet_b(y, t, context).sample
 
 Differs: entries are found by name and never popped, so recomputing (gradient checkpointing) changes nothing, and
 missing or unfitting entries are an error, where the authors' code silently falls back to the student's own queries and
@@ -30,7 +32,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.conditioning import Attend, Branch, Encoded, OwnAttention
+from weftwork.attention_processors.core.conditioning import Attend, Branch, Encoded, OwnAttention, Project
 from weftwork.attention_processors.core.layers import select_layers, select_names
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout, Strength
@@ -89,7 +91,7 @@ class UseAttention(Branch):
     gradient: str = "live"
     strength: Tensor | None = None
 
-    def qkv(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
         kept = self._kept(query, value)
         if self.strength is not None:
             return query, key, value

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Branch
+from weftwork.attention_processors.core.conditioning import Branch, Project
 from weftwork.attention_processors.views.instillation import Taps, missing
 from weftwork.datasets.readers.errors import UserError
 
@@ -24,9 +24,8 @@ class RecordInput(Branch):
     layer: str
     store: InputStore
 
-    def context(self, context: Tensor) -> Tensor:
-        self.store[self.layer] = context
-        return context
+    def read(self, hidden_states: Tensor) -> None:
+        self.store[self.layer] = hidden_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +40,17 @@ class ExtendContext(Branch):
     store: Mapping[str, Tensor]
     views: int
 
-    def context(self, context: Tensor) -> Tensor:
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
         if self.layer not in self.store:
             raise UserError(missing(self.layer, "input"))
-        kept = self.store[self.layer]
-        rows = context.shape[0]
-        if kept.shape[0] != rows * self.views or kept.shape[2] != context.shape[2]:
+        kept, rows = self.store[self.layer], query.shape[0]
+        if kept.shape[0] != rows * self.views:
             raise UserError(
-                f"{self.layer}: got references of shape {tuple(kept.shape)}, expected {rows} x {self.views} rows of "
-                f"width {context.shape[2]}; run the reference pass with all views of these rows"
+                f"{self.layer}: got references of shape {tuple(kept.shape)}, expected {rows} x {self.views} rows; run "
+                "the reference pass with all views of these rows"
             )
-        return torch.cat([context, kept.to(context.dtype).reshape(rows, -1, kept.shape[2])], 1)
+        more = project(kept.to(query.dtype).reshape(rows, -1, kept.shape[2]))
+        return query, torch.cat([key, more[0]], 1), torch.cat([value, more[1]], 1)
 
 
 class References:

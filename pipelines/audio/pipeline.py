@@ -10,7 +10,9 @@ ControlNet to its transformer.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -26,9 +28,15 @@ from weftwork.attention_processors.audio.adapter import FrozenProjections, Spati
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
 from weftwork.attention_processors.audio.control import aligned_boxes, shares, tracks_of
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel, named_as
+from weftwork.attention_processors.audio.stable_audio import named_as
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import attention_layers, install, restore
+from weftwork.attention_processors.core.processor import (
+    attention_layers,
+    conditioned,
+    install,
+    install_inputs,
+    restore,
+)
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.errors import UserError
@@ -43,8 +51,8 @@ AT_ONCE = 16
 class VideoToAudioPipeline(StableAudioPipeline):
     """Stable Audio pipeline with spatial conditions: boxes, depth, audio prompts and an envelope.
 
-    `load_spatial` loads the trained modules. The transformer is opened as `ConditionedStableAudioDiTModel`, the
-    scheduler as `CosineScheduler`; the folder stays a stock one.
+    `load_spatial` loads the trained modules. The scheduler is opened as `CosineScheduler`; the folder stays a stock
+    one.
     """
 
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
@@ -73,11 +81,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         return loaded
 
     def register_modules(self, **kwargs: Any) -> None:
-        if kwargs.get("transformer") is not None:
-            kwargs["transformer"] = ConditionedStableAudioDiTModel.from_transformer(kwargs["transformer"])
         super().register_modules(**kwargs)
-        if "transformer" in kwargs:
-            self.register_to_config(transformer=("diffusers", "StableAudioDiTModel"))
         if isinstance(kwargs.get("scheduler"), CosineScheduler):
             self.register_to_config(scheduler=("diffusers", STOCK))
 
@@ -105,9 +109,11 @@ class VideoToAudioPipeline(StableAudioPipeline):
         spatial.check_base(self.transformer)
         spatial.warn_of_other_weights(self.transformer)
         if self.spatial is None:
-            self._found = install(self.transformer)
+            install(self.transformer)
         self.spatial = self._as_loaded(spatial)
         self.controlnet = None if controlnet is None else self._as_loaded(controlnet)
+        if self.controlnet is not None:
+            install_inputs(self.transformer, self.controlnet.blocks)
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str = "spatial") -> SpatialAudioAdapter:
         """Load trained modules from their folder, by the name that all pipelines have for this; `name` is not used.
@@ -128,7 +134,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
     def unload_spatial(self) -> None:
         """Remove the trained modules and restore the processors that `load_spatial` found."""
         if self.spatial is not None:
-            restore(self.transformer, self._found)
+            restore(self.transformer)
             self.spatial = self.controlnet = None
 
     def set_encoders(self, **encoders: Any) -> None:
@@ -183,7 +189,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         for some in (slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)):
             count = len(rows[some])
             call = _Call(self, rows[some], starts[some], windows, guidance_scale > 1, callback)
-            with call:
+            with call.acting():
                 out: Any = super().__call__(
                     [prompt] * count if prompt_embeds is None else None,  # pyright: ignore[reportArgumentType]
                     negative_prompt=None if negative_prompt is None else [negative_prompt] * count,
@@ -244,7 +250,8 @@ class _Call:
         callback: Callable[[int, Any, Tensor], None] | None,
     ) -> None:
         self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
-        self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else None
+        self.inputs: dict[str, Tensor] = {}
+        self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else Conditioning({})
         net = pipe.controlnet
         self.boxes = net is not None and net.reads_boxes
         controlled = net is not None and any(_envelope(row) or (self.boxes and tracks_of(row)) for row in rows)
@@ -281,31 +288,32 @@ class _Call:
     def _halves(self, control: Tensor) -> Tensor:
         return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))
 
-    def __enter__(self) -> None:
-        self.hook = self.pipe.transformer.register_forward_pre_hook(self._given, with_kwargs=True)
-
-    def __exit__(self, *_: Any) -> None:
-        self.hook.remove()
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Lets the conditions act in the transformer's calls within the block."""
+        hook = self.pipe.transformer.register_forward_pre_hook(self._control, with_kwargs=True)
+        try:
+            with conditioned(self.pipe.transformer, replace(self.conditioning, inputs=self.inputs)):
+                yield
+        finally:
+            hook.remove()
 
     def after_step(self, step: int, time: Any, latents: Tensor) -> None:
         self.step = step + 1
-        if self.conditioning is not None:
-            self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
+        self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
         if self.callback is not None:
             self.callback(step, time, latents)
 
-    def _given(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self.conditioning is not None:
-            kwargs["conditioning"] = self.conditioning
-        shared = {k: v for k, v in kwargs.items() if k != "return_dict"}
-        residuals = [
-            self.pipe.controlnet(*args, **shared, control=control, conditioning_scale=scale.to(control)[:, None, None])
-            for control, scale in zip(self.controls, self._shares(), strict=False)
-            if scale.any()
-        ]
-        if residuals:
-            kwargs["control"] = [torch.stack(blocks).sum(0) for blocks in zip(*residuals, strict=True)]
-        return args, kwargs
+    def _control(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Runs the ControlNet on the input of the transformer."""
+        net, shared = self.pipe.controlnet, {k: v for k, v in kwargs.items() if k != "return_dict"}
+        self.inputs.clear()
+        for control, scale in zip(self.controls, self._shares(), strict=False):
+            if scale.any():
+                with conditioned(net, self.conditioning):
+                    given = net(*args, **shared, control=control, conditioning_scale=scale.to(control)[:, None, None])
+                for block, added in zip(net.blocks, given, strict=True):
+                    self.inputs[block] = self.inputs[block] + added if block in self.inputs else added
 
     def _shares(self) -> Float[Tensor, "control row"]:
         """Returns the strength of each control at this step, by row."""

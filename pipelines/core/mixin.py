@@ -29,7 +29,15 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, use_public_name
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import check_installed, install, is_compiled, layer_levels, restore
+from weftwork.attention_processors.core.processor import (
+    check_installed,
+    check_wrappable,
+    conditioned,
+    install,
+    is_compiled,
+    layer_levels,
+    restore,
+)
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.datasets.readers.errors import UserError
@@ -113,8 +121,9 @@ class ConditionedPipelineMixin(_Pipeline):
         legacy = arguments.pop("kwargs", {})
         if conditioning is None:
             conditioning = self._encoded(conditions or {}, arguments)
-        self._add_conditioning(arguments, conditioning, recorder)
-        return stock(**arguments, **legacy)
+        conditioning = self._followed(arguments, conditioning, recorder)
+        with conditioned(self.unet, conditioning):
+            return stock(**arguments, **legacy)
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -143,12 +152,13 @@ class ConditionedPipelineMixin(_Pipeline):
             if not isinstance(adapter, Adapter):
                 raise UserError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
             adapter.check_base(self.unet)
+            check_wrappable(self.unet, adapter.config["layers"])
         for adapter in adapters.values():
             adapter.warn_of_other_weights(self.unet)
         if not adapters:
             return
         if not have:
-            self._found_processors = install(self.unet)
+            install(self.unet)
         device = self._execution_device
         for adapter in {**have, **adapters}.values():
             if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
@@ -167,8 +177,7 @@ class ConditionedPipelineMixin(_Pipeline):
             raise UserError(f"detach: got {unknown[0]!r}, attached are: {', '.join(have) or 'none'}")
         rest = {name: adapter for name, adapter in have.items() if names and name not in names}
         if have and not rest:
-            restore(self.unet, self._found_processors)
-            del self._found_processors
+            restore(self.unet)
         self._set_bank(rest)
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str, **kwargs: Any) -> Adapter:
@@ -281,23 +290,21 @@ class ConditionedPipelineMixin(_Pipeline):
         guidance = arguments["guidance_scale"] > 1 and not unguided
         return self._conditioning(conditions, batch, Layout(layer_levels(self.unet), size, repeat, guidance))
 
-    def _add_conditioning(
+    def _followed(
         self, arguments: dict[str, Any], conditioning: Conditioning, recorder: MapRecorder | None
-    ) -> None:
-        """Puts conditioning, and the callback that moves its schedules, into the arguments of a call."""
+    ) -> Conditioning:
+        """Puts the callback that moves schedules into the arguments of a call; returns what acts in it."""
         if recorder is not None:
             refuse_compiled(is_compiled(self.unet))
             assert conditioning.layout is not None
             recorder.begin(conditioning.layout)
             conditioning = replace(conditioning, recorder=recorder)
-        check_installed(self.unet)
         conditioning.set_step(0, 1)
-        given = arguments.get("cross_attention_kwargs") or {}
-        arguments["cross_attention_kwargs"] = {**given, "conditioning": conditioning}
         theirs = arguments.get("callback_on_step_end")
         if isinstance(theirs, PipelineCallback | MultiPipelineCallbacks):
             arguments["callback_on_step_end_tensor_inputs"] = theirs.tensor_inputs
         arguments["callback_on_step_end"] = step_callback(conditioning, theirs)
+        return conditioning
 
 
 class _ImageSizedMixin(ConditionedPipelineMixin):

@@ -5,7 +5,8 @@ The transformer is Stable Audio Open's with fewer layers and random weights; tim
 the shipped models, including start-up; `sound_Ns` is the generation alone, of N seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,9 +18,9 @@ from torch import Tensor
 from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel, rotary_embedding_for
+from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import attention_layers, install
+from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, install_inputs
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.synthetic.walks import sample
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
@@ -48,25 +49,28 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Returns the rows of the report; `both` is relative to transformer and ControlNet without tokens."""
     torch.manual_seed(0)
     stock: Any = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
-    model: Any = ConditionedStableAudioDiTModel.from_transformer(stock)
+    model: Any = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
     net = StableAudioControlNetModel.from_transformer(model, model.config.num_layers // 5).eval()
     install(model)
+    install_inputs(model, net.blocks)
     conditioning = _conditioning(model)
     given = _inputs(model, LATENTS)
 
-    def step(control: list[Tensor] | None = None, conditions: Conditioning | None = None) -> None:
-        model(**given, conditioning=conditions, control=control or ())
+    def step(control: Sequence[Tensor] = ()) -> None:
+        inputs = dict(zip(net.blocks, control, strict=False))
+        with conditioned(model, replace(conditioning, inputs=inputs)):
+            model(**given)
 
     def controlled(conditions: Conditioning | None = None) -> list[Tensor]:
-        control = torch.zeros(2, model.config.in_channels, LATENTS)
-        return net(**given, control=control, conditioning=conditions)
+        with conditioned(net, conditions or Conditioning({})):
+            return net(**given, control=torch.zeros(2, model.config.in_channels, LATENTS))
 
     seconds = interleaved(
         rounds,
         stock=lambda: stock(**given),
-        tokens=lambda: step(conditions=conditioning),
+        tokens=step,
         stock_and_controlnet=lambda: (stock(**given), controlled()),
-        both=lambda: step(controlled(conditioning), conditioning),
+        both=lambda: step(controlled(conditioning)),
     )
     rows = ratios(seconds, "stock")
     rows["both"] = ratios(seconds, "stock_and_controlnet")["both"]

@@ -88,7 +88,7 @@ def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from diffusers import UNet2DConditionModel
 
     from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
-    from weftwork.attention_processors.core.processor import attention_layers, install, layer_levels
+    from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, layer_levels
     from weftwork.attention_processors.core.strength import Layout, Schedule
 
     torch.manual_seed(0)
@@ -107,9 +107,9 @@ def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         torch.rand(1, pairs, 128, 128),
     )
 
-    def step(**kwargs: object) -> None:
+    def step() -> None:
         with torch.inference_mode():
-            unet(latents, 500, context, **kwargs)  # pyright: ignore[reportArgumentType]
+            unet(latents, 500, context)
 
     stock = dict(unet.attn_processors)
     install(unet)
@@ -122,7 +122,8 @@ def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
     def four_pairs() -> None:
         unet.set_attn_processor(dict(ours))  # pyright: ignore[reportArgumentType]
-        step(cross_attention_kwargs={"conditioning": conditioning})
+        with conditioned(unet, conditioning):
+            step()
 
     return ratios(interleaved(arguments.rounds, plain=plain, four_pairs=four_pairs), "plain")
 

@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Attend, Branch, Conditioning, Encoded, OwnAttention
-from weftwork.attention_processors.core.processor import install, layer_levels
+from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views.instillation import Instillation, Recorded, Taps, attention_scores
 from weftwork.attention_processors.views.reference_attention import References
@@ -73,9 +73,8 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     latents, context = torch.randn(VIEWS, 4, side, side), torch.randn(VIEWS, 1, width)
 
     def run(rows: int, **taps: Encoded) -> Tensor:
-        kwargs = {"conditioning": Conditioning.of(taps, layout)}
-        with torch.inference_mode():
-            return unet(latents[:rows], 500, context[:rows], cross_attention_kwargs=kwargs).sample
+        with torch.inference_mode(), conditioned(unet, Conditioning.of(taps, layout)):
+            return unet(latents[:rows], 500, context[:rows]).sample
 
     run(VIEWS, references=references.record())
     seen, link = references.extend(VIEWS), Instillation()

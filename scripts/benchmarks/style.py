@@ -19,7 +19,7 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.layers import select_names
-from weftwork.attention_processors.core.processor import attention_layers, install, layer_levels
+from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.style.adapter import StyleAdapter, StyleCards
@@ -116,6 +116,15 @@ def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
         options = {"added_cond_kwargs": {**added, **images}, "cross_attention_kwargs": kwargs or None}
         return Step(lambda: twin(latents, 500, text, **options).sample, clocks[twin])
 
+    def our_step(*references: Reference) -> Step:
+        acting = conditioning(*references)
+
+        def run() -> Tensor:
+            with conditioned(ours, acting):
+                return ours(latents, 500, text, added_cond_kwargs=added).sample
+
+        return Step(run, clocks[ours])
+
     def embeds(shown: Tensor) -> dict[str, list[Tensor]]:
         return {"image_embeds": [torch.stack([torch.zeros_like(shown), shown])]}
 
@@ -128,9 +137,9 @@ def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
     return {
         "stock": step(denoiser, {}),
         "diffusers": step(theirs, embeds(images[:1])),
-        "weftwork": step(ours, {}, conditioning=conditioning(Reference(embeds=images[0]))),
+        "weftwork": our_step(Reference(embeds=images[0])),
         "diffusers_masked": step(theirs, embeds(images), ip_adapter_masks=[_masks(side * PIXELS_PER_LATENT)]),
-        "weftwork_masked": step(ours, {}, conditioning=conditioning(*halves)),
+        "weftwork_masked": our_step(*halves),
     }
 
 

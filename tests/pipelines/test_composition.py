@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import paired_adapter, paired_conditions, style_adapter, tiny_unet
+from tiny import attend, paired_adapter, paired_conditions, style_adapter, tiny_unet
 from variants import SD, add_lora, controlnet_parts, picture, run
 
 from weftwork.attention_processors.core.conditioning import DecoupledBranch, OwnAttention
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor, layer_levels
+from weftwork.attention_processors.core.processor import layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.style.adapter import FUSIONS, Style
 from weftwork.pipelines.core.mixin import (
@@ -165,7 +165,6 @@ def added(branch: DecoupledBranch, queries: int) -> torch.Tensor:
     heads = 4
     dim = branch.key.shape[-1] // heads
     query, key, value = (torch.randn(1, n, heads, dim, generator=generator) for n in (queries, 7, 7))
-    attend = ConditionedAttnProcessor().attend
     out = attend(query, key, value)
     return (branch.mix(query, out, attend, OwnAttention(key, value, None, out)) - out)[0].flatten(1)
 

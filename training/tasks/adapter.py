@@ -14,7 +14,7 @@ from torch import Tensor
 from weftwork.attention_processors.core.adapter import Adapter, BatchT
 from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.processor import layer_levels
+from weftwork.attention_processors.core.processor import conditioned, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
@@ -97,13 +97,11 @@ class DenoisingTask:
         """Returns the frozen denoiser, with conditions if given."""
 
         def denoise(noisy: Tensor, timesteps: Tensor, embeds: PromptEmbeds) -> Tensor:
-            kwargs: dict[str, Any] = {}
-            if encoded is not None:
-                height, width = noisy.shape[-2:]
-                kwargs["conditioning"] = Conditioning.of({self.name: encoded}, Layout(self.levels, (height, width)))
-            noisy = noisy.to(self.pipe.unet.dtype)
-            options = {"cross_attention_kwargs": kwargs, "added_cond_kwargs": dict(embeds.added)}
-            return self.pipe.unet(noisy, timesteps, embeds.states, **options).sample
+            height, width = noisy.shape[-2:]
+            given = {} if encoded is None else {self.name: encoded}
+            unet, added = self.pipe.unet, dict(embeds.added)
+            with conditioned(unet, Conditioning.of(given, Layout(self.levels, (height, width)))):
+                return unet(noisy.to(unet.dtype), timesteps, embeds.states, added_cond_kwargs=added).sample
 
         return denoise
 

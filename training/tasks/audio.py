@@ -18,7 +18,7 @@ from weftwork.attention_processors.audio.controlnet import StableAudioControlNet
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
 from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import attention_layers, install
+from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, install_inputs
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.synthetic.walks import PROMPT
@@ -86,6 +86,7 @@ class SpatialAudioTask:
         module.adapter.check_base(pipe.transformer)
         pipe.transformer.requires_grad_(False).eval()
         install(pipe.transformer)
+        install_inputs(pipe.transformer, module.controlnet.blocks)
         self.projections = FrozenProjections(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
         context = context_of(pipe, prompt, module.adapter.config["seconds"])
@@ -125,10 +126,12 @@ class SpatialAudioTask:
         )
         turns = rotary_embedding_for(self.transformer, places)
         signal, scale = self._control(batch, kept, dropped)
-        control = module.controlnet(*shared, signal, turns, scale, conditioning=conditioning)
+        with conditioned(module.controlnet, conditioning):
+            control = module.controlnet(*shared, signal, turns, scale)
         frozen = self.transformer.dtype
-        given, moved = ([tensor.to(frozen) for tensor in tensors] for tensors in (shared, control))
-        predicted = self.transformer(*given, turns, conditioning=conditioning, control=moved).sample
+        inputs = {name: added.to(frozen) for name, added in zip(module.controlnet.blocks, control, strict=True)}
+        with conditioned(self.transformer, replace(conditioning, inputs=inputs)):
+            predicted = self.transformer(*(tensor.to(frozen) for tensor in shared), turns).sample
         return F.mse_loss(predicted, target)
 
     def _control(

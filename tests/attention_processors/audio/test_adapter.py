@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import attend
 from tiny_audio import (
     ACROSS,
     PROMPT,
@@ -17,7 +18,7 @@ from tiny_audio import spatial_adapter as adapter
 
 from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor, attention_layers
+from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.readers.sound_files import resampled
 
@@ -133,13 +134,10 @@ def test_a_design_is_the_same_beside_others() -> None:
     row = beside["transformer_blocks.0.attn2"]
     query = torch.randn(3, 33, 4, 16, generator=torch.Generator().manual_seed(0))
     own = type("Own", (), {"key": torch.zeros(3, 2, 2, 16), "value": torch.ones(3, 2, 2, 16), "mask": None})()
-    processor = ConditionedAttnProcessor()
-    own.out = processor.attend(query, own.key, own.value)
-    out = row.mix(query, own.out, processor.attend, own)
+    own.out = attend(query, own.key, own.value)
+    out = row.mix(query, own.out, attend, own)
     single = type("Own", (), {n: getattr(own, n)[:1] for n in ("key", "value", "out")} | {"mask": None})()
-    torch.testing.assert_close(
-        alone.mix(query[:1], own.out[:1], processor.attend, single), out[:1], atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(alone.mix(query[:1], own.out[:1], attend, single), out[:1], atol=1e-5, rtol=1e-5)
     assert torch.equal(out[2], own.out[2]) and not torch.equal(out[1], own.out[1])
 
 

@@ -3,28 +3,31 @@
 import copy
 import json
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from diffusers import StableAudioDiTModel
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from tiny_audio import CHANNELS, LATENTS, tiny_transformer, transformer_inputs
 
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.audio.stable_audio import ConditionedStableAudioDiTModel
 from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch
-from weftwork.attention_processors.core.processor import install, restore
+from weftwork.attention_processors.core.processor import conditioned, install, install_inputs, restore
 from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler, at_time
 
 WIDTH, DIM = 32, 64  # keys, tokens
 
 
-def conditioned() -> Any:
-    return ConditionedStableAudioDiTModel.from_transformer(tiny_transformer())
+def transformer() -> Any:
+    model = tiny_transformer()
+    install(model)
+    install_inputs(model, [f"transformer_blocks.{i}" for i in range(3)])
+    return model
 
 
 def branch(kind: Any = DecoupledBranch, *, gain: float = 1.0, rows: int = 2, tokens: int = 4) -> Branch:
@@ -37,42 +40,36 @@ def conditioning(made: Branch, blocks: int = 3) -> Conditioning:
     return Conditioning({f"transformer_blocks.{i}.attn2": (made,) for i in range(blocks)})
 
 
+def controlled(*added: torch.Tensor) -> Conditioning:
+    return Conditioning({}, inputs={f"transformer_blocks.{i}": one for i, one in enumerate(added)})
+
+
+def run(model: Any, acting: Conditioning, **inputs: Any) -> torch.Tensor:
+    with conditioned(model, acting):
+        return model(**inputs).sample
+
+
 def test_without_conditions_it_is_the_stock_model() -> None:
-    stock, inputs = tiny_transformer(), transformer_inputs()
-    model: Any = ConditionedStableAudioDiTModel.from_transformer(stock)
-    assert all(
-        a is b or a.data_ptr() == b.data_ptr() for a, b in zip(stock.parameters(), model.parameters(), strict=True)
-    )
+    stock, model, inputs = tiny_transformer(), tiny_transformer(), transformer_inputs()
     mask = torch.ones(2, 5, dtype=torch.bool)
     mask[0, 3:] = False
     for more in ({}, {"attention_mask": torch.ones(2, LATENTS, dtype=torch.bool)}, {"encoder_attention_mask": mask}):
         expected = stock(**inputs, **more).sample
         assert torch.equal(model(**inputs, **more).sample, expected)
-        found = install(model)
+        install(model)
         assert torch.equal(model(**inputs, **more).sample, expected)
-        assert torch.equal(model(**inputs, **more, conditioning=Conditioning({})).sample, expected)
-        off = conditioning(branch(gain=0.0))
-        assert torch.equal(model(**inputs, **more, conditioning=off).sample, expected)
-        assert not torch.equal(model(**inputs, **more, conditioning=conditioning(branch())).sample, expected)
-        restore(model, found)
-    zeros = [torch.zeros(2, LATENTS + 1, DIM)] * 2
-    assert torch.equal(model(**inputs, control=zeros).sample, stock(**inputs).sample)
-
-
-def test_a_stock_folder_opens_and_the_saved_one_is_stock(tmp_path: Path) -> None:
-    stock, inputs = tiny_transformer(), transformer_inputs()
-    stock.save_pretrained(tmp_path / "stock")
-    model: Any = ConditionedStableAudioDiTModel.from_pretrained(tmp_path / "stock")
-    assert torch.equal(model.eval()(**inputs).sample, stock(**inputs).sample)
-    model.save_pretrained(tmp_path / "ours")
-    assert json.loads((tmp_path / "ours/config.json").read_text())["_class_name"] == "StableAudioDiTModel"
-    again = StableAudioDiTModel.from_pretrained(tmp_path / "ours").eval()
-    assert torch.equal(again(**inputs).sample, stock(**inputs).sample)
+        assert torch.equal(run(model, Conditioning({}), **inputs, **more), expected)
+        assert torch.equal(run(model, conditioning(branch(gain=0.0)), **inputs, **more), expected)
+        assert not torch.equal(run(model, conditioning(branch()), **inputs, **more), expected)
+        restore(model)
+    model, zeros = transformer(), torch.zeros(2, LATENTS + 1, DIM)
+    assert torch.equal(run(model, controlled(zeros, zeros), **inputs), stock(**inputs).sample)
+    restore(model)
+    assert not any(block._forward_pre_hooks for block in model.transformer_blocks)
 
 
 def test_a_joined_token_is_a_token_of_the_text() -> None:
-    model, inputs = conditioned(), transformer_inputs()
-    install(model)
+    model, inputs = transformer(), transformer_inputs()
     extra = torch.randn(2, 4, 24, generator=torch.Generator().manual_seed(5))
     longer = {**inputs, "encoder_hidden_states": torch.cat([inputs["encoder_hidden_states"], extra], 1)}
     projected = model.cross_attention_proj(extra)
@@ -84,70 +81,63 @@ def test_a_joined_token_is_a_token_of_the_text() -> None:
             for i, block in enumerate(model.transformer_blocks)
         }
     )
-    torch.testing.assert_close(
-        model(**inputs, conditioning=joined).sample, model(**longer).sample, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(run(model, joined, **inputs), model(**longer).sample, atol=1e-5, rtol=1e-5)
 
 
 def test_control_is_added_before_its_block() -> None:
-    model, inputs = conditioned(), transformer_inputs()
+    model, inputs = transformer(), transformer_inputs()
     added = torch.randn(2, LATENTS + 1, DIM, generator=torch.Generator().manual_seed(1))
     expected = model(**inputs).sample
     for at in range(3):
-        moved: Any = []
+        seen: list[torch.Tensor] = []
         hook = model.transformer_blocks[at].norm1.register_forward_pre_hook(
-            lambda _, given, to=moved: to.append(given[0])
+            lambda _, given, to=seen: to.append(given[0])
         )
         control = [*[torch.zeros_like(added)] * at, added]
-        assert not torch.equal(model(**inputs, control=control).sample, expected)
-        hook.remove()
-        hook = model.transformer_blocks[at].norm1.register_forward_pre_hook(
-            lambda _, given, to=moved: to.append(given[0])
-        )
+        assert not torch.equal(run(model, controlled(*control), **inputs), expected)
         model(**inputs)
         hook.remove()
-        torch.testing.assert_close(moved[0] - moved[1], added, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="control: got 4 residuals for 3 blocks"):
-        model(**inputs, control=[added] * 4)
+        torch.testing.assert_close(seen[0] - seen[1], added, atol=1e-5, rtol=1e-5)
+    with pytest.raises(RuntimeError, match=r"inputs: got some for transformer_blocks\.3, which takes none"):
+        run(model, controlled(*[added] * 4), **inputs)
+
+
+def test_inputs_of_a_compiled_model_are_refused() -> None:
+    model = tiny_transformer()
+    model.transformer_blocks[0].compile()
+    with pytest.raises(ValueError, match="StableAudioDiTModel: got a compiled denoiser, which ignores new inputs"):
+        install_inputs(model, ["transformer_blocks.0"])
 
 
 def test_checkpointed_gradients_are_the_same_bits() -> None:
+    """Also where the backward pass runs in another thread."""
     gradients = []
-    for checkpointed in (False, True):
-        model, inputs = conditioned().train(), transformer_inputs()
-        install(model)
+    for checkpointed, threaded in ((False, False), (True, False), (True, True)):
+        model, inputs = transformer().train(), transformer_inputs()
         if checkpointed:
             model.enable_gradient_checkpointing()
         key = torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(3)).requires_grad_()
         control = torch.randn(2, LATENTS + 1, DIM, generator=torch.Generator().manual_seed(4)).requires_grad_()
         made = DecoupledBranch(key, key * 2, torch.ones(2, 1, 1, 1))
-        model(**inputs, conditioning=conditioning(made), control=[control]).sample.square().sum().backward()
+        loss = run(model, replace(controlled(control), branches=conditioning(made).branches), **inputs).square().sum()
+        run(model, conditioning(branch(gain=0.5)), **inputs)  # another pass must not be seen by the recomputation
+        if threaded:
+            thread = threading.Thread(target=loss.backward)
+            thread.start()
+            thread.join()
+        else:
+            loss.backward()
         gradients.append((key.grad, control.grad))
-    for one, other in zip(*gradients, strict=True):
-        assert one.abs().sum() > 0 and torch.equal(one, other)
+    for one, *others in zip(*gradients, strict=True):
+        assert one.abs().sum() > 0 and all(torch.equal(one, other) for other in others)
 
 
-def test_time_is_told_apart_in_half_precision() -> None:
-    model, stock = conditioned().to(torch.bfloat16), tiny_transformer().to(torch.bfloat16)
-    inputs = {k: v.bfloat16() if isinstance(v, torch.Tensor) else v for k, v in transformer_inputs().items()}
-    outputs = {}
-    for name, one in (("stock", stock), ("ours", model)):
-        inputs["timestep"] = torch.tensor([0.9985, 0.9991])  # both are 1 in bfloat16
-        rows = [x[:1].expand(2, *x.shape[1:]) for x in (inputs[n] for n in ("hidden_states", "encoder_hidden_states"))]
-        same = {**inputs, "hidden_states": rows[0], "encoder_hidden_states": rows[1]}
-        same["global_hidden_states"] = inputs["global_hidden_states"][:1].expand(2, -1, -1)
-        outputs[name] = one(**same).sample
-    assert torch.equal(outputs["stock"][0], outputs["stock"][1])
-    assert not torch.equal(outputs["ours"][0], outputs["ours"][1])
-    assert outputs["ours"].dtype == torch.bfloat16
-
-
-def test_lora_trains_on_it() -> None:
-    model, inputs = conditioned(), transformer_inputs()
+def test_lora_trains_beside_conditions() -> None:
+    model, inputs = transformer(), transformer_inputs()
     expected = model(**inputs).sample
-    model.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"]))
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["to_q", "to_v"]), model)
     assert torch.equal(model(**inputs).sample, expected)
-    model(**inputs).sample.square().sum().backward()
+    run(model, conditioning(branch()), **inputs).square().sum().backward()
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
     assert trained and all("lora" in name for name in trained)
 
@@ -156,32 +146,34 @@ def test_lora_trains_on_it() -> None:
 
 
 def test_a_new_controlnet_changes_nothing_and_learns() -> None:
-    model, inputs = conditioned(), transformer_inputs()
+    model, inputs = transformer(), transformer_inputs()
     net = StableAudioControlNetModel.from_transformer(model, 2, CHANNELS + 5)
     control = torch.randn(2, CHANNELS + 5, LATENTS, generator=torch.Generator().manual_seed(6))
     residuals = net(**inputs, control=control)
-    assert len(residuals) == 2 and all(r.shape == (2, LATENTS + 1, DIM) and not r.any() for r in residuals)
-    assert torch.equal(model(**inputs, control=residuals).sample, model(**inputs).sample)
+    assert len(residuals) == len(net.blocks) == 2
+    assert all(r.shape == (2, LATENTS + 1, DIM) and not r.any() for r in residuals)
+    assert torch.equal(run(model, controlled(*residuals), **inputs), model(**inputs).sample)
     blocks = copy.deepcopy(net.transformer_blocks.state_dict())
     assert all(torch.equal(t, model.state_dict()[f"transformer_blocks.{n}"]) for n, t in blocks.items())
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     for _ in range(2):
         optimizer.zero_grad()
-        model(**inputs, control=net(**inputs, control=control)).sample.square().mean().backward()
+        run(model, controlled(*net(**inputs, control=control)), **inputs).square().mean().backward()
         optimizer.step()
     assert net.control_out[0].weight.any() and net.control_in.weight.any()
     assert not all(torch.equal(t, blocks[n]) for n, t in net.transformer_blocks.state_dict().items())
     off = net(**inputs, control=control, conditioning_scale=0.0)
-    assert torch.equal(model(**inputs, control=off).sample, model(**inputs).sample)
+    assert torch.equal(run(model, controlled(*off), **inputs), model(**inputs).sample)
 
 
 def test_a_controlnet_reads_conditions_too() -> None:
-    net, inputs = StableAudioControlNetModel.from_transformer(conditioned(), 1), transformer_inputs()
+    net, inputs = StableAudioControlNetModel.from_transformer(tiny_transformer(), 1), transformer_inputs()
     torch.nn.init.eye_(net.control_out[0].weight)
     control = torch.zeros(2, CHANNELS, LATENTS)
-    plain = net(**inputs, control=control)
-    assert not torch.equal(plain[0], net(**inputs, control=control, conditioning=conditioning(branch()))[0])
-    assert torch.equal(plain[0], net(**inputs, control=control, conditioning=conditioning(branch(gain=0.0)))[0])
+    plain = net(**inputs, control=control)[0]
+    for gain in (0.0, 1.0):
+        with conditioned(net, conditioning(branch(gain=gain))):
+            assert torch.equal(plain, net(**inputs, control=control)[0]) == (gain == 0)
 
 
 def test_a_controlnet_has_a_fifth_of_the_blocks_and_comes_back_from_disk(tmp_path: Path) -> None:

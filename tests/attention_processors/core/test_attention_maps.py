@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions
+from tiny import attend, drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions
 from variants import SD, picture, run
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.conditioning import Conditioning, DecoupledBranch, OwnAttention
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 
@@ -66,7 +65,7 @@ def test_maps_equal_a_naive_computation(guidance: bool) -> None:
     recorder = MapRecorder()
     recorder.begin(layout)
     conditioning = Conditioning({"layer.attn2": (branch,)}, {"layer.attn2": ("it",)}, layout=layout)
-    recorder.record("layer.attn2", (branch,), query, text, conditioning)
+    recorder.record("layer.attn2", conditioning.names["layer.attn2"], (branch,), query, text)
     share, influence = recorder.maps("share"), recorder.maps("influence")
     first = rows // 2 if guidance else 0
     assert share.shape == influence.shape == (rows - first, 3, 3, 4)
@@ -83,11 +82,11 @@ def test_the_influences_of_a_single_part_are_the_branch_over_the_text(pipe: Any)
     seen: dict[str, Any] = {}
 
     class Spy(MapRecorder):
-        def record(self, layer: Any, branches: Any, query: Any, text: Any, conditioning: Any) -> None:
-            super().record(layer, branches, query, text, conditioning)
+        def record(self, layer: Any, names: Any, branches: Any, query: Any, text: Any) -> None:
+            super().record(layer, names, branches, query, text)
             if layer in self._chosen:
                 own = OwnAttention(query, query, None, text)
-                added = branches[0].mix(query, text, ConditionedAttnProcessor(layer).attend, own) - text
+                added = branches[0].mix(query, text, attend, own) - text
                 norms = [x[1:].norm(dim=-1).mean(2) for x in (added, text)]
                 seen[layer] = norms[0] / norms[1]
 

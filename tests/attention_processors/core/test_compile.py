@@ -54,7 +54,7 @@ def pairs(count: int, seed: int = 0, region: bool = False, **options: Any) -> li
         place = {"region": (left, 0.0, left + 0.5, 1.0)} if region else {}
         weight = float(draw.uniform(0.2, 1.5))
         sketch = drawn_sketch(int(draw.integers(9)))
-        made.append(SketchTextPair(sketch, WORDS[(seed + i) % 4], weight, **{**place, **options}))
+        made.append(SketchTextPair(sketch, WORDS[(seed + i) % 4], weight=weight, **{**place, **options}))
     return made
 
 
@@ -64,7 +64,7 @@ def changes() -> list[list[SketchTextPair]]:
     rows += [pairs(3, seed, start=0.3 * (seed % 3), end=1.0 - 0.2 * (seed % 2)) for seed in range(12, 16)]
     mask = Image.new("L", (32, 32), 128)
     rows += [
-        [SketchTextPair(drawn_sketch(1), "a hat", 0.0), *pairs(1, 16)],
+        [SketchTextPair(drawn_sketch(1), "a hat", weight=0.0), *pairs(1, 16)],
         [SketchTextPair(text="a hat"), *pairs(2, 17)],
         [SketchTextPair(drawn_sketch(2)), *pairs(2, 18)],
         [SketchTextPair(text="a hat", region=mask), *pairs(1, 19)],

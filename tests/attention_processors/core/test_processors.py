@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor2_0
 from tiny import Method, raw_adapter, raw_conditions, tiny_pipe, tiny_unet
 
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor, layer_levels
+from weftwork.attention_processors.core.processor import conditioned, layer_levels
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.wrapper import wrapped_class
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 
 PROMPT = "a person"
@@ -129,8 +131,8 @@ def test_schedule_covers_the_steps_it_names(method: Method, stock: np.ndarray) -
     assert all(np.abs(a - b).max() > 1e-5 for a, b in ((early, late), (early, always), (late, stock)))
 
 
-def test_stock_pipeline_with_two_keywords(method: Method) -> None:
-    """No subclass: any pipeline that forwards cross_attention_kwargs."""
+def test_a_stock_pipeline_of_a_conditioned_denoiser(method: Method) -> None:
+    """No subclass."""
     pipe = build(method)
     mine = run(pipe, conditions={"it": method.conditions(end=0.5)})
     conditioning = pipe.encode_conditions({"it": method.conditions(end=0.5)})
@@ -141,8 +143,8 @@ def test_stock_pipeline_with_two_keywords(method: Method) -> None:
         requires_safety_checker=False,
     )
     stock.set_progress_bar_config(disable=True)
-    kwargs = {"conditioning": conditioning}
-    theirs = run(stock, cross_attention_kwargs=kwargs, callback_on_step_end=conditioning.callback)
+    with conditioned(stock.unet, conditioning):
+        theirs = run(stock, callback_on_step_end=conditioning.callback)
     assert np.array_equal(theirs, mine)
 
 
@@ -199,8 +201,8 @@ def _training_loss(pipe: Any, adapter: Any, method: Method) -> torch.Tensor:
     conditioning = Conditioning.of({"it": encoded}, Layout(layer_levels(pipe.unet), (8, 8)))
     generator = torch.Generator().manual_seed(0)
     noisy, context = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 5, 32, generator=generator)
-    kwargs = {"conditioning": conditioning}
-    return pipe.unet(noisy, torch.tensor([3, 700]), context, cross_attention_kwargs=kwargs).sample.square().mean()
+    with conditioned(pipe.unet, conditioning):
+        return pipe.unet(noisy, torch.tensor([3, 700]), context).sample.square().mean()
 
 
 def test_bfloat16(method: Method) -> None:
@@ -278,7 +280,7 @@ def test_pass_through_without_arguments() -> None:
     unet = tiny_unet()
     sample, context = torch.randn(1, 4, 8, 8), torch.randn(1, 5, 32)
     before = unet(sample, 3, context).sample
-    unet.set_attn_processor({name: ConditionedAttnProcessor() for name in unet.attn_processors})
+    unet.set_attn_processor({name: wrapped_class(AttnProcessor2_0)() for name in unet.attn_processors})
     assert torch.equal(unet(sample, 3, context).sample, before)
     mask = torch.tensor([[True, True, True, False, False]])
     masked = unet(sample, 3, context, encoder_attention_mask=mask).sample

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import drawn_sketch, paired_conditions
+from tiny import attend, drawn_sketch, paired_conditions
 from variants import SD, half_mask, picture, run
 
 from weftwork.attention_processors.core.conditioning import Conditioning, OwnAttention
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor, layer_levels
+from weftwork.attention_processors.core.processor import conditioned, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 
@@ -35,16 +35,15 @@ def branch_outputs(pipe: Any, conditions: list[SketchTextPair], size: tuple[int,
     added: dict[str, Any] = {}
 
     class Recorder:
-        def record(self, layer: str, branches: Any, query: Any, text: Any, _: Any) -> None:
-            attend = ConditionedAttnProcessor(layer).attend
+        def record(self, layer: str, _: Any, branches: Any, query: Any, text: Any) -> None:
             added[layer] = branches[0].mix(query, text, attend, OwnAttention(query, query, None, text)) - text
 
     encoded = pipe.encode_conditions({"it": conditions}, height=8 * size[0], width=8 * size[1])
     conditioning = Conditioning.of(encoded.encoded, encoded.layout, Recorder())
     generator = torch.Generator().manual_seed(0)
     noisy, context = torch.randn(2, 4, *size, generator=generator), torch.randn(2, 5, 32, generator=generator)
-    with torch.no_grad():
-        pipe.unet(noisy, 3, context, cross_attention_kwargs={"conditioning": conditioning})
+    with torch.no_grad(), conditioned(pipe.unet, conditioning):
+        pipe.unet(noisy, 3, context)
     return {layer: values[1:] for layer, values in added.items()}
 
 

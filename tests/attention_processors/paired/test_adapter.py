@@ -15,7 +15,7 @@ from tiny import drawn_sketch, paired_adapter, paired_conditions, tiny_pipe, tin
 from variants import run
 
 from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor, layer_levels
+from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
 from weftwork.attention_processors.core.strength import Layout, Schedule
 from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
 from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
@@ -35,22 +35,22 @@ def test_one_layer_equals_the_authors_processor(masked: bool) -> None:
     values = load_file(REFERENCE)
     layer = Attention(64, cross_attention_dim=64, heads=4, dim_head=16)
     layer.load_state_dict({n.removeprefix("layer/"): v for n, v in values.items() if n.startswith("layer/")})
-    layer.set_processor(ConditionedAttnProcessor("layer"))  # pyright: ignore[reportArgumentType]
+    install(layer)
     tokens, pairs = values["out/pair_tokens"], values["in/pair_mask"].bool()
     per_pair = tokens.shape[1] // pairs.shape[1]
     mask = pairs.repeat_interleave(per_pair, 1)
     key, value = (tokens @ values[f"ckpt/cross_attn/1.to_{n}_lots.weight"].T for n in "kv")
     encoded = EncodedTokens(
-        {"layer": (key, value)},
+        {"": (key, value)},
         None,
         mask if masked else torch.ones_like(mask),
         torch.arange(pairs.shape[1]).repeat_interleave(per_pair),
         torch.ones(pairs.shape),
         [[Schedule()] * pairs.shape[1]] * pairs.shape[0],
     )
-    conditioning = Conditioning.of({"it": encoded}, Layout({"layer": 0}, (8, 8)))
-    with torch.no_grad():
-        out = layer(values["in/one_layer_hidden_states"], values["in/global_text"], conditioning=conditioning)
+    conditioning = Conditioning.of({"it": encoded}, Layout({"": 0}, (8, 8)))
+    with torch.no_grad(), conditioned(layer, conditioning):
+        out = layer(values["in/one_layer_hidden_states"], values["in/global_text"])
     expected = values[f"out/one_layer_{'masked' if masked else 'unmasked'}"]
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 

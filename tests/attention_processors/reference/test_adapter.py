@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import reference_adapter, tiny_unet
+from tiny import attend, reference_adapter, tiny_unet
 from tiny_ip_adapter import IMAGE_DIM, KINDS, authors_checkpoint
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from variants import SD, VARIANTS, Variant, half_mask, picture, run
 
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter, SummedBranch
 from weftwork.scripts.converters.command import IP_ADAPTER_NAME, convert_to_ip_adapter
@@ -207,7 +206,7 @@ def test_summed_branches_leave_out_padding_and_absent_parts() -> None:
     bias = torch.tensor([0.0, 0.0, -0.7, -0.7, -torch.inf, -torch.inf, -torch.inf, -torch.inf]).expand(2, 1, 1, 8)
     branch = SummedBranch(tokens, tokens.flip(1), torch.full((2, 1, 1, 1), 0.5), bias, token_part=parts)
     assert branch.spans == ((0, 2), (2, 4), (4, 6))
-    attend, out = ConditionedAttnProcessor().attend, torch.zeros_like(query)
+    out = torch.zeros_like(query)
     heads, values = tokens.unflatten(-1, (2, 4)), tokens.flip(1).unflatten(-1, (2, 4))
     first, second = (attend(query, heads[:, i : i + 2], values[:, i : i + 2]) for i in (0, 2))
     expected = 0.5 * (first + float(np.exp(-0.7)) * second)

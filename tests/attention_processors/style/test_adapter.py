@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import STYLES, style_adapter, style_conditions, tiny_unet
+from tiny import STYLES, attend, style_adapter, style_conditions, tiny_unet
 from variants import SD, run
 
 from weftwork.attention_processors.core.conditioning import OwnAttention
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
 from weftwork.attention_processors.style.adapter import FUSIONS, Style, StyleCard, StyleCards
 from weftwork.attention_processors.style.fusions import JointBranch
 
@@ -63,7 +62,6 @@ def attention_parts(tokens: int = 3) -> tuple[Any, Any, OwnAttention, Any]:
     generator = torch.Generator().manual_seed(0)
     query, text = torch.randn(2, 5, 2, 4, generator=generator), torch.randn(2, 7, 2, 4, generator=generator)
     extra = torch.randn(2, tokens, 8, generator=generator)
-    attend = ConditionedAttnProcessor().attend
     return query, extra, OwnAttention(text, text.flip(1), None, attend(query, text, text.flip(1))), attend
 
 

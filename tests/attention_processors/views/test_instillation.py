@@ -11,7 +11,7 @@ from tiny_links import LAYER
 from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Branch, Conditioning
-from weftwork.attention_processors.core.processor import ConditionedAttnProcessor
+from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.views.instillation import (
     RecordAttention,
     Recorded,
@@ -28,14 +28,16 @@ def theirs() -> dict[str, Tensor]:
 
 
 def layer(theirs: dict[str, Tensor], name: str) -> Attention:
-    attention = Attention(32, heads=4, dim_head=8, processor=ConditionedAttnProcessor(LAYER))  # pyright: ignore
+    attention = Attention(32, heads=4, dim_head=8)
     weights = {key.removeprefix(f"A.{name}."): value for key, value in theirs.items() if key.startswith(f"A.{name}.")}
     attention.load_state_dict(weights)
+    install(attention)
     return attention.requires_grad_(False)
 
 
 def call(attention: Attention, hidden: Tensor, *branches: Branch) -> Tensor:
-    return attention(hidden, conditioning=Conditioning({LAYER: branches}))
+    with conditioned(attention, Conditioning({"": branches})):  # the layer is the whole module
+        return attention(hidden)
 
 
 def extended(theirs: dict[str, Tensor], name: str) -> Branch:

@@ -1,0 +1,344 @@
+"""Attention processors that run the code of the processor they replace, with branches in its attention.
+
+A processor of diffusers projects tokens to queries, keys and values, calls an attention function, and projects the
+result. Branches need that one call. `wrap(processor)` returns an object of a subclass of the processor's class whose
+`__call__` is compiled from the source of the original, with every call of an attention function sent to `self`:
+
+    hidden_states = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    hidden_states = self.attend_heads(attn, 0, F.scaled_dot_product_attention, query, key, value, attn_mask=mask)
+
+So no model's code is repeated here, and all that a processor does around its attention stays (norms, rotary embeddings,
+joint streams, fused projections). The function is passed as the original code finds it when it is called. The source is
+rewritten, rather than a name in the globals of a copied function, because a method finds its branches through `self`:
+threads cannot mix them up, and `torch.compile` sees one code object for all layers of a class.
+"""
+
+import __future__
+
+import ast
+import copy
+import inspect
+import textwrap
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from types import CodeType, FunctionType
+from typing import Any, ClassVar, Final, Self
+
+import torch
+import torch.nn.functional as F
+from diffusers.hooks._helpers import AttentionProcessorRegistry
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.conditioning import Acting, OwnAttention
+from weftwork.datasets.readers.errors import UserError
+
+METHODS: Final[Mapping[str, str]] = {
+    "dispatch_attention_fn": "attend_tokens",
+    "scaled_dot_product_attention": "attend_heads",
+    "memory_efficient_attention": "attend_folded",
+}
+"""Attention functions by name, and the methods that replace their calls, by the order of axes."""
+MAIN_CALL: Final[Mapping[str, int]] = {
+    "WanAttnProcessor": 1,  # the first reads the image of image-to-video models
+    "FluxIPAdapterAttnProcessor": 0,
+    "SD3IPAdapterJointAttnProcessor2_0": 0,
+    "IPAdapterAttnProcessor2_0": 0,
+    "IPAdapterXFormersAttnProcessor": 0,
+}
+"""Of processors that call attention at several places: the call that branches belong to, in the order of the source."""
+EQUAL: Final[Mapping[type, type]] = {AttnProcessor: AttnProcessor2_0}
+"""Processors without an attention function: the one whose code runs while there are branches."""
+
+BUSY: Final = (
+    "denoiser: another thread runs it with conditions, which would act here too; use a copy per thread "
+    "(copy.deepcopy), or wait"
+)
+
+
+class WrappedProcessor:
+    """Base of wrapped processors, see `wrap`. It shares the `__dict__` of the processor that it stands for.
+
+    Made without arguments, a wrapped class is a pass-through, which is what diffusers' loaders do with processors that
+    they find. Pickled, it is the processor that it stands for; a deep copy has no branches.
+    """
+
+    __slots__ = ()
+    stock: ClassVar[type]
+    """Class of the processors that it stands for."""
+    main_call: ClassVar[int]
+    found: Any
+    acting: Acting
+    thread: int
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        self = super().__new__(cls)
+        object.__setattr__(self, "found", None)
+        self.set(Acting())
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "WrappedProcessor":
+        return wrap(copy.deepcopy(self._stock(), memo))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return copy.copy, (self._stock(),)  # as another class than its own: pickle refuses any shorter way
+
+    def _stock(self) -> Any:
+        if self.found is not None:
+            return self.found
+        plain = self.stock.__new__(self.stock)
+        object.__setattr__(plain, "__dict__", self.__dict__)
+        return plain
+
+    def set(self, acting: Acting) -> None:
+        """Sets what acts in calls from this thread."""
+        # Some processors are modules, which have a `__setattr__` of their own.
+        object.__setattr__(self, "acting", acting)
+        object.__setattr__(self, "thread", threading.get_ident())
+
+    def begin(self, hidden_states: Tensor) -> None:
+        """Shows the layer's input to the branches.
+
+        Raises:
+            RuntimeError: the branches belong to a call in another thread.
+        """
+        branches = self.acting.branches
+        if branches and not torch.compiler.is_compiling():
+            self.acting.reads += 1
+            if self.thread != threading.get_ident():
+                raise RuntimeError(BUSY)
+        for branch in branches:
+            branch.read(hidden_states)
+
+    def attend_tokens(
+        self,
+        layer: nn.Module,
+        call: int,
+        function: Callable[..., Tensor],
+        query: Float[Tensor, "row query head dim"],
+        key: Float[Tensor, "row token kv_head dim"],
+        value: Float[Tensor, "row token kv_head dim"],
+        attn_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Float[Tensor, "row query head dim"]:
+        """Computes attention with branches, in place of `dispatch_attention_fn`."""
+
+        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+            return function(query, key, value, attn_mask=mask, **options)
+
+        return self._attention(layer, call, run, query, key, value, attn_mask)
+
+    def attend_heads(
+        self,
+        layer: nn.Module,
+        call: int,
+        function: Callable[..., Tensor],
+        query: Float[Tensor, "row head query dim"],
+        key: Float[Tensor, "row kv_head token dim"],
+        value: Float[Tensor, "row kv_head token dim"],
+        attn_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Float[Tensor, "row head query dim"]:
+        """Computes attention with branches, in place of `F.scaled_dot_product_attention`.
+
+        The backend of `set_attention_backend`, which stock processors of U-Nets ignore, is used here.
+        """
+        backend = self._attention_backend
+        if backend is None and not (self.acting.branches and call == self.main_call):
+            return function(query, key, value, attn_mask=attn_mask, **options)
+
+        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+            return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend, **options)
+
+        heads = (x.transpose(1, 2) for x in (query, key, value))
+        return self._attention(layer, call, run, *heads, attn_mask).transpose(1, 2)
+
+    def attend_folded(
+        self,
+        layer: Any,
+        call: int,
+        function: Callable[..., Tensor],
+        query: Float[Tensor, "row_head query dim"],
+        key: Float[Tensor, "row_head token dim"],
+        value: Float[Tensor, "row_head token dim"],
+        attn_bias: Tensor | None = None,
+        **options: Any,
+    ) -> Float[Tensor, "row_head query dim"]:
+        """Computes attention with branches, in place of `xformers.ops.memory_efficient_attention`."""
+
+        def fold(x: Tensor) -> Tensor:
+            return x.transpose(1, 2).flatten(0, 1).contiguous()
+
+        def unfold(x: Tensor) -> Tensor:
+            return x.unflatten(0, (-1, layer.heads)).transpose(1, 2)
+
+        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+            rows, queries = query.shape[:2]
+            if mask is not None:  # not broadcast by xformers
+                mask = mask.expand(rows, layer.heads, queries, key.shape[1]).flatten(0, 1)
+            return unfold(function(fold(query), fold(key), fold(value), attn_bias=mask, **options))
+
+        mask = None if attn_bias is None else attn_bias.unflatten(0, (-1, layer.heads))
+        return fold(self._attention(layer, call, run, unfold(query), unfold(key), unfold(value), mask))
+
+    def _attention(
+        self,
+        layer: nn.Module,
+        call: int,
+        run: Callable[..., Tensor],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        if not self.acting.branches or call != self.main_call:
+            return run(query, key, value, mask)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+            groups = query.shape[2] // key.shape[2]
+            if groups > 1:
+                key, value = key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)
+            return run(query, key, value, mask)
+
+        branches, tokens = tuple(branch.rows(query.shape[0]) for branch in self.acting.branches), key.shape[1]
+        for branch in branches:
+            query, key, value = branch.qkv(query, key, value, partial(_projected, layer, key.shape[-1]))
+        if mask is not None and key.shape[1] > tokens:  # what branches append is visible
+            mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
+        out = text = run(query, key, value, mask)
+        own = OwnAttention(key, value, mask, text)
+        for branch in branches:
+            out = branch.mix(query, out, attend, own)
+        if self.acting.record is not None:
+            self.acting.record(branches, query, text)
+        return out
+
+
+def _projected(layer: Any, head_dim: int, tokens: Float[Tensor, "row token dim"]) -> tuple[Tensor, Tensor]:
+    """Returns a layer's own keys and values of other tokens, [row, token, head, dim] each."""
+    key, value = (project(tokens).unflatten(-1, (-1, head_dim)) for project in (layer.to_k, layer.to_v))
+    return key if layer.norm_k is None else layer.norm_k(key), value
+
+
+def wrap(processor: Any) -> WrappedProcessor:
+    """Returns a wrapped processor in place of a stock one, which it keeps as `found`.
+
+    Raises:
+        ValueError: a processor that calls no attention function, or several without a known main one, by class name.
+    """
+    if isinstance(processor, WrappedProcessor):
+        return processor
+    kind = wrapped_class(type(processor))
+    made = kind.__new__(kind)
+    object.__setattr__(made, "__dict__", processor.__dict__)
+    object.__setattr__(made, "found", processor)
+    return made
+
+
+def can_wrap(processor: Any) -> bool:
+    """Whether `wrap` accepts a processor."""
+    try:
+        return bool(wrapped_class(type(processor)))
+    except UserError:
+        return False
+
+
+@cache
+def wrapped_class(kind: type) -> type[WrappedProcessor]:
+    """Returns the wrapped class of a class of processors."""
+    # Modules are called through `forward`.
+    name = "forward" if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__ else "__call__"
+    functions = _Functions()
+    conditioned = functions.rewritten(EQUAL.get(kind, kind).__mro__, name)
+    main = MAIN_CALL.get(kind.__name__, 0 if functions.calls == 1 else None)
+    if main is None:
+        found = "none" if functions.calls == 0 else f"{functions.calls}, of which the main one is not known"
+        raise UserError(
+            f"{kind.__name__}: got {found} in its code, expected one call of {', '.join(METHODS)}; remove what "
+            "installed it (disable_attention_slicing(), unload_ip_adapter(), set_attn_processor(…)) and attach again"
+        )
+    if kind in EQUAL:
+        conditioned = _while_branches(conditioned, getattr(kind, name))
+    members: dict[str, Any] = {"__slots__": ("found", "acting", "thread"), name: conditioned}
+    members |= {"stock": kind, "main_call": main, "__module__": __name__, **functions.inherited}
+    made = type(f"Conditioned{kind.__name__}", (WrappedProcessor, kind), members)
+    if kind in AttentionProcessorRegistry._registry:  # for layer skipping and the guiders that use it
+        AttentionProcessorRegistry.register(made, AttentionProcessorRegistry.get(kind))
+    return made
+
+
+def _while_branches(conditioned: Callable[..., Tensor], stock: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def __call__(self: WrappedProcessor, *args: Any, **kwargs: Any) -> Tensor:
+        return (conditioned if self.acting.branches else stock)(self, *args, **kwargs)
+
+    __call__.__signature__ = inspect.signature(stock)  # `Attention.forward` filters arguments by it
+    return __call__
+
+
+class _Functions(ast.NodeTransformer):
+    """Rewrites a method of a processor, and those of its base classes that it calls by `super()`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.inherited: dict[str, Callable[..., Any]] = {}
+
+    def rewritten(self, kinds: Sequence[type], name: str) -> FunctionType:
+        """Returns the method `name` of the first class that has it, with calls of attention functions replaced."""
+        position = next(i for i, kind in enumerate(kinds) if name in vars(kinds[i]))
+        function: Any = inspect.unwrap(vars(kinds[position])[name])
+        try:
+            lines, first = inspect.getsourcelines(function)
+        except (OSError, TypeError) as error:
+            raise UserError(f"{kinds[0].__name__}: got no source code of its {name}, expected a Python file") from error
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+        method: Any = tree.body[0]
+        method.decorator_list = []
+        me, layer, hidden_states = (one.arg for one in method.args.args[:3])
+        # Methods of base classes replace these while theirs are rewritten.
+        before, self.scope = getattr(self, "scope", None), (me, layer, name, kinds[position + 1 :])
+        show = ast.parse(f"{me}.begin({hidden_states})").body
+        method.body = [*show, *(self.visit(statement) for statement in method.body)]
+        self.scope = before
+        return _compiled(tree, function, first)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        me, layer, method, above = self.scope  # pyright: ignore[reportGeneralTypeIssues]
+        called = node.func
+        name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
+        if name in METHODS:
+            node.args = [ast.Name(layer, ast.Load()), ast.Constant(self.calls), called, *node.args]
+            node.func = ast.Attribute(ast.Name(me, ast.Load()), METHODS[name], ast.Load())
+            self.calls += 1
+        elif ast.unparse(called) == f"super().{method}":
+            alias = f"_inherited_{len(self.inherited)}"
+            self.inherited[alias] = self.rewritten(above, method)
+            node.func = ast.Attribute(ast.Name(me, ast.Load()), alias, ast.Load())
+        return node
+
+
+def _compiled(tree: ast.Module, function: FunctionType, first: int) -> FunctionType:
+    """Compiles the only definition of `tree` in the place of `function`, whose source begins at line `first`."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    ast.increment_lineno(tree, first - 1)
+    outer: Any = ast.parse(f"def outer({', '.join(cells)}): pass").body[0]
+    outer.body = tree.body
+    module = ast.fix_missing_locations(ast.Module([outer], []))
+    lazy = __future__.annotations.compiler_flag  # the types that they name may be imported for type checkers only
+    compiled = compile(module, function.__code__.co_filename, "exec", lazy, dont_inherit=True)
+    name = function.__code__.co_name
+    (body,) = (one for one in compiled.co_consts if isinstance(one, CodeType))
+    code = next(one for one in body.co_consts if isinstance(one, CodeType) and one.co_name == name)
+    closure = tuple(cells[free] for free in code.co_freevars)
+    made = FunctionType(code, function.__globals__, name, function.__defaults__, closure)
+    made.__kwdefaults__, made.__qualname__ = function.__kwdefaults__, function.__qualname__
+    return made
