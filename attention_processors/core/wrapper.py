@@ -78,7 +78,7 @@ class WrappedProcessor:
     _parallel_config = None
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
-        self = super().__new__(cls)
+        self: Any = object.__new__(cls)
         object.__setattr__(self, "found", None)
         self.set(Acting())
         return self
@@ -159,8 +159,8 @@ class WrappedProcessor:
         def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
             return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend, **options)
 
-        heads = (x.transpose(1, 2) for x in (query, key, value))
-        return self._attention(layer, call, run, *heads, attn_mask).transpose(1, 2)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        return self._attention(layer, call, run, query, key, value, attn_mask).transpose(1, 2)
 
     def attend_folded(
         self,
@@ -254,7 +254,9 @@ def can_wrap(processor: Any) -> bool:
 
 @cache
 def wrapped_class(kind: type) -> type[WrappedProcessor]:
-    """Returns the wrapped class of a class of processors."""
+    """Returns the wrapped class of a class of processors; a wrapped class is its own."""
+    if issubclass(kind, WrappedProcessor):
+        return kind
     # Modules are called through `forward`.
     name = "forward" if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__ else "__call__"
     functions = _Functions()
@@ -305,7 +307,7 @@ class _Functions(ast.NodeTransformer):
         me, layer, hidden_states = (one.arg for one in method.args.args[:3])
         # Methods of base classes replace these while theirs are rewritten.
         before, self.scope = getattr(self, "scope", None), (me, layer, name, kinds[position + 1 :])
-        show = ast.parse(f"{me}.begin({hidden_states})").body
+        show = ast.parse(f"{me}.begin({hidden_states})").body if before is None else []
         method.body = [*show, *(self.visit(statement) for statement in method.body)]
         self.scope = before
         return _compiled(tree, function, first)

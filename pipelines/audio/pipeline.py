@@ -51,8 +51,7 @@ AT_ONCE = 16
 class VideoToAudioPipeline(StableAudioPipeline):
     """Stable Audio pipeline with spatial conditions: boxes, depth, audio prompts and an envelope.
 
-    `load_spatial` loads the trained modules. The scheduler is opened as `CosineScheduler`; the folder stays a stock
-    one.
+    `load_spatial` loads the trained modules. Folders are stock ones; the scheduler is opened as `CosineScheduler`.
     """
 
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
@@ -162,8 +161,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
         Args:
             conditions: conditions of one voice, or one list per voice; voices are generated separately and summed. A
-                voice has
-                any number of `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
+                voice has any number of `BoxTrack`, `DepthClip` and `AudioPrompt`, and at most one `Envelope`.
             prompt, negative_prompt, prompt_embeds: as in the stock call, for all voices.
             seconds: length; by default up to the last time of the conditions.
             guidance_scale: of prompt and conditions together; 1 turns it off.
@@ -266,8 +264,7 @@ class _Call:
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
 
     def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
-        """Returns the ControlNet's inputs, in the order of `shares`: envelope and boxes, envelope alone, boxes
-        alone."""
+        """Returns the ControlNet's inputs as `shares` orders them: envelope and boxes, envelope alone, boxes alone."""
         signals = []
         for row, start in zip(self.rows, starts, strict=True):
             envelope = _envelope(row)
@@ -307,7 +304,7 @@ class _Call:
     def _control(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Runs the ControlNet on the input of the transformer."""
         net, shared = self.pipe.controlnet, {k: v for k, v in kwargs.items() if k != "return_dict"}
-        self.inputs.clear()
+        self.inputs.clear()  # which the conditioning of the running call reads
         for control, scale in zip(self.controls, self._shares(), strict=False):
             if scale.any():
                 with conditioned(net, self.conditioning):

@@ -30,7 +30,6 @@ from weftwork.attention_processors.core.attached import AdapterBank, adapter_cla
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import (
-    check_installed,
     check_wrappable,
     conditioned,
     install,
@@ -255,7 +254,6 @@ class ConditionedPipelineMixin(_Pipeline):
                     f"conditions: got {name!r}, attached are: {', '.join(bank or ()) or 'none'}; attach({name}=…) first"
                 )
         assert bank is not None
-        check_installed(self.unet)
         device = self._execution_device
         encoders = {"text": TextEncoders.of(self), **self.frozen_encoders}
         encoded = {}
