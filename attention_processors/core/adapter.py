@@ -21,7 +21,12 @@ from weftwork.attention_processors.core.batch_invariant import BatchInvariantLin
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.layers import select_layers
-from weftwork.attention_processors.core.processor import attention_layers, base_description, unwrapped
+from weftwork.attention_processors.core.processor import (
+    attention_layers,
+    base_description,
+    check_wrappable,
+    unwrapped,
+)
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 
@@ -93,7 +98,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         """Raises unless this adapter fits a denoiser; changes nothing.
 
         Raises:
-            ValueError: another family, a layer that is missing or has another width.
+            ValueError: another family, a layer that is missing, has another width or a processor without branches.
         """
         base, here = self.config["base"] or {"family": "no known model"}, base_description(denoiser)
         if base["family"] != here["family"]:
@@ -101,6 +106,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                 f"base: got an adapter for {base['family']}, but the denoiser is a {here['family']}; "
                 "load one that was trained for it"
             )
+        check_wrappable(denoiser, self.config["layers"])
         known = attention_layers(denoiser)
         for name, width in self.config["layers"].items():
             if name not in known:

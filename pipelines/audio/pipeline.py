@@ -287,7 +287,6 @@ class _Call:
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Lets the conditions act in the transformer's calls within the block."""
         hook = self.pipe.transformer.register_forward_pre_hook(self._control, with_kwargs=True)
         try:
             with conditioned(self.pipe.transformer, replace(self.conditioning, inputs=self.inputs)):

@@ -29,14 +29,7 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, use_public_name
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import (
-    check_wrappable,
-    conditioned,
-    install,
-    is_compiled,
-    layer_levels,
-    restore,
-)
+from weftwork.attention_processors.core.processor import conditioned, install, is_compiled, layer_levels, restore
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.datasets.readers.errors import UserError
@@ -151,7 +144,6 @@ class ConditionedPipelineMixin(_Pipeline):
             if not isinstance(adapter, Adapter):
                 raise UserError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
             adapter.check_base(self.unet)
-            check_wrappable(self.unet, adapter.config["layers"])
         for adapter in adapters.values():
             adapter.warn_of_other_weights(self.unet)
         if not adapters:
