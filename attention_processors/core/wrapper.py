@@ -95,7 +95,7 @@ class WrappedProcessor:
     def _stock(self) -> Any:
         if self.found is not None:
             return self.found
-        plain = self.stock.__new__(self.stock)
+        plain: Any = object.__new__(self.stock)
         object.__setattr__(plain, "__dict__", self.__dict__)
         return plain
 
