@@ -58,6 +58,10 @@ class TextEncoders:
         assert mask is not None
         return torch.cat(states, -1), mask
 
+    def width(self, length: int) -> int:
+        """Width of the states of `tokens`, or of the vectors of `pooled` for a `length` of 0."""
+        return (self.tokens([""], 2)[0] if length else self.pooled([""])).shape[-1]
+
     @property
     def longest(self) -> int:
         """Maximum number of tokens of a prompt, including begin and end."""

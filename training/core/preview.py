@@ -18,7 +18,9 @@ GIB = 1024**3
 
 
 def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn.Module]) -> str:
-    """Describes a run: epochs, trained and frozen parameters, memory, output files, and shapes of the first batch.
+    """Describes a run: epochs, parameters, memory, output files, and shapes and loss of the first batch.
+
+    The loss is computed as in training, so that a run whose preview succeeds can take a step.
 
     Args:
         parts: frozen modules by name.
@@ -28,9 +30,12 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
     """
     processes = PartialState().num_processes
     batches = Batches(data, task.collate, batch_size=config.train_batch_size, seed=config.seed, processes=processes)
-    batch = next(batches.to(torch.device("cpu")))
     trained = [p for p in task.module.parameters() if p.requires_grad]
     frozen = [p for part in parts.values() for p in part.parameters() if not p.requires_grad]
+    device = frozen[0].device if frozen else torch.device("cpu")
+    batch = next(batches.to(device))
+    with torch.no_grad():
+        loss = task.loss(task.module.to(device), batch, torch.Generator().manual_seed(config.seed), 0)
     folder = Path(config.output_dir)
     lines = [
         *_epochs(batches, data, config),
@@ -42,6 +47,7 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
         + (f", {folder / 'checkpoint-N'} every {config.checkpointing_steps}" if config.checkpointing_steps else ""),
         "first batch:",
         *(f"  {name}: {text}" for name, text in _shapes(batch)),
+        f"  loss: {loss.item():.4f}",
     ]
     return "\n".join(lines)
 

@@ -65,7 +65,7 @@ class PairedTrainer(Trainer):
         return Prepared(PairedTask(adapter, pipe, self.config(), validation), data, provenance)
 
     def _adapter(self, pipe: Any) -> "PairedAdapter":
-        from weftwork.attention_processors.encoders import SketchEncoder
+        from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
         from weftwork.attention_processors.paired.adapter import PairedAdapter
 
         arguments = self.arguments
@@ -81,7 +81,7 @@ class PairedTrainer(Trainer):
             pipe.unet,
             layers=arguments.layers,
             token_dim=arguments.token_dim,
-            text_dim=pipe.text_encoder.config.hidden_size,
+            text_dim=TextEncoders.of(pipe).width(arguments.text_states),
             text_states=arguments.text_states,
             num_heads=4 if small else 8,
             sketch_encoder=arguments.sketch_encoder,
