@@ -43,9 +43,13 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def state_sha256(module: nn.Module) -> str:
-    """Returns the SHA-256 over names and bytes of a module's weights; of sharded ones, over this process's shards."""
+    """Returns the SHA-256 over names and bytes of a module's weights; of sharded ones, over this process's shards.
+
+    LoRAs that PEFT has added do not count: the weights below them are the same.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    own = {name.replace(".base_layer", ""): t for name, t in module.state_dict().items() if ".lora_" not in name}
+    for name, tensor in sorted(own.items()):
         digest.update(name.encode())
         here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         digest.update(here.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

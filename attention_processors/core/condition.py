@@ -17,7 +17,7 @@ from weftwork.attention_processors.core.records import (
     recorded,
 )
 from weftwork.attention_processors.core.regions import Area, area_map, checked_area
-from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.attention_processors.core.strength import Schedule, check_weight, number
 from weftwork.datasets.readers.errors import UserError
 
 GUIDANCE = ("both", "cond_only")
@@ -75,6 +75,9 @@ class Condition(Recorded):
     def __post_init__(self) -> None:
         for factor in (self.weight, *self.layers.values()):
             check_weight(factor)
+        for name in ("weight", "start", "end"):
+            if (value := number(getattr(self, name))) is not None:  # of any library
+                object.__setattr__(self, name, value)
         if self.cfg not in GUIDANCE:
             raise UserError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
         Schedule(self.start, self.end, self.curve)

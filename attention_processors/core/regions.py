@@ -12,8 +12,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.attention_processors.core.strength import number
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import as_image, read_image
+from weftwork.datasets.readers.masks import as_mask, read_mask
 
 ImageLike = Image.Image | np.ndarray[Any, Any] | str | Path
 Box = tuple[float, float, float, float]
@@ -65,15 +66,22 @@ def region_size(aspect: float) -> tuple[int, int]:
 
 
 def check_box(box: Sequence[float]) -> Box:
-    if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+    numbers = [number(value) for value in box]
+    if len(box) != 4 or not all(value is not None and math.isfinite(value) for value in numbers):
         raise UserError(f"region: got {box!r}, expected four numbers: left, top, right, bottom")
-    left, top, right, bottom = (float(v) for v in box)
+    left, top, right, bottom = (_on_canvas(value) for value in numbers if value is not None)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise UserError(
             f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
             "(fractions of the canvas)"
         )
     return left, top, right, bottom
+
+
+def _on_canvas(value: float) -> float:
+    """Moves a value that is off the canvas by rounding to its edge."""
+    nearest = min(max(value, 0.0), 1.0)
+    return nearest if abs(value - nearest) < 1e-6 else value
 
 
 def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]:
@@ -88,12 +96,9 @@ def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]
 
 
 def _mask_image(given: Any) -> Image.Image:
-    image = read_image(given, "L") if isinstance(given, str | Path) else as_image(from_array(given, "region"), "L")
-    if image.getextrema()[1] == 0:
-        raise UserError(
-            "region: got a mask that is black everywhere, expected white where it acts; use weight=0 to turn it off"
-        )
-    return image
+    if isinstance(given, str | Path):
+        return read_mask(given)
+    return as_mask(from_array(given, "region"), name="region")
 
 
 def from_array(given: Any, name: str) -> Image.Image:
@@ -101,7 +106,7 @@ def from_array(given: Any, name: str) -> Image.Image:
         return given
     if not isinstance(given, np.ndarray):
         raise UserError(f"{name}: got a {type(given).__name__}, expected an image, an array or a path")
-    values = given
+    values = _by_height(given)
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * 255
     elif np.issubdtype(values.dtype, np.floating):
@@ -113,6 +118,13 @@ def from_array(given: Any, name: str) -> Image.Image:
             f"{name}: got an array of {given.dtype} with shape {given.shape}, expected bytes [height, width]"
         )
     return Image.fromarray(values)
+
+
+def _by_height(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns [channel, height, width] and [height, width, 1] as [height, width, channel] and [height, width]."""
+    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+        values = np.moveaxis(values, 0, 2)
+    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 
 def resized(values: Float[Tensor, "height width"], size: tuple[int, int]) -> Float[Tensor, "h w"]:

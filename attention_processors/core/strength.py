@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -27,8 +29,8 @@ class Schedule:
     curve: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
-        numbers = isinstance(self.start, int | float) and isinstance(self.end, int | float)
-        if not (numbers and 0 <= self.start <= self.end <= 1):
+        start, end = number(self.start), number(self.end)
+        if start is None or end is None or not 0 <= start <= end <= 1:
             raise UserError(
                 f"schedule: got start {self.start!r} and end {self.end!r}, expected 0 <= start <= end <= 1: "
                 "fractions of the denoising run"
@@ -41,12 +43,29 @@ class Schedule:
             return 0.0
         if self.curve is None:
             return 1.0
-        return float(self.curve((progress - self.start) / max(self.end - self.start, 1e-8)))
+        factor = self.curve((progress - self.start) / max(self.end - self.start, 1e-8))
+        check_weight(factor, "curve")
+        return float(factor)
 
 
-def check_weight(weight: float) -> None:
-    if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
-        raise UserError(f"weight: got {weight!r}, expected a finite number of at least 0; 0 turns the condition off")
+MAX_WEIGHT = 1000.0
+"""Weights beyond it are mistakes: images are noise far below."""
+
+
+def number(value: object) -> float | None:
+    """Returns a number of Python, NumPy or torch as a float; None for anything else."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
+        value = value.item()
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+
+
+def check_weight(weight: float, name: str = "weight") -> None:
+    value = number(weight)
+    if value is None or not 0 <= value <= MAX_WEIGHT:  # NaN is in no range
+        raise UserError(
+            f"{name}: got {weight!r}, expected a finite number of at least 0 and at most {MAX_WEIGHT:g}; 0 turns the "
+            "condition off"
+        )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import ImageKind, RegionKind, Schema, TextKind, recorded
 from weftwork.attention_processors.core.regions import Area, ImageLike, from_array, resized
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch, stroke_region
+from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch
+from weftwork.datasets.readers.strokes import stroke_region
 
 Region = str | Area
 SKETCH_HELP = "Path of an image, relative to this file: strokes on a plain ground, on the whole canvas."

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from weftwork.datasets.readers.errors import UserError
 
@@ -24,15 +24,10 @@ Ink = Literal["auto", "dark", "light"]
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS: Final = 64_000_000
 MIN_CONTRAST: Final = 16
+FADED: Final = 0.5
+"""Strokes whose contrast falls below this share of the original's by resizing are thickened."""
 MAX_ASPECT: Final = 16
 BICUBIC: Final = Image.Resampling.BICUBIC
-
-# stroke regions are computed on a grid of at most this many cells a side, and lengths are in its cells
-REGION_CELLS: Final = 128
-CLOSINGS: Final = (1, 4, 12)
-CLOSED_SHARE: Final = 0.7
-MARGIN: Final = 1
-SOFTNESS: Final = 1.0
 
 
 def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -41,9 +36,13 @@ def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PI
     Raises:
         ValueError: the file is missing, not an image, damaged, cut short, or holds more than ``max_pixels``.
     """
+    return as_image(read_any(path, max_pixels), mode, name=f"image {str(path)!r}")
+
+
+def read_any(path: str | Path, max_pixels: int) -> Image.Image:
     if not os.path.isfile(path):
         raise UserError(f"image: got no file at {str(path)!r}, expected an image; check the path")
-    return as_image(decode(path, f"image: got {str(path)!r}", max_pixels), mode, name=f"image {str(path)!r}")
+    return decode(path, f"image: got {str(path)!r}", max_pixels)
 
 
 def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -52,12 +51,12 @@ def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PI
 
 
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
-    """Converts an image of any mode to RGB or grey: 16 bits and floats scaled to 8, transparency composited on
-    white."""
+    """Converts an image of any mode to RGB or grey: upright, 16 bits and floats scaled to 8, transparency on white."""
     if mode not in ("RGB", "L"):
         raise UserError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
     if 0 in image.size:
         raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass another image")
+    image = upright(image)
     if image.mode.startswith(("I", "F")):
         image = _scaled_to_8_bits(image, name)
     if image.has_transparency_data:
@@ -70,9 +69,9 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
     """Converts an image to a sketch: one channel, dark strokes on a light ground.
 
     Args:
-        ink: whether the strokes are "dark" or "light"; light ones are inverted. "auto" takes the median of the
-            image's border for the ground, and the strokes for light when the ground is nearer its darkest tone
-            than its lightest.
+        ink: whether the strokes are "dark" or "light"; light ones are inverted. "auto" takes for the ground what two of
+            three have: the border, a line further inside, and all of the image. Strokes are light when the ground is
+            nearer the darkest tone than the lightest.
 
     Raises:
         ValueError: there are no strokes; all is one tone.
@@ -87,7 +86,7 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
             f"{name}: got one tone all over ({darkest} to {lightest} of 255), expected strokes on a plain ground; "
             "draw some (light strokes on a transparent ground vanish on white)"
         )
-    light = ink == "light" or (ink == "auto" and _ground(values) < (darkest + lightest) / 2)
+    light = ink == "light" or (ink == "auto" and ground_tone(values) < (darkest + lightest) / 2)
     return ImageOps.invert(grey) if light else grey
 
 
@@ -99,8 +98,24 @@ def letterbox(
     scale = min(side / old for side, old in zip(size, image.size, strict=True))
     width, height = (max(1, round(old * scale)) for old in image.size)
     canvas = Image.new(image.mode, size, fill)
-    canvas.paste(image.resize((width, height), BICUBIC), ((size[0] - width) // 2, (size[1] - height) // 2))
+    canvas.paste(_shrunk(image, (width, height)), ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas
+
+
+def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes an image; where hairlines of a grey one would fade, strokes are thickened before."""
+    small = image.resize(size, BICUBIC)
+    blocks = image.width // (2 * size[0]), image.height // (2 * size[1])
+    if image.mode != "L" or min(blocks) < 2:
+        return small
+    darkest, lightest = image.getextrema()
+    if lightest - small.getextrema()[0] >= FADED * (lightest - darkest):
+        return small
+    values = np.asarray(image)
+    for axis, length in enumerate(values.shape):
+        starts = np.arange(0, length, blocks[1 - axis])
+        values = np.minimum.reduceat(values, starts, axis=axis)
+    return Image.fromarray(values).resize(size, BICUBIC)
 
 
 def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -> Image.Image:
@@ -129,27 +144,6 @@ def compose_sketches(sketches: Sequence[Image.Image]) -> Image.Image:
     return ImageOps.invert(canvas)
 
 
-def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
-    """Computes a soft mask of a sketch's subject (dark strokes, see ``as_sketch``): 1 inside, falling to 0 around.
-
-    Gaps in the strokes are closed, enclosed areas are filled, and the strokes are added with a margin. Of three
-    closings, the finest is used that encloses about as much as the widest, so that complete outlines keep their
-    concavities and broken ones are filled. An outline that leaves the canvas is closed along its edge.
-    """
-    ink = _ink(np.asarray(as_image(sketch, "L", name="sketch")))
-    for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
-        touched = np.flatnonzero(edge)
-        if touched.size:
-            edge[touched[0] : touched[-1]] = True
-    region = _grown(ink, MARGIN)
-    if ink.any():
-        rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        region[box] |= _filled(ink[box], max(ink.shape) / REGION_CELLS)
-    soft = _mask_image(region).filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
-    return np.asarray(soft, np.float32) / 255
-
-
 def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes the first frame of an image, upright.
 
@@ -158,7 +152,7 @@ def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXE
     """
     with opened(source, place, max_pixels) as image, _failing_in_one_way(place):
         image.load()
-        return _upright(image)
+        return upright(image)
 
 
 @contextmanager
@@ -190,7 +184,7 @@ def _failing_in_one_way(place: str) -> Iterator[None]:
             ) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """Applies the EXIF orientation; without a readable one returns the image as stored."""
     try:
         return ImageOps.exif_transpose(image)
@@ -220,67 +214,9 @@ def _by(image: Image.Image) -> str:
     return f"{image.width}x{image.height}"
 
 
-def _ground(values: UInt8[np.ndarray, "height width"]) -> float:
-    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    return float(np.median(border))
-
-
-def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:
-    """Mask of cells with a stroke: their darkest pixel differs from the ground."""
-    ground, shrink = _ground(values), min(1, REGION_CELLS / max(values.shape))
-    for axis, length in enumerate(values.shape):
-        cells = max(1, round(length * shrink))
-        values = np.minimum.reduceat(values, np.arange(cells) * length // cells, axis=axis)
-    contrast = ground - values.astype(np.float32)
-    return contrast > 0.3 * max(contrast.max(), MIN_CONTRAST)
-
-
-def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndarray, "rows columns"]:
-    """Mask of the area enclosed by strokes, by the finest closing that encloses about as much as the widest."""
-    *finer, widest = (round(radius * scale) for radius in CLOSINGS)
-    most = _enclosed(ink, widest)
-    for radius in finer:
-        region = _enclosed(ink, radius)
-        if np.count_nonzero(region) >= CLOSED_SHARE * np.count_nonzero(most):
-            return region
-    return most
-
-
-def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
-    """Dilates strokes by a radius, fills areas without a path from outside, and erodes by the same radius."""
-    around = radius + 1
-    outside = _reached(~_grown(np.pad(ink, around), radius))
-    return ~_grown(outside, radius)[around:-around, around:-around]
-
-
-def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
-    """Dilates a mask with a square of this radius."""
-    for radii in ((radius, 0), (0, radius)):
-        mask = np.asarray(_mask_image(mask).filter(ImageFilter.BoxBlur(radii))) > 0
-    return mask
-
-
-def _reached(free: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """Flood fill: free cells that are connected with the border, which is free, along rows and columns."""
-    seen = np.zeros_like(free)
-    seen[0] = True
-    known = 0
-    while (count := np.count_nonzero(seen)) > known:
-        known = count
-        for _ in range(4):
-            seen, free = np.rot90(_walked_down(seen, free)), np.rot90(free)
-    return seen
-
-
-def _walked_down(
-    seen: Bool[np.ndarray, "rows columns"], free: Bool[np.ndarray, "rows columns"]
-) -> Bool[np.ndarray, "rows columns"]:
-    """Mask of seen cells and of the cells below them without a wall in between."""
-    rows, none = np.arange(len(free), dtype=np.int16)[:, None], np.int16(-1)
-    last_seen = np.maximum.accumulate(np.where(seen, rows, none), axis=0)
-    last_wall = np.maximum.accumulate(np.where(free, none, rows), axis=0)
-    return last_seen > last_wall
-
-
-def _mask_image(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+def ground_tone(values: UInt8[np.ndarray, "height width"]) -> float:
+    """Tone of the paper: scans and screenshots may have a frame, and drawings may be filled up to the border."""
+    inset = np.asarray(values.shape) // 16
+    inner = values[inset[0] : values.shape[0] - inset[0], inset[1] : values.shape[1] - inset[1]]
+    borders = [np.concatenate([one[0], one[-1], one[:, 0], one[:, -1]]) for one in (values, inner)]
+    return float(np.median([np.median(one) for one in (*borders, values)]))

@@ -14,7 +14,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: not JSON, or not an object.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{path}: got a text that is not JSON ({error}); restore it") from error
     if not isinstance(config, dict):

@@ -33,6 +33,7 @@ from torch.utils.data import Dataset
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
+from weftwork.datasets.readers.masks import read_mask
 
 METADATA: Final = "metadata.jsonl"
 ROW_KEYS: Final = ("file_name", "caption", "pairs")
@@ -123,7 +124,7 @@ class PairFolder(Dataset[PairSample]):
             global_sketch=compose_sketches(drawn) if drawn else None,
             name=row.name,
             regions=tuple(
-                read_image(pair.region, "L") if isinstance(pair.region, Path) else pair.region for pair in row.pairs
+                read_mask(pair.region) if isinstance(pair.region, Path) else pair.region for pair in row.pairs
             ),
         )
 
@@ -134,7 +135,8 @@ def validate(folder: str | Path, *, ink: Ink = "auto") -> list[Problem]:
     for row in rows:
         regions = [pair.region for pair in row.pairs if isinstance(pair.region, Path)]
         readings: list[Callable[[], Image.Image]] = [
-            *(lambda path=path: read_image(path) for path in (row.image, *regions)),
+            lambda path=row.image: read_image(path),
+            *(lambda path=path: read_mask(path) for path in regions),
             *(lambda path=pair.sketch: read_sketch(path, ink) for pair in row.pairs if pair.sketch),
         ]
         for reading in readings:
@@ -267,9 +269,10 @@ def _is_object(record: Any, key: str, keys: Sequence[str], fail: Fail) -> bool:
 
 
 def _file(value: Any, key: str, folder: Path, fail: Fail) -> Path | None:
-    """Returns an existing file inside a resolved folder, links followed."""
+    """Returns an existing file inside a folder, which may be a link: downloads from the Hub are."""
     try:
-        path = (folder / value).resolve()
+        path = Path(os.path.normpath(folder / value))
+        path.resolve()
     except (TypeError, ValueError, RuntimeError):  # not a text, invalid characters, a link to itself
         return fail(f"{key}: got {reprlib.repr(value)}, expected the path of an image; write it from the folder on")
     if not path.is_relative_to(folder):

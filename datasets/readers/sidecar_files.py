@@ -108,7 +108,7 @@ def _loaded(path: Path) -> Any:
 
 def _from_json(path: Path) -> dict[str, Array]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
         return {name: np.asarray(value, np.float64) for name, value in values.items()}  # null becomes NaN
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: got no JSON of arrays by name ({error}), expected such; save it again") from error

@@ -67,7 +67,7 @@ def test_the_backbone_goes_where_training_is(own: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("accelerate.PartialState", Elsewhere)
     monkeypatch.setattr(ConditionedStableDiffusionPipeline, "to", lambda _, *given: moved.extend(given))
     assert main([*command(own), "--max_train_steps", "1"]) == 0
-    assert main([*command(own), "--max_train_steps", "1", "--use_cpu"]) == 0
+    assert main([*command(own, "--output_dir", str(own / "other")), "--max_train_steps", "1", "--use_cpu"]) == 0
     assert moved == [torch.device("cuda:3"), torch.device("cpu")]
 
 

@@ -1,7 +1,11 @@
 """Checkpoints and metrics in the folder of a training run."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
@@ -14,7 +18,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def check_unused(folder: Path) -> None:
-    """Raises if the folder holds checkpoints of another run.
+    """Raises if the folder holds checkpoints or the result of another run.
 
     Raises:
         ValueError: it does.
@@ -24,6 +28,25 @@ def check_unused(folder: Path) -> None:
             f"output_dir: got {folder}, which holds {left[-1].name} of another run; resume it with "
             "--resume_from_checkpoint latest, or pass another folder"
         )
+    if (folder / "final").exists():
+        raise UserError(f"output_dir: got {folder}, which holds the result of another run; pass another folder")
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Holds the folder of a run, so that no other run writes to it.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise UserError(
+            f"output_dir: got {folder}, to which another run writes; pass another folder, or wait"
+        ) from error
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Defers SIGINT and SIGCHLD during critical sections."""
+"""Turns SIGTERM into an exception, and defers signals during critical sections."""
 
 import signal
 import threading
@@ -8,9 +8,33 @@ from types import FrameType
 from typing import Any
 
 
+class Terminated(SystemExit):
+    """SIGTERM, as clusters send it before they end a job; the exit code is the usual one."""
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raises `Terminated` where SIGTERM arrives within the block; no effect off the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """Defers SIGINT and SIGCHLD, whose handlers raise, to the end of the block; no effect off the main thread."""
+    """Defers signals whose handlers raise to the end of the block; no effect off the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -18,7 +42,7 @@ def deferred_signals() -> Iterator[None]:
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
     with ExitStack() as stack:
         stack.callback(lambda: [handlers[number](number, frame) for number, frame in pending])
-        for number in (signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             if callable(handler := signal.getsignal(number)):
                 handlers[number] = handler
                 stack.callback(signal.signal, number, handler)

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,20 +24,20 @@ from accelerate.utils import gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from weftwork.datasets.readers.errors import NotFiniteError, UserError
+from weftwork.datasets.readers.errors import NotFiniteError
 from weftwork.training.core.averaging import Averaged
 from weftwork.training.core.batches import Batches
-from weftwork.training.core.checkpoints import check_unused, checkpoints, truncate_metrics
+from weftwork.training.core.checkpoints import check_unused, checkpoints, only_run, truncate_metrics
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.gradients import average_gradients, broadcast_parameters
-from weftwork.training.core.interruptions import deferred_signals
+from weftwork.training.core.interruptions import Terminated, deferred_signals, terminable
 from weftwork.training.core.optimizers import build_optimizer
 from weftwork.training.core.sharding import sharding, unsharded_accelerator
+from weftwork.training.core.state import TrainingState, checkpoint_to_resume
 from weftwork.training.core.trackers import log_images, peak_memory, tracker
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Task(Protocol):
 def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None = None) -> Path:
     """Trains `task.module` on `dataset` and returns the folder of the result.
 
-    On any error, Ctrl-C included, a checkpoint of the last complete step is saved before the error is raised.
+    On any error, Ctrl-C and SIGTERM included, a checkpoint of the last complete step is saved before it is raised.
 
     Args:
         dataset: samples, with `buckets` where only some may share a batch (`BatchOrder`), or a stream (`Batches`).
@@ -133,13 +133,20 @@ class _Run:
     # -- the loop ------------------------------------------------------------------------------------------
 
     def run(self) -> Path:
-        config, accelerator = self.config, self.accelerator
         self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            if self.accelerator.is_main_process:
+                stack.enter_context(only_run(self.folder))
+            stack.enter_context(terminable())
+            return self._run()
+
+    def _run(self) -> Path:
+        config, accelerator = self.config, self.accelerator
+        if config.resume_from_checkpoint:
+            self._resume(config.resume_from_checkpoint)
         if accelerator.is_main_process:
             (self.folder / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
         accelerator.init_trackers("training")
-        if config.resume_from_checkpoint:
-            self._resume(config.resume_from_checkpoint)
         if accelerator.is_main_process:
             truncate_metrics(self.folder / "metrics.jsonl", self.step)
         self.drawn = self.batches.to(accelerator.device)
@@ -156,7 +163,7 @@ class _Run:
                 loss = self._optimizer_step()
                 self.unwritten["seconds"] = time.perf_counter() - started
                 self._after_step(loss, progress)
-        except (KeyboardInterrupt, Exception) as error:
+        except (KeyboardInterrupt, Terminated, Exception) as error:
             self._keep(error)
             raise
         finally:
@@ -289,30 +296,11 @@ class _Run:
             with self._averaged() as module:
                 module.save_pretrained(partial, safe_serialization=True)
             if extra is not None:
-                self._write_state(partial / "state", extra)
+                self._state().write(partial / "state", extra, self.config)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         self.accelerator.wait_for_everyone()
         return folder
-
-    def _write_state(self, folder: Path, extra: Mapping[str, Any]) -> None:
-        folder.mkdir()
-        save_file(
-            {n: p.detach().cpu().contiguous() for n, p in self.task.module.named_parameters() if p.requires_grad},
-            folder / "weights.safetensors",
-        )
-        if self.ema is not None:
-            shadow = {str(i): p.detach().cpu().contiguous() for i, p in enumerate(self.ema.shadow_params)}
-            save_file(shadow, folder / "average.safetensors")
-        torch.save(
-            {
-                "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
-                "scaler": {} if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
-            },
-            folder / "optimizer.pt",
-        )
-        (folder / "progress.json").write_text(json.dumps(extra) + "\n")
 
     def _save_checkpoint(self) -> None:
         steps = 0 if self.ema is None else self.ema.optimization_step
@@ -323,28 +311,17 @@ class _Run:
             for old in checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
                 shutil.rmtree(old)
 
+    def _state(self) -> TrainingState:
+        scaler = self.accelerator.scaler
+        return TrainingState(self.task.module, self.optimizer, self.schedule, scaler, self.ema)
+
     def _resume(self, source: str) -> None:
-        known = checkpoints(self.folder)
-        if source == "latest" and not known:
+        folder = checkpoint_to_resume(source, self.folder)
+        if folder is None:
             logger.warning("no checkpoint in %s: starting from step 0", self.folder)
             return
-        folder = known[-1] if source == "latest" else Path(source)
-        state = folder / "state"
-        if not (state / "progress.json").is_file():
-            found = ", ".join(p.name for p in known) or "none"
-            raise UserError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}")
-        extra = json.loads((state / "progress.json").read_text())
-        self.task.module.load_state_dict(load_file(state / "weights.safetensors"), strict=False)
-        saved = torch.load(state / "optimizer.pt", weights_only=True, map_location="cpu")
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.schedule.load_state_dict(saved["schedule"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(saved["scaler"])
-        if self.ema is not None:
-            shadow = load_file(state / "average.safetensors")
-            for i, parameter in enumerate(self.ema.shadow_params):
-                parameter.copy_(shadow[str(i)])
-            self.ema.optimization_step = extra["average_steps"]
-        self.step = extra["step"]
-        self.place = extra["places"][min(self.accelerator.process_index, len(extra["places"]) - 1)]
+        progress = self._state().read(folder, self.config)
+        self.step = progress["step"]
+        places = progress["places"]
+        self.place = places[min(self.accelerator.process_index, len(places) - 1)]
         self.batches.place(*self.place)

@@ -15,8 +15,9 @@ from weftwork.datasets.readers.images import (
     letterbox,
     read_image,
     read_sketch,
-    stroke_region,
 )
+from weftwork.datasets.readers.masks import as_mask
+from weftwork.datasets.readers.strokes import stroke_region
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8))
@@ -162,10 +163,12 @@ def test_dark_strokes_stay_and_light_ones_are_inverted(ground: int, stroke: int)
     assert as_sketch(ImageOps.invert(dark)).tobytes() == dark.tobytes()
 
 
-def test_ink_overrules_the_border() -> None:
-    framed = ImageOps.expand(drawing(), border=4, fill=0)
-    assert as_sketch(framed).tobytes() == ImageOps.invert(framed).tobytes()
-    assert as_sketch(framed, "dark").tobytes() == framed.tobytes()
+def test_a_frame_is_not_the_ground_and_ink_overrules_it() -> None:
+    for width in (1, 2):
+        framed = ImageOps.expand(drawing(), border=width, fill=0)
+        assert as_sketch(framed).tobytes() == framed.tobytes()
+        assert as_sketch(ImageOps.invert(framed)).tobytes() == framed.tobytes()
+    assert as_sketch(framed, "light").tobytes() == ImageOps.invert(framed).tobytes()
     assert as_sketch(drawing(), "light").tobytes() == ImageOps.invert(drawing()).tobytes()
 
 
@@ -292,3 +295,41 @@ def test_regions_are_fast() -> None:
         stroke_region(sketch)
         rounds.append(time.process_time() - start)
     assert min(rounds) < 0.02  # 3 ms of one core
+
+
+def turned(image: Image.Image, path: Path) -> Image.Image:
+    """The image lying on its side in a file whose EXIF says so, opened."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(path, exif=exif)
+    return Image.open(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_opened_images_are_turned_upright_as_paths_are(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGB", (24, 12), "white")
+    image.paste("black", (0, 0, 8, 12))
+    path = tmp_path / f"a.{suffix}"
+    opened = turned(image, path)
+    for one in (as_image(opened), as_sketch(opened).convert("RGB"), as_mask(opened).convert("RGB"), read_image(path)):
+        assert one.size == (24, 12)
+        assert np.asarray(one)[6, 2].max() < 30 and np.asarray(one)[6, 20].min() > 220
+
+
+def test_hairlines_stay_visible_on_large_sheets() -> None:
+    sheet = Image.new("L", (3000, 3000), 255)
+    ImageDraw.Draw(sheet).ellipse((300, 300, 2700, 2700), outline=0, width=1)
+    assert letterbox(sheet, 256).getextrema()[0] < 140
+    thick = Image.new("L", (3000, 3000), 255)
+    ImageDraw.Draw(thick).ellipse((300, 300, 2700, 2700), outline=0, width=24)
+    plain = thick.resize((256, 256), Image.Resampling.BICUBIC)
+    assert letterbox(thick, 256).tobytes() == plain.tobytes()
+
+
+def test_a_frame_is_no_region() -> None:
+    drawn = Image.new("L", (128, 128), 255)
+    ImageDraw.Draw(drawn).ellipse((40, 40, 88, 88), outline=0, width=2)
+    framed = drawn.copy()
+    ImageDraw.Draw(framed).rectangle((0, 0, 127, 127), outline=0, width=1)
+    expected, region = stroke_region(drawn), stroke_region(framed)
+    assert expected.mean() < 0.3 and abs(float(region.mean() - expected.mean())) < 0.02

@@ -162,7 +162,6 @@ def test_a_data_set_travels_to_workers_and_ends(tmp_path: Path) -> None:
         (row(file_name="images"), "file_name: got 'images', which is no file"),
         (row(file_name=""), "file_name: got '', which is no file"),
         (row(file_name="../outside.png"), "file_name: got '../outside.png', which leaves the folder"),
-        (row(file_name="link.png"), "file_name: got 'link.png', which leaves the folder"),
         (row(file_name="loop.png"), "file_name: got 'loop.png'"),
         (row(file_name="/etc/hosts"), "file_name: got '/etc/hosts', which leaves the folder"),
         (row(caption=["a"]), r"caption: got \['a'\], expected a text"),
@@ -186,7 +185,6 @@ def test_a_data_set_travels_to_workers_and_ends(tmp_path: Path) -> None:
 )
 def test_a_wrong_line_is_refused_with_its_number(tmp_path: Path, line: Any, message: str) -> None:
     folder = lines(tmp_path / "pairs", row(file_name="images/2.png"), "", line)
-    (folder / "link.png").symlink_to(tmp_path / "outside.png")
     (folder / "loop.png").symlink_to(folder / "loop.png")
     problems = validate(folder)
     assert [(problem.file, problem.where) for problem in problems] == [("metadata.jsonl", "line 3")]
@@ -240,3 +238,25 @@ def test_samples_and_problems_check_themselves() -> None:
     assert str(Problem("a.json", "", "no")) == "a.json: no" and str(Problem("a", "line 2", "no")) == "a, line 2: no"
     assert report([Problem("a", "line 2", "no")]) == "1 problem\n  a, line 2: no"
     assert np.asarray(SAMPLES[0].image).shape == (32, 32, 3)
+
+
+def test_a_folder_of_links_is_read(tmp_path: Path) -> None:
+    """As snapshots of the Hub are: every file is a link to a store elsewhere."""
+    stored = lines(tmp_path / "store", row({"sketch": "sketches/1.png", "text": "a"}, file_name="images/1.png"))
+    for path in stored.rglob("*.*"):
+        link = tmp_path / "snapshot" / path.relative_to(stored)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    assert not validate(tmp_path / "snapshot")
+    assert len(PairFolder(tmp_path / "snapshot")) == 1
+
+
+def test_masks_are_read_as_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = lines(tmp_path, row({"text": "a", "region": "mask.png"}, file_name="images/1.png"))
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(folder / "mask.png")
+    assert not validate(folder)
+    (region,) = PairFolder(folder)[0].regions
+    assert isinstance(region, Image.Image) and region.getextrema() == (0, 255)
+    assert "its brightest value is 1 of 255; 1 is taken for white" in caplog.text
+    Image.new("L", (8, 8), 40).save(folder / "mask.png")
+    assert "got 40 of 255 where it is brightest" in str(validate(folder)[0])

@@ -4,19 +4,23 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 from safetensors.torch import load_file
+from tiny import paired_adapter, tiny_pipe
 from tiny_training import Records, config, losses, make_task, run
 
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.datasets.readers.images import read_image
+from weftwork.pipelines import ConditionedStableDiffusionPipeline
 from weftwork.training.core.batches import BatchOrder
-from weftwork.training.core.checkpoints import checkpoints
+from weftwork.training.core.checkpoints import checkpoints, only_run
 from weftwork.training.core.loop import train
 from weftwork.training.data.pairs import PairRecord
+from weftwork.training.tasks.paired import PairedConfig, PairedTask
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -73,7 +77,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         save(tensors, path)
 
-    monkeypatch.setattr("weftwork.training.core.loop.save_file", save_file)
+    monkeypatch.setattr("weftwork.training.core.state.save_file", save_file)
     with pytest.raises(OSError, match="No space left"):
         train(task, Records(task.module), config(tmp_path, checkpointing_steps=2))
     assert [kept.name for kept in checkpoints(tmp_path)] == ["checkpoint-2"]
@@ -107,3 +111,62 @@ def test_checkpoints_of_another_run_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"output_dir: got .* holds checkpoint-4 of another run; resume .* latest"):
         run(tmp_path, checkpointing_steps=1)
     assert [path.name for path in checkpoints(tmp_path)] == kept and len(losses(tmp_path)) == 4
+
+
+def options(folder: Path) -> dict[str, Any]:
+    """Options of the optimizer in the last checkpoint of a run."""
+    state = torch.load(checkpoints(folder)[-1] / "state/optimizer.pt", weights_only=True)
+    return state["optimizer"]["param_groups"][0]
+
+
+def test_changed_rates_and_decays_are_obeyed(tmp_path: Path) -> None:
+    constant = {"lr_scheduler": "constant", "checkpointing_steps": 2}
+    run(tmp_path, **constant, max_train_steps=2)
+    changed = {"learning_rate": 1e-5, "adam_weight_decay": 0.5, "adam_beta1": 0.8, "adam_epsilon": 1e-6}
+    run(tmp_path, **constant, **changed, max_train_steps=4, resume_from_checkpoint="latest")
+    found = options(tmp_path)
+    assert found["lr"] == 1e-5 and found["weight_decay"] == 0.5 and found["eps"] == 1e-6
+    assert tuple(found["betas"]) == (0.8, 0.99)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["learning_rate"] for row in rows] == [1e-3, 1e-3, 1e-5, 1e-5]
+    assert json.loads((tmp_path / "training.json").read_text())["learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"optimizer": "sgd"}, "optimizer: got 'sgd' for a run of 'adamw', which cannot change; pass 'adamw'"),
+        ({"use_ema": False}, "use_ema: got False for a run of True"),
+        ({"seed": 5}, "seed: got 5 for a run of 0"),
+        ({"train_batch_size": 1}, "train_batch_size: got 1 for a run of 2"),
+    ],
+)
+def test_what_cannot_change_is_refused_by_name(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
+    before = (tmp_path / "training.json").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=4, **changed)
+    assert (tmp_path / "training.json").read_bytes() == before
+
+
+def test_weights_of_other_sizes_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
+    task = make_task()
+    wider = paired_adapter(task.pipe.unet, token_dim=64)
+    task = PairedTask(wider, tiny_pipe(ConditionedStableDiffusionPipeline), PairedConfig())
+    with pytest.raises(ValueError, match=r"resume_from_checkpoint: got \S+ of shape .* expected"):
+        train(task, Records(wider), config(tmp_path, resume_from_checkpoint="latest"))
+
+
+def test_a_checkpoint_is_found_by_its_name(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=4)
+    run(tmp_path, resume_from_checkpoint="checkpoint-2", max_train_steps=5)
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+def test_results_are_not_replaced_and_runs_do_not_interleave(tmp_path: Path) -> None:
+    run(tmp_path, max_train_steps=2)
+    with pytest.raises(ValueError, match="which holds the result of another run; pass another folder"):
+        run(tmp_path, max_train_steps=2)
+    with only_run(tmp_path), pytest.raises(ValueError, match="to which another run writes; pass another folder"):
+        run(tmp_path, max_train_steps=3, resume_from_checkpoint="latest")

@@ -61,3 +61,22 @@ def test_ctrl_c_in_an_update_waits_for_its_end(tmp_path: Path, monkeypatch: pyte
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-3"]
     assert sorted(losses(tmp_path)) == [1, 2, 3]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_saves_a_checkpoint(tmp_path: Path) -> None:
+    """As clusters send it; the exit code is that of a terminated process."""
+    task = make_task()
+    original, seen = task.loss, []
+
+    def loss(*arguments: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)
+
+    task.loss = loss  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(SystemExit) as stopped:
+        train(task, Records(task.module), config(tmp_path))
+    assert stopped.value.code == 143
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-3"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -1,0 +1,114 @@
+"""Regions of sketches: the area that strokes enclose."""
+
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageFilter
+
+from weftwork.datasets.readers.images import MIN_CONTRAST, as_image, ground_tone
+
+# stroke regions are computed on a grid of at most this many cells a side, and lengths are in its cells
+REGION_CELLS: Final = 128
+CLOSINGS: Final = (1, 4, 12)
+CLOSED_SHARE: Final = 0.7
+MARGIN: Final = 1
+FRAME_SHARE: Final = 12
+"""A frame is at most this part of the shorter side."""
+FRAME_INK: Final = 0.95
+SOFTNESS: Final = 1.0
+
+
+def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
+    """Computes a soft mask of a sketch's subject (dark strokes, see ``as_sketch``): 1 inside, falling to 0 around.
+
+    Gaps in the strokes are closed, enclosed areas are filled, and the strokes are added with a margin. Of three
+    closings, the finest is used that encloses about as much as the widest, so that complete outlines keep their
+    concavities and broken ones are filled. An outline that leaves the canvas is closed along its edge.
+    """
+    ink = _without_frame(_ink(np.asarray(as_image(sketch, "L", name="sketch"))))
+    for edge in (ink[0], ink[-1], ink[:, 0], ink[:, -1]):
+        touched = np.flatnonzero(edge)
+        if touched.size:
+            edge[touched[0] : touched[-1]] = True
+    region = _grown(ink, MARGIN)
+    if ink.any():
+        rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        region[box] |= _filled(ink[box], max(ink.shape) / REGION_CELLS)
+    soft = _mask_image(region).filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
+    return np.asarray(soft, np.float32) / 255
+
+
+def _without_frame(ink: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    """Clears lines along all four edges, as scans have."""
+    ink = ink.copy()
+    for depth in range(min(ink.shape) // FRAME_SHARE):
+        ring = np.ones_like(ink)
+        ring[depth + 1 : -depth - 1, depth + 1 : -depth - 1] = False
+        ring[:depth] = ring[len(ink) - depth :] = ring[:, :depth] = ring[:, ink.shape[1] - depth :] = False
+        if ink[ring].mean() < FRAME_INK:
+            break
+        ink[ring] = False
+    return ink
+
+
+def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:
+    """Mask of cells with a stroke: their darkest pixel differs from the ground."""
+    ground, shrink = ground_tone(values), min(1, REGION_CELLS / max(values.shape))
+    for axis, length in enumerate(values.shape):
+        cells = max(1, round(length * shrink))
+        values = np.minimum.reduceat(values, np.arange(cells) * length // cells, axis=axis)
+    contrast = ground - values.astype(np.float32)
+    return contrast > 0.3 * max(contrast.max(), MIN_CONTRAST)
+
+
+def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndarray, "rows columns"]:
+    """Mask of the area enclosed by strokes, by the finest closing that encloses about as much as the widest."""
+    *finer, widest = (round(radius * scale) for radius in CLOSINGS)
+    most = _enclosed(ink, widest)
+    for radius in finer:
+        region = _enclosed(ink, radius)
+        if np.count_nonzero(region) >= CLOSED_SHARE * np.count_nonzero(most):
+            return region
+    return most
+
+
+def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
+    """Dilates strokes by a radius, fills areas without a path from outside, and erodes by the same radius."""
+    around = radius + 1
+    outside = _reached(~_grown(np.pad(ink, around), radius))
+    return ~_grown(outside, radius)[around:-around, around:-around]
+
+
+def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
+    """Dilates a mask with a square of this radius."""
+    for radii in ((radius, 0), (0, radius)):
+        mask = np.asarray(_mask_image(mask).filter(ImageFilter.BoxBlur(radii))) > 0
+    return mask
+
+
+def _reached(free: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    """Flood fill: free cells that are connected with the border, which is free, along rows and columns."""
+    seen = np.zeros_like(free)
+    seen[0] = True
+    known = 0
+    while (count := np.count_nonzero(seen)) > known:
+        known = count
+        for _ in range(4):
+            seen, free = np.rot90(_walked_down(seen, free)), np.rot90(free)
+    return seen
+
+
+def _walked_down(
+    seen: Bool[np.ndarray, "rows columns"], free: Bool[np.ndarray, "rows columns"]
+) -> Bool[np.ndarray, "rows columns"]:
+    """Mask of seen cells and of the cells below them without a wall in between."""
+    rows, none = np.arange(len(free), dtype=np.int16)[:, None], np.int16(-1)
+    last_seen = np.maximum.accumulate(np.where(seen, rows, none), axis=0)
+    last_wall = np.maximum.accumulate(np.where(free, none, rows), axis=0)
+    return last_seen > last_wall
+
+
+def _mask_image(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:
+    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
