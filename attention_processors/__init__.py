@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.core.attached import adapter_class as adapter_class
     from weftwork.attention_processors.core.attention_maps import MapRecorder as MapRecorder
     from weftwork.attention_processors.core.attention_maps import overlay as overlay
+    from weftwork.attention_processors.core.branch import Branch as Branch
+    from weftwork.attention_processors.core.branch import DecoupledBranch as DecoupledBranch
     from weftwork.attention_processors.core.condition import Condition as Condition
-    from weftwork.attention_processors.core.conditioning import Branch as Branch
     from weftwork.attention_processors.core.conditioning import Conditioning as Conditioning
-    from weftwork.attention_processors.core.conditioning import DecoupledBranch as DecoupledBranch
     from weftwork.attention_processors.core.conditioning import EncodedTokens as EncodedTokens
     from weftwork.attention_processors.core.method import Method as Method
     from weftwork.attention_processors.core.method import methods as methods
@@ -46,7 +46,8 @@ _MODULES = {
     "core.adapter": "Adapter KeyValueAdapter",
     "core.attached": "AdapterBank adapter_class",
     "core.condition": "Condition",
-    "core.conditioning": "Branch Conditioning DecoupledBranch EncodedTokens",
+    "core.branch": "Branch DecoupledBranch",
+    "core.conditioning": "Conditioning EncodedTokens",
     "core.method": "Method methods",
     "core.strength": "Layout Schedule",
     "core.attention_maps": "MapRecorder overlay",

@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_validation(arguments, method, trainer)
     import torch
 
-    from weftwork.attention_processors.core.adapter import state_sha256
+    from weftwork.attention_processors.core.adapter_files import state_sha256
     from weftwork.training.core.loop import train
     from weftwork.training.core.sharding import shard
 

@@ -28,9 +28,11 @@ from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.stable_audio import turned
 from weftwork.attention_processors.audio.tokens import BoxTokens, DepthTokens, PromptTokens, Tokens
-from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
+from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, TensorFields
-from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
+from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.datasets.readers.errors import UserError

@@ -1,7 +1,5 @@
-"""Rotary embeddings and configs as Stable Audio has them."""
+"""Rotary embeddings as Stable Audio has them."""
 
-import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,9 +25,3 @@ def turned(heads: Float[Tensor, "row token head dim"], rotary: Rotary) -> Float[
         heads[..., :count].float(), given, use_real=True, use_real_unbind_dim=-2, sequence_dim=1
     )
     return torch.cat([first, heads[..., count:].float()], -1).to(heads.dtype)
-
-
-def named_as(name: str, config: str, without: Sequence[str] = ()) -> str:
-    """Returns a config in JSON with the name of another class, and without some of its options."""
-    kept = {key: value for key, value in json.loads(config).items() if key not in without}
-    return json.dumps({**kept, "_class_name": name}, indent=2, sort_keys=True) + "\n"

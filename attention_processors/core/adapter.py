@@ -1,10 +1,9 @@
 """Base class of adapters: layers, key and value projections, and the folder on disk."""
 
-import hashlib
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -12,10 +11,20 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from weftwork.attention_processors.core.adapter_files import (
+    check_config,
+    check_folder,
+    check_numbers,
+    first_of,
+    only_variant,
+    open_tensors,
+    state_sha256,
+    weights_name,
+)
 from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear
 from weftwork.attention_processors.core.condition import Condition
@@ -35,25 +44,8 @@ logger = logging.getLogger(__name__)
 BatchT = TypeVar("BatchT", bound=Batch)
 FeaturesT = TypeVar("FeaturesT", bound=Batch)
 
-FORMAT_VERSION = 1
 HASHED_PARAMETERS = 50_000_000
 """Maximum size of denoisers whose weights are compared with those that an adapter was trained on."""
-WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-
-def state_sha256(module: nn.Module) -> str:
-    """Returns the SHA-256 over names and bytes of a module's weights; of sharded ones, over this process's shards.
-
-    LoRAs that PEFT has added do not count: the weights below them are the same.
-    """
-    digest = hashlib.sha256()
-    own = {name.replace(".base_layer", ""): t for name, t in module.state_dict().items() if ".lora_" not in name}
-    for name, tensor in sorted(own.items()):
-        digest.update(name.encode())
-        here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        digest.update(here.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
@@ -157,14 +149,15 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         folder = Path(str(pretrained_model_name_or_path))
         if folder.is_dir():
             folder = folder / (kwargs.get("subfolder") or "")
-            check_folder(folder)
+            kwargs["variant"] = kwargs.get("variant") or only_variant(folder)
+            check_folder(folder, kwargs["variant"])
         kwargs["use_safetensors"] = True
         expected: Any = (
             read_json(folder / "config.json") if folder.is_dir() else cls.load_config(pretrained_model_name_or_path)
         )
         check_config(folder, expected, cls.__name__)
         if folder.is_dir():
-            cls._check_weights(folder / WEIGHTS_NAME, expected)
+            cls._check_weights(folder / weights_name(kwargs["variant"]), expected)
         adapter = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         adapter.register_to_config(_name_or_path="")  # keep local paths out of saved files
         return adapter
@@ -180,18 +173,18 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
             raise UserError(
                 f"{path.parent}: config.json does not describe a {cls.__name__} ({error}); restore it"
             ) from error
-        with _opened(path) as file:
+        with open_tensors(path) as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             missing, unexpected = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
             if missing or unexpected:
                 raise UserError(
-                    f"{path}: {len(missing)} keys are missing (first: {_first(missing)}) and {len(unexpected)} "
-                    f"unexpected (first: {_first(unexpected)}); the file and config.json do not belong together"
+                    f"{path}: {len(missing)} keys are missing (first: {first_of(missing)}) and {len(unexpected)} "
+                    f"unexpected (first: {first_of(unexpected)}); the file and config.json do not belong together"
                 )
             for name, shape in found.items():
                 if shape != wanted[name]:
                     raise UserError(f"{path}: {name} has shape {shape}, config.json asks for {wanted[name]}")
-                _check_numbers(path, name, file.get_tensor(name))
+                check_numbers(path, name, file.get_tensor(name))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
         """Writes `config.json` and safetensors; the folder has no local paths and is byte-stable.
@@ -275,70 +268,3 @@ def _start_from(own: Any, frozen: Float[Tensor, "inner context"]) -> None:
         root, rank = values.sqrt(), down.weight.shape[0]
         up.weight.copy_(left[:, :rank] * root[:rank])
         down.weight.copy_(root[:rank, None] * right[:rank])
-
-
-def check_folder(folder: Path) -> None:
-    """Raises unless a folder has the two files of an adapter.
-
-    Raises:
-        ValueError: names the missing file and the files that are there.
-    """
-    for name in ("config.json", WEIGHTS_NAME):
-        if not (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
-            here = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "no such folder"
-            raise UserError(
-                f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weftwork loads safetensors only, "
-                "`weftwork convert` turns other formats into it"
-            )
-
-
-def check_config(folder: Path, config: Mapping[str, Any], expected: str) -> None:
-    """Raises unless a folder's config is of this class, in a format that this version reads.
-
-    Raises:
-        ValueError: another class, or a newer format.
-    """
-    name = config.get("_class_name")
-    if name not in (None, expected):
-        raise UserError(f"{folder}: got a {name}, expected a {expected}; load it with {name}.from_pretrained")
-    version = config.get("format_version", FORMAT_VERSION)
-    if version > FORMAT_VERSION:
-        raise UserError(f"{folder}: got format version {version}, expected at most {FORMAT_VERSION}; update weftwork")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors of a safetensors file.
-
-    Raises:
-        ValueError: a file that is missing or damaged, or numbers that are not finite.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: not found; the folder is incomplete: copy or download it again")
-    with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for name, tensor in tensors.items():
-        _check_numbers(path, name, tensor)
-    return tensors
-
-
-def _check_numbers(path: Path, name: str, tensor: Tensor) -> None:
-    if tensor.dtype not in DTYPES:
-        raise UserError(
-            f"{path}: {name} has dtype {tensor.dtype}, expected one of {', '.join(map(str, DTYPES))}; convert it"
-        )
-    if not bool(tensor.isfinite().all()):
-        raise UserError(f"{path}: {name} holds NaN or infinite numbers; train or download it again")
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}); it is damaged or of another format: "
-            "copy or convert it again"
-        ) from error
-
-
-def _first(names: Iterable[str]) -> str:
-    return next(iter(names), "none")

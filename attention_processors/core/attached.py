@@ -1,22 +1,26 @@
 """Attached adapters as one pipeline component, which is saved, moved and offloaded like any other."""
 
+import copy
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from weftwork.attention_processors.core.adapter import Adapter, read_json
+from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.method import adapter_path, load, methods
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.json_object import read_json
 
+DOTTED = ".adapter"
 OUR_NAMES = ("weftwork", "weft")
 """Names of this package, earlier ones included: folders saved under these still load."""
 
@@ -58,12 +62,16 @@ class AdapterBank(ModelMixin, ConfigMixin):
     def dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.parameters()), torch.float32)
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
+    def save_pretrained(  # pyright: ignore
+        self, save_directory: Any, variant: str | None = None, **kwargs: Any
+    ) -> None:
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         kinds = {name: [_stable_module(type(adapter)), type(adapter).__name__] for name, adapter in self.items()}
+        # Adapters have no variants; in a folder of a variant, diffusers wants a dot in all names.
+        suffix = "" if variant is None else DOTTED
         for name, adapter in self.items():
-            adapter.save_pretrained(folder / name, **kwargs)
+            adapter.save_pretrained(folder / f"{name}{suffix}", **kwargs)
         text = {"_class_name": type(self).__name__, "adapters": kinds, "weights": self.weights}
         (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
 
@@ -77,10 +85,30 @@ class AdapterBank(ModelMixin, ConfigMixin):
         folder = Path(pretrained_model_name_or_path) / (kwargs.pop("subfolder", None) or "")
         config = read_json(folder / "config.json")
         dtype = kwargs.get("dtype") or kwargs.get("torch_dtype")
-        loaded = {n: _adapter_class(*kind).from_pretrained(folder / n) for n, kind in config["adapters"].items()}
+        places = {name: folder / name for name in config["adapters"]}
+        places = {name: p if p.is_dir() else p.with_name(f"{name}{DOTTED}") for name, p in places.items()}
+        loaded = {n: _adapter_class(*kind).from_pretrained(places[n]) for n, kind in config["adapters"].items()}
         bank = cls(loaded)
         bank.weights.update(config["weights"])
         return bank if dtype is None else bank.to(dtype)  # pyright: ignore
+
+
+_USERS: WeakKeyDictionary[nn.Module, WeakSet[nn.Module]] = WeakKeyDictionary()
+"""Denoisers of the pipelines that an adapter is attached to."""
+
+
+def own_copy(adapter: Adapter, denoiser: nn.Module) -> Adapter:
+    """Returns the adapter for a pipeline: a copy if that of another denoiser uses it in another precision or place."""
+    wanted, have = ((p.dtype, p.device) for p in (next(denoiser.parameters()), next(adapter.parameters())))
+    if any(other is not denoiser for other in _USERS.get(adapter, ())) and wanted != have:
+        adapter = copy.deepcopy(adapter)
+    _USERS.setdefault(adapter, WeakSet()).add(denoiser)
+    return adapter
+
+
+def release(adapter: Adapter, denoiser: nn.Module) -> None:
+    """Forgets that the pipeline of a denoiser uses an adapter."""
+    _USERS.get(adapter, WeakSet()).discard(denoiser)
 
 
 PUBLIC = "weftwork.attention_processors"

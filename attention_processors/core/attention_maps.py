@@ -25,7 +25,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Branch, DecoupledBranch
+from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
 from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.readers.errors import UserError

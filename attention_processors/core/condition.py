@@ -17,7 +17,7 @@ from weftwork.attention_processors.core.records import (
     recorded,
 )
 from weftwork.attention_processors.core.regions import Area, area_map, checked_area
-from weftwork.attention_processors.core.strength import Schedule, check_weight, number
+from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight, number
 from weftwork.datasets.readers.errors import UserError
 
 GUIDANCE = ("both", "cond_only")
@@ -44,7 +44,9 @@ class Condition(Recorded):
             mask that is black or cannot be read, or a schedule out of order.
     """
 
-    weight: float = field(default=1.0, metadata=recorded(NumberKind(), "Strength: 0 is off, 1 as trained."))
+    weight: float = field(
+        default=1.0, metadata=recorded(NumberKind(maximum=MAX_WEIGHT), "Strength: 0 is off, 1 as trained.")
+    )
     region: Area = field(
         default=None,
         metadata=recorded(
@@ -59,7 +61,7 @@ class Condition(Recorded):
     layers: Mapping[str, float] = field(
         default_factory=dict,
         metadata=recorded(
-            SharesKind(),
+            SharesKind(maximum=MAX_WEIGHT),
             "Factors on the weight by preset (all, encoder, middle, decoder, self) or by a regular expression for "
             "names of layers; 1 elsewhere, and of several that match a layer the last counts.",
         ),

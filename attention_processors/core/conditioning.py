@@ -9,134 +9,27 @@ a call's conditions; strengths are tensors that are overwritten in place between
 recompiled.
 """
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from weftwork.attention_processors.core.branch import Acting, Branch, DecoupledBranch
 from weftwork.attention_processors.core.strength import Layout, Schedule, Strength, anchor_windows
 from weftwork.datasets.readers.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 ASPECT_TOLERANCE = 0.15
 """Latent sides are whole numbers: aspects within this many e-folds count as equal."""
-
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Attention function of (query, key, value, mask), on the kernel of the user's choice; heads are the third axis."""
-
-Project = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A layer's projections of tokens [row, token, dim] to keys and values, [row, token, head, dim] each."""
-
-
-@dataclass(frozen=True)
-class OwnAttention:
-    """The layer's attention without branches: context, mask and output."""
-
-    key: Float[Tensor, "row token head dim"]
-    value: Float[Tensor, "row token head dim"]
-    mask: Tensor | None
-    out: Float[Tensor, "row query head dim"]
-
-
-class Branch:
-    """Attention branch of one method at one layer, in optional stages."""
-
-    replaces: ClassVar[bool] = False
-    """True if the branch overwrites queries, keys or values: at most one of these per layer."""
-
-    def read(self, hidden_states: Float[Tensor, "row query dim"]) -> None:
-        """Is shown the layer's input."""
-
-    def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the queries, keys and values to attend with, [row, token, head, dim] each.
-
-        Args:
-            project: the layer's own keys and values of other tokens.
-        """
-        return query, key, value
-
-    def mix(
-        self,
-        query: Float[Tensor, "row query head dim"],
-        out: Float[Tensor, "row query head dim"],
-        attend: Attend,
-        own: OwnAttention,
-    ) -> Float[Tensor, "row query head dim"]:
-        """Returns the attention output before its projection; `out` is that of the preceding branches."""
-        return out
-
-    def rows(self, count: int) -> "Branch":
-        """Returns the branch for `count` rows: all, or the conditional half when guidance is turned off during a run.
-
-        Raises:
-            ValueError: any other count.
-        """
-        return self
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Branch":
-        return self
-
-
-@dataclass(frozen=True)
-class DecoupledBranch(Branch):
-    """Attention to condition tokens, added to the frozen attention (as in IP-Adapter, arXiv 2308.06721, and LOTS).
-
-        out + gain * softmax(Q K^T / sqrt(d) + bias) V,   exactly `out` wherever gain is 0
-
-    `gain` is [row, 1 or query, 1, 1]; `bias`, of several parts, [row, 1, 1 or query, token].
-    """
-
-    key: Float[Tensor, "row token inner"]
-    value: Float[Tensor, "row token inner"]
-    gain: Float[Tensor, "row place 1 1"]
-    bias: Float[Tensor, "row 1 place token"] | None = None
-    guidance: bool = False
-    token_part: Int[Tensor, " token"] | None = None
-    """Index of each token's part, for attention maps only."""
-
-    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        queries = query.shape[1]
-        if self.gain.shape[1] not in (1, queries):
-            raise UserError(
-                f"region: got a grid of {self.gain.shape[1]} places for a layer with {queries} queries; the "
-                "conditioning was built for another latent size: build it for the height and width being denoised"
-            )
-        gain = self.gain.to(out.dtype)
-        return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
-
-    def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns keys and values, [row, token, head, dim] each, and the bias, for this query."""
-        key, value = (x.to(query.dtype).unflatten(-1, (-1, query.shape[-1])) for x in (self.key, self.value))
-        return key, value, None if self.bias is None else self.bias.to(query.dtype)
-
-    def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Float[Tensor, "row query head dim"]:
-        """Returns the tensor that is added to `out` at a gain of 1."""
-        return attend(query, *self.tokens(query))
-
-    def rows(self, count: int) -> "DecoupledBranch":
-        have = self.key.shape[0]
-        if have == count:
-            return self
-        if not (self.guidance and have == 2 * count):
-            raise UserError(
-                f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
-                "build the conditioning for this num_images_per_prompt and guidance"
-            )
-        bias = None if self.bias is None else self.bias[count:]
-        return replace(
-            self, key=self.key[count:], value=self.value[count:], gain=self.gain[count:], bias=bias, guidance=False
-        )
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "DecoupledBranch":
-        bias = None if self.bias is None else self.bias.to(device)
-        key, value = self.key.to(device, dtype), self.value.to(device, dtype)
-        return replace(self, key=key, value=value, gain=self.gain.to(device), bias=bias)
 
 
 class Encoded(ABC):
@@ -240,19 +133,6 @@ class EncodedTokens(Encoded):
         )
 
 
-@dataclass(eq=False)
-class Acting:
-    """What acts at one attention layer in the running call of a denoiser."""
-
-    branches: tuple[Branch, ...] = ()
-    record: Callable[[tuple[Branch, ...], Tensor, Tensor], None] | None = None
-    """Is shown the branches, the queries and the output without branches."""
-    inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    """Tensors that are added to the inputs of blocks, by the block's path."""
-    reads: int = 0
-    """How often the branches were read in this call; not counted in compiled code."""
-
-
 @dataclass(frozen=True)
 class Conditioning:
     """All branches of all adapters for one denoiser batch.
@@ -311,11 +191,24 @@ class Conditioning:
             strength.set_step(step, num_steps)
 
     def on_step_end(self, step: int, num_steps: int) -> None:
-        """Prepares the step after loop index `step`."""
+        """Prepares the step after loop index `step`; warns once of schedules that act at none."""
+        if step == 0:
+            self._warn_of_idle(num_steps)
         if step + 1 < num_steps:
             self.set_step(step + 1, num_steps)
         if self.recorder is not None:
             self.recorder.on_step_end(step)
+
+    def _warn_of_idle(self, num_steps: int) -> None:
+        rows = ((strength.schedules, strength.weight.tolist()) for strength in self.strengths)
+        schedules = {s for table, weights in rows for row, own in zip(table, weights, strict=True)
+                     for s, weight in zip(row, own, strict=True) if weight > 0 and s.start < s.end}  # fmt: skip
+        for one in schedules:
+            if not any(Schedule(one.start, one.end).at(index, num_steps) for index in range(num_steps)):
+                logger.warning(
+                    "schedule: start %g and end %g act at none of %d steps; step i of n acts if start <= i / n < end",
+                    one.start, one.end, num_steps,
+                )  # fmt: skip
 
     def callback(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         """`callback_on_step_end` of a stock pipeline."""

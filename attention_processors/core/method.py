@@ -47,7 +47,7 @@ class Method:
     adapters: tuple[str, ...]
     conditions: tuple[str, ...] = ()
     backbone: str = "tiny-diffusion"
-    pipeline: str = "weftwork.pipelines.core.mixin:open_conditioned"
+    pipeline: str = "weftwork.pipelines.core.opening:open_conditioned"
     trainer: str | None = None
     evaluation: str | None = None
     validation: str | None = None

@@ -12,13 +12,14 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from weftwork.attention_processors.core.conditioning import Acting, Conditioning
+from weftwork.attention_processors.core.branch import Acting
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.wrapper import BUSY, WrappedProcessor, can_wrap, wrap, wrapped_class
 from weftwork.datasets.readers.errors import UserError
 
 REPLACED_BY: Mapping[str, str] = {
-    "AttnProcessor2_0": "disable_xformers_memory_efficient_attention(), disable_attention_slicing() or "
-    "set_default_attn_processor()",
+    "AttnProcessor2_0": "disable_xformers_memory_efficient_attention(), disable_attention_slicing(), "
+    "unload_ip_adapter() or set_default_attn_processor()",
     "AttnProcessor": "set_default_attn_processor()",
     "SlicedAttnProcessor": "enable_attention_slicing()",
     "FusedAttnProcessor2_0": "fuse_qkv_projections()",
@@ -170,6 +171,11 @@ def check_installed(denoiser: nn.Module, layers: Collection[str] | None = None) 
     Raises:
         RuntimeError: names the first layer, its processor, the call that sets it and how to restore.
     """
+    if layers and unwrapped(denoiser) not in _USES:
+        raise RuntimeError(
+            f"{type(unwrapped(denoiser)).__name__}: conditions were passed, but adapters were attached to another "
+            "denoiser (pipe.unet was replaced since); detach() and attach() the adapters again"
+        )
     for name, layer in attention_layers(denoiser).items():
         processor: Any = layer.processor
         if isinstance(processor, WrappedProcessor):

@@ -141,6 +141,7 @@ class SharesKind(Kind):
     """Numbers by name; with `alone` also a single name."""
 
     alone: bool = False
+    maximum: float | None = None
 
     def read(self, value: object, locate: Locate) -> Any:
         if self.alone and isinstance(value, str):
@@ -150,7 +151,7 @@ class SharesKind(Kind):
         return value
 
     def schema(self) -> Schema:
-        shares = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
+        shares = {"type": "object", "additionalProperties": NumberKind(maximum=self.maximum).schema()}
         if not self.alone:
             return shares
         named = {"minProperties": 1, "propertyNames": {"minLength": 1}, "not": {"additionalProperties": {"const": 0}}}

@@ -33,7 +33,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.conditioning import Acting, OwnAttention
+from weftwork.attention_processors.core.branch import Acting, OwnAttention
 from weftwork.datasets.readers.errors import UserError
 
 METHODS: Final[Mapping[str, str]] = {

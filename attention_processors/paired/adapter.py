@@ -26,7 +26,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
+from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import padded
 from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.regions import region_size

@@ -28,10 +28,12 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import FORMAT_VERSION, KeyValueAdapter
+from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
+from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, EncodedTokens, OwnAttention
+from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.records import ImageKind, recorded
 from weftwork.attention_processors.core.regions import ImageLike, from_array
 from weftwork.attention_processors.reference.projections import (

@@ -21,10 +21,12 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import FORMAT_VERSION, Adapter, KeyValueAdapter
+from weftwork.attention_processors.core.adapter import Adapter, KeyValueAdapter
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
+from weftwork.attention_processors.core.branch import DecoupledBranch
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.conditioning import DecoupledBranch, EncodedTokens
+from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
 from weftwork.attention_processors.style.fusions import JointBranch

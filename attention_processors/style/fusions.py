@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Attend, DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
 
 
 class JointBranch(DecoupledBranch):

@@ -25,7 +25,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import check_config, read_json, read_tensors, state_sha256
+from weftwork.attention_processors.core.adapter_files import check_config, read_tensors, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import conditioned, install, layer_levels, unwrapped
@@ -36,6 +36,7 @@ from weftwork.attention_processors.views.instillation import GRADIENTS, Instilla
 from weftwork.attention_processors.views.reference_attention import References
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.json_object import read_json
 
 ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
 TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")

@@ -32,7 +32,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.conditioning import Attend, Branch, Encoded, OwnAttention, Project
+from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention, Project
+from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.layers import select_layers, select_names
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout, Strength

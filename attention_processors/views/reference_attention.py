@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Branch, Project
+from weftwork.attention_processors.core.branch import Branch, Project
 from weftwork.attention_processors.views.instillation import Taps, missing
 from weftwork.datasets.readers.errors import UserError
 

@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weftwork.attention_processors.audio.stable_audio import named_as
+from weftwork.pipelines.core.stock_config import named_as
 
 STOCK = "CosineDPMSolverMultistepScheduler"
 FOREIGN = ("algorithm_type", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")

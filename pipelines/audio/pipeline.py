@@ -28,7 +28,6 @@ from weftwork.attention_processors.audio.adapter import FrozenProjections, Spati
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
 from weftwork.attention_processors.audio.control import aligned_boxes, shares, tracks_of
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.audio.stable_audio import named_as
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import (
     attention_layers,
@@ -43,6 +42,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.windows import Windows
+from weftwork.pipelines.core.stock_config import named_as
 
 AT_ONCE = 16
 """Windows per batch, over all voices."""

@@ -1,10 +1,9 @@
 """Conditions in the arguments of a pipeline's call."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.datasets.readers.errors import UserError
 
 Conditions = Mapping[str, Condition | Sequence[Condition] | Sequence[Sequence[Condition] | None]]
@@ -23,7 +22,8 @@ def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> li
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise UserError(f"conditions[{name!r}]: got a {type(given).__name__}, expected {names} or a list of them")
     per_prompt = any(row is None or isinstance(row, Sequence) for row in given)
-    designs = [list(row or ()) for row in given] if per_prompt else [list(given)] * batch
+    rows = ([row] if isinstance(row, kinds) else row for row in given)
+    designs = [list(row or ()) for row in rows] if per_prompt else [list(given)] * batch
     if len(designs) != batch:
         raise UserError(
             f"conditions[{name!r}]: got {len(designs)} lists for {batch} prompts; pass one list (or None) per prompt"
@@ -31,16 +31,3 @@ def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> li
     for wrong in (c for row in designs for c in row if not isinstance(c, kinds)):
         raise UserError(f"conditions[{name!r}]: got a {type(wrong).__name__}, expected {names}")
     return designs
-
-
-Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
-
-
-def step_callback(conditioning: Conditioning, theirs: Callback | None) -> Callback:
-    """Returns a callback at the end of steps that calls the caller's own first, then moves the schedules on."""
-
-    def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        values = values if theirs is None else theirs(pipe, step, timestep, values)
-        return conditioning.callback(pipe, step, timestep, values)
-
-    return callback

@@ -6,7 +6,6 @@ pipe("a person", conditions={"paired": [SketchTextPair(sketch, "a red jacket")]}
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +20,24 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.image_processor import VaeImageProcessor
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, use_public_name
-from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
-from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import conditioned, install, is_compiled, layer_levels, restore
+from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, own_copy, release, use_public_name
+from weftwork.attention_processors.core.attention_maps import MapRecorder
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.processor import install, layer_levels, restore
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.core.conditions import Conditions, designs_of, step_callback
+from weftwork.pipelines.core.call import ConditionedCall
+from weftwork.pipelines.core.conditions import Conditions, designs_of
 from weftwork.pipelines.core.encoders import FrozenEncoders
 from weftwork.pipelines.core.signatures import bound_arguments, with_stock_parameters
+from weftwork.pipelines.core.stock_config import named_as
 
+OWN = ("adapters", "encoders")
+"""Components that stock pipelines do not have."""
 EXTRA_ARGUMENTS = ("conditions", "conditioning", "recorder")
 _Pipeline = DiffusionPipeline if TYPE_CHECKING else object
 
@@ -53,7 +54,6 @@ class ConditionedPipelineMixin(_Pipeline):
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     vae_scale_factor: int
-    image_processor: VaeImageProcessor
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,7 +64,7 @@ class ConditionedPipelineMixin(_Pipeline):
         cls.__init__ = with_stock_parameters(mixin.__init__, stock.__init__)
         if cls.__call__ is mixin.__call__:
             cls.__call__ = with_stock_parameters(mixin.__call__, stock.__call__)
-        cls._optional_components = [*cls._optional_components, "adapters", "encoders"]
+        cls._optional_components = [*cls._optional_components, *OWN]
         cls.model_cpu_offload_seq = str(cls.model_cpu_offload_seq).replace("unet", "adapters->unet")
 
     def __init__(
@@ -108,13 +108,17 @@ class ConditionedPipelineMixin(_Pipeline):
             return stock(*args, **kwargs)
         if conditioning is not None and conditions:
             raise UserError("conditions, conditioning: got both; pass the encoded one or the raw ones")
+        if kwargs.get("padding_mask_crop") is not None:
+            raise UserError(
+                "padding_mask_crop: got it beside conditions, which would act on the crop; leave it out, and crop "
+                "image, mask and sketches alike"
+            )
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         legacy = arguments.pop("kwargs", {})
-        if conditioning is None:
-            conditioning = self._encoded(conditions or {}, arguments)
-        conditioning = self._followed(arguments, conditioning, recorder)
-        with conditioned(self.unet, conditioning):
+        call = self._call(conditions or {}, conditioning, {**arguments, "recorder": recorder})
+        call.follow(arguments)
+        with call.acting():
             return stock(**arguments, **legacy)
 
     @classmethod
@@ -123,6 +127,16 @@ class ConditionedPipelineMixin(_Pipeline):
         loaded: Any = super().load_config(*args, **kwargs)
         use_public_name(loaded[0] if isinstance(loaded, tuple) else loaded)
         return loaded
+
+    def to_json_string(self) -> str:
+        """Returns the index of a stock pipeline, beside components that only conditioned ones have."""
+        stock = next(kind for kind in type(self).__mro__ if not issubclass(kind, ConditionedPipelineMixin))
+        return named_as(stock.__name__, super().to_json_string(), [n for n in OWN if getattr(self, n) is None])
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Components by name, for other pipelines; `adapters` and `encoders` only where there are some."""
+        return {name: part for name, part in super().components.items() if name not in OWN or part is not None}
 
     # -- adapters ------------------------------------------------------------------------------------------
 
@@ -150,11 +164,12 @@ class ConditionedPipelineMixin(_Pipeline):
             return
         if not have:
             install(self.unet)
-        device = self._execution_device
-        for adapter in {**have, **adapters}.values():
+        device, here = self._execution_device, {**have, **adapters}
+        for name, adapter in here.items():
             if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
-                nn.Module.to(adapter, device, self.unet.dtype).eval()  # pyright: ignore
-        self._set_bank({**have, **adapters})
+                mine = own_copy(adapter, self.unet)
+                here[name] = nn.Module.to(mine, device, self.unet.dtype).eval()  # pyright: ignore
+        self._set_bank(here)
 
     def detach(self, *names: str) -> None:
         """Detaches adapters (all, without names); without any, the stock processors are restored.
@@ -166,6 +181,8 @@ class ConditionedPipelineMixin(_Pipeline):
         unknown = [name for name in names if name not in have]
         if unknown:
             raise UserError(f"detach: got {unknown[0]!r}, attached are: {', '.join(have) or 'none'}")
+        for name in names or have:
+            release(have[name], self.unet)
         rest = {name: adapter for name, adapter in have.items() if names and name not in names}
         if have and not rest:
             restore(self.unet)
@@ -233,12 +250,17 @@ class ConditionedPipelineMixin(_Pipeline):
         Raises:
             ValueError: an unknown name, a condition of the wrong type, or another number of designs than prompts.
         """
-        size = self._latent_size({"height": height, "width": width})
+        default = self.unet.config["sample_size"]
+        sides = (default, default) if isinstance(default, int) else default
+        size = tuple(
+            side if given is None else given // self.vae_scale_factor
+            for side, given in zip(sides, (height, width), strict=True)
+        )
         layout = Layout(layer_levels(self.unet), size, num_images_per_prompt, do_classifier_free_guidance)
-        return self._conditioning(conditions, batch_size, layout)
+        return Conditioning.of(self._encoded(conditions, batch_size), layout)
 
     @torch.no_grad()
-    def _conditioning(self, conditions: Conditions, batch: int, layout: Layout) -> Conditioning:
+    def _encoded(self, conditions: Conditions, batch: int) -> dict[str, Encoded]:
         bank = self.adapters
         for name in conditions:
             if bank is None or name not in bank:
@@ -255,60 +277,26 @@ class ConditionedPipelineMixin(_Pipeline):
             designs = designs_of(name, conditions[name], batch, bank[name].condition_type)
             given = bank[name].collate(designs).to(device).scaled(bank.weights[name])
             encoded[name] = bank(name, bank[name].features(given, encoders))
-        return Conditioning.of(encoded, layout)
+        return encoded
 
-    def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
-        """Returns height and width of the latents of a call with these arguments."""
-        factor = self.vae_scale_factor
-        if arguments.get("latents") is not None:
-            height, width = arguments["latents"].shape[-2:]
-            return height, width
-        default = self.unet.config["sample_size"]
-        sides = (default, default) if isinstance(default, int) else default
-        height = arguments.get("height") or sides[0] * factor
-        width = arguments.get("width") or sides[1] * factor
-        return height // factor, width // factor
-
-    def _encoded(self, conditions: Conditions, arguments: dict[str, Any]) -> Conditioning:
-        """Encodes conditions for a call with these arguments, whose size is made explicit."""
+    def _call(
+        self, conditions: Conditions, conditioning: Conditioning | None, arguments: Mapping[str, Any]
+    ) -> ConditionedCall:
+        """Encodes conditions for a call with these arguments of the stock pipeline."""
+        recorder = arguments["recorder"]
+        if conditioning is not None:
+            return ConditionedCall(self.unet, conditioning, recorder=recorder)
         prompt, embeds = arguments["prompt"], arguments["prompt_embeds"]
-        batch = 1 if isinstance(prompt, str) else len(embeds if prompt is None else prompt)
+        prompts = embeds if prompt is None else prompt
+        batch = 1 if prompts is None or isinstance(prompts, str) else len(prompts)  # the stock call refuses none
         unguided = self.unet.config.get("time_cond_proj_dim") is not None
-        size, repeat = self._latent_size(arguments), arguments.get("num_images_per_prompt") or 1
-        if arguments.get("height") or arguments.get("width"):  # a stock pipeline may ignore one without the other
-            arguments["height"], arguments["width"] = (side * self.vae_scale_factor for side in size)
-        guidance = arguments["guidance_scale"] > 1 and not unguided
-        return self._conditioning(conditions, batch, Layout(layer_levels(self.unet), size, repeat, guidance))
-
-    def _followed(
-        self, arguments: dict[str, Any], conditioning: Conditioning, recorder: MapRecorder | None
-    ) -> Conditioning:
-        """Puts the callback that moves schedules into the arguments of a call; returns what acts in it."""
-        if recorder is not None:
-            refuse_compiled(is_compiled(self.unet))
-            assert conditioning.layout is not None
-            recorder.begin(conditioning.layout)
-            conditioning = replace(conditioning, recorder=recorder)
-        conditioning.set_step(0, 1)
-        theirs = arguments.get("callback_on_step_end")
-        if isinstance(theirs, PipelineCallback | MultiPipelineCallbacks):
-            arguments["callback_on_step_end_tensor_inputs"] = theirs.tensor_inputs
-        arguments["callback_on_step_end"] = step_callback(conditioning, theirs)
-        return conditioning
-
-
-class _ImageSizedMixin(ConditionedPipelineMixin):
-    """Mixin for pipelines that take the size from `image` without height and width."""
-
-    def _latent_size(self, arguments: Mapping[str, Any]) -> tuple[int, int]:
-        image = arguments.get("image")
-        if image is None or (arguments.get("height") and arguments.get("width")):
-            return super()._latent_size(arguments)
-        if isinstance(image, torch.Tensor) and image.ndim == 4 and image.shape[1] == self.vae.config["latent_channels"]:
-            return image.shape[-2], image.shape[-1]
-        image = image[0] if isinstance(image, list) else image
-        height, width = self.image_processor.get_default_height_width(image)
-        return super()._latent_size({"height": height, "width": width})
+        return ConditionedCall(
+            self.unet,
+            self._encoded(conditions, batch),
+            repeat=arguments.get("num_images_per_prompt") or 1,
+            guidance=arguments["guidance_scale"] > 1 and not unguided,
+            recorder=recorder,
+        )
 
 
 class ConditionedStableDiffusionPipeline(ConditionedPipelineMixin, StableDiffusionPipeline): ...
@@ -317,28 +305,10 @@ class ConditionedStableDiffusionPipeline(ConditionedPipelineMixin, StableDiffusi
 class ConditionedStableDiffusionXLPipeline(ConditionedPipelineMixin, StableDiffusionXLPipeline): ...
 
 
-class ConditionedStableDiffusionImg2ImgPipeline(_ImageSizedMixin, StableDiffusionImg2ImgPipeline): ...
+class ConditionedStableDiffusionImg2ImgPipeline(ConditionedPipelineMixin, StableDiffusionImg2ImgPipeline): ...
 
 
 class ConditionedStableDiffusionInpaintPipeline(ConditionedPipelineMixin, StableDiffusionInpaintPipeline): ...
 
 
-class ConditionedStableDiffusionControlNetPipeline(_ImageSizedMixin, StableDiffusionControlNetPipeline): ...
-
-
-def open_conditioned(source: str | Path, **options: Any) -> Any:
-    """Open the text-to-image pipeline of a folder or repository, of Stable Diffusion or Stable Diffusion XL.
-
-    Args:
-        options: of `from_pretrained`.
-
-    Raises:
-        ValueError: a pipeline of another kind.
-    """
-    local = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
-    index: Any = DiffusionPipeline.load_config(str(source), **local)
-    if "unet" not in index or "text_encoder" not in index:
-        name = index.get("_class_name")
-        raise UserError(f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder")
-    kind = ConditionedStableDiffusionXLPipeline if "text_encoder_2" in index else ConditionedStableDiffusionPipeline
-    return kind.from_pretrained(source, **options)
+class ConditionedStableDiffusionControlNetPipeline(ConditionedPipelineMixin, StableDiffusionControlNetPipeline): ...

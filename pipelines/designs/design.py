@@ -37,7 +37,7 @@ from weftwork.attention_processors.core.records import (
     recorded,
     short,
 )
-from weftwork.attention_processors.core.strength import Schedule, check_weight
+from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 
@@ -83,7 +83,7 @@ class Control(Recorded):
 
     controlnet: Path = field(metadata=recorded(PathKind(), "Path of its folder."))
     image: Image.Image | Path = field(metadata=recorded(ImageKind(), "Path of its input image."))
-    weight: float = field(default=1.0, metadata=recorded(NumberKind(), WEIGHT_HELP))
+    weight: float = field(default=1.0, metadata=recorded(NumberKind(maximum=MAX_WEIGHT), WEIGHT_HELP))
     start: float = field(
         default=0.0,
         metadata=recorded(NumberKind(maximum=1, excluded=1), "Share of the steps where it begins; less than end."),

@@ -40,7 +40,7 @@ def read_designs(path: str | Path) -> dict[str, Design]:
     path = Path(path)
     designs: dict[str, Design] = {}
     wrong: list[str] = []
-    lines = _read_text(path).splitlines()
+    lines = _read_text(path).split("\n")  # texts may hold other line separators
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

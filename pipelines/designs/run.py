@@ -15,7 +15,8 @@ from weftwork.attention_processors.core.attention_maps import MapRecorder, overl
 from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
-from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline, open_conditioned
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
+from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
 from weftwork.pretrained import DEFAULT_MODEL, available, shipped
 
@@ -72,7 +73,7 @@ def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, ob
         if path.is_file():
             pipe.attach(**{name: StyleCards.of([StyleCard.load(path)])})
         elif path.is_dir():
-            pipe.load_adapter(path, name)
+            pipe.load_adapter(adapter_folder(path), name)
         else:
             raise UserError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
@@ -179,19 +180,35 @@ def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Ima
     return sheets
 
 
-def stored(design: Design, index: int = 0) -> str:
-    """Returns the text stored in a PNG: `design`, a complete design file, and the seed."""
+def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = None) -> str:
+    """Returns the text stored in a PNG: `design`, a complete design file, the seed, and digests of what made it."""
     assert design.seed is not None
     settings = {name: getattr(design, name) for name in SETTINGS}
-    return json.dumps(
-        {"design": {**design.source, **settings, "seed": design.seed + index}, "seed": design.seed + index}
-    )
+    record = {"design": {**design.source, **settings, "seed": design.seed + index}, "seed": design.seed + index}
+    return json.dumps(record if made_of is None else {**record, "made_of": made_of})
 
 
-def stored_in(path: Path) -> str | None:
-    """Returns the text stored in a PNG, also of an earlier version."""
-    with Image.open(path) as image:
-        return next((image.info[name] for name in TEXT_CHUNKS if name in image.info), None)
+def stored_in(path: Path) -> dict[str, Any] | None:
+    """Returns the record stored in a PNG, also of an earlier version; None for a file that is cut short.
+
+    Raises:
+        ValueError: a whole image without a record.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            texts = [image.info[name] for name in TEXT_CHUNKS if name in image.info]
+    except (OSError, SyntaxError):
+        return None
+    if not texts:
+        raise UserError(f"{path}: got an image that weftwork did not make; choose another --output, or remove it")
+    return json.loads(texts[0])
+
+
+def adapter_folder(path: Path) -> Path:
+    """Returns the folder of an adapter, or of the result of the training run at `path`."""
+    result = path / "final"
+    return result if (result / "config.json").is_file() and not (path / "config.json").is_file() else path
 
 
 def write_images(files: Mapping[Path, tuple[Image.Image, str]]) -> None:

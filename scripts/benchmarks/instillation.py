@@ -12,7 +12,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Attend, Branch, Conditioning, Encoded, OwnAttention
+from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views.instillation import Instillation, Recorded, Taps, attention_scores

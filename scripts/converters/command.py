@@ -10,11 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import WEIGHTS_NAME, Adapter, check_folder, read_json
+from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME, check_folder
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.json_object import read_json
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
 from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, ip_adapter_to_adapter

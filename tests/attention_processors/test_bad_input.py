@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from tiny import drawn_sketch, paired_adapter, paired_conditions, tiny_parts, tiny_pipe, tiny_unet
 
-from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
+from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME
 from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 

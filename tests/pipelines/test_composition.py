@@ -10,7 +10,7 @@ import torch
 from tiny import attend, paired_adapter, paired_conditions, style_adapter, tiny_unet
 from variants import SD, add_lora, controlnet_parts, picture, run
 
-from weftwork.attention_processors.core.conditioning import DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.processor import layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.style.adapter import FUSIONS, Style

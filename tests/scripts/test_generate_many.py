@@ -1,13 +1,18 @@
 """`weftwork generate --input`: many designs, of which existing images are kept."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from tiny import drawn_sketch
 from tiny_designs import generate, read, write
 
+from weftwork.attention_processors import PairedAdapter
 from weftwork.scripts.cli import main
 
 
@@ -75,3 +80,71 @@ def test_one_picture_that_fails_keeps_no_other_from_being_made(
     assert many(folder, models) == 2
     assert "1 could not be made" in capsys.readouterr().err
     assert {p.name for p in (folder / "many").iterdir()} == {"one.png"}
+
+
+Change = Callable[[Path, Path], tuple[str, ...]]
+
+
+def edited_sketch(folder: Path, models: Path) -> tuple[str, ...]:
+    drawn_sketch(3).save(folder / "jacket.png")
+    return ()
+
+
+def trained_adapter(folder: Path, models: Path) -> tuple[str, ...]:
+    shutil.copytree(models / "paired", folder / "trained")
+    adapter = PairedAdapter.from_pretrained(folder / "trained")
+    with torch.no_grad():
+        next(adapter.parameters()).add_(1.0)
+    adapter.save_pretrained(folder / "trained")
+    return ("--adapter", f"paired={folder / 'trained'}")
+
+
+def other_model(folder: Path, models: Path) -> tuple[str, ...]:
+    shutil.copytree(models / "model", folder / "other")
+    index = folder / "other/scheduler/scheduler_config.json"
+    index.write_text(index.read_text().replace("epsilon", "v_prediction"))
+    return ("--model", str(folder / "other"))
+
+
+@pytest.mark.parametrize(
+    ("change", "thing"),
+    [(edited_sketch, "conditions"), (trained_adapter, "adapter paired"), (other_model, "model")],
+)
+def test_images_made_with_other_things_are_named(
+    change: Change, thing: str, folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_many(folder, FEW[1])
+    assert many(folder, models) == 0
+    capsys.readouterr()
+    more = change(folder, models)
+    given = {"--model": str(models / "model"), "--adapter": f"paired={models / 'paired'}"}
+    given |= dict([more] if more else [])
+    command = ["generate", "--input", str(folder / "all.jsonl"), "--output", str(folder / "many")]
+    assert main([*command, *(word for option in given.items() for word in option)]) == 2
+    assert f"000001.png: got an image made with another {thing}" in capsys.readouterr().err
+
+
+def test_paths_are_checked_when_nothing_is_missing(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_many(folder, FEW[1])
+    assert many(folder, models) == 0
+    command = ["generate", "--input", str(folder / "all.jsonl"), "--output", str(folder / "many")]
+    assert main([*command, "--model", str(models / "model"), "--adapter", "paired=nowhere"]) == 2
+    assert "adapter paired: got 'nowhere', where nothing is" in capsys.readouterr().err
+
+
+def test_an_image_that_is_cut_short_is_made_again(folder: Path, models: Path) -> None:
+    write_many(folder, FEW[0])
+    assert many(folder, models) == 0
+    whole = (folder / "many/one.png").read_bytes()
+    (folder / "many/one.png").write_bytes(whole[: len(whole) // 2])
+    assert many(folder, models) == 0
+    assert (folder / "many/one.png").read_bytes() == whole
+
+
+def test_texts_with_other_line_separators_are_one_line(folder: Path, models: Path) -> None:
+    line = json.dumps({**FEW[0], "prompt": "a\u2028b\u0085c"}, ensure_ascii=False)
+    (folder / "all.jsonl").write_text("\ufeff" + line + "\n", encoding="utf-8")
+    assert many(folder, models) == 0
+    assert read(folder / "many/one.png")[1]["design"]["prompt"] == "a\u2028b\u0085c"

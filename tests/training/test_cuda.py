@@ -13,7 +13,7 @@ from tiny_audio import DEPTH, PROMPT, TRACK, prompt_embeds, spatial_adapter, tin
 from tiny_training import Records, config, losses
 from tiny_views import REFERENCES, TARGET
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.views.adapter import SHARINGS, AlignedViews
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline

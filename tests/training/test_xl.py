@@ -17,8 +17,8 @@ from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.pipelines.core.mixin import (
     ConditionedStableDiffusionPipeline,
     ConditionedStableDiffusionXLPipeline,
-    open_conditioned,
 )
+from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.scripts.cli import main
 from weftwork.training.data.feature_cache import FeatureCache
 from weftwork.training.data.prompts import Prompts

@@ -15,7 +15,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from tiny_audio import CHANNELS, LATENTS, tiny_transformer, transformer_inputs
 
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch
+from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import conditioned, install, install_inputs, restore
 from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler, at_time

@@ -220,7 +220,7 @@ def test_two_pipelines_share_a_denoiser() -> None:
 
 
 def test_other_weights_of_the_same_base_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    from weftwork.attention_processors.core.adapter import state_sha256
+    from weftwork.attention_processors.core.adapter_files import state_sha256
 
     pipe = SD.make(SD.conditioned)
     adapter = paired_adapter(pipe.unet)

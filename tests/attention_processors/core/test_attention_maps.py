@@ -10,7 +10,8 @@ from tiny import attend, drawn_sketch, paired_adapter, paired_conditions, raw_ad
 from variants import SD, picture, run
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
-from weftwork.attention_processors.core.conditioning import Conditioning, DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 

@@ -16,8 +16,9 @@ from tiny import STYLES, drawn_sketch, style_adapter, tiny_unet
 from tiny_backbones import flux, made, wan, z_image
 from variants import SD, run
 
+from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
 from weftwork.attention_processors.core.condition import GUIDANCE
-from weftwork.attention_processors.core.conditioning import Branch, Conditioning, DecoupledBranch
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 from weftwork.attention_processors.style.adapter import Style, StyleCards

@@ -9,7 +9,8 @@ from PIL import Image
 from tiny import attend, drawn_sketch, paired_conditions
 from variants import SD, half_mask, picture, run
 
-from weftwork.attention_processors.core.conditioning import Conditioning, OwnAttention
+from weftwork.attention_processors.core.branch import OwnAttention
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import conditioned, layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
@@ -172,3 +173,27 @@ def test_latents_and_pictures_give_the_size(pipe: Any) -> None:
         assert run(image, image=tensor, conditions=conditions).shape[-2:] == (size[0] // 8, size[1] // 8)
         encoded = torch.randn(1, 4, size[0] // 8, size[1] // 8)
         assert run(image, image=encoded, conditions=conditions).shape[-2:] == (size[0] // 8, size[1] // 8)
+
+
+# -- numbers of other libraries ----------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_and_torch() -> None:
+    one = SketchTextPair(text="a", weight=np.float32(0.5), region=np.array([0, 0, 0.5, 1.0000001]).tolist())
+    other = SketchTextPair(text="a", weight=torch.tensor(0.5), start=np.float64(0.25), end=torch.tensor(1))  # pyright: ignore
+    assert one.weight == other.weight == 0.5 and one.region == (0, 0, 0.5, 1)
+    assert (other.start, other.end) == (0.25, 1.0) and isinstance(other.end, float)
+    assert SketchTextPair(text="a", region=(np.float32(0), 0, torch.tensor(0.5), 1)).region == (0, 0, 0.5, 1)  # pyright: ignore
+
+
+@pytest.mark.parametrize("weight", [1e6, float("nan"), -1, "1", True, np.zeros(2)])
+def test_weights_beyond_reason_are_refused(weight: Any) -> None:
+    with pytest.raises(ValueError, match=r"weight: got .* expected a finite number of at least 0 and at most 1000"):
+        SketchTextPair(text="a", weight=weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0])
+def test_curves_that_are_no_factors_are_refused(pipe: Any, value: float) -> None:
+    pair = SketchTextPair(text="a", curve=lambda _: value)
+    with pytest.raises(ValueError, match=r"curve: got .* expected a finite number of at least 0"):
+        run(pipe, conditions={"it": [pair]})

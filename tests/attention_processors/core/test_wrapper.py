@@ -12,7 +12,8 @@ from tiny import tiny_unet
 from tiny_backbones import BACKBONES, made
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.conditioning import Attend, Branch, Conditioning, OwnAttention
+from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import (
     attention_layers,
     check_wrappable,

@@ -239,7 +239,10 @@ BLACK = Image.new("L", (32, 32), 0)
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "pair: got neither sketch nor text; give at least one of them"),
     ({"text": "  "}, "text: got an empty text; describe the object, or leave text out"),
-    ({"text": "a", "weight": -0.1}, "weight: got -0.1, expected a finite number of at least 0; 0 turns"),
+    (
+        {"text": "a", "weight": -0.1},
+        "weight: got -0.1, expected a finite number of at least 0 and at most 1000",
+    ),
     ({"text": "a", "weight": math.nan}, "weight: got nan, expected a finite number"),
     ({"text": "a", "weight": math.inf}, "weight: got inf, expected a finite number"),
     ({"text": "a", "weight": "1"}, "weight: got '1', expected a finite number"),

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny import STYLES, attend, style_adapter, style_conditions, tiny_unet
 from variants import SD, run
 
-from weftwork.attention_processors.core.conditioning import OwnAttention
+from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.style.adapter import FUSIONS, Style, StyleCard, StyleCards
 from weftwork.attention_processors.style.fusions import JointBranch
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_unet
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.views.adapter import ROLES, SHARINGS, AlignedViews
 
 CONTEXT = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))

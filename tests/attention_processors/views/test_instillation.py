@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from tiny_links import LAYER
 from torch import Tensor
 
-from weftwork.attention_processors.core.conditioning import Branch, Conditioning
+from weftwork.attention_processors.core.branch import Branch
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.views.instillation import (
     RecordAttention,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny import tiny_unet
 from tiny_ip_adapter import KINDS, Groups, authors_checkpoint
 
-from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
+from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.scripts.cli import main

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import WEIGHTS_NAME
+from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.scripts.cli import main
 from weftwork.scripts.converters.command import (

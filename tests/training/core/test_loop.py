@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_training import Records, config, losses, make_task, run
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.scripts.cli import main
 from weftwork.training.core.loop import train

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_training import Records, config, make_task, run
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.loop import train
 

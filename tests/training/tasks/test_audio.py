@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.encoders.audio import ClapEncoder
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.datasets.readers.sound_folder import SoundFolder

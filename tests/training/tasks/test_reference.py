@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import tiny_pipe
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline

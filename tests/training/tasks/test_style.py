@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import STYLES, style_adapter, tiny_pipe
 from torch.utils.data import Dataset
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.training.core.config import TrainingConfig

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tiny import tiny_pipe
 
-from weftwork.attention_processors.core.adapter import state_sha256
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.views.adapter import SHARINGS, AlignedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline

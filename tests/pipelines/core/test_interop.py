@@ -1,0 +1,163 @@
+"""Conditioned pipelines beside stock ones: files, components, copies and what is refused."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoPipelineForImage2Image, DiffusionPipeline, StableDiffusionImg2ImgPipeline
+from tiny import paired_adapter, paired_conditions, raw_adapter, raw_conditions, tiny_unet
+from variants import SD, VARIANTS, Variant, add_lora, picture, run
+
+from weftwork.attention_processors.core.adapter_files import state_sha256
+from weftwork.pipelines import ConditionedStableDiffusionPipeline
+
+CONDITIONS = {"it": paired_conditions()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda one: one.name)
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_saved_folder_is_one_of_the_stock_pipeline(variant: Variant, attached: bool, tmp_path: Path) -> None:
+    pipe = variant.attached() if attached else variant.make(variant.conditioned)
+    pipe.save_pretrained(tmp_path)
+    assert type(DiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)) is variant.stock
+
+
+def test_other_tasks_open_a_saved_folder(tmp_path: Path) -> None:
+    SD.make(SD.conditioned).save_pretrained(tmp_path)
+    opened = AutoPipelineForImage2Image.from_pretrained(tmp_path, safety_checker=None)
+    assert type(opened) is StableDiffusionImg2ImgPipeline
+
+
+def test_components_are_those_of_a_stock_pipeline() -> None:
+    pipe = SD.make(SD.conditioned)
+    other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+    assert other.unet is pipe.unet
+    assert "adapters" in SD.attached().components
+
+
+@pytest.mark.parametrize("stock", [False, True])
+def test_variants_of_files(stock: bool, tmp_path: Path) -> None:
+    pipe = SD.attached()
+    pipe.save_pretrained(tmp_path / "pipe", variant="fp16")
+    kind = SD.stock if stock else ConditionedStableDiffusionPipeline
+    opened: Any = kind.from_pretrained(tmp_path / "pipe", variant="fp16", safety_checker=None)
+    opened.set_progress_bar_config(disable=True)
+    conditions = {} if stock else {"conditions": CONDITIONS}
+    np.testing.assert_allclose(run(opened, **conditions), run(pipe, **conditions), atol=1e-5)
+
+
+def test_variants_of_an_adapter(tmp_path: Path) -> None:
+    adapter = raw_adapter(tiny_unet())
+    adapter.save_pretrained(tmp_path, variant="fp16")
+    for options in ({}, {"variant": "fp16"}):
+        loaded = type(adapter).from_pretrained(tmp_path, **options).state_dict()
+        assert all(torch.equal(tensor, loaded[name]) for name, tensor in adapter.state_dict().items())
+
+
+def test_an_adapter_of_two_pipelines_keeps_the_precision_of_each() -> None:
+    first, second = SD.make(SD.conditioned), SD.make(SD.conditioned).to(torch.bfloat16)
+    adapter = raw_adapter(first.unet)
+    first.attach(it=adapter)
+    expected = run(first, conditions={"it": raw_conditions()})
+    second.attach(it=adapter)
+    assert first.adapters["it"] is adapter and adapter.dtype == torch.float32
+    assert second.adapters["it"].dtype == torch.bfloat16
+    assert np.array_equal(run(first, conditions={"it": raw_conditions()}), expected)
+    assert np.isfinite(run(second, conditions={"it": raw_conditions()})).all()
+    first.detach()
+    second.detach()
+    second.attach(it=adapter)
+    assert second.adapters["it"] is adapter
+
+
+def test_another_denoiser_is_named() -> None:
+    pipe = SD.attached()
+    pipe.unet = tiny_unet()
+    with pytest.raises(RuntimeError, match=r"were attached to another denoiser \(pipe.unet was replaced since\)"):
+        run(pipe, conditions=CONDITIONS)
+
+
+def test_a_lora_is_no_other_backbone(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = SD.make(SD.conditioned)
+    before = state_sha256(pipe.unet)
+    adapter = paired_adapter(pipe.unet)
+    adapter.register_to_config(training={"base_sha256": before})
+    add_lora(pipe)
+    assert state_sha256(pipe.unet) == before
+    pipe.attach(it=adapter)
+    assert "was trained on weights" not in caplog.text
+
+
+def test_a_crop_beside_conditions_is_refused() -> None:
+    variant = next(one for one in VARIANTS if one.name == "inpaint")
+    pipe = variant.attached()
+    with pytest.raises(ValueError, match="padding_mask_crop: got it beside conditions, which would act on the crop"):
+        run(pipe, **variant.inputs(), conditions=CONDITIONS, padding_mask_crop=8)
+
+
+def test_schedules_that_never_act_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    pipe = SD.attached()
+    for start, never in ((0.7, False), (0.8, True)):
+        with caplog.at_level(logging.WARNING):
+            run(pipe, conditions={"it": paired_conditions(start=start)}, num_inference_steps=4)
+        assert ("schedule: start 0.8 and end 1 act at none of 4 steps" in caplog.text) == never
+
+
+IMAGES = {
+    "image": picture,
+    "list of images": lambda: [picture()],
+    "array": lambda: np.asarray(picture(), np.float32)[None] / 255,
+    "tensor": lambda: torch.rand(1, 3, 64, 64),
+    "channels, height, width": lambda: torch.rand(3, 64, 64),
+    "list of tensors": lambda: [torch.rand(3, 64, 64)],
+    "latents": lambda: torch.rand(1, 4, 8, 8),
+    "wider": lambda: picture(size=(64, 96)),
+}
+
+
+@pytest.mark.parametrize("form", IMAGES)
+def test_images_of_any_form(form: str) -> None:
+    """Conditions take the size that is denoised, whatever the stock pipeline makes of its input."""
+    variant = next(one for one in VARIANTS if one.name == "img2img")
+    pipe, image = variant.attached(), IMAGES[form]()
+    off, on = ({"it": paired_conditions(weight=weight, region=(0, 0, 0.5, 1))} for weight in (0.0, 1.0))
+    plain = run(pipe, image=image, strength=0.99)
+    assert np.array_equal(run(pipe, image=image, strength=0.99, conditions=off), plain)
+    assert np.abs(run(pipe, image=image, strength=0.99, conditions=on) - plain).max() > 1e-4
+
+
+@pytest.mark.parametrize("size", [{"height": 96}, {"height": 130}, {"height": 128, "width": 64}])
+def test_sizes_are_those_of_the_stock_pipeline(size: dict[str, int]) -> None:
+    variant = next(one for one in VARIANTS if one.name == "controlnet")
+    pipe, results = variant.attached(), []
+    for conditions in ({}, {"conditions": {"it": paired_conditions(weight=0.0, region=(0, 0, 0.5, 1))}}):
+        try:
+            results.append(run(pipe, **variant.inputs(), **size, **conditions))
+        except ValueError as error:
+            results.append(np.frombuffer(str(error).encode(), np.uint8))
+    assert np.array_equal(*results)
+
+
+def test_several_controlnets_and_prompts() -> None:
+    from diffusers import MultiControlNetModel
+
+    variant = next(one for one in VARIANTS if one.name == "controlnet")
+    pipe = variant.attached()
+    pipe.controlnet = MultiControlNetModel([pipe.controlnet, pipe.controlnet])
+    images = {"image": [picture(), picture(1)], "prompt": ["a", "b"], "controlnet_conditioning_scale": [0.5, 0.5]}
+    off = {"it": [paired_conditions(weight=0.0), None]}
+    assert np.array_equal(run(pipe, **images, conditions=off), run(pipe, **images))
+
+
+def test_a_condition_may_stand_for_its_list() -> None:
+    pipe, pair = SD.attached(), paired_conditions()[0]
+    one, other = (run(pipe, prompt=["a", "b"], conditions={"it": [row, None]}) for row in (pair, [pair]))
+    assert np.array_equal(one, other)
+
+
+def test_no_prompt_is_refused_as_by_the_stock_pipeline() -> None:
+    with pytest.raises(ValueError, match="Provide either `prompt` or `prompt_embeds`"):
+        run(SD.attached(), prompt=None, conditions=CONDITIONS)
