@@ -1,9 +1,11 @@
 """The text encoders of a pipeline as frozen encoders of short descriptions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -16,8 +18,16 @@ class TextEncoders:
     Vectors and token states of several encoders are concatenated along the last dimension, as SDXL does it.
     """
 
-    def __init__(self, tokenizers: Sequence[Any], models: Sequence[Any], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        tokenizers: Sequence[Any],
+        models: Sequence[Any],
+        device: torch.device | str = "cpu",
+        expand: Callable[[str, Any], str] | None = None,
+    ) -> None:
         self.tokenizers, self.models, self.device = list(tokenizers), list(models), device
+        self.expand = expand
+        """Replaces the tokens of textual inversion by all of their vectors, for a tokenizer."""
 
     @classmethod
     def of(cls, pipe: Any) -> "TextEncoders":
@@ -27,7 +37,22 @@ class TextEncoders:
             [getattr(pipe, f"tokenizer{s}") for s in suffixes],
             [getattr(pipe, f"text_encoder{s}") for s in suffixes],
             pipe._execution_device,
+            getattr(pipe, "maybe_convert_prompt", None),
         )
+
+    @contextmanager
+    def scaled(self, lora_scale: float | None) -> Iterator[None]:
+        """Scales LoRAs of the encoders within the block, as the prompt's encoding does."""
+        if lora_scale is None:
+            yield
+            return
+        for model in self.models:
+            scale_lora_layers(model, lora_scale)
+        try:
+            yield
+        finally:
+            for model in self.models:
+                unscale_lora_layers(model, lora_scale)
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
@@ -73,6 +98,8 @@ class TextEncoders:
 
     def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:
         length = int(length or tokenizer.model_max_length)
+        if self.expand is not None:
+            texts = [self.expand(text, tokenizer) for text in texts]
         for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
             if len(ids) > length:
                 raise UserError(

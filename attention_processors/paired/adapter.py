@@ -256,6 +256,13 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
     def _texts(self, batch: PairedBatch, encoders: Mapping[str, Any]) -> Float[Tensor, "design pair *state text_dim"]:
         flat = [one for row in batch.texts for one in row]
         states = self.config["text_states"]
+        if not encoders["text"].models:
+            if batch.has_text.any():
+                raise UserError(
+                    "text: got pairs with texts, but the pipeline has no text encoder; keep it, or pass sketches alone"
+                )
+            shape = (*batch.has_text.shape, states, self.config["text_dim"])
+            return torch.zeros([side for side in shape if side], device=batch.has_text.device)
         if states:
             values, mask = encoders["text"].tokens(flat, states)
             values = values * mask[..., None]

@@ -108,8 +108,8 @@ def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     blocks = image.width // (2 * size[0]), image.height // (2 * size[1])
     if image.mode != "L" or min(blocks) < 2:
         return small
-    darkest, lightest = image.getextrema()
-    if lightest - small.getextrema()[0] >= FADED * (lightest - darkest):
+    darkest, lightest = np.asarray(image).min(), int(np.asarray(image).max())
+    if lightest - np.asarray(small).min() >= FADED * (lightest - darkest):
         return small
     values = np.asarray(image)
     for axis, length in enumerate(values.shape):
@@ -127,7 +127,7 @@ def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -
     reach = MAX_ASPECT * min(image.size)
     image = _crop(image, min(image.width, reach), min(image.height, reach))
     short = min(image.size)
-    resized = image.resize((shortest_edge * image.width // short, shortest_edge * image.height // short), BICUBIC)
+    resized = _shrunk(image, (shortest_edge * image.width // short, shortest_edge * image.height // short))
     return _crop(resized, size, size)
 
 

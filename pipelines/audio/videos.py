@@ -26,7 +26,7 @@ MP4_CODECS = ("h264", "hevc", "mpeg4", "av1", "vp9")
 
 @dataclass(frozen=True)
 class Video:
-    """A video file that can be read to its end.
+    """A video file that can be read to its end; frames are turned upright as players do it.
 
     Args:
         seconds: duration from its first frame to the end of its last.
@@ -68,7 +68,8 @@ class Video:
                 if time > longest:
                     raise UserError(f"{path}: got a video of more than {longest:g} s, expected a shorter one; cut it")
                 times.append(time)
-                size = frame.height, frame.width
+                upright = _quarters(path, frame) % 2 == 0
+                size = (frame.height, frame.width) if upright else (frame.width, frame.height)
                 last = float((frame.duration or 0) * frame.time_base)
                 if len(times) * frame.height * frame.width > largest:
                     raise UserError(
@@ -89,7 +90,7 @@ class Video:
         with _decoded(self.path) as frames:
             for time, frame in frames:
                 if time >= due - 0.1 / rate:  # times in files are rounded
-                    yield time, frame.to_ndarray(format="rgb24")
+                    yield time, np.rot90(frame.to_ndarray(format="rgb24"), _quarters(self.path, frame))
                     due = max(due + 1 / rate, time + 0.5 / rate)
 
     def tracks(self, detect: Detector, rate: float = BOX_RATE) -> list[BoxTrack]:
@@ -138,6 +139,10 @@ class Video:
             with atomic_path(path) as partial, av.open(str(self.path)) as source, av.open(str(partial), "w") as target:
                 images = source.streams.video[0]
                 copied = target.add_stream_from_template(images)
+                turn = next(iter(source.decode(images))).rotation
+                if turn:
+                    copied.set_display_rotation(turn)
+                source.seek(0)
                 track = target.add_stream("aac", rate=sample_rate, layout="stereo")
                 for packet in source.demux(images):
                     if packet.dts is not None:
@@ -182,6 +187,19 @@ def _av() -> Any:
     except ImportError as error:
         raise UserError("video: got no PyAV; install it with pip install av") from error
     return av
+
+
+def _quarters(path: Path, frame: Any) -> int:
+    """Quarter turns, counterclockwise, by which players turn a frame: phones store upright clips on their side.
+
+    Raises:
+        ValueError: another angle.
+    """
+    if frame.rotation % 90:
+        raise UserError(
+            f"{path}: got frames that are turned by {frame.rotation} degrees, expected quarters; export it upright"
+        )
+    return frame.rotation // 90
 
 
 @contextmanager

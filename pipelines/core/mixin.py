@@ -252,15 +252,15 @@ class ConditionedPipelineMixin(_Pipeline):
         """
         default = self.unet.config["sample_size"]
         sides = (default, default) if isinstance(default, int) else default
-        size = tuple(
+        rows, columns = (
             side if given is None else given // self.vae_scale_factor
             for side, given in zip(sides, (height, width), strict=True)
         )
-        layout = Layout(layer_levels(self.unet), size, num_images_per_prompt, do_classifier_free_guidance)
+        layout = Layout(layer_levels(self.unet), (rows, columns), num_images_per_prompt, do_classifier_free_guidance)
         return Conditioning.of(self._encoded(conditions, batch_size), layout)
 
     @torch.no_grad()
-    def _encoded(self, conditions: Conditions, batch: int) -> dict[str, Encoded]:
+    def _encoded(self, conditions: Conditions, batch: int, lora_scale: float | None = None) -> dict[str, Encoded]:
         bank = self.adapters
         for name in conditions:
             if bank is None or name not in bank:
@@ -269,14 +269,17 @@ class ConditionedPipelineMixin(_Pipeline):
                 )
         assert bank is not None
         device = self._execution_device
-        encoders = {"text": TextEncoders.of(self), **self.frozen_encoders}
+        text = TextEncoders.of(self)
+        encoders = {"text": text, **self.frozen_encoders}
         encoded = {}
         for name in bank:
             if name not in conditions:
                 continue
             designs = designs_of(name, conditions[name], batch, bank[name].condition_type)
             given = bank[name].collate(designs).to(device).scaled(bank.weights[name])
-            encoded[name] = bank(name, bank[name].features(given, encoders))
+            with text.scaled(lora_scale):
+                features = bank[name].features(given, encoders)
+            encoded[name] = bank(name, features)
         return encoded
 
     def _call(
@@ -292,7 +295,7 @@ class ConditionedPipelineMixin(_Pipeline):
         unguided = self.unet.config.get("time_cond_proj_dim") is not None
         return ConditionedCall(
             self.unet,
-            self._encoded(conditions, batch),
+            self._encoded(conditions, batch, (arguments.get("cross_attention_kwargs") or {}).get("scale")),
             repeat=arguments.get("num_images_per_prompt") or 1,
             guidance=arguments["guidance_scale"] > 1 and not unguided,
             recorder=recorder,

@@ -131,3 +131,25 @@ def test_a_path_is_drawn_from_few_boxes() -> None:
     np.testing.assert_allclose(boxes[1], [0.4, 0.2, 0.6, 0.8])
     with pytest.raises(ValueError, match="rate: got 0"):
         BoxTrack.along([0.0], [[0, 0, 1, 1]], rate=0)
+
+
+@pytest.mark.parametrize("turn", [90, 180, -90])
+def test_clips_that_lie_on_their_side_are_read_upright(turn: int, tmp_path: Path) -> None:
+    """As phones store them; a copy with new audio is shown as the original."""
+    with av.open(str(tmp_path / "side.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = (64, 32) if turn % 180 == 0 else (32, 64)
+        stream.set_display_rotation(turn)
+        for step in range(10):
+            upright = np.zeros((32, 64, 3), np.uint8)
+            upright[8:16, 4 + 4 * step : 12 + 4 * step] = 255
+            stored = np.ascontiguousarray(np.rot90(upright, -turn // 90))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode(None))
+    video = Video.open(tmp_path / "side.mp4")
+    copy = Video.open(video.with_audio(np.zeros((2, 8000), np.float32), 8000, tmp_path / "copy.mp4"))
+    for one in (video, copy):
+        assert one.size == (32, 64)
+        (track,) = one.tracks(detect)
+        np.testing.assert_allclose(track.boxes[:, 1], 0.25, atol=0.04)
+        np.testing.assert_allclose(track.boxes[[0, -1], 0], [4 / 64, 40 / 64], atol=0.04)

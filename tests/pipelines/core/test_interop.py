@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoPipelineForImage2Image, DiffusionPipeline, StableDiffusionImg2ImgPipeline
-from tiny import paired_adapter, paired_conditions, raw_adapter, raw_conditions, tiny_unet
+from peft import LoraConfig
+from tiny import drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions, tiny_unet
 from variants import SD, VARIANTS, Variant, add_lora, picture, run
 
+from weftwork.attention_processors import SketchTextPair
 from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.pipelines import ConditionedStableDiffusionPipeline
 
@@ -161,3 +163,43 @@ def test_a_condition_may_stand_for_its_list() -> None:
 def test_no_prompt_is_refused_as_by_the_stock_pipeline() -> None:
     with pytest.raises(ValueError, match="Provide either `prompt` or `prompt_embeds`"):
         run(SD.attached(), prompt=None, conditions=CONDITIONS)
+
+
+# -- texts of pairs ----------------------------------------------------------------------------------------
+
+
+def test_tokens_of_textual_inversion_have_all_their_vectors() -> None:
+    pipe = SD.attached()
+    pipe.tokenizer.add_tokens(["<x>", "<x>_1"])
+    pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer))
+    noise = torch.Generator().manual_seed(0)
+    table = pipe.text_encoder.get_input_embeddings().weight.data
+    table[-2:] = torch.randn(2, table.shape[1], generator=noise)
+    one = run(pipe, conditions={"it": [SketchTextPair(text="<x>")]})
+    table[-1] += 1.0
+    assert not np.array_equal(run(pipe, conditions={"it": [SketchTextPair(text="<x>")]}), one)
+
+
+def test_a_lora_of_the_text_encoder_is_scaled_for_pairs_too() -> None:
+    pipe, embeds = SD.attached(), torch.randn(1, 77, 32, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"prompt": None, "prompt_embeds": embeds, "negative_prompt_embeds": embeds * 0}
+    conditions = {"it": [SketchTextPair(text="a")]}
+    plain = run(pipe, **options, conditions=conditions)
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    pipe.text_encoder.add_adapter(lora, "other")
+    full = run(pipe, **options, conditions=conditions)
+    off = run(pipe, **options, conditions=conditions, cross_attention_kwargs={"scale": 0.0})
+    assert np.abs(full - plain).max() > 1e-5
+    np.testing.assert_allclose(off, plain, atol=1e-6)
+    np.testing.assert_allclose(run(pipe, **options, conditions=conditions), full, atol=1e-6)
+
+
+def test_sketches_need_no_text_encoder() -> None:
+    pipe, embeds = SD.attached(), torch.randn(1, 77, 32, generator=torch.Generator().manual_seed(0))
+    options: dict[str, Any] = {"prompt": None, "prompt_embeds": embeds, "negative_prompt_embeds": embeds * 0}
+    sketch = {"it": [SketchTextPair(drawn_sketch())]}
+    expected = run(pipe, **options, conditions=sketch)
+    pipe.text_encoder = pipe.tokenizer = None
+    np.testing.assert_allclose(run(pipe, **options, conditions=sketch), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="text: got pairs with texts, but the pipeline has no text encoder"):
+        run(pipe, **options, conditions=CONDITIONS)
