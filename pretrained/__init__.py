@@ -68,6 +68,15 @@ def shipped(name: str) -> Path:
     )
 
 
+def located(source: str | Path) -> Path:
+    """Returns the folder that a name of a shipped model, the folder of a training run, or any other path stands for."""
+    path = Path(source)
+    if not path.exists() and str(source) in available():
+        return shipped(str(source))
+    result = path / "final"
+    return result if result.is_dir() and not (path / "config.json").is_file() else path
+
+
 def model_name(source: str) -> str:
     """Returns the name of a model in configs and cards: of a folder, or its id on the Hub."""
     return Path(source).name if Path(source).is_dir() else source
@@ -82,4 +91,4 @@ def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json", "adapter/config.json", LORA))
 
 
-__all__ = ["BASELINES", "DEFAULT_MODEL", "MODELS", "available", "model_name", "shipped"]
+__all__ = ["BASELINES", "DEFAULT_MODEL", "MODELS", "available", "located", "model_name", "shipped"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import located
 
 SUFFIX = ".safetensors"
 MOST_HEADER = 100_000_000
@@ -32,10 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints the description."""
-    path = Path(arguments.folder)
-    if not path.exists() and arguments.folder in available():
-        path = shipped(arguments.folder)
-    found = describe(path)
+    found = describe(located(arguments.folder))
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(found)))
 
 

@@ -123,6 +123,8 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.training.core.loop import train
     from weftwork.training.core.sharding import shard
 
+    if arguments.init_from:
+        arguments.init_from = located(arguments.init_from)
     torch.manual_seed(config.seed)
     state, plugin = _processes(arguments, trainer)
     source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))

@@ -238,7 +238,8 @@ class Envelope(OverTime):
         width, smooth = (max(1, round(seconds * sample_rate)) for seconds in (MEAN_SECONDS, SMOOTH_SECONDS))
         padded = np.pad(squares.astype(np.float64), ((0, 0), (width, 0))).cumsum(-1)
         means = np.maximum(padded[:, width:] - padded[:, :-width], 0) / width
-        return cls(uniform_filter1d(np.sqrt(means), smooth, mode="constant").astype(np.float32), sample_rate, **acting)
+        smoothed = uniform_filter1d(np.sqrt(means), smooth, mode="constant")  # its running sum rounds below 0
+        return cls(np.maximum(smoothed, 0).astype(np.float32), sample_rate, **acting)
 
     def signal(self, samples: int, sample_rate: int, start: float = 0.0) -> Float[np.ndarray, "2 sample"]:
         """Samples the envelope at a rate from a second on, scaled to a maximum of `PEAK`; 0 beyond its end."""

@@ -15,7 +15,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.designs.design import Design
-from weftwork.pretrained import DEFAULT_MODEL, available, shipped
+from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
 WHOLE_BYTES: Final = 64_000_000
 SAMPLES: Final = 256
@@ -40,7 +40,8 @@ def identity(
         "conditions": content_digest(design.conditions),
         "versions": _digest(*(f"{name} {version(name)}".encode() for name in PACKAGES)),
     }
-    found |= {f"adapter {name}": path_digest(path, f"adapter {name}") for name, path in {**adapters, **used}.items()}
+    for name, path in {**adapters, **used}.items():
+        found[f"adapter {name}"] = path_digest(located(path), f"adapter {name}")
     for index, lora in enumerate(design.loras):
         found[f"lora {index + 1}"] = path_digest(Path(lora.lora), "lora")
     for index, control in enumerate(design.controlnets):

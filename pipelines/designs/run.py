@@ -18,7 +18,7 @@ from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
-from weftwork.pretrained import DEFAULT_MODEL, available, shipped
+from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
 TEXT_CHUNK: Final = "weftwork"
 """PNG text chunk of the design."""
@@ -73,7 +73,7 @@ def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, ob
         if path.is_file():
             pipe.attach(**{name: StyleCards.of([StyleCard.load(path)])})
         elif path.is_dir():
-            pipe.load_adapter(adapter_folder(path), name)
+            pipe.load_adapter(located(path), name)
         else:
             raise UserError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
@@ -203,12 +203,6 @@ def stored_in(path: Path) -> dict[str, Any] | None:
     if not texts:
         raise UserError(f"{path}: got an image that weftwork did not make; choose another --output, or remove it")
     return json.loads(texts[0])
-
-
-def adapter_folder(path: Path) -> Path:
-    """Returns the folder of an adapter, or of the result of the training run at `path`."""
-    result = path / "final"
-    return result if (result / "config.json").is_file() and not (path / "config.json").is_file() else path
 
 
 def write_images(files: Mapping[Path, tuple[Image.Image, str]]) -> None:

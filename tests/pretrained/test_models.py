@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from weftwork import pretrained
-from weftwork.pretrained import BASELINES, MODELS, available, shipped
+from weftwork.pretrained import BASELINES, MODELS, available, located, shipped
 
 ROOT = Path(pretrained.__file__).parent
 
@@ -34,3 +34,14 @@ def test_a_model_that_is_not_installed_is_named_with_its_folder(
 def test_an_unknown_shipped_model_is_named() -> None:
     with pytest.raises(ValueError, match=r"shipped: got '\.\./scripts', expected one of: "):
         shipped("../scripts")
+
+
+def test_a_path_may_be_a_name_or_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert located("paired") == shipped("paired")
+    (tmp_path / "run/final").mkdir(parents=True)
+    assert located(tmp_path / "run") == tmp_path / "run/final"
+    (tmp_path / "paired").mkdir()
+    assert located("paired") == Path("paired")  # a folder here comes first
+    (tmp_path / "run/config.json").write_text("{}")
+    assert located(tmp_path / "run") == tmp_path / "run"

@@ -96,9 +96,9 @@ def test_from_own_data_to_an_image(
     (tmp_path / "design.json").write_text(json.dumps(design))
     more = ["--image_encoder", options[1]] if method == "reference" else []
     generate = ["generate", str(tmp_path / "design.json"), "--model", str(tmp_path / "model"), "--adapter",
-                f"{method}={tmp_path / 'run/final'}", "--output", str(tmp_path / "out.png"), *more]  # fmt: skip
+                f"{method}={tmp_path / 'run'}", "--output", str(tmp_path / "out.png"), *more]  # fmt: skip
     assert main(generate) == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (64, 64)
-    assert main(["inspect", str(tmp_path / "run/final")]) == 0
+    assert main(["inspect", str(tmp_path / "run")]) == 0
     assert '"steps": 3' in capsys.readouterr().out.replace("steps: 3", '"steps": 3')

@@ -317,3 +317,13 @@ def test_clipped_audio_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     AudioPrompt(audio=np.clip(2 * wave, -1, 1), sample_rate=8000)
     assert "audio that is clipped in 6" in caplog.text
+
+
+def test_envelopes_of_audio_with_digital_silence() -> None:
+    """The filter's running sum rounds below 0 there."""
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        audio = rng.normal(0, 0.1, (2, 16_000)).astype(np.float32)
+        for start in rng.integers(0, 14_000, 4):
+            audio[:, start : start + 2000] = 0
+        assert Envelope.of_audio(audio, 16_000).values.min() >= 0
