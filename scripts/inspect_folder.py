@@ -60,7 +60,7 @@ def describe(path: Path) -> dict[str, Any]:
         },
         "parameters": sum(map(_size, headers.values())),
         "dtypes": dtypes,
-        "options": {key: value for key, value in config.items() if key[0] != "_" and key not in SHOWN},
+        "options": {key: value for key, value in config.items() if not key.startswith("_") and key not in SHOWN},
         "training": config.get("training"),
         "metadata": {key: value for key, value in card.items() if key != "base"},
     }

@@ -64,6 +64,9 @@ def check_config(folder: Path, config: Mapping[str, Any], expected: str) -> None
     Raises:
         ValueError: another class, or a newer format.
     """
+    odd = next((key for key in config if not str(key).isidentifier()), None)
+    if odd is not None:
+        raise UserError(f"{folder}: got the key {odd!r} in config.json, expected names of options; restore the file")
     name = config.get("_class_name")
     if name not in (None, expected):
         raise UserError(f"{folder}: got a {name}, expected a {expected}; load it with {name}.from_pretrained")

@@ -171,7 +171,7 @@ def check_installed(denoiser: nn.Module, layers: Collection[str] | None = None) 
     Raises:
         RuntimeError: names the first layer, its processor, the call that sets it and how to restore.
     """
-    if layers and unwrapped(denoiser) not in _USES:
+    if layers and unwrapped(denoiser) not in _USES and not _processors(unwrapped(denoiser)):
         raise RuntimeError(
             f"{type(unwrapped(denoiser)).__name__}: conditions were passed, but adapters were attached to another "
             "denoiser (pipe.unet was replaced since); detach() and attach() the adapters again"

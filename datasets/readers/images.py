@@ -56,7 +56,9 @@ def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> 
         raise UserError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
     if 0 in image.size:
         raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass another image")
-    image = upright(image)
+    with _failing_in_one_way(name):
+        image = upright(image)
+        image.load()
     if image.mode.startswith(("I", "F")):
         image = _scaled_to_8_bits(image, name)
     if image.has_transparency_data:

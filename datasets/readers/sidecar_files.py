@@ -11,7 +11,7 @@ in `.json`, is read too, with null for NaN.
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -95,12 +95,10 @@ def _loaded(path: Path) -> Any:
     if path.suffix == ".json":
         return _from_json(path)
     try:
-        values = np.load(path, allow_pickle=False)
-        if isinstance(values, np.ndarray):
-            return values
-        with values:
-            return {name: values[name] for name in values.files}
-    except (OSError, ValueError, EOFError, MemoryError, BadZipFile) as error:
+        with path.open("rb") as file:  # NumPy leaves files open that it cannot read
+            values = np.load(file, allow_pickle=False)
+            return values if isinstance(values, np.ndarray) else {name: values[name] for name in values.files}
+    except Exception as error:  # damaged files raise anything
         raise UserError(
             f"{path}: got a file that numpy cannot read ({error}), expected arrays; save it again"
         ) from error

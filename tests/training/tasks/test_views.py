@@ -162,8 +162,8 @@ def test_the_command_trains_on_rooms_and_resumes(pipe: Any, data: PreparedViews,
         assert sheet.height == 2 * SIZE
     views = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
     assert views.sharing == "concatenated" and views.config["training"]["data"] == "rooms"
-    assert command(pipe, tmp_path, *rooms, "--init_from", str(tmp_path / "out" / "final")) == 0
-    again = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
+    assert command(pipe, tmp_path / "again", *rooms, "--init_from", str(tmp_path / "out" / "final")) == 0
+    again = AlignedViews.from_pretrained(tmp_path / "again" / "out" / "final", pipe.unet)
     assert again.config["training"]["after"] == views.config["training"]
 
 
