@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import model_name, shipped
+from weftwork.pretrained import located, model_name, shipped
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.training.core import config_file
 from weftwork.training.core.config import TrainingConfig, from_arguments
