@@ -76,9 +76,19 @@ def _header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length))
     except (OSError, struct.error, ValueError) as error:
         raise UserError(f"{path}: got no valid safetensors ({error}); copy or convert it again") from error
-    if not isinstance(header, dict):
-        raise UserError(f"{path}: got an invalid header, expected a JSON object; copy or convert it again")
+    if not (isinstance(header, dict) and all(map(_is_entry, header.items()))):
+        raise UserError(f"{path}: got an invalid header, expected tensors by name; copy or convert it again")
     return header
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    name, value = item
+    if not isinstance(value, dict):
+        return False
+    if name == "__metadata__":
+        return all(isinstance(text, str) for text in value.values())
+    shape = value.get("shape")
+    return isinstance(value.get("dtype"), str) and isinstance(shape, list) and all(type(side) is int for side in shape)
 
 
 def _metadata(header: Mapping[str, Any]) -> dict[str, Any]:

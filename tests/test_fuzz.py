@@ -179,6 +179,8 @@ def config(folder: Path, content: bytes) -> None:
     open_adapter(folder, made()[1], content)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 CASES: dict[str, tuple[Callable[[], Any], Check, int]] = {
     "design": (lambda: st.one_of(DESIGNS, damaged(b'{"prompt": "a"}')), design, 80),
     "lines": (lambda: LINES, lines, 100),

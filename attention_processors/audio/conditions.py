@@ -1,6 +1,7 @@
 """Conditions for spatial audio: box tracks, depth, audio prompts and envelopes."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -77,6 +78,11 @@ class BoxTrack(OverTime):
             )
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "boxes", boxes)
+
+    @property
+    def longest_gap(self) -> float:
+        """Seconds between the two times that are farthest apart, above `LONGEST_GAP` with the object not seen."""
+        return float(np.diff(self.times).max(initial=0.0))
 
     @classmethod
     def along(cls, times: Any, boxes: Any, *, rate: float = 30.0, **acting: Any) -> Self:
@@ -248,6 +254,18 @@ class Envelope(OverTime):
         own = np.arange(rows.shape[1] + 1) / self.rate  # the last value holds for one more period
         held = np.concatenate([rows, rows[:, -1:]], 1) * (PEAK / max(float(rows.max()), 1e-12))
         return np.stack([np.interp(times, own, row, left=0.0, right=0.0) for row in held]).astype(np.float32)
+
+
+def warn_of_gaps(conditions: Sequence[OverTime]) -> None:
+    """Logs a warning for tracks whose times are too far apart to be interpolated."""
+    longest = max((one.longest_gap for one in conditions if isinstance(one, BoxTrack)), default=0.0)
+    if longest > LONGEST_GAP:
+        logger.warning(
+            "boxes: got a gap of %.2f s between times, in which the object is not seen (above %.1f s); "
+            "BoxTrack.along interpolates between keyframes",
+            longest,
+            LONGEST_GAP,
+        )
 
 
 def checked_times(given: Any) -> Times:

@@ -24,6 +24,11 @@ class AudioStatistics:
     def __init__(self, vae: Any) -> None:
         self.vae = vae
 
+    @property
+    def dim(self) -> int:
+        """Width of the embedding."""
+        return 2 * self.vae.config.decoder_input_channels
+
     def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
         single = mono(resampled(audio, sample_rate, self.vae.config.sampling_rate))
         least = 2 * self.vae.hop_length

@@ -10,9 +10,7 @@ ControlNet to its transformer.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -24,21 +22,16 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
-from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
-from weftwork.attention_processors.audio.control import aligned_boxes, shares, tracks_of
+from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
+from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime, warn_of_gaps
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import (
-    attention_layers,
-    conditioned,
     install,
     install_inputs,
     restore,
 )
-from weftwork.attention_processors.core.strength import Layout
-from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.audio.call import AudioCall
 from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.windows import Windows
@@ -186,7 +179,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         drawn, starts = [], windows.starts * len(voices)
         for some in (slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)):
             count = len(rows[some])
-            call = _Call(self, rows[some], starts[some], windows, guidance_scale > 1, callback)
+            call = AudioCall(self, rows[some], starts[some], windows, guidance_scale > 1, callback)
             with call.acting():
                 out: Any = super().__call__(
                     [prompt] * count if prompt_embeds is None else None,  # pyright: ignore[reportArgumentType]
@@ -214,6 +207,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
                         f"conditions: got a {type(one).__name__}, expected BoxTrack, DepthClip, AudioPrompt or "
                         "Envelope; pass these"
                     )
+            warn_of_gaps(voice)
             envelopes = [one for one in voice if isinstance(one, Envelope)]
             if len(envelopes) > 1:
                 raise UserError(
@@ -235,107 +229,11 @@ class VideoToAudioPipeline(StableAudioPipeline):
         return Windows.plan(total, trained, overlap, self.vae.hop_length, self.vae.config["sampling_rate"])
 
 
-class _Call:
-    """Conditions of one call, passed to the transformer at every step."""
-
-    def __init__(
-        self,
-        pipe: Any,
-        rows: list[list[OverTime]],
-        starts: list[float],
-        windows: Windows,
-        guided: bool,
-        callback: Callable[[int, Any, Tensor], None] | None,
-    ) -> None:
-        self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
-        self.inputs: dict[str, Tensor] = {}
-        self.conditioning = self._encode(starts, windows) if any(map(_tokens, rows)) else Conditioning({})
-        net = pipe.controlnet
-        self.boxes = net is not None and net.reads_boxes
-        controlled = net is not None and any(_envelope(row) or (self.boxes and tracks_of(row)) for row in rows)
-        self.controls = self._controls(starts, windows) if controlled else ()
-
-    def _encode(self, starts: list[float], windows: Windows) -> Conditioning:
-        adapter = self.pipe.spatial
-        batch = adapter.collate([_tokens(row) for row in self.rows], seconds=windows.seconds, starts=starts)
-        features = adapter.features(batch, self.pipe.frozen_encoders)
-        encoded = adapter(features, FrozenProjections(self.pipe.transformer))
-        levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
-        return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
-
-    def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
-        """Returns the ControlNet's inputs as `shares` orders them: envelope and boxes, envelope alone, boxes alone."""
-        signals = []
-        for row, start in zip(self.rows, starts, strict=True):
-            envelope = _envelope(row)
-            samples = windows.latents * windows.hop
-            silent = np.zeros((2, samples), np.float32)
-            signals.append(silent if envelope is None else envelope.signal(samples, windows.sample_rate, start))
-        signal = torch.from_numpy(np.stack(signals))
-        loud = encode_latents(self.pipe.vae, signal)
-        if not self.boxes:
-            return (self._halves(loud),)
-        silent = encode_latents(self.pipe.vae, torch.zeros_like(signal[:1])).expand_as(loud)
-        seconds = windows.latents * windows.hop / windows.sample_rate
-        given = zip(self.rows, starts, strict=True)
-        seen = torch.stack([aligned_boxes(row, windows.latents, seconds, start) for row, start in given]).to(loud)
-        parts = (loud, seen), (loud, torch.zeros_like(seen)), (silent, seen)
-        return tuple(self._halves(torch.cat(part, 1)) for part in parts)
-
-    def _halves(self, control: Tensor) -> Tensor:
-        return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))
-
-    @contextmanager
-    def acting(self) -> Iterator[None]:
-        hook = self.pipe.transformer.register_forward_pre_hook(self._control, with_kwargs=True)
-        try:
-            with conditioned(self.pipe.transformer, replace(self.conditioning, inputs=self.inputs)):
-                yield
-        finally:
-            hook.remove()
-
-    def after_step(self, step: int, time: Any, latents: Tensor) -> None:
-        self.step = step + 1
-        self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
-        if self.callback is not None:
-            self.callback(step, time, latents)
-
-    def _control(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Runs the ControlNet on the input of the transformer."""
-        net, shared = self.pipe.controlnet, {k: v for k, v in kwargs.items() if k != "return_dict"}
-        self.inputs.clear()  # which the conditioning of the running call reads
-        for control, scale in zip(self.controls, self._shares(), strict=False):
-            if scale.any():
-                with conditioned(net, self.conditioning):
-                    given = net(*args, **shared, control=control, conditioning_scale=scale.to(control)[:, None, None])
-                for block, added in zip(net.blocks, given, strict=True):
-                    self.inputs[block] = self.inputs[block] + added if block in self.inputs else added
-
-    def _shares(self) -> Float[Tensor, "control row"]:
-        """Returns the strength of each control at this step, by row."""
-        steps, halves = self.pipe.scheduler.num_inference_steps, (True, False) if self.guided else (False,)
-        return torch.tensor(
-            [
-                shares(row, self.step, steps, boxes=self.boxes, unconditional=half)
-                for half in halves
-                for row in self.rows
-            ]
-        ).T
-
-
 def _voices(conditions: Any) -> list[list[Any]]:
     """Returns one list of conditions per voice."""
     if conditions and all(isinstance(one, Sequence) for one in conditions):
         return [list(voice) for voice in conditions]
     return [list(conditions)]
-
-
-def _tokens(row: Sequence[OverTime]) -> list[OverTime]:
-    return [one for one in row if not isinstance(one, Envelope)]
-
-
-def _envelope(row: Sequence[OverTime]) -> Envelope | None:
-    return next((one for one in row if isinstance(one, Envelope)), None)
 
 
 def _end(condition: OverTime) -> float | None:

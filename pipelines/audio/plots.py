@@ -33,7 +33,10 @@ def plot_sound(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path:
     figure = Figure(figsize=(8, 5), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
     for index, track in enumerate(tracks):
-        top.plot(track.times, track.boxes[:, [0, 2]].sum(1) - 1, color=f"C{index + 1}", label=f"seen {index + 1}")
+        times = np.linspace(track.times[0], track.times[-1], 400)
+        boxes, seen = track.at(times)
+        place = np.where(seen, boxes[:, [0, 2]].sum(1) - 1, np.nan)  # gaps, in which nothing is seen, stay open
+        top.plot(times, place, color=f"C{index + 1}", label=f"seen {index + 1}")
     times, pans = pan_curve(audio, sample_rate)
     top.plot(times, pans, ".", color="C0", markersize=3, label="heard")
     top.set(ylabel="left to right", ylim=(-1.05, 1.05))

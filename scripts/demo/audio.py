@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
+from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.datasets.readers.sidecar_files import read_boxes
+from weftwork.datasets.synthetic.walks.dataset import PROMPT, render
 from weftwork.datasets.synthetic.walks.images import frames, scene
 from weftwork.datasets.synthetic.walks.scenes import (
     BOX_RATE,
@@ -64,12 +66,13 @@ class AudioRequest:
     """A request for audio.
 
     Args:
+        surface: of the floor, for the audio prompt.
         walk: the walk that the conditions were made from, if any.
         clip: a user's own video.
     """
 
     conditions: Sequence[OverTime]
-    prompt: str
+    surface: str
     seconds: float
     walk: Walk | None = None
     clip: Video | None = None
@@ -86,7 +89,19 @@ class AudioResult:
 
 
 class AudioStudio(Studio):
-    """A `VideoToAudioPipeline`."""
+    """A `VideoToAudioPipeline`.
+
+    The text prompt is the only one that the shipped modules were trained on. The surface is heard through an audio
+    prompt: with other texts, some seeds are silent.
+    """
+
+    def conditions(self, request: AudioRequest) -> Sequence[OverTime]:
+        """Returns the conditions, with steps on the surface as audio prompt if the modules read its statistics."""
+        statistics = AudioStatistics(self.pipe.vae)
+        if self.pipe.spatial.config["audio_dim"] != statistics.dim:
+            return request.conditions
+        self.pipe.set_encoders(audio=statistics)
+        return [*request.conditions, _steps_on(request.surface)]
 
     def generate(
         self, request: AudioRequest, seed: float | None, steps: float, guidance: float, user: User | None = None
@@ -101,8 +116,8 @@ class AudioStudio(Studio):
 
         def job(report: Report) -> AudioResult:
             out = self.pipe(
-                request.conditions,
-                request.prompt,
+                self.conditions(request),
+                PROMPT,
                 seconds=request.seconds,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
@@ -190,21 +205,20 @@ def audio_request(path: str, surface: str, seconds: float, clip: str | None, box
     for package in ("av", "matplotlib"):
         if find_spec(package) is None:
             raise UserError(f"Sound: {package} is not installed; install it with pip install {package}")
-    prompt = f"a person walks on {surface}"
     video = None if clip is None else Video.open(clip, longest=LONGEST, largest=LARGEST)
     if video is not None:
         seconds = video.seconds
     walk = _walk(path, surface, seconds)
     if boxes is None and video is None:
         times = times_at(DEPTH_RATE, seconds)
-        return AudioRequest([DepthClip(times, walk.depth(times)), _track(walk)], prompt, seconds, walk)
+        return AudioRequest([DepthClip(times, walk.depth(times)), _track(walk)], surface, seconds, walk)
     tracks = [_track(walk)] if boxes is None else _tracks(Path(boxes))
     if video is None:
         seconds = min(LONGEST, max(float(track.times[-1]) for track in tracks))
         walk = _along(tracks[0], surface, seconds)
     else:
         video.check(tracks)
-    return AudioRequest(tracks, prompt, seconds, walk, video)
+    return AudioRequest(tracks, surface, seconds, walk, video)
 
 
 def _walk(path: str, surface: str, seconds: float) -> Walk:
@@ -235,6 +249,14 @@ def _along(track: BoxTrack, surface: str, seconds: float) -> Walk:
     """Returns a walk to render along the lower edges of a track's boxes."""
     boxes, _ = track.at(np.linspace(0, seconds, max(2, round(BOX_RATE * seconds))))
     return _on_floor(boxes[:, [0, 2]].mean(1), boxes[:, 3], surface, seconds)
+
+
+@cache
+def _steps_on(surface: str) -> AudioPrompt:
+    """Returns two seconds of steps on a surface, straight ahead."""
+    steps = np.arange(0.2, 2.0, 0.5)
+    clip = render(Walk(np.array([[0.0, 3.0], [0.0, 3.0]]), steps, np.zeros(len(steps)), surface, 2.0))
+    return AudioPrompt(audio=clip.audio, sample_rate=clip.sample_rate)
 
 
 def _track(walk: Walk) -> BoxTrack:

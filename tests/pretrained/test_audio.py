@@ -1,5 +1,6 @@
 """The shipped sound models follow what is seen: sounds come from where the box is, and when it is loud."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from weftwork.attention_processors.audio.conditions import Envelope
-from weftwork.datasets.synthetic.walks import SECONDS, sample
+from weftwork.datasets.synthetic.walks import PROMPT, SECONDS, sample
 from weftwork.datasets.synthetic.walks.scenes import Walk
 from weftwork.pipelines.audio.events import hear, onsets, pan_of
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
@@ -40,3 +41,18 @@ def test_steps_are_heard_where_the_box_is_and_when_it_is_loud(pipe: Any) -> None
         assert all(np.abs(found - step).min() < 0.06 for step in clip.walk.steps)
         pans[side] = np.nanmean(pan_of(hear(out.audio, out.sample_rate, clip.walk.steps).energies))
     assert pans["left"] < -0.2 and pans["right"] > 0.2
+
+
+def test_the_page_of_the_demo_is_heard_on_every_surface(pipe: Any) -> None:
+    """With its defaults; the surface is that of its audio prompt, told by the mean frequency."""
+    pytest.importorskip("gradio")
+    from weftwork.scripts.demo.audio import PATHS, SURFACES, AudioStudio, audio_request
+
+    studio, path, pitch = AudioStudio(pipe, "tiny-audio"), json.dumps(next(iter(PATHS.values()))), {}
+    for surface in SURFACES:
+        conditions = studio.conditions(audio_request(path, surface, 2.0, None, None))
+        audio = pipe(conditions, PROMPT, num_inference_steps=10, generator=torch.Generator().manual_seed(1)).audio
+        assert np.abs(audio).max() > 0.1  # -20 dB
+        power = np.abs(np.fft.rfft(audio.mean(0))) ** 2
+        pitch[surface] = float((power * np.arange(len(power))).sum() / power.sum())
+    assert pitch["wood"] < pitch["snow"] < pitch["gravel"]

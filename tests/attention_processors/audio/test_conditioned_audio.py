@@ -23,7 +23,7 @@ from tiny_audio import (
 )
 from tiny_audio import spatial_adapter as adapter
 
-from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, warn_of_gaps
 from weftwork.attention_processors.audio.control import aligned_boxes
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
@@ -327,3 +327,11 @@ def test_envelopes_of_audio_with_digital_silence() -> None:
         for start in rng.integers(0, 14_000, 4):
             audio[:, start : start + 2000] = 0
         assert Envelope.of_audio(audio, 16_000).values.min() >= 0
+
+
+def test_gaps_between_keyframes_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    boxes = [[0.0, 0.0, 0.2, 1.0], [0.8, 0.0, 1.0, 1.0]]
+    for track, gaps in ((BoxTrack([0.0, 1.0], boxes), 1), (BoxTrack.along([0.0, 1.0], boxes), 0)):
+        warn_of_gaps([track])
+        assert caplog.text.count("boxes: got a gap of 1.00 s between times") == gaps
+        caplog.clear()

@@ -14,8 +14,9 @@ from PIL import Image
 from tiny import tiny_pipe
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
-from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip
+from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.core.method import load, methods
+from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
@@ -133,7 +134,19 @@ def test_a_path_becomes_the_boxes_and_depth_of_a_walk() -> None:
     middles = track.boxes[:, [0, 2]].mean(1)
     assert middles[0] == pytest.approx(0.12, abs=0.02) and middles[-1] == pytest.approx(0.88, abs=0.03)
     np.testing.assert_allclose(track.boxes[:, 3], 0.75, atol=1e-6)
-    assert request.prompt == "a person walks on wood"
+    assert request.surface == "wood"
+
+
+def test_the_surface_is_an_audio_prompt_where_modules_read_its_statistics(sounds: demo_sound.AudioStudio) -> None:
+    request = demo_sound.audio_request(PATH, "wood", 2.0, None, None)
+    dim = sounds.pipe.spatial.config["audio_dim"]
+    try:
+        for width in (dim, AudioStatistics(sounds.pipe.vae).dim):
+            sounds.pipe.spatial.register_to_config(audio_dim=width)
+            prompts = [one for one in sounds.conditions(request) if isinstance(one, AudioPrompt)]
+            assert len(prompts) == (width != dim)
+    finally:
+        sounds.pipe.spatial.register_to_config(audio_dim=dim)
 
 
 def test_audio_has_a_video_and_a_plot(sounds: demo_sound.AudioStudio) -> None:
