@@ -29,7 +29,7 @@ from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
-from weftwork.attention_processors.core.layers import select_layers
+from weftwork.attention_processors.core.layers import key_width, select_layers
 from weftwork.attention_processors.core.processor import (
     attention_layers,
     base_description,
@@ -110,9 +110,9 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                     f"base: the adapter has keys for {name!r}, which this {here['family']} does not have; "
                     "load an adapter that was trained for this backbone"
                 )
-            if int(known[name].inner_kv_dim) != width:
+            if (here_width := key_width(known[name], name)) != width:
                 raise UserError(
-                    f"base: got width {width} for {name!r}, but the layer has {known[name].inner_kv_dim}; "
+                    f"base: got width {width} for {name!r}, but the layer has {here_width}; "
                     "load an adapter that was trained for this backbone"
                 )
 

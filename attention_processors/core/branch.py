@@ -109,7 +109,8 @@ class DecoupledBranch(Branch):
         if not (self.guidance and have == 2 * count):
             raise UserError(
                 f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
-                "build the conditioning for this num_images_per_prompt and guidance"
+                "build the conditioning for this num_images_per_prompt and guidance (a batch "
+                "with a third part, as of perturbed-attention guidance, is not supported)"
             )
         bias = None if self.bias is None else self.bias[count:]
         return replace(

@@ -25,10 +25,22 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
         layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
 
     Raises:
-        ValueError: an unknown name, or no match.
+        ValueError: an unknown name, no match, or a layer without key projections of its own.
     """
-    known = {name: int(layer.inner_kv_dim) for name, layer in attention_layers(denoiser).items()}
-    return {name: known[name] for name in select_names(list(known), layers)}
+    known = attention_layers(denoiser)
+    return {name: key_width(known[name], name) for name in select_names(list(known), layers)}
+
+
+def key_width(layer: nn.Module, name: str) -> int:
+    """Width of a layer's keys.
+
+    Raises:
+        ValueError: the layer has no projection of keys, or none apart from those of queries and values.
+    """
+    project = getattr(layer, "to_k", None)
+    if not isinstance(project, nn.Module):
+        raise UserError(f"layers: got {name!r}, which has no projection of keys (to_k); choose other layers")
+    return int(project.out_features)  # pyright: ignore[reportArgumentType]
 
 
 def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]:

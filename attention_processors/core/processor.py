@@ -53,6 +53,11 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
         ValueError: the denoiser is not a U-Net of down, mid and up blocks.
     """
     inner = unwrapped(denoiser)
+    if hasattr(inner, "down_blocks") and any("motion_modules" in name for name, _ in inner.named_modules()):
+        raise UserError(
+            f"denoiser: got {type(inner).__name__}, whose rows are frames (AnimateDiff), which conditions do not know; "
+            "use the image model that it was made from"
+        )
     if not hasattr(inner, "down_blocks") or not hasattr(inner, "up_blocks"):
         raise UserError(
             f"denoiser: got {type(inner).__name__}, expected a U-Net with down_blocks and up_blocks; weftwork has no "

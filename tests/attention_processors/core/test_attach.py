@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import MotionAdapter, UNetMotionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
-from tiny import RawTokens, paired_adapter, paired_conditions, tiny_unet
+from tiny import RawTokens, RawTokensAdapter, paired_adapter, paired_conditions, tiny_unet
+from tiny_backbones import flux, flux2, made
 from variants import SD, run
 
+from weftwork.attention_processors.core.processor import layer_levels
 from weftwork.attention_processors.core.wrapper import WrappedProcessor
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -231,3 +234,27 @@ def test_other_weights_of_the_same_base_are_warned_of(caplog: pytest.LogCaptureF
     adapter.register_to_config(training={"base_sha256": "0" * 64})
     pipe.attach(it=adapter)
     assert "the adapter was trained on weights 000000000000" in caplog.text
+
+
+# -- other families ----------------------------------------------------------------------------------------
+
+
+def test_adapters_for_other_families() -> None:
+    model, _ = made(flux)
+    adapter = RawTokensAdapter.for_denoiser(model, layers=r"transformer_blocks\..*attn")
+    assert adapter.config["layers"] == {"transformer_blocks.0.attn": 32}
+    adapter.check_base(model)
+    with pytest.raises(ValueError, match="layers: got 'all', which matches none of 2 attention layers"):
+        RawTokensAdapter.for_denoiser(model)
+    fused, _ = made(flux2)
+    with pytest.raises(ValueError, match=r"got 'single_transformer_blocks\.0\.attn', which has no projection of keys"):
+        RawTokensAdapter.for_denoiser(fused, layers=r"single.*attn")
+    with pytest.raises(ValueError, match="denoiser: got FluxTransformer2DModel, expected a U-Net"):
+        layer_levels(model)
+
+
+def test_frames_as_rows_are_refused() -> None:
+    motion = MotionAdapter(block_out_channels=(32, 64), motion_layers_per_block=1, motion_num_attention_heads=2)
+    unet = UNetMotionModel.from_unet2d(tiny_unet(), motion)
+    with pytest.raises(ValueError, match=r"got UNetMotionModel, whose rows are frames \(AnimateDiff\)"):
+        layer_levels(unet)
