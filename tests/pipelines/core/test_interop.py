@@ -4,17 +4,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoPipelineForImage2Image, DiffusionPipeline, StableDiffusionImg2ImgPipeline
+from diffusers import AutoPipelineForImage2Image, ControlNetModel, DiffusionPipeline, StableDiffusionImg2ImgPipeline
 from peft import LoraConfig
 from tiny import drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions, tiny_unet
-from variants import SD, VARIANTS, Variant, add_lora, picture, run
+from variants import SD, VARIANTS, Variant, add_lora, controlnet_parts, half_mask, picture, run, xl_parts
 
 from weftwork.attention_processors import SketchTextPair
 from weftwork.attention_processors.core.adapter_files import state_sha256
-from weftwork.pipelines import ConditionedStableDiffusionPipeline
+from weftwork.pipelines import ConditionedPipelineMixin, ConditionedStableDiffusionPipeline
 
 CONDITIONS = {"it": paired_conditions()}
 
@@ -203,3 +204,42 @@ def test_sketches_need_no_text_encoder() -> None:
     np.testing.assert_allclose(run(pipe, **options, conditions=sketch), expected, atol=1e-6)
     with pytest.raises(ValueError, match="text: got pairs with texts, but the pipeline has no text encoder"):
         run(pipe, **options, conditions=CONDITIONS)
+
+
+# -- other pipelines of U-Nets -----------------------------------------------------------------------------
+
+
+def xl_controlnet() -> dict[str, Any]:
+    parts = xl_parts()
+    net = ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(16, 16, 16, 16))
+    return {**parts, "controlnet": net.eval()}
+
+
+def inputs(*names: str, **more: Any) -> dict[str, Any]:
+    known = {"image": picture(), "control_image": picture(1), "mask_image": half_mask()}
+    return {name: known[name] for name in names} | more
+
+
+PIPELINES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "XLImg2Img": (xl_parts, VARIANTS[1], inputs("image", strength=0.99)),
+    "XLInpaint": (xl_parts, VARIANTS[1], inputs("image", "mask_image", height=64, width=64, strength=0.99)),
+    "XLControlNet": (xl_controlnet, VARIANTS[1], inputs("image")),
+    "XLControlNetImg2Img": (xl_controlnet, VARIANTS[1], inputs("image", "control_image", strength=0.99)),
+    "ControlNetImg2Img": (controlnet_parts, SD, inputs("image", "control_image", strength=0.99)),
+    "ControlNetInpaint": (controlnet_parts, SD, inputs("image", "mask_image", "control_image", height=64, width=64)),
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_any_pipeline_of_a_unet_takes_conditions(name: str) -> None:
+    """By one line: `class Mine(ConditionedPipelineMixin, Stock)`."""
+    parts, like, given = PIPELINES[name]
+    stock = getattr(diffusers, f"StableDiffusion{name}Pipeline")
+    mine: Any = type(f"Conditioned{name}", (ConditionedPipelineMixin, stock), {})
+    pipe = mine(**parts(), **dict(like.extra))
+    pipe.set_progress_bar_config(disable=True)
+    plain = run(pipe, **given)
+    pipe.attach(it=paired_adapter(pipe.unet, text_dim=like.text_dim))
+    off, on = ({"it": paired_conditions(weight=weight, region="sketch")} for weight in (0.0, 1.0))
+    assert np.array_equal(run(pipe, **given, conditions=off), plain)
+    assert np.abs(run(pipe, **given, conditions=on) - plain).max() > 1e-3
