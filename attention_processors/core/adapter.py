@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -36,6 +35,7 @@ from weftwork.attention_processors.core.processor import (
     check_wrappable,
     unwrapped,
 )
+from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 
@@ -202,12 +202,8 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         self.register_to_config(_name_or_path="")
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as stage:
-            try:
+            with write_errors(target):
                 super().save_pretrained(stage, **kwargs)
-            except SafetensorError as error:
-                raise OSError(
-                    f"{target}: the weights cannot be written ({error}); make room or choose another"
-                ) from error
             target.mkdir(exist_ok=True)
             for path in sorted(Path(stage).iterdir()):
                 os.replace(path, target / path.name)

@@ -6,6 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from safetensors import SafetensorError
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turns errors of safetensors, such as those of a full disk, into `OSError`."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error}); make room, or choose another place") from error
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -17,7 +28,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as stage:
         partial = Path(stage) / path.name
-        yield partial
+        with write_errors(path):
+            yield partial
         if partial.is_dir() and path.exists():  # a folder can replace only an empty one
             os.replace(path, f"{stage}/{path.name}-before")
         os.replace(partial, path)

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.errors import NotFiniteError
 from weftwork.training.core.averaging import Averaged
 from weftwork.training.core.batches import Batches
@@ -293,10 +294,11 @@ class _Run:
         if self.accelerator.is_main_process:
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with self._averaged() as module:
-                module.save_pretrained(partial, safe_serialization=True)
-            if extra is not None:
-                self._state().write(partial / "state", extra, self.config)
+            with write_errors(folder):
+                with self._averaged() as module:
+                    module.save_pretrained(partial, safe_serialization=True)
+                if extra is not None:
+                    self._state().write(partial / "state", extra, self.config)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         self.accelerator.wait_for_everyone()

@@ -1,6 +1,5 @@
 """Checkpoints and metrics: a resumed run is bit-identical to an uninterrupted one."""
 
-import errno
 import json
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny import paired_adapter, tiny_pipe
 from tiny_training import Records, config, losses, make_task, run
@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     def save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
         written.append(path)
         if len(written) > 2:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
         save(tensors, path)
 
     monkeypatch.setattr("weftwork.training.core.state.save_file", save_file)
