@@ -11,9 +11,15 @@ import argparse
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+PROMPT: Final = "a person walks"
+INPUTS: Final = ("boxes", "depth", "loudness", "like")
+"""Options of files that audio follows, beside a video."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loudness", type=Path, help="audio whose loudness to follow")
     parser.add_argument("--like", type=Path, help="audio prompt")
     parser.add_argument("--audio_encoder", help="CLAP folder or Hub id, for modules trained with CLAP")
-    parser.add_argument("--prompt", default="a person walks", help="text prompt (default: %(default)s)")
+    parser.add_argument("--prompt", help=f"text prompt (default: {PROMPT}, all that the shipped modules know)")
     parser.add_argument("--apart", action="store_true", help="generate each track separately and sum them")
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
     parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
@@ -43,7 +49,11 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.attention_processors.audio.conditions import BoxTrack
     from weftwork.pipelines.audio.videos import Video
 
+    if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
+        raise UserError(f"sound: got nothing to follow; pass a video, --prompt or one of --{', --'.join(INPUTS)}")
     video = None if arguments.video is None else Video.open(arguments.video)
+    if video is not None:
+        _ = video.container  # refuses frames that cannot be copied, before the work
     seconds = arguments.seconds
     if seconds is None and video is not None:
         seconds = video.seconds
@@ -53,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     voices = [[track, *shared] for track in tracks] if arguments.apart and tracks else [[*tracks, *shared]]
     out = _pipeline(arguments)(
         voices,
-        arguments.prompt,
+        arguments.prompt or PROMPT,
         seconds=seconds,
         num_inference_steps=arguments.num_inference_steps,
         guidance_scale=arguments.guidance_scale,

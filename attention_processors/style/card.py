@@ -62,10 +62,7 @@ class StyleCard:
             for part, tensor in zip(PARTS, row, strict=True)
         }
         with atomic_path(path) as partial:
-            try:
-                save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
-            except SafetensorError as error:
-                raise OSError(f"{path}: the card cannot be written ({error}); make room or choose another") from error
+            save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
         return path
 
     @classmethod

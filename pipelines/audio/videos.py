@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
 """Function from a frame to boxes by track: left, top, right, bottom in fractions of the frame."""
 DepthModel = Callable[[Frame], Float[np.ndarray, "height width"]]
 BOX_RATE, DEPTH_RATE = 30.0, 4.0
+FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
 MP4_CODECS = ("h264", "hevc", "mpeg4", "av1", "vp9")
 """Codecs that players support in MP4."""
 
@@ -45,8 +47,21 @@ class Video:
 
     @property
     def container(self) -> str:
-        """Suffix of a file for these frames and audio."""
-        return ".mp4" if self.codec in MP4_CODECS else ".mkv"
+        """Suffix of a file for these frames and audio.
+
+        Raises:
+            ValueError: frames that no such file can hold, as those of a GIF.
+        """
+        av, suffix = _av(), ".mp4" if self.codec in MP4_CODECS else ".mkv"
+        try:
+            with av.open(str(self.path)) as source, av.open(BytesIO(), "w", format=FORMATS[suffix]) as target:
+                target.add_stream_from_template(source.streams.video[0])
+        except ValueError as error:
+            raise UserError(
+                f"{self.path}: got frames of the codec {self.codec}, which no video with audio can hold; convert it to "
+                "MP4 first"
+            ) from error
+        return suffix
 
     @classmethod
     def open(cls, path: str | Path, *, longest: float = math.inf, largest: float = math.inf) -> Self:

@@ -153,3 +153,21 @@ def test_clips_that_lie_on_their_side_are_read_upright(turn: int, tmp_path: Path
         (track,) = one.tracks(detect)
         np.testing.assert_allclose(track.boxes[:, 1], 0.25, atol=0.04)
         np.testing.assert_allclose(track.boxes[[0, -1], 0], [4 / 64, 40 / 64], atol=0.04)
+
+
+def test_frames_that_cannot_be_copied_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    from weftwork.scripts.cli import main
+
+    images = [Image.new("L", (32, 32), 40 * i) for i in range(5)]
+    images[0].save(tmp_path / "clip.gif", save_all=True, append_images=images[1:], duration=100)
+    assert main(["sound", str(tmp_path / "clip.gif"), "--output", str(tmp_path / "out")]) == 2
+    assert (
+        "got frames of the codec gif, which no video with audio can hold; convert it to MP4" in capsys.readouterr().err
+    )
+    assert main(["sound", "--output", str(tmp_path / "out")]) == 2
+    assert "sound: got nothing to follow; pass a video, --prompt or one of --boxes" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out*"))
