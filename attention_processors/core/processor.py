@@ -102,6 +102,10 @@ class BlockInput:
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + added}
 
 
+Slot = WrappedProcessor | BlockInput
+"""Holds what acts at one place."""
+
+
 @dataclass
 class _Use:
     """Who uses the wrapped processors of one denoiser."""
@@ -210,22 +214,18 @@ def conditioned(denoiser: nn.Module, conditioning: Conditioning) -> Iterator[Non
     use, thread = _USES.setdefault(inner, _Use()), threading.get_ident()
     if use.thread not in (None, thread):
         raise RuntimeError(BUSY)
-    acting = {name: conditioning.at(name) for name in _slots(inner)}
+    slots = _slots(inner)
+    acting = {name: conditioning.at(name) for name in slots}
     absent = sorted(set(conditioning.inputs) - set(acting))
     if absent:
         raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
-    hooks = (
-        [] if is_compiled(denoiser) else [inner.register_forward_pre_hook(_reset), inner.register_forward_hook(_check)]
-    )
-    outer, use.thread, before = use.thread, thread, _set(inner, acting)
+    outer, use.thread, before = use.thread, thread, _set(slots, acting)
     try:
-        with _recomputed_alike(inner, acting):
+        with _all_read(denoiser, slots, acting), _recomputed_alike(inner, slots, acting):
             yield
     finally:
-        _set(inner, before)
+        _set(slots, before)
         use.thread = outer
-        for hook in hooks:
-            hook.remove()
 
 
 def _processors(denoiser: nn.Module) -> dict[str, WrappedProcessor]:
@@ -233,39 +233,55 @@ def _processors(denoiser: nn.Module) -> dict[str, WrappedProcessor]:
     return {name: one.processor for name, one in layers.items() if isinstance(one.processor, WrappedProcessor)}
 
 
-def _slots(denoiser: nn.Module) -> dict[str, WrappedProcessor | BlockInput]:
+def _slots(denoiser: nn.Module) -> dict[str, Slot]:
     """Returns all that hold what acts: wrapped processors by layer, and inputs of blocks by block."""
     blocks = ((name, vars(module).get(BLOCK_INPUT)) for name, module in denoiser.named_modules())
     return {**_processors(denoiser), **{name: slot for name, slot in blocks if slot is not None}}
 
 
-def _set(denoiser: nn.Module, acting: Mapping[str, Acting]) -> dict[str, Acting]:
+def _set(slots: Mapping[str, Slot], acting: Mapping[str, Acting]) -> dict[str, Acting]:
     """Sets what acts at each layer and block, in calls from this thread; returns what did."""
     before = {}
-    for name, slot in _slots(denoiser).items():
+    for name, slot in slots.items():
         before[name] = slot.acting
         slot.set(acting[name])
     return before
 
 
-def _reset(denoiser: nn.Module, _: Any) -> None:
-    for processor in _processors(denoiser).values():
-        processor.acting.reads = 0
+@contextmanager
+def _all_read(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Mapping[str, Acting]) -> Iterator[None]:
+    """Checks after each call of the denoiser that every layer has read its branches once; not in compiled code."""
+    if is_compiled(denoiser):
+        yield
+        return
+
+    def reset(*_: Any) -> None:
+        for one in acting.values():
+            one.reads = 0
+
+    def check(*_: Any) -> None:
+        for name, one in acting.items():
+            # Another block may run inside of this one; caches and layer skipping of diffusers leave out layers.
+            if one.branches and one.reads != 1 and slots[name].acting is one and not _has_hooks(denoiser):
+                raise RuntimeError(
+                    f"{name}: the conditions of this layer were read {one.reads} times in one call of the denoiser, "
+                    "expected once; detach() and attach() the adapters again"
+                )
+
+    hooks = [denoiser.register_forward_pre_hook(reset), denoiser.register_forward_hook(check)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def _check(denoiser: nn.Module, *_: Any) -> None:
-    if any(hasattr(module, "_diffusers_hook") for module in denoiser.modules()):
-        return  # caches and layer skipping leave out layers
-    for name, processor in _processors(denoiser).items():
-        if processor.acting.branches and processor.acting.reads != 1:
-            raise RuntimeError(
-                f"{name}: the conditions of this layer were read {processor.acting.reads} times in one call of the "
-                "denoiser, expected once; detach() and attach() the adapters again"
-            )
+def _has_hooks(denoiser: nn.Module) -> bool:
+    return any(hasattr(module, "_diffusers_hook") for module in denoiser.modules())
 
 
 @contextmanager
-def _recomputed_alike(denoiser: nn.Module, acting: Mapping[str, Acting]) -> Iterator[None]:
+def _recomputed_alike(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Mapping[str, Acting]) -> Iterator[None]:
     """Lets gradient checkpointing recompute the calls within the block with what acts in them.
 
     A checkpoint is recomputed in the backward pass, when the block has ended or another one runs: the checkpointed
@@ -278,11 +294,11 @@ def _recomputed_alike(denoiser: nn.Module, acting: Mapping[str, Acting]) -> Iter
 
     def checkpointed(checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any) -> Any:
         def run(*args: Any) -> Any:
-            before = _set(denoiser, acting)
+            before = _set(slots, acting)
             try:
                 return function(*args)
             finally:
-                _set(denoiser, before)
+                _set(slots, before)
 
         return checkpoint(run, *args)
 
