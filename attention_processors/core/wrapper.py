@@ -226,7 +226,8 @@ class WrappedProcessor:
 def _projected(layer: Any, head_dim: int, tokens: Float[Tensor, "row token dim"]) -> tuple[Tensor, Tensor]:
     """Returns a layer's own keys and values of other tokens, [row, token, head, dim] each."""
     key, value = (project(tokens).unflatten(-1, (-1, head_dim)) for project in (layer.to_k, layer.to_v))
-    return key if layer.norm_k is None else layer.norm_k(key), value
+    norm = getattr(layer, "norm_k", None)
+    return key if norm is None else norm(key), value
 
 
 def wrap(processor: Any) -> WrappedProcessor:

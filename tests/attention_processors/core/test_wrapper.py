@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from tiny import tiny_unet
 from tiny_backbones import BACKBONES, made
@@ -206,6 +207,18 @@ def test_another_thread_is_refused_while_conditions_act(also: bool) -> None:
         call(unet)
     assert len(errors) == 1 and "another thread runs it with conditions" in errors[0]
     call(unet)
+
+
+def test_layer_skipping_of_diffusers_knows_wrapped_processors() -> None:
+    """Guiders use it; a layer that is skipped reads no conditions, which is no error."""
+    unet = tiny_unet()
+    install(unet)
+    with conditioned(unet, everywhere(unet, Counted(0.5))):
+        whole = call(unet)
+    skip = LayerSkipConfig(indices=[0], fqn="mid_block.attentions.0.transformer_blocks", skip_attention=True)
+    apply_layer_skip(unet, skip)
+    with conditioned(unet, everywhere(unet, Counted(0.5))):
+        assert not torch.equal(call(unet), whole)
 
 
 def test_nothing_is_left_after_an_error() -> None:
