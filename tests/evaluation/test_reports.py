@@ -122,6 +122,7 @@ def test_rounds_are_interleaved_and_ratios_taken_within_a_round() -> None:
     assert rows["b"] == {"seconds": 2.0, "ratio": 2.0, "ratio_minimum": 1.0, "ratio_maximum": 4.0}
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> None:
     assert main(["benchmark", "training", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "benchmark-training.json").read_text())["rows"]

@@ -103,6 +103,7 @@ def test_a_curve_over_weights_is_plotted(evaluation: StyleEvaluation, tmp_path: 
 
 
 @pytest.mark.skipif("creature-oracle" not in available(), reason="baselines are in a checkout only")
+@pytest.mark.slow
 def test_styles_and_references_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]

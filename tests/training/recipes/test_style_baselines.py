@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.scripts.maintenance.train_baselines import main as train_baseline
 
 
+@pytest.mark.slow
 def test_a_lora_and_an_image_encoder_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
