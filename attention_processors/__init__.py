@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.paired.adapter import PairedAdapter as PairedAdapter
     from weftwork.attention_processors.paired.conditions import GlobalSketch as GlobalSketch
     from weftwork.attention_processors.paired.conditions import SketchTextPair as SketchTextPair
-    from weftwork.attention_processors.reference.adapter import Reference as Reference
     from weftwork.attention_processors.reference.adapter import ReferenceAdapter as ReferenceAdapter
+    from weftwork.attention_processors.reference.conditions import Reference as Reference
     from weftwork.attention_processors.style.adapter import StyleAdapter as StyleAdapter
     from weftwork.attention_processors.style.adapter import StyleCards as StyleCards
     from weftwork.attention_processors.style.card import StyleCard as StyleCard
@@ -58,7 +58,8 @@ _MODULES = {
     "views.reference_attention": "References",
     "paired.adapter": "PairedAdapter",
     "paired.conditions": "GlobalSketch SketchTextPair",
-    "reference.adapter": "Reference ReferenceAdapter",
+    "reference.adapter": "ReferenceAdapter",
+    "reference.conditions": "Reference",
     "style.adapter": "StyleAdapter StyleCards",
     "style.card": "StyleCard",
     "style.conditions": "Style",

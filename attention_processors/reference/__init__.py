@@ -6,12 +6,14 @@ from weftwork.attention_processors.core.method import Method
 
 PROJECTIONS: Final = ("basic", "plus", "full")
 """Kinds of IP-Adapters, by the projection of image features."""
+FACE_PROJECTIONS: Final = ("faceid", "faceid_plus")
+"""Kinds of IP-Adapters that read the embedding of a face recogniser."""
 
 METHOD = Method(
     name="reference",
     summary="reference images",
     adapters=("weftwork.attention_processors.reference.adapter:ReferenceAdapter",),
-    conditions=("weftwork.attention_processors.reference.adapter:Reference",),
+    conditions=("weftwork.attention_processors.reference.conditions:Reference",),
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
     validation="weftwork.evaluation.methods.style:validate_reference",
 )

@@ -1,4 +1,4 @@
-"""Reference images as conditions: IP-Adapter and IP-Adapter-Plus (arXiv 2308.06721).
+"""Reference images as conditions: IP-Adapter, IP-Adapter-Plus and FaceID (arXiv 2308.06721).
 
 A frozen vision encoder encodes a reference image, a projection makes tokens c of it, and cross-attention reads these
 beside the text, with K_c = c W_k and V_c = c W_v trained:
@@ -16,84 +16,42 @@ and the two are equal where at most one reference acts. Masks are means over a l
 a guessed one.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
-from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
-from weftwork.attention_processors.core.records import ImageKind, recorded
-from weftwork.attention_processors.core.regions import ImageLike, from_array
+from weftwork.attention_processors.reference import FACE_PROJECTIONS
+from weftwork.attention_processors.reference.conditions import Reference
 from weftwork.attention_processors.reference.projections import (
     POOLED,
+    FacePlusProjection,
     ProjectionSizes,
-    check_embeds,
+    check_face,
     check_features,
     filled_in,
     make_projection,
 )
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import as_image, center_crop, read_image
+from weftwork.datasets.readers.images import center_crop
 
 __all__ = ["MERGINGS", "Reference", "ReferenceAdapter"]
 
+logger = logging.getLogger(__name__)
+
 VIT_H = "h94/IP-Adapter/models/image_encoder"
-
-
-@dataclass(frozen=True, eq=False)
-class Reference(Condition):
-    """A reference image or its embeddings; the other arguments are those of `Condition`.
-
-    At a weight of 0 neither image nor encoder is needed. The unconditional half of guidance reads the null condition of
-    the original code: zero features for "basic", encoded zero pixels otherwise.
-
-    Args:
-        image: an image, an array or a path; its middle square is read.
-        embeds: precomputed features instead: pooled [dim] for "basic", penultimate states [token, dim] for "plus" and
-            "full".
-        null_embeds: with `embeds`, the embeddings in the unconditional half of guidance: of another image, to lead away
-            from it, or of zero pixels, for which "plus" and "full" need the image encoder otherwise.
-
-    Raises:
-        ValueError: not exactly one of `image` and `embeds` at a weight above 0, embeds that are not a finite floating
-            tensor of one or two dimensions, null embeds of another shape; and as for `Condition`.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ("image",)
-
-    image: ImageLike | None = field(
-        default=None, metadata=recorded(ImageKind(), "Path of the reference image; its middle square is read.")
-    )
-    embeds: Tensor | None = None
-    null_embeds: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        given = (self.image is not None) + (self.embeds is not None)
-        if given > 1 or (not given and self.weight > 0):
-            got = "both image and" if given else "no image and no"
-            raise UserError(f"reference: got {got} embeds; give one of them")
-        for name in ("embeds", "null_embeds"):
-            check_embeds(name, getattr(self, name))
-        if self.null_embeds is not None and (self.embeds is None or self.embeds.shape != self.null_embeds.shape):
-            beside = "no embeds" if self.embeds is None else f"embeds of shape {tuple(self.embeds.shape)}"
-            raise UserError(
-                f"null_embeds: got shape {tuple(self.null_embeds.shape)} beside {beside}; encode zero pixels as embeds"
-            )
-        if self.image is not None:
-            object.__setattr__(self, "image", _opened(self.image))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,28 +59,35 @@ class ReferenceBatch(Batch):
     """References before the image encoder.
 
     Args:
-        pixels, embeds, null_embeds: None if no reference has any.
+        pixels, embeds, null_embeds, face: None if no reference has any; embeds of "faceid" are faces.
         has_image, has_null: which references have an image, and null embeds of their own.
     """
 
     pixels: Float[Tensor, "design part 3 size size"] | None
     embeds: Float[Tensor, "design part *token dim"] | None
     null_embeds: Float[Tensor, "design part *token dim"] | None
+    face: Float[Tensor, "design part dim"] | None
     has_image: Bool[Tensor, "design part"]
     has_null: Bool[Tensor, "design part"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ReferenceFeatures(Batch):
-    """References as the image encoder's features, pooled or states, with those of the null beside them."""
+    """References as the image encoder's features, pooled or states, with those of the null beside them.
+
+    Args:
+        face: of "faceid_plus" only; those of "faceid" are `image`. The null has zeros.
+    """
 
     image: Float[Tensor, "design part *token dim"]
     null: Float[Tensor, "design part *token dim"]
+    face: Float[Tensor, "design part dim"] | None = None
 
     def without(self, dropped: Bool[Tensor, " design"]) -> "ReferenceFeatures":
         """Returns a copy for training in which some designs have the null instead of their references."""
         where = dropped.to(self.image.device).view(-1, *[1] * (self.image.ndim - 1))
-        return replace(self, image=torch.where(where, self.null.to(self.image), self.image))
+        face = None if self.face is None else self.face.masked_fill(dropped.to(self.face.device)[:, None, None], 0)
+        return replace(self, image=torch.where(where, self.null.to(self.image), self.image), face=face)
 
 
 @dataclass(frozen=True)
@@ -161,11 +126,15 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     Args:
         layers: inner width by layer name; `ReferenceAdapter.for_denoiser` fills it in.
         base: description of the base model.
-        projection: "basic", "plus" or "full", see `PROJECTIONS`.
+        projection: one of `PROJECTIONS` or `FACE_PROJECTIONS`.
         image_dim: width of the image encoder's features.
         token_dim: width of image tokens: the text width of the backbone, so that K and V can start as copies.
         num_tokens: tokens per reference; "full" has as many as the encoder yields.
-        hidden_dim, depth, num_heads, head_dim, feed_forward_ratio: of the resampler of "plus".
+        hidden_dim, depth, num_heads, head_dim, feed_forward_ratio: of the resampler of "plus" and "faceid_plus"; the
+            last also of "faceid".
+        face_dim: width of face embeddings.
+        shortcut: "faceid_plus" of version 2; not a matter of weights, so `from_pretrained` may change it.
+        lora: the adapter was trained beside a LoRA on the denoiser, which the pipeline has to load too.
         image_encoder: the frozen encoder that `set_encoders(image=ImageEncoder.from_pretrained(id))` brings.
         image_size: side in pixels that references are resized to.
         merging: one of `MERGINGS`; not trained, so `from_pretrained(folder, merging="sum")` may change it.
@@ -194,6 +163,9 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         image_encoder: str = VIT_H,
         image_size: int = 224,
         merging: str = "joint",
+        face_dim: int = 512,
+        shortcut: bool = False,
+        lora: bool = False,
         training: dict[str, Any] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
@@ -201,9 +173,19 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         if merging not in MERGINGS:
             raise UserError(f"merging: got {merging!r}, expected one of {', '.join(MERGINGS)}")
         resampler = hidden_dim, depth, num_heads, head_dim, feed_forward_ratio
-        sizes = ProjectionSizes(image_dim, token_dim, num_tokens, *resampler)
+        sizes = ProjectionSizes(image_dim, token_dim, num_tokens, *resampler, face_dim)
         self.image_projection = make_projection(projection, sizes)
+        if isinstance(self.image_projection, FacePlusProjection):
+            self.image_projection.shortcut = shortcut
         self.make_projections(layers, token_dim)
+
+    def warn_of_other_weights(self, denoiser: nn.Module) -> None:
+        super().warn_of_other_weights(denoiser)
+        if self.config["lora"] and not any(".lora_A." in name for name, _ in denoiser.named_parameters()):
+            logger.warning(
+                "reference: the adapter was trained beside a LoRA, and the denoiser has none; call "
+                "pipe.load_lora_weights(folder of the adapter), or the faces are less alike"
+            )
 
     # -- from conditions to features -----------------------------------------------------------------------
 
@@ -211,11 +193,14 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         """Returns padded tensors, one row per design; designs may differ in their number of references, also 0.
 
         Raises:
-            ValueError: embeds of a shape that the projection does not read or of several shapes, layers that match
-                nothing, or regions of different aspects.
+            ValueError: embeds or faces of a shape that the projection does not read, embeds of several shapes, layers
+                that match nothing, or regions of different aspects.
         """
         rows = padded(conditions, ABSENT)
-        blank = self._blank_embeds([reference for row in rows for reference in row])
+        every = [reference for row in rows for reference in row]
+        for one in every:
+            check_face(one, self.config["projection"], self.config["face_dim"])
+        blank = self._blank_embeds(every)
 
         def table(value: Callable[[Reference], Any]) -> list[list[Any]]:
             return [[value(reference) for reference in row] for row in rows]
@@ -226,7 +211,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             there = any(thing is not None for row in things for thing in row)
             return torch.stack([torch.stack([made(thing) for thing in row]) for row in things]) if there else None
 
-        def filled(embeds: Tensor | None) -> Tensor:
+        def filled(embeds: Tensor | None, blank: Tensor = blank) -> Tensor:
             return blank if embeds is None else embeds.detach().cpu().float()
 
         return ReferenceBatch.of(
@@ -235,6 +220,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             pixels=stacked("image", self.pixels),
             embeds=stacked("embeds", filled),
             null_embeds=stacked("null_embeds", filled),
+            face=stacked("face", partial(filled, blank=torch.zeros(self.config["face_dim"]))),
             has_image=torch.tensor(table(lambda r: r.image is not None)),
             has_null=torch.tensor(table(lambda r: r.null_embeds is not None)),
         )
@@ -265,7 +251,12 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         Raises:
             ValueError: the encoder is needed and missing, with the call that adds it, or is of another width.
         """
-        pooled, active = self.config["projection"] in POOLED, batch.weight > 0
+        kind, active = self.config["projection"], batch.weight > 0
+        pooled, face = kind in POOLED, batch.face
+        if face is None and kind in FACE_PROJECTIONS:
+            face = torch.zeros(*active.shape, self.config["face_dim"], device=active.device)
+        if face is not None and pooled:
+            return batch.derived(ReferenceFeatures, image=face, null=torch.zeros_like(face), face=None)
         image, null = batch.embeds, batch.null_embeds
         seen = active & batch.has_image
         if batch.pixels is not None and seen.any():
@@ -279,7 +270,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         alone = active & (batch.guided > 0) & ~batch.has_null
         if not pooled and alone.any():
             null = filled_in(null, alone, self._encoder(encoders).null_states()[None])
-        return batch.derived(ReferenceFeatures, image=image, null=null)
+        return batch.derived(ReferenceFeatures, image=image, null=null, face=face)
 
     def _encoder(self, encoders: Mapping[str, Any]) -> Any:
         if "image" not in encoders:
@@ -297,20 +288,18 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         """Returns keys and values of all references, with those of the null beside them."""
         some = next(self.parameters())
 
-        def tokens(values: Float[Tensor, "design part *token dim"]) -> Float[Tensor, "design part token dim"]:
-            return self.image_projection(values.to(some).flatten(0, 1)).unflatten(0, values.shape[:2])
+        def tokens(*values: Float[Tensor, "design part *token dim"]) -> Float[Tensor, "design part token dim"]:
+            inputs = (one.to(some).flatten(0, 1) for one in values)
+            return self.image_projection(*inputs).unflatten(0, values[0].shape[:2])
 
-        image = tokens(features.image)
+        face = () if features.face is None else (features.face,)
+        image = tokens(features.image, *face)
         designs, parts, count, _ = image.shape
         return EncodedTokens(
             self.project(image),
-            self.project(tokens(features.null)),
+            self.project(tokens(features.null, *map(torch.zeros_like, face))),
             torch.ones(designs, parts * count, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(count),
             **features.strengths(list(self.config["layers"]), some.device),
             branch=MERGINGS[self.config["merging"]],
         )
-
-
-def _opened(given: ImageLike) -> Image.Image:
-    return read_image(given) if isinstance(given, str | Path) else as_image(from_array(given, "image"))

@@ -3,20 +3,29 @@
     basic   pooled features [dim]: one linear map to all tokens, LayerNorm
     plus    states [token, dim]: a resampler, learned latents that attend to the states through `depth` blocks
     full    states [token, dim]: two linear maps with GELU and LayerNorm, token by token
+    faceid         face embedding [dim]: two linear maps with GELU to all tokens, LayerNorm
+    faceid_plus    the same, whose tokens attend to states [token, dim] through `depth` blocks; with `shortcut`
+                   (version 2), the result is added to the tokens
 
 Source: diffusers 0.42.1, whose parameters and results are those of tencent-ailab/IP-Adapter@62e4af9
-(ip_adapter/{ip_adapter,resampler}.py).
+(ip_adapter/{ip_adapter,ip_adapter_faceid,resampler}.py).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProjection, IPAdapterPlusImageProjection
+from diffusers.models.embeddings import (
+    ImageProjection,
+    IPAdapterFaceIDImageProjection,
+    IPAdapterFaceIDPlusImageProjection,
+    IPAdapterFullImageProjection,
+    IPAdapterPlusImageProjection,
+)
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.reference import PROJECTIONS
+from weftwork.attention_processors.reference import FACE_PROJECTIONS, PROJECTIONS
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -36,6 +45,7 @@ class ProjectionSizes:
     num_heads: int
     head_dim: int
     feed_forward_ratio: int
+    face_dim: int
 
     def __post_init__(self) -> None:
         for name, size in vars(self).items():
@@ -64,11 +74,42 @@ def _full(sizes: ProjectionSizes) -> nn.Module:
     return IPAdapterFullImageProjection(sizes.image_dim, sizes.token_dim)
 
 
+def _face(sizes: ProjectionSizes) -> nn.Module:
+    return IPAdapterFaceIDImageProjection(sizes.face_dim, sizes.token_dim, sizes.feed_forward_ratio, sizes.num_tokens)
+
+
+class FacePlusProjection(IPAdapterFaceIDPlusImageProjection):
+    """diffusers' module, which keeps image states as an attribute, as a function of states and face embeddings."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, states: Float[Tensor, "image token dim"], faces: Float[Tensor, "image dim"]
+    ) -> Float[Tensor, "image token token_dim"]:
+        self.clip_embeds = states[None]
+        try:
+            return super().forward(faces)
+        finally:
+            self.clip_embeds = None
+
+
+def _face_plus(sizes: ProjectionSizes) -> nn.Module:
+    return FacePlusProjection(
+        embed_dims=sizes.hidden_dim,
+        output_dims=sizes.token_dim,
+        hidden_dims=sizes.image_dim,
+        id_embeddings_dim=sizes.face_dim,
+        depth=sizes.depth,
+        dim_head=sizes.head_dim,
+        heads=sizes.num_heads,
+        num_tokens=sizes.num_tokens,
+        ffn_ratio=sizes.feed_forward_ratio,
+    )
+
+
 MAKERS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = dict(
-    zip(PROJECTIONS, (_basic, _plus, _full), strict=True)
+    zip((*PROJECTIONS, *FACE_PROJECTIONS), (_basic, _plus, _full, _face, _face_plus), strict=True)
 )
-POOLED = frozenset({"basic"})
-"""Projections that read pooled features; the others read states."""
+POOLED = frozenset({"basic", "faceid"})
+"""Projections that read one vector per image; the others read states."""
 
 
 def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
@@ -77,8 +118,8 @@ def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
     Raises:
         ValueError: an unknown kind.
     """
-    if kind not in PROJECTIONS:
-        raise UserError(f"projection: got {kind!r}, expected one of {', '.join(PROJECTIONS)}")
+    if kind not in MAKERS:
+        raise UserError(f"projection: got {kind!r}, expected one of {', '.join(MAKERS)}")
     return MAKERS[kind](sizes)
 
 
@@ -95,6 +136,30 @@ def check_embeds(name: str, embeds: Any) -> None:
         raise UserError(f"{name}: got {got}, expected a floating tensor [dim] or [token, dim]: those of one reference")
     if not bool(embeds.isfinite().all()):
         raise UserError(f"{name}: got NaN or infinite numbers, expected finite ones; encode the image again")
+
+
+def check_face(reference: Any, kind: str, face_dim: int) -> None:
+    """Raises unless a projection reads a reference's face embedding, or none where it has none.
+
+    Raises:
+        ValueError: no embedding for a projection of faces at a weight above 0, one for another projection, one of
+            another shape, or image features beside it that have no effect.
+    """
+    face = reference.face
+    if face is None and kind in FACE_PROJECTIONS and reference.weight > 0:
+        raise UserError(
+            f'face: got none, but the projection "{kind}" reads one; give the embedding of a face recogniser, or a '
+            "function of the image that makes it"
+        )
+    if face is not None and kind not in FACE_PROJECTIONS:
+        raise UserError(f'face: got one, which has no effect with the projection "{kind}"; leave it out')
+    if face is not None and tuple(face.shape) != (face_dim,):
+        raise UserError(
+            f"face: got shape {tuple(face.shape)}, expected ({face_dim},): the embedding of one face; use the face "
+            "recogniser that the adapter was trained with"
+        )
+    if reference.embeds is not None and kind == "faceid":
+        raise UserError('embeds: got some, which have no effect with the projection "faceid"; leave them out')
 
 
 def check_features(name: str, shape: tuple[int, ...], kind: str, image_dim: int, encoder: str) -> None:

@@ -1,6 +1,7 @@
 """Conversion of published checkpoints to adapter folders, and back, tensor by tensor."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME, check_folder
+from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME, check_folder, read_tensors
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path
@@ -19,7 +20,8 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
-from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, ip_adapter_to_adapter
+from weftwork.scripts.converters.face_lora import LORA_NAME, from_lora, to_lora, without_lora
+from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, denoiser_for, ip_adapter_to_adapter
 from weftwork.scripts.converters.lots import (
     GROUPS,
     adapter_to_lots,
@@ -30,8 +32,13 @@ from weftwork.scripts.converters.published import Groups, adapter_on_meta
 
 __all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
 
+logger = logging.getLogger(__name__)
+
 SETTINGS_NAME = "pair_former_config.json"
 IP_ADAPTER_NAME = "ip-adapter.safetensors"
+FACE_V2 = "plusv2"
+"""In names of FaceID Plus checkpoints of version 2, which have the same tensors as version 1."""
+FACE_V2_NAME = f"ip-adapter-faceid-{FACE_V2}.safetensors"
 
 
 def read_lots(path: Path) -> Groups:
@@ -121,20 +128,37 @@ def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | No
         ValueError: see `read_ip_adapter` and `ip_adapter_to_adapter`; a target that is not empty.
     """
     _check_target(target)
-    config, state = ip_adapter_to_adapter(read_ip_adapter(source), denoiser)
-    _write_adapter(target, adapter_on_meta(ReferenceAdapter, config), state)
+    groups, theirs = without_lora(read_ip_adapter(source))
+    config, state = ip_adapter_to_adapter(groups, denoiser)
+    config["shortcut"] = config["projection"] == "faceid_plus" and FACE_V2 in source.name
+    lora = to_lora(theirs, denoiser or denoiser_for(config["token_dim"])) if theirs else {}
+    config["lora"] = bool(lora)
+    _write_adapter(target, adapter_on_meta(ReferenceAdapter, config), state, lora)
+    if lora:
+        logger.info("%s: beside the adapter; pipe.load_lora_weights(%r) loads it", LORA_NAME, str(target))
+    if config["projection"] == "faceid_plus":
+        of, say = ("2", "has") if config["shortcut"] else ("1", "lacks")
+        logger.info("%s: FaceID Plus of version %s, since its name %s %s", source.name, of, say, FACE_V2)
 
 
 def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
     """An adapter folder to a folder with `ip-adapter.safetensors`, which diffusers' `load_ip_adapter` reads.
 
+    That of FaceID Plus of version 2 is named `ip-adapter-faceid-plusv2.safetensors`: its tensors do not tell.
+
     Raises:
-        ValueError: see `adapter_to_ip_adapter`; a source that is no adapter folder, a target that is not empty.
+        ValueError: see `adapter_to_ip_adapter`; a source that is no adapter folder or lacks its LoRA, a target that is
+            not empty.
     """
     _check_target(target)
-    groups = adapter_to_ip_adapter(*_read_adapter(source), denoiser)
+    config, state = _read_adapter(source)
+    groups = adapter_to_ip_adapter(config, state, denoiser)
+    if config.get("lora"):
+        lora = from_lora(read_tensors(source / LORA_NAME), denoiser or denoiser_for(config["token_dim"]))
+        groups[ip_adapter_checkpoint.KEYS] |= lora
+    name = FACE_V2_NAME if config.get("shortcut") else IP_ADAPTER_NAME
     flat = {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
-    _write_folder(target, lambda folder: save_file(flat, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
+    _write_folder(target, lambda folder: save_file(flat, folder / name, metadata={"format": "pt"}))
 
 
 def convert_from_moai(source: Path, target: Path, **options: int) -> None:
@@ -194,13 +218,17 @@ def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{folder}: {WEIGHTS_NAME} is damaged ({error}); copy or convert it again") from error
 
 
-def _write_adapter(target: Path, adapter: Adapter, state: Mapping[str, Tensor]) -> None:
-    """The folder that the adapter itself would save."""
+def _write_adapter(
+    target: Path, adapter: Adapter, state: Mapping[str, Tensor], lora: Mapping[str, Tensor] | None = None
+) -> None:
+    """The folder that the adapter itself would save, and a LoRA beside it."""
 
     def write(folder: Path) -> None:
         adapter.register_to_config(_name_or_path="")
         (folder / "config.json").write_text(adapter.to_json_string(), encoding="utf-8")
         save_file(dict(state), folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        if lora:
+            save_file(dict(lora), folder / LORA_NAME, metadata={"format": "pt"})
 
     _write_folder(target, write)
 

@@ -11,7 +11,7 @@ for granted.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,18 +51,26 @@ HEAD_DIM = 64
 """Of the resampler's heads, which no tensor tells."""
 NOTHING_SAID: Mapping[str, Any] = {"merging": "joint", "head_dim": HEAD_DIM}
 """Options of ours that a checkpoint of theirs cannot say, and what it means."""
+RESAMPLER: Mapping[str, str] = {
+    r"(layers\.\d+)\.ln0": r"\1.0.norm1",
+    r"(layers\.\d+)\.ln1": r"\1.0.norm2",
+    r"(layers\.\d+)\.attn\.to_q": r"\1.0.to_q",
+    r"(layers\.\d+)\.attn\.to_[kv]": r"\1.0.to_kv",
+    r"(layers\.\d+)\.attn\.to_out\.0": r"\1.0.to_out",
+    r"(layers\.\d+)\.ff\.0": r"\1.1.0",
+    r"(layers\.\d+)\.ff\.1\.net\.0\.proj": r"\1.1.1",
+    r"(layers\.\d+)\.ff\.1\.net\.2": r"\1.1.3",
+}
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "basic": {r"image_embeds": "proj"},
     "full": {r"ff\.net\.0\.proj": "proj.0", r"ff\.net\.2": "proj.2", r"norm": "proj.3"},
-    "plus": {
-        r"(layers\.\d+)\.ln0": r"\1.0.norm1",
-        r"(layers\.\d+)\.ln1": r"\1.0.norm2",
-        r"(layers\.\d+)\.attn\.to_q": r"\1.0.to_q",
-        r"(layers\.\d+)\.attn\.to_[kv]": r"\1.0.to_kv",
-        r"(layers\.\d+)\.attn\.to_out\.0": r"\1.0.to_out",
-        r"(layers\.\d+)\.ff\.0": r"\1.1.0",
-        r"(layers\.\d+)\.ff\.1\.net\.0\.proj": r"\1.1.1",
-        r"(layers\.\d+)\.ff\.1\.net\.2": r"\1.1.3",
+    "plus": RESAMPLER,
+    "faceid": {r"ff\.net\.0\.proj": "proj.0", r"ff\.net\.2": "proj.2"},
+    "faceid_plus": {
+        r"proj\.net\.0\.proj": "proj.0",
+        r"proj\.net\.2": "proj.2",
+        r"(proj_in|proj_out|norm_out)": r"perceiver_resampler.\1",
+        **{ours: f"perceiver_resampler.{theirs}" for ours, theirs in RESAMPLER.items()},
     },
 }
 """By projection, modules of diffusers, which ours are, and the authors'; keys and values of theirs are one matrix."""
@@ -129,20 +137,19 @@ def ip_adapter_to_adapter(
             wide as the checkpoint's tokens.
 
     Raises:
-        ValueError: a FaceID checkpoint; groups, keys or shapes that are missing, unexpected or contradict each other or
-            the denoiser.
+        ValueError: groups, keys or shapes that are missing, unexpected or contradict each other or the denoiser.
     """
     check_names("groups", groups, GROUPS)
     kind = _projection(groups)
     sizes = _sizes(groups[PROJECTION], kind)
-    denoiser = _denoiser_for(sizes["token_dim"]) if denoiser is None else denoiser
+    denoiser = denoiser_for(sizes["token_dim"]) if denoiser is None else denoiser
     base, layers = base_description(denoiser), select_layers(denoiser, "all")
     if base["context_dim"] != sizes["token_dim"]:
         raise UserError(
             f"base: got tokens of width {sizes['token_dim']}, but the denoiser reads text of width "
             f"{base['context_dim']}; name the base that the checkpoint is for"
         )
-    encoder = IMAGE_ENCODERS.get((kind == "basic", sizes["image_dim"]), "unknown")
+    encoder = IMAGE_ENCODERS.get((kind == "basic", sizes.get("image_dim", 0)), "unknown")
     config = {"layers": layers, "base": base, "projection": kind, **sizes, "image_encoder": encoder}
     table, shapes = _table(adapter_on_meta(ReferenceAdapter, config), layer_positions(denoiser), _own_names(groups))
     return config, own_tensors(groups, table, lambda names: _their_shape(names, shapes))
@@ -164,7 +171,7 @@ def adapter_to_ip_adapter(
                 f"{name}: got {adapter.config[name]!r}, but an IP-Adapter checkpoint always means {only!r}; "
                 "this adapter cannot be written as one"
             )
-    positions = layer_positions(_denoiser_for(adapter.config["token_dim"]) if denoiser is None else denoiser)
+    positions = layer_positions(denoiser_for(adapter.config["token_dim"]) if denoiser is None else denoiser)
     check_names("layers", adapter.config["layers"], positions)
     table, shapes = _table(adapter, positions, (False, False))
     check_shapes(state, shapes)
@@ -174,7 +181,7 @@ def adapter_to_ip_adapter(
     return groups
 
 
-def _denoiser_for(token_dim: int) -> UNet2DConditionModel:
+def denoiser_for(token_dim: int) -> UNet2DConditionModel:
     known = {sizes["cross_attention_dim"]: base for base, sizes in BASES.items()}
     if token_dim not in known:
         widths = ", ".join(f"{width} ({base})" for width, base in known.items())
@@ -195,28 +202,26 @@ def _projection(groups: Groups) -> str:
     """The projection that the keys belong to.
 
     Raises:
-        ValueError: FaceID's, or none that weftwork has.
+        ValueError: none that weftwork has.
     """
     keys = groups[PROJECTION]
-    lora = next((key for key in groups[KEYS] if "_lora." in key), None)
-    resampler = next((key for key in keys if key.startswith("perceiver_resampler.")), None)
-    face = "proj.0.weight" if "proj.0.weight" in keys and "proj.3.weight" not in keys else None
-    if found := lora or resampler or face:
-        raise UserError(
-            f"image_proj: got the FaceID checkpoint of an IP-Adapter (it has {found}), which reads the embeddings of a "
-            "face recogniser, expected a basic, plus or full one (ip-adapter_*, ip-adapter-plus_*, "
-            "ip-adapter-full-face_*); weftwork does not read FaceID"
-        )
-    for kind, names in (
-        ("plus", ("latents",)),
-        ("basic", ("proj.weight", "image_embeds.weight")),
-        ("full", ("proj.3.weight", "ff.net.2.weight")),
+
+    def rows(name: str) -> int:
+        return keys[name].shape[0] if name in keys and keys[name].ndim else 0
+
+    for kind, found in (
+        ("plus", "latents" in keys),
+        ("faceid_plus", "perceiver_resampler.proj_in.weight" in keys or "proj.net.2.weight" in keys),
+        ("basic", "proj.weight" in keys or "image_embeds.weight" in keys),
+        ("full", "proj.3.weight" in keys or 0 < rows("ff.net.2.weight") == rows("norm.weight")),
+        ("faceid", "proj.2.weight" in keys or "ff.net.2.weight" in keys),
     ):
-        if any(name in keys for name in names):
+        if found:
             return kind
     raise UserError(
-        f"image_proj: got keys like {next(iter(keys), 'none')!r}, expected latents (plus), proj.weight (basic) or "
-        "proj.3.weight (full); the file is incomplete or of another method"
+        f"image_proj: got keys like {next(iter(keys), 'none')!r}, expected latents (plus), proj.weight (basic), "
+        "proj.3.weight (full), proj.2.weight (FaceID) or perceiver_resampler.… (FaceID Plus); the file is incomplete "
+        "or of another method"
     )
 
 
@@ -237,13 +242,27 @@ def _sizes(tensors: Mapping[str, Tensor], kind: str) -> dict[str, int]:
     if kind == "full":
         (token_dim,) = shape(1, "proj.3.weight", "norm.weight")
         return {"image_dim": shape(2, "proj.0.weight", "ff.net.0.proj.weight")[1], "token_dim": token_dim}
-    _, num_tokens, hidden_dim = shape(3, "latents")
+    if kind == "faceid":
+        (token_dim,), (wide, face_dim) = shape(1, "norm.weight"), shape(2, "proj.0.weight", "ff.net.0.proj.weight")
+        tokens = max(1, shape(2, "proj.2.weight", "ff.net.2.weight")[0] // token_dim)
+        ratio = max(1, wide // face_dim)
+        return {"face_dim": face_dim, "token_dim": token_dim, "num_tokens": tokens, "feed_forward_ratio": ratio}
+    if kind == "plus":
+        return {"num_tokens": shape(3, "latents")[1], **_resampler_sizes(tensors, shape)}
+    tensors = {key.removeprefix("perceiver_resampler."): tensor for key, tensor in tensors.items()}
+    sizes = _resampler_sizes(tensors, shape)
+    face_dim = shape(2, "proj.0.weight", "proj.net.0.proj.weight")[1]
+    tokens = max(1, shape(2, "proj.2.weight", "proj.net.2.weight")[0] // sizes["hidden_dim"])
+    return {"face_dim": face_dim, "num_tokens": tokens, **sizes}
+
+
+def _resampler_sizes(tensors: Mapping[str, Tensor], shape: Callable[..., torch.Size]) -> dict[str, int]:
+    hidden_dim, image_dim = shape(2, "proj_in.weight")
     inner, _ = shape(2, "layers.0.0.to_q.weight", "layers.0.attn.to_q.weight")
     wide, _ = shape(2, "layers.0.1.1.weight", "layers.0.ff.1.net.0.proj.weight")
     return {
-        "image_dim": shape(2, "proj_in.weight")[1],
+        "image_dim": image_dim,
         "token_dim": shape(2, "proj_out.weight")[0],
-        "num_tokens": num_tokens,
         "hidden_dim": hidden_dim,
         "depth": len({key.split(".")[1] for key in tensors if key.startswith("layers.")}),
         "num_heads": max(1, inner // HEAD_DIM),

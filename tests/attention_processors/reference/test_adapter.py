@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import attend, reference_adapter, tiny_unet
-from tiny_ip_adapter import IMAGE_DIM, KINDS, authors_checkpoint
+from tiny_ip_adapter import IMAGE_DIM, KINDS, TOKENS, apart, authors_checkpoint, close, embeds, referred
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -20,8 +20,6 @@ from weftwork.attention_processors.reference.adapter import Reference, Reference
 from weftwork.scripts.converters.command import IP_ADAPTER_NAME, convert_to_ip_adapter
 from weftwork.scripts.converters.ip_adapter import ip_adapter_to_adapter
 
-TOLERANCE = 1e-5  # the same products in another order
-TOKENS = 5  # of the tiny vision model: 32x32 pixels in patches of 16, and the class token
 XL = next(variant for variant in VARIANTS if variant.name == "xl")
 
 
@@ -47,28 +45,11 @@ def stock_and_ours(kind: str, variant: Variant = SD, **config: Any) -> tuple[Any
     return theirs, ours
 
 
-def embeds(kind: str, seed: int = 0) -> Tensor:
-    shape = (IMAGE_DIM,) if kind == "basic" else (TOKENS, IMAGE_DIM)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def their_embeds(kind: str, *references: Tensor, null: Tensor | None = None) -> list[Tensor]:
     """[unconditional, conditional] features [2, reference, …] of one adapter."""
     positive = torch.stack(references)
     negative = torch.zeros_like(positive) if null is None else null.expand_as(positive)
     return [torch.stack([negative, positive])]
-
-
-def referred(pipe: Any, *references: Any, **options: Any) -> np.ndarray:
-    return run(pipe, conditions={"ref": list(references)}, **options)
-
-
-def close(got: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
-
-
-def apart(one: np.ndarray, other: np.ndarray) -> None:
-    assert np.abs(one - other).max() > 1e-3
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -178,16 +178,6 @@ def with_tensor(group: str, key: str, *shape: int) -> Callable[[Groups], None]:
     return lambda groups: groups.setdefault(group, {}).__setitem__(key, torch.zeros(shape))
 
 
-def face_id(groups: Groups) -> None:
-    shapes = {"proj.0.weight": (48, 24), "proj.2.weight": (128, 48), "norm.weight": (32,), "norm.bias": (32,)}
-    groups["image_proj"] = {key: torch.zeros(shape) for key, shape in shapes.items()}
-
-
-def face_id_plus(groups: Groups) -> None:
-    face_id(groups)
-    groups["image_proj"]["perceiver_resampler.proj_in.weight"] = torch.zeros(8, 8)
-
-
 @pytest.mark.parametrize(
     ("kind", "spoil", "message"),
     [
@@ -216,9 +206,9 @@ def face_id_plus(groups: Groups) -> None:
         ("plus", without("image_proj", "layers.2.0.to_kv.weight"), r"first: image_proj\.layers\.2\.0\.to_kv\.weight"),
         ("plus", with_tensor("image_proj", "layers.0.1.1.weight", 500, 128), r"layers\.0\.1\.1\.weight: got shape"),
         ("full", with_tensor("image_proj", "proj.2.bias", 3), r"image_proj\.proj\.2\.bias: got shape \(3,\), expected"),
-        ("basic", face_id, r"got the FaceID checkpoint of an IP-Adapter \(it has proj\.0\.weight\).*expected a basic"),
-        ("basic", face_id_plus, r"FaceID checkpoint .*it has perceiver_resampler\.proj_in\.weight"),
-        ("basic", with_tensor("ip_adapter", "0.to_q_lora.down.weight", 2, 2), r"FaceID .*it has 0\.to_q_lora\.down"),
+        ("basic", with_tensor("ip_adapter", "0.to_q_lora.down.weight", 2, 2), r"unexpected .*0\.to_q_lora\.down"),
+        ("faceid", without("image_proj", "proj.0.weight"), r"image_proj\.proj\.0\.weight: got none, expected 2 dim"),
+        ("faceid_plus", without("image_proj", "proj.2.weight"), r"image_proj\.proj\.2\.weight: got none, expected 2"),
     ],
 )
 def test_contents_that_do_not_fit_are_refused(kind: str, spoil: Callable[[Groups], None], message: str) -> None:
@@ -288,7 +278,7 @@ def test_the_command_converts_and_refuses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("weftwork.scripts.converters.ip_adapter.base_denoiser", lambda base: tiny_unet())
-    monkeypatch.setattr("weftwork.scripts.converters.ip_adapter._denoiser_for", lambda width: tiny_unet())
+    monkeypatch.setattr("weftwork.scripts.converters.ip_adapter.denoiser_for", lambda width: tiny_unet())
     groups = authors_checkpoint("plus", tiny_unet())
     source, folder, again = write(groups, tmp_path / "ip.bin"), tmp_path / "adapter", tmp_path / "again"
     assert main(["convert", "ip-adapter", str(source), str(folder), "--base", "sd15"]) == 0
