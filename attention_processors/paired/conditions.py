@@ -11,14 +11,22 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.records import ImageKind, RegionKind, Schema, TextKind, recorded
+from weftwork.attention_processors.core.records import (
+    ChoiceKind,
+    ImageKind,
+    RegionKind,
+    Schema,
+    TextKind,
+    recorded,
+)
 from weftwork.attention_processors.core.regions import Area, ImageLike, from_array, resized
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import as_sketch, letterbox, read_sketch
+from weftwork.datasets.readers.images import INKS, Ink, as_sketch, check_ink, letterbox, read_sketch
 from weftwork.datasets.readers.strokes import stroke_region
 
 Region = str | Area
 SKETCH_HELP = "Path of an image, relative to this file: strokes on a plain ground, on the whole canvas."
+INK = recorded(ChoiceKind(INKS), "Whether its strokes are dark or light; auto looks at the ground around them.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +37,7 @@ class SketchTextPair(Condition):
         sketch: dark strokes on light ground, covering the whole canvas; an image, an array or a path.
         text: description of this object alone.
         region: as for `Condition`, or "sketch", the soft hull of its strokes.
+        ink: "dark", "light" or "auto", as for `as_sketch`; light strokes are inverted, and then it is "dark".
 
     Raises:
         ValueError: neither sketch nor text, an empty text, a sketch without strokes, or a file that cannot be read; and
@@ -48,6 +57,7 @@ class SketchTextPair(Condition):
             "the canvas, or the path of a mask, white where it acts. Left out, everywhere.",
         ),
     )
+    ink: Ink = field(default="auto", metadata=INK)
 
     @classmethod
     def schema(cls) -> Schema:
@@ -60,8 +70,9 @@ class SketchTextPair(Condition):
             raise UserError("pair: got neither sketch nor text; give at least one of them")
         if self.text is not None and not self.text.strip():
             raise UserError("text: got an empty text; describe the object, or leave text out for a sketch-only pair")
+        check_ink(self.ink)
         if self.sketch is not None:
-            object.__setattr__(self, "sketch", _sketch_image(self.sketch))
+            _read_sketch(self)
         super().__post_init__()
 
     def checked_region(self) -> Region:
@@ -91,7 +102,7 @@ class GlobalSketch(Condition):
     """One sketch of the whole image, which refines all pairs and is read beside them (arXiv 2602.18309).
 
     Args:
-        sketch: as for `SketchTextPair`; the other arguments are those of `Condition`.
+        sketch, ink: as for `SketchTextPair`; the other arguments are those of `Condition`.
 
     Raises:
         ValueError: a sketch without strokes or one that cannot be read; and as for `Condition`.
@@ -100,10 +111,12 @@ class GlobalSketch(Condition):
     needs: ClassVar[tuple[str, ...]] = ("global_sketch",)
 
     sketch: ImageLike = field(metadata=recorded(ImageKind(), SKETCH_HELP, key="global_sketch"))
+    _: KW_ONLY
+    ink: Ink = field(default="auto", metadata=INK)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "sketch", _sketch_image(self.sketch))
+        _read_sketch(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +156,9 @@ def stroke_pixels(sketch: Image.Image, size: int) -> Float[Tensor, "2 size size"
     return torch.from_numpy(np.stack([strokes, np.array(stroke_region(square), np.float32)]))
 
 
-def _sketch_image(given: ImageLike) -> Image.Image:
-    if isinstance(given, str | Path):
-        return read_sketch(given)
-    return as_sketch(from_array(given, "sketch"))
+def _read_sketch(condition: SketchTextPair | GlobalSketch) -> None:
+    """Replaces the sketch by an image of dark strokes, whose copies are not judged again."""
+    given, ink = condition.sketch, condition.ink
+    read = read_sketch(given, ink) if isinstance(given, str | Path) else as_sketch(from_array(given, "sketch"), ink)
+    object.__setattr__(condition, "sketch", read)
+    object.__setattr__(condition, "ink", "dark")

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,6 +20,7 @@ from weftwork.datasets.readers.errors import UserError
 
 Mode = Literal["RGB", "L"]
 Ink = Literal["auto", "dark", "light"]
+INKS: Final[tuple[Ink, ...]] = get_args(Ink)
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS: Final = 64_000_000
@@ -78,8 +79,7 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
     Raises:
         ValueError: there are no strokes; all is one tone.
     """
-    if ink not in ("auto", "dark", "light"):
-        raise UserError(f"ink: got {ink!r}, expected 'auto', 'dark' or 'light'; pass one of these")
+    check_ink(ink)
     grey = as_image(image, "L", name=name)
     values = np.asarray(grey)
     darkest, lightest = int(values.min()), int(values.max())
@@ -92,6 +92,11 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
     return ImageOps.invert(grey) if light else grey
 
 
+def check_ink(ink: str) -> None:
+    if ink not in INKS:
+        raise UserError(f"ink: got {ink!r}, expected 'auto', 'dark' or 'light'; pass one of these")
+
+
 def letterbox(
     image: Image.Image, size: int | tuple[int, int], fill: str | int | tuple[int, int, int] = "white"
 ) -> Image.Image:
@@ -100,12 +105,12 @@ def letterbox(
     scale = min(side / old for side, old in zip(size, image.size, strict=True))
     width, height = (max(1, round(old * scale)) for old in image.size)
     canvas = Image.new(image.mode, size, fill)
-    canvas.paste(_shrunk(image, (width, height)), ((size[0] - width) // 2, (size[1] - height) // 2))
+    canvas.paste(resized_sketch(image, (width, height)), ((size[0] - width) // 2, (size[1] - height) // 2))
     return canvas
 
 
-def _shrunk(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resizes an image; where hairlines of a grey one would fade, strokes are thickened before."""
+def resized_sketch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes an image to a width and height; strokes of a grey one are thickened before where hairlines would fade."""
     small = image.resize(size, BICUBIC)
     blocks = image.width // (2 * size[0]), image.height // (2 * size[1])
     if image.mode != "L" or min(blocks) < 2:
@@ -129,7 +134,7 @@ def center_crop(image: Image.Image, size: int = 224, shortest_edge: int = 256) -
     reach = MAX_ASPECT * min(image.size)
     image = _crop(image, min(image.width, reach), min(image.height, reach))
     short = min(image.size)
-    resized = _shrunk(image, (shortest_edge * image.width // short, shortest_edge * image.height // short))
+    resized = resized_sketch(image, (shortest_edge * image.width // short, shortest_edge * image.height // short))
     return _crop(resized, size, size)
 
 

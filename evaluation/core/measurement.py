@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import available, located, shipped
 
 if TYPE_CHECKING:
     from weftwork.evaluation.core.report import Report
@@ -97,7 +97,7 @@ class Measurement(ABC):
         for name, one in self.weights.items():
             given = getattr(self.arguments, name)
             if given is not None:
-                found[name] = given if isinstance(given, list) else [given]
+                found[name] = [located(one) for one in (given if isinstance(given, list) else [given])]
             elif self.arguments.model is None and one.shipped in available():
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:

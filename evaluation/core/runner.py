@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -32,6 +33,8 @@ class Evaluation(ABC):
     name: ClassVar[str]
     every: ClassVar[int] = 1
     """The contact sheet shows every `every`-th image."""
+    side: ClassVar[int] = 128
+    """Side of true images in pixels; generated ones are resized to it, since oracles read this size."""
 
     pipe: Any
     split: str = "test"
@@ -81,7 +84,7 @@ class Evaluation(ABC):
         pipe: Any = None,
         images: Sequence[Image.Image] | None = None,
     ) -> Float[Tensor, "image 3 height width"]:
-        """Generates one image per prompt, each from its own noise.
+        """Generates one image per prompt, each from its own noise, of the size of true images.
 
         Args:
             pipe: replaces the evaluation's pipeline.
@@ -89,4 +92,8 @@ class Evaluation(ABC):
         """
         seeds = [(self.seed << 20) + i for i in range(len(prompts))]
         pipe = self.pipe if pipe is None else pipe
-        return generate(pipe, prompts, conditions, seeds, name=name, images=images, **self.settings)
+        drawn = generate(pipe, prompts, conditions, seeds, name=name, images=images, **self.settings)
+        if drawn.shape[-2:] == (self.side, self.side):
+            return drawn
+        sides = (self.side, self.side)
+        return F.interpolate(drawn, sides, mode="bilinear", antialias=True, align_corners=False)

@@ -18,7 +18,7 @@ class StyleMeasurement(Measurement):
     """Measures style adapters, an IP-Adapter and a LoRA."""
 
     weights: ClassVar[Mapping[str, Weights]] = {
-        "style": Weights("style", "adapter folder: additive, of creatures and outfits"),
+        "style": Weights("style", "adapter folder: additive, of creatures and outfits", ("style",)),
         "style_creatures": Weights(
             "style-creatures", "adapter folder: additive, of creatures alone", ("style_creatures",)
         ),

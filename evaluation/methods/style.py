@@ -74,6 +74,15 @@ class StyleEvaluation(Evaluation):
             raise UserError(
                 f"cases: got {self.count}, expected at least {NOISES}, the number of noises per content; raise it"
             )
+        for name in BY_NAME:
+            known = (
+                self.pipe.adapters[name].config["styles"] if name in (self.pipe.adapters or ()) else creatures.STYLES
+            )
+            if unknown := [style for style in creatures.STYLES if style not in known]:
+                raise UserError(
+                    f"{name}: got an adapter without the styles {', '.join(unknown)}, expected those of the creatures, "
+                    "of which the truth is known; look at images of your own styles instead"
+                )
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         adapters = self.pipe.adapters or {}

@@ -12,6 +12,7 @@ from tiny import drawn_sketch, tiny_pipe, tiny_unet
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from variants import xl_parts
 
+from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline, ConditionedStableDiffusionXLPipeline
 from weftwork.scripts.cli import main
 
@@ -58,11 +59,23 @@ def paired_with_pooled_texts(folder: Path) -> tuple[list[str], Any]:
 
 
 def style(folder: Path) -> tuple[list[str], Any]:
+    rows = [{"file_name": f"{name}.png", "text": "a person", "style": name} for name in STYLES]
+    for name in STYLES:
+        Image.new("RGB", (64, 64), "navy").save(folder / f"data/{name}.png")
+    (folder / "data/metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return [], {"style": "ink"}
 
 
 def reference(folder: Path) -> tuple[list[str], Any]:
     return ["--image_encoder", str(encoder(folder))], {"image": "data/0.png"}
+
+
+MEASURED = {
+    "paired": ("paired", "adapter", "pairs"),
+    "style": ("style", "style", "style"),
+    "reference": ("style", "reference", "reference_branch"),
+}
+"""By method: the evaluation that measures it, its option for the weights, and a row."""
 
 
 def made(folder: Path, backbone: Callable[[], Any]) -> None:
@@ -80,7 +93,7 @@ def made(folder: Path, backbone: Callable[[], Any]) -> None:
 def test_from_own_data_to_an_image(
     backbone: Any, journey: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A dry run, two steps, one more after them, an image, and what `inspect` says of the result."""
+    """A dry run, two steps, one more after them, an image, its scores, and what `inspect` says of the result."""
     made(tmp_path, backbone)
     options, condition = journey(tmp_path)
     method = journey.__name__.partition("_")[0]
@@ -100,5 +113,12 @@ def test_from_own_data_to_an_image(
     assert main(generate) == 0
     with Image.open(tmp_path / "out.png") as image:
         assert image.size == (64, 64)
+    measurement, option, row = MEASURED[method]
+    evaluate = ["evaluate", measurement, f"--{option}", str(tmp_path / "run"), "--model", str(tmp_path / "model"),
+                "--rows", row, "--limit", "2", "--num_inference_steps", "1", "--output", str(tmp_path / "report"),
+                *more]  # fmt: skip
+    assert main(evaluate) == 0
+    (found,) = json.loads((tmp_path / f"report/{measurement}.json").read_text())["rows"]
+    assert found["name"] == row and found["scores"]
     assert main(["inspect", str(tmp_path / "run")]) == 0
     assert '"steps": 3' in capsys.readouterr().out.replace("steps: 3", '"steps": 3')

@@ -1,10 +1,11 @@
 """Training data of the paired method, synthetic outfits or user images: latents, prepared pairs and captions."""
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +26,15 @@ from weftwork.attention_processors.paired.conditions import (
     stroke_pixels,
 )
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.images import resized_sketch
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
 from weftwork.training.data.image_cache import OutfitImages, draw_once
 from weftwork.training.data.image_latents import Sizes, encoded_once
 from weftwork.training.data.prompts import check_lengths
+
+ConditionT = TypeVar("ConditionT", SketchTextPair, GlobalSketch)
 
 WILD_SHARE = 0.3
 """Share of training samples with unpractised sketches."""
@@ -132,7 +136,7 @@ class SamplePairs(Dataset[PairRecord]):
         dry: see `encoded_once`.
 
     Raises:
-        ValueError: texts that are too long; all of them are listed.
+        ValueError: texts that are too long, all of them listed; a pair that is none, by the name of its sample.
     """
 
     def __init__(
@@ -154,6 +158,7 @@ class SamplePairs(Dataset[PairRecord]):
         def images() -> Iterator[Image.Image]:
             for index in range(len(self)):
                 drawn = samples[index]
+                _pairs_of(drawn)
                 counts.append(len(drawn.texts) if by_count else 0)
                 if text is not None:
                     longest = text.longest
@@ -174,17 +179,32 @@ class SamplePairs(Dataset[PairRecord]):
         caption, pairs = self.design(index)
         whole = None
         if self.adapter.whole is not None and (drawn := self.samples[index]).global_sketch is not None:
-            sketch = drawn.global_sketch.resize(self.sizes.nearest(*drawn.image.size))
-            whole = self.adapter.prepare_whole(GlobalSketch(sketch))
+            sketch = GlobalSketch(drawn.global_sketch, ink="dark")
+            whole = self.adapter.prepare_whole(_squeezed(sketch, self.sizes.nearest(*drawn.image.size)))
         return PairRecord(self.latents[index], tuple(map(self.adapter.prepare, pairs)), (caption,), whole)
 
     def design(self, index: int) -> tuple[str, list[SketchTextPair]]:
         """Returns caption and pairs of an image, squeezed to its size."""
         drawn = self.samples[index]
         size = self.sizes.nearest(*drawn.image.size)
+        return drawn.caption, [_squeezed(pair, size) for pair in _pairs_of(drawn)]
 
-        def squeezed(part: Any) -> Any:
-            return part.resize(size) if isinstance(part, Image.Image) else part
 
-        rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
-        return drawn.caption, [SketchTextPair(squeezed(s), t, region=squeezed(r)) for s, t, r in rows]
+def _pairs_of(drawn: PairSample) -> list[SketchTextPair]:
+    """Returns the pairs of a sample, whose sketches readers have normalised."""
+    rows = zip(drawn.sketches, drawn.texts, drawn.regions, strict=True)
+    try:
+        return [SketchTextPair(sketch, text, region=region, ink="dark") for sketch, text, region in rows]
+    except ValueError as error:
+        raise UserError(f"{drawn.name}: {error}") from error
+
+
+def _squeezed(condition: ConditionT, size: tuple[int, int]) -> ConditionT:
+    """Returns a condition on a canvas of another width and height; what was checked is not checked again."""
+    made = copy.copy(condition)
+    sketch, region = (getattr(condition, name, None) for name in ("sketch", "region"))
+    if isinstance(sketch, Image.Image):
+        object.__setattr__(made, "sketch", resized_sketch(sketch, size))
+    if isinstance(region, Image.Image):
+        object.__setattr__(made, "region", region.resize(size))
+    return made

@@ -21,7 +21,7 @@ class PairedTrainer(Trainer):
     folder = "folder with metadata.jsonl, or the Sketchy dataset"
     worlds = ("outfits",)
     samples = 6_000
-    own_only = ("aspect_buckets", "pair_buckets")
+    own_only = ("aspect_buckets", "pair_buckets", "ink")
     world_only = ("merged", "unnamed_share")
 
     @classmethod
@@ -39,6 +39,7 @@ class PairedTrainer(Trainer):
         super().add_arguments(parser, groups)
         data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own images, about")
         data.add_argument("--pair_buckets", action="store_true", help="batches of own designs with equally many pairs")
+        data.add_argument("--ink", choices=("auto", "dark", "light"), help="strokes of own sketches (default: auto)")
         data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
         data.add_argument(
             "--unnamed_share", type=float, default=0.0, help="share of synthetic outfits whose words name no garment"
@@ -111,12 +112,15 @@ class PairedTrainer(Trainer):
         from weftwork.training.data.pairs import SamplePairs
 
         arguments, folder = self.arguments, self.arguments.train_data_dir
+        ink = arguments.ink or "auto"
         if (folder / "train_sketchy.json").is_file():
+            if arguments.ink:
+                raise UserError("ink: has no effect with Sketchy, whose strokes are dark; leave it out")
             samples: Any = Sketchy(folder, "train")
         else:
-            if problems := validate(folder):
+            if problems := validate(folder, ink=ink):
                 raise UserError(f"{folder}:\n{report(problems)}")
-            samples = PairFolder(folder)
+            samples = PairFolder(folder, ink=ink)
         sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
         options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe), "dry": arguments.dry_run}
         data = SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", sizes, **options)

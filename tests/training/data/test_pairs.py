@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
 
-from weftwork.datasets.readers.pair_folder import PairSample
+from weftwork.datasets.readers.pair_folder import PairFolder, PairSample, validate, write_pair_folder
 from weftwork.datasets.synthetic.outfits import sample
 from weftwork.datasets.synthetic.outfits.texts import attributes
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -51,3 +52,42 @@ def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
     assert torch.equal(records[0].latents, again[0].latents) and records[0].latents.shape == (4, 8, 8)
     assert [p.text for p in records[0].pairs] == ["a thing", "a word"]
     assert records[0].pairs[1].pixels is None and records[0].captions == ("a b",)
+
+
+def large_sample() -> PairSample:
+    """A hairline, a small mask, and a light stroke on a ground that is darker than it, all of 1200 pixels."""
+    hairline, mask = Image.new("L", (1200, 1200), 255), Image.new("L", (1200, 1200), 0)
+    ImageDraw.Draw(hairline).line((100, 100, 1100, 1000), fill=0)
+    ImageDraw.Draw(mask).rectangle((600, 600, 605, 605), fill=255)
+    return PairSample(Image.new("RGB", (1200, 1200)), (hairline, None), ("a", "b"), "", None, "1", (None, mask))
+
+
+def test_what_validation_passes_is_trained(tmp_path: Path) -> None:
+    folder = write_pair_folder([large_sample()], tmp_path / "data")
+    assert validate(folder) == []
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    (record,) = SamplePairs(PairFolder(folder), paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
+    sketch, region = record.pairs[0].pixels, record.pairs[1].region
+    assert sketch is not None and sketch[0].max() > 0.3, "the hairline is visible"
+    assert region is not None and 0 < region.max() < 0.1 and int(region.argmax()) // 128 in range(60, 68)
+
+
+def test_a_pair_that_is_none_is_named_before_the_first_step(tmp_path: Path) -> None:
+    pipe, blank = tiny_pipe(ConditionedStableDiffusionPipeline), Image.new("L", (64, 64), 255)
+    own: Any = [PairSample(Image.new("RGB", (64, 64)), (blank,), ("a",), "", None, "outfit 7")]
+    with pytest.raises(ValueError, match="outfit 7: sketch: got one tone all over"):
+        SamplePairs(own, paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
+
+
+@pytest.mark.parametrize(("ink", "drawn"), [("dark", 0.9), ("light", 0.1)])
+def test_the_ink_that_was_asked_for_is_not_judged_again(tmp_path: Path, ink: Any, drawn: float) -> None:
+    """Mostly black: read as dark strokes it stays so, as light ones it is inverted, once."""
+    sketch = Image.new("L", (64, 64), 0)
+    ImageDraw.Draw(sketch).rectangle((0, 0, 63, 5), fill=255)
+    folder = write_pair_folder(
+        [PairSample(Image.new("RGB", (64, 64)), (sketch,), ("a",), "", None, "1")], tmp_path / "d"
+    )
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    (record,) = SamplePairs(PairFolder(folder, ink=ink), paired_adapter(pipe.unet), pipe.vae, tmp_path, Sizes(64))
+    pixels = record.pairs[0].pixels
+    assert pixels is not None and abs(float(pixels[0].mean()) - drawn) < 0.05
