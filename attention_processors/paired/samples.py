@@ -11,10 +11,10 @@ from weftwork.datasets.readers.images import compose_sketches
 
 
 class SketchedSample(Protocol):
-    """A sample with one sketch [height, width] of bytes and one text per object."""
+    """A sample with one sketch, an image or [height, width] of bytes, and one text per object."""
 
     @property
-    def sketches(self) -> "Sequence[np.ndarray[Any, Any]] | np.ndarray[Any, Any]": ...
+    def sketches(self) -> "Sequence[Any] | np.ndarray[Any, Any]": ...
 
     @property
     def texts(self) -> Sequence[str]: ...
@@ -25,11 +25,12 @@ def pairs(sample: SketchedSample, region: str | None = "sketch") -> list[SketchT
     return [pair(sketch, text, region) for sketch, text in zip(sample.sketches, sample.texts, strict=True)]
 
 
-def pair(sketch: "np.ndarray[Any, Any]", text: str, region: str | None = "sketch") -> SketchTextPair:
+def pair(sketch: Any, text: str, region: str | None = "sketch") -> SketchTextPair:
     """Returns the pair of one object."""
-    if sketch.min() > 128:
+    pixels = np.asarray(sketch)
+    if pixels.min() > 128:
         return SketchTextPair(text=text)
-    return SketchTextPair(Image.fromarray(sketch), text, region=region)
+    return SketchTextPair(Image.fromarray(pixels), text, region=region)
 
 
 def merged(sample: SketchedSample) -> list[SketchTextPair]:
@@ -39,4 +40,4 @@ def merged(sample: SketchedSample) -> list[SketchTextPair]:
 
 def composed(sample: SketchedSample) -> Image.Image:
     """Returns all sketches of a sample on one canvas."""
-    return compose_sketches([Image.fromarray(sketch) for sketch in sample.sketches])
+    return compose_sketches([Image.fromarray(np.asarray(sketch)) for sketch in sample.sketches])

@@ -30,19 +30,44 @@ class DepictedScene:
     ground: str
 
 
-def caption(scene: DepictedScene, rng: np.random.Generator) -> str:
-    """One of many captions of a scene; each tells only part of what there is to see."""
-    described = [describe(one, rng) for one in scene.drawings]
-    words = described[-1]
-    if len(described) > 1:
-        words = f"{', '.join(described[:-1])}{_pick((' and ', ', '), rng)}{words}"
-    if rng.random() < 0.7:
+def caption(scene: DepictedScene, rng: np.random.Generator, style_share: float = 0.7) -> str:
+    """One of many captions of a scene; each tells only part of what there is to see.
+
+    Args:
+        style_share: how often the style is named.
+    """
+    nouns = [describe(one, rng) for one in scene.drawings]
+    words = nouns[-1]
+    if len(nouns) > 1:
+        words = f"{', '.join(nouns[:-1])}{_pick((' and ', ', '), rng)}{words}"
+    if rng.random() < style_share:
         form = _pick(("{}, {} style", "{} in {} style", "{}, {}"), rng)
         words = form.format(words, scene.style)
     chance = 0.1 if scene.ground == "white" else 0.9  # so that white is what a ground is unless said
     if rng.random() < chance:
         words = f"{words}{_pick((' on ', ', '), rng)}{_pick(('a ', ''), rng)}{scene.ground} background"
     return words
+
+
+def setting(scene: DepictedScene, *, styled: bool = True) -> str:
+    """What a scene has beside its drawings: style and ground."""
+    ground = f"a {scene.ground} background"
+    return f"{scene.style} style on {ground}" if styled else ground
+
+
+def full_caption(scene: DepictedScene, *, styled: bool = True) -> str:
+    """All that captions can say, in the plainest words."""
+    return ", ".join([*map(full_description, scene.drawings), setting(scene, styled=styled)])
+
+
+def full_description(one: Depicted) -> str:
+    """All colours and the name, without an article."""
+    return f"{color_list(one.colors)} {one.name}".strip()
+
+
+def color_list(colors: Sequence[str]) -> str:
+    """Colours in words, such as "red, blue and white"."""
+    return "".join(colors) if len(colors) < 2 else f"{', '.join(colors[:-1])} and {colors[-1]}"
 
 
 def describe(one: Depicted, rng: np.random.Generator) -> str:
@@ -55,9 +80,9 @@ def describe(one: Depicted, rng: np.random.Generator) -> str:
         noun = f"{one.name}, {one.category}" if rng.random() < 0.5 else one.category
     colors = one.colors[: int(rng.integers(1, 4))] if rng.random() < 0.7 else ()
     if colors and rng.random() < 0.65:
-        noun = f"{_listed(colors)} {noun}"
+        noun = f"{color_list(colors)} {noun}"
     elif colors:
-        noun = f"{noun}{_pick((' in ', ' with ', ', '), rng)}{_listed(colors)}"
+        noun = f"{noun}{_pick((' in ', ' with ', ', '), rng)}{color_list(colors)}"
     return with_article(noun) if rng.random() < 0.5 else noun
 
 
@@ -67,10 +92,6 @@ def with_article(words: str) -> str:
     if noun.endswith(("s", "men", "people")) and not noun.endswith(("ss", "us")):
         return words
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _pick(options: Sequence[str], rng: np.random.Generator) -> str:

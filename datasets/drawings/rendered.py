@@ -12,9 +12,10 @@ import numpy as np
 from filelock import FileLock
 
 from weftwork.datasets.drawings.captions import Depicted
-from weftwork.datasets.drawings.collection import Drawings, Subject
+from weftwork.datasets.drawings.collection import SUBJECTS_FILE, Drawings, Subject
 from weftwork.datasets.drawings.colors import color_words
 from weftwork.datasets.drawings.line_art import line_art
+from weftwork.datasets.drawings.packages import read_packages
 from weftwork.datasets.drawings.rendering import on_white, render
 from weftwork.datasets.drawings.scenes import SIZE
 from weftwork.datasets.drawings.sets import SETS
@@ -60,6 +61,17 @@ class RenderedDrawings:
 
     def __reduce__(self) -> tuple[type["RenderedDrawings"], tuple[Path]]:
         return RenderedDrawings, (self.folder,)  # worker processes map the files themselves
+
+
+def open_rendered(folder: Path, cache_dir: Path) -> RenderedDrawings:
+    """Drawings of a folder of SVG files (`Drawings.read`) or npm tarballs (`read_packages`), rendered once.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a tarball is not the pinned one.
+    """
+    vectors = Drawings.read(folder) if (folder / SUBJECTS_FILE).is_file() else read_packages(folder)
+    return render_once(vectors, cache_dir)
 
 
 def render_once(drawings: Drawings, cache_dir: Path) -> RenderedDrawings:

@@ -15,12 +15,11 @@ import torch
 from diffusers import AutoencoderKL
 from jaxtyping import UInt8
 
-from weftwork.datasets.drawings.packages import read_packages
-from weftwork.datasets.drawings.rendered import RenderedDrawings, render_once
+from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import SIZE, Ground, Place, compose
 from weftwork.datasets.drawings.sets import SETS
+from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.image_cache import OutfitImages
-from weftwork.training.recipes.drawings import SceneImages
 
 Images = UInt8[np.ndarray, "image height width 3"]
 OUTFITS = 48
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).float().eval()
     cache, count = arguments.cache_dir, arguments.count
-    drawings = render_once(read_packages(arguments.drawings), cache)
+    drawings = open_rendered(arguments.drawings, cache)
     rows = {
         "drawings": single(drawings, count, arguments.seed),
         "scenes": SceneImages(cache, drawings, "subjects", count // 2).images,

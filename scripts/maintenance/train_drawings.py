@@ -6,6 +6,11 @@
     python -m weftwork.scripts.maintenance.train_drawings denoiser --init_from pretrained/tiny-diffusion \
         --vae outputs/drawings-vae/final --output_dir outputs/drawings
 
+A checkpoint of the denoiser (its averaged weights) becomes a Stable Diffusion folder by
+
+    python -m weftwork.scripts.maintenance.train_drawings export outputs/drawings/checkpoint-2000 \
+        --vae outputs/drawings-vae/final --output_dir outputs/early
+
 `--init_from` may be the result of an earlier run; its words are kept unless `--vocabulary` is larger. Go on with an
 interrupted run by `--resume_from_checkpoint latest`.
 """
@@ -19,16 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch.utils.data import ConcatDataset
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from weftwork.datasets.drawings.collection import SUBJECTS_FILE, Drawings
-from weftwork.datasets.drawings.packages import read_packages
-from weftwork.datasets.drawings.rendered import RenderedDrawings, render_once
-from weftwork.scripts.maintenance.train_tiny_diffusion import strip_paths
+from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
+from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.image_cache import OutfitImages, cached_latents
 from weftwork.training.recipes.autoencoder import widened, with_scaling_factor
 from weftwork.training.recipes.backbone import (
@@ -36,10 +38,11 @@ from weftwork.training.recipes.backbone import (
     TextDenoiser,
     build_scheduler,
     build_tokenizer,
+    export_pipeline,
     for_latents,
-    grown_text_encoder,
+    tokenizer_to_resume,
 )
-from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, SceneImages
+from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask
 
 CAPTIONS_PER_IMAGE = 4
 """From which the tokenizer learns words."""
@@ -63,13 +66,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
         stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
+    third = stages.add_parser("export", help="a checkpoint of the denoiser as a Stable Diffusion folder")
+    third.add_argument("checkpoint", type=Path, help="folder checkpoint-N of a run")
+    third.add_argument("--vae", type=Path, required=True, help="folder of the autoencoder that it was trained with")
+    third.add_argument("--output_dir", type=Path, required=True, help="folder of the result")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
+    if arguments.stage == "export":
+        vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True)
+        export_pipeline(arguments.checkpoint, vae, arguments.output_dir)
+        return
     config = from_arguments(TrainingConfig, arguments)
     torch.manual_seed(config.seed)
-    folder = arguments.drawings
-    vectors = Drawings.read(folder) if (folder / SUBJECTS_FILE).is_file() else read_packages(folder)
-    drawings = render_once(vectors, arguments.cache_dir)
+    drawings = open_rendered(arguments.drawings, arguments.cache_dir)
     {"autoencoder": train_autoencoder, "denoiser": train_denoiser}[arguments.stage](arguments, config, drawings)
 
 
@@ -99,26 +108,16 @@ def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawin
     device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
     with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         data = _latents(arguments, vae.to(device), drawings)  # pyright: ignore
-    unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True).float()
-    if unet.config["in_channels"] != vae.config["latent_channels"]:
-        unet = for_latents(unet, vae.config["latent_channels"])
-    module = TextDenoiser(
-        unet,
-        CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder").float(),
-    )
-    task = DrawingTask(module, CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"), build_scheduler(), vae)
-    if len(task.tokenizer) < arguments.vocabulary:
-        tokenizer = build_tokenizer(_texts(task, data, config.seed), arguments.vocabulary)
-        module.text_encoder = grown_text_encoder(module.text_encoder, task.tokenizer, tokenizer)
-        task.tokenizer = tokenizer
+    module = TextDenoiser.from_pretrained(arguments.init_from)
+    if module.unet.config["in_channels"] != vae.config["latent_channels"]:
+        module.unet = for_latents(module.unet, vae.config["latent_channels"])
+    task = DrawingTask(module, build_scheduler(), vae)
+    if len(module.tokenizer) < arguments.vocabulary:
+        module.grow(
+            tokenizer_to_resume(config) or build_tokenizer(_texts(task, data, config.seed), arguments.vocabulary)
+        )
     folder = train(task, ConcatDataset(data), config)
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    for part in (vae, unet):  # half the size; opened without a dtype they are float32, as the text encoder is
-        part.half()
-    result = Path(config.output_dir) / "pipeline"
-    task.pipeline(TextDenoiser(unet, text_encoder)).save_pretrained(result, safe_serialization=True)
-    strip_paths(result)
+    export_pipeline(folder, vae, Path(config.output_dir) / "pipeline")
 
 
 def _latents(arguments: argparse.Namespace, vae: Any, drawings: RenderedDrawings) -> list[LatentDataset]:

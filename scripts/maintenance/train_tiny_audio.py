@@ -21,7 +21,7 @@ from transformers import T5EncoderModel
 from weftwork.datasets.synthetic.walks import SECONDS, SURFACES
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
-from weftwork.scripts.maintenance.train_tiny_diffusion import started, strip_paths
+from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents
@@ -37,7 +37,7 @@ from weftwork.training.recipes.audio_backbone import (
     build_text_tokenizer,
     build_transformer,
 )
-from weftwork.training.recipes.backbone import LatentDataset
+from weftwork.training.recipes.backbone import LatentDataset, strip_paths
 
 
 def main(argv: Sequence[str] | None = None) -> None:

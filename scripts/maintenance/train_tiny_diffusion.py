@@ -11,7 +11,6 @@ The denoiser's result is a complete Stable Diffusion folder.
 """
 
 import argparse
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,9 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from torch.utils.data import ConcatDataset
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
@@ -45,7 +43,8 @@ from weftwork.training.recipes.backbone import (
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
-    grown_text_encoder,
+    export_pipeline,
+    tokenizer_to_resume,
     training_caption,
 )
 
@@ -130,30 +129,18 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
     vae.half().float()  # rounds to the saved precision
     data = _latents(arguments, vae.to(PartialState(cpu=config.use_cpu).device))  # pyright: ignore[reportArgumentType]
-    tokenizer = build_tokenizer(_texts(data, config.seed))
+    tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:
-        text_encoder = grown_text_encoder(
-            CLIPTextModel.from_pretrained(arguments.init_from / "text_encoder"),
-            CLIPTokenizer.from_pretrained(arguments.init_from / "tokenizer"),
-            tokenizer,
-        )
+        module = TextDenoiser.from_pretrained(arguments.init_from)
+        module.grow(tokenizer)
     else:
-        text_encoder = build_text_encoder(tokenizer)
-    if arguments.init_from and not arguments.block_out_channels:
-        unet = UNet2DConditionModel.from_pretrained(arguments.init_from / "unet", use_safetensors=True)
-    else:
-        unet = build_denoiser(vae.config["latent_channels"], arguments.block_out_channels or CHANNELS)
-    unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    module = TextDenoiser(unet, text_encoder)
-    task = TextToImageTask(module, tokenizer, build_scheduler(), vae)
-    folder = train(task, ConcatDataset(data), config)
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    for part in (vae, unet):  # halves the files; they load as float32 by default, like the text encoder
-        part.half()
-    pipe = task.pipeline(TextDenoiser(unet, text_encoder))
-    pipe.save_pretrained(f"{config.output_dir}/pipeline", safe_serialization=True)
-    strip_paths(Path(config.output_dir) / "pipeline")
+        unet = build_denoiser(vae.config["latent_channels"], CHANNELS)
+        module = TextDenoiser(unet, build_text_encoder(tokenizer), tokenizer)
+    if arguments.block_out_channels:
+        module.unet = build_denoiser(vae.config["latent_channels"], arguments.block_out_channels)
+    module.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    folder = train(TextToImageTask(module, build_scheduler(), vae), ConcatDataset(data), config)
+    export_pipeline(folder, vae, Path(config.output_dir) / "pipeline")
 
 
 def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
@@ -180,14 +167,6 @@ def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
                 yield training_caption(shown, rng)
             if isinstance(shown, Creature):
                 yield style_caption(shown, STYLES[int(rng.integers(len(STYLES)))], rng)
-
-
-def strip_paths(folder: Path) -> None:
-    """Removes local paths from saved JSON files, so that runs produce identical files."""
-    for path in folder.rglob("*.json"):
-        content = json.loads(path.read_text())
-        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import add_arguments as add_config_arguments
@@ -14,7 +14,13 @@ from weftwork.training.core.config import from_arguments
 if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
+    from weftwork.datasets.drawings.rendered import RenderedDrawings
     from weftwork.training.core.loop import Task
+
+
+DRAWINGS: Final = "drawings"
+"""The synthetic dataset made of drawings by others."""
+TARBALLS: Final = Path(".cache/drawings")
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,10 @@ class Trainer(ABC):
         if cls.worlds:
             groups.data.add_argument("--world", choices=cls.worlds, help="train on a synthetic dataset instead")
             groups.data.add_argument("--samples", type=int, default=cls.samples, help="size of the synthetic dataset")
+        if DRAWINGS in cls.worlds:
+            groups.data.add_argument(
+                "--drawings", type=Path, help=f"of --world {DRAWINGS}: SVG files, or npm tarballs (default: {TARBALLS})"
+            )
         add_config_arguments(parser.add_argument_group(cls.options_title), cls.options)
 
     def check(self) -> None:
@@ -96,6 +106,13 @@ class Trainer(ABC):
         for name in (*idle, *self.without_effect):
             if getattr(self.arguments, name, None):
                 raise UserError(f"{name}: has no effect with {where}; leave it out")
+        if self.world != DRAWINGS and getattr(self.arguments, "drawings", None):
+            raise UserError(f"drawings: has no effect without --world {DRAWINGS}; leave it out")
+        if self.world == DRAWINGS and self.arguments.validation_cases:
+            raise UserError(
+                f"validation_cases: has no effect with --world {DRAWINGS}; look at the validation images, and measure "
+                "the result with weftwork evaluate drawings"
+            )
 
     @abstractmethod
     def prepare(self, pipe: Any, source: str) -> Prepared:
@@ -114,6 +131,12 @@ class Trainer(ABC):
     def world(self) -> str | None:
         """Name of the synthetic dataset to train on, if any."""
         return getattr(self.arguments, "world", None)
+
+    def rendered(self) -> "RenderedDrawings":
+        """Returns the drawings of `--drawings`, rendered once."""
+        from weftwork.datasets.drawings.rendered import open_rendered
+
+        return open_rendered(self.arguments.drawings or TARBALLS, self.arguments.cache_dir)
 
     @property
     def data_name(self) -> str:

@@ -1,8 +1,7 @@
 """Training data of the paired method, synthetic outfits or user images: latents, prepared pairs and captions."""
 
 import copy
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +29,7 @@ from weftwork.datasets.readers.images import resized_sketch
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
-from weftwork.training.data.image_cache import OutfitImages, draw_once
+from weftwork.training.data.image_cache import DrawnImages, OutfitImages
 from weftwork.training.data.image_latents import Sizes, encoded_once
 from weftwork.training.data.prompts import check_lengths
 
@@ -55,46 +54,44 @@ class PairRecord:
     whole: PreparedSketch | None = None
 
 
-class OutfitPairs(Dataset[PairRecord]):
-    """Outfits with their sketches and texts, drawn once into `folder`.
+class DrawnPairs(DrawnImages, Dataset[PairRecord]):
+    """Synthetic images with their sketches and texts, drawn once into `folder`.
+
+    `images[i]` are strokes and hulls of image i by pair; `truth[i]` has its `texts` and `captions`.
 
     Args:
-        images: the first outfits of the training split.
-        latents: the cached latents of these images, [index, channel, height, width].
-        merged: one pair per outfit, all sketches on one canvas with all texts: the `global_sketch` baseline.
-        unnamed_share: share of outfits whose texts give colours and patterns without naming the garment.
+        draw, jobs: see `DrawnImages`.
+        latents: the cached latents of the images, [index, channel, height, width].
+        merged: one pair per image, all sketches on one canvas with all texts: the `global_sketch` baseline.
+        unnamed_share: share of images whose texts give colours and patterns without naming the object.
     """
 
     def __init__(
         self,
         folder: Path,
-        images: OutfitImages,
+        name: str,
+        draw: Callable[[Any], tuple[Any, Any]],
+        jobs: Sequence[Any],
         latents: "np.ndarray[Any, Any]",
         *,
-        size: int = 128,
         merged: bool = False,
         unnamed_share: float = 0.0,
     ) -> None:
         if not 0 <= unnamed_share <= 1:
             raise UserError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
-        count = len(images)
-        name = f"pairs-train-{count}-{size}"
-        pixels, words = folder / f"{name}.npy", folder / f"{name}.json"
-        if not words.is_file():
-            draw_once(pixels, words, _draw_one, [(i, size) for i in range(count)])
-        self.garments, self.latents, self.merged, self.unnamed_share = images.garments, latents, merged, unnamed_share
-        self.pixels = np.load(pixels, mmap_mode="r")
-        self.words: list[dict[str, Any]] = json.loads(words.read_text())
+        super().__init__(folder, name, draw, jobs)
+        self.latents, self.merged, self.unnamed_share = latents, merged, unnamed_share
 
-    def __len__(self) -> int:
-        return len(self.words)
+    def unnamed(self, index: int) -> Sequence[tuple[int, str]]:
+        """Returns the pairs in an order that tells nothing, with texts that name no object."""
+        raise NotImplementedError
 
     def __getitem__(self, index: int) -> PairRecord:
-        words = self.words[index]
-        pixels = torch.from_numpy(self.pixels[index, : len(words["texts"])].astype(np.float32) / 255)
+        words = self.truth[index]
         texts: list[str] = words["texts"]
+        pixels = torch.from_numpy(self.images[index, : len(texts)].astype(np.float32) / 255)
         if np.random.default_rng([11, index]).random() < self.unnamed_share:
-            order, texts = map(list, zip(*unnamed(self.garments[index]), strict=True))
+            order, texts = map(list, zip(*self.unnamed(index), strict=True))
             pixels = pixels[order]
         if self.merged:
             pixels, texts = pixels.amax(0, keepdim=True), [", ".join(texts)]
@@ -103,6 +100,25 @@ class OutfitPairs(Dataset[PairRecord]):
         ]
         latents = torch.from_numpy(self.latents[index].astype(np.float32))
         return PairRecord(latents, tuple(pairs), tuple(words["captions"]))
+
+
+class OutfitPairs(DrawnPairs):
+    """Outfits with their sketches and texts.
+
+    Args:
+        images: the first outfits of the training split.
+        latents, options: as for `DrawnPairs`.
+    """
+
+    def __init__(
+        self, folder: Path, images: OutfitImages, latents: "np.ndarray[Any, Any]", *, size: int = 128, **options: Any
+    ) -> None:
+        jobs = [(index, size) for index in range(len(images))]
+        super().__init__(folder, f"pairs-train-{len(images)}-{size}", _draw_one, jobs, latents, **options)
+        self.garments = images.garments
+
+    def unnamed(self, index: int) -> Sequence[tuple[int, str]]:
+        return unnamed(self.garments[index])
 
 
 def _region(hull: Float[Tensor, "size size"]) -> Float[Tensor, "region_size region_size"]:

@@ -19,7 +19,9 @@ from weftwork.datasets.synthetic import creatures, rooms
 from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
 from weftwork.datasets.synthetic.rooms import Scene
+from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.objectives import diffusion_loss
+from weftwork.training.core.state import checkpoint_to_resume
 
 Shown = tuple[Garment, ...] | Creature | Scene
 """The content of an image of a synthetic dataset."""
@@ -44,7 +46,10 @@ TIMESTEPS = (-0.5, 1.4)
 
 
 def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
-    """Builds a byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled."""
+    """Builds a byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled.
+
+    Deterministic: the trainer numbers characters at the end of words in random order unless they are known to it.
+    """
     start, end = "<|startoftext|>", "<|endoftext|>"
     model = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end))
     model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
@@ -53,7 +58,7 @@ def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenize
     characters = list("abcdefghijklmnopqrstuvwxyz0123456789.,-'!?")
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[start, end],
+        special_tokens=[start, end, *(f"{c}</w>" for c in characters)],
         initial_alphabet=characters,
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -61,10 +66,7 @@ def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenize
     model.train_from_iterator(texts, trainer)
     learned = model.get_vocab()
     merges = [tuple(pair) for pair in _merges(model)]
-    tokens = sorted(learned, key=learned.__getitem__)
-    tokens += [f"{c}</w>" for c in characters if f"{c}</w>" not in learned]
-    vocab = {token: i for i, token in enumerate(tokens)}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_LENGTH)  # pyright: ignore
+    return CLIPTokenizer(vocab=learned, merges=merges, model_max_length=TEXT_LENGTH)  # pyright: ignore
 
 
 def _merges(model: Tokenizer) -> list[list[str]]:
@@ -150,11 +152,27 @@ def build_scheduler() -> DDIMScheduler:
 
 
 class TextDenoiser(nn.Module):
-    """Denoiser and text encoder, trained and saved together."""
+    """Denoiser and text encoder, trained together and saved with their tokenizer."""
 
-    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        self.unet, self.text_encoder = unet, text_encoder
+        self.unet, self.text_encoder, self.tokenizer = unet, text_encoder, tokenizer
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "TextDenoiser":
+        """Opens a checkpoint, or the parts of a Stable Diffusion folder, in float32.
+
+        Raises:
+            ValueError: the folder has no tokenizer.
+        """
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True).float()
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+        return cls(unet, text_encoder, saved_tokenizer(folder))
+
+    def grow(self, tokenizer: CLIPTokenizer) -> None:
+        """Replaces the tokenizer by a larger one."""
+        self.text_encoder = grown_text_encoder(self.text_encoder, self.tokenizer, tokenizer)
+        self.tokenizer = tokenizer
 
     def forward(self, latents: Tensor, times: Tensor, token_ids: Tensor) -> Tensor:
         return self.unet(latents, times, self.text_encoder(token_ids).last_hidden_state).sample
@@ -162,6 +180,47 @@ class TextDenoiser(nn.Module):
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
         self.unet.save_pretrained(folder / "unet", safe_serialization=safe_serialization)
         self.text_encoder.save_pretrained(folder / "text_encoder")
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def saved_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Opens the tokenizer of a checkpoint or a Stable Diffusion folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not (folder / "tokenizer").is_dir():
+        raise UserError(f"checkpoint: got {folder} without a tokenizer, so its words are unknown; start a new run")
+    return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+
+def tokenizer_to_resume(config: TrainingConfig) -> CLIPTokenizer | None:
+    """Opens the tokenizer of the checkpoint that a run resumes from, if any."""
+    if not config.resume_from_checkpoint:
+        return None
+    found = checkpoint_to_resume(config.resume_from_checkpoint, Path(config.output_dir))
+    return None if found is None else saved_tokenizer(found)
+
+
+def export_pipeline(checkpoint: Path, vae: AutoencoderKL, result: Path) -> None:
+    """Writes a checkpoint of a `TextDenoiser` as a Stable Diffusion folder.
+
+    Denoiser and autoencoder are saved in half precision; opened without a dtype they are float32, as the text encoder.
+    """
+    module = TextDenoiser.from_pretrained(checkpoint)
+    for part in (vae, module.unet):
+        part.half()
+    pipe = TextToImageTask(module, build_scheduler(), vae).pipeline(module)
+    pipe.save_pretrained(result, safe_serialization=True)
+    strip_paths(result)
+
+
+def strip_paths(folder: Path) -> None:
+    """Removes local paths from saved JSON files, so that runs produce identical files."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 class LatentDataset(Dataset[tuple[Tensor, Any]]):
@@ -195,10 +254,8 @@ class TextToImageTask:
     prompts: Sequence[str] = VALIDATION_PROMPTS
     """Eight, for validation images."""
 
-    def __init__(
-        self, module: TextDenoiser, tokenizer: CLIPTokenizer, scheduler: DDIMScheduler, vae: AutoencoderKL
-    ) -> None:
-        self.module, self.tokenizer, self.scheduler, self.vae = module, tokenizer, scheduler, vae
+    def __init__(self, module: TextDenoiser, scheduler: DDIMScheduler, vae: AutoencoderKL) -> None:
+        self.module, self.scheduler, self.vae = module, scheduler, vae
 
     def collate(self, samples: list[tuple[Tensor, Shown]]) -> tuple[Tensor, list[Shown]]:
         return torch.stack([latents for latents, _ in samples]), [shown for _, shown in samples]
@@ -216,7 +273,7 @@ class TextToImageTask:
         return training_caption(shown, rng)
 
     def _tokens(self, captions: list[str]) -> Tensor:
-        return self.tokenizer(
+        return self.module.tokenizer(
             captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         ).input_ids
 
@@ -239,7 +296,7 @@ class TextToImageTask:
         return StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=module.text_encoder,
-            tokenizer=self.tokenizer,
+            tokenizer=module.tokenizer,
             unet=module.unet,
             scheduler=self.scheduler,  # pyright: ignore[reportArgumentType]
             safety_checker=None,  # pyright: ignore[reportArgumentType]

@@ -1,10 +1,7 @@
-"""Recipe of backbones that draw: cached scenes, the autoencoder's loss on edges, captions of scenes and outfits."""
+"""Recipe of backbones that draw: the autoencoder's loss on edges, captions of scenes and outfits."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,42 +11,13 @@ from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
 
-from weftwork.datasets.drawings.captions import Depicted, DepictedScene, caption
-from weftwork.datasets.drawings.dataset import DrawingScenes
-from weftwork.datasets.drawings.rendered import RenderedDrawings
+from weftwork.datasets.drawings.captions import DepictedScene, caption
 from weftwork.datasets.drawings.scenes import SIZE
-from weftwork.datasets.drawings.splits import Split
-from weftwork.training.data.image_cache import DrawnImages
 from weftwork.training.recipes.autoencoder import LATENT_CHANNELS, AutoencoderTask, PatchCode
 from weftwork.training.recipes.backbone import TextToImageTask, training_caption
 
 UNCONDITIONAL_SHARE: Final = 0.1
 """How often the caption of a scene is empty, for guidance."""
-
-
-class SceneImages(DrawnImages):
-    """Images of the first `count` scenes of a split, drawn once; `depicted[i]` is what captions say of image i."""
-
-    def __init__(self, cache_dir: Path, drawings: RenderedDrawings, split: Split, count: int, seed: int = 0) -> None:
-        jobs = [(drawings.folder, split, count, seed, index) for index in range(count)]
-        super().__init__(cache_dir, f"{drawings.folder.name}-{split}-{seed}-{count}", _draw_scene, jobs)
-        self.depicted = [_depicted(row) for row in self.truth]
-
-
-@cache
-def _scenes(folder: Path, split: Split, count: int, seed: int) -> DrawingScenes:
-    return DrawingScenes(RenderedDrawings(folder), split, count, seed)
-
-
-def _draw_scene(job: tuple[Path, Split, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
-    *place, index = job
-    scenes = _scenes(*place)
-    return scenes.image(index), asdict(scenes.depicted(scenes.scene(index)))
-
-
-def _depicted(row: dict[str, Any]) -> DepictedScene:
-    drawings = [Depicted(d["name"], tuple(d["tags"]), d["category"], tuple(d["colors"])) for d in row["drawings"]]
-    return DepictedScene(tuple(drawings), row["style"], row["ground"])
 
 
 class DrawingAutoencoderTask(AutoencoderTask):

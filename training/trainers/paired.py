@@ -11,6 +11,7 @@ from weftwork.training.tasks.options import PairedConfig
 if TYPE_CHECKING:
     from weftwork.attention_processors.paired.adapter import PairedAdapter
     from weftwork.attention_processors.paired.conditions import SketchTextPair
+    from weftwork.training.data.drawings import ScenePairs
     from weftwork.training.data.pairs import OutfitPairs, SamplePairs
 
 
@@ -19,7 +20,7 @@ class PairedTrainer(Trainer):
 
     options = PairedConfig
     folder = "folder with metadata.jsonl, or the Sketchy dataset"
-    worlds = ("outfits",)
+    worlds = ("outfits", "drawings")
     samples = 6_000
     own_only = ("aspect_buckets", "pair_buckets", "ink")
     world_only = ("merged", "unnamed_share")
@@ -42,7 +43,7 @@ class PairedTrainer(Trainer):
         data.add_argument("--ink", choices=("auto", "dark", "light"), help="strokes of own sketches (default: auto)")
         data.add_argument("--merged", action="store_true", help="one global sketch with all words: the baseline")
         data.add_argument(
-            "--unnamed_share", type=float, default=0.0, help="share of synthetic outfits whose words name no garment"
+            "--unnamed_share", type=float, default=0.0, help="share of synthetic images whose words name no object"
         )
 
     def check(self) -> None:
@@ -59,7 +60,10 @@ class PairedTrainer(Trainer):
 
         arguments = self.arguments
         adapter = self._adapter(pipe)
-        data, validation = self._outfits(pipe, source) if self.world else self._own(adapter, pipe)
+        if self.world is None:
+            data, validation = self._own(adapter, pipe)
+        else:
+            data, validation = (self._drawings if self.world == "drawings" else self._outfits)(pipe, source)
         if arguments.validation_prompt:
             validation = with_prompts(arguments.validation_prompt, validation)
         provenance = {"data": self.data_name, "merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
@@ -99,10 +103,23 @@ class PairedTrainer(Trainer):
         arguments = self.arguments
         images = OutfitImages(arguments.cache_dir, "train", arguments.samples)
         latents = cached_latents(arguments.cache_dir, pipe.vae, Path(source) / "vae", images)
-        options = {"merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
-        data = OutfitPairs(arguments.cache_dir, images, latents, **options)
+        data = OutfitPairs(arguments.cache_dir, images, latents, **self._options())
         drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
         return data, [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
+
+    def _drawings(self, pipe: Any, source: str) -> "tuple[ScenePairs, list[tuple[str, list[SketchTextPair]]]]":
+        from weftwork.attention_processors.paired.samples import merged, pairs
+        from weftwork.datasets.drawings.captions import setting
+        from weftwork.training.data.drawings import ScenePairs, held_out_scenes, scene_latents
+
+        arguments, drawings = self.arguments, self.rendered()
+        images, latents = scene_latents(drawings, arguments, pipe, source)
+        data = ScenePairs(arguments.cache_dir, images, latents, **self._options())
+        make = merged if arguments.merged else pairs
+        return data, [(setting(shown), make(drawn)) for shown, drawn in held_out_scenes(drawings, 4)]
+
+    def _options(self) -> dict[str, Any]:
+        return {"merged": self.arguments.merged, "unnamed_share": self.arguments.unnamed_share}
 
     def _own(self, adapter: "PairedAdapter", pipe: Any) -> "tuple[SamplePairs, list[Any]]":
         from weftwork.attention_processors.encoders import TextEncoders

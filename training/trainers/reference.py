@@ -25,7 +25,7 @@ class ReferenceTrainer(CaptionedTrainer):
 
     folder = "folder of images with metadata.jsonl: text"
     columns = ("image_column", "caption_column")
-    worlds = ("creatures",)
+    worlds = ("creatures", "drawings")
     samples = 12_000
     own_only = ("aspect_buckets", *columns)
 
@@ -33,7 +33,8 @@ class ReferenceTrainer(CaptionedTrainer):
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
         model = groups.model
         model.add_argument(
-            "--image_encoder", help="folder or Hub id of the frozen encoder (of a --world: creature-encoder)"
+            "--image_encoder",
+            help="folder or Hub id of the frozen encoder (default of --world creatures: creature-encoder)",
         )
         model.add_argument("--projection", choices=PROJECTIONS, default="basic", help="of a new adapter")
         model.add_argument("--num_tokens", type=int, default=4, help="tokens per image of a new adapter")
@@ -42,9 +43,9 @@ class ReferenceTrainer(CaptionedTrainer):
 
     def check(self) -> None:
         super().check()
-        if self.world is None and not self.arguments.image_encoder:
+        if self.world != "creatures" and not self.arguments.image_encoder:
             raise UserError(
-                "image_encoder: got none for your own images; name a CLIP vision model, for example "
+                f"image_encoder: got none for {self.world or 'your own images'}; name a CLIP vision model, for example "
                 "openai/clip-vit-large-patch14"
             )
 
@@ -97,6 +98,8 @@ class ReferenceTrainer(CaptionedTrainer):
         from weftwork.training.data.image_cache import CreatureImages, cached_latents
         from weftwork.training.data.styles import StyledCreatures
 
+        if self.world == "drawings":
+            return self._drawings(pipe, source)
         if self.world:
             drawn = CreatureImages(self.arguments.cache_dir, "train", self.arguments.samples)
             latents = cached_latents(self.arguments.cache_dir, pipe.vae, Path(source) / "vae", drawn)
@@ -107,3 +110,17 @@ class ReferenceTrainer(CaptionedTrainer):
         samples = records.samples
         shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
         return records, (samples[index].image for index in range(len(samples))), shown
+
+    def _drawings(self, pipe: Any, source: str) -> "tuple[Any, Iterable[Image.Image], list[tuple[str, Image.Image]]]":
+        from PIL import Image
+
+        from weftwork.datasets.drawings.captions import full_caption
+        from weftwork.training.data.drawings import StyledScenes, held_out_scenes, scene_latents
+
+        drawings = self.rendered()
+        images, latents = scene_latents(drawings, self.arguments, pipe, source)
+        unseen = held_out_scenes(drawings, SHOWN // 2)
+        shown = [
+            (full_caption(one, styled=False), Image.fromarray(images.images[i])) for i, (one, _) in enumerate(unseen)
+        ]
+        return StyledScenes(images, latents), map(Image.fromarray, images.images), shown

@@ -17,7 +17,7 @@ class StyleTrainer(CaptionedTrainer):
 
     folder = "folder of images with metadata.jsonl: text and style"
     columns = ("image_column", "caption_column", "style_column")
-    worlds = ("creatures", "all")
+    worlds = ("creatures", "all", "drawings")
     samples = 12_000
     own_only = ("aspect_buckets", *columns)
 
@@ -52,7 +52,7 @@ class StyleTrainer(CaptionedTrainer):
 
         data, prompts = self._data(pipe, source)
         prompts = self.arguments.validation_prompt or prompts
-        adapter = self._adapter(pipe, STYLES if self.world else data.styles)
+        adapter = self._adapter(pipe, STYLES if self.world in ("creatures", "all") else data.styles)
         provenance = {"data": "creatures and outfits" if self.world == "all" else self.data_name}
         return Prepared(StyleTask(adapter, pipe, self.config(), prompts), data, provenance)
 
@@ -79,7 +79,7 @@ class StyleTrainer(CaptionedTrainer):
     def _data(self, pipe: Any, source: str) -> tuple[Any, list[str]]:
         """Returns the training data and the validation prompts."""
         if self.world:
-            return self._world(pipe, source)
+            return (self._drawings if self.world == "drawings" else self._world)(pipe, source)
         arguments, options = self.arguments, {**self.column_options(), "style": self.arguments.style}
         if arguments.streaming:
             from weftwork.datasets.readers.captioned_stream import CaptionedStream
@@ -113,3 +113,12 @@ class StyleTrainer(CaptionedTrainer):
             data = ConcatDataset([data, StyledOutfits(worn, latents(worn))])
             prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]
         return data, prompts
+
+    def _drawings(self, pipe: Any, source: str) -> tuple[Any, list[str]]:
+        from weftwork.datasets.drawings.captions import full_caption
+        from weftwork.training.data.drawings import StyledScenes, held_out_scenes, scene_latents
+
+        drawings = self.rendered()
+        images, latents = scene_latents(drawings, self.arguments, pipe, source)
+        prompts = [full_caption(shown, styled=False) for shown, _ in held_out_scenes(drawings, 2)]
+        return StyledScenes(images, latents), prompts

@@ -37,7 +37,11 @@ def test_both_stages_write_a_folder_that_draws(folder: Path) -> None:
     main(options(folder, "autoencoder", f"--output_dir={folder / 'vae'}"))
     vae = folder / "vae/final"
     main(options(folder, "denoiser", f"--output_dir={folder / 'denoiser'}", f"--vae={vae}", "--vocabulary=500"))
-    pipe = StableDiffusionPipeline.from_pretrained(folder / "denoiser/pipeline").to("cpu")
+    early, whole = folder / "early", folder / "denoiser/pipeline"
+    main(["export", str(folder / "denoiser/final"), f"--vae={vae}", f"--output_dir={early}"])  # or a checkpoint
+    written = {path.relative_to(early): path.read_bytes() for path in early.rglob("*") if path.is_file()}
+    assert written == {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    pipe = StableDiffusionPipeline.from_pretrained(early).to("cpu")
     pipe.set_progress_bar_config(disable=True)
     image = pipe("a banana", num_inference_steps=1, output_type="np").images[0]
     assert image.shape == (128, 128, 3) and np.isfinite(image).all()

@@ -1,16 +1,21 @@
 """The shipped Stable Diffusion backbone: its tokenizer, text encoder, denoiser and training captions."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from weftwork.datasets.synthetic import creatures, rooms
 from weftwork.datasets.synthetic.outfits import sample
+from weftwork.training.core.config import TrainingConfig
 from weftwork.training.recipes.backbone import (
     build_denoiser,
     build_text_encoder,
     build_tokenizer,
     grown_text_encoder,
+    tokenizer_to_resume,
     training_caption,
 )
 
@@ -24,6 +29,25 @@ def test_all_synthetic_datasets_have_captions() -> None:
     assert any(sample("train", 0).garments[0].color in text for text in texts)
     scene = rooms.sample("train", 0, views=()).scene
     assert {"", "a room"} < {training_caption(scene, rng) for _ in range(40)}
+
+
+def test_tokenizers_of_the_same_texts_are_equal() -> None:
+    one, other = (build_tokenizer(iter(["a red skirt", "a blue skirt", "6 big fish"] * 20)) for _ in range(2))
+    assert one.get_vocab() == other.get_vocab()  # by iteration order of a hash map, they were not
+
+
+def test_a_run_goes_on_with_the_tokenizer_of_its_checkpoint(tmp_path: Path) -> None:
+    config = TrainingConfig(output_dir=str(tmp_path))
+    assert tokenizer_to_resume(config) is None
+    assert tokenizer_to_resume(replace(config, resume_from_checkpoint="latest")) is None
+    (tmp_path / "checkpoint-2/state").mkdir(parents=True)
+    (tmp_path / "checkpoint-2/state/progress.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"checkpoint: got .*checkpoint-2 without a tokenizer"):
+        tokenizer_to_resume(replace(config, resume_from_checkpoint="latest"))
+    saved = build_tokenizer(iter(["a red skirt"] * 20))
+    saved.save_pretrained(tmp_path / "checkpoint-2/tokenizer")
+    found = tokenizer_to_resume(replace(config, resume_from_checkpoint="checkpoint-2"))
+    assert found is not None and found.get_vocab() == saved.get_vocab()
 
 
 def test_an_extended_text_encoder_keeps_its_vectors() -> None:

@@ -1,0 +1,144 @@
+"""Training data of drawings: scenes with their latents, sketches, texts, styles and captions, drawn once."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from weftwork.attention_processors.paired.conditions import stroke_pixels
+from weftwork.datasets.drawings.captions import Depicted, DepictedScene, caption, color_list, setting
+from weftwork.datasets.drawings.dataset import DrawingScenes
+from weftwork.datasets.drawings.rendered import RenderedDrawings
+from weftwork.datasets.drawings.scenes import COUNT_SHARES, SIZE
+from weftwork.datasets.drawings.sets import SETS
+from weftwork.datasets.drawings.splits import Split
+from weftwork.training.data.image_cache import DrawnImages, cached_latents
+from weftwork.training.data.pairs import WILD_SHARE, DrawnPairs
+from weftwork.training.data.styles import StyledRecord
+
+Job = tuple[Path, Split, int, int, int]
+"""Folder of rendered drawings, split, number of scenes, seed, and index of a scene."""
+CAPTIONS: Final = 3
+"""Captions to draw from, per scene."""
+
+
+class SceneImages(DrawnImages):
+    """Images of the first `count` scenes of a split, drawn once; `depicted[i]` is what captions say of image i."""
+
+    def __init__(self, cache_dir: Path, drawings: RenderedDrawings, split: Split, count: int, seed: int = 0) -> None:
+        self.jobs: list[Job] = [(drawings.folder, split, count, seed, index) for index in range(count)]
+        super().__init__(cache_dir, f"{drawings.folder.name}-{split}-{seed}-{count}", _draw_scene, self.jobs)
+        self.depicted = [_depicted(row) for row in self.truth]
+
+    @property
+    def keys(self) -> list[str]:
+        """The set of each scene's drawings."""
+        known = {one.words: key for key, one in SETS.items()}
+        return [known[one.style] for one in self.depicted]
+
+
+class ScenePairs(DrawnPairs):
+    """Scenes with a sketch and a text per drawing; some sketches are shaky.
+
+    Args:
+        images, latents, options: as for `OutfitPairs`; the scenes are those of `images`.
+    """
+
+    def __init__(self, folder: Path, images: SceneImages, latents: "np.ndarray[Any, Any]", **options: Any) -> None:
+        super().__init__(folder, f"pairs-{images.name}", _draw_pairs, images.jobs, latents, **options)
+
+    def unnamed(self, index: int) -> list[tuple[int, str]]:
+        return list(enumerate(self.truth[index]["unnamed"]))
+
+
+class StyledScenes(Dataset[StyledRecord]):
+    """Scenes with the set of their drawings as style.
+
+    Args:
+        latents: the cached latents of these images, [index, channel, height, width].
+        named: captions name the style, for baselines that are conditioned by the prompt only.
+    """
+
+    def __init__(self, images: SceneImages, latents: "np.ndarray[Any, Any]", *, named: bool = False) -> None:
+        self.depicted, self.keys, self.latents, self.named = images.depicted, images.keys, latents, named
+        self.styles = tuple(key for key in SETS if key in set(self.keys))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> StyledRecord:
+        rng, share = np.random.default_rng([19, index]), float(self.named)
+        captions = tuple(caption(self.depicted[index], rng, share) for _ in range(CAPTIONS))
+        return StyledRecord(torch.from_numpy(self.latents[index].astype(np.float32)), self.keys[index], captions)
+
+
+def scene_latents(
+    drawings: RenderedDrawings, options: Any, pipe: Any, source: str
+) -> "tuple[SceneImages, np.ndarray[Any, Any]]":
+    """Training scenes and their cached latents.
+
+    Args:
+        options: has `cache_dir`, and `samples`, the number of scenes.
+        source: folder of the pipeline.
+    """
+    images = SceneImages(options.cache_dir, drawings, "train", options.samples)
+    return images, cached_latents(options.cache_dir, pipe.vae, Path(source) / "vae", images)
+
+
+def held_out_scenes(drawings: RenderedDrawings, count: int) -> list[tuple[DepictedScene, Any]]:
+    """Scenes for validation images, `count` of held-out cells and of unseen subjects each: content and sample."""
+    found = []
+    for split in ("cells", "subjects"):
+        scenes = DrawingScenes(drawings, split, count, VALIDATION_SEED)
+        if scenes.rows_by_set:  # a small sample may hold out nothing
+            found += [(scenes.depicted(scenes.scene(index)), scenes[index]) for index in range(count)]
+    return found
+
+
+VALIDATION_SEED: Final = 1000
+"""So that validation shows other scenes than evaluation."""
+
+
+@cache
+def _scenes(folder: Path, split: Split, count: int, seed: int, sketch_style: Any = "steady") -> DrawingScenes:
+    return DrawingScenes(RenderedDrawings(folder), split, count, seed, sketch_style)
+
+
+def _draw_scene(job: Job) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+    *place, index = job
+    scenes = _scenes(*place)
+    return scenes.image(index), asdict(scenes.depicted(scenes.scene(index)))
+
+
+def _draw_pairs(job: Job) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+    *place, index = job
+    rng = np.random.default_rng([23, job[3], index])
+    scenes = _scenes(*place, "wild" if rng.random() < WILD_SHARE else "steady")
+    drawn, depicted = scenes[index], scenes.depicted(scenes.scene(index))
+    pixels = np.zeros((len(COUNT_SHARES), 2, SIZE, SIZE), np.uint8)
+    for slot, sketch in enumerate(drawn.sketches):
+        assert isinstance(sketch, Image.Image)
+        pixels[slot] = (stroke_pixels(sketch, SIZE).numpy() * 255).round()
+    return pixels, {
+        "texts": drawn.texts,
+        "unnamed": [color_list(one.colors) or one.name for one in depicted.drawings],
+        "captions": [
+            setting(depicted),
+            setting(depicted, styled=False),
+            caption(depicted, rng),
+            caption(depicted, rng),
+        ],
+    }
+
+
+def _depicted(row: dict[str, Any]) -> DepictedScene:
+    drawings: Sequence[Depicted] = [
+        Depicted(d["name"], tuple(d["tags"]), d["category"], tuple(d["colors"])) for d in row["drawings"]
+    ]
+    return DepictedScene(tuple(drawings), row["style"], row["ground"])
