@@ -18,7 +18,7 @@ from weftwork.attention_processors.core.processor import conditioned, layer_leve
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
-from weftwork.training.core.objectives import diffusion_loss, training_scheduler
+from weftwork.training.core.objectives import diffusion_loss, flow_matching_loss, is_flow, training_scheduler
 from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
 from weftwork.training.data.prompts import PromptEmbeds, Prompts
 from weftwork.training.tasks.options import ObjectiveConfig
@@ -77,6 +77,7 @@ class DenoisingTask:
         self.text_encoders = TextEncoders.of(pipe)
         self.levels = layer_levels(pipe.unet)
         self.scheduler = training_scheduler(self.pipe.scheduler)
+        objective.check_scheduler(flow=is_flow(self.scheduler))
         self.prompts = Prompts(pipe, self.text_encoders)
         self._cached: dict[str, Any] = {}
 
@@ -122,8 +123,22 @@ class DenoisingTask:
             embeds = self.prompts(self._chosen(captions, generator), (height, width)).to(latents.device)
         objective = self.objective
         logit_normal = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
+
+        def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return denoise(noisy, timesteps, embeds)
+
+        if is_flow(self.scheduler):
+            return flow_matching_loss(
+                predict,
+                self.scheduler,
+                latents,
+                generator,
+                weighting_scheme=objective.weighting_scheme,
+                logit_normal=logit_normal or (0.0, 1.0),
+                noise_offset=objective.noise_offset,
+            )
         return diffusion_loss(
-            lambda noisy, t: denoise(noisy, t, embeds),
+            predict,
             self.scheduler,
             latents,
             generator,

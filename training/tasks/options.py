@@ -9,6 +9,8 @@ from weftwork.training.core.config import option
 
 DISTILLATIONS: Final = ("kl", "mse", "logits")
 """Distances between attention maps; see `attention_distillation`."""
+WEIGHTING_SCHEMES: Final = ("logit_normal", "mode", "sigma_sqrt", "cosmap", "none")
+"""Timestep sampling and loss weighting of flow matching, as in diffusers' training scripts."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,32 @@ class ObjectiveConfig:
     caption_dropout: float = option(0.15, "share of empty prompts")
     snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
     noise_offset: float = option(0.0, "share of noise that is constant per channel, for darker and lighter images")
-    logit_mean: float | None = option(None, "mean logit of timesteps, below 0 = less noise; none = uniform")
-    logit_std: float = option(1.4, "standard deviation of that logit")
+    logit_mean: float | None = option(
+        None, "mean logit of timesteps, below 0 = less noise; none = uniform, or 0 with flow matching"
+    )
+    logit_std: float = option(1.4, "standard deviation of that logit; 1 with flow matching and no --logit_mean")
+    weighting_scheme: str = option("logit_normal", f"with flow matching: {', '.join(WEIGHTING_SCHEMES)}")
 
     def __post_init__(self) -> None:
         check_shares(self)
+        if self.weighting_scheme not in WEIGHTING_SCHEMES:
+            raise UserError(
+                f"weighting_scheme: got {self.weighting_scheme!r}, expected one of {', '.join(WEIGHTING_SCHEMES)}; "
+                "pass one of these"
+            )
+        if self.weighting_scheme != "logit_normal" and self.logit_mean is not None:
+            raise UserError(
+                f"logit_mean: has no effect with the weighting_scheme {self.weighting_scheme!r}; leave one of them out"
+            )
         if self.logit_std <= 0:
             raise UserError(f"logit_std: got {self.logit_std}, expected a number above 0")
+
+    def check_scheduler(self, *, flow: bool) -> None:
+        """Raises for options that have no effect on the backbone, which is trained with flow matching or not."""
+        name, default = ("snr_gamma", None) if flow else ("weighting_scheme", "logit_normal")
+        if getattr(self, name) != default:
+            kind = "flow matching" if flow else "a noise schedule"
+            raise UserError(f"{name}: has no effect with a backbone of {kind}; leave it out")
 
 
 @dataclass(frozen=True)

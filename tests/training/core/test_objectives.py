@@ -11,7 +11,13 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 
-from weftwork.training.core.objectives import diffusion_loss, min_snr_weight, training_scheduler
+from weftwork.training.core.objectives import (
+    diffusion_loss,
+    flow_matching_loss,
+    flow_sigmas,
+    min_snr_weight,
+    training_scheduler,
+)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
@@ -38,15 +44,72 @@ def test_a_perfect_prediction_has_no_loss(kind: str, snr_gamma: float | None) ->
     assert torch.isfinite(worse) and worse > 1e-3
 
 
-def test_flow_matching_asks_for_the_velocity_from_data_to_noise() -> None:
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    latents = torch.randn(2, 4, 8, 8)
+SCHEMES = ("logit_normal", "mode", "sigma_sqrt", "cosmap", "none")
+DYNAMIC = {"use_dynamic_shifting": True, "shift_terminal": 0.02}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_flow_matching_asks_for_the_velocity_from_data_to_noise(scheme: str) -> None:
+    """A perfect model has no loss; the noisy latents are those of the scheduler's own `scale_noise`."""
+    scheduler, latents = FlowMatchEulerDiscreteScheduler(shift=3.0), torch.randn(4, 4, 8, 8)
 
     def perfect(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        sigma = (times / 1000).view(-1, 1, 1, 1)
-        return (noisy - latents) / sigma
+        velocity = (noisy - latents) / (times / 1000).view(-1, 1, 1, 1)
+        own = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        torch.testing.assert_close(own.scale_noise(latents, times, latents + velocity), noisy, atol=1e-4, rtol=0)
+        return velocity
 
-    assert diffusion_loss(perfect, scheduler, latents, torch.Generator().manual_seed(0)) < 1e-6
+    def loss(error: float) -> torch.Tensor:
+        model = torch.Generator().manual_seed(0)
+        return flow_matching_loss(
+            lambda x, t: perfect(x, t) + error, training_scheduler(scheduler), latents, model, weighting_scheme=scheme
+        )
+
+    assert loss(0) < 1e-6
+    assert loss(1) == 1 if scheme in ("logit_normal", "mode", "none") else loss(1) > 0.6
+
+
+@pytest.mark.parametrize(("options", "mu"), [({"shift": 3.0}, None), ({}, None), (DYNAMIC, 0.7)])
+def test_timesteps_are_shifted_as_the_sampler_shifts_them(options: dict[str, Any], mu: float | None) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(**options)
+    sigmas = flow_sigmas(training_scheduler(scheduler), mu)
+    assert len(sigmas) == 1000 and sigmas[-1] == 1 and (sigmas.diff() > 0).all()
+    scheduler.set_timesteps(sigmas=[1.0, 0.5], mu=mu)
+    if mu is None:
+        torch.testing.assert_close(sigmas.flip(0), FlowMatchEulerDiscreteScheduler(**options).sigmas)
+        assert sigmas[499] == pytest.approx(scheduler.sigmas[1].item(), abs=1e-6)
+    else:  # the end of the shifted schedule is stretched to `shift_terminal`
+        assert sigmas[0] == pytest.approx(0.02, abs=1e-6)
+        assert sigmas[499] == pytest.approx(2.718281828**mu / (2.718281828**mu + 1), abs=0.02)
+
+
+@pytest.mark.parametrize("mean", [-2.0, 2.0])
+def test_timesteps_of_flow_matching_lean_to_the_mean_logit(mean: float) -> None:
+    seen: list[torch.Tensor] = []
+
+    def denoise(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        seen.append(times)
+        return noisy
+
+    generator = torch.Generator().manual_seed(0)
+    scheduler = training_scheduler(FlowMatchEulerDiscreteScheduler())
+    flow_matching_loss(denoise, scheduler, torch.zeros(400, 1, 1, 1), generator, logit_normal=(mean, 1.0))
+    assert torch.logit(seen[0].clamp(1, 999) / 1000).mean() == pytest.approx(mean, abs=0.2)
+
+
+def test_the_sampler_returns_the_data_of_a_model_without_loss() -> None:
+    scheduler, latents = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), torch.randn(1, 4, 8, 8)
+
+    def exact(noisy: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        return (noisy - latents) / (times / 1000).view(-1, 1, 1, 1)
+
+    generator = torch.Generator().manual_seed(0)
+    assert flow_matching_loss(exact, training_scheduler(scheduler), latents, generator, mu=0.6) < 1e-6
+    noisy = torch.randn(latents.shape)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25], mu=0.6)
+    for time in scheduler.timesteps:
+        noisy = scheduler.step(exact(noisy, time), time, noisy, return_dict=False)[0]
+    torch.testing.assert_close(noisy, latents, atol=1e-5, rtol=0)
 
 
 def test_weights_of_timesteps_are_those_published() -> None:
@@ -70,8 +133,9 @@ def test_training_noise_does_not_depend_on_the_sampler(kind: Any) -> None:
     noisy = scheduler.add_noise(latents, noise, times)[:, 0, 0, 0]
     assert torch.allclose(noisy, (1 - sampler.alphas_cumprod[times]) ** 0.5)
     assert scheduler.config.prediction_type == sampler.config.prediction_type
-    flow = FlowMatchEulerDiscreteScheduler()
-    assert training_scheduler(flow) is flow
+    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    flow.set_timesteps(3)
+    assert len(training_scheduler(flow).sigmas) == 1000
 
 
 def test_offset_noise_is_constant_per_channel() -> None:
