@@ -1,7 +1,7 @@
 """The shipped text-to-image backbone: its parts, and the task that trains denoiser and text encoder together."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ TIMESTEPS = (-0.5, 1.4)
 """Timestep distribution that favours those where shapes form: small latents lose their content early in noise."""
 
 
-def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenizer:
+def build_tokenizer(texts: Iterable[str], vocabulary: int = 900) -> CLIPTokenizer:
     """Builds a byte-pair tokenizer in CLIP's format: frequent words are one token, others are spelled.
 
     Deterministic: the trainer numbers characters at the end of words in random order unless they are known to it.
@@ -55,7 +55,8 @@ def build_tokenizer(texts: Iterator[str], vocabulary: int = 900) -> CLIPTokenize
     model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
     model.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
     model.decoder = decoders.BPEDecoder("</w>")  # pyright: ignore[reportAttributeAccessIssue]
-    characters = list("abcdefghijklmnopqrstuvwxyz0123456789.,-'!?")
+    texts = list(texts)
+    characters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789.,-'!?", *"".join(texts).lower().replace(" ", "")})
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[start, end, *(f"{c}</w>" for c in characters)],
