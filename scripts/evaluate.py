@@ -1,4 +1,4 @@
-"""Measure a method on unseen cases, beside its ceilings and baselines: a table, a JSON file and a contact sheet.
+"""Evaluate a method on unseen cases beside upper bounds and baselines: a table, a JSON file and a contact sheet.
 
 weftwork evaluate paired
 weftwork evaluate style --curve
@@ -8,11 +8,12 @@ weftwork evaluate spatial-audio --seed 0 1 2
 
 import argparse
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from weftwork.attention_processors.core.method import Method, load
+from weftwork.datasets.readers.errors import UserError
+from weftwork.evaluation.core.curve import check_plots, plot_curve
 from weftwork.evaluation.core.measurement import Measurement
 from weftwork.evaluation.measurements import measured
 from weftwork.pipelines.core.hardware import device_named
@@ -28,34 +29,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _fill(method: Method, parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
-    kind = _measurement(method)
-    parser.description = sys.modules[kind.__module__].__doc__
+    measurement = _measurement(method)
+    parser.description = measurement.description
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     parser.add_argument("--limit", type=int, default=200, help="cases per row")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
     parser.add_argument("--model", help=f"folder of the backbone (default: the shipped {method.backbone})")
     parser.add_argument("--device", default="cpu", help="where the model runs, for example cuda")
-    parser.add_argument("--num_inference_steps", type=int, default=kind.num_inference_steps, help="denoising steps")
-    parser.add_argument("--guidance_scale", type=float, default=kind.guidance_scale, help="1 turns guidance off")
     parser.add_argument("--rows", nargs="*", default=(), help="only these rows")
-    kind.add_arguments(parser)
+    measurement.add_arguments(parser)
 
 
-def _measurement(method: Method) -> type[Measurement]:
+def _measurement(method: Method) -> Measurement:
     assert method.evaluation is not None
     return load(method.evaluation)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the table and writes the report."""
+    """Prints the table and writes the report.
+
+    Raises:
+        ValueError: an option out of its range, or weights that are missing.
+    """
     method = measured()[arguments.method]
-    measurement = _measurement(method)(arguments)
-    measurement.check()
+    measurement, curve = _measurement(method), getattr(arguments, "curve", False)
+    if arguments.limit < 1:
+        raise UserError(f"limit: got {arguments.limit}, expected at least 1; raise it")
+    if curve:
+        check_plots()
     device = device_named(arguments.device)
     pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(device)
-    evaluation = measurement.build(pipe)
-    report = evaluation.run(arguments.output, arguments.rows, arguments.seed)
-    print(report.table())
-    measurement.finish(evaluation, report)
+    evaluation = measurement.open(pipe, arguments)
+    print(evaluation.run(arguments.output, arguments.rows, arguments.seed).table())
+    if curve:
+        plot_curve(evaluation.name, evaluation.curve(), measurement.curve, arguments.output)
     print(f"written to {arguments.output}")

@@ -20,7 +20,7 @@ METHOD = Method(
     trainer="weftwork.training.trainers.audio:AudioTrainer",
     backbone="tiny-audio",
     pipeline="weftwork.pipelines.audio.pipeline:VideoToAudioPipeline.from_pretrained",
-    evaluation="weftwork.evaluation.measurements.audio:AudioMeasurement",
+    evaluation="weftwork.evaluation.measurements:AUDIO",
     demo_page="weftwork.scripts.demo.audio:AudioPage",
     validation="weftwork.evaluation.methods.audio:validate",
 )

@@ -36,7 +36,7 @@ class Method:
         backbone: shipped model that the method's shipped adapters belong to.
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
-        evaluation: `Measurement` class; None for a method without an evaluation.
+        evaluation: `Measurement`; None for a method without an evaluation.
         validation: function of a pipeline, the trained module and a number of cases that returns the `Evaluation` of
             unseen cases and its row, for `weftwork train --validation_cases`; None for a method without.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.

@@ -11,7 +11,7 @@ METHOD = Method(
         "weftwork.attention_processors.paired.conditions:GlobalSketch",
     ),
     trainer="weftwork.training.trainers.paired:PairedTrainer",
-    evaluation="weftwork.evaluation.measurements.paired:PairedMeasurement",
+    evaluation="weftwork.evaluation.measurements:PAIRED",
     validation="weftwork.evaluation.methods.paired:validate",
     demo_page="weftwork.scripts.demo.outfit:OutfitPage",
 )

@@ -11,7 +11,7 @@ METHOD = Method(
     ),
     conditions=("weftwork.attention_processors.style.conditions:Style",),
     trainer="weftwork.training.trainers.style:StyleTrainer",
-    evaluation="weftwork.evaluation.measurements.style:StyleMeasurement",
+    evaluation="weftwork.evaluation.measurements:STYLE",
     validation="weftwork.evaluation.methods.style:validate",
     demo_page="weftwork.scripts.demo.style:StylePage",
 )

@@ -14,7 +14,7 @@ METHOD = Method(
     trainer="weftwork.training.trainers.views:ViewsTrainer",
     backbone="tiny-rooms",
     pipeline="weftwork.pipelines.views.pipeline:AlignedViewsPipeline.from_pretrained",
-    evaluation="weftwork.evaluation.measurements.views:ViewsMeasurement",
+    evaluation="weftwork.evaluation.measurements:VIEWS",
     demo_page="weftwork.scripts.demo.views:ViewPage",
     validation="weftwork.evaluation.methods.views:validate",
 )

@@ -1,35 +1,39 @@
 """Images of evaluations: batched generation, autoencoder reconstructions and contact sheets."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from diffusers import DiffusionPipeline
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 BATCH = 16
 SHEET_COLUMNS = 8
 
+ConditionRows = Mapping[str, Sequence[Sequence[Condition] | None]]
+"""By adapter the conditions of each image; None or an empty list for an image without any."""
+
 
 def generate(
-    pipe: Any,
+    pipe: ConditionedPipelineMixin,
     prompts: Sequence[str],
-    conditions: Mapping[str, Sequence[Any]],
+    conditions: ConditionRows,
     seeds: Sequence[int],
     *,
     name: str = "",
     images: Sequence[Image.Image] | None = None,
-    **settings: Any,
+    **settings: object,
 ) -> Float[Tensor, "image 3 height width"]:
     """Generates one image per prompt, in [0, 1], on the CPU.
 
     Args:
-        conditions: by adapter, the conditions of each image; None or an empty list for an image without any.
         seeds: seeds of the noise, one per image.
         name: description of the progress bar.
         images: control image of each prompt, for pipelines that take `image`.
@@ -42,7 +46,7 @@ def generate(
         given = {adapter: [rows[i] for i in chosen] for adapter, rows in conditions.items()}
         given = {adapter: rows for adapter, rows in given.items() if any(rows)}
         generator = [torch.Generator().manual_seed(seeds[i]) for i in chosen]
-        control: dict[str, Any] = {} if images is None else {"image": [images[i] for i in chosen]}
+        control = {} if images is None else {"image": [images[i] for i in chosen]}
         out = pipe(
             [prompts[i] for i in chosen],
             conditions=given or None,
@@ -56,7 +60,9 @@ def generate(
 
 
 @torch.no_grad()
-def reconstructed(pipe: Any, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image 3 height width"]:
+def reconstructed(
+    pipe: DiffusionPipeline, images: Float[Tensor, "image 3 height width"]
+) -> Float[Tensor, "image 3 height width"]:
     """Encodes and decodes images with the pipeline's autoencoder: the upper bound for generated images."""
     vae, restored = pipe.vae, []
     for part in images.split(BATCH):
@@ -65,12 +71,12 @@ def reconstructed(pipe: Any, images: Float[Tensor, "image 3 height width"]) -> F
     return (torch.cat(restored) / 2 + 0.5).clamp(0, 1)
 
 
-def as_tensor(images: Sequence[np.ndarray[Any, Any]]) -> Float[Tensor, "image 3 height width"]:
+def as_tensor(images: Sequence[UInt8[np.ndarray, "height width 3"]]) -> Float[Tensor, "image 3 height width"]:
     """Converts uint8 images to [0, 1], channels first."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def contact_sheet(rows: Sequence[tuple[str, torch.Tensor]]) -> Image.Image:
+def contact_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
     """Draws one row of images per name, with the name on the left."""
     height, width = rows[0][1].shape[-2:]
     left = 150

@@ -1,18 +1,19 @@
-"""The base of measurements: the options of `weftwork evaluate METHOD`, and its evaluation."""
+"""Options of `weftwork evaluate METHOD`, as records that load no library, so that `--help` is quick."""
 
 import argparse
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
+from weftwork.attention_processors.core.method import load
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pretrained import available, located, shipped
 
 if TYPE_CHECKING:
-    from weftwork.evaluation.core.report import Report
+    from diffusers import DiffusionPipeline
+
     from weftwork.evaluation.core.runner import Evaluation
 
 logger = logging.getLogger(__name__)
@@ -27,82 +28,82 @@ class Weights:
         help: content of the folder.
         rows: rows that need these weights and are skipped without them; empty if the weights are required.
         several: whether the option takes one folder per seed.
+        beside: option whose own weights leave out these shipped ones.
     """
 
     shipped: str
     help: str
     rows: tuple[str, ...] = ()
     several: bool = False
+    beside: str = ""
 
 
-class Measurement(ABC):
-    """Measures one method. Importing a measurement's module should load no library, so that `--help` is quick.
+@dataclass(frozen=True)
+class Measurement:
+    """The measurement of a method.
 
     Args:
-        arguments: parsed options, those of `add_arguments` among them.
+        description: of the command.
+        evaluation: `Evaluation` class, as `"package.module:name"`.
+        weights: by option.
+        num_inference_steps, guidance_scale: defaults of the options.
+        curve: scores that the option `--curve` plots over the weight of the condition; none for no such option.
     """
 
-    weights: ClassVar[Mapping[str, Weights]] = {}
-    """By option."""
-    num_inference_steps: ClassVar[int] = 20
-    guidance_scale: ClassVar[float] = 3.0
+    description: str
+    evaluation: str
+    weights: Mapping[str, Weights]
+    num_inference_steps: int = 20
+    guidance_scale: float = 3.0
+    curve: tuple[str, ...] = ()
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments = arguments
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options of this method."""
-        for name, one in cls.weights.items():
+        steps, scale = self.num_inference_steps, self.guidance_scale
+        parser.add_argument("--num_inference_steps", type=int, default=steps, help="denoising steps")
+        parser.add_argument("--guidance_scale", type=float, default=scale, help="1 turns guidance off")
+        for name, one in self.weights.items():
             text = f"{one.help} (default: the shipped {one.shipped})"
             if one.several:
                 parser.add_argument(f"--{name}", nargs="+", type=Path, help=f"one per --seed: {text}")
             else:
                 parser.add_argument(f"--{name}", type=Path, help=text)
+        if self.curve:
+            text = "scores over the weight, as a plot; needs matplotlib"
+            parser.add_argument("--curve", action="store_true", help=text)
 
-    def check(self) -> None:
-        """Checks the options before models are loaded.
+    def open(self, pipe: "DiffusionPipeline", arguments: argparse.Namespace) -> "Evaluation":
+        """Returns the evaluation of a pipeline of the method's backbone.
 
         Raises:
-            ValueError: an option out of its range.
+            ValueError: as `folders`.
         """
-        if self.arguments.limit < 1:
-            raise UserError(f"limit: got {self.arguments.limit}, expected at least 1; raise it")
+        return replace(
+            load(self.evaluation).open(pipe, self.folders(arguments)),
+            split=arguments.split,
+            count=arguments.limit,
+            num_inference_steps=arguments.num_inference_steps,
+            guidance_scale=arguments.guidance_scale,
+        )
 
-    @abstractmethod
-    def build(self, pipe: Any) -> "Evaluation":
-        """Returns the evaluation of a pipeline of the method's backbone."""
-
-    def finish(self, evaluation: "Evaluation", report: "Report") -> Sequence[Path]:
-        """Writes further files into `arguments.output` and returns their paths."""
-        return ()
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the options common to all evaluations."""
-        arguments = self.arguments
-        return {
-            "split": arguments.split,
-            "count": arguments.limit,
-            "num_inference_steps": arguments.num_inference_steps,
-            "guidance_scale": arguments.guidance_scale,
-        }
-
-    def folders(self) -> dict[str, list[Path]]:
+    def folders(self, arguments: argparse.Namespace) -> dict[str, Sequence[Path]]:
         """Returns the folders of `weights`, given or shipped, and logs the rows skipped for lack of weights.
 
         Raises:
             ValueError: required weights are neither given nor shipped.
         """
-        found: dict[str, list[Path]] = {}
+        found: dict[str, Sequence[Path]] = {}
         for name, one in self.weights.items():
-            given = getattr(self.arguments, name)
+            given = getattr(arguments, name)
             if given is not None:
                 found[name] = [located(one) for one in (given if isinstance(given, list) else [given])]
-            elif self.arguments.model is None and one.shipped in available():
+            elif one.beside and getattr(arguments, one.beside) is not None:
+                continue
+            elif arguments.model is None and one.shipped in available():
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:
                 raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
-            elif self.arguments.model is None:
+            elif arguments.model is None:
                 logger.info(
                     "rows left out: %s; %s is not in this installation: pass --%s, or run in a checkout, which has it "
                     "in pretrained/baselines",

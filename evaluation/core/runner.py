@@ -4,23 +4,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import torch.nn.functional as F
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet, generate
+from weftwork.evaluation.core.images import SHEET_COLUMNS, ConditionRows, contact_sheet, generate, reconstructed
 from weftwork.evaluation.core.report import Report, Row
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
-Drawn = tuple[Float[Tensor, "image 3 height width"], Mapping[str, float]]
+Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
+Images = Float[Tensor, "image 3 height width"]
+Drawn = tuple[Images, Mapping[str, float]]
 """Images of a row, and its scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(ABC):
+class Evaluation(ABC, Generic[Pipe]):
     """Evaluation of a pipeline.
 
     Args:
@@ -36,12 +40,17 @@ class Evaluation(ABC):
     side: ClassVar[int] = 128
     """Side of true images in pixels; generated ones are resized to it, since oracles read this size."""
 
-    pipe: Any
+    pipe: Pipe
     split: str = "test"
     seed: int = 0
     count: int = 200
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
+
+    @classmethod
+    @abstractmethod
+    def open(cls, pipe: Pipe, folders: Mapping[str, Sequence[Path]]) -> Self:
+        """Returns the evaluation of trained weights, by option of the `Measurement`."""
 
     def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
         """Evaluates all rows, or those named; updates report and contact sheet (first seed) in `folder` after each row.
@@ -71,19 +80,30 @@ class Evaluation(ABC):
     def rows(self) -> Mapping[str, Callable[[], Drawn]]:
         """Returns, by row, the function that generates and scores it; the first row is the ground truth."""
 
+    def curve(self) -> list[Row]:
+        """Returns rows over the weight of the condition, whose names end in it."""
+        raise NotImplementedError
+
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, float]:
         """Arguments of the pipeline, as written to the report."""
         return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+
+    def bounds(self, images: Callable[[], Images], scored: Callable[[Images], Drawn]) -> dict[str, Callable[[], Drawn]]:
+        """Returns the rows of upper bounds: true images, and their reconstructions by the autoencoder."""
+        return {
+            "real": lambda: scored(images()),
+            "reconstruction": lambda: scored(reconstructed(self.pipe, images())),
+        }
 
     def generated(
         self,
         name: str,
         prompts: Sequence[str],
-        conditions: Mapping[str, Sequence[Any]],
-        pipe: Any = None,
+        conditions: ConditionRows,
+        pipe: ConditionedPipelineMixin | None = None,
         images: Sequence[Image.Image] | None = None,
-    ) -> Float[Tensor, "image 3 height width"]:
+    ) -> Images:
         """Generates one image per prompt, each from its own noise, of the size of true images.
 
         Args:
@@ -91,9 +111,10 @@ class Evaluation(ABC):
             images: control image of each prompt, for pipelines that take `image`.
         """
         seeds = [(self.seed << 20) + i for i in range(len(prompts))]
-        pipe = self.pipe if pipe is None else pipe
-        drawn = generate(pipe, prompts, conditions, seeds, name=name, images=images, **self.settings)
-        if drawn.shape[-2:] == (self.side, self.side):
-            return drawn
+        used = pipe or self.pipe
+        assert isinstance(used, ConditionedPipelineMixin)
+        drawn = generate(used, prompts, conditions, seeds, name=name, images=images, **self.settings)
         sides = (self.side, self.side)
+        if drawn.shape[-2:] == sides:
+            return drawn
         return F.interpolate(drawn, sides, mode="bilinear", antialias=True, align_corners=False)

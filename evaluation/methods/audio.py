@@ -7,20 +7,24 @@ conditions, are mono, or have the channels swapped put the scores into context.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Final
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.synthetic.walks import WalkSample, mirrored, render, sample
 from weftwork.evaluation.core.runner import Drawn, Evaluation
 from weftwork.evaluation.scores.audio import level_change, score_audio, signal_to_noise
 from weftwork.pipelines.audio.events import Audio
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.plots import spectrogram
 
 BATCH: Final = 16
@@ -36,24 +40,31 @@ FARTHER: Final = 1.5
 """Factor of all depths in the counterfactual of distance."""
 FARTHEST_START: Final = 7.0
 """In metres; only clips whose walker stays within can be moved by `FARTHER`."""
+Modules = tuple[Path | SpatialAudioAdapter, StableAudioControlNetModel | None]
+"""Arguments of `load_spatial`: an adapter and its ControlNet, or the folder of both."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpatialAudioEvaluation(Evaluation):
+class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
     """Evaluation on synthetic walks.
 
     Args:
-        pipe: a `VideoToAudioPipeline` whose audio encoder is set.
-        modules: arguments of `load_spatial` by row: the folder of trained modules, or the modules.
+        pipe: a pipeline whose audio encoder is set.
+        modules: trained modules by row.
         prompt: text prompt of the backbone.
     """
 
     name: ClassVar[str] = "spatial-audio"
 
-    modules: Mapping[str, tuple[Any, ...]]
+    modules: Mapping[str, Modules]
     prompt: str = "a person walks"
     num_inference_steps: int = 50
     guidance_scale: float = 2.0
+
+    @classmethod
+    def open(cls, pipe: VideoToAudioPipeline, folders: Mapping[str, Sequence[Path]]) -> Self:
+        pipe.set_encoders(audio=AudioStatistics(pipe.vae))
+        return cls(pipe=pipe, modules={name: (several[0], None) for name, several in folders.items()})
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         true = [clip.audio for clip in self.clips]
@@ -64,11 +75,9 @@ class SpatialAudioEvaluation(Evaluation):
             "swapped": lambda: self._scored([audio[::-1] for audio in true]),
             "no_condition": lambda: self._scored(self._drawn("no_condition", [[] for _ in self.clips], None)),
         }
-        for name in self.modules:
-            rows[name] = lambda name=name: self._main(name)
+        rows |= {name: partial(self._main, name) for name in self.modules}
         if TRAINED in self.modules:
-            for name, kind in LEFT_OUT.items():
-                rows[name] = lambda name=name, kind=kind: self._without(name, kind)
+            rows |= {name: partial(self._without, name, kind) for name, kind in LEFT_OUT.items()}
             rows["stereo_envelope"] = self._leaking
             rows["spatial_mono"] = lambda: self._scored([_mono(audio) for audio in self._spatial])
             rows["spatial_swapped"] = lambda: self._scored([audio[::-1] for audio in self._spatial])
@@ -144,7 +153,8 @@ class SpatialAudioEvaluation(Evaluation):
                 self.prompt,
                 seconds=self.clips[0].walk.seconds,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                **self.settings,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
             )
             outputs += list(out.voices)
         return outputs
@@ -155,7 +165,7 @@ class SpatialAudioEvaluation(Evaluation):
         return torch.from_numpy(shown).float(), asdict(scores)
 
 
-def validate(pipe: Any, module: Any, count: int) -> tuple[SpatialAudioEvaluation, str]:
+def validate(pipe: VideoToAudioPipeline, module: Any, count: int) -> tuple[SpatialAudioEvaluation, str]:
     """Returns the evaluation of the modules on validation cases, and its row.
 
     The row is not `TRAINED`, whose audio is cached, because these modules are still being trained.

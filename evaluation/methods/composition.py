@@ -6,26 +6,27 @@ style by words in the prompt; a ControlNet reads all sketches as one image. The 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
+from diffusers import ControlNetModel
+from torch import nn
 
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.paired.samples import composed, pairs
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.datasets.synthetic.creatures.texts import STYLE_WORDS
 from weftwork.datasets.synthetic.outfits import PROMPT, sample
-from weftwork.evaluation.core.images import as_tensor, reconstructed
-from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.core.images import as_tensor
+from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.methods.paired import outfits_of
-from weftwork.evaluation.oracles.creatures import CreatureOracle
-from weftwork.evaluation.oracles.outfits import Oracle
+from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
+from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import score_outfits
-from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "no_condition": (),
@@ -44,11 +45,9 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
 WEIGHTS: Final[Mapping[str, float]] = {"pairs_style_at_0.75": 0.75, "pairs_style_at_0.5": 0.5}
 """Weight of the style by row, where it is not 1."""
 
-Images = Float[Tensor, "image 3 height width"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class CompositionEvaluation(Evaluation):
+class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
     """Evaluation on outfits, each in one of the styles.
 
     Args:
@@ -61,21 +60,32 @@ class CompositionEvaluation(Evaluation):
     name: ClassVar[str] = "composition"
 
     lora: Path | None
-    controlnet: Any
+    controlnet: ControlNetModel | None
     oracle: Oracle
     style_oracle: CreatureOracle
 
+    @classmethod
+    def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
+        files = {name: several[0] for name, several in folders.items()}
+        for name in ("paired", "style"):
+            pipe.load_adapter(files[name], name)
+        controlnet = None
+        if "controlnet" in files:
+            controlnet = ControlNetModel.from_pretrained(files["controlnet"])
+            nn.Module.to(controlnet, pipe.device)
+        return cls(
+            pipe=pipe,
+            lora=files.get("lora"),
+            controlnet=controlnet,
+            oracle=pretrained_oracle(styled=True),
+            style_oracle=pretrained_creature_oracle(),
+        )
+
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         missing = {name for name in ("lora", "controlnet") if getattr(self, name) is None}
-        ceilings: dict[str, Callable[[], Drawn]] = {
-            "real": lambda: self._scored(self._renders()),
-            "reconstruction": lambda: self._scored(reconstructed(self.pipe, self._renders())),
-        }
-        return ceilings | {
-            name: lambda name=name, parts=parts: self._scored(self._drawn(name, parts))
-            for name, parts in ROWS.items()
-            if not missing & set(parts)
-        }
+        shown = {name: parts for name, parts in ROWS.items() if not missing & set(parts)}
+        bounds = self.bounds(self._renders, self._scored)
+        return bounds | {name: partial(self._generated, name, parts) for name, parts in shown.items()}
 
     @cached_property
     def styles(self) -> list[str]:
@@ -87,24 +97,25 @@ class CompositionEvaluation(Evaluation):
         drawn = [sample(self.split, i, seed=self.seed, style=style) for i, style in enumerate(self.styles)]
         return as_tensor([one.image for one in drawn])
 
-    def _drawn(self, name: str, parts: Sequence[str]) -> Images:
+    def _generated(self, name: str, parts: Sequence[str]) -> Drawn:
         drawn = outfits_of(self.split, self.seed, self.count)
-        conditions: dict[str, Sequence[Any]] = {}
+        conditions: dict[str, Sequence[Sequence[Condition]]] = {}
         if "pairs" in parts:
             conditions["paired"] = [pairs(one) for one in drawn]
         if "style" in parts:
             conditions["style"] = [[Style(style, weight=WEIGHTS.get(name, 1.0))] for style in self.styles]
-        pipe: Any = self.pipe
+        pipe = self.pipe
         prompts, images = [PROMPT] * self.count, None
         if "controlnet" in parts:
             pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=self.controlnet)
+            assert isinstance(pipe, ConditionedPipelineMixin)
             images = [composed(one).convert("RGB") for one in drawn]
         if "lora" in parts:
             prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
         try:
             if "lora" in parts:
-                pipe.load_lora_weights(self.lora, adapter_name="lora")
-            return self.generated(name, prompts, conditions, pipe, images)
+                pipe.load_lora_weights(str(self.lora), adapter_name="lora")
+            return self._scored(self.generated(name, prompts, conditions, pipe, images))
         finally:
             if "lora" in parts:
                 pipe.unload_lora_weights()

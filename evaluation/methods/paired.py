@@ -4,79 +4,83 @@ Rows of pairs share one constant prompt, so only the pairs carry attributes. All
 triples of kind, colour and pattern are not in the training split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
-from typing import Any, ClassVar
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import ClassVar, Final, Self
 
-import torch
+from torch import nn
 
 from weftwork.attention_processors.paired.conditions import SketchTextPair
 from weftwork.attention_processors.paired.samples import merged, pair, pairs
 from weftwork.datasets.synthetic.outfits import PROMPT, OutfitSample, sample
 from weftwork.datasets.synthetic.outfits import texts as outfit_texts
-from weftwork.evaluation.core.images import as_tensor, reconstructed
-from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.core.images import as_tensor
+from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import score_outfits
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
-Designs = list[list[SketchTextPair]] | None
+
+@dataclass(frozen=True)
+class PairedRow:
+    """What a row is generated from.
+
+    Args:
+        design: conditions of an outfit; None for none.
+        caption: whether the prompt is the outfit's caption instead of the constant one.
+        adapter: name of the adapter that reads the conditions.
+        number: garments per outfit; None for one to four.
+        style: style of the sketches.
+    """
+
+    design: Callable[[OutfitSample], list[SketchTextPair]] | None = None
+    caption: bool = False
+    adapter: str = "paired"
+    number: int | None = None
+    style: str = "professional"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairedEvaluation(Evaluation):
+class PairedEvaluation(Evaluation[ConditionedPipelineMixin]):
     """Evaluation on outfits of a pipeline with the adapter `paired`, and optionally the baseline `global_sketch`."""
 
     name: ClassVar[str] = "paired"
 
     oracle: Oracle
 
+    @classmethod
+    def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
+        pipe.load_adapter(folders["adapter"][0], "paired")
+        if "baseline" in folders:
+            pipe.load_adapter(folders["baseline"][0], "global_sketch")
+        return cls(pipe=pipe, oracle=pretrained_oracle())
+
     def rows(self) -> dict[str, Callable[[], Drawn]]:
-        rows: dict[str, Callable[[], Drawn]] = {
-            "real": lambda: self._given(lambda images: images),
-            "reconstruction": lambda: self._given(lambda images: reconstructed(self.pipe, images)),
-            "no_condition": lambda: self._generated("no_condition", lambda _: None),
-            "text_only": lambda: self._generated("text_only", lambda _: None, prompts=lambda s: s.caption),
+        attached = {"paired", *(self.pipe.adapters or ())}
+        bounds = self.bounds(
+            lambda: as_tensor([s.image for s in self._outfits()]),
+            lambda images: self._scored(self._outfits(), images),
+        )
+        return bounds | {
+            name: partial(self._generated, name, row) for name, row in ROWS.items() if row.adapter in attached
         }
-        if "global_sketch" in (self.pipe.adapters or ()):
-            for name, make in (("global_sketch", merged), ("global_sketch_unnamed", lambda s: merged(unnamed(s)))):
-                rows[name] = lambda name=name, make=make: self._generated(name, make, adapter="global_sketch")
-        rows |= {
-            "pairs_without_regions": lambda: self._generated("pairs_without_regions", lambda s: pairs(s, region=None)),
-            "pairs": lambda: self._generated("pairs", pairs),
-            "pairs_unnamed": lambda: self._generated("pairs_unnamed", lambda s: pairs(unnamed(s))),
-            "pairs_wild": lambda: self._generated("pairs_wild", pairs, style="wild"),
-            "texts_swapped": lambda: self._generated("texts_swapped", _texts_swapped),
-            "sketches_swapped": lambda: self._generated("sketches_swapped", _sketches_swapped),
-        }
-        for number in (1, 2, 3, 4):
-            name = f"pairs_{number}"
-            rows[name] = lambda name=name, number=number: self._generated(name, pairs, number=number)
-        return rows
 
-    def _given(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Drawn:
-        samples = outfits_of(self.split, self.seed, self.count)
-        return self._scored(samples, change(as_tensor([s.image for s in samples])))
+    def _outfits(self, number: int | None = None, style: str = "professional") -> tuple[OutfitSample, ...]:
+        return outfits_of(self.split, self.seed, self.count, number, style)
 
-    def _scored(self, samples: Sequence[OutfitSample], images: torch.Tensor) -> Drawn:
+    def _scored(self, samples: Sequence[OutfitSample], images: Images) -> Drawn:
         return images, asdict(score_outfits(samples, self.oracle.read(images)))
 
-    def _generated(
-        self,
-        name: str,
-        design: Callable[[OutfitSample], list[SketchTextPair] | None],
-        *,
-        prompts: Callable[[OutfitSample], str] = lambda _: PROMPT,
-        adapter: str = "paired",
-        number: int | None = None,
-        style: str = "professional",
-    ) -> Drawn:
-        samples = outfits_of(self.split, self.seed, self.count, number, style)
-        conditions = {adapter: [design(s) for s in samples]}
-        return self._scored(samples, self.generated(name, [prompts(s) for s in samples], conditions))
+    def _generated(self, name: str, row: PairedRow) -> Drawn:
+        samples = self._outfits(row.number, row.style)
+        prompts = [s.caption if row.caption else PROMPT for s in samples]
+        conditions = {row.adapter: [row.design and row.design(s) for s in samples]}
+        return self._scored(samples, self.generated(name, prompts, conditions))
 
 
-def validate(pipe: Any, module: Any, count: int) -> tuple[PairedEvaluation, str]:
+def validate(pipe: ConditionedPipelineMixin, module: nn.Module, count: int) -> tuple[PairedEvaluation, str]:
     """Returns the evaluation of the attached adapter on validation cases, and its row."""
     return PairedEvaluation(pipe=pipe, oracle=pretrained_oracle(), split="validation", count=count), "pairs"
 
@@ -108,3 +112,19 @@ def unnamed(drawn: OutfitSample) -> OutfitSample:
     chosen = list(order)
     garments = tuple(drawn.garments[i] for i in chosen)
     return replace(drawn, garments=garments, masks=drawn.masks[chosen], sketches=drawn.sketches[chosen], texts=texts)
+
+
+ROWS: Final[Mapping[str, PairedRow]] = {
+    "no_condition": PairedRow(),
+    "text_only": PairedRow(caption=True),
+    "global_sketch": PairedRow(merged, adapter="global_sketch"),
+    "global_sketch_unnamed": PairedRow(lambda s: merged(unnamed(s)), adapter="global_sketch"),
+    "pairs_without_regions": PairedRow(partial(pairs, region=None)),
+    "pairs": PairedRow(pairs),
+    "pairs_unnamed": PairedRow(lambda s: pairs(unnamed(s))),
+    "pairs_wild": PairedRow(pairs, style="wild"),
+    "texts_swapped": PairedRow(_texts_swapped),
+    "sketches_swapped": PairedRow(_sketches_swapped),
+    **{f"pairs_{number}": PairedRow(pairs, number=number) for number in (1, 2, 3, 4)},
+}
+"""Rows of generated images, in the order of the report."""

@@ -8,23 +8,25 @@ style only in rows of methods without a style condition.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from torch import Tensor
+from torch import nn
 
+from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic import creatures
 from weftwork.datasets.synthetic.creatures import CreatureSample
-from weftwork.evaluation.core.images import as_tensor, reconstructed
+from weftwork.evaluation.core.images import ConditionRows, as_tensor
 from weftwork.evaluation.core.report import Row
-from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
 from weftwork.evaluation.scores.creatures import score_creatures, shape_consistency
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 NOISES = 2
 CURVE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -32,7 +34,7 @@ BY_NAME = ("style", "style_creatures", "style_gated", "style_concat")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StyleEvaluation(Evaluation):
+class StyleEvaluation(Evaluation[ConditionedPipelineMixin]):
     """Evaluation on creatures, two images per content.
 
     Attached adapters among `BY_NAME` and `reference` get a row each.
@@ -48,14 +50,24 @@ class StyleEvaluation(Evaluation):
     files: Mapping[str, Path]
     oracle: CreatureOracle
 
-    def curve(self, name: str = "style") -> list[Row]:
+    @classmethod
+    def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
+        files = {name: several[0] for name, several in folders.items()}
+        for name in {*BY_NAME, "reference"} & set(files):
+            pipe.load_adapter(files[name], name)
+        if "reference" in files:
+            if "image_encoder" not in files:
+                raise UserError("image_encoder: got none, needed by --reference; pass the encoder it was trained with")
+            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
+        return cls(pipe=pipe, files=files, oracle=pretrained_creature_oracle())
+
+    def curve(self) -> list[Row]:
         """Returns style and content accuracy by style weight, from a quarter of the images per weight."""
         few = replace(self, count=max(NOISES, self.count // 4 // NOISES * NOISES))
         rows = []
         for weight in CURVE:
-            samples = few.samples
-            images = few._generated(name, {name: [[Style(s.style, weight=weight)] for s in samples]})[0]
-            rows.append(Row(f"{name}_at_{weight:g}", few._scores(samples, images)))
+            images = few._generated("style", few._styled("style", weight))[0]
+            rows.append(Row(f"style_at_{weight:g}", few._scores(images)))
         return rows
 
     @cached_property
@@ -74,11 +86,10 @@ class StyleEvaluation(Evaluation):
             raise UserError(
                 f"cases: got {self.count}, expected at least {NOISES}, the number of noises per content; raise it"
             )
-        for name in BY_NAME:
-            known = (
-                self.pipe.adapters[name].config["styles"] if name in (self.pipe.adapters or ()) else creatures.STYLES
-            )
-            if unknown := [style for style in creatures.STYLES if style not in known]:
+        for name, adapter in () if self.pipe.adapters is None else self.pipe.adapters.items():
+            if name in BY_NAME and (
+                unknown := [one for one in creatures.STYLES if one not in adapter.config["styles"]]
+            ):
                 raise UserError(
                     f"{name}: got an adapter without the styles {', '.join(unknown)}, expected those of the creatures, "
                     "of which the truth is known; look at images of your own styles instead"
@@ -86,9 +97,10 @@ class StyleEvaluation(Evaluation):
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         adapters = self.pipe.adapters or {}
-        rows: dict[str, Callable[[], Drawn]] = {
-            "real": lambda: self._given(lambda images: images),
-            "reconstruction": lambda: self._given(lambda images: reconstructed(self.pipe, images)),
+        rows = self.bounds(
+            lambda: as_tensor([s.image for s in self.samples]), lambda images: (images, self._scores(images))
+        )
+        rows |= {
             "no_condition": lambda: self._scored("no_condition", {}),
             "text_only": lambda: self._scored("text_only", {}, named=True),
         }
@@ -96,23 +108,22 @@ class StyleEvaluation(Evaluation):
             rows["reference_branch"] = lambda: self._scored("reference", {"reference": self._references()})
         if "lora" in self.files:
             rows["lora"] = self._lora
-        for name in BY_NAME:
-            if name in adapters:
-                rows[name] = lambda name=name: self._scored(name, {name: [[Style(s.style)] for s in self.samples]})
-        return rows
+        return rows | {name: partial(self._by_name, name) for name in BY_NAME if name in adapters}
 
-    def _given(self, change: Callable[[Tensor], Tensor]) -> Drawn:
-        images = change(as_tensor([s.image for s in self.samples]))
-        return images, self._scores(self.samples, images)
+    def _by_name(self, name: str) -> Drawn:
+        return self._scored(name, self._styled(name))
 
-    def _scored(self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False) -> Drawn:
+    def _styled(self, name: str, weight: float = 1.0) -> ConditionRows:
+        return {name: [[Style(s.style, weight=weight)] for s in self.samples]}
+
+    def _scored(self, name: str, conditions: ConditionRows, *, named: bool = False) -> Drawn:
         images, seconds = self._generated(name, conditions, named=named)
         cost = {"ms_per_step": 1000 * seconds / len(images) / self.num_inference_steps}
-        if name in (self.pipe.adapters or {}):
+        if self.pipe.adapters is not None and name in self.pipe.adapters:
             cost["trained_parameters"] = sum(p.numel() for p in self.pipe.adapters[name].parameters())
         if name in self.files:
             cost["bytes"] = _bytes(self.files[name])
-        return images, self._scores(self.samples, images) | cost
+        return images, self._scores(images) | cost
 
     def _lora(self) -> Drawn:
         folder = self.files["lora"]
@@ -124,9 +135,7 @@ class StyleEvaluation(Evaluation):
             self.pipe.unload_lora_weights()
         return images, {**scores, "trained_parameters": trained}
 
-    def _generated(
-        self, name: str, conditions: Mapping[str, Sequence[Any]], *, named: bool = False
-    ) -> tuple[Tensor, float]:
+    def _generated(self, name: str, conditions: ConditionRows, *, named: bool = False) -> tuple[Images, float]:
         started = time.perf_counter()
         prompts = [s.style_caption if named else s.caption for s in self.samples]
         images = self.generated(name, prompts, conditions)
@@ -138,20 +147,22 @@ class StyleEvaluation(Evaluation):
         drawn = [creatures.sample("train", int(rng.integers(1000)), style=s.style) for s in self.samples]
         return [[Reference(one.image)] for one in drawn]
 
-    def _scores(self, samples: Sequence[CreatureSample], images: Tensor) -> dict[str, float]:
+    def _scores(self, images: Images) -> dict[str, float]:
         readings = self.oracle.read(images)
         groups = [readings[i : i + NOISES] for i in range(0, len(readings), NOISES)]
         consistency = float(np.mean([shape_consistency(group) for group in groups]))
-        return asdict(score_creatures(samples, readings)) | {"shape_consistency": consistency}
+        return asdict(score_creatures(self.samples, readings)) | {"shape_consistency": consistency}
 
 
-def validate(pipe: Any, module: Any, count: int, row: str = "style") -> tuple[StyleEvaluation, str]:
+def validate(
+    pipe: ConditionedPipelineMixin, module: nn.Module, count: int, row: str = "style"
+) -> tuple[StyleEvaluation, str]:
     """Returns the evaluation of the attached adapter on validation cases, and its row."""
     oracle = pretrained_creature_oracle()
     return StyleEvaluation(pipe=pipe, files={}, oracle=oracle, split="validation", count=count), row
 
 
-def validate_reference(pipe: Any, module: Any, count: int) -> tuple[StyleEvaluation, str]:
+def validate_reference(pipe: ConditionedPipelineMixin, module: nn.Module, count: int) -> tuple[StyleEvaluation, str]:
     """As `validate`, for a reference adapter."""
     return validate(pipe, module, count, "reference_branch")
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Bool, Float, UInt8
@@ -77,6 +77,14 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
     """Stable Diffusion pipeline of new views; `load_adapter` loads the trained modules."""
 
     views: AlignedViews | None = None
+    unet: UNet2DConditionModel
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the canvas in pixels."""
+        side = self.unet.config["sample_size"]
+        height, width = (side, side) if isinstance(side, int) else side
+        return height * self.vae_scale_factor, width * self.vae_scale_factor
 
     def load_views(self, views: str | Path | AlignedViews) -> None:
         """Loads trained modules, or their folder.
@@ -169,10 +177,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         """Returns height and width of the canvas, checked for all references."""
         if not references:
             raise UserError("references: got none, expected at least one view; pass at least one image")
-        sizes = {one.image.shape[:2] for one in references}
-        side: Any = self.unet.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        wanted = height * self.vae_scale_factor, width * self.vae_scale_factor
+        sizes, wanted = {one.image.shape[:2] for one in references}, self.size
         if sizes != {wanted}:
             got = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
             raise UserError(
@@ -201,7 +206,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         return torch.stack([span.geometry(one) for one in views]).to(self._execution_device, self.unet.dtype)
 
     def _noise(self, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
-        shape = (1, self.unet.config.in_channels, *size)
+        shape = (1, self.unet.config["in_channels"], *size)
         return randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
 
     def _denoised(

@@ -65,13 +65,6 @@ class ViewResult:
 class ViewStudio(Studio):
     """An `AlignedViewsPipeline`."""
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width to which references are resized."""
-        side: int | tuple[int, int] = self.pipe.unet.config.sample_size
-        height, width = (side, side) if isinstance(side, int) else side
-        return height * self.pipe.vae_scale_factor, width * self.pipe.vae_scale_factor
-
     def generate(
         self, request: ViewRequest, seed: float | None, steps: float, user: User | None = None
     ) -> Iterator[Step | ViewResult]:
@@ -108,14 +101,18 @@ class ViewPage(PipelinePage[ViewStudio]):
     studio_class = ViewStudio
 
     def build(self) -> None:
-        studio = self.studio
+        studio, size = self.studio, self.studio.pipe.size
         gr.Markdown(f"On **{studio.model}**. The camera orbits what the first image shows in its middle.")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 names = [f"Room {index + 1}" for index in range(ROOMS)]
                 room = gr.Dropdown(names, value=names[0], label="Room", elem_id="room")
                 known = gr.Gallery(
-                    _room_images(names[0], studio.size), label="Reference views", columns=2, height="auto", format="png"
+                    _room_images(names[0], size),
+                    label="Reference views",
+                    columns=2,
+                    height="auto",
+                    format="png",
                 )
                 own = _own_image()
                 with gr.Row():
@@ -133,9 +130,9 @@ class ViewPage(PipelinePage[ViewStudio]):
                 with gr.Row():
                     png = gr.DownloadButton("Image (PNG)", interactive=False)
                     ply = gr.DownloadButton("Points (PLY)", interactive=False)
-        room.change(lambda name: _room_images(name, studio.size), room, known, **QUIET)
+        room.change(lambda name: _room_images(name, size), room, known, **QUIET)
         buttons.connect(
-            lambda user, *values: studio.generate(view_request(studio.size, *values[:-2]), *values[-2:], user=user),
+            lambda user, *values: studio.generate(view_request(size, *values[:-2]), *values[-2:], user=user),
             _values,
             [room, *own, azimuth, elevation, distance, *settings],
             [image, state, depth, cloud, seed, png, ply],

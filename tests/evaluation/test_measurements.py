@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from weftwork.evaluation.measurements import measured
-from weftwork.evaluation.measurements.paired import PairedMeasurement
+from weftwork.evaluation.measurements import PAIRED, measured
 from weftwork.scripts.cli import main
 
 
@@ -20,17 +19,23 @@ def test_rows_without_their_weights_are_named(
 ) -> None:
     monkeypatch.setattr("weftwork.evaluation.core.measurement.available", lambda: ["paired"])
     with caplog.at_level("INFO", "weftwork"):
-        folders = PairedMeasurement(options()).folders()
+        folders = PAIRED.folders(options())
     assert list(folders) == ["adapter"] and folders["adapter"][0].name == "paired"
     (message,) = caplog.messages
     assert message.startswith("rows left out: global_sketch, global_sketch_unnamed; paired-global-sketch is not in")
     assert "--baseline" in message and "pretrained/baselines" in message
 
 
+def test_a_baseline_is_left_out_beside_own_weights_unless_given() -> None:
+    assert list(PAIRED.folders(options(adapter=Path("mine")))) == ["adapter"]
+    given = PAIRED.folders(options(adapter=Path("mine"), baseline=Path("other")))
+    assert given == {"adapter": [Path("mine")], "baseline": [Path("other")]}
+
+
 def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(ValueError, match="adapter: got none, and none is shipped for this backbone"):
-        PairedMeasurement(options(model="mine")).folders()
-    given = PairedMeasurement(options(model="mine", adapter=Path("mine"))).folders()
+        PAIRED.folders(options(model="mine"))
+    given = PAIRED.folders(options(model="mine", adapter=Path("mine")))
     assert given == {"adapter": [Path("mine")]}
 
 

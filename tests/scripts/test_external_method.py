@@ -22,7 +22,7 @@ METHOD = Method(
     adapters=("moods.adapter:MoodAdapter",),
     conditions=("moods.adapter:Mood",),
     trainer="moods.trainer:MoodTrainer",
-    evaluation="moods.measurement:MoodMeasurement",
+    evaluation="moods.measurement:MEASUREMENT",
 )
 """,
     "adapter": '''
@@ -78,21 +78,13 @@ class MoodTrainer(Trainer):
         data = [StyledRecord(torch.zeros(4, 8, 8), moods[0], ("a thing",)) for _ in range(2)]
         return Prepared(StyleTask(adapter, pipe, self.config()), data, {"data": self.data_name})
 ''',
-    "measurement": '''
+    "measurement": """
 from weftwork.evaluation.core.measurement import Measurement, Weights
 
-
-class MoodMeasurement(Measurement):
-    """Measures moods."""
-
-    weights = {"mood": Weights("mood", "adapter folder")}
-
-    def build(self, pipe):
-        from moods.evaluation import MoodEvaluation
-
-        pipe.load_adapter(self.folders()["mood"][0], "mood")
-        return MoodEvaluation(pipe=pipe, **self.settings())
-''',
+MEASUREMENT = Measurement(
+    "Measures moods.", "moods.evaluation:MoodEvaluation", {"mood": Weights("mood", "adapter folder")}
+)
+""",
     "evaluation": """
 from dataclasses import dataclass
 
@@ -103,6 +95,11 @@ from weftwork.evaluation.core.runner import Evaluation
 @dataclass(frozen=True, kw_only=True)
 class MoodEvaluation(Evaluation):
     name = "mood"
+
+    @classmethod
+    def open(cls, pipe, folders):
+        pipe.load_adapter(folders["mood"][0], "mood")
+        return cls(pipe=pipe)
 
     def rows(self):
         return {"brightness": self._brightness}

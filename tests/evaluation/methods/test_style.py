@@ -16,6 +16,7 @@ from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.evaluation.core.curve import plot_curve
+from weftwork.evaluation.measurements import STYLE
 from weftwork.evaluation.methods.style import CURVE, StyleEvaluation
 from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -97,7 +98,7 @@ def test_an_unknown_row_is_refused(evaluation: StyleEvaluation, tmp_path: Path) 
 def test_a_curve_over_weights_is_plotted(evaluation: StyleEvaluation, tmp_path: Path) -> None:
     rows = evaluation.curve()
     assert [row.name for row in rows] == [f"style_at_{weight:g}" for weight in CURVE]
-    with Image.open(plot_curve(rows, tmp_path)) as plot:
+    with Image.open(plot_curve("style", rows, STYLE.curve, tmp_path)) as plot:
         assert plot.size[0] > 300
     assert len(json.loads((tmp_path / "style-curve.json").read_text())["rows"]) == len(CURVE)
 
