@@ -19,12 +19,15 @@ Project = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class OwnAttention:
-    """The layer's attention without branches: context, mask and output."""
+    """The layer's attention without branches: context, mask, output, and what stood before them."""
 
     key: Float[Tensor, "row token head dim"]
     value: Float[Tensor, "row token head dim"]
     mask: Tensor | None
     out: Float[Tensor, "row query head dim"]
+    early: Mapping[str, Float[Tensor, "row token head dim"]] = field(default_factory=dict)
+    """Where the layer has norms of queries and keys: "query" and "key" behind these and before rotary embeddings, and
+    "raw query" and "raw key" before both; in layers of two streams, of the image's tokens alone."""
 
 
 class Branch:
@@ -53,6 +56,12 @@ class Branch:
     ) -> Float[Tensor, "row query head dim"]:
         """Returns the attention output before its projection; `out` is that of the preceding branches."""
         return out
+
+    def residual(
+        self, query: Float[Tensor, "row query head dim"], attend: Attend, own: OwnAttention
+    ) -> Float[Tensor, "row token head dim"] | None:
+        """Returns what is added to the image's tokens behind the block of a layer of two streams, as it is."""
+        return None
 
     def rows(self, count: int) -> "Branch":
         """Returns the branch for `count` rows: all, or the conditional half when guidance is turned off during a run.

@@ -1,28 +1,14 @@
 """Attention processors that run the code of the processor they replace, with branches in its attention.
 
-A processor of diffusers projects tokens to queries, keys and values, calls an attention function, and projects the
-result. Branches need that one call. `wrap(processor)` returns an object of a subclass of the processor's class whose
-`__call__` is compiled from the source of the original, with every call of an attention function sent to `self`:
-
-    hidden_states = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    hidden_states = self.attend_heads(attn, 0, F.scaled_dot_product_attention, query, key, value, attn_mask=mask)
-
-So no model's code is repeated here, and all that a processor does around its attention stays (norms, rotary embeddings,
-joint streams, fused projections). The function is passed as the original code finds it when it is called. The source is
-rewritten, rather than a name in the globals of a copied function, because a method finds its branches through `self`:
-threads cannot mix them up, and `torch.compile` sees one code object for all layers of a class.
+`wrap(processor)` returns an object of a subclass of the processor's class whose `__call__` is compiled from the source
+of the original, with its calls of attention functions sent to `self`: `core.rewriting` explains how.
 """
 
-import __future__
-
-import ast
 import copy
 import inspect
-import textwrap
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
-from types import CodeType, FunctionType
 from typing import Any, ClassVar, Final, Self
 
 import torch
@@ -34,14 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Acting, OwnAttention
+from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
 
-METHODS: Final[Mapping[str, str]] = {
-    "dispatch_attention_fn": "attend_tokens",
-    "scaled_dot_product_attention": "attend_heads",
-    "memory_efficient_attention": "attend_folded",
-}
-"""Attention functions by name, and the methods that replace their calls, by the order of axes."""
 MAIN_CALL: Final[Mapping[str, int]] = {
     "WanAttnProcessor": 1,  # the first reads the image of image-to-video models
     "FluxIPAdapterAttnProcessor": 0,
@@ -53,6 +34,8 @@ MAIN_CALL: Final[Mapping[str, int]] = {
 EQUAL: Final[Mapping[type, type]] = {AttnProcessor: AttnProcessor2_0}
 """Processors without an attention function: the one whose code runs while there are branches."""
 
+Kept = dict[str, Tensor]
+"""Tensors of one call of a processor, by name."""
 BUSY: Final = (
     "denoiser: another thread runs it with conditions, which would act here too; use a copy per thread "
     "(copy.deepcopy), or wait"
@@ -105,8 +88,8 @@ class WrappedProcessor:
         object.__setattr__(self, "acting", acting)
         object.__setattr__(self, "thread", threading.get_ident())
 
-    def begin(self, hidden_states: Tensor) -> None:
-        """Shows the layer's input to the branches.
+    def begin(self, hidden_states: Tensor) -> Kept:
+        """Shows the layer's input to the branches; returns what the call keeps, nothing yet.
 
         Raises:
             RuntimeError: the branches belong to a call in another thread.
@@ -118,9 +101,33 @@ class WrappedProcessor:
                 raise RuntimeError(BUSY)
         for branch in branches:
             branch.read(hidden_states)
+        return {}
+
+    def normed(self, kept: Kept, name: str, norm: Callable[..., Tensor], heads: Tensor, *more: Any) -> Tensor:
+        """Computes the layer's norm of queries or keys, and keeps both sides of it for the branches."""
+        out = norm(heads, *more)
+        if self.acting.branches:
+            kept[name], kept[f"raw {name}"] = out, heads
+        return out
+
+    def ended(self, kept: Kept, out: Any) -> Any:
+        """Returns the output of the processor, with the residual of branches behind it.
+
+        Raises:
+            RuntimeError: a residual in a layer whose block expects none.
+        """
+        if "residual" not in kept:
+            return out
+        if not (isinstance(out, tuple) and len(out) == 2):
+            raise RuntimeError(
+                f"{self.stock.__name__}: got a branch with a residual for the block, which layers of one stream cannot "
+                "hand on; restrict the adapter to layers of two streams"
+            )
+        return (*out, kept["residual"])
 
     def attend_tokens(
         self,
+        kept: Kept,
         layer: nn.Module,
         call: int,
         function: Callable[..., Tensor],
@@ -135,10 +142,11 @@ class WrappedProcessor:
         def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
             return function(query, key, value, attn_mask=mask, **options)
 
-        return self._attention(layer, call, run, query, key, value, attn_mask)
+        return self._attention(kept, layer, call, run, query, key, value, attn_mask)
 
     def attend_heads(
         self,
+        kept: Kept,
         layer: nn.Module,
         call: int,
         function: Callable[..., Tensor],
@@ -160,10 +168,11 @@ class WrappedProcessor:
             return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend, **options)
 
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        return self._attention(layer, call, run, query, key, value, attn_mask).transpose(1, 2)
+        return self._attention(kept, layer, call, run, query, key, value, attn_mask, heads_first=True).transpose(1, 2)
 
     def attend_folded(
         self,
+        kept: Kept,
         layer: Any,
         call: int,
         function: Callable[..., Tensor],
@@ -188,10 +197,11 @@ class WrappedProcessor:
             return unfold(function(fold(query), fold(key), fold(value), attn_bias=mask, **options))
 
         mask = None if attn_bias is None else attn_bias.unflatten(0, (-1, layer.heads))
-        return fold(self._attention(layer, call, run, unfold(query), unfold(key), unfold(value), mask))
+        return fold(self._attention(kept, layer, call, run, unfold(query), unfold(key), unfold(value), mask))
 
     def _attention(
         self,
+        kept: Kept,
         layer: nn.Module,
         call: int,
         run: Callable[..., Tensor],
@@ -199,6 +209,7 @@ class WrappedProcessor:
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
+        heads_first: bool = False,
     ) -> Tensor:
         if not self.acting.branches or call != self.main_call:
             return run(query, key, value, mask)
@@ -215,9 +226,15 @@ class WrappedProcessor:
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
         out = text = run(query, key, value, mask)
-        own = OwnAttention(key, value, mask, text)
+        early = {name: x if x.ndim == 4 else x.unflatten(-1, (-1, query.shape[-1])) for name, x in kept.items()}
+        if heads_first:
+            early = {name: x.transpose(1, 2) for name, x in early.items()}
+        own = OwnAttention(key, value, mask, text, early)
         for branch in branches:
             out = branch.mix(query, out, attend, own)
+            residual = branch.residual(query, attend, own)
+            if residual is not None:
+                kept["residual"] = residual.flatten(2) + kept.get("residual", 0)
         if self.acting.record is not None:
             self.acting.record(branches, query, text)
         return out
@@ -260,7 +277,7 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
         return kind
     # Modules are called through `forward`.
     name = "forward" if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__ else "__call__"
-    functions = _Functions()
+    functions = Rewriter()
     conditioned = functions.rewritten(EQUAL.get(kind, kind).__mro__, name)
     main = MAIN_CALL.get(kind.__name__, 0 if functions.calls == 1 else None)
     if main is None:
@@ -285,63 +302,3 @@ def _while_branches(conditioned: Callable[..., Tensor], stock: Callable[..., Ten
 
     __call__.__signature__ = inspect.signature(stock)  # `Attention.forward` filters arguments by it
     return __call__
-
-
-class _Functions(ast.NodeTransformer):
-    """Rewrites a method of a processor, and those of its base classes that it calls by `super()`."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.inherited: dict[str, Callable[..., Any]] = {}
-
-    def rewritten(self, kinds: Sequence[type], name: str) -> FunctionType:
-        """Returns the method `name` of the first class that has it, with calls of attention functions replaced."""
-        position = next(i for i, kind in enumerate(kinds) if name in vars(kinds[i]))
-        function: Any = inspect.unwrap(vars(kinds[position])[name])
-        try:
-            lines, first = inspect.getsourcelines(function)
-        except (OSError, TypeError) as error:
-            raise UserError(f"{kinds[0].__name__}: got no source code of its {name}, expected a Python file") from error
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-        method: Any = tree.body[0]
-        method.decorator_list = []
-        me, layer, hidden_states = (one.arg for one in method.args.args[:3])
-        # Methods of base classes replace these while theirs are rewritten.
-        before, self.scope = getattr(self, "scope", None), (me, layer, name, kinds[position + 1 :])
-        show = ast.parse(f"{me}.begin({hidden_states})").body if before is None else []
-        method.body = [*show, *(self.visit(statement) for statement in method.body)]
-        self.scope = before
-        return _compiled(tree, function, first)
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        me, layer, method, above = self.scope  # pyright: ignore[reportGeneralTypeIssues]
-        called = node.func
-        name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
-        if name in METHODS:
-            node.args = [ast.Name(layer, ast.Load()), ast.Constant(self.calls), called, *node.args]
-            node.func = ast.Attribute(ast.Name(me, ast.Load()), METHODS[name], ast.Load())
-            self.calls += 1
-        elif ast.unparse(called) == f"super().{method}":
-            alias = f"_inherited_{len(self.inherited)}"
-            self.inherited[alias] = self.rewritten(above, method)
-            node.func = ast.Attribute(ast.Name(me, ast.Load()), alias, ast.Load())
-        return node
-
-
-def _compiled(tree: ast.Module, function: FunctionType, first: int) -> FunctionType:
-    """Compiles the only definition of `tree` in the place of `function`, whose source begins at line `first`."""
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    ast.increment_lineno(tree, first - 1)
-    outer: Any = ast.parse(f"def outer({', '.join(cells)}): pass").body[0]
-    outer.body = tree.body
-    module = ast.fix_missing_locations(ast.Module([outer], []))
-    lazy = __future__.annotations.compiler_flag  # the types that they name may be imported for type checkers only
-    compiled = compile(module, function.__code__.co_filename, "exec", lazy, dont_inherit=True)
-    name = function.__code__.co_name
-    (body,) = (one for one in compiled.co_consts if isinstance(one, CodeType))
-    code = next(one for one in body.co_consts if isinstance(one, CodeType) and one.co_name == name)
-    closure = tuple(cells[free] for free in code.co_freevars)
-    made = FunctionType(code, function.__globals__, name, function.__defaults__, closure)
-    made.__kwdefaults__, made.__qualname__ = function.__kwdefaults__, function.__qualname__
-    return made

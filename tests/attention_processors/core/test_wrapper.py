@@ -151,11 +151,11 @@ def test_xformers_attention() -> None:
     for gain in (0.0, 0.5):
         processor.set(Conditioning({"x": (Counted(gain),)}).at("x"))
         for mask in (None, torch.zeros(8, 6, 6)):
-            out = processor.attend_folded(attention, 0, memory_efficient_attention, folded, folded, folded, mask)
+            out = processor.attend_folded({}, attention, 0, memory_efficient_attention, folded, folded, folded, mask)
             plain[gain] = out.unflatten(0, (2, 4))
         heads = query.transpose(1, 2)
         other = processor.attend_heads(
-            attention, 0, torch.nn.functional.scaled_dot_product_attention, heads, heads, heads
+            {}, attention, 0, torch.nn.functional.scaled_dot_product_attention, heads, heads, heads
         )
         torch.testing.assert_close(plain[gain], other)
     assert not torch.equal(plain[0.0], plain[0.5])
