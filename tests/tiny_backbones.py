@@ -14,9 +14,17 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape)
 
 
+def ids(height: int, width: int, axes: int = 3, image: int = 0) -> Tensor:
+    """Coordinates (image, y, x, …) of packed tokens, row by row."""
+    made = torch.zeros(height, width, axes)
+    made[..., 0] = image
+    made[..., 1], made[..., 2] = torch.arange(height)[:, None], torch.arange(width)
+    return made.flatten(0, 1)
+
+
 HALF = torch.tensor([0.5, 0.5])
 FIVE = torch.tensor([500, 500])
-FLUX = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+FLUX: dict[str, Any] = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
 
 
 def sd3() -> Made:
@@ -34,7 +42,7 @@ def flux() -> Made:
         in_channels=4, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8), **FLUX
     )
     return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 32),
-                   "pooled_projections": noise(2, 32), "timestep": HALF, "img_ids": noise(16, 3),
+                   "pooled_projections": noise(2, 32), "timestep": HALF, "img_ids": ids(4, 4),
                    "txt_ids": torch.zeros(7, 3)}  # fmt: skip
 
 
@@ -44,7 +52,7 @@ def chroma() -> Made:
         approximator_hidden_dim=16, approximator_layers=1, **FLUX,
     )  # fmt: skip
     return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF,
-                   "img_ids": noise(16, 3), "txt_ids": torch.zeros(7, 3),
+                   "img_ids": ids(4, 4), "txt_ids": torch.zeros(7, 3),
                    "attention_mask": torch.ones(2, 23, dtype=torch.bool)}  # fmt: skip
 
 
@@ -53,7 +61,7 @@ def flux2() -> Made:
         in_channels=4, joint_attention_dim=32, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), **FLUX
     )
     return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF,
-                   "img_ids": noise(16, 4), "txt_ids": torch.zeros(7, 4), "guidance": torch.ones(2)}  # fmt: skip
+                   "img_ids": ids(4, 4, 4), "txt_ids": torch.zeros(7, 4), "guidance": torch.ones(2)}  # fmt: skip
 
 
 def qwen_image() -> Made:
@@ -124,9 +132,9 @@ def hunyuan_video() -> Made:
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=2, num_single_layers=1,
         num_refiner_layers=1, patch_size=1, text_embed_dim=16, pooled_projection_dim=8, rope_axes_dim=(2, 4, 4),
     )  # fmt: skip
-    text = {"encoder_hidden_states": noise(1, 7, 16), "encoder_attention_mask": torch.ones(1, 7)}
-    return model, {"hidden_states": noise(1, 4, 2, 4, 4), "timestep": FIVE[:1], "pooled_projections": noise(1, 8),
-                   "guidance": torch.ones(1) * 1000, **text}  # fmt: skip
+    text = {"encoder_hidden_states": noise(2, 7, 16), "encoder_attention_mask": torch.ones(2, 7)}
+    return model, {"hidden_states": noise(2, 4, 2, 4, 4), "timestep": FIVE, "pooled_projections": noise(2, 8),
+                   "guidance": torch.ones(2) * 1000, **text}  # fmt: skip
 
 
 def lumina2() -> Made:
@@ -183,23 +191,88 @@ def ace_step() -> Made:
                    "encoder_hidden_states": noise(2, 7, 32), "context_latents": noise(2, 8, 16)}  # fmt: skip
 
 
+def ltx2() -> Made:
+    model = diffusers.LTX2VideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16,
+        audio_in_channels=4, audio_out_channels=4, audio_num_attention_heads=2, audio_attention_head_dim=4,
+        audio_cross_attention_dim=8, num_layers=1, caption_channels=16, rope_double_precision=False,
+    )  # fmt: skip
+    text = {"encoder_hidden_states": noise(2, 7, 16), "audio_encoder_hidden_states": noise(2, 7, 16),
+            "encoder_attention_mask": torch.ones(2, 7), "audio_encoder_attention_mask": torch.ones(2, 7)}  # fmt: skip
+    return model, {"hidden_states": noise(2, 32, 4), "audio_hidden_states": noise(2, 9, 4), "timestep": FIVE,
+                   "num_frames": 2, "height": 4, "width": 4, "audio_num_frames": 9, **text}  # fmt: skip
+
+
+def hunyuan_dit() -> Made:
+    model = diffusers.HunyuanDiT2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, patch_size=2, sample_size=8, hidden_size=16,
+        num_layers=2, cross_attention_dim=8, cross_attention_dim_t5=8, pooled_projection_dim=4, text_len=4,
+        text_len_t5=4,
+    )  # fmt: skip
+    return model, {"hidden_states": noise(2, 4, 8, 8), "timestep": FIVE.float(),
+                   "encoder_hidden_states": noise(2, 4, 8),
+                   "text_embedding_mask": torch.ones(2, 4), "encoder_hidden_states_t5": noise(2, 4, 8),
+                   "text_embedding_mask_t5": torch.ones(2, 4), "style": torch.zeros(2).long(),
+                   "image_meta_size": torch.tensor([[64.0, 64, 64, 64, 0, 0]] * 2),
+                   "image_rotary_emb": [torch.ones(16, 8), torch.zeros(16, 8)]}  # fmt: skip
+
+
+def kandinsky5() -> Made:
+    model = diffusers.Kandinsky5Transformer3DModel(
+        in_visual_dim=4, in_text_dim=16, in_text_dim2=8, time_dim=16, out_visual_dim=4, patch_size=(1, 2, 2),
+        model_dim=16, ff_dim=32, num_text_blocks=1, num_visual_blocks=2, axes_dims=(2, 2, 4),
+    )  # fmt: skip
+    places = [torch.arange(2), torch.arange(4), torch.arange(4)]
+    return model, {"hidden_states": noise(2, 2, 8, 8, 4), "encoder_hidden_states": noise(2, 7, 16),
+                   "timestep": FIVE.float(), "pooled_projections": noise(2, 8), "visual_rope_pos": places,
+                   "text_rope_pos": torch.arange(7)}  # fmt: skip
+
+
+def krea2() -> Made:
+    model = diffusers.Krea2Transformer2DModel(
+        in_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=32, timestep_embed_dim=16, text_hidden_dim=16, num_text_layers=2, text_num_attention_heads=2,
+        text_num_key_value_heads=2, text_intermediate_size=16, num_layerwise_text_blocks=1, num_refiner_text_blocks=1,
+        axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    places = torch.cat([torch.zeros(7, 3), ids(4, 4)])
+    return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 2, 16), "timestep": HALF,
+                   "position_ids": places}  # fmt: skip
+
+
 BACKBONES: tuple[Callable[[], Made], ...] = (
     sd3, flux, chroma, flux2, qwen_image, z_image, wan, wan_image_to_video, ltx, cogvideox, cogview4, hunyuan_video,
-    lumina2, auraflow, pixart, sana, stable_audio, ace_step,
+    lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2,
 )  # fmt: skip
 
 
-def made(backbone: Callable[[], Made]) -> tuple[Any, Callable[[Any], Tensor]]:
-    """Returns a model whose zero-initialised layers are random too, and a function that calls it on fixed inputs."""
+def parts(backbone: Callable[[], Made]) -> Made:
+    """Returns a model whose zero-initialised layers are random too, and the inputs of a call."""
     torch.manual_seed(0)
     model, inputs = backbone()
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
+    return model.eval().requires_grad_(False), inputs
 
-    def call(model: Any) -> Tensor:
-        torch.manual_seed(1)  # Z-Image's padding is random in none of them, but a draw would show
-        out = model(**inputs, return_dict=False)[0]
-        return out[0] if isinstance(out, list | tuple) else out
 
-    return model.eval(), call
+def run(model: Any, inputs: dict[str, Any]) -> Tensor:
+    """Returns the output of a call; of the first row alone where that is a list."""
+    torch.manual_seed(1)  # Z-Image's padding is random in none of them, but a draw would show
+    out = model(**inputs, return_dict=False)[0]
+    return out[0] if isinstance(out, list | tuple) else out
+
+
+def rows_of(inputs: dict[str, Any], row: slice) -> dict[str, Any]:
+    """Returns the inputs of some of two rows."""
+    lists = ("x", "cap_feats", "img_shapes")
+    return {
+        name: value[row] if name in lists or (isinstance(value, Tensor) and len(value) == 2) else value
+        for name, value in inputs.items()
+    }
+
+
+def made(backbone: Callable[[], Made]) -> tuple[Any, Callable[[Any], Tensor]]:
+    """Returns a model, and a function that calls it on fixed inputs."""
+    model, inputs = parts(backbone)
+    return model.requires_grad_(True), lambda model: run(model, inputs)

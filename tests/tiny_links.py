@@ -7,7 +7,8 @@ from tiny import tiny_unet
 from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.core.strength import Layout
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1"

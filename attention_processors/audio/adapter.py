@@ -99,8 +99,9 @@ class RotaryBranch(DecoupledBranch):
 
     def added(self, query: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         assert self.times is not None
+        first = -0.5 if self.image is None else 0.5
         key, value, bias = self.tokens(query)
-        places = (torch.arange(query.shape[1], device=query.device) - 0.5).clamp(min=0)
+        places = (torch.arange(query.shape[1], device=query.device) + first).clamp(min=0)
         positions = F.pad(self.times.to(query.device) * self.rate, (0, key.shape[1] - len(self.times)))
 
         def at(heads: Tensor, positions: Any) -> Tensor:

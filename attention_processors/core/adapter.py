@@ -28,13 +28,9 @@ from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
-from weftwork.attention_processors.core.layers import key_width, select_layers
-from weftwork.attention_processors.core.processor import (
-    attention_layers,
-    base_description,
-    check_wrappable,
-    unwrapped,
-)
+from weftwork.attention_processors.core.families import base_description
+from weftwork.attention_processors.core.layers import key_width, own_projections, select_layers
+from weftwork.attention_processors.core.processor import attention_layers, check_wrappable, unwrapped
 from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
@@ -234,9 +230,9 @@ class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
 
     def initialize_from(self, layers: Mapping[str, Any]) -> None:
         for name in self.config["layers"]:
-            layer, slot = layers[name], name.replace(".", "-")
-            _start_from(self.to_key[slot], layer.to_k.weight.detach())
-            _start_from(self.to_value[slot], layer.to_v.weight.detach())
+            slot, (key, value) = name.replace(".", "-"), own_projections(layers[name])
+            _start_from(self.to_key[slot], key)
+            _start_from(self.to_value[slot], value)
 
     def project(self, tokens: Float[Tensor, "design part token dim"]) -> dict[str, tuple[Tensor, Tensor]]:
         """Projects the tokens of all parts to keys and values by layer, [design, part * token, inner] each.

@@ -72,7 +72,7 @@ class MapRecorder:
         Raises:
             ValueError: `layers` names or matches nothing.
         """
-        self._chosen = frozenset(select_names(list(layout.levels), self.layers))
+        self._chosen = frozenset(select_names(list(layout.levels), self.layers, layout.presets))
         self._layout, self._step, self._sums = layout, 0, {}
 
     def on_step_end(self, step: int) -> None:
@@ -121,10 +121,13 @@ class MapRecorder:
             raise UserError(f"kind: got {kind!r}, expected 'share' or 'influence'")
         layout, sums = self._layout, self._of(adapter)
         assert layout is not None
+        if layout.latent_size is None:
+            raise UserError("maps: got a denoiser whose grid is not known; add a record of its class to FAMILIES")
         size = size or layout.latent_size
 
         def at_size(values: Float[Tensor, "row part query"], layer: str) -> Float[Tensor, "row part height width"]:
-            return F.interpolate(values.unflatten(2, layout.grid(layer)), size, mode="bilinear", align_corners=False)
+            places = values.unflatten(2, (layout.frames, *layout.grid(layer))).mean(2)
+            return F.interpolate(places, size, mode="bilinear", align_corners=False)
 
         if kind == "influence":
             return torch.stack([at_size(one.influence / one.steps, n) for n, one in sums.items()]).mean(0).cpu()
@@ -147,14 +150,18 @@ class MapRecorder:
 
 def _measure(branch: DecoupledBranch, query: Tensor, text: Tensor) -> _Sums:
     """Computes share and influence of one layer at one step."""
-    first = query.shape[0] // 2 if branch.guidance else 0  # the unconditional half comes first
-    query, text = (x[first:].float().transpose(1, 2) for x in (query, text))  # [row, head, query, dim]
+    if branch.conditional is not None:
+        half = query.shape[0] // 2
+        rows = slice(half * branch.conditional, half * (branch.conditional + 1))
+        query, text, branch = query[rows], text[rows], branch.rows(half)
+    places = slice(*branch.span(query))
+    query, text = (x[:, places].float().transpose(1, 2) for x in (query, text))  # [row, head, place, dim]
     heads, head_dim = query.shape[1], query.shape[-1]
-    key, value = (x[first:].float().unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in (branch.key, branch.value))
+    key, value = (x.float().unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in (branch.key, branch.value))
     key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
     logits = query @ key.transpose(-1, -2) * head_dim**-0.5
-    weights = (logits if branch.bias is None else logits + branch.bias[first:]).softmax(-1)
-    gain = branch.gain[first:, :, 0, 0].unsqueeze(1)  # [row, 1, place]
+    weights = (logits if branch.bias is None else logits + branch.bias).softmax(-1)
+    gain = branch.gain[:, :, 0, 0].unsqueeze(1)  # [row, 1, place]
     acting = (gain != 0).to(weights).expand(-1, -1, query.shape[2])
     text_norm = text.norm(dim=-1).mean(1).clamp(min=torch.finfo(text.dtype).tiny)
     assert branch.token_part is not None

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from weftwork.attention_processors.core.strength import ImageTokens
 from weftwork.datasets.readers.errors import UserError
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
@@ -81,18 +82,38 @@ class DecoupledBranch(Branch):
 
         out + gain * softmax(Q K^T / sqrt(d) + bias) V,   exactly `out` wherever gain is 0
 
-    `gain` is [row, 1 or query, 1, 1]; `bias`, of several parts, [row, 1, 1 or query, token].
+    `gain` is [row, 1 or place, 1, 1]; `bias`, of several parts, [row, 1, 1 or place, token]; places are the queries of
+    image tokens.
     """
 
     key: Float[Tensor, "row token inner"]
     value: Float[Tensor, "row token inner"]
     gain: Float[Tensor, "row place 1 1"]
     bias: Float[Tensor, "row 1 place token"] | None = None
-    guidance: bool = False
+    conditional: int | None = None
+    """Index of the conditional half of the rows, where a batch has both."""
     token_part: Int[Tensor, " token"] | None = None
     """Index of each token's part, for attention maps only."""
+    image: ImageTokens | None = None
+    """Place of the queries that may attend to the tokens; None for all."""
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        begin, end = self.span(query)
+        queries = query.shape[1]
+        if (begin, end) == (0, queries):
+            return self._mixed(query, out, attend, own)
+        mask = own.mask
+        if mask is not None and mask.ndim == 4 and mask.shape[2] == queries:
+            mask = mask[:, :, begin:end]
+        inner = replace(own, mask=mask, out=own.out[:, begin:end])
+        mixed = self._mixed(query[:, begin:end], out[:, begin:end], attend, inner)
+        return torch.cat([out[:, :begin], mixed, out[:, end:]], 1)
+
+    def span(self, query: Tensor) -> tuple[int, int]:
+        """Returns begin and end of the queries that may attend to the tokens."""
+        return (0, query.shape[1]) if self.image is None else self.image.span(query.shape[1])
+
+    def _mixed(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         queries = query.shape[1]
         if self.gain.shape[1] not in (1, queries):
             raise UserError(
@@ -115,16 +136,16 @@ class DecoupledBranch(Branch):
         have = self.key.shape[0]
         if have == count:
             return self
-        if not (self.guidance and have == 2 * count):
+        if self.conditional is None or have != 2 * count:
             raise UserError(
                 f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
                 "build the conditioning for this num_images_per_prompt and guidance (a batch "
                 "with a third part, as of perturbed-attention guidance, is not supported)"
             )
-        bias = None if self.bias is None else self.bias[count:]
-        return replace(
-            self, key=self.key[count:], value=self.value[count:], gain=self.gain[count:], bias=bias, guidance=False
-        )
+        half = slice(count * self.conditional, count * (self.conditional + 1))
+        bias = None if self.bias is None else self.bias[half]
+        key, value, gain = self.key[half], self.value[half], self.gain[half]
+        return replace(self, key=key, value=value, gain=gain, bias=bias, conditional=None)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "DecoupledBranch":
         bias = None if self.bias is None else self.bias.to(device)

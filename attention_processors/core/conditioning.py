@@ -76,7 +76,12 @@ class EncodedTokens(Encoded):
                 f"layers: got {unknown[0]!r} (and {len(unknown) - 1} more), which the denoiser does not have; load the "
                 "adapter that was trained for this backbone"
             )
-        height, width = layout.latent_size
+        if layout.latent_size is None and (self.region is not None or self.anchors is not None):
+            raise UserError(
+                "region: got some for a denoiser whose grid is not known; leave them out, or add a record of its class "
+                "to weftwork.attention_processors.core.families.FAMILIES"
+            )
+        height, width = layout.latent_size or (1, 1)
         if self.region_aspect is not None and abs(math.log(self.region_aspect * width / height)) > ASPECT_TOLERANCE:
             raise UserError(
                 f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for an image of "
@@ -93,8 +98,9 @@ class EncodedTokens(Encoded):
                 layout.expand(value, null[1]),
                 strength.gain(grid, layer),
                 strength.bias(grid, layer),
-                layout.guidance,
+                layout.conditional,
                 strength.token_part,
+                layout.tokens,
             )
         return branches, (strength,)
 
@@ -102,13 +108,13 @@ class EncodedTokens(Encoded):
         unconditional = torch.zeros_like(self.weight) if self.null is None else self.null_weight
         weight = layout.expand(self.weight.float(), unconditional)
         grids = {layout.grid(layer) for layer in self.key_value}
-        regions = windows = None
+        regions, windows, frames = None, None, layout.frames
         if self.region is not None:
             region = layout.expand(self.region.float())
-            regions = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
+            regions = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2).repeat(1, 1, frames) for grid in grids}
         if self.anchors is not None:
-            windows = {grid: anchor_windows(self.anchors, grid, self.anchor_sigma) for grid in grids}
-        rows = [row for row in self.schedules for _ in range(layout.repeat)] * (2 if layout.guidance else 1)
+            windows = {grid: anchor_windows(self.anchors, grid, self.anchor_sigma).repeat(frames, 1) for grid in grids}
+        rows = [row for row in self.schedules for _ in range(layout.repeat)] * len(layout.halves)
         mask = layout.expand(self.token_mask)
         layer_weights = {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()}
         return Strength(weight, rows, self.token_part, mask, regions, windows, layer_weights)

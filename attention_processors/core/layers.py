@@ -2,20 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from weftwork.attention_processors.core.processor import attention_layers
+from weftwork.attention_processors.core.families import PRESETS, family_of
+from weftwork.attention_processors.core.processor import attention_layers, context_projections
 from weftwork.datasets.readers.errors import UserError
-
-PRESETS: Mapping[str, str] = {
-    "all": r".*\.attn2",
-    "encoder": r"down_blocks\..*\.attn2",
-    "middle": r"mid_block\..*\.attn2",
-    "decoder": r"up_blocks\..*\.attn2",
-    "self": r".*\.attn1",
-}
-"""Presets of layers; `attn2` reads the text, `attn1` the image itself."""
 
 
 def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
@@ -25,28 +18,49 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
         layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
 
     Raises:
-        ValueError: an unknown name, no match, or a layer without key projections of its own.
+        ValueError: an unknown name, no match, a layer of text tokens alone, or one whose width is not known.
     """
-    known = attention_layers(denoiser)
-    return {name: key_width(known[name], name) for name in select_names(list(known), layers)}
+    family, known = family_of(denoiser), attention_layers(denoiser)
+    chosen = select_names(list(known), layers, family.presets(list(known)))
+    for name in chosen:
+        if family.role(name) == "text":
+            raise UserError(f"layers: got {name!r}, whose tokens are the text's; choose layers that read the image")
+    return {name: key_width(known[name], name) for name in chosen}
 
 
 def key_width(layer: nn.Module, name: str) -> int:
     """Width of a layer's keys.
 
     Raises:
-        ValueError: the layer has no projection of keys, or none apart from those of queries and values.
+        ValueError: the layer has no projection of keys, nor one of queries, keys and values of known widths.
     """
-    project = getattr(layer, "to_k", None)
-    if not isinstance(project, nn.Module):
+    projections = context_projections(layer)
+    width = getattr(layer, "inner_dim", None) if projections is None else projections[0].out_features
+    if not isinstance(width, int):
         raise UserError(f"layers: got {name!r}, which has no projection of keys (to_k); choose other layers")
-    return int(project.out_features)  # pyright: ignore[reportArgumentType]
+    return width
 
 
-def select_names(known: Sequence[str], layers: str | Sequence[str]) -> list[str]:
-    """Selects among known names, as `select_layers`."""
+def own_projections(layer: Any) -> tuple[Tensor, Tensor]:
+    """Returns a layer's matrices of keys and values, [inner, context]: those of the text where it has both."""
+    projections, width = context_projections(layer), getattr(layer, "inner_dim", 0)
+    if projections is None:  # one matrix of queries, keys, values and more
+        fused = layer.to_qkv_mlp_proj.weight.detach()
+        return fused[width : 2 * width], fused[2 * width : 3 * width]
+    key, value = projections
+    return key.weight.detach(), value.weight.detach()
+
+
+def select_names(
+    known: Sequence[str], layers: str | Sequence[str], presets: Mapping[str, str] | None = None
+) -> list[str]:
+    """Selects among known names, as `select_layers`.
+
+    Args:
+        presets: patterns by preset; None for those of U-Nets.
+    """
     if isinstance(layers, str):
-        pattern = re.compile(PRESETS.get(layers, layers))
+        pattern = re.compile((presets or PRESETS).get(layers, layers))
         chosen = [name for name in known if pattern.fullmatch(name)]
         if not chosen:
             raise UserError(

@@ -46,36 +46,13 @@ def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:
     return {name: module for name, module in layers if hasattr(module, "set_processor")}
 
 
-def layer_levels(denoiser: nn.Module) -> dict[str, int]:
-    """Returns halvings of the grid by layer: i in down block i, the most in the middle, mirrored in up blocks.
-
-    Raises:
-        ValueError: the denoiser is not a U-Net of down, mid and up blocks.
-    """
-    inner = unwrapped(denoiser)
-    if hasattr(inner, "down_blocks") and any("motion_modules" in name for name, _ in inner.named_modules()):
-        raise UserError(
-            f"denoiser: got {type(inner).__name__}, whose rows are frames (AnimateDiff), which conditions do not know; "
-            "use the image model that it was made from"
-        )
-    if not hasattr(inner, "down_blocks") or not hasattr(inner, "up_blocks"):
-        raise UserError(
-            f"denoiser: got {type(inner).__name__}, expected a U-Net with down_blocks and up_blocks; weftwork has no "
-            "processor for this family yet"
-        )
-    last = len(inner.down_blocks) - 1  # pyright: ignore[reportArgumentType]
-
-    def level(name: str) -> int:
-        block, index = [*name.split("."), "0"][:2]
-        return {"down_blocks": int(index), "up_blocks": last - int(index)}.get(block, last) if index.isdigit() else last
-
-    return {name: level(name) for name in attention_layers(denoiser)}
-
-
-def base_description(denoiser: nn.Module) -> dict[str, Any]:
-    """Returns a base model's description for an adapter's config: its class and the width of its text context."""
-    inner: Any = unwrapped(denoiser)
-    return {"family": type(inner).__name__, "context_dim": inner.config.get("cross_attention_dim")}
+def context_projections(layer: Any) -> tuple[Any, Any] | None:
+    """Returns a layer's projections of the text to keys and values, or of all it reads; None where these are fused."""
+    for names in (("add_k_proj", "add_v_proj"), ("to_k", "to_v"), ("to_key", "to_value")):
+        key, value = (getattr(layer, name, None) for name in names)
+        if isinstance(key, nn.Module) and isinstance(value, nn.Module):
+            return key, value
+    return None
 
 
 BLOCK_INPUT = "_weftwork_input"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Literal
 
 import numpy as np
 import torch
@@ -68,32 +69,81 @@ def check_weight(weight: float, name: str = "weight") -> None:
         )
 
 
+Half = Literal["conditional", "unconditional"]
+"""Half of classifier-free guidance."""
+GUIDED: tuple[Half, ...] = ("unconditional", "conditional")
+"""Both halves in one batch, as U-Nets get them."""
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """Place of the image's tokens among the queries of a layer."""
+
+    grid: tuple[int, int, int]
+    """Frames, height and width, row by row."""
+    stream: int | None = None
+    """Number of tokens beside the text: those of the grid, then references and padding; None if all queries are the
+    grid's, or those of a level of it."""
+    offset: int | None = None
+    """Number of queries before the stream, where text is among the queries; None if the stream comes last."""
+
+    def span(self, queries: int) -> tuple[int, int]:
+        """Returns begin and end of the image's tokens among a number of queries.
+
+        Raises:
+            ValueError: fewer queries than that.
+        """
+        if self.stream is None:
+            return 0, queries
+        begin = queries - self.stream if self.offset is None or queries == self.stream else self.offset
+        end = begin + math.prod(self.grid)
+        if begin < 0 or end > queries:
+            raise UserError(
+                f"layers: got a layer with {queries} queries, expected those of {self.grid} image tokens in it; choose "
+                "layers that read the image, and build the conditioning for the size being denoised"
+            )
+        return begin, end
+
+
 @dataclass(frozen=True)
 class Layout:
     """Layout of designs as rows of one denoiser call."""
 
     levels: Mapping[str, int]
     """Number of halvings of the grid, by layer."""
-    latent_size: tuple[int, int]
+    latent_size: tuple[int, int] | None
+    """Height and width of the grid at level 0; None if it is not known, and there are no regions."""
     repeat: int = 1
     """`num_images_per_prompt`."""
-    guidance: bool = False
-    """Whether the batch is [unconditional | conditional]."""
+    halves: tuple[Half, ...] = GUIDED[1:]
+    """Halves of guidance in the batch, in order."""
+    tokens: ImageTokens | None = None
+    """Place of the image's tokens; None if all queries are the image's."""
+    presets: Mapping[str, str] | None = None
+    """Patterns of layers by preset; None for those of U-Nets."""
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Returns height and width of a layer's grid: ceil-halvings of the latent size."""
-        height, width = self.latent_size
+        height, width = self.latent_size or (1, 1)
         for _ in range(self.levels[layer]):
             height, width = (height + 1) // 2, (width + 1) // 2
         return height, width
 
+    @property
+    def frames(self) -> int:
+        """Number of frames, each with a grid."""
+        return 1 if self.tokens is None else self.tokens.grid[0]
+
+    @property
+    def conditional(self) -> int | None:
+        """Index of the conditional half of the rows; None without two halves."""
+        return self.halves.index("conditional") if len(self.halves) > 1 else None
+
     def expand(self, values: Tensor, null: Tensor | None = None) -> Tensor:
         """Expands [design, …] to [row, …]; `null` (default: the values) fills the unconditional half."""
-        values = values.repeat_interleave(self.repeat, 0)
-        if not self.guidance:
-            return values
-        other = values if null is None else null.expand(values.shape[0] // self.repeat, *null.shape[1:])
-        return torch.cat([other if null is None else other.repeat_interleave(self.repeat, 0), values])
+        null = values if null is None else null.expand(values.shape[0], *null.shape[1:])
+        of_half = {"conditional": values, "unconditional": null}
+        return torch.cat([of_half[half].repeat_interleave(self.repeat, 0) for half in self.halves])
 
 
 class Strength:

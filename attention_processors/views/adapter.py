@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter_files import check_config, read_tensors, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.layers import select_layers
-from weftwork.attention_processors.core.processor import conditioned, install, layer_levels, unwrapped
+from weftwork.attention_processors.core.processor import conditioned, install, unwrapped
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views import SHARINGS
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in

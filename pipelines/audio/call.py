@@ -14,8 +14,9 @@ from weftwork.attention_processors.audio.adapter import FrozenProjections
 from weftwork.attention_processors.audio.conditions import Envelope, OverTime
 from weftwork.attention_processors.audio.control import aligned_boxes, shares, tracks_of
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import attention_layers, conditioned
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned
+from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.pipelines.audio.windows import Windows
 
@@ -45,8 +46,8 @@ class AudioCall:
         batch = adapter.collate([tokens_of(row) for row in self.rows], seconds=windows.seconds, starts=starts)
         features = adapter.features(batch, self.pipe.frozen_encoders)
         encoded = adapter(features, FrozenProjections(self.pipe.transformer))
-        levels = dict.fromkeys(attention_layers(self.pipe.transformer), 0)
-        return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), 1, self.guided))
+        levels, halves = layer_levels(self.pipe.transformer), GUIDED if self.guided else GUIDED[1:]
+        return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), halves=halves))
 
     def _controls(self, starts: list[float], windows: Windows) -> tuple[Tensor, ...]:
         """Returns the ControlNet's inputs as `shares` orders them: envelope and boxes, envelope alone, boxes alone."""

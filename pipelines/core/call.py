@@ -10,8 +10,9 @@ from torch import nn
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.processor import conditioned, is_compiled, layer_levels
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned, is_compiled
+from weftwork.attention_processors.core.strength import GUIDED, Layout
 
 Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
@@ -57,7 +58,7 @@ class ConditionedCall:
     def _laid_out(self, height: int, width: int) -> Conditioning:
         made = self.encoded
         if not isinstance(made, Conditioning):
-            layout = Layout(layer_levels(self.denoiser), (height, width), self.repeat, self.guidance)
+            layout = Layout(layer_levels(self.denoiser), (height, width), self.repeat, GUIDED[not self.guidance :])
             made = Conditioning.of(made, layout)
         if self.recorder is not None:
             assert made.layout is not None

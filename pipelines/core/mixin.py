@@ -26,8 +26,9 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, own_copy, release, use_public_name
 from weftwork.attention_processors.core.attention_maps import MapRecorder
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.processor import install, layer_levels, restore
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import install, restore
+from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.call import ConditionedCall
@@ -256,7 +257,8 @@ class ConditionedPipelineMixin(_Pipeline):
             side if given is None else given // self.vae_scale_factor
             for side, given in zip(sides, (height, width), strict=True)
         )
-        layout = Layout(layer_levels(self.unet), (rows, columns), num_images_per_prompt, do_classifier_free_guidance)
+        halves = GUIDED[not do_classifier_free_guidance :]
+        layout = Layout(layer_levels(self.unet), (rows, columns), num_images_per_prompt, halves)
         return Conditioning.of(self._encoded(conditions, batch_size), layout)
 
     @torch.no_grad()

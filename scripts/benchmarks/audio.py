@@ -21,7 +21,7 @@ from weftwork.attention_processors.audio.controlnet import StableAudioControlNet
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, install_inputs
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.datasets.synthetic.walks import sample
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
@@ -122,4 +122,4 @@ def _conditioning(model: Any) -> Conditioning:
     ]
     encoded = adapter(adapter.features(adapter.collate([conditions]), {}), FrozenProjections(model))
     levels = dict.fromkeys(attention_layers(model), 0)
-    return Conditioning.of({"spatial": encoded}, Layout(levels, (1, LATENTS), guidance=True))
+    return Conditioning.of({"spatial": encoded}, Layout(levels, (1, LATENTS), halves=GUIDED))

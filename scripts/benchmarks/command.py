@@ -88,7 +88,8 @@ def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     from diffusers import UNet2DConditionModel
 
     from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
-    from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, layer_levels
+    from weftwork.attention_processors.core.families import layer_levels
+    from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
     from weftwork.attention_processors.core.strength import Layout, Schedule
 
     torch.manual_seed(0)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.views.instillation import Instillation, Recorded, Taps, attention_scores
 from weftwork.attention_processors.views.reference_attention import References

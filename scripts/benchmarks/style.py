@@ -18,9 +18,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.layers import select_names
-from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, layer_levels
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
+from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.style.adapter import StyleAdapter, StyleCards
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
@@ -109,7 +110,7 @@ def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
     install(ours)
     latents, text = torch.randn(2, denoiser.config["in_channels"], side, side), torch.randn(2, TEXT_TOKENS, context)
     images, added = torch.randn(2, IMAGE_DIM), _added(denoiser)
-    layout = Layout(layer_levels(ours), (side, side), guidance=True)
+    layout = Layout(layer_levels(ours), (side, side), halves=GUIDED)
     clocks = {twin: TextAttentionClock(twin) for twin in (denoiser, theirs, ours)}
 
     def step(twin: UNet2DConditionModel, images: dict[str, Any], **kwargs: Any) -> Step:

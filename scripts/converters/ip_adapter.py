@@ -18,8 +18,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from weftwork.attention_processors.core.families import base_description
 from weftwork.attention_processors.core.layers import select_layers
-from weftwork.attention_processors.core.processor import attention_layers, base_description
+from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.reference.adapter import VIT_H, ReferenceAdapter
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors

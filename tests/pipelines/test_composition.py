@@ -11,7 +11,7 @@ from tiny import attend, paired_adapter, paired_conditions, style_adapter, tiny_
 from variants import SD, add_lora, controlnet_parts, picture, run
 
 from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttention
-from weftwork.attention_processors.core.processor import layer_levels
+from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.style.adapter import FUSIONS, Style
 from weftwork.pipelines.core.mixin import (

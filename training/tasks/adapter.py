@@ -14,7 +14,8 @@ from torch import Tensor
 from weftwork.attention_processors.core.adapter import Adapter, BatchT
 from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.processor import conditioned, layer_levels
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin

@@ -12,7 +12,7 @@ from variants import SD, picture, run
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 
 
@@ -58,11 +58,11 @@ def test_maps_equal_a_naive_computation(guidance: bool) -> None:
         draw(rows, tokens, heads * dim),
         gain,
         draw(rows, 1, queries, tokens),
-        guidance,
+        1 if guidance else None,
         part,
     )
     query, text = draw(rows, queries, heads, dim), draw(rows, queries, heads, dim)
-    layout = Layout({"layer.attn2": 0}, (3, 4), guidance=guidance)
+    layout = Layout({"layer.attn2": 0}, (3, 4), halves=GUIDED if guidance else GUIDED[1:])
     recorder = MapRecorder()
     recorder.begin(layout)
     conditioning = Conditioning({"layer.attn2": (branch,)}, {"layer.attn2": ("it",)}, layout=layout)

@@ -10,7 +10,8 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from tiny import Method, raw_adapter, raw_conditions, tiny_pipe, tiny_unet
 
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import conditioned, layer_levels
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.core.wrapper import wrapped_class
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline

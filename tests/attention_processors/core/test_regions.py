@@ -11,7 +11,8 @@ from variants import SD, half_mask, picture, run
 
 from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import conditioned, layer_levels
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 

@@ -15,8 +15,9 @@ from tiny import drawn_sketch, paired_adapter, paired_conditions, tiny_pipe, tin
 from variants import run
 
 from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
-from weftwork.attention_processors.core.processor import conditioned, install, layer_levels
-from weftwork.attention_processors.core.strength import Layout, Schedule
+from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.processor import conditioned, install
+from weftwork.attention_processors.core.strength import GUIDED, Layout, Schedule
 from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
 from weftwork.attention_processors.paired.adapter import GlobalSketch, PairedAdapter, SketchTextPair
 from weftwork.attention_processors.paired.batch import PairedFeatures
@@ -79,7 +80,7 @@ def test_ragged_designs(unet: Any) -> None:
     assert encoded.token_mask.sum(1).tolist() == [12, 4, 0]
     assert encoded.token_part.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert encoded.weight.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
-    branches, _ = encoded.build(Layout(layer_levels(unet), (8, 8), repeat=2, guidance=True))
+    branches, _ = encoded.build(Layout(layer_levels(unet), (8, 8), repeat=2, halves=GUIDED))
     for branch in branches.values():
         assert branch.key.shape[:2] == branch.value.shape[:2] == (12, 16)  # pyright: ignore
         acting = branch.gain.flatten() > 0  # pyright: ignore[reportAttributeAccessIssue]

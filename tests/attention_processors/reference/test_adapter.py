@@ -192,7 +192,7 @@ def test_summed_branches_leave_out_padding_and_absent_parts() -> None:
     first, second = (attend(query, heads[:, i : i + 2], values[:, i : i + 2]) for i in (0, 2))
     expected = 0.5 * (first + float(np.exp(-0.7)) * second)
     torch.testing.assert_close(branch.mix(query, out, attend, None), expected)  # pyright: ignore[reportArgumentType]
-    half = replace(branch, guidance=True).rows(1)
+    half = replace(branch, conditional=1).rows(1)
     assert isinstance(half, SummedBranch) and half.spans == branch.spans
 
 

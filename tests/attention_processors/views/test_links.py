@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_links import LAYER, denoised, denoiser, gradients, latents
 
-from weftwork.attention_processors.core.processor import layer_levels
+from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.views.instillation import Instillation
 from weftwork.attention_processors.views.reference_attention import References
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 from tiny import drawn_sketch
 
-from weftwork.attention_processors.core.layers import PRESETS
+from weftwork.attention_processors.core.families import PRESETS
 from weftwork.attention_processors.core.records import Recorded
 from weftwork.pipelines.designs.design import KEYS, Control, Design, Lora, condition_classes
 from weftwork.pipelines.designs.reader import SCHEMA_FILE, SCHEMA_KEY, design_schema, read_design

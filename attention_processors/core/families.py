@@ -1,0 +1,339 @@
+"""Families of denoisers: one record per class of what differs between them, as data.
+
+    family = family_of(transformer)                      # found through the MRO; U-Nets by their blocks
+    family.layers(transformer)                           # {"transformer_blocks.0.attn": "joint", …}
+    family.tokens(transformer, {"hidden_states": …})     # where the image's tokens stand in this call: grid and span
+    layout = call_layout(transformer, args, kwargs)      # the same as a `Layout`, for `Conditioning.of`
+
+A denoiser of another class is served if its cross-attention layers can be found by name (`attn2`, `cross_attn`);
+regions then need a record, which users add: `FAMILIES["MyTransformer"] = Family(roles, grid, place)`. All facts are
+those of diffusers 0.42: names of layers, the order of tokens in each `forward`, and of guidance in each pipeline.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from weftwork.attention_processors.core.processor import attention_layers, context_projections, unwrapped
+from weftwork.attention_processors.core.strength import GUIDED, Half, ImageTokens, Layout
+from weftwork.datasets.readers.errors import UserError
+
+Role = Literal["cross", "joint", "self", "text", "other"]
+"""Attention of a layer: of image tokens to the text; of image and text tokens to both; of image tokens to each other;
+of text tokens alone; or of something else, such as another stream."""
+
+Place = Literal["all", "first", "last", "after caption"]
+"""Where image tokens stand among the queries of joint layers; references stand behind those of the target."""
+
+Guidance = Literal["one batch", "one batch, conditional first", "two calls"]
+"""How the pipelines of a family run the two halves of guidance; of two calls, the conditional one comes first. A
+distilled model, or one without guidance, runs the conditional half alone."""
+
+Grid = tuple[int, int, int]
+"""Frames, height and width in tokens."""
+
+Given = Mapping[str, Any]
+"""Arguments of one call of a denoiser, by name."""
+
+PRESETS: Mapping[str, str] = {
+    "all": r".*\.attn2",
+    "encoder": r"down_blocks\..*\.attn2",
+    "middle": r"mid_block\..*\.attn2",
+    "decoder": r"up_blocks\..*\.attn2",
+    "self": r".*\.attn1",
+}
+"""Presets of layers of U-Nets; `attn2` reads the text, `attn1` the image itself. Of transformers, "all" are the layers
+that read the text; "encoder", "middle" and "decoder" thirds of these by depth; "self" those that read the image."""
+
+
+# -- grids: frames, height and width of the image's tokens, and the tokens of its stream --------------------
+
+
+def _patch(model: Any) -> Grid:
+    size = getattr(model.config, "patch_size", 1)
+    if isinstance(size, int):
+        return getattr(model.config, "patch_size_t", None) or 1, size, size
+    frames, height, width = size
+    return frames, height, width
+
+
+def _cut(model: Any, sides: Sequence[int]) -> tuple[Grid, int]:
+    frames, height, width = (side // patch for side, patch in zip(sides, _patch(model), strict=True))
+    return (frames, height, width), frames * height * width
+
+
+def from_sample(model: Any, given: Given) -> tuple[Grid, int]:
+    """The latent size itself, [row, channel, height, width]: U-Nets."""
+    height, width = given["sample"].shape[-2:]
+    return (1, height, width), height * width
+
+
+def from_latents(model: Any, given: Given) -> tuple[Grid, int]:
+    """Latents in patches, [row, channel, height, width]."""
+    return _cut(model, (1, *given["hidden_states"].shape[-2:]))
+
+
+def from_video(model: Any, given: Given) -> tuple[Grid, int]:
+    """Latents in patches, [row, channel, frame, height, width]."""
+    return _cut(model, given["hidden_states"].shape[-3:])
+
+
+def from_frames(model: Any, given: Given) -> tuple[Grid, int]:
+    """Latents in patches, [row, frame, channel, height, width]."""
+    _, frames, _, height, width = given["hidden_states"].shape
+    return _cut(model, (frames, height, width))
+
+
+def from_channels_last(model: Any, given: Given) -> tuple[Grid, int]:
+    """Latents in patches, [row, frame, height, width, channel], in this order of tokens."""
+    if (given.get("sparse_params") or {}).get("to_fractal"):
+        raise UserError("sparse_params: got tokens in another order than row by row; leave sparse attention off")
+    return _cut(model, given["hidden_states"].shape[1:4])
+
+
+def from_ids(model: Any, given: Given) -> tuple[Grid, int]:
+    """Packed tokens with coordinates (image, y, x, …); those of references have another image than 0."""
+    if given.get("kv_cache_mode") is not None:
+        raise UserError("kv_cache_mode: got references in a cache, which conditions do not know; leave it out")
+    tokens = given["hidden_states"].shape[1]
+    ids = given["img_ids"] if given.get("img_ids") is not None else given["position_ids"]
+    ids = (ids if ids.ndim == 2 else ids[0])[-tokens:]
+    own = ids[ids[:, 0] == 0]
+    height, width = (int(axis.max() - axis.min()) + 1 for axis in (own[:, 1], own[:, 2]))
+    return (1, height, width), tokens
+
+
+def from_shapes(model: Any, given: Given) -> tuple[Grid, int]:
+    """Packed tokens with shapes (frames, height, width) of the target and its references."""
+    if getattr(model.config, "use_layer3d_rope", False):
+        raise UserError(f"denoiser: got {type(model).__name__} for layered images, which conditions do not know")
+    shapes = given["img_shapes"]
+    first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
+    frames, height, width = map(int, first)
+    return (frames, height, width), given["hidden_states"].shape[1]
+
+
+def from_sizes(model: Any, given: Given) -> tuple[Grid, int]:
+    """Packed tokens with `num_frames`, `height` and `width` given beside."""
+    return (given["num_frames"], given["height"], given["width"]), given["hidden_states"].shape[1]
+
+
+def from_list(model: Any, given: Given) -> tuple[Grid, int]:
+    """A list of latents [channel, frame, height, width], padded to a multiple of 32 tokens."""
+    sample = given["x"][0]
+    if isinstance(sample, list):
+        raise UserError("x: got several images per sample, which conditions do not know; pass one")
+    patch = (given.get("f_patch_size") or 1, *[given.get("patch_size") or 2] * 2)
+    frames, height, width = (side // own for side, own in zip(sample.shape[1:], patch, strict=True))
+    return (frames, height, width), -(-frames * height * width // 32) * 32
+
+
+def from_seconds(axis: int) -> Callable[[Any, Given], tuple[Grid, int]]:
+    """Audio latents in patches along an axis."""
+
+    def from_length(model: Any, given: Given) -> tuple[Grid, int]:
+        length = -(-given["hidden_states"].shape[axis] // _patch(model)[2])
+        return (1, 1, length), length
+
+    return from_length
+
+
+# -- records -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """Facts about one class of denoisers.
+
+    Args:
+        roles: roles of attention layers, by patterns of whole names; the first that matches counts.
+        grid: function of the denoiser and the arguments of a call that returns the image's grid in tokens, and how many
+            tokens its stream has, references and padding included; None where it is not known.
+    """
+
+    roles: Mapping[str, Role]
+    grid: Callable[[Any, Given], tuple[Grid, int]] | None
+    place: Place = "all"
+    guidance: Guidance = "one batch"
+    modality: Literal["image", "video", "audio"] = "image"
+
+    def role(self, name: str) -> Role:
+        """Returns the role of a layer; "other" for one that no pattern names."""
+        for pattern, role in self.roles.items():
+            if re.fullmatch(pattern, name):
+                return role
+        return "other"
+
+    def layers(self, denoiser: nn.Module) -> dict[str, Role]:
+        """Returns the roles of all attention layers by name, in the order of depth."""
+        return {name: self.role(name) for name in attention_layers(denoiser)}
+
+    def presets(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Returns patterns of layer names by preset, for a denoiser with these attention layers."""
+        if any(name.startswith("down_blocks.") for name in names):
+            return PRESETS
+        roles = {name: self.role(name) for name in names}
+        reading = [name for name, role in roles.items() if role == "cross"] or [n for n in roles if roles[n] == "joint"]
+        thirds = [[n for i, n in enumerate(reading) if (2 * i + 1) * 3 // (2 * len(reading)) == k] for k in range(3)]
+        own = [name for name, role in roles.items() if role in ("self", "joint")]
+        return dict(zip(PRESETS, map(_pattern, (reading, *thirds, own)), strict=True))
+
+    def tokens(self, denoiser: nn.Module, given: Given) -> ImageTokens | None:
+        """Returns where the image's tokens stand in a call with these arguments; None if the family does not say.
+
+        Raises:
+            ValueError: inputs that the family's pipelines may give, but conditions do not know.
+        """
+        if self.grid is None:
+            return None
+        grid, stream = self.grid(unwrapped(denoiser), given)
+        if self.place == "all":
+            return ImageTokens(grid)
+        offset: int | None = None if self.place == "last" else 0
+        if self.place == "after caption":
+            offsets = set(given["encoder_attention_mask"].sum(1).tolist())
+            if len(offsets) > 1:
+                raise UserError("encoder_attention_mask: got captions of several lengths; pass one prompt per call")
+            offset = int(*offsets)
+        return ImageTokens(grid, stream, offset)
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """Returns a pattern of these names, short for those that differ in their first number."""
+    numbers: dict[str, list[str]] = {}
+    for name in names:
+        before, number, after = re.fullmatch(r"(\D*)(\d*)(.*)", name).groups()  # pyright: ignore
+        numbers.setdefault(f"{re.escape(before)}(?:%s){re.escape(after)}", []).append(number)
+    return "|".join(pattern % "|".join(own) for pattern, own in numbers.items()) or r"(?!)"
+
+
+CROSS: Mapping[str, Role] = {r".*\.attn2": "cross", r".*\.attn1": "self"}
+CROSS_BY_NAME: Mapping[str, Role] = {
+    r".*\.(attn2|cross_attn|cross_attention)": "cross",
+    r".*\.(attn1|self_attn|self_attention)": "self",
+}
+JOINT: Mapping[str, Role] = {r"(joint_|single_)?transformer_blocks\.\d+\.attn": "joint"}
+SINGLE: Mapping[str, Role] = {
+    r"layers\.\d+\.(attn|attention)": "joint",
+    r"noise_refiner\..*": "self",
+    r"context_refiner\..*": "text",
+}
+MIXED: Mapping[str, Role] = {r"transformer_blocks\.\d+\.attn1": "joint"}
+
+UNET = Family(CROSS, from_sample)
+
+FAMILIES: dict[str, Family] = {
+    "UNet2DConditionModel": UNET,
+    "FluxTransformer2DModel": Family(JOINT, from_ids, "last", "two calls"),
+    "ChromaTransformer2DModel": Family(JOINT, from_ids, "last", "two calls"),
+    "Flux2Transformer2DModel": Family(JOINT, from_ids, "last", "two calls"),
+    "Krea2Transformer2DModel": Family(
+        {r"text_fusion\..*": "text", r"transformer_blocks\.\d+\.attn": "joint"}, from_ids, "last", "two calls"
+    ),
+    "SD3Transformer2DModel": Family({**JOINT, r".*\.attn2": "self"}, from_latents, "first"),
+    "QwenImageTransformer2DModel": Family(JOINT, from_shapes, "last", "two calls"),
+    "ZImageTransformer2DModel": Family(SINGLE, from_list, "first", "one batch, conditional first"),
+    "Lumina2Transformer2DModel": Family(SINGLE, from_latents, "after caption", "two calls"),
+    "AuraFlowTransformer2DModel": Family(JOINT, from_latents, "last"),
+    "CogView4Transformer2DModel": Family(MIXED, from_latents, "last", "two calls"),
+    "PixArtTransformer2DModel": Family(CROSS, from_latents),
+    "HunyuanDiT2DModel": Family(CROSS, from_latents),
+    "SanaTransformer2DModel": Family(CROSS, from_latents),
+    "CogVideoXTransformer3DModel": Family(MIXED, from_frames, "last", modality="video"),
+    "HunyuanVideoTransformer3DModel": Family(
+        {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video"
+    ),
+    "WanTransformer3DModel": Family(CROSS, from_video, "all", "two calls", "video"),
+    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, "all", "one batch", "video"),
+    "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, "all", "one batch", "video"),
+    "Kandinsky5Transformer3DModel": Family(
+        {r"text_transformer_blocks\..*": "text", **CROSS_BY_NAME}, from_channels_last, "all", "two calls", "video"
+    ),
+    "StableAudioDiTModel": Family(CROSS, from_seconds(-1), "last", modality="audio"),
+    "AceStepTransformer1DModel": Family(
+        CROSS_BY_NAME, from_seconds(1), "all", "one batch, conditional first", "audio"
+    ),
+}  # fmt: skip
+"""Records by the name of a denoiser's class."""
+
+
+def family_of(denoiser: nn.Module) -> Family:
+    """Returns the record of a denoiser's class or of its nearest base class.
+
+    Raises:
+        ValueError: a class without a record, whose cross-attention layers cannot be found by name either; a U-Net whose
+            rows are frames.
+    """
+    inner = unwrapped(denoiser)
+    kind, names = type(inner).__name__, list(attention_layers(inner))
+    if hasattr(inner, "down_blocks") and any("motion_modules" in name for name in names):
+        raise UserError(
+            f"denoiser: got {kind}, whose rows are frames (AnimateDiff), which conditions do not know; use the image "
+            "model that it was made from"
+        )
+    known = next((FAMILIES[one.__name__] for one in type(inner).__mro__ if one.__name__ in FAMILIES), None)
+    if known is not None:
+        return known
+    if hasattr(inner, "down_blocks") and hasattr(inner, "up_blocks"):
+        return UNET
+    if any(re.fullmatch(next(iter(CROSS_BY_NAME)), name) for name in names):
+        return Family(CROSS_BY_NAME, None)
+    raise UserError(
+        f"denoiser: got {kind}, which has no record and no layers named attn2 or cross_attn; write "
+        f'FAMILIES["{kind}"] = Family(roles, grid, place), both from weftwork.attention_processors.core.families'
+    )
+
+
+def layer_levels(denoiser: nn.Module) -> dict[str, int]:
+    """Returns halvings of the grid by layer: 0 in transformers; in U-Nets i in down block i, the most in the middle,
+    mirrored in up blocks.
+
+    Raises:
+        ValueError: as `family_of`.
+    """
+    family_of(denoiser)
+    inner: Any = unwrapped(denoiser)
+    last = len(inner.down_blocks) - 1 if hasattr(inner, "up_blocks") else 0
+
+    def level(name: str) -> int:
+        block, index = [*name.split("."), "0"][:2]
+        return {"down_blocks": int(index), "up_blocks": last - int(index)}.get(block, last) if index.isdigit() else last
+
+    return {name: level(name) for name in attention_layers(denoiser)}
+
+
+def call_layout(
+    denoiser: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    repeat: int = 1,
+    halves: tuple[Half, ...] = GUIDED[1:],
+) -> Layout:
+    """Returns the layout of one call of a denoiser from its arguments.
+
+    Raises:
+        ValueError: as `family_of`, and `Family.tokens`.
+    """
+    inner = unwrapped(denoiser)
+    given = inspect.signature(type(inner).forward).bind(inner, *args, **kwargs).arguments
+    tokens = family_of(denoiser).tokens(denoiser, given)
+    size = None if tokens is None else tokens.grid[1:]
+    levels = layer_levels(denoiser)
+    return Layout(levels, size, repeat, halves, tokens, family_of(denoiser).presets(list(levels)))
+
+
+def base_description(denoiser: nn.Module) -> dict[str, Any]:
+    """Returns a base model's description for an adapter's config: its class, the width of the text that its layers
+    read and, of transformers, its presets of layers."""
+    inner: Any = unwrapped(denoiser)
+    names, layers = list(attention_layers(inner)), attention_layers(inner)
+    width, presets = inner.config.get("cross_attention_dim"), family_of(inner).presets(names)
+    if width is None and (reading := [n for n in names if re.fullmatch(presets["all"], n)]):
+        projections = context_projections(layers[reading[0]])
+        width = None if projections is None else projections[0].in_features
+    described = {"family": type(inner).__name__, "context_dim": width}
+    return described if presets is PRESETS else {**described, "presets": dict(presets)}
