@@ -168,7 +168,9 @@ class WrappedProcessor:
             return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend, **options)
 
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        return self._attention(kept, layer, call, run, query, key, value, attn_mask, heads_first=True).transpose(1, 2)
+        if call == self.main_call:
+            kept.update({name: heads.transpose(1, 2) for name, heads in kept.items()})
+        return self._attention(kept, layer, call, run, query, key, value, attn_mask).transpose(1, 2)
 
     def attend_folded(
         self,
@@ -209,7 +211,6 @@ class WrappedProcessor:
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        heads_first: bool = False,
     ) -> Tensor:
         if not self.acting.branches or call != self.main_call:
             return run(query, key, value, mask)
@@ -227,8 +228,6 @@ class WrappedProcessor:
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
         out = text = run(query, key, value, mask)
         early = {name: x if x.ndim == 4 else x.unflatten(-1, (-1, query.shape[-1])) for name, x in kept.items()}
-        if heads_first:
-            early = {name: x.transpose(1, 2) for name, x in early.items()}
         own = OwnAttention(key, value, mask, text, early)
         for branch in branches:
             out = branch.mix(query, out, attend, own)
