@@ -12,7 +12,6 @@ import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from weftwork.attention_processors.core.adapter_files import (
     check_config,
@@ -75,7 +74,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         """Makes a new adapter for a denoiser, its key and value projections initialised as copies of the layers' own.
 
         Raises:
-            ValueError: `layers` names or matches nothing there.
+            ValueError: `layers` names or matches nothing there, or weights of the layers cannot be read.
         """
         chosen = select_layers(denoiser, layers)
         settings: dict[str, Any] = {"layers": chosen, "base": base_description(denoiser), **config}
@@ -115,14 +114,15 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
     def warn_of_other_weights(self, denoiser: nn.Module) -> None:
         """Logs a warning if the denoiser's weights differ from those that this adapter was trained on.
 
-        Large denoisers, and those in half precision, are not hashed: it would take longer than loading them.
+        Large denoisers are not hashed, which would take longer than loading them, nor those whose weights cannot be
+        compared: sharded, quantised or not in float32.
         """
         trained_on = (self.config.get("training") or {}).get("base_sha256")
-        size = sum(p.numel() for p in denoiser.parameters())
-        parameter = next(denoiser.parameters())
-        if trained_on is None or size > HASHED_PARAMETERS or parameter.dtype != torch.float32 or parameter.is_meta:
+        if trained_on is None or sum(p.numel() for p in denoiser.parameters()) > HASHED_PARAMETERS:
             return
-        if isinstance(parameter, DTensor):  # a shard has another hash
+        if not all(type(p) is nn.Parameter and p.dtype == torch.float32 for p in denoiser.parameters()):
+            return
+        if any(p.is_meta for p in denoiser.parameters()):
             return
         here = state_sha256(unwrapped(denoiser))
         if here != trained_on:
@@ -230,7 +230,7 @@ class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
 
     def initialize_from(self, layers: Mapping[str, Any]) -> None:
         for name in self.config["layers"]:
-            slot, (key, value) = name.replace(".", "-"), own_projections(layers[name])
+            slot, (key, value) = name.replace(".", "-"), own_projections(layers[name], name)
             _start_from(self.to_key[slot], key)
             _start_from(self.to_value[slot], value)
 

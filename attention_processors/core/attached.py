@@ -16,6 +16,7 @@ from torch import nn
 from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.batch import Batch
 from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.frozen_weights import computing
 from weftwork.attention_processors.core.method import adapter_path, load, methods
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
@@ -56,11 +57,12 @@ class AdapterBank(ModelMixin, ConfigMixin):
 
     def forward(self, name: str, features: Batch) -> Encoded:
         """Runs one adapter on its features; called through this module so that offloading hooks run."""
-        return self._modules_by_name[name](features)
+        with computing(self[name]):
+            return self._modules_by_name[name](features)
 
     @property
     def dtype(self) -> torch.dtype:
-        return next((p.dtype for p in self.parameters()), torch.float32)
+        return super().dtype if len(self) else torch.float32
 
     def save_pretrained(  # pyright: ignore
         self, save_directory: Any, variant: str | None = None, **kwargs: Any

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.families import PRESETS, family_of
+from weftwork.attention_processors.core.frozen_weights import plain_weight
 from weftwork.attention_processors.core.processor import attention_layers, context_projections
 from weftwork.datasets.readers.errors import UserError
 
@@ -41,14 +42,17 @@ def key_width(layer: nn.Module, name: str) -> int:
     return width
 
 
-def own_projections(layer: Any) -> tuple[Tensor, Tensor]:
-    """Returns a layer's matrices of keys and values, [inner, context]: those of the text where it has both."""
+def own_projections(layer: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Returns a layer's matrices of keys and values, [inner, context]: those of the text where it has both.
+
+    Raises:
+        ValueError: as `plain_weight`.
+    """
     projections, width = context_projections(layer), getattr(layer, "inner_dim", 0)
     if projections is None:  # one matrix of queries, keys, values and more
-        fused = layer.to_qkv_mlp_proj.weight.detach()
+        fused = plain_weight(layer.to_qkv_mlp_proj, f"{name}.to_qkv_mlp_proj")
         return fused[width : 2 * width], fused[2 * width : 3 * width]
-    key, value = projections
-    return key.weight.detach(), value.weight.detach()
+    return plain_weight(projections[0], f"{name}, keys"), plain_weight(projections[1], f"{name}, values")
 
 
 def select_names(

@@ -19,6 +19,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weftwork.attention_processors.core.attention_backends import backend_for
 from weftwork.attention_processors.core.branch import Acting, OwnAttention
 from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
@@ -139,8 +140,9 @@ class WrappedProcessor:
     ) -> Float[Tensor, "row query head dim"]:
         """Computes attention with branches, in place of `dispatch_attention_fn`."""
 
-        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-            return function(query, key, value, attn_mask=mask, **options)
+        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
+            backend = {"backend": backend_for(mask, options.get("backend"))} if branch else {}
+            return function(query, key, value, attn_mask=mask, **{**options, **backend})
 
         return self._attention(kept, layer, call, run, query, key, value, attn_mask)
 
@@ -164,8 +166,9 @@ class WrappedProcessor:
         if backend is None and not (self.acting.branches and call == self.main_call):
             return function(query, key, value, attn_mask=attn_mask, **options)
 
-        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-            return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=backend, **options)
+        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
+            chosen = backend_for(mask, backend)
+            return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=chosen, **options)
 
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         if call == self.main_call:
@@ -192,7 +195,7 @@ class WrappedProcessor:
         def unfold(x: Tensor) -> Tensor:
             return x.unflatten(0, (-1, layer.heads)).transpose(1, 2)
 
-        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
             rows, queries = query.shape[:2]
             if mask is not None:  # not broadcast by xformers
                 mask = mask.expand(rows, layer.heads, queries, key.shape[1]).flatten(0, 1)
@@ -219,7 +222,7 @@ class WrappedProcessor:
             groups = query.shape[2] // key.shape[2]
             if groups > 1:
                 key, value = key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)
-            return run(query, key, value, mask)
+            return run(query, key, value, mask, True)
 
         branches, tokens = tuple(branch.rows(query.shape[0]) for branch in self.acting.branches), key.shape[1]
         for branch in branches:
