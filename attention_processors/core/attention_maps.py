@@ -25,7 +25,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
+from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.readers.errors import UserError
@@ -86,9 +86,9 @@ class MapRecorder:
         names: Sequence[str],
         branches: Sequence[Branch],
         query: Float[Tensor, "row query head dim"],
-        text: Float[Tensor, "row query head dim"],
+        own: OwnAttention,
     ) -> None:
-        """Records one layer of one step: branches of the adapters `names`, which are added to the output `text`.
+        """Records one layer of one step: branches of the adapters `names`, beside the layer's own attention.
 
         Raises:
             RuntimeError: within `torch.compile`.
@@ -98,7 +98,7 @@ class MapRecorder:
             return
         for name, branch in zip(names, branches, strict=True):
             if type(branch) is DecoupledBranch and branch.token_part is not None:
-                one = _measure(branch, query, text)
+                one = _measure(branch, query, own)
                 so_far = self._sums.setdefault(name, {})
                 so_far[layer] = so_far[layer].add(one) if layer in so_far else one
 
@@ -148,14 +148,14 @@ class MapRecorder:
         return self._sums[adapter]
 
 
-def _measure(branch: DecoupledBranch, query: Tensor, text: Tensor) -> _Sums:
+def _measure(branch: DecoupledBranch, query: Tensor, own: OwnAttention) -> _Sums:
     """Computes share and influence of one layer at one step."""
+    query, text = branch.queries(query, own), own.out[:, slice(*branch.span(query))]
     if branch.conditional is not None:
         half = query.shape[0] // 2
         rows = slice(half * branch.conditional, half * (branch.conditional + 1))
         query, text, branch = query[rows], text[rows], branch.rows(half)
-    places = slice(*branch.span(query))
-    query, text = (x[:, places].float().transpose(1, 2) for x in (query, text))  # [row, head, place, dim]
+    query, text = (x.float().transpose(1, 2) for x in (query, text))  # [row, head, place, dim]
     heads, head_dim = query.shape[1], query.shape[-1]
     key, value = (x.float().unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in (branch.key, branch.value))
     key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))

@@ -101,17 +101,28 @@ class DecoupledBranch(Branch):
         begin, end = self.span(query)
         queries = query.shape[1]
         if (begin, end) == (0, queries):
-            return self._mixed(query, out, attend, own)
+            return self._mixed(self.queries(query, own), out, attend, own)
         mask = own.mask
         if mask is not None and mask.ndim == 4 and mask.shape[2] == queries:
             mask = mask[:, :, begin:end]
         inner = replace(own, mask=mask, out=own.out[:, begin:end])
-        mixed = self._mixed(query[:, begin:end], out[:, begin:end], attend, inner)
+        mixed = self._mixed(self.queries(query, own), out[:, begin:end], attend, inner)
         return torch.cat([out[:, :begin], mixed, out[:, end:]], 1)
 
     def span(self, query: Tensor) -> tuple[int, int]:
         """Returns begin and end of the queries that may attend to the tokens."""
         return (0, query.shape[1]) if self.image is None else self.image.span(query.shape[1])
+
+    def queries(self, query: Tensor, own: OwnAttention) -> Float[Tensor, "row place head dim"]:
+        """Returns the queries that attend to the tokens: before rotary embeddings, since tokens have no position."""
+        begin, end = self.span(query)
+        early = own.early.get("query")
+        if early is None or (self.image is None and early.shape[1] != query.shape[1]):
+            return query[:, begin:end]
+        before = query.shape[1] - early.shape[1]  # text tokens of a layer of two streams
+        if self.image is not None and self.image.offset is not None:
+            before = min(before, self.image.offset)
+        return early[:, begin - before : end - before]
 
     def _mixed(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         queries = query.shape[1]
@@ -158,8 +169,8 @@ class Acting:
     """What acts at one attention layer in the running call of a denoiser."""
 
     branches: tuple[Branch, ...] = ()
-    record: Callable[[tuple[Branch, ...], Tensor, Tensor], None] | None = None
-    """Is shown the branches, the queries and the output without branches."""
+    record: Callable[[tuple[Branch, ...], Tensor, OwnAttention], None] | None = None
+    """Is shown the branches, the queries and the attention without branches."""
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that are added to the inputs of blocks, by the block's path."""
     reads: int = 0

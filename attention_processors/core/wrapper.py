@@ -171,8 +171,6 @@ class WrappedProcessor:
             return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=chosen, **options)
 
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        if call == self.main_call:
-            kept.update({name: heads.transpose(1, 2) for name, heads in kept.items()})
         return self._attention(kept, layer, call, run, query, key, value, attn_mask).transpose(1, 2)
 
     def attend_folded(
@@ -230,7 +228,7 @@ class WrappedProcessor:
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
         out = text = run(query, key, value, mask)
-        early = {name: x if x.ndim == 4 else x.unflatten(-1, (-1, query.shape[-1])) for name, x in kept.items()}
+        early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
         own = OwnAttention(key, value, mask, text, early)
         for branch in branches:
             out = branch.mix(query, out, attend, own)
@@ -238,8 +236,15 @@ class WrappedProcessor:
             if residual is not None:
                 kept["residual"] = residual.flatten(2) + kept.get("residual", 0)
         if self.acting.record is not None:
-            self.acting.record(branches, query, text)
+            self.acting.record(branches, query, own)
         return out
+
+
+def _by_token(heads: Tensor, like: Float[Tensor, "row token head dim"]) -> Float[Tensor, "row token head dim"]:
+    """Returns a norm's input or output in the order of axes of `like`: processors differ in theirs."""
+    if heads.ndim == 3:
+        return heads.unflatten(-1, (-1, like.shape[-1]))
+    return heads if heads.shape[2] == like.shape[2] else heads.transpose(1, 2)
 
 
 def _projected(layer: Any, head_dim: int, tokens: Float[Tensor, "row token dim"]) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,8 @@ def test_maps_equal_a_naive_computation(guidance: bool) -> None:
     recorder = MapRecorder()
     recorder.begin(layout)
     conditioning = Conditioning({"layer.attn2": (branch,)}, {"layer.attn2": ("it",)}, layout=layout)
-    recorder.record("layer.attn2", conditioning.names["layer.attn2"], (branch,), query, text)
+    own = OwnAttention(query, query, None, text)
+    recorder.record("layer.attn2", conditioning.names["layer.attn2"], (branch,), query, own)
     share, influence = recorder.maps("share"), recorder.maps("influence")
     first = rows // 2 if guidance else 0
     assert share.shape == influence.shape == (rows - first, 3, 3, 4)
@@ -83,12 +84,11 @@ def test_the_influences_of_a_single_part_are_the_branch_over_the_text(pipe: Any)
     seen: dict[str, Any] = {}
 
     class Spy(MapRecorder):
-        def record(self, layer: Any, names: Any, branches: Any, query: Any, text: Any) -> None:
-            super().record(layer, names, branches, query, text)
+        def record(self, layer: Any, names: Any, branches: Any, query: Any, own: Any) -> None:
+            super().record(layer, names, branches, query, own)
             if layer in self._chosen:
-                own = OwnAttention(query, query, None, text)
-                added = branches[0].mix(query, text, attend, own) - text
-                norms = [x[1:].norm(dim=-1).mean(2) for x in (added, text)]
+                added = branches[0].mix(query, own.out, attend, own) - own.out
+                norms = [x[1:].norm(dim=-1).mean(2) for x in (added, own.out)]
                 seen[layer] = norms[0] / norms[1]
 
     layer = next(name for name in pipe.unet.attn_processors if "attn2" in name).removesuffix(".processor")

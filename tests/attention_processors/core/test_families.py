@@ -10,7 +10,7 @@ from tiny import RawTokensAdapter, raw_conditions, tiny_unet
 from tiny_backbones import BACKBONES, Made, parts, rows_of, run
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
+from weftwork.attention_processors.core.branch import Attend, Branch, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import FAMILIES, Family, call_layout, family_of, layer_levels
 from weftwork.attention_processors.core.layers import select_layers
@@ -25,7 +25,7 @@ class Spy(Branch):
     """Keeps what a layer attends with and returns."""
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        self.query, self.out, self.stock = query, out, own.out
+        self.query, self.out, self.stock, self.own = query, out, own.out, own
         return out
 
 
@@ -88,7 +88,12 @@ def test_image_tokens_stand_where_the_record_says(backbone: Backbone) -> None:
         begin, end = tokens.span(before.shape[1])
         assert end - begin == frames * height * width or tokens.stream is None
         changed = (after - before).flatten(2).norm(dim=-1)[0].argmax()
-        assert changed == begin + (place[0] * height + place[1]) * width + place[2], name
+        index = (place[0] * height + place[1]) * width + place[2]
+        assert changed == begin + index, name
+        branch = DecoupledBranch(*[before.new_zeros(1)] * 3, image=tokens)
+        own = [branch.queries(spies[name].query, spies[name].own) for spies in seen]  # before rotary embeddings
+        assert own[0].shape[1] == frames * height * width or tokens.stream is None
+        assert (own[1] - own[0]).flatten(2).norm(dim=-1)[0].argmax() == index, name
 
 
 @every
