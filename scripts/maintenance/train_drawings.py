@@ -1,4 +1,4 @@
-"""Train a Stable Diffusion folder on emoji drawings, beside the synthetic outfits that it knows already.
+"""Train a Stable Diffusion or a FLUX folder on emoji drawings, beside synthetic outfits.
 
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings
     python -m weftwork.scripts.maintenance.train_drawings autoencoder --init_from pretrained/tiny-diffusion \
@@ -6,7 +6,12 @@
     python -m weftwork.scripts.maintenance.train_drawings denoiser --init_from pretrained/tiny-diffusion \
         --vae outputs/drawings-vae/final --output_dir outputs/drawings
 
-A checkpoint of the denoiser (its averaged weights) becomes a Stable Diffusion folder by
+A FLUX folder is trained from random weights; `--init_from` goes on from an earlier one:
+
+    python -m weftwork.scripts.maintenance.train_drawings flux --vae outputs/drawings-vae/final \
+        --output_dir outputs/flux
+
+A checkpoint of a denoiser (its averaged weights) becomes such a folder by
 
     python -m weftwork.scripts.maintenance.train_drawings export outputs/drawings/checkpoint-2000 \
         --vae outputs/drawings-vae/final --output_dir outputs/early
@@ -42,7 +47,8 @@ from weftwork.training.recipes.backbone import (
     for_latents,
     tokenizer_to_resume,
 )
-from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask
+from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, drawing_caption
+from weftwork.training.recipes.flux import FluxDenoiser, FluxTask, export_flux
 
 CAPTIONS_PER_IMAGE = 4
 """From which the tokenizer learns words."""
@@ -54,32 +60,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = stages.add_parser("autoencoder", help="images to latents and back")
     add_arguments(first, TrainingConfig, max_train_steps=3200, learning_rate=1e-3, validation_steps=400)
     first.add_argument("--latent_channels", type=int, default=16, help="add channels to an autoencoder of fewer")
-    second = stages.add_parser("denoiser", help="latents from captions, with the text encoder")
-    second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
-    second.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
-    add_arguments(
-        second, TrainingConfig, max_train_steps=30_000, train_batch_size=32, learning_rate=5e-4, validation_steps=500
-    )
-    for stage in (first, second):
-        stage.add_argument("--init_from", type=Path, required=True, help="start from this Stable Diffusion folder")
+    second = stages.add_parser("denoiser", help="a U-Net of latents from captions, with the text encoder")
+    third = stages.add_parser("flux", help="a FLUX transformer of latents from captions, with the text encoders")
+    for stage in (second, third):
+        stage.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
+        stage.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
+        options = {"max_train_steps": 30_000, "train_batch_size": 32, "validation_steps": 500}
+        add_arguments(stage, TrainingConfig, learning_rate=5e-4, **options)
+    for stage in (first, second, third):
+        stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
         stage.add_argument("--drawings", type=Path, default=Path(".cache/drawings"), help="npm tarballs, or SVG files")
         stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
         stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
-    third = stages.add_parser("export", help="a checkpoint of the denoiser as a Stable Diffusion folder")
-    third.add_argument("checkpoint", type=Path, help="folder checkpoint-N of a run")
-    third.add_argument("--vae", type=Path, required=True, help="folder of the autoencoder that it was trained with")
-    third.add_argument("--output_dir", type=Path, required=True, help="folder of the result")
+    last = stages.add_parser("export", help="a checkpoint of a denoiser as a folder of its pipeline")
+    last.add_argument("checkpoint", type=Path, help="folder checkpoint-N of a run")
+    last.add_argument("--vae", type=Path, required=True, help="folder of the autoencoder that it was trained with")
+    last.add_argument("--output_dir", type=Path, required=True, help="folder of the result")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO)
     if arguments.stage == "export":
         vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True)
-        export_pipeline(arguments.checkpoint, vae, arguments.output_dir)
+        export = export_flux if (arguments.checkpoint / "transformer").is_dir() else export_pipeline
+        export(arguments.checkpoint, vae, arguments.output_dir)
         return
     config = from_arguments(TrainingConfig, arguments)
     torch.manual_seed(config.seed)
     drawings = open_rendered(arguments.drawings, arguments.cache_dir)
-    {"autoencoder": train_autoencoder, "denoiser": train_denoiser}[arguments.stage](arguments, config, drawings)
+    stage = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}[arguments.stage]
+    stage(arguments, config, drawings)
 
 
 def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
@@ -103,39 +112,52 @@ def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, dra
 
 
 def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
-    vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    vae.half().float()  # as the result holds it
-    device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-        data = _latents(arguments, vae.to(device), drawings)  # pyright: ignore
+    vae, data = _latents(arguments, config, drawings)
     module = TextDenoiser.from_pretrained(arguments.init_from)
     if module.unet.config["in_channels"] != vae.config["latent_channels"]:
         module.unet = for_latents(module.unet, vae.config["latent_channels"])
     task = DrawingTask(module, build_scheduler(), vae)
     if len(module.tokenizer) < arguments.vocabulary:
-        module.grow(
-            tokenizer_to_resume(config) or build_tokenizer(_texts(task, data, config.seed), arguments.vocabulary)
-        )
+        module.grow(tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed), arguments.vocabulary))
     folder = train(task, ConcatDataset(data), config)
     export_pipeline(folder, vae, Path(config.output_dir) / "pipeline")
 
 
-def _latents(arguments: argparse.Namespace, vae: Any, drawings: RenderedDrawings) -> list[LatentDataset]:
+def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
+    vae, data = _latents(arguments, config, drawings)
+    if arguments.init_from:
+        module = FluxDenoiser.from_pretrained(arguments.init_from)
+    else:
+        tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed), arguments.vocabulary)
+        module = FluxDenoiser.build(tokenizer, vae.config["latent_channels"])
+    folder = train(FluxTask(module, vae), ConcatDataset(data), config)
+    export_flux(folder, vae, Path(config.output_dir) / "pipeline")
+
+
+def _latents(
+    arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings
+) -> tuple[AutoencoderKL, list[LatentDataset]]:
+    """Opens the frozen autoencoder, and the latents of scenes and outfits."""
+    vae: Any = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
+    vae.half().float()  # as the result holds it
+    device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
+    vae.to(device)
     cache, source = arguments.cache_dir, arguments.vae
     scenes = SceneImages(cache, drawings, "train", arguments.scenes)
     outfits = OutfitImages(cache, "train", arguments.outfits)
-    return [
-        LatentDataset(cached_latents(cache, vae, source, scenes), scenes.depicted),  # pyright: ignore
-        LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments),
-    ]
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        return vae, [
+            LatentDataset(cached_latents(cache, vae, source, scenes), scenes.depicted),
+            LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments),
+        ]
 
 
-def _texts(task: DrawingTask, data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
+def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     for part in data:
         for shown in part.shown:
             for _ in range(CAPTIONS_PER_IMAGE):
-                yield task.caption(shown, rng)
+                yield drawing_caption(shown, rng)
 
 
 if __name__ == "__main__":

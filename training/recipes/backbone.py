@@ -74,13 +74,13 @@ def _merges(model: Tokenizer) -> list[list[str]]:
     return [m.split(" ") if isinstance(m, str) else m for m in json.loads(model.to_str())["model"]["merges"]]
 
 
-def build_text_encoder(tokenizer: Any) -> CLIPTextModel:
+def build_text_encoder(tokenizer: Any, num_layers: int = 3) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
             intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=3,
+            num_hidden_layers=num_layers,
             num_attention_heads=4,
             max_position_embeddings=TEXT_LENGTH,
             bos_token_id=tokenizer.bos_token_id,
@@ -254,6 +254,8 @@ class TextToImageTask:
 
     prompts: Sequence[str] = VALIDATION_PROMPTS
     """Eight, for validation images."""
+    sampling: Mapping[str, Any] = {"guidance_scale": 3.0}
+    """Arguments of the pipeline for validation images."""
 
     def __init__(self, module: TextDenoiser, scheduler: DDIMScheduler, vae: AutoencoderKL) -> None:
         self.module, self.scheduler, self.vae = module, scheduler, vae
@@ -264,7 +266,11 @@ class TextToImageTask:
     def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
         latents, shown = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        token_ids = self._tokens([self.caption(one, rng) for one in shown]).to(latents.device)
+        return self.denoising_loss(module, [self.caption(one, rng) for one in shown], latents, generator)
+
+    def denoising_loss(self, module: Any, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
+        """Computes the objective on latents at random timesteps."""
+        token_ids = self._tokens(captions).to(latents.device)
         return diffusion_loss(
             lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
@@ -280,19 +286,19 @@ class TextToImageTask:
 
     def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
         """Writes eight images of fixed prompts as one PNG."""
-        pipe = self.pipeline(module).to(module.unet.device)
+        pipe: Any = self.pipeline(module).to(next(module.parameters()).device)
         pipe.set_progress_bar_config(disable=True)
         images: Any = pipe(
             list(self.prompts),
             num_inference_steps=20,
-            guidance_scale=3.0,
             generator=[torch.Generator().manual_seed(i) for i in range(len(self.prompts))],
-        ).images  # pyright: ignore[reportAttributeAccessIssue]
+            **self.sampling,
+        ).images
         folder.mkdir(parents=True, exist_ok=True)
         make_image_grid(images, rows=2, cols=4).save(folder / f"{step:06d}.png")
         return {}
 
-    def pipeline(self, module: TextDenoiser) -> StableDiffusionPipeline:
+    def pipeline(self, module: Any) -> Any:
         """Returns the stock pipeline with the parts in training."""
         return StableDiffusionPipeline(
             vae=self.vae,

@@ -60,9 +60,14 @@ class DrawingTask(TextToImageTask):
     )
 
     def caption(self, shown: Any, rng: np.random.Generator) -> str:
-        if not isinstance(shown, DepictedScene):
-            return plainer(training_caption(shown, rng), rng)
-        return "" if rng.random() < UNCONDITIONAL_SHARE else caption(shown, rng)
+        return drawing_caption(shown, rng)
+
+
+def drawing_caption(shown: Any, rng: np.random.Generator) -> str:
+    """Draws a caption of a scene or an outfit, sometimes the empty one."""
+    if not isinstance(shown, DepictedScene):
+        return plainer(training_caption(shown, rng), rng)
+    return "" if rng.random() < UNCONDITIONAL_SHARE else caption(shown, rng)
 
 
 def plainer(words: str, rng: np.random.Generator) -> str:

@@ -1,16 +1,19 @@
 """Training on drawings: both stages run on a few drawings and write folders that open again."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, FluxPipeline, StableDiffusionPipeline
 
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.scripts.maintenance.train_drawings import main
 from weftwork.training.recipes.autoencoder import build_autoencoder
+from weftwork.training.recipes.backbone import build_tokenizer
 from weftwork.training.recipes.drawings import DrawingAutoencoderTask, plainer
+from weftwork.training.recipes.flux import FluxDenoiser, FluxTask
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,6 +49,60 @@ def test_both_stages_write_a_folder_that_draws(folder: Path) -> None:
     image = pipe("a banana", num_inference_steps=1, output_type="np").images[0]
     assert image.shape == (128, 128, 3) and np.isfinite(image).all()
     assert "eggplant</w>" in pipe.tokenizer.get_vocab()
+
+
+def test_flux_writes_a_folder_that_draws(folder: Path) -> None:
+    vae, output = ROOT / "pretrained/in_progress/drawings-autoencoder/vae", folder / "flux"
+    given = [one for one in options(folder, "flux") if not one.startswith(("--init_from", "--max_train_steps"))]
+    main([*given, f"--vae={vae}", f"--output_dir={output}", "--vocabulary=500", "--max_train_steps=2"])
+    pipe: Any = FluxPipeline.from_pretrained(output / "pipeline").to("cpu", torch.float32)
+    assert sum(p.numel() for p in pipe.transformer.parameters()) < 12e6
+    assert sum(path.stat().st_size for path in (output / "pipeline").rglob("*")) < 35e6
+    pipe.set_progress_bar_config(disable=True)
+    size = {"height": 128, "width": 128, "max_sequence_length": 16}
+    image = pipe("A banana", num_inference_steps=1, output_type="np", true_cfg_scale=2.0, negative_prompt="", **size)
+    assert image.images[0].shape == (128, 128, 3) and np.isfinite(image.images).all()
+    assert "eggplant</w>" in pipe.tokenizer_2.get_vocab()
+
+
+def test_the_loss_of_flux_falls_on_one_batch() -> None:
+    """The first prediction is 0, and its error that of no velocity: 1 + 1."""
+    task = flux_task()
+    batch = task.collate([(torch.randn(16, 16, 16), "a red car"), (torch.randn(16, 16, 16), "")])
+    task.caption = lambda shown, rng: shown  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer = torch.optim.SGD(task.module.parameters(), 0.5)
+    losses = []
+    for _ in range(3):
+        loss = task.loss(task.module, batch, torch.Generator().manual_seed(3), 0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(2.0, abs=0.1)
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_captions_of_flux_are_padded_to_several_lengths() -> None:
+    task = flux_task()
+    ids = [task.tokens(["a red car", ""], length) for length in (0, 64)]
+    assert [one.shape[1] for one in ids] == [5, 64]
+    assert torch.equal(ids[0], ids[1][:, :5])
+
+
+def test_validation_images_of_flux_are_guided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = flux_task(), []
+    monkeypatch.setattr(
+        task.module.transformer, "forward", lambda hidden_states, **_: seen.append(1) or (hidden_states,)
+    )
+    monkeypatch.setattr(task.vae, "decode", lambda latents, **_: (torch.zeros(len(latents), 3, 8, 8),))
+    task.validate(task.module, 7, tmp_path)
+    assert (tmp_path / "000007.png").is_file() and len(seen) == 2 * 20
+
+
+def flux_task() -> FluxTask:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(iter(["a red car"] * 20), 100)
+    return FluxTask(FluxDenoiser.build(tokenizer, 16), AutoencoderKL(latent_channels=16))
 
 
 def test_plain_garments_may_go_without_the_word() -> None:
