@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -254,7 +254,7 @@ class TextToImageTask:
 
     prompts: Sequence[str] = VALIDATION_PROMPTS
     """Eight, for validation images."""
-    sampling: Mapping[str, Any] = {"guidance_scale": 3.0}
+    sampling: ClassVar[Mapping[str, Any]] = {"guidance_scale": 3.0}
     """Arguments of the pipeline for validation images."""
 
     def __init__(self, module: TextDenoiser, scheduler: DDIMScheduler, vae: AutoencoderKL) -> None:

@@ -1,6 +1,7 @@
 """The small FLUX backbone of drawings: transformer, text encoders, and the task that trains them together."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -118,7 +119,7 @@ class FluxDenoiser(nn.Module):
 class FluxTask(DrawingTask):
     """Latents from captions by flow matching; guidance is that of two calls (`true_cfg_scale`)."""
 
-    sampling: ClassVar = {
+    sampling: ClassVar[Mapping[str, Any]] = {
         "height": 128,
         "width": 128,
         "max_sequence_length": 64,
@@ -130,9 +131,8 @@ class FluxTask(DrawingTask):
         super().__init__(module, build_scheduler(), vae)  # pyright: ignore
 
     def denoising_loss(self, module: Any, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
-        shares, lengths = zip(*PADDED, strict=True)
-        drawn = torch.multinomial(torch.tensor(shares), 1, generator=generator).item()
-        token_ids = self.tokens(captions, lengths[int(drawn)]).to(latents.device)
+        drawn = torch.multinomial(torch.tensor([share for share, _ in PADDED]), 1, generator=generator)
+        token_ids = self.tokens(captions, PADDED[int(drawn)][1]).to(latents.device)
         return flow_matching_loss(
             lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
