@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
@@ -29,6 +30,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 """Module and description by command."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
+FALLBACKS: Final = "transformers.utils.import_utils"
+"""Logger that says at import what runs without torchvision, whatever is used of it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,8 +89,12 @@ def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logging.getLogger(FALLBACKS).addFilter(_is_no_fallback)
     try:
-        return run() or 0
+        with warnings.catch_warnings():
+            for kind in (FutureWarning, DeprecationWarning):  # for those who write code with a library
+                warnings.simplefilter("ignore", kind)
+            return run() or 0
     except KeyboardInterrupt:
         print("weftwork: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -97,8 +104,13 @@ def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
         print(f"weftwork: {error}", file=sys.stderr)
         return BAD_INPUT
     finally:
+        logging.getLogger(FALLBACKS).removeFilter(_is_no_fallback)
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def _is_no_fallback(record: logging.LogRecord) -> bool:
+    return "requires torchvision" not in record.getMessage()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ from weftwork.evaluation.measurements import measured
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import shipped
 from weftwork.scripts.lazy_parser import LazyParser
+from weftwork.scripts.outputs import naming_replaced
+
+ENDINGS = (".json", ".png", "-curve.json", "-curve.png")
+"""Of names of the files of an evaluation."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +65,9 @@ def run(arguments: argparse.Namespace) -> None:
     device = device_named(arguments.device)
     pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(device)
     evaluation = measurement.open(pipe, arguments)
-    print(evaluation.run(arguments.output, arguments.rows, arguments.seed).table())
-    if curve:
-        plot_curve(evaluation.name, evaluation.curve(), measurement.curve, arguments.output)
+    folder = arguments.output
+    with naming_replaced(folder / f"{evaluation.name}{ending}" for ending in ENDINGS):
+        print(evaluation.run(folder, arguments.rows, arguments.seed).table())
+        if curve:
+            plot_curve(evaluation.name, evaluation.curve(), measurement.curve, folder)
     print(f"written to {arguments.output}")

@@ -15,18 +15,15 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths, replaced
-
-if TYPE_CHECKING:
-    from weftwork.pipelines.designs.design import Design
+from weftwork.scripts.outputs import naming_replaced
 
 MAX_IMAGES: Final = 64
 
@@ -59,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", help="device of the model, for example cuda (default: cpu; with --input that of accelerate)"
     )
-    parser.add_argument("--num_images", type=int, default=1, help="images to generate (default: %(default)s)")
+    parser.add_argument("--num_images", type=int, default=1, help="images per design (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -70,53 +67,38 @@ def run(arguments: argparse.Namespace) -> None:
         OSError: the images cannot be written; no partial file is left.
     """
     began = time.perf_counter()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     if (arguments.design is None) == (arguments.input is None):
         raise UserError("design, input: got neither or both; pass one design file, or --input with a file of many")
+    count = arguments.num_images
+    if not 1 <= count <= MAX_IMAGES:
+        raise UserError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
     if arguments.input is not None:
         from weftwork.scripts.generate_many import run as run_many
 
         return run_many(arguments)
     from weftwork.pipelines.designs.reader import read_design
+    from weftwork.pipelines.designs.run import check_maps, draw_files, maps_path, numbered, open_pipeline
 
-    count = arguments.num_images
-    if not 1 <= count <= MAX_IMAGES:
-        raise UserError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
     design = replaced(read_design(arguments.design), arguments)
-    if arguments.maps and not any(design.conditions.values()):
-        raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
+    if arguments.maps:
+        check_maps(design)
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
-    targets = _targets(arguments.output or Path("outputs") / f"{arguments.design.stem}.png", count)
-    for target in _draw(design, targets, arguments):
-        print(target)
+    output = arguments.output or Path("outputs") / f"{arguments.design.stem}.png"
+    _check_output(output)
+    targets = numbered(output, arguments.num_images)
+    device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
+    pipe = open_pipeline(arguments.model, adapters, design, arguments.image_encoder).to(device)
+    with naming_replaced([*targets, *(map(maps_path, targets) if arguments.maps else ())]):
+        for target in draw_files(pipe, design, targets, maps=arguments.maps):
+            print(target)
     print(f"took {time.perf_counter() - began:.1f} s, seed {design.seed}")
 
 
-def _draw(design: "Design", targets: Sequence[Path], arguments: argparse.Namespace) -> list[Path]:
-    """Writes the images of a design, and optionally sheets of attention maps."""
-    from weftwork.attention_processors.core.attention_maps import MapRecorder
-    from weftwork.pipelines.designs.run import draw, map_sheets, open_pipeline, stored, write_images
-
-    device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
-    pipe = open_pipeline(arguments.model, adapters, design, arguments.image_encoder).to(device)
-    recorder = MapRecorder() if arguments.maps else None
-    images = draw(pipe, design, len(targets), recorder)
-    texts = [stored(design, index) for index in range(len(targets))]
-    files = dict(zip(targets, zip(images, texts, strict=True), strict=True))
-    if recorder is not None:
-        names = [target.with_stem(f"{target.stem}-maps") for target in targets]
-        files |= dict(zip(names, zip(map_sheets(recorder, design, images), texts, strict=True), strict=True))
-    write_images(files)
-    return list(files)
-
-
-def _targets(output: Path, count: int) -> list[Path]:
-    """Returns the paths of the images; several are numbered."""
+def _check_output(output: Path) -> None:
     if output.suffix.lower() != ".png":
         raise UserError(f"output: got {str(output)!r}, expected a name that ends in .png; the design is stored in it")
     if output.is_dir():
         raise UserError(f"output: got {str(output)!r}, a folder, expected a file; add a name")
-    return [output] if count == 1 else [output.with_stem(f"{output.stem}-{index}") for index in range(count)]

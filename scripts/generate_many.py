@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.scripts.generate_options import adapter_paths, replaced
+from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -23,30 +24,30 @@ def run(arguments: argparse.Namespace) -> None:
     """Generates the missing images; a failure does not stop the others.
 
     Raises:
-        ValueError: options of single designs, invalid lines, or images of other designs in the folder (nothing is
-            written); or, at the end, images that could not be generated.
+        ValueError: invalid lines, or images of other designs in the folder (nothing is written); or, at the end, images
+            that could not be generated.
     """
     from accelerate import PartialState
 
     from weftwork.pipelines.designs.identity import identity
     from weftwork.pipelines.designs.reader import read_designs
 
-    if arguments.maps or arguments.num_images != 1:
-        raise UserError("maps, num_images: got one beside --input; write a line per image, draw maps one by one")
     folder = arguments.output or Path("outputs") / arguments.input.stem
     designs = {
-        name: _seeded(replaced(design, arguments), index)
+        name: _seeded(replaced(design, arguments), index * arguments.num_images)
         for index, (name, design) in enumerate(read_designs(arguments.input).items())
     }
     given = adapter_paths(arguments.adapter)
     made_of = {n: identity(one, arguments.model, given, arguments.image_encoder) for n, one in designs.items()}
-    missing = _missing(designs, made_of, folder)
+    files = _files(designs, folder, arguments)
+    missing = [name for name, design in designs.items() if not _is_made(design, made_of[name], files[name])]
     state = PartialState()
     with state.split_between_processes(missing) as share:
         mine: Any = share
-        failed = _make(arguments, {name: designs[name] for name in mine}, made_of, folder, state)
+        with naming_replaced(path for name in mine for path in files[name]):
+            failed = _make(arguments, {name: designs[name] for name in mine}, made_of, files, state)
     if state.is_main_process:
-        print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} images were there, {len(missing)} to make")
+        print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} designs were there, {len(missing)} to make")
     if failed:
         raise UserError("\n  ".join([f"images: {len(failed)} could not be made; run the command again", *failed]))
 
@@ -55,11 +56,11 @@ def _make(
     arguments: argparse.Namespace,
     designs: Mapping[str, "Design"],
     made_of: Mapping[str, Mapping[str, str]],
-    folder: Path,
+    files: Mapping[str, Mapping[Path, int]],
     state: "PartialState",
 ) -> list[str]:
     """Generates the images of one process; returns errors prefixed with the name of their design."""
-    from weftwork.pipelines.designs.run import attach_all, draw, open_pipeline, stored, write_images
+    from weftwork.pipelines.designs.run import attach_all, draw_files, open_pipeline
 
     failed: list[str] = []
     pipe, shared = None, None
@@ -73,8 +74,8 @@ def _make(
                 pipe.to(device)
                 pipe.set_progress_bar_config(disable=True)
             attach_all(pipe, {}, design.conditions)
-            (image,) = draw(pipe, design)
-            write_images({folder / f"{name}.png": (image, stored(design, made_of=made_of[name]))})
+            targets = list(files[name])[: arguments.num_images]
+            draw_files(pipe, design, targets, maps=arguments.maps, made_of=made_of[name])
         except UserError as error:
             failed.append(f"{name}: {error}")
     return failed
@@ -85,26 +86,51 @@ def _seeded(design: "Design", index: int) -> "Design":
     return design if design.seed is not None else replace(design, seed=index)
 
 
-def _missing(designs: Mapping[str, "Design"], made_of: Mapping[str, Mapping[str, str]], folder: Path) -> list[str]:
-    """Returns the names of designs without a whole image.
+def _files(designs: Mapping[str, "Design"], folder: Path, arguments: argparse.Namespace) -> dict[str, dict[Path, int]]:
+    """Returns the images of each design, and behind them their maps, with their numbers.
 
     Raises:
-        ValueError: the folder holds an image of another design, or one that was made by other things.
+        ValueError: maps of a design without conditions, or two designs with files of one name.
+    """
+    from weftwork.pipelines.designs.run import check_maps, maps_path, numbered
+
+    files: dict[str, dict[Path, int]] = {}
+    owners: dict[Path, str] = {}
+    for name, design in designs.items():
+        images = numbered(folder / f"{name}.png", arguments.num_images)
+        files[name] = {path: index for index, path in enumerate(images)}
+        if arguments.maps:
+            files[name] |= {maps_path(path): index for path, index in files[name].items()}
+        for path in files[name]:
+            if (other := owners.setdefault(path, name)) != name:
+                raise UserError(f"name: got {other!r} and {name!r}, which both write {path.name}; rename one")
+        if arguments.maps:
+            try:
+                check_maps(design)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from error
+    return files
+
+
+def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, int]) -> bool:
+    """Whether all files of a design are there and whole.
+
+    Raises:
+        ValueError: an image of another design, or one that was made by other things.
     """
     from weftwork.pipelines.designs.run import stored, stored_in
 
-    missing = []
-    for name, design in designs.items():
-        path = folder / f"{name}.png"
+    whole = True
+    for path, index in files.items():
         found = stored_in(path) if path.is_file() else None
         if found is None:
-            missing.append(name)
+            whole = False
             continue
         before = found.pop("made_of", {})  # images of earlier versions have none
-        if found != json.loads(stored(design)):
+        if found != json.loads(stored(design, index)):
             raise UserError(f"{path}: got an image of another design; choose another --output, or remove it")
-        changed = [thing for thing, digest in made_of[name].items() if before and before.get(thing) != digest]
-        if changed or (before and set(before) - set(made_of[name])):
-            other = changed[0] if changed else min(set(before) - set(made_of[name]))
+        changed = [thing for thing, digest in made_of.items() if before and before.get(thing) != digest]
+        if changed or (before and set(before) - set(made_of)):
+            other = changed[0] if changed else min(set(before) - set(made_of))
             raise UserError(f"{path}: got an image made with another {other}; choose another --output, or remove it")
-    return missing
+    return whole

@@ -17,6 +17,7 @@ from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
+from weftwork.scripts.outputs import naming_replaced
 
 KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
 STYLE = """
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"folders: no reports found in {names}; run weftwork evaluate or weftwork benchmark first")
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
-    with atomic_path(arguments.output) as partial:
+    with naming_replaced([arguments.output]), atomic_path(arguments.output) as partial:
         partial.write_text(page(reports, arguments.title), encoding="utf-8")
     print(f"{arguments.output}: {len(reports)} reports")
 

@@ -9,17 +9,21 @@ The format of boxes and depth files is described in `datasets.readers.sidecar_fi
 
 import argparse
 import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.scripts.outputs import naming_replaced
 
 logger = logging.getLogger(__name__)
 
 PROMPT: Final = "a person walks"
 INPUTS: Final = ("boxes", "depth", "loudness", "like")
 """Options of files that audio follows, beside a video."""
+
+SUFFIXES: Final = (".wav", ".mp4", ".mkv", ".png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes audio, video and plot."""
     import torch
 
-    from weftwork.attention_processors.audio.conditions import BoxTrack
     from weftwork.pipelines.audio.videos import Video
 
     if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
@@ -69,7 +72,14 @@ def run(arguments: argparse.Namespace) -> None:
         guidance_scale=arguments.guidance_scale,
         generator=torch.Generator().manual_seed(arguments.seed),
     )
-    name = arguments.output
+    with naming_replaced(arguments.output.with_name(f"{arguments.output.name}{suffix}") for suffix in SUFFIXES):
+        print(", ".join(map(str, _write(arguments.output, out, video, tracks))))
+
+
+def _write(name: Path, out: Any, video: Any, tracks: Sequence[Any]) -> list[Path]:
+    """Writes audio, video and plot, and returns their paths."""
+    from weftwork.attention_processors.audio.conditions import BoxTrack
+
     written = [out.save(name.with_name(f"{name.name}.wav"))]
     if video is not None:
         written.append(video.with_audio(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
@@ -80,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         written.append(plot_sound(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
     else:
         print("no plot: matplotlib is not installed; pip install matplotlib")
-    print(", ".join(map(str, written)))
+    return written
 
 
 def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.report import Report, Row
 
@@ -32,5 +33,6 @@ def plot_curve(name: str, rows: Sequence[Row], scores: Sequence[str], folder: Pa
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(scores))
     path = folder / f"{name}-curve.png"
-    figure.savefig(path, dpi=120)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=120)
     return path

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import SHEET_COLUMNS, ConditionRows, contact_sheet, generate, reconstructed
 from weftwork.evaluation.core.report import Report, Row
@@ -73,7 +74,8 @@ class Evaluation(ABC, Generic[Pipe]):
             rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
             sheet.append((name, drawn[0][0][: self.every * SHEET_COLUMNS : self.every]))
             report.write(folder)
-            contact_sheet(sheet).save(folder / f"{self.name}.png")
+            with atomic_path(folder / f"{self.name}.png") as partial:
+                contact_sheet(sheet).save(partial)
         return report
 
     @abstractmethod

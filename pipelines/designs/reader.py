@@ -18,7 +18,9 @@ from weftwork.pipelines.designs.design import Design
 
 SCHEMA_KEY: Final = "$schema"
 SCHEMA_FILE: Final = Path(__file__).with_name("design.schema.json")
-NAME: Final = re.compile(r"[\w-]{1,100}")
+NAME: Final = re.compile(r"[\w-][\w.-]{0,99}")
+IMAGE_SUFFIX: Final = ".png"
+"""Left out of names, which it is added to."""
 
 
 def read_design(path: str | Path) -> Design:
@@ -48,8 +50,12 @@ def read_designs(path: str | Path) -> dict[str, Design]:
         try:
             record = _parsed(line, place)
             name = record.pop("name", f"{number:06d}") if isinstance(record, dict) else ""
-            if not (isinstance(name, str) and NAME.fullmatch(name)) or name in designs:
-                raise UserError(f"{place}: got the name {short(name)}, expected letters, digits, - and _, once")
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                expected = "up to 100 letters, digits, -, _ and dots, none in front"
+                raise UserError(f"{place}: got the name {short(name)}, expected {expected}; rename it")
+            name = name.removesuffix(IMAGE_SUFFIX)
+            if name in designs:
+                raise UserError(f"{place}: got the name {short(name)} again, expected each once; rename one")
             designs[name] = as_design(record, partial(located, folder=path.parent), place)
         except ValueError as error:
             wrong.append(str(error))

@@ -156,6 +156,51 @@ def draw(
     return pipe.image_processor.numpy_to_pil(images)
 
 
+def draw_files(
+    pipe: Any,
+    design: Design,
+    targets: Sequence[Path],
+    *,
+    maps: bool = False,
+    made_of: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Writes one image of a design per target, all or none, and returns the paths of all files.
+
+    Args:
+        maps: also write the sheet of attention maps of each image, see `maps_path`.
+        made_of: digests that are stored beside the design.
+
+    Raises:
+        ValueError, FloatingPointError: as `draw`.
+        OSError: the images cannot be written.
+    """
+    recorder = MapRecorder() if maps else None
+    images = draw(pipe, design, len(targets), recorder)
+    texts = [stored(design, index, made_of) for index in range(len(targets))]
+    files = dict(zip(targets, zip(images, texts, strict=True), strict=True))
+    if recorder is not None:
+        sheets = map_sheets(recorder, design, images)
+        files |= dict(zip(map(maps_path, targets), zip(sheets, texts, strict=True), strict=True))
+    write_images(files)
+    return list(files)
+
+
+def numbered(target: Path, count: int) -> list[Path]:
+    """Returns the paths of so many images: several are numbered."""
+    return [target] if count == 1 else [target.with_name(f"{target.stem}-{i}{target.suffix}") for i in range(count)]
+
+
+def maps_path(target: Path) -> Path:
+    """Returns the path of an image's sheet of attention maps."""
+    return target.with_name(f"{target.stem}-maps{target.suffix}")
+
+
+def check_maps(design: Design) -> None:
+    """Raises for a design without conditions, which have no maps."""
+    if not any(design.conditions.values()):
+        raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
+
+
 def _control_arguments(controls: Sequence[Control]) -> dict[str, list[Any]]:
     if not controls:
         return {}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
+from weftwork.scripts.outputs import naming_replaced
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio")
 SIZES = ("full", "tiny")
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace) -> None:
         measured = module.measure(arguments.size, arguments.rounds)
     rows = [Row(name, scores) for name, scores in measured.items()]
     report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)
-    report.write(arguments.output)
+    with naming_replaced([arguments.output / f"{report.name}.json"]):
+        report.write(arguments.output)
     print(report.table())
 
 

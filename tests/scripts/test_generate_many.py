@@ -46,7 +46,7 @@ def test_many_designs_are_the_single_ones_and_none_is_made_twice(
     kept = (folder / "many/000002.png").stat().st_mtime_ns
     capsys.readouterr()
     assert many(folder, models) == 0
-    assert "1 of 2 images were there, 1 to make" in capsys.readouterr().out
+    assert "1 of 2 designs were there, 1 to make" in capsys.readouterr().out
     assert (folder / "many/000002.png").stat().st_mtime_ns == kept and (folder / "many/one.png").is_file()
 
 
@@ -69,7 +69,7 @@ def test_every_wrong_line_is_told_and_nothing_is_made(
     assert all(f"line {number}: " in said for number in (2, 3, 4)) and "line 1: " not in said
     assert not (folder / "many").exists()
     write_many(folder, *FEW)
-    assert many(folder, models, "--maps") == 2 and many(folder, models, "--num_images", "2") == 2
+    assert many(folder, models, "--num_images", "0") == 2
     assert main(["generate"]) == 2 and main(["generate", "a.json", "--input", "b"]) == 2
 
 
@@ -148,3 +148,50 @@ def test_texts_with_other_line_separators_are_one_line(folder: Path, models: Pat
     (folder / "all.jsonl").write_text("\ufeff" + line + "\n", encoding="utf-8")
     assert many(folder, models) == 0
     assert read(folder / "many/one.png")[1]["design"]["prompt"] == "a\u2028b\u0085c"
+
+
+def test_several_images_and_their_maps(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_many(folder, {**FEW[1], "name": "look.v2.png"})
+    options = ("--num_images", "2", "--maps")
+    assert many(folder, models, *options) == 0
+    names = ["look.v2-0-maps.png", "look.v2-0.png", "look.v2-1-maps.png", "look.v2-1.png"]
+    assert sorted(p.name for p in (folder / "many").iterdir()) == names
+    write(folder, {**FEW[1], "seed": 0})
+    assert generate(folder, models, *options) == 0
+    for number in (0, 1):
+        for maps in ("", "-maps"):
+            single = read(folder / f"out/picture-{number}{maps}.png")
+            together = read(folder / f"many/look.v2-{number}{maps}.png")
+            assert np.array_equal(single[0], together[0]) and together[1]["seed"] == number
+    capsys.readouterr()
+    assert many(folder, models, *options) == 0
+    assert "1 of 1 designs were there, 0 to make" in capsys.readouterr().out
+    (folder / "many/look.v2-1-maps.png").unlink()
+    assert many(folder, models, *options) == 0
+    said = capsys.readouterr().out
+    assert "replaced: " in said and "0 of 1 designs were there, 1 to make" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (("a", "a-maps"), ("--maps",), "name: got 'a' and 'a-maps', which both write a-maps.png; rename one"),
+        (("a", "a.png"), (), "line 2: got the name 'a' again, expected each once; rename one"),
+        ((".a",), (), "line 1: got the name '.a', expected up to 100 letters, digits, -, _ and dots, none in front"),
+        (("..",), (), "line 1: got the name '..', expected"),
+    ],
+)
+def test_names_that_cannot_be_files_are_refused(
+    names: Any, options: Any, message: str, folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_many(folder, *({**FEW[1], "name": name} for name in names))
+    assert many(folder, models, *options) == 2
+    assert message in capsys.readouterr().err and not (folder / "many").exists()
+
+
+def test_maps_of_a_design_without_conditions_are_refused(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_many(folder, *FEW)
+    assert many(folder, models, "--maps") == 2
+    assert "one: maps: got a design without conditions" in capsys.readouterr().err
