@@ -37,7 +37,7 @@ from weftwork.training.core.config import TrainingConfig, add_arguments, from_ar
 from weftwork.training.core.loop import train
 from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.image_cache import OutfitImages, cached_latents
-from weftwork.training.recipes.autoencoder import widened, with_scaling_factor
+from weftwork.training.recipes.autoencoder import standardized, widened
 from weftwork.training.recipes.backbone import (
     LatentDataset,
     TextDenoiser,
@@ -108,7 +108,7 @@ def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, dra
     task = DrawingAutoencoderTask(module, np.concatenate(unseen))
     folder = train(task, ConcatDataset(images), config)
     trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
-    with_scaling_factor(trained, some[::6]).save_pretrained(folder, safe_serialization=True)
+    standardized(trained, some[::6]).save_pretrained(folder, safe_serialization=True)
 
 
 def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:

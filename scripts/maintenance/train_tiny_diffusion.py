@@ -32,7 +32,7 @@ from weftwork.training.recipes.autoencoder import (
     AutoencoderTask,
     PatchCode,
     build_autoencoder,
-    with_scaling_factor,
+    standardized,
 )
 from weftwork.training.recipes.backbone import (
     CHANNELS,
@@ -103,7 +103,7 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     folder = train(task, ConcatDataset(sources), config)
     if not arguments.init_from:  # trained denoisers depend on the scale
         trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
-        with_scaling_factor(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
+        standardized(trained, some[:: max(1, len(some) // 256)]).save_pretrained(folder, safe_serialization=True)
 
 
 def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:

@@ -42,13 +42,18 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def widened(module: AutoencoderKL, channels: int) -> AutoencoderKL:
-    """Copies an autoencoder into one of more latent channels, which reconstructs the same images at first."""
+    """Copies an autoencoder into one of more latent channels, which reconstructs the same images at first.
+
+    The new channels start as outputs of the encoder of their own, as loud as it makes them, and with narrow posteriors:
+    training finds no use for mixtures of the old ones, nor for what is fainter than its noise.
+    """
     wide: Any = AutoencoderKL.from_config({**module.config, "latent_channels": channels})
     found, old = module.state_dict(), module.config["latent_channels"]
     means = torch.arange(old)
     kept = {old: means, 2 * old: torch.cat([means, channels + means])}  # moments: means, then log-variances
     with torch.no_grad():
-        wide.quant_conv.weight *= 0.1
+        wide.quant_conv.weight[:] = torch.eye(2 * channels)[..., None, None]
+        wide.quant_conv.weight[channels:] *= 0.1
         wide.quant_conv.bias[channels + old :] = -5.0
         for name, value in wide.state_dict().items():
             sizes = zip(found[name].shape, value.shape, strict=True)
@@ -85,6 +90,8 @@ class AutoencoderTask:
     Args:
         crop: side of the random crops, in pixels.
         kl_weight: weight of the mean Kullback–Leibler divergence per latent value.
+        noise: how much noise decoders learn to ignore, since denoisers leave some: standard deviation of its strength,
+            in standard deviations of each latent channel.
     """
 
     def __init__(
@@ -96,9 +103,10 @@ class AutoencoderTask:
         guided_steps: int = 400,
         crop: int = 64,
         kl_weight: float = 5e-4,
+        noise: float = 0.0,
     ) -> None:
         self.module, self.held_out, self.code = module, held_out, code
-        self.guided_steps, self.crop, self.kl_weight = guided_steps, crop, kl_weight
+        self.guided_steps, self.crop, self.kl_weight, self.noise = guided_steps, crop, kl_weight, noise
 
     def collate(self, samples: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> UInt8[Tensor, "batch height width 3"]:
         return torch.from_numpy(np.stack(samples))
@@ -114,9 +122,18 @@ class AutoencoderTask:
             latents = code + 0.05 * torch.randn(code.shape, generator=generator).to(code)
         else:
             pull = self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
-            latents = posterior.sample(generator)
+            latents = self._noisy(posterior.sample(generator), generator)
         restored = module.decode(latents).sample
         return self.error(restored, images) + pull
+
+    def _noisy(
+        self, latents: Float[Tensor, "batch channel h w"], generator: torch.Generator
+    ) -> Float[Tensor, "batch channel h w"]:
+        if not self.noise:
+            return latents
+        strength = self.noise * torch.randn(len(latents), 1, 1, 1, generator=generator)
+        noise = strength * torch.randn(latents.shape, generator=generator)
+        return latents + noise.to(latents) * latents.detach().std((0, 2, 3), keepdim=True)
 
     def error(
         self, restored: Float[Tensor, "batch 3 height width"], images: Float[Tensor, "batch 3 height width"]
@@ -146,9 +163,21 @@ class AutoencoderTask:
         return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, images))).item()}
 
 
-def with_scaling_factor(module: Any, images: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
-    """Sets `scaling_factor` so that latents of `images` have standard deviation 1."""
+def standardized(module: Any, images: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
+    """Folds mean and standard deviation of each latent channel into the convolutions around the latents.
+
+    Latents of `images` then have mean 0 and standard deviation 1 in each channel, and reconstructions are the same.
+    With one `scaling_factor` for all, diffusion's noise would drown channels of small latents.
+    """
     with torch.no_grad():
         latents = module.encode(to_unit(images)).latent_dist.mode()
-    module.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        moments, back, channels = module.quant_conv, module.post_quant_conv, len(std)
+        moments.bias[:channels] -= mean
+        moments.bias[:channels] /= std
+        moments.weight[:channels] /= std.view(-1, 1, 1, 1)
+        moments.bias[channels:] -= 2 * std.log()  # log-variances
+        back.bias += back.weight[:, :, 0, 0] @ mean
+        back.weight *= std.view(-1, 1, 1)
+    module.register_to_config(scaling_factor=1.0)
     return module

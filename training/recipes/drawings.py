@@ -21,7 +21,7 @@ UNCONDITIONAL_SHARE: Final = 0.1
 
 
 class DrawingAutoencoderTask(AutoencoderTask):
-    """A loss on edges (Sobel) beside that on pixels, on whole images.
+    """A loss on edges (Sobel) beside that on pixels, on whole images, from slightly noisy latents.
 
     Statistics of group normalization differ between crops and images that are mostly flat: an autoencoder trained on
     crops tints whole drawings.
@@ -29,7 +29,7 @@ class DrawingAutoencoderTask(AutoencoderTask):
 
     def __init__(self, module: AutoencoderKL, held_out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
         no_code = PatchCode(torch.from_numpy(held_out), LATENT_CHANNELS)  # not used without guided steps
-        super().__init__(module, held_out, no_code, guided_steps=0, crop=SIZE, kl_weight=1e-4)
+        super().__init__(module, held_out, no_code, guided_steps=0, crop=SIZE, kl_weight=1e-4, noise=0.15)
 
     def error(
         self, restored: Float[Tensor, "batch 3 height width"], images: Float[Tensor, "batch 3 height width"]
