@@ -6,6 +6,8 @@ weftwork convert lots adapters/lots lots-again --to lots    the folder to lots.b
 weftwork convert ip-adapter ip-adapter-plus_sd15.bin adapters/plus    an IP-Adapter for SD 1.5 or SDXL
 weftwork convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder to ip-adapter.safetensors
 
+weftwork convert xlabs-flux ip_adapter.safetensors adapters/xlabs     also instantx-flux, instantx-sd3; and back
+
 weftwork convert moai checkpoints/main models/moai            four U-Nets and their encoder to diffusers' folders
 """
 
@@ -17,14 +19,18 @@ from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+TRANSFORMERS = ("xlabs-flux", "instantx-flux", "instantx-sd3")
+"""Formats of IP-Adapters of transformers, see `weftwork.scripts.converters.transformers`."""
+BOTH_WAYS = ("lots", "ip-adapter", *TRANSFORMERS)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork convert`."""
-    parser.add_argument("format", choices=["lots", "ip-adapter", "moai"], help="format of the other project")
+    parser.add_argument("format", choices=[*BOTH_WAYS, "moai"], help="format of the other project")
     parser.add_argument("source", type=Path, help="checkpoint, or folder of several; with --to an adapter folder")
     parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
     parser.add_argument(
-        "--to", choices=["weftwork", "lots", "ip-adapter"], default="weftwork", help="direction (default: %(default)s)"
+        "--to", choices=["weftwork", *BOTH_WAYS], default="weftwork", help="direction (default: %(default)s)"
     )
     parser.add_argument("--base", choices=["sd15", "sdxl"], help="denoiser of an IP-Adapter (default: by text width)")
 
@@ -43,7 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.scripts.converters import command
     from weftwork.scripts.converters.ip_adapter import base_denoiser
 
-    if kind == "moai":
+    if kind in TRANSFORMERS:
+        convert = command.restore_published if to == kind else command.convert_published
+        convert(kind, arguments.source, arguments.target)
+    elif kind == "moai":
         command.convert_from_moai(arguments.source, arguments.target)
     elif kind == "lots":
         convert = command.convert_to_lots if to == "lots" else command.convert_from_lots

@@ -208,17 +208,18 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
 class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
     """Base class of adapters with trained key and value projections at every layer (decoupled attention)."""
 
-    def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0) -> None:
+    def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0, *, bias: bool = False) -> None:
         """Makes one key and one value projection per layer, named in the state dict by the layer.
 
         Args:
             rank: 0 for full matrices, else their rank.
+            bias: of full matrices.
         """
         widths = {name.replace(".", "-"): width for name, width in layers.items()}
 
         def projection(width: int) -> nn.Module:
             if not rank:
-                return BatchInvariantLinear(token_dim, width, bias=False)
+                return BatchInvariantLinear(token_dim, width, bias=bias)
             return nn.Sequential(
                 BatchInvariantLinear(token_dim, rank, bias=False), BatchInvariantLinear(rank, width, bias=False)
             )

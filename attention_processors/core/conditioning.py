@@ -196,6 +196,16 @@ class Conditioning:
         for strength in self.strengths:
             strength.set_step(step, num_steps)
 
+    def set_timestep(self, timestep: Float[Tensor, " row"]) -> None:
+        """Overwrites all that depends on the timestep."""
+        for strength in self.strengths:
+            if strength.on_timestep is not None:
+                strength.on_timestep(timestep)
+
+    @property
+    def reads_timestep(self) -> bool:
+        return any(strength.on_timestep is not None for strength in self.strengths)
+
     def on_step_end(self, step: int, num_steps: int) -> None:
         """Prepares the step after loop index `step`; warns once of schedules that act at none."""
         if step == 0:

@@ -198,7 +198,8 @@ def conditioned(denoiser: nn.Module, conditioning: Conditioning) -> Iterator[Non
         raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
     outer, use.thread, before = use.thread, thread, _set(slots, acting)
     try:
-        with _all_read(denoiser, slots, acting), _recomputed_alike(inner, slots, acting):
+        alike = _recomputed_alike(inner, slots, acting)
+        with _all_read(denoiser, slots, acting), alike, _timestep_shown(inner, conditioning):
             yield
     finally:
         _set(slots, before)
@@ -251,6 +252,35 @@ def _all_read(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Mapping[st
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _timestep_shown(denoiser: nn.Module, conditioning: Conditioning) -> Iterator[None]:
+    """Shows a conditioning the timestep of each call, where its branches depend on it.
+
+    The hook is that of a module within the denoiser: the denoiser's own hooks have begun when pipelines enter here.
+
+    Raises:
+        ValueError: a denoiser without an embedding of the timestep under a known name.
+    """
+    if not conditioning.reads_timestep:
+        yield
+        return
+    embed = getattr(denoiser, "time_text_embed", None)
+    if not isinstance(embed, nn.Module):
+        raise UserError(
+            f"{type(denoiser).__name__}: got an adapter that depends on the timestep, expected time_text_embed in the "
+            "denoiser; use the denoiser that the adapter was trained for"
+        )
+
+    def show(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        conditioning.set_timestep(args[0] if args else kwargs["timestep"])
+
+    hook = embed.register_forward_pre_hook(show, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _has_hooks(denoiser: nn.Module) -> bool:

@@ -168,6 +168,8 @@ class Strength:
         self.token_part, self.token_mask = token_part, token_mask
         self.regions, self.windows = regions, windows
         self.layer_weights = layer_weights or {}
+        self.on_timestep: Callable[[Tensor], None] | None = None
+        """Overwrites what depends on the timestep, [row], before the denoiser runs at it."""
         self.competes = weight.shape[1] > 1 or windows is not None or not bool(token_mask.all())
         self._gains: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}
         self._biases: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}

@@ -1,4 +1,4 @@
-"""A frozen CLIP vision model as encoder of reference images."""
+"""A frozen CLIP or SigLIP vision model as encoder of reference images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +25,10 @@ def clip_normalized(images: Float[Tensor, "image 3 size size"]) -> Float[Tensor,
 
 
 class ImageEncoder:
-    """A frozen CLIP vision model of `transformers` as encoder of reference images, as in IP-Adapter (arXiv 2308.06721).
+    """A frozen vision model of `transformers` as encoder of reference images, as in IP-Adapter (arXiv 2308.06721).
 
     Args:
-        model: a `CLIPVisionModelWithProjection`.
+        model: a `CLIPVisionModelWithProjection` or `SiglipVisionModel`.
         mean, std: per channel normalisation; CLIP's by default.
     """
 
@@ -45,19 +45,20 @@ class ImageEncoder:
     @classmethod
     def from_pretrained(cls, name: str, revision: str | None = None) -> "ImageEncoder":
         """Load a folder, "owner/repository", or "owner/repository/folder/in/it" on the Hub; safetensors only."""
-        from transformers import CLIPVisionModelWithProjection
+        from transformers import AutoConfig, CLIPVisionModelWithProjection, SiglipVisionModel
 
         parts = [name, ""] if Path(name).is_dir() else ["/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])]
-        return cls(
-            CLIPVisionModelWithProjection.from_pretrained(
-                parts[0], subfolder=parts[1], revision=revision or "main", use_safetensors=True
-            )
-        )
+        place: dict[str, Any] = {"subfolder": parts[1], "revision": revision or "main"}
+        siglip = AutoConfig.from_pretrained(parts[0], **place).model_type.startswith("siglip")
+        kind = SiglipVisionModel if siglip else CLIPVisionModelWithProjection
+        model = kind.from_pretrained(parts[0], use_safetensors=True, **place)
+        return cls(model, *[(0.5, 0.5, 0.5)] * 2) if siglip else cls(model)
 
     @torch.no_grad()
     def pooled(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image dim"]:
-        """Returns one projected vector per image in [0, 1]."""
-        return self.model(self._normal(images)).image_embeds
+        """Returns one vector per image in [0, 1]: projected by CLIP, pooled by SigLIP."""
+        out = self.model(self._normal(images))
+        return out.image_embeds if hasattr(out, "image_embeds") else out.pooler_output
 
     @torch.no_grad()
     def states(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:

@@ -9,10 +9,17 @@ PROJECTIONS: Final = ("basic", "plus", "full")
 FACE_PROJECTIONS: Final = ("faceid", "faceid_plus")
 """Kinds of IP-Adapters that read the embedding of a face recogniser."""
 
+PUBLISHED: Final = "weftwork.attention_processors.reference.published"
+
 METHOD = Method(
     name="reference",
     summary="reference images",
-    adapters=("weftwork.attention_processors.reference.adapter:ReferenceAdapter",),
+    adapters=(
+        "weftwork.attention_processors.reference.adapter:ReferenceAdapter",
+        f"{PUBLISHED}:XLabsFluxAdapter",
+        f"{PUBLISHED}:InstantXFluxAdapter",
+        f"{PUBLISHED}:InstantXSD3Adapter",
+    ),
     conditions=("weftwork.attention_processors.reference.conditions:Reference",),
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
     validation="weftwork.evaluation.methods.style:validate_reference",

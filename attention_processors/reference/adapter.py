@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from weftwork.attention_processors.reference import FACE_PROJECTIONS
 from weftwork.attention_processors.reference.conditions import Reference
 from weftwork.attention_processors.reference.projections import (
     POOLED,
+    ZERO_NULL,
     FacePlusProjection,
     ProjectionSizes,
     check_face,
@@ -134,6 +135,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             last also of "faceid".
         face_dim: width of face embeddings.
         shortcut: "faceid_plus" of version 2; not a matter of weights, so `from_pretrained` may change it.
+        layer_head_dim: width of the heads of layers, where the adapter normalises them.
         lora: the adapter was trained beside a LoRA on the denoiser, which the pipeline has to load too.
         image_encoder: the frozen encoder that `set_encoders(image=ImageEncoder.from_pretrained(id))` brings.
         image_size: side in pixels that references are resized to.
@@ -145,6 +147,8 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     """
 
     condition_type = (Reference,)
+    projection_bias: ClassVar[bool] = False
+    """Whether the projections of keys and values have a bias."""
 
     @register_to_config
     def __init__(  # noqa: PLR0913  (each is a key of the config)
@@ -166,6 +170,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         face_dim: int = 512,
         shortcut: bool = False,
         lora: bool = False,
+        layer_head_dim: int = 64,
         training: dict[str, Any] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
@@ -177,7 +182,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         self.image_projection = make_projection(projection, sizes)
         if isinstance(self.image_projection, FacePlusProjection):
             self.image_projection.shortcut = shortcut
-        self.make_projections(layers, token_dim)
+        self.make_projections(layers, token_dim, bias=self.projection_bias)
 
     def warn_of_other_weights(self, denoiser: nn.Module) -> None:
         super().warn_of_other_weights(denoiser)
@@ -268,7 +273,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             image = torch.zeros(*active.shape, *([] if pooled else [1]), self.config["image_dim"], device=active.device)
         null = torch.zeros_like(image) if null is None else null
         alone = active & (batch.guided > 0) & ~batch.has_null
-        if not pooled and alone.any():
+        if kind not in ZERO_NULL and alone.any():
             null = filled_in(null, alone, self._encoder(encoders).null_states()[None])
         return batch.derived(ReferenceFeatures, image=image, null=null, face=face)
 
@@ -283,6 +288,11 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         return encoders["image"]
 
     # -- the trained part ----------------------------------------------------------------------------------
+
+    @property
+    def branch(self) -> type[DecoupledBranch]:
+        """Branch that layers get."""
+        return MERGINGS[self.config["merging"]]
 
     def forward(self, features: ReferenceFeatures) -> EncodedTokens:
         """Returns keys and values of all references, with those of the null beside them."""
@@ -301,5 +311,5 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             torch.ones(designs, parts * count, dtype=torch.bool, device=some.device),
             torch.arange(parts, device=some.device).repeat_interleave(count),
             **features.strengths(list(self.config["layers"]), some.device),
-            branch=MERGINGS[self.config["merging"]],
+            branch=self.branch,
         )

@@ -3,6 +3,8 @@
     basic   pooled features [dim]: one linear map to all tokens, LayerNorm
     plus    states [token, dim]: a resampler, learned latents that attend to the states through `depth` blocks
     full    states [token, dim]: two linear maps with GELU and LayerNorm, token by token
+    mlp     pooled features [dim]: two linear maps with GELU to all tokens, LayerNorm
+    timed   states [token, dim] and a timestep: a resampler with adaptive norms
     faceid         face embedding [dim]: two linear maps with GELU to all tokens, LayerNorm
     faceid_plus    the same, whose tokens attend to states [token, dim] through `depth` blocks; with `shortcut`
                    (version 2), the result is added to the tokens
@@ -21,6 +23,7 @@ from diffusers.models.embeddings import (
     IPAdapterFaceIDPlusImageProjection,
     IPAdapterFullImageProjection,
     IPAdapterPlusImageProjection,
+    IPAdapterTimeImageProjection,
 )
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -74,6 +77,23 @@ def _full(sizes: ProjectionSizes) -> nn.Module:
     return IPAdapterFullImageProjection(sizes.image_dim, sizes.token_dim)
 
 
+def _mlp(sizes: ProjectionSizes) -> nn.Module:
+    return IPAdapterFaceIDImageProjection(sizes.image_dim, sizes.token_dim, 2, sizes.num_tokens)
+
+
+def _timed(sizes: ProjectionSizes) -> nn.Module:
+    return IPAdapterTimeImageProjection(
+        embed_dim=sizes.image_dim,
+        output_dim=sizes.token_dim,
+        hidden_dim=sizes.hidden_dim,
+        depth=sizes.depth,
+        dim_head=sizes.head_dim,
+        heads=sizes.num_heads,
+        num_queries=sizes.num_tokens,
+        ffn_ratio=sizes.feed_forward_ratio,
+    )
+
+
 def _face(sizes: ProjectionSizes) -> nn.Module:
     return IPAdapterFaceIDImageProjection(sizes.face_dim, sizes.token_dim, sizes.feed_forward_ratio, sizes.num_tokens)
 
@@ -106,10 +126,16 @@ def _face_plus(sizes: ProjectionSizes) -> nn.Module:
 
 
 MAKERS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = dict(
-    zip((*PROJECTIONS, *FACE_PROJECTIONS), (_basic, _plus, _full, _face, _face_plus), strict=True)
+    zip(
+        (*PROJECTIONS, *FACE_PROJECTIONS, "mlp", "timed"),
+        (_basic, _plus, _full, _face, _face_plus, _mlp, _timed),
+        strict=True,
+    )
 )
-POOLED = frozenset({"basic", "faceid"})
+POOLED = frozenset({"basic", "faceid", "mlp"})
 """Projections that read one vector per image; the others read states."""
+ZERO_NULL = POOLED | {"timed"}
+"""Projections whose null is features of zeros; that of the others is the features of zero pixels."""
 
 
 def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:

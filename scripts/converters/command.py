@@ -29,6 +29,7 @@ from weftwork.scripts.converters.lots import (
     sdxl_layers,
 )
 from weftwork.scripts.converters.published import Groups, adapter_on_meta
+from weftwork.scripts.converters.transformers import FORMATS, adapter_to_published, published_to_adapter
 
 __all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
 
@@ -159,6 +160,33 @@ def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None
     name = FACE_V2_NAME if config.get("shortcut") else IP_ADAPTER_NAME
     flat = {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
     _write_folder(target, lambda folder: save_file(flat, folder / name, metadata={"format": "pt"}))
+
+
+def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """A published IP-Adapter of a transformer, one of `transformers.FORMATS`, to an adapter folder, all or nothing.
+
+    Raises:
+        ValueError: a file that is missing or damaged; see `published_to_adapter`; a target that is not empty.
+    """
+    _check_target(target)
+    found = _opened(source, "an IP-Adapter checkpoint (.bin or .safetensors)")
+    if isinstance(found, dict) and found and all(_is_group(name, group) for name, group in found.items()):
+        found = {f"{group}.{key}": tensor for group, keys in found.items() for key, tensor in keys.items()}
+    if not _is_group(kind, found):
+        raise UserError(f"{source}: got a {type(found).__name__} with other content, expected tensors by name")
+    config, state = published_to_adapter(kind, found, denoiser)
+    _write_adapter(target, adapter_on_meta(FORMATS[kind].adapter, config), state)
+
+
+def restore_published(kind: str, source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """The inverse of `convert_published`: an adapter folder to a folder with `ip-adapter.safetensors`.
+
+    Raises:
+        ValueError: see `adapter_to_published`; a source that is no adapter folder, a target that is not empty.
+    """
+    _check_target(target)
+    tensors = adapter_to_published(kind, *_read_adapter(source), denoiser)
+    _write_folder(target, lambda folder: save_file(tensors, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
 
 
 def convert_from_moai(source: Path, target: Path, **options: int) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import attend, reference_adapter, tiny_unet
 from tiny_ip_adapter import IMAGE_DIM, KINDS, TOKENS, apart, authors_checkpoint, close, embeds, referred
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from variants import SD, VARIANTS, Variant, half_mask, picture, run
 
@@ -254,6 +254,7 @@ def test_encoders_are_read_from_folders_and_by_name(tmp_path: Path, monkeypatch:
     asked: list[Any] = []
     loader = lambda name, **options: asked.append((name, options["subfolder"])) or vision_model()  # noqa: E731
     monkeypatch.setattr(CLIPVisionModelWithProjection, "from_pretrained", loader)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda *_, **__: CLIPVisionConfig())
     for name in (ReferenceAdapter(layers={"a": 8}, token_dim=8).config["image_encoder"], "laion/clip"):
         ImageEncoder.from_pretrained(name)
     assert asked == [("h94/IP-Adapter", "models/image_encoder"), ("laion/clip", "")]
