@@ -120,6 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from weftwork.attention_processors.core.adapter_files import state_sha256
+    from weftwork.training.core.denoisers import denoiser_of
     from weftwork.training.core.loop import train
     from weftwork.training.core.sharding import shard
 
@@ -129,7 +130,7 @@ def run(arguments: argparse.Namespace) -> None:
     state, plugin = _processes(arguments, trainer)
     source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))
     pipe = load(method.pipeline)(source, use_safetensors=True)
-    denoiser = getattr(pipe, "transformer", None) or pipe.unet
+    denoiser = denoiser_of(pipe)
     original = state_sha256(denoiser)
     _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
     _check_prompts(arguments, pipe)
@@ -211,12 +212,11 @@ def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any,
 
 def _check_prompts(arguments: argparse.Namespace, pipe: Any) -> None:
     """Raises for validation prompts that are longer than the backbone reads."""
-    from weftwork.attention_processors.encoders import TextEncoders
-    from weftwork.training.data.prompts import check_lengths
+    from weftwork.training.data.prompts import PromptTokens, check_lengths
 
     if arguments.validation_prompt:
-        text = TextEncoders.of(pipe)
-        check_lengths((("validation_prompt", one, text.longest) for one in arguments.validation_prompt), text)
+        tokens = PromptTokens.of(pipe, getattr(arguments, "max_sequence_length", None))
+        check_lengths(("validation_prompt", one, tokens, tokens.longest) for one in arguments.validation_prompt)
 
 
 def _steps(epochs: int, prepared: Prepared, config: TrainingConfig) -> int:

@@ -13,9 +13,10 @@ from weftwork.datasets.readers.errors import UserError
 
 
 class TextEncoders:
-    """The text encoders of a pipeline, one or two of them, as encoders of short descriptions.
+    """The text encoders of a pipeline as encoders of short descriptions: CLIP's, else its language model.
 
-    Vectors and token states of several encoders are concatenated along the last dimension, as SDXL does it.
+    Vectors and token states of several encoders are concatenated along the last dimension, as SDXL does it. A language
+    model's vector is the final state of the last token.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class TextEncoders:
     @classmethod
     def of(cls, pipe: Any) -> "TextEncoders":
         """Returns the text encoders of a diffusers pipeline."""
-        suffixes = [s for s in ("", "_2") if getattr(pipe, f"text_encoder{s}", None) is not None]
+        suffixes = [s for s in ("", "_2", "_3") if getattr(pipe, f"text_encoder{s}", None) is not None]
+        suffixes = [s for s in suffixes if _is_clip(getattr(pipe, f"text_encoder{s}"))] or suffixes[:1]
         return cls(
             [getattr(pipe, f"tokenizer{s}") for s in suffixes],
             [getattr(pipe, f"text_encoder{s}") for s in suffixes],
@@ -59,9 +61,13 @@ class TextEncoders:
         """One vector per text: the final state at the end token, projected where the encoder does (as LOTS's code)."""
         vectors = []
         for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
-            output = model(self._ids(tokenizer, texts))
-            projected = getattr(output, "text_embeds", None)
-            vectors.append(output.pooler_output if projected is None else projected)
+            ids, mask = self._ids(tokenizer, texts)
+            if _is_clip(model):
+                output = model(ids)
+                projected = getattr(output, "text_embeds", None)
+                vectors.append(output.pooler_output if projected is None else projected)
+            else:
+                vectors.append(_states(model, ids, mask)[torch.arange(len(ids)), mask.sum(1) - 1])
         return torch.cat(vectors, -1)
 
     @torch.no_grad()
@@ -73,15 +79,8 @@ class TextEncoders:
         Raises:
             ValueError: a text that has more.
         """
-        states, mask = [], None
-        for tokenizer, model in zip(self.tokenizers, self.models, strict=True):
-            ids = self._ids(tokenizer, texts, length)
-            states.append(model(ids).last_hidden_state)
-            if mask is None:
-                ends = (ids == tokenizer.eos_token_id).int().argmax(1)
-                mask = torch.arange(length, device=ids.device)[None] <= ends[:, None]
-        assert mask is not None
-        return torch.cat(states, -1), mask
+        read = [(m, *self._ids(t, texts, length)) for t, m in zip(self.tokenizers, self.models, strict=True)]
+        return torch.cat([_states(*one) for one in read], -1), read[0][2]
 
     def width(self, length: int) -> int:
         """Width of the states of `tokens`, or of the vectors of `pooled` for a `length` of 0."""
@@ -96,7 +95,8 @@ class TextEncoders:
         """Number of tokens of a text, including begin and end; the maximum over all encoders."""
         return max(len(tokenizer(text).input_ids) for tokenizer in self.tokenizers)
 
-    def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> Tensor:
+    def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns token ids, and which of them belong to the text."""
         length = int(length or tokenizer.model_max_length)
         if self.expand is not None:
             texts = [self.expand(text, tokenizer) for text in texts]
@@ -106,4 +106,15 @@ class TextEncoders:
                     f"text: {text[:60]!r} has {len(ids) - 2} tokens, expected at most {length - 2}; shorten it"
                 )
         padded = tokenizer(list(texts), padding="max_length", max_length=length, return_tensors="pt")
-        return padded.input_ids.to(self.device)
+        return padded.input_ids.to(self.device), padded.attention_mask.bool().to(self.device)
+
+
+def _is_clip(model: Any) -> bool:
+    return type(model).__name__.startswith("CLIPText")
+
+
+def _states(model: Any, ids: Tensor, mask: Tensor) -> Float[Tensor, "text token dim"]:
+    """Returns the final states of tokens; CLIP reads padding."""
+    if _is_clip(model):
+        return model(ids).last_hidden_state
+    return model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]

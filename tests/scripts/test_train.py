@@ -16,6 +16,7 @@ from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.pairs import SamplePairs
+from weftwork.training.data.prompts import PromptTokens
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -91,7 +92,14 @@ def test_texts_that_are_too_long_are_listed_before_anything_is_trained(
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pair: Any = [PairSample(Image.new("RGB", (64, 64)), (drawn_sketch(),), ("a b " * 60,), "a b", None, "1")]
     with pytest.raises(ValueError, match=r"texts: got 1 that are too long; shorten these:\n  sample 1: 'a b a"):
-        SamplePairs(pair, paired_adapter(pipe.unet), pipe.vae, own / "cache", Sizes(64), text=TextEncoders.of(pipe))
+        SamplePairs(
+            pair,
+            paired_adapter(pipe.unet),
+            pipe.vae,
+            own / "cache",
+            Sizes(64),
+            tokens=(TextEncoders.of(pipe), PromptTokens.of(pipe)),
+        )
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ from PIL import Image
 from tiny import tiny_parts
 from variants import xl_parts
 
-from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.pipelines.core.mixin import (
     ConditionedStableDiffusionPipeline,
@@ -20,6 +19,7 @@ from weftwork.pipelines.core.mixin import (
 )
 from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.scripts.cli import main
+from weftwork.training.core.denoisers import call_of
 from weftwork.training.data.feature_cache import FeatureCache
 from weftwork.training.data.prompts import Prompts
 from weftwork.training.tasks.style import StyleConfig, StyledRecord, StyleTask
@@ -37,12 +37,13 @@ XL = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet
 def test_prompts_are_those_of_the_pipeline(tmp_path: Path) -> None:
     pipe = xl_pipe()
     cache = FeatureCache(tmp_path, "key")
-    for prompts in (Prompts(pipe, TextEncoders.of(pipe)), Prompts(pipe, TextEncoders.of(pipe), cache)):
+    for prompts in (Prompts(pipe, call_of(pipe.unet)), Prompts(pipe, call_of(pipe.unet), cache=cache)):
         embeds = prompts(["a b", ""], (64, 96))
         states, empty, pooled, empty_pooled = pipe.encode_prompt("a b", do_classifier_free_guidance=True)
-        torch.testing.assert_close(embeds.states, torch.cat([states, empty]), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(embeds.added["text_embeds"], torch.cat([pooled, empty_pooled]), atol=1e-5, rtol=1e-5)
-        assert not empty.any() and embeds.added["time_ids"].tolist() == [[64, 96, 0, 0, 64, 96]] * 2
+        torch.testing.assert_close(embeds["encoder_hidden_states"], torch.cat([states, empty]), atol=1e-5, rtol=1e-5)
+        added = embeds["added_cond_kwargs"]
+        torch.testing.assert_close(added["text_embeds"], torch.cat([pooled, empty_pooled]), atol=1e-5, rtol=1e-5)
+        assert not empty.any() and added["time_ids"].tolist() == [[64, 96, 0, 0, 64, 96]] * 2
 
 
 def test_the_objective_of_xl_is_that_of_its_denoiser(tmp_path: Path) -> None:

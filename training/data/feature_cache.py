@@ -27,7 +27,8 @@ IN_MEMORY = 4096
 SAMPLED = 64
 """Values of each weight that the key of an encoder is computed from."""
 
-Rows = Mapping[str, Float[Tensor, "row *size"]]
+Rows = Mapping[str, Sequence[Tensor]]
+"""Features by name, one tensor per row."""
 
 
 class FeatureCache:
@@ -54,6 +55,11 @@ class FeatureCache:
             encode: computes the features of the contents at the given indices.
             kind: contents of one kind have features of equal size; for `DryCache`.
         """
+        found = self.found(contents, encode)
+        return {key: torch.stack([row[key] for row in found]) for key in found[0]}
+
+    def found(self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows]) -> list[dict[str, Tensor]]:
+        """Returns the features of each content, which may differ in size."""
         names = [hashlib.sha256(content).hexdigest()[:32] for content in contents]
         found = {name: self._read(name) for name in dict.fromkeys(names)}
         missing = [names.index(name) for name, row in found.items() if row is None]
@@ -64,7 +70,7 @@ class FeatureCache:
                 self._write(names[index], row)
                 found[names[index]] = row
         complete: Any = found
-        return {key: torch.stack([complete[name][key] for name in names]) for key in complete[names[0]]}
+        return [complete[name] for name in names]
 
     def _read(self, name: str) -> dict[str, Tensor] | None:
         if name in self._held:

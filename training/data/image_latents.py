@@ -1,7 +1,7 @@
 """Cached latents of user images, resized to one size or to aspect buckets."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,11 @@ class Sizes:
     @classmethod
     def of(cls, pipe: Any, resolution: int | None = None, *, aspects: bool = False) -> "Sizes":
         """Sizes that a pipeline's denoiser supports, by default at its own resolution."""
-        halvings = len(pipe.unet.config.down_block_types) - 1
-        own = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        return cls(resolution or own, pipe.vae_scale_factor * 2**halvings, aspects)
+        unet, scale = getattr(pipe, "unet", None), pipe.vae_scale_factor
+        if unet is None:  # transformers cut latents into patches of 2x2; their pipelines default to 1024 pixels
+            return cls(resolution or pipe.vae.config.get("sample_size", 1024), 2 * scale, aspects)
+        halvings = len(unet.config.down_block_types) - 1
+        return cls(resolution or unet.config.sample_size * scale, scale * 2**halvings, aspects)
 
     def nearest(self, width: int, height: int) -> tuple[int, int]:
         """Returns the size whose aspect is nearest to the image's."""
@@ -74,7 +76,7 @@ def encoded_once(
     Args:
         dry: use a `DryCache`.
     """
-    cache = feature_cache(cache_dir, encoder_key(f"vae {vae.config.scaling_factor}", vae), dry=dry)
+    cache = feature_cache(cache_dir, encoder_key(f"vae {_normalization(vae.config)}", vae), dry=dry)
     latents = []
     for image in tqdm(images, total=count, desc="encoding images", mininterval=1.0):
         size = sizes.nearest(*image.size)
@@ -83,6 +85,12 @@ def encoded_once(
         rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)}, size)
         latents.append(rows["latents"][0])
     return latents
+
+
+def _normalization(config: Mapping[str, Any]) -> str:
+    """What latents are normalised by, as text."""
+    names = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    return " ".join(str(config[name]) for name in names if config.get(name) is not None)
 
 
 def encoded(values: "np.ndarray[Any, np.dtype[np.uint8]]", vae: Any) -> Tensor:

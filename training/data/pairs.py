@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from weftwork.attention_processors.core.regions import REGION_SIZE
-from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.paired.conditions import (
     GlobalSketch,
@@ -31,7 +30,7 @@ from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
 from weftwork.training.data.image_cache import DrawnImages, OutfitImages
 from weftwork.training.data.image_latents import Sizes, encoded_once
-from weftwork.training.data.prompts import check_lengths
+from weftwork.training.data.prompts import Tokens, check_lengths
 
 ConditionT = TypeVar("ConditionT", SketchTextPair, GlobalSketch)
 
@@ -146,7 +145,7 @@ class SamplePairs(Dataset[PairRecord]):
     `buckets` are the shapes of latents, by image.
 
     Args:
-        text: text encoders that limit the length of texts and captions.
+        tokens: what counts and limits the tokens of texts, and of captions.
         by_count: add the number of pairs to the buckets, so that no batch is padded.
         sizes: sizes that images are squeezed to, with their sketches and regions; LOTS squeezes to squares.
         dry: see `encoded_once`.
@@ -164,28 +163,27 @@ class SamplePairs(Dataset[PairRecord]):
         sizes: Sizes,
         *,
         by_count: bool = False,
-        text: TextEncoders | None = None,
+        tokens: tuple[Tokens, Tokens] | None = None,
         dry: bool = False,
     ) -> None:
         self.samples, self.adapter, self.sizes = samples, adapter, sizes
         counts: list[int] = []
-        texts: list[tuple[str, str, int]] = []
+        texts: list[tuple[str, str, Tokens, int]] = []
 
         def images() -> Iterator[Image.Image]:
             for index in range(len(self)):
                 drawn = samples[index]
                 _pairs_of(drawn)
                 counts.append(len(drawn.texts) if by_count else 0)
-                if text is not None:
-                    longest = text.longest
-                    texts.append((f"sample {index + 1}", drawn.caption, longest))
-                    most = adapter.config["text_states"] or longest
-                    texts.extend((f"sample {index + 1}", one, most) for one in drawn.texts if one)
+                if tokens is not None:
+                    text, prompt = tokens
+                    texts.append((f"sample {index + 1}", drawn.caption, prompt, prompt.longest))
+                    most = adapter.config["text_states"] or text.longest
+                    texts.extend((f"sample {index + 1}", one, text, most) for one in drawn.texts if one)
                 yield drawn.image
 
         self.latents = encoded_once(images(), len(self), vae, cache_dir, sizes, dry=dry)
-        if text is not None:
-            check_lengths(texts, text)
+        check_lengths(texts)
         self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
 
     def __len__(self) -> int:

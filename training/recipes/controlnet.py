@@ -9,8 +9,8 @@ from diffusers import ControlNetModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from weftwork.training.core.denoisers import Embeds
 from weftwork.training.data.pairs import PairRecord
-from weftwork.training.data.prompts import PromptEmbeds
 from weftwork.training.tasks.adapter import DenoisingTask, ObjectiveConfig
 
 EMBEDDING_CHANNELS = (16, 32, 64, 96)
@@ -61,11 +61,11 @@ class ControlNetTask(DenoisingTask):
     def loss(
         self, module: nn.Module, batch: dict[str, Any], generator: torch.Generator, micro: int
     ) -> Float[Tensor, ""]:
-        def denoise(noisy: Tensor, timesteps: Tensor, embeds: PromptEmbeds) -> Tensor:
-            given, added = (noisy, timesteps, embeds.states), dict(embeds.added)
-            down, middle = module(*given, controlnet_cond=batch["sketches"], added_cond_kwargs=added, return_dict=False)
+        def denoise(noisy: Tensor, timesteps: Tensor, embeds: Embeds) -> Tensor:
+            given = self.call.arguments(self.frozen, noisy, timesteps, embeds)
+            down, middle = module(**given, controlnet_cond=batch["sketches"])
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-            return self.pipe.unet(*given, added_cond_kwargs=added, **residuals).sample
+            return self.frozen(**given, **residuals)[0]
 
         return self.denoising_loss(denoise, batch["latents"], batch["captions"], generator)
 

@@ -7,24 +7,26 @@ from typing import Any, Generic, Protocol, Self
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import Adapter, BatchT
 from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned
-from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.training.core.denoisers import Embeds, call_of, denoiser_of, is_distilled, timestep_shift
 from weftwork.training.core.objectives import diffusion_loss, flow_matching_loss, is_flow, training_scheduler
 from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
-from weftwork.training.data.prompts import PromptEmbeds, Prompts
+from weftwork.training.data.image_latents import Sizes
+from weftwork.training.data.prompts import Prompts
 from weftwork.training.tasks.options import ObjectiveConfig
 
-Denoiser = Callable[[Tensor, Tensor, PromptEmbeds], Tensor]
+Denoiser = Callable[[Tensor, Tensor, Embeds], Tensor]
 """(noisy latents, timesteps, prompt embeddings) to the prediction."""
 
 
@@ -71,15 +73,20 @@ class DenoisingTask:
         assert isinstance(pipe, ConditionedPipelineMixin)
         self.name, self.objective = name, objective
         self.pipe: Any = pipe
-        for part_name in ("unet", "text_encoder", "text_encoder_2", "vae"):
-            part = getattr(pipe, part_name, None)
-            if part is not None:
+        for part in self.pipe.components.values():
+            if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
+        self.frozen: Any = denoiser_of(pipe)
+        self.call = call_of(self.frozen)
         self.text_encoders = TextEncoders.of(pipe)
-        self.levels = layer_levels(pipe.unet)
         self.scheduler = training_scheduler(self.pipe.scheduler)
-        objective.check_scheduler(flow=is_flow(self.scheduler))
-        self.prompts = Prompts(pipe, self.text_encoders)
+        objective.check_effects(
+            type(self.frozen).__name__,
+            flow=is_flow(self.scheduler),
+            distilled=is_distilled(self.frozen),
+            transformer=self.call.length is not None,
+        )
+        self.prompts = Prompts(pipe, self.call, objective.max_sequence_length)
         self._cached: dict[str, Any] = {}
 
     @property
@@ -89,21 +96,20 @@ class DenoisingTask:
 
     def cache_features(self, folder: Path) -> None:
         """Caches frozen-encoder outputs of texts and images in a folder."""
-        plain = self.text_encoders
+        every = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder") and part]
         self._cached = cached(self.encoders, folder)
         self.text_encoders = self._cached["text"]
-        cache = FeatureCache(folder, encoder_key("prompt", *plain.models))
-        self.prompts = Prompts(self.pipe, self.text_encoders, cache)
+        cache = FeatureCache(folder, encoder_key("prompt", *every))
+        self.prompts = Prompts(self.pipe, self.call, self.objective.max_sequence_length, cache)
 
     def denoiser(self, encoded: Encoded | None = None) -> Denoiser:
         """Returns the frozen denoiser, with conditions if given."""
 
-        def denoise(noisy: Tensor, timesteps: Tensor, embeds: PromptEmbeds) -> Tensor:
-            height, width = noisy.shape[-2:]
-            given = {} if encoded is None else {self.name: encoded}
-            unet, added = self.pipe.unet, dict(embeds.added)
-            with conditioned(unet, Conditioning.of(given, Layout(self.levels, (height, width)))):
-                return unet(noisy.to(unet.dtype), timesteps, embeds.states, added_cond_kwargs=added).sample
+        def denoise(noisy: Tensor, timesteps: Tensor, embeds: Embeds) -> Tensor:
+            arguments = self.call.arguments(self.frozen, noisy, timesteps, embeds, self.objective.guidance_scale)
+            layout = call_layout(self.frozen, (), arguments)
+            with conditioned(self.frozen, Conditioning.of({} if encoded is None else {self.name: encoded}, layout)):
+                return self.call.prediction(self.frozen(**arguments)[0], noisy)
 
         return denoise
 
@@ -121,7 +127,8 @@ class DenoisingTask:
         """
         with torch.no_grad():
             height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
-            embeds = self.prompts(self._chosen(captions, generator), (height, width)).to(latents.device)
+            embeds = self.prompts(self._chosen(captions, generator), (height, width))
+            embeds = send_to_device(embeds, latents.device)
         objective = self.objective
         logit_normal = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
 
@@ -134,6 +141,7 @@ class DenoisingTask:
                 self.scheduler,
                 latents,
                 generator,
+                mu=timestep_shift(self.scheduler, latents),
                 weighting_scheme=objective.weighting_scheme,
                 logit_normal=logit_normal or (0.0, 1.0),
                 noise_offset=objective.noise_offset,
@@ -162,12 +170,16 @@ class DenoisingTask:
     ) -> None:
         """Generates one image per prompt with its conditions and writes them as one PNG, below the images `above`."""
         self.pipe.set_progress_bar_config(disable=True)
+        options = self.call.sampling(self.frozen, len(prompts), 3.0)
+        if self.call.length is not None:
+            side = Sizes.of(self.pipe).resolution
+            options |= {"height": side, "width": side, "max_sequence_length": self.prompts.length}
         images = self.pipe(
             list(prompts),
             conditions={self.name: list(conditions)} if conditions else None,
             num_inference_steps=20,
-            guidance_scale=3.0,
             generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+            **options,
         ).images
         path.parent.mkdir(parents=True, exist_ok=True)
         top = [image.resize(images[0].size) for image in above]
@@ -185,6 +197,6 @@ class AdapterTask(DenoisingTask):
     def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
         super().__init__(pipe, name, objective)
         self.module = module
-        module.check_base(pipe.unet)
+        module.check_base(self.frozen)
         pipe.attach(**{name: module})
         module.float().train()  # float32 for any precision of the backbone

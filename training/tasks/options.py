@@ -1,7 +1,7 @@
 """Options of the training tasks; importing them loads no library, so that `weftwork train METHOD --help` is quick."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from weftwork.datasets.readers.errors import UserError
@@ -29,6 +29,8 @@ class ObjectiveConfig:
     )
     logit_std: float = option(1.4, "standard deviation of that logit; 1 with flow matching and no --logit_mean")
     weighting_scheme: str = option("logit_normal", f"with flow matching: {', '.join(WEIGHTING_SCHEMES)}")
+    guidance_scale: float = option(3.5, "guidance that distilled backbones read, such as FLUX.1-dev")
+    max_sequence_length: int | None = option(None, "tokens of prompts of transformers; none = those of their pipelines")
 
     def __post_init__(self) -> None:
         check_shares(self)
@@ -44,12 +46,23 @@ class ObjectiveConfig:
         if self.logit_std <= 0:
             raise UserError(f"logit_std: got {self.logit_std}, expected a number above 0")
 
-    def check_scheduler(self, *, flow: bool) -> None:
-        """Raises for options that have no effect on the backbone, which is trained with flow matching or not."""
-        name, default = ("snr_gamma", None) if flow else ("weighting_scheme", "logit_normal")
-        if getattr(self, name) != default:
-            kind = "flow matching" if flow else "a noise schedule"
-            raise UserError(f"{name}: has no effect with a backbone of {kind}; leave it out")
+    def check_effects(self, backbone: str, *, flow: bool, distilled: bool, transformer: bool) -> None:
+        """Raises for options that have no effect on a backbone.
+
+        Args:
+            flow: whether it is trained with flow matching.
+            distilled: whether it reads the guidance scale.
+            transformer: whether its pipelines can be told how many tokens to read.
+        """
+        used = {
+            "snr_gamma": not flow,
+            "weighting_scheme": flow,
+            "guidance_scale": distilled,
+            "max_sequence_length": transformer,
+        }
+        for entry in fields(ObjectiveConfig):
+            if not used.get(entry.name, True) and getattr(self, entry.name) != entry.default:
+                raise UserError(f"{entry.name}: has no effect with {backbone}; leave it out")
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,9 @@ class CaptionedTrainer(Trainer):
 
     def captioned(self, pipe: Any, **options: Any) -> "StyledImages":
         """Returns user images with captions and latents; `options` are those of `CaptionedImages`."""
-        from weftwork.attention_processors.encoders import TextEncoders
         from weftwork.datasets.readers.captioned_images import CaptionedImages
         from weftwork.training.data.image_latents import Sizes
-        from weftwork.training.data.prompts import check_lengths
+        from weftwork.training.data.prompts import PromptTokens, check_lengths
         from weftwork.training.data.styles import StyledImages
 
         arguments = self.arguments
@@ -50,7 +49,7 @@ class CaptionedTrainer(Trainer):
             samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)
         else:
             samples = CaptionedImages.from_name(arguments.dataset_name, **options)
-        text = TextEncoders.of(pipe)
-        check_lengths(((f"row {i + 1}", one, text.longest) for i, one in enumerate(samples.captions)), text)
+        prompt = PromptTokens.of(pipe, arguments.max_sequence_length)
+        check_lengths((f"row {i + 1}", one, prompt, prompt.longest) for i, one in enumerate(samples.captions))
         sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
         return StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes, dry=arguments.dry_run)

@@ -72,6 +72,7 @@ class PairedTrainer(Trainer):
     def _adapter(self, pipe: Any) -> "PairedAdapter":
         from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
         from weftwork.attention_processors.paired.adapter import PairedAdapter
+        from weftwork.training.core.denoisers import denoiser_of
 
         arguments = self.arguments
         if arguments.init_from:
@@ -83,7 +84,7 @@ class PairedTrainer(Trainer):
             pipe.set_encoders(sketch=encoder)
             options = {"image_dim": encoder.model.config.hidden_size}
         return PairedAdapter.for_denoiser(
-            pipe.unet,
+            denoiser_of(pipe),
             layers=arguments.layers,
             token_dim=arguments.token_dim,
             text_dim=TextEncoders.of(pipe).width(arguments.text_states),
@@ -127,6 +128,7 @@ class PairedTrainer(Trainer):
         from weftwork.datasets.readers.sketchy import Sketchy
         from weftwork.training.data.image_latents import Sizes
         from weftwork.training.data.pairs import SamplePairs
+        from weftwork.training.data.prompts import PromptTokens
 
         arguments, folder = self.arguments, self.arguments.train_data_dir
         ink = arguments.ink or "auto"
@@ -139,6 +141,7 @@ class PairedTrainer(Trainer):
                 raise UserError(f"{folder}:\n{report(problems)}")
             samples = PairFolder(folder, ink=ink)
         sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
-        options = {"by_count": arguments.pair_buckets, "text": TextEncoders.of(pipe), "dry": arguments.dry_run}
+        tokens = TextEncoders.of(pipe), PromptTokens.of(pipe, arguments.max_sequence_length)
+        options = {"by_count": arguments.pair_buckets, "tokens": tokens, "dry": arguments.dry_run}
         data = SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", sizes, **options)
         return data, [data.design(index) for index in range(min(4, len(data)))]

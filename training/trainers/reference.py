@@ -71,20 +71,22 @@ class ReferenceTrainer(CaptionedTrainer):
         return Prepared(ReferenceTask(adapter, pipe, self.config(), shown), data, {"data": self.data_name})
 
     def _adapter(self, pipe: Any, encoder: "ImageEncoder", name: str) -> "ReferenceAdapter":
+        from weftwork.attention_processors.core.families import base_description
         from weftwork.attention_processors.reference.adapter import ReferenceAdapter
+        from weftwork.training.core.denoisers import denoiser_of
 
-        arguments = self.arguments
+        arguments, denoiser = self.arguments, denoiser_of(pipe)
         if arguments.init_from:
             adapter = ReferenceAdapter.from_pretrained(arguments.init_from)
-            adapter.check_base(pipe.unet)
+            adapter.check_base(denoiser)
             return adapter
         config = encoder.model.config
         return ReferenceAdapter.for_denoiser(
-            pipe.unet,
+            denoiser,
             layers=arguments.layers,
             projection=arguments.projection,
             image_dim=config.projection_dim if arguments.projection == "basic" else config.hidden_size,
-            token_dim=pipe.unet.config.cross_attention_dim,
+            token_dim=base_description(denoiser)["context_dim"],
             num_tokens=arguments.num_tokens,
             image_size=config.image_size,
             image_encoder=name,

@@ -57,20 +57,22 @@ class StyleTrainer(CaptionedTrainer):
         return Prepared(StyleTask(adapter, pipe, self.config(), prompts), data, provenance)
 
     def _adapter(self, pipe: Any, styles: tuple[str, ...]) -> "StyleAdapter":
+        from weftwork.attention_processors.core.families import base_description
         from weftwork.attention_processors.style.adapter import StyleAdapter
+        from weftwork.training.core.denoisers import denoiser_of
 
-        arguments = self.arguments
+        arguments, denoiser = self.arguments, denoiser_of(pipe)
         if arguments.init_from:
             adapter = StyleAdapter.from_pretrained(arguments.init_from)
-            adapter.check_base(pipe.unet)
+            adapter.check_base(denoiser)
             unknown = [style for style in styles if style not in adapter.config["styles"]]
             return adapter.extended(unknown) if unknown else adapter
         return StyleAdapter.for_denoiser(
-            pipe.unet,
+            denoiser,
             layers=arguments.layers,
             styles=list(styles),
             style_dim=arguments.style_dim,
-            token_dim=pipe.unet.config.cross_attention_dim,
+            token_dim=base_description(denoiser)["context_dim"],
             num_tokens=arguments.num_tokens,
             rank=arguments.rank,
             fusion=arguments.fusion,

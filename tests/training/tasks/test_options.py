@@ -19,8 +19,18 @@ def test_options_of_flow_matching_are_checked(options: dict[str, Any], expected:
         ObjectiveConfig(**options)
 
 
-def test_options_of_the_other_objective_are_refused() -> None:
-    for config, flow in ((ObjectiveConfig(snr_gamma=5.0), True), (ObjectiveConfig(weighting_scheme="mode"), False)):
-        config.check_scheduler(flow=not flow)
-        with pytest.raises(ValueError, match="has no effect with a backbone of"):
-            config.check_scheduler(flow=flow)
+@pytest.mark.parametrize(
+    ("options", "backbone"),
+    [
+        ({"snr_gamma": 5.0}, {"flow": True}),
+        ({"weighting_scheme": "mode"}, {"flow": False}),
+        ({"guidance_scale": 1.0}, {"distilled": False}),
+        ({"max_sequence_length": 64}, {"transformer": False}),
+    ],
+)
+def test_options_of_other_backbones_are_refused(options: dict[str, Any], backbone: dict[str, bool]) -> None:
+    every, config = {"flow": True, "distilled": True, "transformer": True}, ObjectiveConfig(**options)
+    other = {name: not value for name, value in backbone.items()}
+    config.check_effects("a model", **{**every, **other})
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: has no effect with a model"):
+        config.check_effects("a model", **{**every, **backbone})
