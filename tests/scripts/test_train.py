@@ -92,14 +92,8 @@ def test_texts_that_are_too_long_are_listed_before_anything_is_trained(
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pair: Any = [PairSample(Image.new("RGB", (64, 64)), (drawn_sketch(),), ("a b " * 60,), "a b", None, "1")]
     with pytest.raises(ValueError, match=r"texts: got 1 that are too long; shorten these:\n  sample 1: 'a b a"):
-        SamplePairs(
-            pair,
-            paired_adapter(pipe.unet),
-            pipe.vae,
-            own / "cache",
-            Sizes(64),
-            tokens=(TextEncoders.of(pipe), PromptTokens.of(pipe)),
-        )
+        tokens = TextEncoders.of(pipe), PromptTokens.of(pipe)
+        SamplePairs(pair, paired_adapter(pipe.unet), pipe.vae, own / "cache", Sizes(64), tokens=tokens)
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
