@@ -19,7 +19,7 @@ from weftwork.datasets.readers.errors import UserError
 
 Embeds = Mapping[str, Any]
 """Prompt embeddings as arguments of a denoiser, one row per prompt."""
-Rows = Mapping[str, Sequence[Tensor]]
+Rows = Mapping[str, Tensor | Sequence[Tensor]]
 """Prompt embeddings by name, one tensor per prompt; those of several prompts may differ in length."""
 Noisy = Float[Tensor, "row channel height width"]
 

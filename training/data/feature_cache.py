@@ -27,8 +27,7 @@ IN_MEMORY = 4096
 SAMPLED = 64
 """Values of each weight that the key of an encoder is computed from."""
 
-Rows = Mapping[str, Sequence[Tensor]]
-"""Features by name, one tensor per row."""
+Rows = Mapping[str, Float[Tensor, "row *size"]]
 
 
 class FeatureCache:
@@ -58,7 +57,9 @@ class FeatureCache:
         found = self.found(contents, encode)
         return {key: torch.stack([row[key] for row in found]) for key in found[0]}
 
-    def found(self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows]) -> list[dict[str, Tensor]]:
+    def found(
+        self, contents: Sequence[bytes], encode: Callable[[list[int]], Mapping[str, Tensor | Sequence[Tensor]]]
+    ) -> list[dict[str, Tensor]]:
         """Returns the features of each content, which may differ in size."""
         names = [hashlib.sha256(content).hexdigest()[:32] for content in contents]
         found = {name: self._read(name) for name in dict.fromkeys(names)}
