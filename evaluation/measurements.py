@@ -1,9 +1,11 @@
 """One measurement per method: the options of `weftwork evaluate`, importable without heavy libraries."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from weftwork.attention_processors.core.method import Method, methods
+from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.evaluation.core.measurement import Measurement, Weights
 
 PAIRED: Final = Measurement(
@@ -89,8 +91,40 @@ AUDIO: Final = Measurement(
 )
 
 
+def _drawings(kind: str, *rows: str) -> Weights:
+    return Weights(f"drawings-{kind}", f"folder of the {kind}", rows)
+
+
+DRAWINGS: Final = Measurement(
+    "Measurement of pairs, styles and references on drawings that training left out: --split cells shows subjects that "
+    "other designers showed in training, --split subjects those of no designer. Needs the drawings (docs/drawings.md) "
+    'and networks of others: pip install ".[drawings,instruments]".',
+    "weftwork.evaluation.methods.drawings:DrawingsEvaluation",
+    {
+        "oracle": _drawings("oracle"),
+        "paired": _drawings("paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped"),
+        "global_sketch": _drawings("global-sketch", "global_sketch", "global_sketch_unnamed"),
+        "style": _drawings("style", "style", "pairs_style"),
+        "reference": _drawings("reference", "reference"),
+        "image_encoder": _drawings("encoder", "reference"),
+        "lora": _drawings("lora", "lora"),
+    },
+    splits=("cells", "subjects"),
+    places={
+        "drawings": (TARBALLS, "npm tarballs, or SVG files"),
+        "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
+    },
+)
+
+
 def measured() -> Mapping[str, Method]:
     """Returns all methods with an evaluation by name, evaluations of several methods last."""
     found = {name: method for name, method in methods().items() if method.evaluation is not None}
-    summary, path = "conditions of several methods on one image", f"{__name__}:COMPOSITION"
-    return found | {"composition": Method("composition", summary, adapters=(), evaluation=path)}
+    several = {
+        "composition": ("conditions of several methods on one image", "tiny-diffusion"),
+        "drawings": ("pairs, styles and references on drawings by several designers", "tiny-drawings"),
+    }
+    return found | {
+        name: Method(name, summary, (), backbone=backbone, evaluation=f"{__name__}:{name.upper()}")
+        for name, (summary, backbone) in several.items()
+    }

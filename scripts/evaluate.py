@@ -3,6 +3,7 @@
 weftwork evaluate paired
 weftwork evaluate style --curve
 weftwork evaluate composition --limit 16 --rows pairs style pairs_style
+weftwork evaluate drawings --model my-backbone --paired my-pairs --split subjects
 weftwork evaluate spatial-audio --seed 0 1 2
 """
 
@@ -38,7 +39,6 @@ def _fill(method: Method, parser: argparse.ArgumentParser, given: Sequence[str])
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     parser.add_argument("--limit", type=int, default=200, help="cases per row")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
-    parser.add_argument("--split", choices=("test", "validation"), default="test", help="validation is for choosing")
     parser.add_argument("--model", help=f"folder of the backbone (default: the shipped {method.backbone})")
     parser.add_argument("--device", default="cpu", help="where the model runs, for example cuda")
     parser.add_argument("--rows", nargs="*", default=(), help="only these rows")
@@ -66,8 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(device)
     evaluation = measurement.open(pipe, arguments)
     folder = arguments.output
-    with naming_replaced(folder / f"{evaluation.name}{ending}" for ending in ENDINGS):
+    with naming_replaced(folder / f"{evaluation.title}{ending}" for ending in ENDINGS):
         print(evaluation.run(folder, arguments.rows, arguments.seed).table())
         if curve:
-            plot_curve(evaluation.name, evaluation.curve(), measurement.curve, folder)
+            plot_curve(evaluation.title, evaluation.curve(), measurement.curve, folder)
     print(f"written to {arguments.output}")

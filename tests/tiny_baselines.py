@@ -12,9 +12,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from weftwork.pretrained import shipped
 
 
-def write_lora(folder: Path, std: float = 0.0) -> Path:
-    """A LoRA of rank 2 for the shipped backbone; without `std` it is zero-initialised and does nothing."""
-    unet: Any = UNet2DConditionModel.from_pretrained(shipped("tiny-diffusion"), subfolder="unet")
+def write_lora(folder: Path, std: float = 0.0, unet: Any = None) -> Path:
+    """A LoRA of rank 2, for the shipped backbone by default; without `std` it is zero-initialised and does nothing."""
+    unet = unet or UNet2DConditionModel.from_pretrained(shipped("tiny-diffusion"), subfolder="unet")
     layers = ["to_q", "to_k", "to_v", "to_out.0"]
     unet.add_adapter(LoraConfig(r=2, lora_alpha=2, init_lora_weights="gaussian", target_modules=layers))
     for name, parameter in unet.named_parameters():

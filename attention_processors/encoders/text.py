@@ -95,6 +95,17 @@ class TextEncoders:
         """Number of tokens of a text, including begin and end; the maximum over all encoders."""
         return max(len(tokenizer(text).input_ids) for tokenizer in self.tokenizers)
 
+    def shortened(self, text: str, length: int | None = None) -> str:
+        """The text without the words at its end that exceed so many tokens, begin and end included.
+
+        Args:
+            length: by default `longest`.
+        """
+        words, most = text.split(" "), length or self.longest
+        while len(words) > 1 and self.count(" ".join(words)) > most:
+            words.pop()
+        return " ".join(words)
+
     def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns token ids, and which of them belong to the text."""
         length = int(length or tokenizer.model_max_length)

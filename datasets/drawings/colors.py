@@ -32,7 +32,7 @@ def color_words(image: Rgba) -> tuple[str, ...]:
     pixels = image[image[..., 3] > 127][:, :3]
     if not len(pixels):
         return ()
-    distances = ((_lab(pixels)[:, None] - _ANCHORS) ** 2).sum(-1)
+    distances = ((cielab(pixels)[:, None] - _ANCHORS) ** 2).sum(-1)
     shares = np.bincount(_WORDS[distances.argmin(1)], minlength=len(PALETTE)) / len(pixels)
     order = [i for i in shares.argsort()[::-1][:MOST] if shares[i] >= LEAST_SHARE]
     return tuple(list(PALETTE)[i] for i in order or [shares.argmax()])
@@ -44,8 +44,8 @@ def to_rgb(hexadecimal: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _lab(pixels: np.ndarray) -> np.ndarray:
-    """CIELAB of sRGB bytes (D65)."""
+def cielab(pixels: np.ndarray) -> np.ndarray:
+    """CIELAB (D65) of sRGB bytes [pixel, 3]."""
     scaled = pixels.astype(np.float32) / 255
     linear = np.where(scaled > 0.04045, ((scaled + 0.055) / 1.055) ** 2.4, scaled / 12.92)
     matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], np.float32)
@@ -54,5 +54,5 @@ def _lab(pixels: np.ndarray) -> np.ndarray:
     return np.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], -1)
 
 
-_ANCHORS: Final = _lab(np.array([to_rgb(color) for colors in PALETTE.values() for color in colors]))
+_ANCHORS: Final = cielab(np.array([to_rgb(color) for colors in PALETTE.values() for color in colors]))
 _WORDS: Final = np.array([i for i, colors in enumerate(PALETTE.values()) for _ in colors])

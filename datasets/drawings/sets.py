@@ -2,7 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+TARBALLS: Final = Path(".cache/drawings")
+"""Default folder of the tarballs."""
 
 
 @dataclass(frozen=True)

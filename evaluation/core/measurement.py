@@ -3,7 +3,7 @@
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,8 @@ class Measurement:
         weights: by option.
         num_inference_steps, guidance_scale: defaults of the options.
         curve: scores that the option `--curve` plots over the weight of the condition; none for no such option.
+        splits: of the cases; the first is the default.
+        places: further folders by option, with their defaults and contents.
     """
 
     description: str
@@ -56,10 +58,13 @@ class Measurement:
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
     curve: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("test", "validation")
+    places: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options of this method."""
-        steps, scale = self.num_inference_steps, self.guidance_scale
+        steps, scale, split = self.num_inference_steps, self.guidance_scale, self.splits[0]
+        parser.add_argument("--split", choices=self.splits, default=split, help=f"of the cases (default: {split})")
         parser.add_argument("--num_inference_steps", type=int, default=steps, help="denoising steps")
         parser.add_argument("--guidance_scale", type=float, default=scale, help="1 turns guidance off")
         for name, one in self.weights.items():
@@ -68,6 +73,8 @@ class Measurement:
                 parser.add_argument(f"--{name}", nargs="+", type=Path, help=f"one per --seed: {text}")
             else:
                 parser.add_argument(f"--{name}", type=Path, help=text)
+        for name, (default, text) in self.places.items():
+            parser.add_argument(f"--{name}", type=Path, default=default, help=f"{text} (default: {default})")
         if self.curve:
             text = "scores over the weight, as a plot; needs matplotlib"
             parser.add_argument("--curve", action="store_true", help=text)
@@ -87,12 +94,12 @@ class Measurement:
         )
 
     def folders(self, arguments: argparse.Namespace) -> dict[str, Sequence[Path]]:
-        """Returns the folders of `weights`, given or shipped, and logs the rows skipped for lack of weights.
+        """Returns `places`, and the folders of `weights`, given or shipped; logs the rows skipped for lack of weights.
 
         Raises:
             ValueError: required weights are neither given nor shipped.
         """
-        found: dict[str, Sequence[Path]] = {}
+        found: dict[str, Sequence[Path]] = {name: [getattr(arguments, name)] for name in self.places}
         for name, one in self.weights.items():
             given = getattr(arguments, name)
             if given is not None:

@@ -68,15 +68,20 @@ class Evaluation(ABC, Generic[Pipe]):
             raise UserError(f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names")
         seed = seeds[0] if len(seeds) == 1 else list(seeds)
         rows, sheet = [], []
-        report = Report("evaluation", self.name, rows, seed, self.count, self.split, self.settings)
+        report = Report("evaluation", self.title, rows, seed, self.count, self.split, self.settings)
         for name in only or runs[0]:
             drawn = [run[name]() for run in runs]
             rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
             sheet.append((name, drawn[0][0][: self.every * SHEET_COLUMNS : self.every]))
             report.write(folder)
-            with atomic_path(folder / f"{self.name}.png") as partial:
+            with atomic_path(folder / f"{self.title}.png") as partial:
                 contact_sheet(sheet).save(partial)
         return report
+
+    @property
+    def title(self) -> str:
+        """Name of the report and its files."""
+        return self.name
 
     @abstractmethod
     def rows(self) -> Mapping[str, Callable[[], Drawn]]:

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import SIZE, Ground, Place, compose
-from weftwork.datasets.drawings.sets import SETS
+from weftwork.datasets.drawings.sets import SETS, TARBALLS
 from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.image_cache import OutfitImages
 
@@ -28,7 +28,7 @@ OUTFITS = 48
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("vae", type=Path, help="folder of the autoencoder")
-    parser.add_argument("--drawings", type=Path, default=Path(".cache/drawings"), help="folder of npm tarballs")
+    parser.add_argument("--drawings", type=Path, default=TARBALLS, help="folder of npm tarballs")
     parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images")
     parser.add_argument("--count", type=int, default=256, help="single drawings; half as many scenes")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of single drawings")

@@ -33,6 +33,7 @@ from diffusers import AutoencoderKL
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
+from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.drawings import SceneImages
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         add_arguments(stage, TrainingConfig, learning_rate=5e-4, **options)
     for stage in (first, second, third):
         stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
-        stage.add_argument("--drawings", type=Path, default=Path(".cache/drawings"), help="npm tarballs, or SVG files")
+        stage.add_argument("--drawings", type=Path, default=TARBALLS, help="npm tarballs, or SVG files")
         stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
         stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import add_arguments as add_config_arguments
 from weftwork.training.core.config import from_arguments
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 DRAWINGS: Final = "drawings"
 """The synthetic dataset made of drawings by others."""
-TARBALLS: Final = Path(".cache/drawings")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Training data of drawings: scenes with their latents, sketches, texts, styles and captions, drawn once."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ from weftwork.datasets.drawings.scenes import COUNT_SHARES, SIZE
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
 from weftwork.training.data.image_cache import DrawnImages, cached_latents
-from weftwork.training.data.pairs import WILD_SHARE, DrawnPairs
+from weftwork.training.data.pairs import WILD_SHARE, DrawnPairs, PairRecord
 from weftwork.training.data.styles import StyledRecord
 
 Job = tuple[Path, Split, int, int, int]
@@ -48,10 +48,24 @@ class ScenePairs(DrawnPairs):
 
     Args:
         images, latents, options: as for `OutfitPairs`; the scenes are those of `images`.
+        shorten: cuts texts and captions to what the text encoder reads.
     """
 
-    def __init__(self, folder: Path, images: SceneImages, latents: "np.ndarray[Any, Any]", **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: SceneImages,
+        latents: "np.ndarray[Any, Any]",
+        shorten: Callable[[str], str] = str,
+        **options: Any,
+    ) -> None:
         super().__init__(folder, f"pairs-{images.name}", _draw_pairs, images.jobs, latents, **options)
+        self.shorten = shorten
+
+    def __getitem__(self, index: int) -> PairRecord:
+        record, shorten = super().__getitem__(index), self.shorten
+        pairs = tuple(replace(pair, text=shorten(pair.text or "")) for pair in record.pairs)
+        return replace(record, pairs=pairs, captions=tuple(map(shorten, record.captions)))
 
     def unnamed(self, index: int) -> list[tuple[int, str]]:
         return list(enumerate(self.truth[index]["unnamed"]))
@@ -62,10 +76,19 @@ class StyledScenes(Dataset[StyledRecord]):
 
     Args:
         latents: the cached latents of these images, [index, channel, height, width].
+        shorten: cuts captions to what the text encoder reads.
         named: captions name the style, for baselines that are conditioned by the prompt only.
     """
 
-    def __init__(self, images: SceneImages, latents: "np.ndarray[Any, Any]", *, named: bool = False) -> None:
+    def __init__(
+        self,
+        images: SceneImages,
+        latents: "np.ndarray[Any, Any]",
+        shorten: Callable[[str], str] = str,
+        *,
+        named: bool = False,
+    ) -> None:
+        self.shorten = shorten
         self.depicted, self.keys, self.latents, self.named = images.depicted, images.keys, latents, named
         self.styles = tuple(key for key in SETS if key in set(self.keys))
 
@@ -74,7 +97,7 @@ class StyledScenes(Dataset[StyledRecord]):
 
     def __getitem__(self, index: int) -> StyledRecord:
         rng, share = np.random.default_rng([19, index]), float(self.named)
-        captions = tuple(caption(self.depicted[index], rng, share) for _ in range(CAPTIONS))
+        captions = tuple(self.shorten(caption(self.depicted[index], rng, share)) for _ in range(CAPTIONS))
         return StyledRecord(torch.from_numpy(self.latents[index].astype(np.float32)), self.keys[index], captions)
 
 

@@ -1,6 +1,7 @@
 """Train pairs of sketch and text, each with its region of the image (docs/paired.md)."""
 
 import argparse
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,10 @@ class PairedTrainer(Trainer):
         adapter = self._adapter(pipe)
         if self.world is None:
             data, validation = self._own(adapter, pipe)
+        elif self.world == "drawings":
+            data, validation = self._drawings(adapter, pipe, source)
         else:
-            data, validation = (self._drawings if self.world == "drawings" else self._outfits)(pipe, source)
+            data, validation = self._outfits(pipe, source)
         if arguments.validation_prompt:
             validation = with_prompts(arguments.validation_prompt, validation)
         provenance = {"data": self.data_name, "merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
@@ -108,14 +111,19 @@ class PairedTrainer(Trainer):
         drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
         return data, [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
 
-    def _drawings(self, pipe: Any, source: str) -> "tuple[ScenePairs, list[tuple[str, list[SketchTextPair]]]]":
+    def _drawings(
+        self, adapter: "PairedAdapter", pipe: Any, source: str
+    ) -> "tuple[ScenePairs, list[tuple[str, list[SketchTextPair]]]]":
+        from weftwork.attention_processors.encoders import TextEncoders
         from weftwork.attention_processors.paired.samples import merged, pairs
         from weftwork.datasets.drawings.captions import setting
         from weftwork.training.data.drawings import ScenePairs, held_out_scenes, scene_latents
 
         arguments, drawings = self.arguments, self.rendered()
         images, latents = scene_latents(drawings, arguments, pipe, source)
-        data = ScenePairs(arguments.cache_dir, images, latents, **self._options())
+        text = TextEncoders.of(pipe)
+        shorten = functools.partial(text.shortened, length=min(adapter.config["text_states"] or 999, text.longest))
+        data = ScenePairs(arguments.cache_dir, images, latents, shorten, **self._options())
         make = merged if arguments.merged else pairs
         return data, [(setting(shown), make(drawn)) for shown, drawn in held_out_scenes(drawings, 4)]
 

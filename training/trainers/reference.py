@@ -116,6 +116,7 @@ class ReferenceTrainer(CaptionedTrainer):
     def _drawings(self, pipe: Any, source: str) -> "tuple[Any, Iterable[Image.Image], list[tuple[str, Image.Image]]]":
         from PIL import Image
 
+        from weftwork.attention_processors.encoders import TextEncoders
         from weftwork.datasets.drawings.captions import full_caption
         from weftwork.training.data.drawings import StyledScenes, held_out_scenes, scene_latents
 
@@ -125,4 +126,8 @@ class ReferenceTrainer(CaptionedTrainer):
         shown = [
             (full_caption(one, styled=False), Image.fromarray(images.images[i])) for i, (one, _) in enumerate(unseen)
         ]
-        return StyledScenes(images, latents), map(Image.fromarray, images.images), shown
+        return (
+            StyledScenes(images, latents, TextEncoders.of(pipe).shortened),
+            map(Image.fromarray, images.images),
+            shown,
+        )

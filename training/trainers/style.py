@@ -117,10 +117,11 @@ class StyleTrainer(CaptionedTrainer):
         return data, prompts
 
     def _drawings(self, pipe: Any, source: str) -> tuple[Any, list[str]]:
+        from weftwork.attention_processors.encoders import TextEncoders
         from weftwork.datasets.drawings.captions import full_caption
         from weftwork.training.data.drawings import StyledScenes, held_out_scenes, scene_latents
 
         drawings = self.rendered()
         images, latents = scene_latents(drawings, self.arguments, pipe, source)
         prompts = [full_caption(shown, styled=False) for shown, _ in held_out_scenes(drawings, 2)]
-        return StyledScenes(images, latents), prompts
+        return StyledScenes(images, latents, TextEncoders.of(pipe).shortened), prompts

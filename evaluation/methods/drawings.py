@@ -1,0 +1,285 @@
+"""Evaluation of pairs, styles and references on drawings: held-out cells, or subjects that no designer showed.
+
+Rows of pairs share a prompt that says style and ground alone, so only the pairs carry subjects and colours. Rows of
+styles say subjects, colours and ground; only those of methods without a style condition name the designer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from weftwork.attention_processors.encoders import ImageEncoder, TextEncoders
+from weftwork.attention_processors.paired.samples import merged, pairs
+from weftwork.attention_processors.reference.adapter import Reference
+from weftwork.attention_processors.style.adapter import Style
+from weftwork.datasets.drawings.captions import color_list, full_caption, setting
+from weftwork.datasets.drawings.dataset import DrawingScenes
+from weftwork.datasets.drawings.rendered import open_rendered
+from weftwork.datasets.drawings.scenes import compose
+from weftwork.datasets.drawings.sets import SETS
+from weftwork.datasets.readers.errors import UserError
+from weftwork.evaluation.core.images import as_tensor
+from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.methods.regional_prompts import RegionalPrompts
+from weftwork.evaluation.oracles.designers import DesignerOracle
+from weftwork.evaluation.oracles.instruments import installed_instruments
+from weftwork.evaluation.scores.drawings import color_error, edge_scores
+from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, as_bytes, mean
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+
+Design = Callable[[Case], Sequence[Any]]
+ADAPTERS: Final = ("paired", "global_sketch", "style", "reference")
+REGIONAL: Final = "regional_prompts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
+    """Evaluation of a pipeline with any of the adapters `paired`, `global_sketch`, `style` and `reference`.
+
+    Args:
+        lora: path for `load_lora_weights` of the LoRA that reads names of styles; None skips its row.
+        judge: scores the images.
+    """
+
+    name: ClassVar[str] = "drawings"
+
+    split: Any = "cells"
+    lora: Path | None = None
+    judge: Judge
+
+    @classmethod
+    def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
+        files = {name: several[0] for name, several in folders.items()}
+        instruments = installed_instruments()
+        for name in ADAPTERS:
+            if name in files:
+                pipe.load_adapter(files[name], name)
+        if "reference" in files:
+            if "image_encoder" not in files:
+                raise UserError("image_encoder: got none, needed by --reference; pass the encoder it was trained with")
+            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
+        designers = DesignerOracle.from_pretrained(files["oracle"], use_safetensors=True).eval()
+        drawings = open_rendered(files["drawings"], files["cache_dir"])
+        return cls(pipe=pipe, lora=files.get("lora"), judge=Judge(drawings, instruments, designers))
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}-{self.split}"
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """Scenes of the split."""
+        return self._cases("steady")
+
+    def _cases(self, sketch_style: Any) -> list[Case]:
+        scenes = DrawingScenes(self.judge.drawings, self.split, self.count, self.seed, sketch_style)
+        return [Case.of(scenes, index) for index in range(self.count)]
+
+    def rows(self) -> dict[str, Callable[[], Drawn]]:
+        rows = self.bounds(self._real, self._scored) | {
+            "other_designer": lambda: self._scored(self._redrawn(self._by_another)),
+            "other_subject": lambda: self._scored(self._redrawn(self._another)),
+            "no_condition": lambda: self._generated("no_condition", prompt=_setting),
+            "text_only": lambda: self._generated("text_only", prompt=_caption),
+            "text_unstyled": lambda: self._generated("text_unstyled", prompt=_unstyled),
+            REGIONAL: self._regional,
+        }
+        adapters = set(self.pipe.adapters or ())
+        if "global_sketch" in adapters:
+            rows["global_sketch"] = lambda: self._generated("global_sketch", {"global_sketch": merged})
+            rows["global_sketch_unnamed"] = lambda: self._generated(
+                "global_sketch_unnamed", {"global_sketch": lambda case: merged(unnamed(case))}
+            )
+        if "paired" in adapters:
+            rows |= {
+                "pairs": lambda: self._generated("pairs", {"paired": pairs}),
+                "pairs_unnamed": lambda: self._generated(
+                    "pairs_unnamed", {"paired": lambda case: pairs(unnamed(case))}
+                ),
+                "pairs_wild": self._wild,
+                "texts_swapped": lambda: self._swapped("texts_swapped", texts_swapped),
+                "sketches_swapped": lambda: self._swapped("sketches_swapped", sketches_swapped),
+            }
+        return rows | self._style_rows(adapters)
+
+    def _style_rows(self, adapters: set[str]) -> dict[str, Callable[[], Drawn]]:
+        rows: dict[str, Callable[[], Drawn]] = {}
+        if self.lora is not None:
+            rows["lora"] = self._with_lora
+        if "reference" in adapters:
+            rows["reference"] = lambda: self._generated("reference", {"reference": self._reference}, prompt=_unstyled)
+        if "style" in adapters:
+            rows["style"] = lambda: self._generated("style", {"style": _style}, prompt=_unstyled)
+            if "paired" in adapters:
+                both = {"paired": pairs, "style": _style}
+                rows["pairs_style"] = lambda: self._generated("pairs_style", both, prompt=_ground)
+        return rows
+
+    # -- images of others ----------------------------------------------------------------------------------
+
+    def _real(self) -> Tensor:
+        return as_tensor([case.image for case in self.cases])
+
+    def _redrawn(self, choose: Callable[[Case, int, np.random.Generator], int]) -> Tensor:
+        """Composes every case from other drawings at the same places."""
+        images, drawings = [], self.judge.drawings
+        for index, case in enumerate(self.cases):
+            rng = np.random.default_rng([self.seed, index, 29])
+            rows = [choose(case, row, rng) for row in case.scene.rows]
+            images.append(compose([drawings.images[row] for row in rows], case.scene.places, case.scene.ground))
+        return as_tensor(images)
+
+    def _by_another(self, case: Case, row: int, rng: np.random.Generator) -> int:
+        """Returns the same subject by another designer, in colour; itself if there is none."""
+        code, designer = self.judge.drawings.cells[row].code, SETS[case.scene.key].designer
+        others = [
+            other
+            for other, cell in enumerate(self.judge.drawings.cells)
+            if cell.code == code and SETS[cell.key].designer != designer and SETS[cell.key].has_color
+        ]
+        return int(rng.choice(others or [row]))
+
+    def _another(self, case: Case, row: int, rng: np.random.Generator) -> int:
+        """Returns another subject of the split by the same designer; itself if there is none."""
+        scenes = DrawingScenes(self.judge.drawings, self.split, 1)
+        others = [other for other in scenes.rows_by_set[case.scene.key] if other != row]
+        return int(rng.choice(others or [row]))
+
+    # -- generated images ----------------------------------------------------------------------------------
+
+    def _scored(self, images: Tensor) -> Drawn:
+        return images, self.judge.scores(self.cases, images)
+
+    def _images(
+        self,
+        name: str,
+        designs: Mapping[str, Design],
+        cases: Sequence[Case],
+        prompt: Callable[[Case], str] | None = None,
+    ) -> Tensor:
+        text = TextEncoders.of(self.pipe)
+        conditions = {
+            adapter: [self._fitted(design(case), text, adapter) for case in cases]
+            for adapter, design in designs.items()
+        }
+        return self.generated(name, [text.shortened((prompt or _setting)(case)) for case in cases], conditions)
+
+    def _fitted(self, design: Sequence[Any], text: TextEncoders, adapter: str) -> list[Any]:
+        """Cuts texts to what the adapter reads."""
+        assert self.pipe.adapters is not None
+        most = min(self.pipe.adapters[adapter].config.get("text_states") or text.longest, text.longest)
+        return [
+            replace(one, text=text.shortened(one.text, most)) if getattr(one, "text", None) else one for one in design
+        ]
+
+    def _generated(
+        self, name: str, designs: Mapping[str, Design] | None = None, prompt: Callable[[Case], str] | None = None
+    ) -> Drawn:
+        return self._scored(self._images(name, designs or {}, self.cases, prompt))
+
+    def _wild(self) -> Drawn:
+        return self._scored(self._images("pairs_wild", {"paired": pairs}, self._cases("wild")))
+
+    def _regional(self) -> Drawn:
+        """Attaches the baseline for this row alone."""
+        text = TextEncoders.of(self.pipe)
+        states = min(40, text.longest)
+        baseline = RegionalPrompts.for_denoiser(self.pipe.unet, text_dim=text.width(states), text_states=states)
+        self.pipe.attach(**{REGIONAL: baseline})
+        try:
+            return self._generated(REGIONAL, {REGIONAL: pairs}, prompt=_caption)
+        finally:
+            self.pipe.detach(REGIONAL)
+
+    def _with_lora(self) -> Drawn:
+        self.pipe.load_lora_weights(str(self.lora), adapter_name="lora")
+        try:
+            return self._generated("lora", prompt=_caption)
+        finally:
+            self.pipe.unload_lora_weights()
+
+    def _reference(self, case: Case) -> list[Reference]:
+        """Returns a training drawing of the designer, on white."""
+        rows = DrawingScenes(self.judge.drawings, "train", 1).rows_by_set[case.scene.key]
+        row = int(np.random.default_rng([self.seed, case.scene.rows[0], 31]).choice(rows))
+        return [Reference(Image.fromarray(compose([self.judge.drawings.images[row]], [WHOLE], WHITE)))]
+
+    def _swapped(self, name: str, swap: "Callable[[Sequence[Case]], list[Swapped]]") -> Drawn:
+        """Scores what the pairs ask for beside the truth; cases that cannot be swapped are left out."""
+        swapped = swap(self.cases)
+        if not swapped:
+            return torch.zeros(0, 3, *self.cases[0].image.shape[:2]), {}
+        images = self._images(name, {"paired": pairs}, [one.given for one in swapped])
+        colors, recalls = [], []
+        for image, one in zip(as_bytes(images), swapped, strict=True):
+            recalls.append(edge_scores(image, one.given.lines)[0])
+            for region, true_region in zip(one.given.regions, one.colored, strict=True):
+                colors.append(color_error(image, region, one.case.image, true_region))
+        asked = {"edge_recall_asked": mean(recalls), "color_error_asked": mean(colors)}
+        return images, self.judge.scores([one.case for one in swapped], images) | asked
+
+
+@dataclass(frozen=True, eq=False)
+class Swapped:
+    """A case, what the pairs are given instead, and the regions of the case that have the colours of each pair."""
+
+    case: Case
+    given: Case
+    colored: tuple[Any, ...]
+
+
+def texts_swapped(cases: Sequence[Case]) -> list[Swapped]:
+    """Cases of several drawings, each with the text of the next drawing."""
+    return [
+        Swapped(case, replace(case, texts=_rotated(case.texts)), _rotated(case.regions))
+        for case in cases
+        if len(case.texts) > 1
+    ]
+
+
+def sketches_swapped(cases: Sequence[Case]) -> list[Swapped]:
+    """Cases with the sketches of the next case that has as many drawings."""
+    found = []
+    for count in sorted({len(case.texts) for case in cases}):
+        alike = [case for case in cases if len(case.texts) == count]
+        for case, other in zip(alike, _rotated(alike), strict=True):
+            if other is not case:
+                given = replace(case, sketches=other.sketches, regions=other.regions)
+                found.append(Swapped(case, given, case.regions))
+    return found
+
+
+def _rotated(values: Sequence[Any]) -> tuple[Any, ...]:
+    return *values[1:], *values[:1]
+
+
+def unnamed(case: Case) -> Case:
+    """The case with texts of colours only."""
+    return replace(case, texts=tuple(color_list(one.colors) or one.name for one in case.shown.drawings))
+
+
+def _setting(case: Case) -> str:
+    return setting(case.shown)
+
+
+def _ground(case: Case) -> str:
+    return setting(case.shown, styled=False)
+
+
+def _caption(case: Case) -> str:
+    return full_caption(case.shown)
+
+
+def _unstyled(case: Case) -> str:
+    return full_caption(case.shown, styled=False)
+
+
+def _style(case: Case) -> list[Style]:
+    return [Style(case.scene.key)]

@@ -1,0 +1,93 @@
+"""Train the classifier of designers on scenes of real drawings, degraded as generated images may be.
+
+    python -m weftwork.scripts.maintenance.oracles.train_designers --output_dir outputs/drawings-oracle
+
+Its accuracy is that on scenes of subjects that it never saw. An interrupted run resumes from its last checkpoint.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from weftwork.datasets.drawings.rendered import open_rendered
+from weftwork.datasets.drawings.sets import TARBALLS
+from weftwork.evaluation.oracles.designers import DesignerOracle
+from weftwork.scripts.maintenance.oracles.outfit_data import compressed, degraded
+from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.training.core.loop import train
+from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages
+
+Batch = tuple[UInt8[Tensor, "image 3 height width"], Int[Tensor, " image"]]
+REACH = 8  # pixels
+
+
+class LabelledScenes(Dataset[tuple[Tensor, int]]):
+    """Images of scenes, channels first, with the place of their set among all."""
+
+    def __init__(self, images: SceneImages, styles: Sequence[str]) -> None:
+        self.images, self.labels = images.images, [styles.index(key) for key in images.keys]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.labels[index]
+
+
+class DesignerTask:
+    """Training task of the classifier: cross entropy on degraded, mirrored and shifted images."""
+
+    def __init__(self, module: DesignerOracle, held_out: LabelledScenes) -> None:
+        self.module, self.held_out = module, held_out
+
+    def collate(self, samples: list[tuple[Tensor, int]]) -> Batch:
+        images, labels = zip(*samples, strict=True)
+        return torch.stack(images), torch.tensor(labels)
+
+    def loss(self, module: Any, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        images, labels = batch
+        if torch.rand((), generator=generator) < 0.5:
+            images = images.flip(-1)
+        row, column = torch.randint(-REACH, REACH + 1, (2,), generator=generator).tolist()
+        images = compressed(images.cpu().roll((row, column), (2, 3)), generator).float() / 255
+        return functional.cross_entropy(module(degraded(images, generator).to(labels.device)), labels)
+
+    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+        """Returns the accuracy on held-out scenes."""
+        images, labels = self.collate([self.held_out[i] for i in range(len(self.held_out))])
+        seen = module.read(images.float() / 255)
+        right = [name == module.config["styles"][label] for name, label in zip(seen, labels.tolist(), strict=True)]
+        return {"accuracy": float(np.mean(right))}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drawings", type=Path, default=TARBALLS, help="npm tarballs, or SVG files")
+    parser.add_argument("--scenes", type=int, default=20_000, help="training scenes (default: %(default)s)")
+    parser.add_argument("--held_out", type=int, default=256, help="validation scenes (default: %(default)s)")
+    parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images")
+    defaults = {"max_train_steps": 4000, "train_batch_size": 32, "learning_rate": 3e-3, "validation_steps": 250}
+    add_arguments(parser, TrainingConfig, resume_from_checkpoint="latest", **defaults)
+    arguments = parser.parse_args(argv)
+    config = from_arguments(TrainingConfig, arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.manual_seed(config.seed)
+    drawings = open_rendered(arguments.drawings, arguments.cache_dir)
+    images = SceneImages(arguments.cache_dir, drawings, "train", arguments.scenes)
+    unseen = SceneImages(arguments.cache_dir, drawings, "subjects", arguments.held_out, VALIDATION_SEED)
+    styles = sorted({cell.key for cell in drawings.cells})
+    task = DesignerTask(DesignerOracle(styles), LabelledScenes(unseen, styles))
+    print(f"oracle: {train(task, LabelledScenes(images, styles), config)}")
+
+
+if __name__ == "__main__":
+    main()
