@@ -151,8 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
         provenance["after"] = task.module.config["training"]
     task.module.register_to_config(training=provenance)
     folder = train(task, prepared.data, config, _evaluate(arguments, method, task.module, pipe))
-    after = state_sha256(denoiser)
-    if after != before:
+    if (after := state_sha256(denoiser)) != before:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
         )
