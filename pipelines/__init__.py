@@ -4,6 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from weftwork.pipelines.core.attach import attach as attach
+    from weftwork.pipelines.core.attach import conditions as conditions
+    from weftwork.pipelines.core.attach import detach as detach
+    from weftwork.pipelines.core.attach import set_encoders as set_encoders
     from weftwork.pipelines.core.mixin import ConditionedPipelineMixin as ConditionedPipelineMixin
     from weftwork.pipelines.core.mixin import (
         ConditionedStableDiffusionControlNetPipeline as ConditionedStableDiffusionControlNetPipeline,
@@ -27,6 +31,7 @@ _STABLE_DIFFUSION = ("", "XL", "Img2Img", "Inpaint", "ControlNet")
 _MODULE_OF = {
     "ConditionedPipelineMixin": "pipelines.core.mixin",
     **{f"ConditionedStableDiffusion{name}Pipeline": "pipelines.core.mixin" for name in _STABLE_DIFFUSION},
+    **dict.fromkeys(("attach", "conditions", "detach", "set_encoders"), "pipelines.core.attach"),
     "Design": "pipelines.designs.design",
     "read_design": "pipelines.designs.reader",
     "available": "pretrained",

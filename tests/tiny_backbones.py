@@ -259,8 +259,10 @@ def parts(backbone: Callable[[], Made]) -> Made:
 def run(model: Any, inputs: dict[str, Any]) -> Tensor:
     """Returns the output of a call; of the first row alone where that is a list."""
     torch.manual_seed(1)  # Z-Image's padding is random in none of them, but a draw would show
-    out = model(**inputs, return_dict=False)[0]
-    return out[0] if isinstance(out, list | tuple) else out
+    out = model(**inputs, return_dict=False)
+    while not isinstance(out, Tensor):
+        out = out[0]
+    return out
 
 
 def rows_of(inputs: dict[str, Any], row: slice) -> dict[str, Any]:

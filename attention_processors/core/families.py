@@ -3,7 +3,7 @@
     family = family_of(transformer)                      # found through the MRO; U-Nets by their blocks
     family.layers(transformer)                           # {"transformer_blocks.0.attn": "joint", …}
     family.tokens(transformer, {"hidden_states": …})     # where the image's tokens stand in this call: grid and span
-    layout = call_layout(transformer, args, kwargs)      # the same as a `Layout`, for `Conditioning.of`
+    layout = call_layout(transformer, {"hidden_states": …})  # the same as a `Layout`, for `Conditioning.of`
 
 A denoiser of another class is served if its cross-attention layers can be found by name (`attn2`, `cross_attn`);
 regions then need a record, which users add: `FAMILIES["MyTransformer"] = Family(roles, grid, place)`. All facts are
@@ -29,9 +29,9 @@ of text tokens alone; or of something else, such as another stream."""
 Place = Literal["all", "first", "last", "after caption"]
 """Where image tokens stand among the queries of joint layers; references stand behind those of the target."""
 
-Guidance = Literal["one batch", "one batch, conditional first", "two calls"]
-"""How the pipelines of a family run the two halves of guidance; of two calls, the conditional one comes first. A
-distilled model, or one without guidance, runs the conditional half alone."""
+Guidance = Literal["one batch", "one batch, conditional first", "two calls", "unknown"]
+"""How the pipelines of a family run the two halves of guidance: the unconditional rows first, or the conditional ones;
+of two calls, the conditional one is first. A distilled model, or one without guidance, runs the conditional half."""
 
 Grid = tuple[int, int, int]
 """Frames, height and width in tokens."""
@@ -281,7 +281,7 @@ def family_of(denoiser: nn.Module) -> Family:
     if hasattr(inner, "down_blocks") and hasattr(inner, "up_blocks"):
         return UNET
     if any(re.fullmatch(next(iter(CROSS_BY_NAME)), name) for name in names):
-        return Family(CROSS_BY_NAME, None)
+        return Family(CROSS_BY_NAME, None, guidance="unknown")
     raise UserError(
         f"denoiser: got {kind}, which has no record and no layers named attn2 or cross_attn; write "
         f'FAMILIES["{kind}"] = Family(roles, grid, place), both from weftwork.attention_processors.core.families'
@@ -306,20 +306,23 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
     return {name: level(name) for name in attention_layers(denoiser)}
 
 
-def call_layout(
-    denoiser: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    repeat: int = 1,
-    halves: tuple[Half, ...] = GUIDED[1:],
-) -> Layout:
-    """Returns the layout of one call of a denoiser from its arguments.
+def call_arguments(denoiser: nn.Module, args: Sequence[Any], kwargs: Given) -> Given:
+    """Returns the arguments of one call of a denoiser by name."""
+    inner = unwrapped(denoiser)
+    return inspect.signature(type(inner).forward).bind(inner, *args, **kwargs).arguments
+
+
+def sample_of(given: Given) -> Any:
+    """Returns the noisy latents among the arguments of a call, one row per item."""
+    return next(given[name] for name in ("sample", "hidden_states", "x") if name in given)
+
+
+def call_layout(denoiser: nn.Module, given: Given, repeat: int = 1, halves: tuple[Half, ...] = GUIDED[1:]) -> Layout:
+    """Returns the layout of one call of a denoiser from its arguments by name.
 
     Raises:
         ValueError: as `family_of`, and `Family.tokens`.
     """
-    inner = unwrapped(denoiser)
-    given = inspect.signature(type(inner).forward).bind(inner, *args, **kwargs).arguments
     tokens = family_of(denoiser).tokens(denoiser, given)
     size = None if tokens is None else tokens.grid[1:]
     levels = layer_levels(denoiser)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -157,9 +157,10 @@ def check_installed(denoiser: nn.Module, layers: Collection[str] | None = None) 
     Raises:
         RuntimeError: names the first layer, its processor, the call that sets it and how to restore.
     """
-    if layers and unwrapped(denoiser) not in _USES and not _processors(unwrapped(denoiser)):
+    inner = unwrapped(denoiser)
+    if layers and not _USES.get(inner, _Use()).pipelines and not _processors(inner):
         raise RuntimeError(
-            f"{type(unwrapped(denoiser)).__name__}: conditions were passed, but adapters were attached to another "
+            f"{type(inner).__name__}: conditions were passed, but adapters were attached to another "
             "denoiser (pipe.unet was replaced since); detach() and attach() the adapters again"
         )
     for name, layer in attention_layers(denoiser).items():
@@ -176,31 +177,40 @@ def check_installed(denoiser: nn.Module, layers: Collection[str] | None = None) 
 
 
 @contextmanager
-def conditioned(denoiser: nn.Module, conditioning: Conditioning) -> Iterator[None]:
+def conditioned(
+    denoiser: nn.Module, conditioning: Conditioning | None = None
+) -> Iterator[Callable[[Conditioning], None]]:
     """Lets a conditioning act in the calls of a denoiser within the block, in this thread.
 
-    Gradient checkpointing recomputes each call with the conditioning of its own block, also after that block has ended
-    and in other threads.
+    Yields a function that lets another one act from then on. Gradient checkpointing recomputes each call with the
+    conditioning of its own call, also after the block has ended and in other threads.
 
     Raises:
         RuntimeError: a processor was replaced since `install`, another thread runs the denoiser with conditions, or a
             call of the denoiser did not read each branch once.
     """
     inner = unwrapped(denoiser)
-    check_installed(inner, conditioning.branches)
     use, thread = _USES.setdefault(inner, _Use()), threading.get_ident()
     if use.thread not in (None, thread):
         raise RuntimeError(BUSY)
     slots = _slots(inner)
-    acting = {name: conditioning.at(name) for name in slots}
-    absent = sorted(set(conditioning.inputs) - set(acting))
-    if absent:
-        raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
-    outer, use.thread, before = use.thread, thread, _set(slots, acting)
+    before, acting, shown = {name: slot.acting for name, slot in slots.items()}, {}, ExitStack()
+
+    def let(conditioning: Conditioning) -> None:
+        check_installed(inner, conditioning.branches)
+        absent = sorted(set(conditioning.inputs) - set(slots))
+        if absent:
+            raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
+        shown.close()
+        shown.enter_context(_timestep_shown(inner, conditioning))
+        acting.update({name: conditioning.at(name) for name in slots})
+        _set(slots, acting)
+
+    outer, use.thread = use.thread, thread
     try:
-        alike = _recomputed_alike(inner, slots, acting)
-        with _all_read(denoiser, slots, acting), alike, _timestep_shown(inner, conditioning):
-            yield
+        let(conditioning or Conditioning({}))
+        with _all_read(denoiser, slots, acting), _recomputed_alike(inner, slots, acting), shown:
+            yield let
     finally:
         _set(slots, before)
         use.thread = outer
@@ -300,8 +310,10 @@ def _recomputed_alike(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Ma
     functions = [module._gradient_checkpointing_func for module in modules]
 
     def checkpointed(checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any) -> Any:
+        now = dict(acting)
+
         def run(*args: Any) -> Any:
-            before = _set(slots, acting)
+            before = _set(slots, now)
             try:
                 return function(*args)
             finally:

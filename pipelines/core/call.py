@@ -1,80 +1,224 @@
-"""Conditions in one call of a pipeline: laid out when the denoiser is first called, which shows the size of latents."""
+"""Conditions in the calls of a pipeline's denoiser: laid out when it is first called, for the half that it computes."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from torch import nn
+import torch
+from diffusers.guiders import BaseGuidance
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.families import layer_levels
-from weftwork.attention_processors.core.processor import conditioned, is_compiled
-from weftwork.attention_processors.core.strength import GUIDED, Layout
+from weftwork.attention_processors.core.families import Given, call_arguments, call_layout, family_of, sample_of
+from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
+from weftwork.attention_processors.core.strength import GUIDED, Half
+from weftwork.datasets.readers.errors import UserError
 
-Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+
+def denoisers(pipe: Any) -> list[nn.Module]:
+    """Returns the denoisers of a pipeline: its U-Net, or its transformers.
+
+    Raises:
+        ValueError: a pipeline without either.
+    """
+    found = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
+    if not any(found := [one for one in found if isinstance(one, nn.Module)]):
+        raise UserError(f"pipe: got {type(pipe).__name__}, which has no unet and no transformer; pass another pipeline")
+    return found
+
+
+class _Watched:
+    """A method of one object that reports its calls; copies of the object have the method as it was."""
+
+    def __init__(self, owner: Any, name: str, report: Callable[..., None], after: bool) -> None:
+        self.owner, self.name, self.report, self.after = owner, name, report, after
+        functools.update_wrapper(self, getattr(owner, name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        method: Callable[..., Any] = self.__wrapped__  # pyright: ignore[reportAttributeAccessIssue]
+        if self.after:
+            result = method(*args, **kwargs)
+            self.report(*args, **kwargs)
+            return result
+        self.report(*args, **kwargs)
+        return method(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = memo[id(self.owner)]
+        return getattr(type(other), self.name).__get__(other)
+
+
+@contextmanager
+def _watched(owner: Any, name: str, report: Callable[..., None], after: bool = False) -> Iterator[None]:
+    before = vars(owner).get(name)
+    vars(owner)[name] = _Watched(owner, name, report, after)
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(owner)[name]
+        else:
+            vars(owner)[name] = before
 
 
 class ConditionedCall:
-    """Conditions that act in the calls of a denoiser while a pipeline runs.
+    """Conditions that act in the calls of a pipeline's denoisers.
+
+    Which half of guidance a call computes is read off its rows where both come in one batch. Where they come apart, the
+    pipeline names it (`cache_context`, or the guider of a modular pipeline), or else the calls of a step are counted,
+    of which the scheduler's `step` is the end. The family says which of these holds.
 
     Args:
         encoded: encoded conditions by adapter name, or a conditioning for a known size.
-        repeat: images per prompt.
-        guidance: whether the batch is [unconditional | conditional].
+        designs: number of prompts that the conditions are for; 1 fits any number.
     """
 
     def __init__(
         self,
-        denoiser: nn.Module,
+        pipe: Any,
         encoded: Mapping[str, Encoded] | Conditioning,
-        *,
-        repeat: int = 1,
-        guidance: bool = False,
+        designs: int = 1,
         recorder: MapRecorder | None = None,
     ) -> None:
-        self.denoiser, self.recorder = denoiser, recorder
-        self.encoded, self.repeat, self.guidance = encoded, repeat, guidance
-        self.conditioning: Conditioning | None = None
+        self.pipe, self.denoisers = pipe, denoisers(pipe)
+        self.encoded, self.designs, self.recorder = encoded, designs, recorder
         if recorder is not None:
-            refuse_compiled(is_compiled(denoiser))
+            refuse_compiled(any(map(is_compiled, self.denoisers)))
+        self._restart()
+
+    def _restart(self, *_: Any, **__: Any) -> None:
+        self.step, self.calls, self.images, self.steps = 0, 0, 0, 0
+        self.pass_name: str | None = None
+        self.laid_out: dict[tuple[int, tuple[Half, ...]], Conditioning] = {}
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """Lets the conditions act in the denoiser's calls within the block."""
+        """Lets the conditions act in the denoisers' calls within the block."""
+        components = getattr(self.pipe, "components", {})
+        guiders = [one for one in components.values() if isinstance(one, BaseGuidance)]
         with ExitStack() as stack:
-
-            def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-                if self.conditioning is None:
-                    sample = args[0] if args else kwargs["sample"]
-                    self.conditioning = self._laid_out(sample.shape[-2], sample.shape[-1])
-                    stack.enter_context(conditioned(self.denoiser, self.conditioning))
-
-            stack.callback(self.denoiser.register_forward_pre_hook(begin, with_kwargs=True).remove)
+            for denoiser in self.denoisers:
+                let = stack.enter_context(conditioned(denoiser))
+                hook = denoiser.register_forward_pre_hook(partial(self._begin, let), with_kwargs=True)
+                stack.callback(hook.remove)
+                if hasattr(denoiser, "cache_context"):
+                    stack.enter_context(_watched(unwrapped(denoiser), "cache_context", self._named))
+            stack.enter_context(_watched(self.pipe.scheduler, "set_timesteps", self._restart))
+            stack.enter_context(_watched(self.pipe.scheduler, "step", self._end_step, after=True))
+            for guider in guiders:
+                stack.enter_context(_watched(guider, "prepare_models", partial(self._prepared, guider), after=True))
             yield
 
-    def _laid_out(self, height: int, width: int) -> Conditioning:
-        made = self.encoded
-        if not isinstance(made, Conditioning):
-            layout = Layout(layer_levels(self.denoiser), (height, width), self.repeat, GUIDED[not self.guidance :])
-            made = Conditioning.of(made, layout)
-        if self.recorder is not None:
-            assert made.layout is not None
-            self.recorder.begin(made.layout)
-            made = replace(made, recorder=self.recorder)
-        made.set_step(0, 1)
-        return made
+    def _named(self, name: str, **_: Any) -> None:
+        self.pass_name = name
 
-    def follow(self, arguments: dict[str, Any]) -> None:
-        """Puts a callback into the arguments of a call that moves schedules on, after the caller's own."""
-        theirs: Callback | None = arguments.get("callback_on_step_end")
-        if isinstance(theirs, PipelineCallback | MultiPipelineCallbacks):
-            arguments["callback_on_step_end_tensor_inputs"] = theirs.tensor_inputs
+    def _prepared(self, guider: Any, *_: Any) -> None:
+        self.pass_name = str(guider._input_predictions[guider._count_prepared - 1]).removeprefix("pred_")
 
-        def callback(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-            values = values if theirs is None else theirs(pipe, step, timestep, values)
-            return values if self.conditioning is None else self.conditioning.callback(pipe, step, timestep, values)
+    def _begin(self, let: Callable[[Conditioning], None], denoiser: nn.Module, args: Any, kwargs: Any) -> None:
+        """Lets the conditions of the half that is computed act in a call of the denoiser."""
+        if self.steps and self.step >= self.steps:  # a scheduler without set_timesteps runs once more
+            self._restart()
+        given = call_arguments(denoiser, args, kwargs)
+        halves = self._halves(denoiser, given)
+        let(self._conditioning(denoiser, given, halves))
+        self.calls += 1
 
-        arguments["callback_on_step_end"] = callback
+    def _halves(self, denoiser: nn.Module, given: Given) -> tuple[Half, ...]:
+        """Returns the halves of guidance that a call computes, in the order of its rows.
+
+        Raises:
+            ValueError: a call that the family's pipelines do not make.
+        """
+        guidance, rows = family_of(denoiser).guidance, len(sample_of(given))
+        name, self.pass_name = self.pass_name, None
+        if name in ("cond", "uncond") or ((name or "").startswith("cond_") and name != "cond_uncond"):
+            self.images = self._images(rows)
+            return ("unconditional",) if name == "uncond" else ("conditional",)
+        if guidance == "two calls" and name is None:
+            if self.calls > 1:
+                raise UserError(
+                    f"conditions: got {self.calls + 1} calls of {type(unwrapped(denoiser)).__name__} in one step, "
+                    "expected the two halves of guidance; turn off what adds others"
+                )
+            self.images = self._images(rows)
+            return (GUIDED[1 - self.calls],)
+        if name not in (None, "cond_uncond"):
+            raise UserError(f"conditions: got a pass named {name!r}, which they do not know; turn off what adds it")
+        if not self.images:
+            guided = self._is_guided(given)
+            if guided and guidance == "unknown":
+                raise UserError(
+                    f"guidance: got {type(unwrapped(denoiser)).__name__}, whose order of halves is not known; turn "
+                    "guidance off, or add a record of it to weftwork.attention_processors.core.families.FAMILIES"
+                )
+            self.images = self._images(rows, 2 if guided else 1)
+        if rows == self.designs * self.images:
+            return GUIDED[1:]
+        if rows != 2 * self.designs * self.images:
+            raise self._wrong(rows)
+        return GUIDED[::-1] if guidance == "one batch, conditional first" else GUIDED
+
+    def _images(self, rows: int, halves: int = 1) -> int:
+        """Returns the number of images per design."""
+        images, rest = divmod(rows, self.designs * halves)
+        if rest:
+            raise self._wrong(rows)
+        return images
+
+    def _wrong(self, rows: int) -> UserError:
+        return UserError(
+            f"conditions: got a batch of {rows} rows for conditions of {self.designs} prompts; pass one list per "
+            "prompt (a batch with a third part, as of perturbed-attention guidance, is not supported)"
+        )
+
+    def _is_guided(self, given: Given) -> bool:
+        """Whether a batch has both halves: the pipeline says so, or its latents come twice."""
+        latents = sample_of(given)
+        if isinstance(latents, Tensor) and len(latents) % 3 == 0 and _equal(latents, 3):
+            raise self._wrong(len(latents))
+        known = getattr(self.pipe, "do_classifier_free_guidance", None)
+        return bool(known) if known is not None else _equal(latents, 2)
+
+    def _conditioning(self, denoiser: nn.Module, given: Given, halves: tuple[Half, ...]) -> Conditioning:
+        if isinstance(self.encoded, Conditioning) and halves == GUIDED[:1]:
+            raise UserError("conditioning: got one of both halves, but the pipeline runs them apart; pass conditions=")
+        key = id(denoiser), halves
+        if key not in self.laid_out:
+            made = self.encoded
+            if not isinstance(made, Conditioning):
+                made = Conditioning.of(made, call_layout(denoiser, given, self.images, halves))
+            if self.recorder is not None and "conditional" in halves:
+                assert made.layout is not None
+                if not any("conditional" in other for _, other in self.laid_out):
+                    self.recorder.begin(made.layout)
+                made = replace(made, recorder=self.recorder)
+            self.steps = self.steps or self._num_steps()
+            made.set_step(self.step, self.steps)
+            self.laid_out[key] = made
+        return self.laid_out[key]
+
+    def _num_steps(self) -> int:
+        known = getattr(self.pipe, "_num_timesteps", None)
+        scheduler = self.pipe.scheduler
+        return known or max(1, len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0))
+
+    def _end_step(self, *_: Any, **__: Any) -> None:
+        """Moves schedules on."""
+        for made in self.laid_out.values():
+            made.on_step_end(self.step, self.steps)
+        self.step, self.calls = self.step + 1, 0
+
+
+def _equal(latents: Any, parts: int) -> bool:
+    """Whether the first channel of latents is the same in all of `parts` parts of a batch."""
+    if len(latents) % parts:
+        return False
+    if not isinstance(latents, Tensor):
+        latents = torch.stack(list(latents))
+    first, *others = latents[:, :1].chunk(parts)
+    return all(torch.equal(first, other) for other in others)

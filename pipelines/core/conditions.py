@@ -10,6 +10,19 @@ Conditions = Mapping[str, Condition | Sequence[Condition] | Sequence[Sequence[Co
 """Conditions by adapter name: a condition, a list of them for every prompt, or one such list or None per prompt."""
 
 
+def number_of_designs(given: Conditions) -> int:
+    """Returns the number of prompts that conditions are for: 1 where none is a list with one list per prompt.
+
+    Raises:
+        ValueError: different numbers.
+    """
+    rows = [one for one in given.values() if isinstance(one, Sequence) and not isinstance(one, str)]
+    counts = {len(row) for row in rows if any(one is None or isinstance(one, Sequence) for one in row)}
+    if len(counts) > 1:
+        raise UserError(f"conditions: got lists for {sorted(counts)} prompts; pass as many for each adapter")
+    return counts.pop() if counts else 1
+
+
 def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> list[list[Any]]:
     """Returns one list of conditions per prompt.
 

@@ -5,11 +5,11 @@ pipe.attach(paired=PairedAdapter.from_pretrained(other_folder))
 pipe("a person", conditions={"paired": [SketchTextPair(sketch, "a red jacket")]}).images[0]
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from diffusers import (
     AutoencoderKL,
     DiffusionPipeline,
@@ -20,19 +20,17 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, own_copy, release, use_public_name
+from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, use_public_name
 from weftwork.attention_processors.core.attention_maps import MapRecorder
-from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
+from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import layer_levels
-from weftwork.attention_processors.core.processor import install, restore
 from weftwork.attention_processors.core.strength import GUIDED, Layout
-from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.attach import attach, detach, encoded, frozen_encoders, set_encoders
 from weftwork.pipelines.core.call import ConditionedCall
-from weftwork.pipelines.core.conditions import Conditions, designs_of
+from weftwork.pipelines.core.conditions import Conditions
 from weftwork.pipelines.core.encoders import FrozenEncoders
 from weftwork.pipelines.core.signatures import bound_arguments, with_stock_parameters
 from weftwork.pipelines.core.stock_config import named_as
@@ -44,7 +42,7 @@ _Pipeline = DiffusionPipeline if TYPE_CHECKING else object
 
 
 class ConditionedPipelineMixin(_Pipeline):
-    """`attach`, `detach` and `conditions=` for a pipeline with `unet` and `cross_attention_kwargs`.
+    """`attach`, `detach` and `conditions=` for a pipeline with a U-Net or a transformer.
 
     Use it as `class X(ConditionedPipelineMixin, StockPipeline)`. Attached adapters and frozen encoders are optional
     components beside the stock ones.
@@ -66,7 +64,8 @@ class ConditionedPipelineMixin(_Pipeline):
         if cls.__call__ is mixin.__call__:
             cls.__call__ = with_stock_parameters(mixin.__call__, stock.__call__)
         cls._optional_components = [*cls._optional_components, *OWN]
-        cls.model_cpu_offload_seq = str(cls.model_cpu_offload_seq).replace("unet", "adapters->unet")
+        order = str(cls.model_cpu_offload_seq)
+        cls.model_cpu_offload_seq = re.sub(r"\b(unet|transformer)\b", r"adapters->\1", order, count=1)
 
     def __init__(
         self, *args: Any, adapters: AdapterBank | None = None, encoders: FrozenEncoders | None = None, **kwargs: Any
@@ -114,13 +113,17 @@ class ConditionedPipelineMixin(_Pipeline):
                 "padding_mask_crop: got it beside conditions, which would act on the crop; leave it out, and crop "
                 "image, mask and sketches alike"
             )
-        bound.apply_defaults()
-        arguments = dict(bound.arguments)
-        legacy = arguments.pop("kwargs", {})
-        call = self._call(conditions or {}, conditioning, {**arguments, "recorder": recorder})
-        call.follow(arguments)
+        if conditioning is not None:
+            call = ConditionedCall(self, conditioning, recorder=recorder)
+        else:
+            arguments = bound.arguments
+            prompts = next((arguments[n] for n in ("prompt", "prompt_embeds") if arguments.get(n) is not None), "")
+            kinds = ("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs")
+            scale = next((arguments[name].get("scale") for name in kinds if arguments.get(name)), None)
+            made = encoded(self, conditions or {}, 1 if isinstance(prompts, str) else len(prompts), scale)
+            call = ConditionedCall(self, *made, recorder)
         with call.acting():
-            return stock(**arguments, **legacy)
+            return stock(*args, **kwargs)
 
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
@@ -142,52 +145,12 @@ class ConditionedPipelineMixin(_Pipeline):
     # -- adapters ------------------------------------------------------------------------------------------
 
     def attach(self, **adapters: Adapter) -> None:
-        """Attaches adapters by name; their order is the order of summation.
-
-        Everything is checked before anything changes.
-
-        Raises:
-            ValueError: a name that is taken, a value that is no adapter, an adapter for another base, or a foreign
-                attention processor on the denoiser.
-        """
-        have = {} if self.adapters is None else dict(self.adapters.items())
-        for name, adapter in adapters.items():
-            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
-                raise UserError(f"attach: got the name {name!r}, expected letters and digits; use another name")
-            if name in have:
-                raise UserError(f"attach: {name!r} is attached already; detach({name!r}) first or use another name")
-            if not isinstance(adapter, Adapter):
-                raise UserError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
-            adapter.check_base(self.unet)
-        for adapter in adapters.values():
-            adapter.warn_of_other_weights(self.unet)
-        if not adapters:
-            return
-        if not have:
-            install(self.unet)
-        device, here = self._execution_device, {**have, **adapters}
-        for name, adapter in here.items():
-            if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
-                mine = own_copy(adapter, self.unet)
-                here[name] = nn.Module.to(mine, device, self.unet.dtype).eval()  # pyright: ignore
-        self._set_bank(here)
+        """Attaches adapters by name, see `weftwork.pipelines.attach`."""
+        attach(self, **adapters)
 
     def detach(self, *names: str) -> None:
-        """Detaches adapters (all, without names); without any, the stock processors are restored.
-
-        Raises:
-            ValueError: an unknown name; nothing is changed.
-        """
-        have = {} if self.adapters is None else dict(self.adapters.items())
-        unknown = [name for name in names if name not in have]
-        if unknown:
-            raise UserError(f"detach: got {unknown[0]!r}, attached are: {', '.join(have) or 'none'}")
-        for name in names or have:
-            release(have[name], self.unet)
-        rest = {name: adapter for name, adapter in have.items() if names and name not in names}
-        if have and not rest:
-            restore(self.unet)
-        self._set_bank(rest)
+        """Detaches adapters (all, without names), see `weftwork.pipelines.detach`."""
+        detach(self, *names)
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str, **kwargs: Any) -> Adapter:
         """Loads the adapter in a local folder, of the class that its config names, and attaches it."""
@@ -210,25 +173,13 @@ class ConditionedPipelineMixin(_Pipeline):
             self.adapters.weights.update(weights)
 
     def set_encoders(self, **encoders: Any) -> None:
-        """Set frozen encoders beside the pipeline's own, for example `sketch=SketchEncoder.from_pretrained(…)`.
-
-        Those that are modules, or have one as `model`, move with the pipeline; `save_pretrained` leaves them out.
-        """
-        self.encoders = FrozenEncoders({**self.frozen_encoders, **encoders})
-        if self.device.type != "meta":  # sequential offloading moves the modules
-            self.encoders.to(self.device)
+        """Sets frozen encoders beside the pipeline's own; `save_pretrained` leaves them out."""
+        set_encoders(self, **encoders)
 
     @property
     def frozen_encoders(self) -> dict[str, Any]:
         """Encoders that `set_encoders` has set, by name."""
-        return {} if self.encoders is None else self.encoders.by_name
-
-    def _set_bank(self, adapters: Mapping[str, Adapter]) -> None:
-        weights = {} if self.adapters is None else self.adapters.weights
-        bank = AdapterBank(adapters) if adapters else None
-        if bank is not None:
-            bank.weights.update({name: weight for name, weight in weights.items() if name in bank})
-        self.register_modules(adapters=bank)
+        return frozen_encoders(self)
 
     # -- conditions ----------------------------------------------------------------------------------------
 
@@ -251,6 +202,11 @@ class ConditionedPipelineMixin(_Pipeline):
         Raises:
             ValueError: an unknown name, a condition of the wrong type, or another number of designs than prompts.
         """
+        if getattr(self, "unet", None) is None:
+            raise UserError(
+                "encode_conditions: got a pipeline of a transformer, whose conditions are laid out when it runs; pass "
+                "conditions= to each call"
+            )
         default = self.unet.config["sample_size"]
         sides = (default, default) if isinstance(default, int) else default
         rows, columns = (
@@ -259,49 +215,7 @@ class ConditionedPipelineMixin(_Pipeline):
         )
         halves = GUIDED[not do_classifier_free_guidance :]
         layout = Layout(layer_levels(self.unet), (rows, columns), num_images_per_prompt, halves)
-        return Conditioning.of(self._encoded(conditions, batch_size), layout)
-
-    @torch.no_grad()
-    def _encoded(self, conditions: Conditions, batch: int, lora_scale: float | None = None) -> dict[str, Encoded]:
-        bank = self.adapters
-        for name in conditions:
-            if bank is None or name not in bank:
-                raise UserError(
-                    f"conditions: got {name!r}, attached are: {', '.join(bank or ()) or 'none'}; attach({name}=…) first"
-                )
-        assert bank is not None
-        device = self._execution_device
-        text = TextEncoders.of(self)
-        encoders = {"text": text, **self.frozen_encoders}
-        encoded = {}
-        for name in bank:
-            if name not in conditions:
-                continue
-            designs = designs_of(name, conditions[name], batch, bank[name].condition_type)
-            given = bank[name].collate(designs).to(device).scaled(bank.weights[name])
-            with text.scaled(lora_scale):
-                features = bank[name].features(given, encoders)
-            encoded[name] = bank(name, features)
-        return encoded
-
-    def _call(
-        self, conditions: Conditions, conditioning: Conditioning | None, arguments: Mapping[str, Any]
-    ) -> ConditionedCall:
-        """Encodes conditions for a call with these arguments of the stock pipeline."""
-        recorder = arguments["recorder"]
-        if conditioning is not None:
-            return ConditionedCall(self.unet, conditioning, recorder=recorder)
-        prompt, embeds = arguments["prompt"], arguments["prompt_embeds"]
-        prompts = embeds if prompt is None else prompt
-        batch = 1 if prompts is None or isinstance(prompts, str) else len(prompts)  # the stock call refuses none
-        unguided = self.unet.config.get("time_cond_proj_dim") is not None
-        return ConditionedCall(
-            self.unet,
-            self._encoded(conditions, batch, (arguments.get("cross_attention_kwargs") or {}).get("scale")),
-            repeat=arguments.get("num_images_per_prompt") or 1,
-            guidance=arguments["guidance_scale"] > 1 and not unguided,
-            recorder=recorder,
-        )
+        return Conditioning.of(encoded(self, conditions, batch_size)[0], layout)
 
 
 class ConditionedStableDiffusionPipeline(ConditionedPipelineMixin, StableDiffusionPipeline): ...

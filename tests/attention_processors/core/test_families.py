@@ -34,7 +34,7 @@ def conditions(model: nn.Module, inputs: dict[str, Any], designs: slice = slice(
     adapter = RawTokensAdapter.for_denoiser(model).requires_grad_(False)
     rows = [raw_conditions(seed, **options)[:1] for seed in (0, 1)][designs]
     encoded = adapter(adapter.features(adapter.collate(rows), {}))
-    return Conditioning.of({"it": encoded}, call_layout(model, (), inputs))
+    return Conditioning.of({"it": encoded}, call_layout(model, inputs))
 
 
 def conditioned_run(model: nn.Module, inputs: dict[str, Any], conditioning: Conditioning) -> Tensor:

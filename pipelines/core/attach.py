@@ -1,0 +1,168 @@
+"""Adapters and conditions on any diffusers pipeline.
+
+    attach(pipe, style=StyleAdapter.from_pretrained(folder))
+    with conditions(pipe, {"style": Style("ink")}):
+        image = pipe("a cat").images[0]
+    detach(pipe, "style")
+
+The pipeline is changed in nothing but the processors of its denoiser; it may be a modular one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.attention_processors.core.attached import AdapterBank, own_copy, release
+from weftwork.attention_processors.core.attention_maps import MapRecorder
+from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.processor import install, restore
+from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.call import ConditionedCall, denoisers
+from weftwork.pipelines.core.conditions import Conditions, designs_of, number_of_designs
+from weftwork.pipelines.core.encoders import FrozenEncoders
+
+
+def attached(pipe: Any) -> dict[str, Adapter]:
+    """Returns the adapters of a pipeline by name, in the order of attaching."""
+    bank = getattr(pipe, "adapters", None)
+    return {} if bank is None else dict(bank.items())
+
+
+def attach(pipe: Any, **adapters: Adapter) -> None:
+    """Attaches adapters by name; their order is the order of summation.
+
+    Everything is checked before anything changes.
+
+    Raises:
+        ValueError: a pipeline without a denoiser, a name that is taken, a value that is no adapter, an adapter for
+            another base, or a foreign attention processor on the denoiser.
+    """
+    have, parts = attached(pipe), denoisers(pipe)
+    for name, adapter in adapters.items():
+        if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise UserError(f"attach: got the name {name!r}, expected letters and digits; use another name")
+        if name in have:
+            raise UserError(f"attach: {name!r} is attached already; detach({name!r}) first or use another name")
+        if not isinstance(adapter, Adapter):
+            raise UserError(f"attach: {name!r} is a {type(adapter).__name__}, expected an Adapter")
+        for denoiser in parts:
+            adapter.check_base(denoiser)
+    if not adapters:
+        return
+    for denoiser in parts:
+        for adapter in adapters.values():
+            adapter.warn_of_other_weights(denoiser)
+        if not have:
+            install(denoiser)
+    device, here = pipe._execution_device, {**have, **adapters}
+    for name, adapter in here.items():
+        if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
+            mine, dtype = own_copy(adapter, parts[0]), parts[0].dtype
+            here[name] = nn.Module.to(mine, device, dtype).eval()  # pyright: ignore
+    _set_bank(pipe, here)
+
+
+def detach(pipe: Any, *names: str) -> None:
+    """Detaches adapters (all, without names); without any, the stock processors are restored.
+
+    Raises:
+        ValueError: an unknown name; nothing is changed.
+    """
+    have, parts = attached(pipe), denoisers(pipe)
+    unknown = [name for name in names if name not in have]
+    if unknown:
+        raise UserError(f"detach: got {unknown[0]!r}, attached are: {', '.join(have) or 'none'}")
+    for name in names or have:
+        release(have[name], parts[0])
+    rest = {name: adapter for name, adapter in have.items() if names and name not in names}
+    if have and not rest:
+        for denoiser in parts:
+            restore(denoiser)
+    _set_bank(pipe, rest)
+
+
+def _set_bank(pipe: Any, adapters: Mapping[str, Adapter]) -> None:
+    before, bank = getattr(pipe, "adapters", None), AdapterBank(adapters) if adapters else None
+    if bank is not None and before is not None:
+        bank.weights.update({name: weight for name, weight in before.weights.items() if name in bank})
+    if _is_component(pipe):
+        pipe.register_modules(adapters=bank)
+    else:
+        pipe.adapters = bank
+
+
+def _is_component(pipe: Any) -> bool:
+    """Whether adapters are a component of the pipeline, which it moves and offloads."""
+    return "adapters" in getattr(pipe, "config", {})
+
+
+def set_encoders(pipe: Any, **encoders: Any) -> None:
+    """Sets frozen encoders beside the pipeline's own, for example `sketch=SketchEncoder.from_pretrained(…)`.
+
+    Those that are modules, or have one as `model`, move with a pipeline that has a class with conditions.
+    """
+    pipe.encoders = FrozenEncoders({**frozen_encoders(pipe), **encoders})
+    if pipe.device.type != "meta":  # sequential offloading moves the modules
+        pipe.encoders.to(pipe.device)
+
+
+def frozen_encoders(pipe: Any) -> dict[str, Any]:
+    """Returns the encoders that `set_encoders` has set, by name."""
+    encoders = getattr(pipe, "encoders", None)
+    return {} if encoders is None else encoders.by_name
+
+
+@torch.no_grad()
+def encoded(
+    pipe: Any, given: Conditions, prompts: int | None = None, lora_scale: float | None = None
+) -> tuple[dict[str, Encoded], int]:
+    """Encodes conditions by adapter name; returns them, and the number of designs.
+
+    Args:
+        prompts: number of prompts; None for the number of lists given, 1 where one list is for all prompts.
+        lora_scale: scale of the LoRAs of text encoders.
+
+    Raises:
+        ValueError: an unknown name, a condition of the wrong type, or another number of designs than prompts.
+    """
+    have, device = attached(pipe), pipe._execution_device
+    for name in given:
+        if name not in have:
+            raise UserError(
+                f"conditions: got {name!r}, attached are: {', '.join(have) or 'none'}; attach({name}=…) first"
+            )
+    count = number_of_designs(given) if prompts is None else prompts
+    text, made = TextEncoders.of(pipe), {}
+    if not _is_component(pipe):
+        pipe.adapters.to(device)
+    for name, adapter in have.items():
+        if name not in given:
+            continue
+        designs = designs_of(name, given[name], count, adapter.condition_type)
+        batch = adapter.collate(designs).to(device).scaled(pipe.adapters.weights[name])
+        with text.scaled(lora_scale):
+            features = adapter.features(batch, {"text": text, **frozen_encoders(pipe)})
+        made[name] = pipe.adapters(name, features)
+    return made, count
+
+
+@contextmanager
+def conditions(pipe: Any, given: Conditions, *, recorder: MapRecorder | None = None) -> Iterator[None]:
+    """Lets conditions act in the calls of a pipeline within the block.
+
+    Args:
+        given: by adapter name a condition, a list of them (for every prompt), or a list with one such list, or None,
+            per prompt.
+        recorder: records attention maps.
+
+    Raises:
+        ValueError: as `encoded`.
+    """
+    made, designs = encoded(pipe, given)
+    with ConditionedCall(pipe, made, designs, recorder).acting():
+        yield

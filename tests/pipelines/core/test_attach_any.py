@@ -1,0 +1,209 @@
+"""Adapters and conditions on any stock pipeline: halves of guidance, schedules, and what is left behind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.guiders import ClassifierFreeGuidance, SkipLayerGuidance
+from diffusers.hooks import LayerSkipConfig
+from tiny import raw_adapter, raw_conditions, tiny_parts, tiny_pipe, tiny_unet
+from tiny_backbones import rows_of
+from tiny_pipelines import PIPELINES, Tiny, run_tiny
+from torch import Tensor
+from variants import VARIANTS, picture, run, xl_parts
+
+from weftwork.attention_processors import Style, StyleAdapter
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.families import call_layout
+from weftwork.attention_processors.core.processor import attention_layers, conditioned
+from weftwork.pipelines import ConditionedPipelineMixin, attach, conditions, detach
+from weftwork.pipelines.core.attach import encoded
+
+every = pytest.mark.parametrize("tiny", PIPELINES, ids=lambda one: one.name)
+
+
+def style_adapter(pipe: Any) -> StyleAdapter:
+    torch.manual_seed(3)
+    return StyleAdapter.for_denoiser(pipe.transformer, styles=("ink",), token_dim=8, style_dim=4)
+
+
+def style(**options: Any) -> dict[str, Style]:
+    return {"style": Style("ink", **options)}
+
+
+@every
+def test_conditions_act_and_leave_nothing(tiny: Tiny) -> None:
+    pipe = tiny.make()
+    stock = run_tiny(pipe, tiny.arguments())
+    found = {name: layer.processor for name, layer in attention_layers(pipe.transformer).items()}
+    adapter = style_adapter(pipe)
+    attach(pipe, style=adapter)
+    assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+    with conditions(pipe, style(weight=0.0)):
+        assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+    with conditions(pipe, style()):
+        first, again = (run_tiny(pipe, tiny.arguments()) for _ in range(2))
+    assert (first - stock).abs().max() > 1e-4 and torch.equal(first, again)
+    detach(pipe)
+    assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+    assert all(layer.processor is found[name] for name, layer in attention_layers(pipe.transformer).items())
+    mine: Any = tiny.make(type("Mine", (ConditionedPipelineMixin, type(pipe)), {}))
+    mine.attach(style=adapter)
+    assert torch.equal(run_tiny(mine, tiny.arguments(), conditions=style()), first)
+
+
+@contextmanager
+def calls_of(denoiser: Any) -> Iterator[list[tuple[dict[str, Any], Any]]]:
+    seen: list[tuple[dict[str, Any], Any]] = []
+
+    def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        names = ("x", "t", "cap_feats") if "Z" in type(module).__name__ else ()
+        seen.append(({**dict(zip(names, args, strict=False)), **kwargs}, out[0]))
+
+    hook = denoiser.register_forward_hook(keep, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@every
+@pytest.mark.parametrize("guided", [True, False], ids=["guided", "distilled"])
+@torch.no_grad()
+def test_each_half_of_guidance_is_that_of_a_separate_run(tiny: Tiny, guided: bool) -> None:
+    """At the step at which the condition acts; at the other one, the stock model."""
+    pipe = tiny.make()
+    model = pipe.transformer
+    attach(pipe, style=style_adapter(pipe))
+    with conditions(pipe, style(end=0.5, cfg="both")), calls_of(model) as calls:
+        run_tiny(pipe, tiny.arguments(guided, steps=4))
+    made, _ = encoded(pipe, style(cfg="both"))
+    given = tiny.prompts(0)["prompt_embeds"][0]
+    halves: list[str] = []
+    for number, (inputs, out) in enumerate(calls):
+        texts = inputs["cap_feats"] if "cap_feats" in inputs else inputs["encoder_hidden_states"]
+        for row, text in enumerate(texts):
+            half = "conditional" if torch.equal(text, given) else "unconditional"
+            halves.append(half)
+            alone = _row(inputs, row, len(texts))
+            acting = Conditioning.of(made, call_layout(model, alone, halves=(half,)))
+            with conditioned(model, acting if number < len(calls) // 2 else None):
+                single = model(**alone)[0]
+            torch.testing.assert_close(out[row], single[0], atol=1e-5, rtol=0)
+    assert halves.count("conditional") == 4 and halves.count("unconditional") == (4 if guided else 0)
+
+
+def _row(inputs: dict[str, Any], row: int, rows: int) -> dict[str, Any]:
+    return inputs if rows == 1 else rows_of(inputs, slice(row, row + 1))
+
+
+# -- several prompts and images ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sd3", "qwen_image", "z_image"])
+def test_lists_per_prompt(name: str) -> None:
+    tiny = next(one for one in PIPELINES if one.name == name)
+    pipe = tiny.make()
+    attach(pipe, style=style_adapter(pipe))
+    both = tiny.arguments()
+    for key, value in both.items():
+        if "prompt" in key:
+            both[key] = value * 2 if isinstance(value, list) else torch.cat([value] * 2)
+
+    def drawn(given: Any) -> Tensor:
+        generator = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        with conditions(pipe, {"style": given}):
+            return run_tiny(pipe, {**both, "generator": generator})
+
+    plain = drawn([[], []])
+    one = drawn([[Style("ink")], None])
+    assert torch.allclose(one[1], plain[1], atol=1e-5) and (one[0] - plain[0]).abs().max() > 1e-4
+    assert torch.allclose(drawn(Style("ink"))[0], one[0], atol=1e-5)
+    with pytest.raises(ValueError, match=r"got a batch of .* rows for conditions of 3 prompts"):
+        drawn([[], [], []])
+
+
+# -- modular pipelines -------------------------------------------------------------------------------------
+
+
+def modular(guider: Any, parts: dict[str, Any]) -> Any:
+    pipe = diffusers.StableDiffusionXLAutoBlocks().init_pipeline()
+    pipe.update_components(**parts, guider=guider)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def run_modular(pipe: Any) -> np.ndarray:
+    out = pipe(
+        prompt="a person", negative_prompt="x", num_inference_steps=2, output_type="latent", height=64, width=64,
+        generator=torch.Generator().manual_seed(0), output="images",
+    )  # fmt: skip
+    return (out if isinstance(out, Tensor) else out[0]).float().numpy()
+
+
+def test_modular_pipelines_condition_the_half_that_their_guider_names() -> None:
+    parts = xl_parts()
+    given = {"it": raw_conditions(end=0.5)}
+    variant = VARIANTS[1]
+    stock = variant.conditioned(**parts, add_watermarker=False)
+    stock.set_progress_bar_config(disable=True)
+    stock.attach(it=raw_adapter(stock.unet))
+    options = {"negative_prompt": "x", "height": 64, "width": 64}
+    expected, plain = run(stock, conditions=given, **options), run(stock, **options)
+    stock.detach()
+    pipe = modular(ClassifierFreeGuidance(guidance_scale=3.0), parts)
+    attach(pipe, it=raw_adapter(pipe.unet))
+    with conditions(pipe, given):
+        np.testing.assert_allclose(run_modular(pipe), expected, atol=1e-4)
+    assert np.abs(run_modular(pipe) - plain).max() < 1e-4 < np.abs(expected - plain).max()
+    skip = LayerSkipConfig(indices=[0], fqn="mid_block.attentions.0.transformer_blocks")
+    pipe.update_components(guider=SkipLayerGuidance(guidance_scale=3.0, skip_layer_config=skip))
+    with conditions(pipe, given):
+        assert np.isfinite(run_modular(pipe)).all()
+
+
+# -- what is refused ---------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_three_parts_is_refused() -> None:
+    parts = {**tiny_parts(), "unet": tiny_unet(in_channels=8)}
+    none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    pipe = diffusers.StableDiffusionInstructPix2PixPipeline(**parts, **none)
+    pipe.set_progress_bar_config(disable=True)
+    attach(pipe, it=raw_adapter(pipe.unet))
+    with conditions(pipe, {"it": raw_conditions()}), pytest.raises(ValueError, match="a batch with a third part"):
+        run(pipe, image=picture(), num_images_per_prompt=2)
+
+
+def test_a_pipeline_without_a_denoiser_is_refused() -> None:
+    with pytest.raises(ValueError, match="got object, which has no unet and no transformer"):
+        attach(object())
+
+
+def test_a_third_call_in_a_step_is_refused() -> None:
+    tiny = PIPELINES[0]
+    pipe = tiny.make()
+    attach(pipe, style=style_adapter(pipe))
+    with calls_of(pipe.transformer) as calls:
+        run_tiny(pipe, tiny.arguments())
+    inputs, _ = calls[0]
+    with conditions(pipe, style()), torch.no_grad():
+        for _ in range(2):
+            pipe.transformer(**inputs)
+        with pytest.raises(ValueError, match="got 3 calls of FluxTransformer2DModel in one step"):
+            pipe.transformer(**inputs)
+    assert "step" not in vars(pipe.scheduler) and "cache_context" not in vars(pipe.transformer)
+
+
+def test_another_adapter_is_named() -> None:
+    pipe = tiny_pipe(diffusers.StableDiffusionPipeline)
+    attach(pipe, it=raw_adapter(pipe.unet))
+    with (
+        pytest.raises(ValueError, match="conditions: got 'other', attached are: it"),
+        conditions(pipe, {"other": raw_conditions()}),
+    ):
+        pass
