@@ -15,6 +15,7 @@ A file in TOML holds options by the names of their flags; flags beside it replac
 
 import argparse
 import functools
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -296,8 +297,18 @@ def _finish(
         "license": arguments.license,
         "parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
         "training": provenance,
+        "usage": _usage(arguments, method),
     }
     write_card(folder, folder.parent, about)
     print(f"adapter: {folder}")
     if arguments.push_to_hub:
         print(f"uploaded: {push(folder, arguments.push_to_hub)}")
+
+
+def _usage(arguments: argparse.Namespace, method: Method) -> str:
+    """Returns the Python text of the card, without paths of this machine."""
+    if not method.usage:
+        return ""
+    own = arguments.pretrained_model_name_or_path
+    base = f'shipped("{method.backbone}")' if own is None else json.dumps(model_name(own))
+    return method.snippet(base, '"path/to/this/folder"')

@@ -34,6 +34,12 @@ def blocks(page: Path, language: str) -> Iterator[tuple[str, str]]:
 
 
 SNIPPETS = dict(block for page in PAGES for block in blocks(page, "python"))
+SNIPPETS |= {
+    f"card-{card.parent.name}": block
+    for card in CARDS
+    if "baselines" not in card.parts
+    for _, block in blocks(card, "python")
+}
 LINES = [line for page in PAGES for _, text in blocks(page, "sh") for line in text.splitlines()]
 LINES += [line.strip() for card in CARDS for line in re.findall(r"^    .*", unwrapped(card), re.MULTILINE)]
 COMMANDS = [line for line in LINES if line.startswith("weftwork ")]
@@ -43,6 +49,7 @@ COMMANDS = [line for line in LINES if line.startswith("weftwork ")]
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the examples, and the options of the training guide in `run.toml`."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copy(ROOT / "examples/outfit/jacket.png", tmp_path / "sketch.png")
     (_, options), *_ = blocks(ROOT / "docs" / "training.md", "toml")
     (tmp_path / "run.toml").write_text(options, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -23,4 +23,9 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:AUDIO",
     demo_page="weftwork.scripts.demo.audio:AudioPage",
     validation="weftwork.evaluation.methods.audio:validate",
+    usage=(
+        "from weftwork.attention_processors.audio.conditions import BoxTrack",
+        "track = BoxTrack.along([0.0, 2.0], [[0.0, 0.2, 0.2, 0.9], [0.7, 0.2, 0.9, 0.9]])  # left, top, right, bottom",
+        'pipe([track], "a person walks", num_inference_steps=20).save("steps.wav")',
+    ),
 )

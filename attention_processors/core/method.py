@@ -40,6 +40,7 @@ class Method:
         validation: function of a pipeline, the trained module and a number of cases that returns the `Evaluation` of
             unseen cases and its row, for `weftwork train --validation_cases`; None for a method without.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
+        usage: Python lines of a model card, imports first, that use a pipeline `pipe` with the trained adapter.
     """
 
     name: str
@@ -52,6 +53,23 @@ class Method:
     evaluation: str | None = None
     validation: str | None = None
     demo_page: str | None = None
+    usage: tuple[str, ...] = ()
+
+    def snippet(self, base: str, adapter: str) -> str:
+        """Returns the Python text of a model card that opens a backbone with the trained adapter and uses it.
+
+        Args:
+            base, adapter: expressions of the folders or Hub ids.
+        """
+        module, _, opener = self.pipeline.partition(":")
+        imports = [line for line in self.usage if line.startswith("from ")]
+        if "shipped(" in f"{base}{adapter}":
+            imports.append("from weftwork.pretrained import shipped")
+        imports.append(f"from {module} import {opener.partition('.')[0]}")
+        name = self.name.replace("-", "_")
+        made = [f"pipe = {opener}({base})", f'pipe.load_adapter({adapter}, "{name}")']
+        calls = [line for line in self.usage if not line.startswith("from ")]
+        return "\n".join([*sorted(imports), "", *made, *calls, ""])
 
 
 @cache

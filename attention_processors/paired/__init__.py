@@ -14,4 +14,9 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:PAIRED",
     validation="weftwork.evaluation.methods.paired:validate",
     demo_page="weftwork.scripts.demo.outfit:OutfitPage",
+    usage=(
+        "from weftwork.attention_processors import SketchTextPair",
+        'pair = SketchTextPair("sketch.png", "a red striped jacket", region="sketch")',
+        'image = pipe("a person wearing an outfit", conditions={"paired": [pair]}, num_inference_steps=20).images[0]',
+    ),
 )

@@ -23,4 +23,11 @@ METHOD = Method(
     conditions=("weftwork.attention_processors.reference.conditions:Reference",),
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
     validation="weftwork.evaluation.methods.style:validate_reference",
+    usage=(
+        "from weftwork.attention_processors import Reference",
+        "from weftwork.attention_processors.encoders import ImageEncoder",
+        'encoder = ImageEncoder.from_pretrained("image-encoder")  # the one of the training',
+        "pipe.set_encoders(image=encoder)",
+        'image = pipe("a red cat", conditions={"reference": Reference("photo.png")}, num_inference_steps=20).images[0]',
+    ),
 )

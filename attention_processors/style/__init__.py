@@ -14,4 +14,9 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:STYLE",
     validation="weftwork.evaluation.methods.style:validate",
     demo_page="weftwork.scripts.demo.style:StylePage",
+    usage=(
+        "from weftwork.attention_processors import Style",
+        'names = pipe.adapters["style"].config["styles"]',
+        'image = pipe("a red cat", conditions={"style": Style(names[0])}, num_inference_steps=20).images[0]',
+    ),
 )

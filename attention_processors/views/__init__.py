@@ -17,4 +17,11 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:VIEWS",
     demo_page="weftwork.scripts.demo.views:ViewPage",
     validation="weftwork.evaluation.methods.views:validate",
+    usage=(
+        "from weftwork.datasets.synthetic.rooms import sample",
+        "from weftwork.pipelines.views.warping import ReferenceView",
+        'views = sample("test", 0, size=pipe.unet.config.sample_size * pipe.vae_scale_factor).views',
+        'references = [ReferenceView.of_view(views[name]) for name in ("reference_0", "reference_1")]',
+        'image = pipe(references, views["interpolating"].camera, num_inference_steps=20).images[0]',
+    ),
 )

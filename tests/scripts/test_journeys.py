@@ -88,12 +88,31 @@ def made(folder: Path, backbone: Callable[[], Any]) -> None:
     (folder / "data/metadata.jsonl").write_text("\n".join(rows))
 
 
+def run_snippet(card: Path, options: list[str], monkeypatch: pytest.MonkeyPatch) -> Image.Image:
+    """Runs the Python text of a card beside the model, with one step, and returns its image."""
+    text = card.read_text().partition("```python\n")[2].partition("```")[0]
+    places = {"path/to/this/folder": str(card.parent), "image-encoder": options[-1] if options else ""}
+    for word, place in places.items():
+        text = text.replace(word, place)
+    folder = card.parents[2]
+    drawn_sketch(0).save(folder / "sketch.png")
+    Image.new("RGB", (64, 64)).save(folder / "photo.png")
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(text.replace("num_inference_steps=20", "num_inference_steps=1"), names)
+    return names["image"]
+
+
 @pytest.mark.parametrize("journey", [paired, paired_with_pooled_texts, style, reference], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("backbone", [sd1, sd2, xl], ids=lambda one: one.__name__)
 def test_from_own_data_to_an_image(
-    backbone: Any, journey: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    backbone: Any,
+    journey: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A dry run, two steps, one more after them, an image, its scores, and what `inspect` says of the result."""
+    """A dry run, two steps, one more after them, an image, scores, the snippet of the card, and what `inspect` says."""
     made(tmp_path, backbone)
     options, condition = journey(tmp_path)
     method = journey.__name__.partition("_")[0]
@@ -120,5 +139,6 @@ def test_from_own_data_to_an_image(
     assert main(evaluate) == 0
     (found,) = json.loads((tmp_path / f"report/{measurement}.json").read_text())["rows"]
     assert found["name"] == row and found["scores"]
+    assert run_snippet(tmp_path / "run/final/README.md", options, monkeypatch).size == (64, 64)
     assert main(["inspect", str(tmp_path / "run")]) == 0
     assert '"steps": 3' in capsys.readouterr().out.replace("steps: 3", '"steps": 3')

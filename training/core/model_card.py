@@ -20,7 +20,8 @@ def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
     Args:
         folder: of the weights.
         run: of the training, with its metrics and validation images.
-        about: `method`, `base`, `license`, `parameters` and `training` (a mapping).
+        about: `method`, `base`, `license`, `parameters`, `training` (a mapping) and `usage` (Python text, may be
+            empty).
     """
     images = _samples(run / "validation", folder / "samples")
     rows = _metrics(run / "metrics.jsonl")
@@ -39,6 +40,7 @@ def write_card(folder: Path, run: Path, about: Mapping[str, Any]) -> Path:
         "",
         f"A `{about['method']}` adapter for {about['base']}, trained with weftwork.",
         "",
+        *(["```python", about["usage"].rstrip("\n"), "```", ""] if about["usage"] else []),
         "| training | |",
         "| --- | --- |",
         f"| trained parameters | {about['parameters']:,} |",

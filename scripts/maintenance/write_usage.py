@@ -1,0 +1,72 @@
+"""Write the usage snippets of the shipped models' cards, from the methods' own.
+
+python -m weftwork.scripts.maintenance.write_usage
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from weftwork.attention_processors.core.method import methods
+from weftwork.pretrained import shipped
+
+ADAPTERS: Final[Mapping[str, str]] = {
+    "paired": "paired",
+    "paired-global-sketch": "paired",
+    "style": "style",
+    "style-creatures": "style",
+    "style-gated": "style",
+    "style-concat": "style",
+    "style-reference": "reference",
+    "aligned-views": "aligned-views",
+    "spatial-audio": "spatial-audio",
+    "spatial-audio-tokens": "spatial-audio",
+    "spatial-audio-no-time-code": "spatial-audio",
+    "spatial-audio-own-projections": "spatial-audio",
+}
+"""Methods of shipped adapters."""
+BACKBONES: Final[Mapping[str, tuple[str, str]]] = {
+    "tiny-diffusion": (
+        "diffusers:StableDiffusionPipeline",
+        'image = pipe("a person wearing a red striped jacket", num_inference_steps=20).images[0]',
+    ),
+    "tiny-rooms": ("diffusers:StableDiffusionPipeline", 'image = pipe("a room", num_inference_steps=20).images[0]'),
+    "tiny-audio": (
+        "weftwork.pipelines.audio.pipeline:VideoToAudioPipeline",
+        'pipe([], "a person walks", num_inference_steps=20).save("steps.wav")',
+    ),
+}
+"""Pipelines of shipped backbones that need no other package, and a call."""
+FENCE: Final = re.compile(r"```python\n.*?```\n", re.DOTALL)
+
+
+def snippet(name: str) -> str:
+    """Returns the Python text of the card of a shipped model."""
+    if name in BACKBONES:
+        path, call = BACKBONES[name]
+        module, _, kind = path.partition(":")
+        imports = f"from {module} import {kind}\nfrom weftwork.pretrained import shipped\n\n"
+        return f'{imports}pipe = {kind}.from_pretrained(shipped("{name}"))\n{call}\n'
+    method = methods()[ADAPTERS[name]]
+    text = method.snippet(f'shipped("{method.backbone}")', f'shipped("{name}")')
+    return text.replace('"image-encoder"', 'str(shipped("creature-encoder"))')
+
+
+def with_snippet(card: str, text: str) -> str:
+    """Returns a card with a snippet: in place of its first one, or in front of its data or scores."""
+    block = f"```python\n{text}```\n"
+    if FENCE.search(card):
+        return FENCE.sub(lambda _: block, card, count=1)
+    found = re.search(r"^\*\*(Data|Scores|License)", card, re.MULTILINE)
+    return f"{card[: found.start()]}{block}\n{card[found.start() :]}" if found else f"{card.rstrip()}\n\n{block}"
+
+
+def main() -> None:
+    """Writes all cards."""
+    for name in (*ADAPTERS, *BACKBONES):
+        path = shipped(name) / "README.md"
+        path.write_text(with_snippet(path.read_text(encoding="utf-8"), snippet(name)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
