@@ -135,7 +135,7 @@ def run(arguments: argparse.Namespace) -> None:
     original = state_sha256(denoiser)
     _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
     _check_prompts(arguments, pipe)
-    prepared = trainer.prepare(pipe, source)
+    prepared = trainer.prepare(pipe)
     task: Any = prepared.task
     if arguments.num_train_epochs is not None:
         config = replace(config, max_train_steps=_steps(arguments.num_train_epochs, prepared, config))

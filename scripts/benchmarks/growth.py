@@ -69,7 +69,7 @@ def _batch(task: PairedTask, count: int, side: int) -> Any:
 
 
 def _step(task: PairedTask, batch: Any) -> None:
-    task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).backward()
+    task.loss(batch, torch.Generator().manual_seed(0), 0).backward()
     task.module.zero_grad(set_to_none=True)
 
 

@@ -58,7 +58,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
         def step(name: str, latents: torch.Tensor) -> None:
             task, batch = tasks[name], replace(batches[name], latents=latents)
-            task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).backward()
+            task.loss(batch, torch.Generator().manual_seed(0), 0).backward()
             task.module.zero_grad(set_to_none=True)
 
         seconds = interleaved(

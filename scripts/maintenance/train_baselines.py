@@ -18,7 +18,7 @@ from accelerate import PartialState
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
-from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.training.core.config import ObjectiveConfig, TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
 from weftwork.training.data.pairs import OutfitPairs
@@ -26,8 +26,7 @@ from weftwork.training.data.styles import StyledCreatures
 from weftwork.training.recipes.controlnet import ControlNetTask
 from weftwork.training.recipes.image_encoder import ImageEncoderTask, LabelledCreatures, LabelledEncoder
 from weftwork.training.recipes.style_baselines import LoraTask
-from weftwork.training.tasks.adapter import ObjectiveConfig
-from weftwork.training.tasks.style import StyleConfig
+from weftwork.training.trainers.captioned import StyleConfig
 
 STAGES = {
     "encoder": "images to vectors",
@@ -62,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, images: CreatureImages) -> None:
     pipe = _pipeline(arguments, config)
-    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", images)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, images)
     task = LoraTask(pipe, from_arguments(StyleConfig, arguments), arguments.rank)
     train(task, StyledCreatures(images, latents, named=True), config)
 
@@ -70,7 +69,7 @@ def _train_lora(arguments: argparse.Namespace, config: TrainingConfig, images: C
 def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     pipe = _pipeline(arguments, config)
     images = OutfitImages(arguments.cache_dir, "train", arguments.samples)
-    latents = cached_latents(arguments.cache_dir, pipe.vae, Path(arguments.model) / "vae", images)
+    latents = cached_latents(arguments.cache_dir, pipe.vae, images)
     data = OutfitPairs(arguments.cache_dir, images, latents, merged=True)
     train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
 

@@ -143,13 +143,13 @@ def _latents(
     vae.half().float()  # as the result holds it
     device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
     vae.to(device)
-    cache, source = arguments.cache_dir, arguments.vae
+    cache = arguments.cache_dir
     scenes = SceneImages(cache, drawings, "train", arguments.scenes)
     outfits = OutfitImages(cache, "train", arguments.outfits)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         return vae, [
-            LatentDataset(cached_latents(cache, vae, source, scenes), scenes.depicted),
-            LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments),
+            LatentDataset(cached_latents(cache, vae, scenes), scenes.depicted),
+            LatentDataset(cached_latents(cache, vae, outfits), outfits.garments),
         ]
 
 

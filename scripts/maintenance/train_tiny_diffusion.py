@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ModelMixin
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
@@ -143,18 +143,18 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
     export_pipeline(folder, vae, Path(config.output_dir) / "pipeline")
 
 
-def _latents(arguments: argparse.Namespace, vae: Any) -> list[LatentDataset]:
+def _latents(arguments: argparse.Namespace, vae: ModelMixin) -> list[LatentDataset]:
     """Returns the training data of the denoiser by dataset."""
-    cache, source = arguments.cache_dir, arguments.vae
+    cache = arguments.cache_dir
     if arguments.rooms:
         rooms = RoomImages(cache, "train", arguments.rooms)
-        latents = cached_room_latents(cache, vae, source, rooms)
+        latents = cached_room_latents(cache, vae, rooms)
         return [LatentDataset(latents[:, view], rooms.scenes) for view in range(latents.shape[1] // 2)]
     outfits = OutfitImages(cache, "train", arguments.pictures)
-    data = [LatentDataset(cached_latents(cache, vae, source, outfits), outfits.garments)]
+    data = [LatentDataset(cached_latents(cache, vae, outfits), outfits.garments)]
     if arguments.creatures:
         creatures = CreatureImages(cache, "train", arguments.creatures, NEUTRAL)
-        data.append(LatentDataset(cached_latents(cache, vae, source, creatures), creatures.creatures))
+        data.append(LatentDataset(cached_latents(cache, vae, creatures), creatures.creatures))
     return data
 
 

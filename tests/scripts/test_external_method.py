@@ -53,7 +53,7 @@ class MoodAdapter(StyleAdapter):
 import argparse
 
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
-from weftwork.training.tasks.options import StyleConfig
+from weftwork.training.trainers.captioned import StyleConfig
 
 
 class MoodTrainer(Trainer):
@@ -66,7 +66,7 @@ class MoodTrainer(Trainer):
         super().add_arguments(parser, groups)
         groups.model.add_argument("--moods", nargs="+", default=["calm"])
 
-    def prepare(self, pipe, source):
+    def prepare(self, pipe):
         import torch
 
         from moods.adapter import MoodAdapter
@@ -76,7 +76,7 @@ class MoodTrainer(Trainer):
         moods = self.arguments.moods
         adapter = MoodAdapter.for_denoiser(pipe.unet, styles=moods, token_dim=32)
         data = [StyledRecord(torch.zeros(4, 8, 8), moods[0], ("a thing",)) for _ in range(2)]
-        return Prepared(StyleTask(adapter, pipe, self.config()), data, {"data": self.data_name})
+        return Prepared(StyleTask(adapter, pipe, self.read(StyleConfig)), data, {"data": self.data_name})
 ''',
     "measurement": """
 from weftwork.evaluation.core.measurement import Measurement, Weights

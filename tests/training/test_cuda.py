@@ -98,7 +98,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pipe: Any = tiny_pipe(AlignedViewsPipeline)
     pipe.save_pretrained(folder)
     images = RoomImages(folder / "cache", "train", 4, SIZE)
-    return PreparedViews(images, cached_room_latents(folder / "cache", pipe.vae.to("cuda"), folder / "vae", images))
+    return PreparedViews(images, cached_room_latents(folder / "cache", pipe.vae.to("cuda"), images))
 
 
 @pytest.mark.parametrize("sharing", SHARINGS)

@@ -53,7 +53,7 @@ def test_the_objective_of_xl_is_that_of_its_denoiser(tmp_path: Path) -> None:
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     batch = task.collate([StyledRecord(one, "ink", ("a b",)) for one in latents])
     batch = replace(batch, conditions=batch.conditions.scaled(0.0))
-    loss = task.loss(adapter, batch, torch.Generator().manual_seed(1), 0)
+    loss = task.loss(batch, torch.Generator().manual_seed(1), 0)
     noise = torch.Generator().manual_seed(1)
     torch.rand(2, 2, generator=noise), torch.rand(2, 2, generator=noise)
     drawn = torch.randn(latents.shape, generator=noise)

@@ -1,13 +1,32 @@
 """Reproducible batches: sample order from seed and epoch, buckets, and distribution over processes."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence, Sized
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.training.core.task import BatchT, SampleT
+
+SampleT_co = TypeVar("SampleT_co", covariant=True)
+
+
+class Samples(Protocol[SampleT_co]):
+    """Samples by index."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> SampleT_co: ...
+
+
+class Stream(IterableDataset[SampleT]):
+    """Base of datasets without a length, which distribute their samples themselves."""
+
+    @abstractmethod
+    def place(self, epoch: int, process: int, processes: int) -> None:
+        """Selects the epoch to read next, and this process's share of it."""
 
 
 class BatchOrder(Sampler[list[int]]):
@@ -48,12 +67,12 @@ class BatchOrder(Sampler[list[int]]):
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-class Batches:
+class Batches(Generic[SampleT, BatchT]):
     """Endless batches of one process, resumable at any epoch and batch.
 
     Args:
-        dataset: its optional `buckets`, one per sample, limit which samples may share a batch; an `IterableDataset`
-            needs `place(epoch, process, processes)` and distributes its samples itself.
+        dataset: its optional `buckets`, one per sample, limit which samples may share a batch. Of a `Stream`,
+            incomplete batches are left out.
         collate: makes a batch of a list of samples.
 
     Raises:
@@ -62,8 +81,8 @@ class Batches:
 
     def __init__(
         self,
-        dataset: Dataset[Any],
-        collate: Callable[[list[Any]], Any],
+        dataset: Dataset[SampleT],
+        collate: Callable[[list[SampleT]], BatchT],
         *,
         batch_size: int,
         seed: int = 0,
@@ -73,11 +92,12 @@ class Batches:
     ) -> None:
         self.epoch = self.drawn = 0
         self._processes = (process, processes)
-        self._stream = dataset if isinstance(dataset, IterableDataset) else None
+        self._stream = dataset if isinstance(dataset, Stream) else None
         if self._stream is not None:
-            self._loader = DataLoader[Any](self._stream, batch_size, drop_last=True, collate_fn=collate)
+            self._loader = DataLoader(dataset, batch_size, drop_last=True, collate_fn=collate)
             return
-        size = len(dataset)  # pyright: ignore[reportArgumentType]
+        assert isinstance(dataset, Sized)
+        size = len(dataset)
         buckets = getattr(dataset, "buckets", None) or (0,) * size
         self._order = BatchOrder(buckets, batch_size, seed, process, processes)
         if size < batch_size or not len(self._order):
@@ -102,22 +122,21 @@ class Batches:
         """Continues in `epoch` after its first `drawn` batches."""
         self.epoch, self.drawn = epoch, drawn
 
-    def to(self, device: torch.device) -> Iterator[Any]:
+    def to(self, device: torch.device) -> Iterator[BatchT]:
         """Yields the following batches, moved to `device`."""
         while True:
             for batch in self._of_epoch():
                 self.drawn += 1
-                yield send_to_device(batch, device)
+                yield send_to_device(batch, device)  # pyright: ignore[reportReturnType]
             if not self.drawn:
                 raise UserError("dataset: got less than one batch per process; lower --train_batch_size or add data")
             self.place(self.epoch + 1, 0)
 
-    def _of_epoch(self) -> Iterator[Any]:
+    def _of_epoch(self) -> Iterator[BatchT]:
         if self._stream is None:
             self._order.epoch, self._order.skip = self.epoch, self.drawn
             return iter(self._loader)
-        placed: Any = self._stream
-        placed.place(self.epoch, *self._processes)
+        self._stream.place(self.epoch, *self._processes)
         batches = iter(self._loader)
         for _ in range(self.drawn):  # a stream cannot seek: read and discard
             next(batches, None)

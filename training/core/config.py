@@ -1,13 +1,20 @@
-"""Options of the training loop: one dataclass for Python, JSON and the command line."""
+"""Options of the training loop and of denoising: dataclasses for Python, JSON and the command line."""
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from types import NoneType
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.optimizers import check_optimizer
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
 
 SCHEDULES: Final = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
@@ -15,9 +22,9 @@ SCHEDULES: Final = (
 """Schedules of `diffusers.optimization.get_scheduler` that need no more options."""
 
 
-def option(default: Any, text: str) -> Any:
-    """Dataclass field with a default and its `--help` text."""
-    return field(default=default, metadata={"help": text})
+def option(default: T, text: str, choices: Sequence[str] | None = None) -> T:
+    """Dataclass field with a default, its `--help` text and its choices on the command line, if not any value."""
+    return field(default=default, metadata={"help": text, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,70 @@ class TrainingConfig:
             raise UserError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
 
 
-def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **defaults: Any) -> None:
+WEIGHTING_SCHEMES: Final = ("logit_normal", "mode", "sigma_sqrt", "cosmap", "none")
+"""Timestep sampling and loss weighting of flow matching, as in diffusers' training scripts."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The denoising objective of an adapter.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    caption_dropout: float = option(0.15, "share of empty prompts")
+    snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")
+    noise_offset: float = option(0.0, "share of noise that is constant per channel, for darker and lighter images")
+    logit_mean: float | None = option(
+        None, "mean logit of timesteps, below 0 = less noise; none = uniform, or 0 with flow matching"
+    )
+    logit_std: float = option(1.4, "standard deviation of that logit; 1 with flow matching and no --logit_mean")
+    weighting_scheme: str = option("logit_normal", f"with flow matching: {', '.join(WEIGHTING_SCHEMES)}")
+    guidance_scale: float = option(3.5, "guidance that distilled backbones read, such as FLUX.1-dev")
+    max_sequence_length: int | None = option(None, "tokens of prompts of transformers; none = those of their pipelines")
+
+    def __post_init__(self) -> None:
+        check_shares(self)
+        if self.weighting_scheme not in WEIGHTING_SCHEMES:
+            raise UserError(
+                f"weighting_scheme: got {self.weighting_scheme!r}, expected one of {', '.join(WEIGHTING_SCHEMES)}; "
+                "pass one of these"
+            )
+        if self.weighting_scheme != "logit_normal" and self.logit_mean is not None:
+            raise UserError(
+                f"logit_mean: has no effect with the weighting_scheme {self.weighting_scheme!r}; leave one of them out"
+            )
+        if self.logit_std <= 0:
+            raise UserError(f"logit_std: got {self.logit_std}, expected a number above 0")
+
+    def check_effects(self, backbone: str, *, flow: bool, distilled: bool, transformer: bool) -> None:
+        """Raises for options that have no effect on a backbone.
+
+        Args:
+            flow: whether it is trained with flow matching.
+            distilled: whether it reads the guidance scale.
+            transformer: whether its pipelines can be told how many tokens to read.
+        """
+        used = {
+            "snr_gamma": not flow,
+            "weighting_scheme": flow,
+            "guidance_scale": distilled,
+            "max_sequence_length": transformer,
+        }
+        for entry in fields(ObjectiveConfig):
+            if not used.get(entry.name, True) and getattr(self, entry.name) != entry.default:
+                raise UserError(f"{entry.name}: has no effect with {backbone}; leave it out")
+
+
+def check_shares(config: object) -> None:
+    """Raises unless all dropouts and other shares of a config are in [0, 1]."""
+    for name, value in vars(config).items():
+        if name.endswith(("_dropout", "_share", "noise_offset")) and not 0 <= value <= 1:
+            raise UserError(f"{name}: got {value}, expected a share in [0, 1]")
+
+
+def add_arguments(parser: "argparse._ActionsContainer", config: "type[DataclassInstance]", **defaults: object) -> None:
     """Adds one `--flag` per field of a dataclass; `defaults` replace the dataclass's own."""
     for entry in fields(config):
         default = defaults.get(entry.name, entry.default)
@@ -79,20 +149,22 @@ def add_arguments(parser: "argparse._ActionsContainer", config: type[Any], **def
             options["action"] = argparse.BooleanOptionalAction
         else:
             kinds = [t for t in get_args(entry.type) if t is not NoneType] or [entry.type]
-            options["type"] = kinds[0] if kinds[0] is entry.type else _or_none(kinds[0])
+            several = get_origin(entry.type) is tuple
+            options["type"] = kinds[0] if several or kinds[0] is entry.type else _or_none(kinds[0])
+            options |= {"nargs": "*"} if several else {"choices": entry.metadata.get("choices")}
         parser.add_argument(f"--{entry.name}", help=text, **options)
 
 
-def _or_none(kind: Any) -> Any:
+def _or_none(kind: Callable[[str], T]) -> Callable[[str], T | None]:
     """Argument type: parses "none" as None, everything else as `kind`."""
 
-    def parsed(text: str) -> Any:
+    def parsed(text: str) -> T | None:
         return None if text.lower() == "none" else kind(text)
 
     parsed.__name__ = kind.__name__  # argparse shows it in errors
     return parsed
 
 
-def from_arguments(config: type[Any], arguments: argparse.Namespace) -> Any:
+def from_arguments(config: type[ConfigT], arguments: argparse.Namespace) -> ConfigT:
     """Builds the dataclass from parsed arguments."""
     return config(**{entry.name: getattr(arguments, entry.name) for entry in fields(config)})

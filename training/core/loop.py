@@ -13,24 +13,21 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.errors import NotFiniteError
-from weftwork.training.core.averaging import Averaged
 from weftwork.training.core.batches import Batches
 from weftwork.training.core.checkpoints import check_unused, checkpoints, only_run, truncate_metrics
 from weftwork.training.core.config import TrainingConfig
@@ -39,6 +36,7 @@ from weftwork.training.core.interruptions import Terminated, deferred_signals, t
 from weftwork.training.core.optimizers import build_optimizer
 from weftwork.training.core.sharding import sharding, unsharded_accelerator
 from weftwork.training.core.state import TrainingState, checkpoint_to_resume
+from weftwork.training.core.task import BatchT, SampleT, Task
 from weftwork.training.core.trackers import log_images, peak_memory, tracker
 
 logger = logging.getLogger(__name__)
@@ -47,26 +45,12 @@ Evaluate = Callable[[Path], Mapping[str, float]]
 """Writes a sheet of the evaluated images as PNG and returns scores by name."""
 
 
-class Task(Protocol):
-    """A module to train, its batches, loss and validation."""
-
-    module: Any
-    """The trainable module, with `save_pretrained`; all other modules of the task stay frozen."""
-
-    def collate(self, samples: list[Any]) -> Any:
-        """Makes a batch of a list of samples, on the CPU."""
-        ...
-
-    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        """Returns the loss of micro-batch number `micro`; all random draws use `generator`."""
-        ...
-
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        """Returns scores of the (averaged) module; may write images to `folder`."""
-        ...
-
-
-def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None = None) -> Path:
+def train(
+    task: Task[Any, SampleT, BatchT],
+    dataset: Dataset[SampleT],
+    config: TrainingConfig,
+    evaluate: Evaluate | None = None,
+) -> Path:
     """Trains `task.module` on `dataset` and returns the folder of the result.
 
     On any error, Ctrl-C and SIGTERM included, a checkpoint of the last complete step is saved before it is raised.
@@ -84,8 +68,10 @@ def train(task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: E
 
 
 class _Run:
-    def __init__(self, task: Task, dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None) -> None:
-        self.task, self.config, self.evaluate = task, config, evaluate
+    def __init__(
+        self, task: Task[Any, Any, Any], dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None
+    ) -> None:
+        self.task, self.module, self.config, self.evaluate = task, task.module, config, evaluate
         self.folder = Path(config.output_dir)
         self.sharded = sharding() is not None
         self.accelerator = unsharded_accelerator(
@@ -121,7 +107,7 @@ class _Run:
             num_warmup_steps=config.lr_warmup_steps,
             num_training_steps=config.max_train_steps,
         )
-        self.module = self.accelerator.prepare_model(task.module, evaluation_mode=True)  # _update averages gradients
+        task.module = self.accelerator.prepare_model(self.module, evaluation_mode=True)  # _update averages gradients
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         broadcast_parameters(parameters)
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
@@ -197,7 +183,7 @@ class _Run:
             seed = (config.seed << 40) + (here << 8)
             generator = torch.Generator().manual_seed(seed)
             with accelerator.autocast():
-                loss = self.task.loss(self.module, batch, generator, micro)
+                loss = self.task.loss(batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
         with (
@@ -274,8 +260,8 @@ class _Run:
             return self._validated(Path(unseen))
 
     def _validated(self, folder: Path) -> dict[str, float]:
-        with self._averaged() as module, torch.no_grad():
-            scores = dict(self.task.validate(module, self.step, folder))
+        with self._averaged(), torch.no_grad():
+            scores = dict(self.task.validate(self.step, folder))
             if self.evaluate is not None:
                 scores |= self.evaluate(folder / f"{self.step:06d}-cases.png")
         log_images(self.accelerator, folder, self.step)
@@ -284,10 +270,22 @@ class _Run:
     # -- weights and checkpoints ---------------------------------------------------------------------------
 
     def _trainable(self) -> list[torch.nn.Parameter]:
-        return [p for p in self.task.module.parameters() if p.requires_grad]
+        return [p for p in self.module.parameters() if p.requires_grad]
 
-    def _averaged(self) -> Averaged:
-        return Averaged(self.task.module, self.ema, self._trainable())
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Averaged weights and evaluation mode inside the block, live weights and mode outside."""
+        parameters, training = self._trainable(), self.module.training
+        self.module.eval()
+        if self.ema is not None:
+            self.ema.store(parameters)
+            self.ema.copy_to(parameters)
+        try:
+            yield
+        finally:
+            if self.ema is not None:
+                self.ema.restore(parameters)
+            self.module.train(training)
 
     def _save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Writes the loadable folder atomically: to a temporary name, then renamed."""
@@ -295,8 +293,8 @@ class _Run:
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             with write_errors(folder):
-                with self._averaged() as module:
-                    module.save_pretrained(partial, safe_serialization=True)
+                with self._averaged():
+                    self.module.save_pretrained(partial, safe_serialization=True)
                 if extra is not None:
                     self._state().write(partial / "state", extra, self.config)
             shutil.rmtree(folder, ignore_errors=True)
@@ -315,7 +313,7 @@ class _Run:
 
     def _state(self) -> TrainingState:
         scaler = self.accelerator.scaler
-        return TrainingState(self.task.module, self.optimizer, self.schedule, scaler, self.ema)
+        return TrainingState(self.module, self.optimizer, self.schedule, scaler, self.ema)
 
     def _resume(self, source: str) -> None:
         folder = checkpoint_to_resume(source, self.folder)

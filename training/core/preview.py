@@ -1,6 +1,6 @@
 """Dry run: data, parameters, memory and output files of a training run."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from weftwork.training.core.batches import Batches
 from weftwork.training.core.config import TrainingConfig
+from weftwork.training.core.task import BatchT, SampleT, Task
 
 STATES = {"sgd": 0, "adafactor": 0, "adamw8bit": 0.5}
 """Values of optimizer state per trained parameter; 2 for optimizers that are not listed."""
 GIB = 1024**3
 
 
-def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn.Module]) -> str:
+def preview(
+    task: Task[Any, SampleT, BatchT], data: Dataset[SampleT], config: TrainingConfig, parts: Mapping[str, nn.Module]
+) -> str:
     """Describes a run: epochs, parameters, memory, output files, and shapes and loss of the first batch.
 
     The loss is computed as in training, so that a run whose preview succeeds can take a step.
@@ -35,7 +39,8 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
     device = frozen[0].device if frozen else torch.device("cpu")
     batch = next(batches.to(device))
     with torch.no_grad():
-        loss = task.loss(task.module.to(device), batch, torch.Generator().manual_seed(config.seed), 0)
+        task.module.to(device)
+        loss = task.loss(batch, torch.Generator().manual_seed(config.seed), 0)
     folder = Path(config.output_dir)
     lines = [
         *_epochs(batches, data, config),
@@ -52,9 +57,9 @@ def preview(task: Any, data: Any, config: TrainingConfig, parts: Mapping[str, nn
     return "\n".join(lines)
 
 
-def _epochs(batches: Batches, data: Any, config: TrainingConfig) -> Iterator[str]:
+def _epochs(batches: Batches[SampleT, BatchT], data: Dataset[SampleT], config: TrainingConfig) -> Iterator[str]:
     per_epoch = batches.per_epoch
-    if per_epoch is None:
+    if per_epoch is None or not isinstance(data, Sized):
         yield f"data: a stream, in batches of {config.train_batch_size}"
         yield f"steps: {config.max_train_steps}"
         return
@@ -73,8 +78,8 @@ def _memory(trained: Sequence[Tensor], frozen: Sequence[Tensor], config: Trainin
     return sum(p.numel() * p.element_size() for p in frozen) + sum(p.numel() * 4 * copies for p in trained)
 
 
-def _shapes(value: Any, name: str = "batch") -> Iterator[tuple[str, str]]:
-    value = vars(value) if is_dataclass(value) else value
+def _shapes(value: object, name: str = "batch") -> Iterator[tuple[str, str]]:
+    value = vars(value) if is_dataclass(value) else getattr(value, "_asdict", lambda: value)()
     if isinstance(value, Mapping):
         for key, one in value.items():
             yield from _shapes(one, str(key))

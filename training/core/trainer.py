@@ -1,23 +1,24 @@
 """The base of trainers: options, checks, task and data of one method, for `weftwork train`."""
 
 import argparse
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from weftwork.attention_processors.core.method import load
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.datasets.readers.errors import UserError
+from weftwork.training.core.config import ConfigT, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
-from weftwork.training.core.config import from_arguments
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
     from torch.utils.data import Dataset
 
     from weftwork.datasets.drawings.rendered import RenderedDrawings
-    from weftwork.training.core.loop import Task
-
+    from weftwork.training.core.task import Task
 
 DRAWINGS: Final = "drawings"
 """The synthetic dataset made of drawings by others."""
@@ -39,9 +40,14 @@ class Prepared:
         provenance: saved in the config of the result, with steps, batch size and seed.
     """
 
-    task: "Task"
+    task: "Task[Any, Any, Any]"
     data: "Dataset[Any]"
     provenance: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """No options."""
 
 
 class Trainer(ABC):
@@ -56,6 +62,12 @@ class Trainer(ABC):
     options: ClassVar[type]
     """Dataclass of the objective's options, which become flags."""
     options_title: ClassVar[str] = "objective and dropout"
+    model_options: ClassVar[type] = NoOptions
+    """Dataclass of options of a new adapter."""
+    data_options: ClassVar[type] = NoOptions
+    """Dataclass of further options of the data."""
+    preparation: ClassVar[str]
+    """`"package.module:name"` of a function of the trainer and the pipeline, for `prepare`."""
     folder: ClassVar[str] = "folder of your own data"
     """Help of --train_data_dir."""
     worlds: ClassVar[Sequence[str]] = ()
@@ -79,6 +91,7 @@ class Trainer(ABC):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
         """Adds the options of this method."""
+        add_config_arguments(groups.model, cls.model_options)
         groups.data.add_argument("--train_data_dir", type=Path, help=cls.folder)
         if cls.worlds:
             groups.data.add_argument("--world", choices=cls.worlds, help="train on a synthetic dataset instead")
@@ -87,6 +100,7 @@ class Trainer(ABC):
             groups.data.add_argument(
                 "--drawings", type=Path, help=f"of --world {DRAWINGS}: SVG files, or npm tarballs (default: {TARBALLS})"
             )
+        add_config_arguments(groups.data, cls.data_options)
         add_config_arguments(parser.add_argument_group(cls.options_title), cls.options)
 
     def check(self) -> None:
@@ -95,7 +109,7 @@ class Trainer(ABC):
         Raises:
             ValueError: an option out of its range, options without effect, or not exactly one source of data.
         """
-        self.config()
+        self.read(self.options)
         sources = [f"--{name}" for name in self.sources if hasattr(self.arguments, name)]
         given = [f"--{name}" for name in self.sources if getattr(self.arguments, name, None) is not None]
         if len(given) != 1:
@@ -114,18 +128,17 @@ class Trainer(ABC):
                 "the result with weftwork evaluate drawings"
             )
 
-    @abstractmethod
-    def prepare(self, pipe: Any, source: str) -> Prepared:
+    def prepare(self, pipe: "DiffusionPipeline") -> Prepared:
         """Returns the task and its data.
 
         Args:
             pipe: pipeline of the method's backbone, on its device, frozen.
-            source: folder or Hub id of the pipeline.
         """
+        return load(self.preparation)(self, pipe)
 
-    def config(self) -> Any:
-        """Returns the objective's options."""
-        return from_arguments(self.options, self.arguments)
+    def read(self, config: type[ConfigT]) -> ConfigT:
+        """Returns the options of a dataclass."""
+        return from_arguments(config, self.arguments)
 
     @property
     def world(self) -> str | None:
@@ -141,4 +154,4 @@ class Trainer(ABC):
     @property
     def data_name(self) -> str:
         """Name of the training data for model cards."""
-        return self.world or self.arguments.train_data_dir.name
+        return self.world or getattr(self.arguments, "dataset_name", None) or self.arguments.train_data_dir.name

@@ -1,12 +1,14 @@
 """Training data of spatial audio, synthetic walks or user files: latents of audio and envelopes, and conditions."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
+from diffusers import ModelMixin
 from jaxtyping import Float, Float32, Int16
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,14 +20,15 @@ from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.sound_folder import SoundPiece
 from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sample, walk_of
 from weftwork.datasets.synthetic.walks.scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
+from weftwork.training.core.batches import Samples
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
-from weftwork.training.data.image_cache import DrawnImages, saved_once
+from weftwork.training.data.image_cache import DrawnImages, Latents, Pixels, encoded_rows, saved_once
 
 VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
 """Encoded versions of audio: as it is, channels exchanged, mono envelope, mean of the channels."""
 
 
-class WalkSounds(DrawnImages):
+class WalkSounds(DrawnImages[str]):
     """Audio of the first `count` walks of a split; `sounds[i]` is int16 [2, sample].
 
     Args:
@@ -43,7 +46,7 @@ class WalkSounds(DrawnImages):
         return self.truth
 
 
-def _draw_walk(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+def _draw_walk(arguments: tuple[str, int, int, int]) -> tuple[Pixels, str]:
     split, index, seed, sample_rate = arguments
     walk = sample(split, index, seed=seed, sample_rate=sample_rate)
     return np.round(walk.audio * 32767).astype(np.int16)[..., None].view(np.uint8), walk.surface
@@ -62,39 +65,67 @@ class AudioRecord:
     conditions: tuple[OverTime, ...]
 
 
-class SpatialWalks(Dataset[AudioRecord]):
-    """Walks with boxes, depth (metric or relative) and audio of another walk on the same surface as prompt.
+class SpatialAudio(Dataset[AudioRecord]):
+    """Base of datasets of audio with conditions, with other audio that sounds alike as prompt.
 
     Every second sample is mirrored.
+
+    Args:
+        latents: by clip those of the `VERSIONS`.
+        prompts: by clip what it is as a prompt.
+        kinds: by clip what alike clips have in common.
+    """
+
+    def __init__(self, latents: Latents, prompts: Float[np.ndarray, "clip dim"], kinds: Sequence[Hashable]) -> None:
+        self.latents, self.prompts, self.kinds = latents, prompts, kinds
+        self.alike: dict[Hashable, list[int]] = {}
+        for place, kind in enumerate(kinds):
+            self.alike.setdefault(kind, []).append(place)
+
+    def __len__(self) -> int:
+        return 2 * len(self.latents)
+
+    def __getitem__(self, index: int) -> AudioRecord:
+        place, mirrored = divmod(index, 2)
+        sound, envelope = (
+            torch.from_numpy(self.latents[place, VERSIONS.index(name)].astype(np.float32))
+            for name in ("mirrored" if mirrored else "heard", "envelope")
+        )
+        rng = np.random.default_rng([17, index])
+        other = int(rng.choice(self.prompts_of(place)))
+        seen = self.seen(place, rng, mirrored=bool(mirrored))
+        return AudioRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
+
+    def prompts_of(self, place: int) -> list[int]:
+        """Returns the clips that may be the prompt of a clip."""
+        return self.alike[self.kinds[place]]
+
+    @abstractmethod
+    def seen(self, place: int, rng: np.random.Generator, *, mirrored: bool) -> Sequence[DepthClip | BoxTrack]:
+        """Returns depth and boxes of a clip."""
+
+    @abstractmethod
+    def heard(self, index: int) -> Envelope:
+        """Returns the envelope of a sample."""
+
+
+class SpatialWalks(SpatialAudio):
+    """Walks with boxes, depth (metric or relative) and audio of another walk on the same surface as prompt.
 
     Args:
         latents: of `cached_audio_latents`.
     """
 
-    def __init__(self, sounds: WalkSounds, latents: "np.ndarray[Any, Any]") -> None:
-        self.sounds, self.latents = sounds, latents
+    def __init__(self, sounds: WalkSounds, latents: Latents) -> None:
         alone = torch.from_numpy(latents[:, VERSIONS.index("mono")].astype(np.float32))
-        self.prompts = statistics(alone).numpy()
-        surfaces = np.array(sounds.surfaces)
-        self.alike = {name: np.flatnonzero(surfaces == name) for name in sorted(set(sounds.surfaces))}
+        super().__init__(latents, statistics(alone).numpy(), sounds.surfaces)
+        self.sounds = sounds
 
-    def __len__(self) -> int:
-        return 2 * len(self.sounds)
-
-    def __getitem__(self, index: int) -> AudioRecord:
-        place, turned = divmod(index, 2)
-        sound, envelope = (
-            torch.from_numpy(self.latents[place, VERSIONS.index(name)].astype(np.float32))
-            for name in ("mirrored" if turned else "heard", "envelope")
-        )
-        rng = np.random.default_rng([17, index])
-        other = int(rng.choice(self.alike[self.sounds.surfaces[place]]))
+    def seen(self, place: int, rng: np.random.Generator, *, mirrored: bool) -> tuple[DepthClip, BoxTrack]:
         walk = walk_of(self.sounds.split, place, seed=self.sounds.seed)
-        seen = visual_conditions(walk.mirrored() if turned else walk, metric=bool(rng.random() < 0.5))
-        return AudioRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
+        return visual_conditions(walk.mirrored() if mirrored else walk, metric=bool(rng.random() < 0.5))
 
     def heard(self, index: int) -> Envelope:
-        """Returns the envelope of a sample."""
         audio = self.sounds.sounds[index // 2].astype(np.float32) / 32768
         return Envelope.of_audio(audio, self.sounds.sample_rate)
 
@@ -105,25 +136,20 @@ def visual_conditions(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, Bo
     return DepthClip(depth_times, walk.depth(depth_times), metric=metric), BoxTrack(box_times, walk.boxes(box_times))
 
 
-@torch.no_grad()
-def cached_audio_latents(cache_dir: Path, vae: Any, sounds: WalkSounds) -> "np.ndarray[Any, np.dtype[np.float16]]":
+def cached_audio_latents(cache_dir: Path, vae: ModelMixin, sounds: WalkSounds) -> Latents:
     """Latents (posterior means) of all walks, [clip, one of `VERSIONS`, channel, place], cached per autoencoder."""
-    key = encoder_key("sound", vae)
 
-    def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
-        rows = []
-        for start in tqdm(range(0, len(sounds), 16), desc="encoding", mininterval=1.0):
-            audio = sounds.sounds[start : start + 16].astype(np.float32) / 32768
-            rows.append(_encoded(vae, audio, sounds.sample_rate).half().cpu().numpy())
-        return np.concatenate(rows)
+    def encode(rows: slice) -> Tensor:
+        return _encoded(vae, sounds.sounds[rows].astype(np.float32) / 32768, sounds.sample_rate)
 
-    return saved_once(cache_dir / f"latents-{sounds.name}-{key}.npy", encoded)
+    path = cache_dir / f"latents-{sounds.name}-{encoder_key('sound', vae)}.npy"
+    return saved_once(path, lambda: encoded_rows(encode, len(sounds), 16))
 
 
-class SpatialPieces(Dataset[AudioRecord]):
+class SpatialPieces(SpatialAudio):
     """Pieces of user audio (`SoundFolder`), with another piece of the same file, if any, as prompt.
 
-    Every second sample is mirrored. Latents are cached in `cache_dir`.
+    Latents are cached in `cache_dir`.
 
     Args:
         encoder: of audio prompts, from audio and sample rate to a vector (CLAP); by default `statistics` of latents.
@@ -135,54 +161,45 @@ class SpatialPieces(Dataset[AudioRecord]):
 
     def __init__(
         self,
-        pieces: Sequence[SoundPiece],
-        vae: Any,
+        pieces: Samples[SoundPiece],
+        vae: ModelMixin,
         cache_dir: Path,
         *,
         encoder: Callable[[np.ndarray, int], Tensor] | None = None,
         dry: bool = False,
     ) -> None:
         self.pieces = pieces
-        self.sample_rate = rate = vae.config.sampling_rate
+        self.sample_rate = rate = vae.config["sampling_rate"]
         cache = feature_cache(cache_dir, encoder_key("sound", vae), dry=dry)
         rows, embeds = [], []
-        for piece in tqdm(pieces, desc="encoding", mininterval=1.0):
-            audio = piece.audio(rate)[None]
-            made = cache.rows([audio.tobytes()], lambda _, audio=audio: {"latents": _encoded(vae, audio, rate).half()})
+        for index in tqdm(range(len(pieces)), desc="encoding", mininterval=1.0):
+            piece = pieces[index]
+            audio = piece.audio(rate)
+            made = cache.rows(
+                [audio], np.ndarray.tobytes, lambda some: {"latents": _encoded(vae, np.stack(some), rate).half()}
+            )
             rows.append(made["latents"])
-            embeds += [] if encoder is None else [encoder(audio[0], rate)]
-        self.latents: Float[Tensor, "piece version channel place"] = torch.cat(rows).float()
-        prompts = torch.stack(embeds) if embeds else statistics(self.latents[:, VERSIONS.index("mono")])
-        self.prompts: Float[np.ndarray, "piece dim"] = prompts.numpy()
-        files = [pieces[index].path for index in range(len(pieces))]
-        self.alike = {path: [index for index, other in enumerate(files) if other == path] for path in set(files)}
+            embeds += [] if encoder is None else [encoder(audio, rate)]
+        latents = torch.cat(rows)
+        prompts = torch.stack(embeds) if embeds else statistics(latents[:, VERSIONS.index("mono")].float())
+        super().__init__(latents.numpy(), prompts.numpy(), [pieces[index].path for index in range(len(pieces))])
 
-    def __len__(self) -> int:
-        return 2 * len(self.pieces)
+    def prompts_of(self, place: int) -> list[int]:
+        return [one for one in super().prompts_of(place) if one != place] or [place]
 
-    def __getitem__(self, index: int) -> AudioRecord:
-        place, turned = divmod(index, 2)
-        sound, envelope = (
-            self.latents[place, VERSIONS.index(name)] for name in ("mirrored" if turned else "heard", "envelope")
-        )
+    def seen(self, place: int, rng: np.random.Generator, *, mirrored: bool) -> list[DepthClip | BoxTrack]:
         piece = self.pieces[place]
-        others = [one for one in self.alike[piece.path] if one != place] or [place]
-        other = int(np.random.default_rng([17, index]).choice(others))
         seen: list[DepthClip | BoxTrack] = [BoxTrack(track.times, track.boxes) for track in piece.boxes]
         if (depth := piece.depth) is not None:
             seen.append(DepthClip(depth.times, depth.depth, metric=depth.metric))
-        return AudioRecord(
-            sound, envelope, (AudioPrompt(self.prompts[other]), *(one.mirrored() if turned else one for one in seen))
-        )
+        return [one.mirrored() for one in seen] if mirrored else seen
 
     def heard(self, index: int) -> Envelope:
-        """Returns the envelope of a sample."""
-        rate = self.sample_rate
-        return Envelope.of_audio(self.pieces[index // 2].audio(rate), rate)
+        return Envelope.of_audio(self.pieces[index // 2].audio(self.sample_rate), self.sample_rate)
 
 
 def _encoded(
-    vae: Any, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
+    vae: ModelMixin, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
 ) -> Float[Tensor, "clip version channel place"]:
     """Encodes the `VERSIONS` of audio clips as latents (posterior means)."""
     loud = np.stack([Envelope.of_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from weftwork.attention_processors.paired.conditions import stroke_pixels
 from weftwork.datasets.drawings.captions import Depicted, DepictedScene, caption, color_list, setting
@@ -18,7 +16,7 @@ from weftwork.datasets.drawings.rendered import RenderedDrawings
 from weftwork.datasets.drawings.scenes import COUNT_SHARES, SIZE
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
-from weftwork.training.data.image_cache import DrawnImages, cached_latents
+from weftwork.training.data.image_cache import CachedLatents, DrawnImages, Latents, Pixels
 from weftwork.training.data.pairs import WILD_SHARE, DrawnPairs, PairRecord
 from weftwork.training.data.styles import StyledRecord
 
@@ -28,7 +26,7 @@ CAPTIONS: Final = 3
 """Captions to draw from, per scene."""
 
 
-class SceneImages(DrawnImages):
+class SceneImages(DrawnImages[dict[str, Any]]):
     """Images of the first `count` scenes of a split, drawn once; `depicted[i]` is what captions say of image i."""
 
     def __init__(self, cache_dir: Path, drawings: RenderedDrawings, split: Split, count: int, seed: int = 0) -> None:
@@ -55,7 +53,7 @@ class ScenePairs(DrawnPairs):
         self,
         folder: Path,
         images: SceneImages,
-        latents: "np.ndarray[Any, Any]",
+        latents: Latents,
         shorten: Callable[[str], str] = str,
         **options: Any,
     ) -> None:
@@ -71,47 +69,26 @@ class ScenePairs(DrawnPairs):
         return list(enumerate(self.truth[index]["unnamed"]))
 
 
-class StyledScenes(Dataset[StyledRecord]):
-    """Scenes with the set of their drawings as style.
+class StyledScenes(CachedLatents[StyledRecord]):
+    """Scenes with the set of their drawings as style, and the latents of these images.
 
     Args:
-        latents: the cached latents of these images, [index, channel, height, width].
         shorten: cuts captions to what the text encoder reads.
         named: captions name the style, for baselines that are conditioned by the prompt only.
     """
 
     def __init__(
-        self,
-        images: SceneImages,
-        latents: "np.ndarray[Any, Any]",
-        shorten: Callable[[str], str] = str,
-        *,
-        named: bool = False,
+        self, images: SceneImages, latents: Latents, shorten: Callable[[str], str] = str, *, named: bool = False
     ) -> None:
+        super().__init__(latents)
         self.shorten = shorten
-        self.depicted, self.keys, self.latents, self.named = images.depicted, images.keys, latents, named
+        self.depicted, self.keys, self.named = images.depicted, images.keys, named
         self.styles = tuple(key for key in SETS if key in set(self.keys))
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def __getitem__(self, index: int) -> StyledRecord:
         rng, share = np.random.default_rng([19, index]), float(self.named)
         captions = tuple(self.shorten(caption(self.depicted[index], rng, share)) for _ in range(CAPTIONS))
-        return StyledRecord(torch.from_numpy(self.latents[index].astype(np.float32)), self.keys[index], captions)
-
-
-def scene_latents(
-    drawings: RenderedDrawings, options: Any, pipe: Any, source: str
-) -> "tuple[SceneImages, np.ndarray[Any, Any]]":
-    """Training scenes and their cached latents.
-
-    Args:
-        options: has `cache_dir`, and `samples`, the number of scenes.
-        source: folder of the pipeline.
-    """
-    images = SceneImages(options.cache_dir, drawings, "train", options.samples)
-    return images, cached_latents(options.cache_dir, pipe.vae, Path(source) / "vae", images)
+        return StyledRecord(self.latent(index), self.keys[index], captions)
 
 
 def held_out_scenes(drawings: RenderedDrawings, count: int) -> list[tuple[DepictedScene, Any]]:
@@ -133,13 +110,13 @@ def _scenes(folder: Path, split: Split, count: int, seed: int, sketch_style: Any
     return DrawingScenes(RenderedDrawings(folder), split, count, seed, sketch_style)
 
 
-def _draw_scene(job: Job) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+def _draw_scene(job: Job) -> tuple[Pixels, dict[str, Any]]:
     *place, index = job
     scenes = _scenes(*place)
     return scenes.image(index), asdict(scenes.depicted(scenes.scene(index)))
 
 
-def _draw_pairs(job: Job) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+def _draw_pairs(job: Job) -> tuple[Pixels, dict[str, Any]]:
     *place, index = job
     rng = np.random.default_rng([23, job[3], index])
     scenes = _scenes(*place, "wild" if rng.random() < WILD_SHARE else "steady")

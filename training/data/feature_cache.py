@@ -3,9 +3,9 @@
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,10 @@ IN_MEMORY = 4096
 SAMPLED = 64
 """Values of each weight that the key of an encoder is computed from."""
 
+T = TypeVar("T")
 Rows = Mapping[str, Float[Tensor, "row *size"]]
+Ragged = Mapping[str, Tensor | Sequence[Tensor]]
+"""Features by name, one tensor per row."""
 
 
 class FeatureCache:
@@ -46,32 +49,35 @@ class FeatureCache:
         self._held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def rows(
-        self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
+        self,
+        items: Sequence[T],
+        content: Callable[[T], bytes],
+        encode: Callable[[list[T]], Rows],
+        kind: Hashable = None,
     ) -> dict[str, Tensor]:
-        """Returns the features of all contents, stacked.
+        """Returns the features of all items, stacked.
 
         Args:
-            encode: computes the features of the contents at the given indices.
-            kind: contents of one kind have features of equal size; for `DryCache`.
+            content: what an item is known by.
+            encode: computes the features of some items.
+            kind: items of one kind have features of equal size; for `DryCache`.
         """
-        found = self.found(contents, encode)
+        found = self.found(items, content, encode)
         return {key: torch.stack([row[key] for row in found]) for key in found[0]}
 
     def found(
-        self, contents: Sequence[bytes], encode: Callable[[list[int]], Mapping[str, Tensor | Sequence[Tensor]]]
+        self, items: Sequence[T], content: Callable[[T], bytes], encode: Callable[[list[T]], Ragged]
     ) -> list[dict[str, Tensor]]:
-        """Returns the features of each content, which may differ in size."""
-        names = [hashlib.sha256(content).hexdigest()[:32] for content in contents]
-        found = {name: self._read(name) for name in dict.fromkeys(names)}
-        missing = [names.index(name) for name, row in found.items() if row is None]
+        """Returns the features of each item, which may differ in size."""
+        names = [hashlib.sha256(content(one)).hexdigest()[:32] for one in items]
+        found = {name: row for name in names if (row := self._read(name)) is not None}
+        missing = {name: one for name, one in zip(names, items, strict=True) if name not in found}
         if missing:
-            made = encode(missing)
-            for position, index in enumerate(missing):
-                row = {key: values[position].detach().cpu().contiguous() for key, values in made.items()}
-                self._write(names[index], row)
-                found[names[index]] = row
-        complete: Any = found
-        return [complete[name] for name in names]
+            made = encode(list(missing.values()))
+            for position, name in enumerate(missing):
+                found[name] = {key: values[position].detach().cpu().contiguous() for key, values in made.items()}
+                self._write(name, found[name])
+        return [found[name] for name in names]
 
     def _read(self, name: str) -> dict[str, Tensor] | None:
         if name in self._held:
@@ -104,14 +110,18 @@ class DryCache(FeatureCache):
     """Cache for dry runs: encodes the first content of each kind, uses it for all others, and writes nothing."""
 
     def __init__(self) -> None:
-        self._rows: dict[Any, dict[str, Tensor]] = {}
+        self._rows: dict[Hashable, dict[str, Tensor]] = {}
 
     def rows(
-        self, contents: Sequence[bytes], encode: Callable[[list[int]], Rows], kind: Any = None
+        self,
+        items: Sequence[T],
+        content: Callable[[T], bytes],
+        encode: Callable[[list[T]], Rows],
+        kind: Hashable = None,
     ) -> dict[str, Tensor]:
         if kind not in self._rows:
-            self._rows[kind] = {key: values.detach().cpu() for key, values in encode([0]).items()}
-        return {key: row.expand(len(contents), *row.shape[1:]) for key, row in self._rows[kind].items()}
+            self._rows[kind] = {key: values.detach().cpu() for key, values in encode([items[0]]).items()}
+        return {key: row.expand(len(items), *row.shape[1:]) for key, row in self._rows[kind].items()}
 
 
 class CachedTextEncoders(TextEncoders):
@@ -122,19 +132,19 @@ class CachedTextEncoders(TextEncoders):
         self.cache = FeatureCache(folder, encoder_key("text", *encoders.models))
 
     def pooled(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
-        def encode(places: list[int]) -> Rows:
-            return {"vector": TextEncoders.pooled(self, [texts[place] for place in places])}
-
-        return self.cache.rows([f"pooled {text}".encode() for text in texts], encode)["vector"].to(self.device)
+        plain = super().pooled
+        rows = self.cache.rows(texts, lambda text: f"pooled {text}".encode(), lambda some: {"vector": plain(some)})
+        return rows["vector"].to(self.device)
 
     def tokens(
         self, texts: Sequence[str], length: int
     ) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
-        def encode(places: list[int]) -> Rows:
-            states, mask = TextEncoders.tokens(self, [texts[place] for place in places], length)
-            return {"states": states, "mask": mask}
+        plain = super().tokens
 
-        rows = self.cache.rows([f"tokens {length} {text}".encode() for text in texts], encode)
+        def encode(some: list[str]) -> Rows:
+            return dict(zip(("states", "mask"), plain(some, length), strict=True))
+
+        rows = self.cache.rows(texts, lambda text: f"tokens {length} {text}".encode(), encode)
         return rows["states"].to(self.device), rows["mask"].to(self.device)
 
 
@@ -146,16 +156,19 @@ class CachedSketchEncoder(SketchEncoder):
         self.cache = FeatureCache(folder, encoder_key(f"sketch {encoder.mean} {encoder.std}", encoder.model))
 
     def __call__(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
-        def encode(places: list[int]) -> Rows:
-            return {"states": SketchEncoder.__call__(self, images[places])}
-
-        contents = [one.detach().cpu().contiguous().numpy().tobytes() for one in images]
-        return self.cache.rows(contents, encode)["states"].to(next(self.model.parameters()).device)
+        plain = super().__call__
+        rows = self.cache.rows(list(images), tensor_bytes, lambda some: {"states": plain(torch.stack(some))})
+        return rows["states"].to(next(self.model.parameters()).device)
 
 
-def cached(encoders: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def tensor_bytes(values: Tensor) -> bytes:
+    """Returns the values of a tensor, as content of a cache."""
+    return values.detach().cpu().contiguous().numpy().tobytes()
+
+
+def cached(encoders: Mapping[str, object], folder: Path) -> dict[str, object]:
     """Adds caches to the encoders that support one."""
-    made: dict[str, Any] = dict(encoders)
+    made = dict(encoders)
     for name, encoder in encoders.items():
         if isinstance(encoder, TextEncoders):
             made[name] = CachedTextEncoders(encoder, folder)
@@ -172,8 +185,10 @@ class CachedClapEncoder:
         self.cache = feature_cache(folder, encoder_key(f"clap {encoder.settings}", encoder.model), dry=dry)
 
     def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
-        content = f"{sample_rate} ".encode() + audio.tobytes()
-        return self.cache.rows([content], lambda _: {"embeds": self.encoder(audio, sample_rate)[None]})["embeds"][0]
+        def encode(_: list[bytes]) -> Rows:
+            return {"embeds": self.encoder(audio, sample_rate)[None]}
+
+        return self.cache.rows([f"{sample_rate} ".encode() + audio.tobytes()], bytes, encode)["embeds"][0]
 
 
 def feature_cache(folder: Path, key: str, *, dry: bool) -> FeatureCache:

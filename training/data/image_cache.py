@@ -1,6 +1,5 @@
 """On-disk cache of rendered synthetic datasets and their latents, as memory maps."""
 
-import hashlib
 import json
 import logging
 import os
@@ -10,11 +9,15 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from diffusers import ModelMixin
 from filelock import FileLock
+from jaxtyping import Float, Float16, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
@@ -22,32 +25,53 @@ from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.synthetic import creatures, outfits
 from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment
+from weftwork.training.data.feature_cache import encoder_key
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+JobT = TypeVar("JobT")
+TruthT = TypeVar("TruthT")
+Pixels = UInt8[np.ndarray, "*size"]
+Latents = Float16[np.ndarray, "sample *size"]
 CHUNK = 32
 """Images per job of a worker process."""
 
 
-class DrawnImages:
+class DrawnImages(Generic[TruthT]):
     """Rendered images with their ground truth, drawn once into `folder`.
 
     `images[i]` is uint8 [height, width, 3]; `truth[i]` is the ground truth that `draw` returned with it.
     """
 
-    def __init__(self, folder: Path, name: str, draw: Callable[[Any], tuple[Any, Any]], jobs: Sequence[Any]) -> None:
+    def __init__(
+        self, folder: Path, name: str, draw: Callable[[JobT], tuple[Pixels, TruthT]], jobs: Sequence[JobT]
+    ) -> None:
         self.name = name
         pixels, truth = folder / f"{name}.npy", folder / f"{name}.json"
         if not truth.is_file():
             draw_once(pixels, truth, draw, jobs)
-        self.images: np.ndarray[Any, np.dtype[np.uint8]] = np.load(pixels, mmap_mode="r")
-        self.truth: list[Any] = json.loads(truth.read_text())
+        self.images: UInt8[np.ndarray, "image height width channel"] = np.load(pixels, mmap_mode="r")
+        self.truth: list[TruthT] = json.loads(truth.read_text())
 
     def __len__(self) -> int:
         return len(self.truth)
 
 
-class OutfitImages(DrawnImages):
+class CachedLatents(Dataset[T]):
+    """Base of datasets of images whose latents, [index, channel, height, width], are cached."""
+
+    def __init__(self, latents: Latents) -> None:
+        self.cached = latents
+
+    def __len__(self) -> int:
+        return len(self.cached)
+
+    def latent(self, index: int) -> Float[Tensor, "channel height width"]:
+        return torch.from_numpy(self.cached[index].astype(np.float32))
+
+
+class OutfitImages(DrawnImages[list[dict[str, str]]]):
     """The first `count` outfits of a split; `garments[i]` are those of image i.
 
     Args:
@@ -65,7 +89,7 @@ class OutfitImages(DrawnImages):
         return creatures.STYLES[index % len(creatures.STYLES)]
 
 
-class CreatureImages(DrawnImages):
+class CreatureImages(DrawnImages[dict[str, Any]]):
     """The first `count` creatures of a split; `creatures[i]` in `styles[i]`.
 
     Args:
@@ -79,25 +103,19 @@ class CreatureImages(DrawnImages):
         self.styles: list[str] = [row["style"] for row in self.truth]
 
 
-def _draw_outfit(
-    arguments: tuple[str, int, int, str | None],
-) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[dict[str, str]]]:
+def _draw_outfit(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, list[dict[str, str]]]:
     split, index, seed, style = arguments
     drawn = outfits.sample(split, index, seed=seed, style=style)
     return drawn.image, [asdict(garment) for garment in drawn.garments]
 
 
-def _draw_creature(
-    arguments: tuple[str, int, int, str | None],
-) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+def _draw_creature(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, dict[str, Any]]:
     split, index, seed, style = arguments
     drawn = creatures.sample(split, index, seed=seed, style=style)
     return drawn.image, {"creature": asdict(drawn.creature), "style": drawn.style}
 
 
-def draw_once(
-    pixels: Path, truth: Path, draw: Callable[[Any], tuple[np.ndarray[Any, Any], Any]], jobs: Sequence[Any]
-) -> None:
+def draw_once(pixels: Path, truth: Path, draw: Callable[[JobT], tuple[Pixels, object]], jobs: Sequence[JobT]) -> None:
     """Fills a memory map of bytes and a JSON list with the results of `draw` for every job, on all cores.
 
     `truth` is written last, so both files are complete if it exists. One process draws while others wait.
@@ -108,11 +126,9 @@ def draw_once(
             _draw(pixels, truth, draw, jobs)
 
 
-def _draw(
-    pixels: Path, truth: Path, draw: Callable[[Any], tuple[np.ndarray[Any, Any], Any]], jobs: Sequence[Any]
-) -> None:
+def _draw(pixels: Path, truth: Path, draw: Callable[[JobT], tuple[Pixels, object]], jobs: Sequence[JobT]) -> None:
     shape = (len(jobs), *draw(jobs[0])[0].shape)
-    rows: list[Any] = []
+    rows: list[object] = []
     with ExitStack() as stack:
         partial = stack.enter_context(atomic_path(pixels))
         images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
@@ -129,25 +145,31 @@ def _draw(
         partial.write_text(json.dumps(rows))
 
 
-@torch.no_grad()
-def cached_latents(
-    cache_dir: Path, vae: Any, source: Path, images: DrawnImages
-) -> "np.ndarray[Any, np.dtype[np.float16]]":
+def cached_latents(cache_dir: Path, vae: ModelMixin, images: DrawnImages[Any]) -> Latents:
     """Scaled latents (posterior means) of all images, cached per autoencoder."""
-    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    path = cache_dir / f"latents-{images.name}-{digest[:16]}.npy"
 
-    def encoded() -> np.ndarray[Any, np.dtype[np.float16]]:
-        rows = []
-        for start in tqdm(range(0, len(images), 64), desc="encoding", mininterval=1.0):
-            batch = to_unit(torch.from_numpy(np.array(images.images[start : start + 64])))
-            rows.append(encode_latents(vae, batch).half().cpu().numpy())
-        return np.concatenate(rows)
+    def encode(rows: slice) -> Tensor:
+        return encode_latents(vae, to_unit(torch.from_numpy(np.array(images.images[rows]))))
 
-    return saved_once(path, encoded)
+    path = cache_dir / f"latents-{images.name}-{vae_key(vae)}.npy"
+    return saved_once(path, lambda: encoded_rows(encode, len(images), 64))
 
 
-def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+def vae_key(vae: ModelMixin) -> str:
+    """Digest of an autoencoder of images and of what its latents are normalised by."""
+    names = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+    known = [str(vae.config[name]) for name in names if vae.config.get(name) is not None]
+    return encoder_key(" ".join(["vae", *known]), vae)
+
+
+@torch.no_grad()
+def encoded_rows(encode: Callable[[slice], Tensor], count: int, at_once: int) -> Latents:
+    """Encodes samples by slices of their indices, as float16."""
+    starts = tqdm(range(0, count, at_once), desc="encoding", mininterval=1.0)
+    return np.concatenate([encode(slice(start, start + at_once)).half().cpu().numpy() for start in starts])
+
+
+def saved_once(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """Loads an array from disk; if not found, one process makes it with `make` and saves it atomically."""
     if not path.is_file():
         with _lock(path):
@@ -161,9 +183,3 @@ def saved_once(path: Path, make: Callable[[], np.ndarray[Any, Any]]) -> np.ndarr
 def _lock(path: Path) -> FileLock:
     """Lock of the process that makes a file; the system releases it if that process dies."""
     return FileLock(path.with_name(f".{path.name}.lock"))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

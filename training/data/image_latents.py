@@ -1,20 +1,22 @@
 """Cached latents of user images, resized to one size or to aspect buckets."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
 from weftwork.datasets.readers.errors import UserError
-from weftwork.training.data.feature_cache import encoder_key, feature_cache
+from weftwork.training.data.feature_cache import feature_cache
+from weftwork.training.data.image_cache import vae_key
 
 WIDEST = 2.0
 """Largest aspect ratio of a bucket; images beyond it are squeezed."""
@@ -44,7 +46,7 @@ class Sizes:
             )
 
     @classmethod
-    def of(cls, pipe: Any, resolution: int | None = None, *, aspects: bool = False) -> "Sizes":
+    def of(cls, pipe: DiffusionPipeline, resolution: int | None = None, *, aspects: bool = False) -> "Sizes":
         """Sizes that a pipeline's denoiser supports, by default at its own resolution."""
         unet, scale = getattr(pipe, "unet", None), pipe.vae_scale_factor
         if unet is None:  # transformers cut latents into patches of 2x2; their pipelines default to 1024 pixels
@@ -67,7 +69,7 @@ class Sizes:
 
 @torch.no_grad()
 def encoded_once(
-    images: Iterable[Image.Image], count: int, vae: Any, cache_dir: Path, sizes: Sizes, *, dry: bool = False
+    images: Iterable[Image.Image], count: int, vae: ModelMixin, cache_dir: Path, sizes: Sizes, *, dry: bool = False
 ) -> list[Tensor]:
     """Scaled latents (posterior means), [channel, height, width] each, of images squeezed to the nearest size.
 
@@ -76,23 +78,20 @@ def encoded_once(
     Args:
         dry: use a `DryCache`.
     """
-    cache = feature_cache(cache_dir, encoder_key(f"vae {_normalization(vae.config)}", vae), dry=dry)
+    cache = feature_cache(cache_dir, vae_key(vae), dry=dry)
+
+    def content(values: np.ndarray) -> bytes:
+        return values.tobytes() + str(values.shape).encode()
+
     latents = []
     for image in tqdm(images, total=count, desc="encoding images", mininterval=1.0):
         size = sizes.nearest(*image.size)
         values = np.array(image.convert("RGB").resize(size))
-        content = values.tobytes() + str(values.shape).encode()
-        rows = cache.rows([content], lambda _, values=values: {"latents": encoded(values[None], vae)}, size)
+        rows = cache.rows([values], content, lambda some: {"latents": encoded(np.stack(some), vae)}, size)
         latents.append(rows["latents"][0])
     return latents
 
 
-def _normalization(config: Mapping[str, Any]) -> str:
-    """What latents are normalised by, as text."""
-    names = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
-    return " ".join(str(config[name]) for name in names if config.get(name) is not None)
-
-
-def encoded(values: "np.ndarray[Any, np.dtype[np.uint8]]", vae: Any) -> Tensor:
+def encoded(values: UInt8[np.ndarray, "image height width 3"], vae: ModelMixin) -> Tensor:
     """Scaled latents of uint8 images, [image, height, width, 3], as float32 on the CPU."""
     return encode_latents(vae, to_unit(torch.from_numpy(values))).float().cpu().contiguous()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import ModelMixin
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -28,7 +29,8 @@ from weftwork.datasets.readers.images import resized_sketch
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import unnamed
-from weftwork.training.data.image_cache import DrawnImages, OutfitImages
+from weftwork.training.core.batches import Samples
+from weftwork.training.data.image_cache import CachedLatents, DrawnImages, JobT, Latents, OutfitImages, Pixels
 from weftwork.training.data.image_latents import Sizes, encoded_once
 from weftwork.training.data.prompts import Tokens, check_lengths
 
@@ -53,7 +55,7 @@ class PairRecord:
     whole: PreparedSketch | None = None
 
 
-class DrawnPairs(DrawnImages, Dataset[PairRecord]):
+class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
     """Synthetic images with their sketches and texts, drawn once into `folder`.
 
     `images[i]` are strokes and hulls of image i by pair; `truth[i]` has its `texts` and `captions`.
@@ -69,17 +71,18 @@ class DrawnPairs(DrawnImages, Dataset[PairRecord]):
         self,
         folder: Path,
         name: str,
-        draw: Callable[[Any], tuple[Any, Any]],
-        jobs: Sequence[Any],
-        latents: "np.ndarray[Any, Any]",
+        draw: Callable[[JobT], tuple[Pixels, dict[str, Any]]],
+        jobs: Sequence[JobT],
+        latents: Latents,
         *,
         merged: bool = False,
         unnamed_share: float = 0.0,
     ) -> None:
         if not 0 <= unnamed_share <= 1:
             raise UserError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
-        super().__init__(folder, name, draw, jobs)
-        self.latents, self.merged, self.unnamed_share = latents, merged, unnamed_share
+        DrawnImages.__init__(self, folder, name, draw, jobs)
+        CachedLatents.__init__(self, latents)
+        self.merged, self.unnamed_share = merged, unnamed_share
 
     def unnamed(self, index: int) -> Sequence[tuple[int, str]]:
         """Returns the pairs in an order that tells nothing, with texts that name no object."""
@@ -97,8 +100,7 @@ class DrawnPairs(DrawnImages, Dataset[PairRecord]):
         pairs = [
             PreparedPair(p, t, region=_region(p[1]), region_aspect=1.0) for p, t in zip(pixels, texts, strict=True)
         ]
-        latents = torch.from_numpy(self.latents[index].astype(np.float32))
-        return PairRecord(latents, tuple(pairs), tuple(words["captions"]))
+        return PairRecord(self.latent(index), tuple(pairs), tuple(words["captions"]))
 
 
 class OutfitPairs(DrawnPairs):
@@ -110,7 +112,7 @@ class OutfitPairs(DrawnPairs):
     """
 
     def __init__(
-        self, folder: Path, images: OutfitImages, latents: "np.ndarray[Any, Any]", *, size: int = 128, **options: Any
+        self, folder: Path, images: OutfitImages, latents: Latents, *, size: int = 128, **options: Any
     ) -> None:
         jobs = [(index, size) for index in range(len(images))]
         super().__init__(folder, f"pairs-train-{len(images)}-{size}", _draw_one, jobs, latents, **options)
@@ -126,7 +128,7 @@ def _region(hull: Float[Tensor, "size size"]) -> Float[Tensor, "region_size regi
     return F.interpolate(hull[None, None], (REGION_SIZE, REGION_SIZE), mode="bilinear", antialias=True)[0, 0]
 
 
-def _draw_one(arguments: tuple[int, int]) -> tuple["np.ndarray[Any, np.dtype[np.uint8]]", dict[str, Any]]:
+def _draw_one(arguments: tuple[int, int]) -> tuple[Pixels, dict[str, Any]]:
     index, size = arguments
     rng = np.random.default_rng([7, index])
     style = "wild" if rng.random() < WILD_SHARE else "professional"
@@ -156,9 +158,9 @@ class SamplePairs(Dataset[PairRecord]):
 
     def __init__(
         self,
-        samples: Dataset[PairSample],
+        samples: Samples[PairSample],
         adapter: PairedAdapter,
-        vae: Any,
+        vae: ModelMixin,
         cache_dir: Path,
         sizes: Sizes,
         *,
@@ -187,7 +189,7 @@ class SamplePairs(Dataset[PairRecord]):
         self.buckets = [(*one.shape, count) for one, count in zip(self.latents, counts, strict=True)]
 
     def __len__(self) -> int:
-        return len(self.samples)  # pyright: ignore[reportArgumentType]
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> PairRecord:
         caption, pairs = self.design(index)

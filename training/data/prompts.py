@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+from diffusers import DiffusionPipeline
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.denoisers import DenoiserCall, Embeds, Rows, call_of, denoiser_of
 from weftwork.training.data.feature_cache import FeatureCache
 
+T = TypeVar("T")
 
-def with_prompts(prompts: Sequence[str], shown: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+
+def with_prompts(prompts: Sequence[str], shown: Sequence[tuple[str, T]]) -> list[tuple[str, T]]:
     """Replaces the prompts of validation samples; the shorter of the two lists is repeated."""
     count = max(len(prompts), len(shown)) if shown else 0
     return [(prompts[i % len(prompts)], shown[i % len(shown)][1]) for i in range(count)]
@@ -33,7 +36,7 @@ class PromptTokens:
     longest: int
 
     @classmethod
-    def of(cls, pipe: Any, length: int | None = None) -> "PromptTokens":
+    def of(cls, pipe: DiffusionPipeline, length: int | None = None) -> "PromptTokens":
         """Counts for a pipeline.
 
         Args:
@@ -73,7 +76,9 @@ class Prompts:
         cache: of prompt embeddings.
     """
 
-    def __init__(self, pipe: Any, call: DenoiserCall, length: int | None = None, cache: FeatureCache | None = None):
+    def __init__(
+        self, pipe: DiffusionPipeline, call: DenoiserCall, length: int | None = None, cache: FeatureCache | None = None
+    ) -> None:
         self.pipe, self.call, self.cache = pipe, call, cache
         self.length = length or call.length
 
@@ -91,11 +96,11 @@ class Prompts:
         return embeds
 
     def _rows(self, captions: Sequence[str]) -> Rows:
-        def encode(places: list[int]) -> Rows:
-            return self.call.encode(self.pipe, [captions[place] for place in places], self.length)
+        def encode(given: list[str]) -> Rows:
+            return self.call.encode(self.pipe, given, self.length)
 
         if self.cache is None:
-            return encode(list(range(len(captions))))
-        found = self.cache.found([f"prompt {self.length} {caption}".encode() for caption in captions], encode)
+            return encode(list(captions))
+        found = self.cache.found(captions, lambda caption: f"prompt {self.length} {caption}".encode(), encode)
         device = self.pipe._execution_device
         return {name: [row[name].to(device) for row in found] for name in found[0]}

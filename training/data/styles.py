@@ -4,19 +4,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
+from diffusers import ModelMixin
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.captioned_images import CaptionedImages
 from weftwork.datasets.readers.captioned_stream import CaptionedStream
 from weftwork.datasets.synthetic.creatures import STYLES, caption, style_caption
 from weftwork.datasets.synthetic.outfits import caption as outfit_caption
-from weftwork.training.data.image_cache import CreatureImages, OutfitImages
+from weftwork.training.core.batches import Stream
+from weftwork.training.data.image_cache import CachedLatents, CreatureImages, Latents, OutfitImages
 from weftwork.training.data.image_latents import Sizes, encoded, encoded_once
 
 CAPTION_DETAILS = ("full", "full", "partial")
@@ -36,21 +36,18 @@ class StyledRecord:
     captions: tuple[str, ...]
 
 
-class StyledCreatures(Dataset[StyledRecord]):
-    """Styled creatures of `CreatureImages`.
+class StyledCreatures(CachedLatents[StyledRecord]):
+    """Styled creatures of `CreatureImages`, with the latents of these images.
 
     Args:
-        latents: the cached latents of these images, [index, channel, height, width].
         named: captions name the style, for baselines that are conditioned by the prompt only.
     """
 
     styles: tuple[str, ...] = STYLES
 
-    def __init__(self, images: CreatureImages, latents: "np.ndarray[Any, Any]", *, named: bool = False) -> None:
-        self.images, self.latents, self.named = images, latents, named
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, images: CreatureImages, latents: Latents, *, named: bool = False) -> None:
+        super().__init__(latents)
+        self.images, self.named = images, named
 
     def __getitem__(self, index: int) -> StyledRecord:
         creature, style = self.images.creatures[index], self.images.styles[index]
@@ -59,29 +56,20 @@ class StyledCreatures(Dataset[StyledRecord]):
             captions = tuple(style_caption(creature, style, rng, detail) for detail in CAPTION_DETAILS)
         else:
             captions = tuple(caption(creature, rng, detail) for detail in CAPTION_DETAILS)
-        return StyledRecord(torch.from_numpy(self.latents[index].astype(np.float32)), style, captions)
+        return StyledRecord(self.latent(index), style, captions)
 
 
-class StyledOutfits(Dataset[StyledRecord]):
-    """Styled outfits of `OutfitImages`.
+class StyledOutfits(CachedLatents[StyledRecord]):
+    """Styled outfits of `OutfitImages`, with the latents of these images."""
 
-    Args:
-        latents: the cached latents of these images, [index, channel, height, width].
-    """
-
-    styles: tuple[str, ...] = STYLES
-
-    def __init__(self, images: OutfitImages, latents: "np.ndarray[Any, Any]") -> None:
-        self.images, self.latents = images, latents
-
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, images: OutfitImages, latents: Latents) -> None:
+        super().__init__(latents)
+        self.images = images
 
     def __getitem__(self, index: int) -> StyledRecord:
         rng = np.random.default_rng([17, index])
         captions = tuple(outfit_caption(self.images.garments[index], rng, detail) for detail in CAPTION_DETAILS)
-        latents = torch.from_numpy(self.latents[index].astype(np.float32))
-        return StyledRecord(latents, self.images.style_of(index), captions)
+        return StyledRecord(self.latent(index), self.images.style_of(index), captions)
 
 
 class StyledImages(Dataset[StyledRecord]):
@@ -93,7 +81,9 @@ class StyledImages(Dataset[StyledRecord]):
         dry: see `encoded_once`.
     """
 
-    def __init__(self, samples: CaptionedImages, vae: Any, cache_dir: Path, sizes: Sizes, *, dry: bool = False) -> None:
+    def __init__(
+        self, samples: CaptionedImages, vae: ModelMixin, cache_dir: Path, sizes: Sizes, *, dry: bool = False
+    ) -> None:
         self.samples, self.styles = samples, tuple(samples.styles)
         images = (samples[index].image for index in range(len(samples)))
         self.latents: Sequence[Tensor] = encoded_once(images, len(samples), vae, cache_dir, sizes, dry=dry)
@@ -107,14 +97,13 @@ class StyledImages(Dataset[StyledRecord]):
         return StyledRecord(self.latents[index], drawn.style, (drawn.caption,))
 
 
-class StyledStream(IterableDataset[StyledRecord]):
+class StyledStream(Stream[StyledRecord]):
     """Images of a stream, squeezed to squares and encoded on the fly, without a cache."""
 
-    def __init__(self, samples: CaptionedStream, vae: Any, sizes: Sizes) -> None:
+    def __init__(self, samples: CaptionedStream, vae: ModelMixin, sizes: Sizes) -> None:
         self.samples, self.styles, self.vae, self.sizes = samples, samples.styles, vae, sizes
 
     def place(self, epoch: int, process: int, processes: int) -> None:
-        """Selects the epoch to read next and this process's share of it."""
         self.samples.place(epoch, process, processes)
 
     def __iter__(self) -> Iterator[StyledRecord]:

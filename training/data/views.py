@@ -1,25 +1,23 @@
 """Training data of aligned views: latents and geometry of two references and one target."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from diffusers import ModelMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
-from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.posed_views import Frame, PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
 from weftwork.pipelines.views.point_maps import PointRange
 from weftwork.pipelines.views.warping import ReferenceView, warp_mesh
-from weftwork.training.data.image_cache import DrawnImages, file_digest, saved_once
+from weftwork.training.data.image_cache import DrawnImages, Latents, Pixels, encoded_rows, saved_once, vae_key
 
 COLORS, POINTS = 3, 3
 
@@ -50,7 +48,7 @@ def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Floa
     return np.stack(rows)
 
 
-class RoomImages(DrawnImages):
+class RoomImages(DrawnImages[str]):
     """The first `count` rooms of a split; even ones with the target between the references, odd ones beyond them.
 
     `view(i)` is the array of `prepared` of room i.
@@ -85,7 +83,7 @@ def room_views(split: str, index: int, size: int, seed: int = 0) -> tuple[list[R
     return [ReferenceView.of_view(views[one]) for one in REFERENCES], ReferenceView.of_view(views[name])
 
 
-def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str]:
+def _draw_room(arguments: tuple[str, int, int, int]) -> tuple[Pixels, str]:
     split, index, seed, size = arguments
     rows = prepared(*room_views(split, index, size, seed))
     return rows.astype(np.float16)[..., None].view(np.uint8), TARGETS[index % 2]
@@ -126,9 +124,8 @@ class ClipImages:
         return ReferenceView.of_image(frame.image, depth, frame.camera, (self.size, self.size))
 
 
-@dataclass(frozen=True)
-class ViewsRecord:
-    """One target with its references, references first.
+class ViewsRecord(NamedTuple):
+    """One target with its references, references first; as a batch, each tensor has one more dimension.
 
     Args:
         image, points: latents of images and point maps.
@@ -149,7 +146,7 @@ class PreparedViews(Dataset[ViewsRecord]):
         latents: of `view_latents`.
     """
 
-    def __init__(self, images: Prepared, latents: "np.ndarray[Any, np.dtype[np.float16]]") -> None:
+    def __init__(self, images: Prepared, latents: Latents) -> None:
         self.images, self.latents = images, latents
 
     def __len__(self) -> int:
@@ -162,37 +159,21 @@ class PreparedViews(Dataset[ViewsRecord]):
         return ViewsRecord(image, points, latents[-1], torch.from_numpy(geometry))
 
 
-@torch.no_grad()
-def view_latents(images: Prepared, vae: Any) -> "np.ndarray[Any, np.dtype[np.float16]]":
+def view_latents(images: Prepared, vae: ModelMixin) -> Latents:
     """Scaled latents (posterior means), [sample, plane, channel, h, w].
 
     Planes: the images of all views, their point maps, and the references warped to the target.
     """
-    rows = []
-    for index in tqdm(range(len(images)), desc="encoding", mininterval=1.0):
-        known = images.view(index)
+
+    def encode(rows: slice) -> Tensor:
+        known = images.view(rows.start)
         parts = np.concatenate([known[:, :COLORS], known[:, COLORS : COLORS + POINTS], known[-1:, -COLORS:]])
-        rows.append(encode_latents(vae, torch.from_numpy(parts)).half().cpu().numpy())
-    return np.stack(rows)
+        return encode_latents(vae, torch.from_numpy(parts))[None]
+
+    return encoded_rows(encode, len(images), 1)
 
 
-def cached_room_latents(
-    cache_dir: Path, vae: Any, source: Path, images: RoomImages
-) -> "np.ndarray[Any, np.dtype[np.float16]]":
+def cached_room_latents(cache_dir: Path, vae: ModelMixin, images: RoomImages) -> Latents:
     """`view_latents` of rooms, cached per autoencoder."""
-    digest = file_digest(source / "diffusion_pytorch_model.safetensors")
-    return saved_once(cache_dir / f"view-latents-{images.name}-{digest[:16]}.npy", lambda: view_latents(images, vae))
-
-
-@dataclass(frozen=True, eq=False)
-class ViewsBatch(TensorFields):
-    """Stacked records, with the fields of `ViewsRecord`."""
-
-    image: Float[Tensor, "row view channel h w"]
-    points: Float[Tensor, "row view channel h w"]
-    warped: Float[Tensor, "row channel h w"]
-    geometry: Float[Tensor, "row view 8 height width"]
-
-    @classmethod
-    def of(cls, records: Sequence[ViewsRecord]) -> Self:
-        return cls(**{one.name: torch.stack([getattr(record, one.name) for record in records]) for one in fields(cls)})
+    path = cache_dir / f"view-latents-{images.name}-{vae_key(vae)}.npy"
+    return saved_once(path, lambda: view_latents(images, vae))

@@ -7,9 +7,11 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderOobleck
+from diffusers import AutoencoderOobleck, ModelMixin
 from jaxtyping import Float, Int16
 from torch import Tensor, nn
+
+from weftwork.training.core.task import Task
 
 LATENT_CHANNELS = 16
 WINDOWS: Final = (256, 1024)
@@ -45,7 +47,7 @@ def build_oobleck() -> AutoencoderOobleck:
 
 
 @torch.no_grad()
-def init_weights(module: Any) -> None:
+def init_weights(module: ModelMixin) -> None:
     """Initialises weights that roughly preserve the variance, for audio as loud as `LOUD`, and a narrow posterior.
 
     With diffusers' initialisation, the noise of latents is ten times their signal, and the decoder learns to ignore
@@ -67,7 +69,7 @@ def init_weights(module: Any) -> None:
     nn.init.constant_(last.bias[means:], -3.0)
 
 
-class OobleckTask:
+class OobleckTask(Task[ModelMixin, Int16[np.ndarray, "2 sample"], StereoBatch]):
     """Trains the autoencoder on `distance` of reconstructions, `side_error` and a small KL penalty.
 
     Args:
@@ -76,18 +78,16 @@ class OobleckTask:
         kl_weight: weight of the mean divergence per latent value.
     """
 
-    def __init__(
-        self, module: AutoencoderOobleck, held_out: StereoBatch, *, crop: int = 4096, kl_weight: float = 1e-4
-    ) -> None:
+    def __init__(self, module: ModelMixin, held_out: StereoBatch, *, crop: int = 4096, kl_weight: float = 1e-4) -> None:
         self.module, self.held_out, self.crop, self.kl_weight = module, held_out, crop, kl_weight
 
     def collate(self, samples: list[Int16[np.ndarray, "2 sample"]]) -> StereoBatch:
         return torch.from_numpy(np.stack(samples)).float() / 32768
 
-    def loss(self, module: Any, batch: StereoBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+    def loss(self, batch: StereoBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         audio = self._crops(batch, generator)
-        posterior = module.encode(audio).latent_dist
-        restored = module.decode(posterior.sample(generator)).sample
+        posterior = self.module.encode(audio).latent_dist
+        restored = self.module.decode(posterior.sample(generator)).sample
         penalty = self.kl_weight * posterior.kl() / posterior.mean[0, :, 0].numel()
         return distance(restored, audio) + side_error(posterior.mean, audio) + penalty
 
@@ -99,10 +99,10 @@ class OobleckTask:
         cut = torch.where(swap, cut.flip(1), cut)
         return torch.where(turn, -cut, cut)
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Returns distance, and signal-to-noise ratio of the waveform in dB, on held-out audio."""
-        true = self.held_out.to(module.device)
-        restored = module.decode(module.encode(true).latent_dist.mode()).sample
+        true = self.held_out.to(self.module.device)
+        restored = self.module.decode(self.module.encode(true).latent_dist.mode()).sample
         snr = 10 * torch.log10(true.square().sum() / (restored - true).square().sum())
         return {"distance": distance(restored, true).item(), "snr": snr.item()}
 
@@ -169,7 +169,7 @@ def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 ba
 
 
 @torch.no_grad()
-def with_unit_latents(module: Any, audio: StereoBatch) -> Any:
+def with_unit_latents(module: ModelMixin, audio: StereoBatch) -> ModelMixin:
     """Rescales the autoencoder so that latents of `audio` have standard deviation 1; it has no scaling factor."""
     deviation = module.encode(audio).latent_dist.mode().std()
     last, first, means = module.encoder.conv2, module.decoder.conv1, module.config.decoder_input_channels

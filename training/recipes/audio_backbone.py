@@ -1,8 +1,8 @@
 """The shipped audio backbone: its parts, and the task that trains transformer and text encoder together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from weftwork.attention_processors.audio.stable_audio import rotary_embedding_fo
 from weftwork.datasets.synthetic.walks import PROMPT
 from weftwork.pipelines.audio.cosine_scheduler import at_time
 from weftwork.training.core.objectives import sigmoid_normal_timesteps
+from weftwork.training.core.task import Task
 from weftwork.training.recipes.audio_autoencoder import LATENT_CHANNELS
 
 WIDTH, HEADS, BLOCKS = 192, 6, 6
@@ -55,7 +56,7 @@ def build_text_tokenizer(words: Sequence[str]) -> T5Tokenizer:
     return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=TEXT_LENGTH)
 
 
-def build_text_encoder(tokenizer: Any) -> T5EncoderModel:
+def build_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer), d_model=TEXT_WIDTH, d_kv=24, d_ff=2 * TEXT_WIDTH, num_layers=2, num_heads=4,
@@ -86,25 +87,23 @@ class TextToAudio(nn.Module):
         """Returns context and global state, as the stock pipeline makes them."""
         text = self.text_encoder(token_ids, attention_mask=mask).last_hidden_state
         ends = torch.tensor([0.0, seconds]).repeat(len(text), 1)
-        made: Any = self.projection_model(text, ends[:, 0], ends[:, 1])
-        parts = (
-            made.text_hidden_states * mask[..., None],
-            made.seconds_start_hidden_states,
-            made.seconds_end_hidden_states,
-        )
-        return torch.cat(parts, 1), torch.cat(parts[1:], 2)
+        states, *spans = self.projection_model(text, ends[:, 0], ends[:, 1], return_dict=False)
+        return torch.cat([states * mask[..., None], *spans], 1), torch.cat(spans, 2)
 
     def forward(self, noisy: Tensor, times: Tensor, context: Tensor, whole: Tensor) -> Tensor:
-        return self.transformer(
-            noisy, times, context, whole, rotary_embedding_for(self.transformer, noisy.shape[-1])
-        ).sample
+        turns = rotary_embedding_for(self.transformer, noisy.shape[-1])
+        return self.transformer(noisy, times, context, whole, turns).sample
 
     def save_pretrained(self, folder: Path, safe_serialization: bool = True) -> None:
         for name in ("transformer", "text_encoder", "projection_model"):
             getattr(self, name).save_pretrained(folder / name)
 
 
-class TextToAudioTask:
+Sample = tuple[Tensor, str]
+Batch = tuple[Tensor, list[str]]
+
+
+class TextToAudioTask(Task[TextToAudio, Sample, Batch]):
     """Trains text to audio latents.
 
     Args:
@@ -112,13 +111,13 @@ class TextToAudioTask:
         drop: share of clips without context.
     """
 
-    def __init__(self, module: TextToAudio, tokenizer: Any, seconds: float, *, drop: float = 0.1) -> None:
+    def __init__(self, module: TextToAudio, tokenizer: T5Tokenizer, seconds: float, *, drop: float = 0.1) -> None:
         self.module, self.tokenizer, self.seconds, self.drop = module, tokenizer, seconds, drop
 
-    def collate(self, samples: list[tuple[Tensor, str]]) -> tuple[Tensor, list[str]]:
+    def collate(self, samples: list[Sample]) -> Batch:
         return torch.stack([latents for latents, _ in samples]), [surface for _, surface in samples]
 
-    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         latents, surfaces = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         words = self.tokenizer(
@@ -129,7 +128,4 @@ class TextToAudioTask:
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         times = sigmoid_normal_timesteps(len(latents), generator).to(latents)
         seen, target = at_time(latents, noise, times)
-        return F.mse_loss(module(seen, times, context * kept, whole), target)
-
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
-        return {}
+        return F.mse_loss(self.module(seen, times, context * kept, whole), target)

@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.encoders.latents import to_unit
+from weftwork.training.core.task import Task
+from weftwork.training.recipes.building import built
 
 LATENT_CHANNELS = 12
 PATCH = 8
@@ -21,13 +23,11 @@ PATCH = 8
 
 def build_autoencoder() -> AutoencoderKL:
     """Builds a small, fully convolutional `AutoencoderKL`, so that it can be trained on crops."""
-    config: dict[str, Any] = {
-        "block_out_channels": (24, 48, 96, 128),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-    }
-    module = AutoencoderKL(
-        **config,
+    module = built(
+        AutoencoderKL,
+        block_out_channels=(24, 48, 96, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
@@ -35,7 +35,8 @@ def build_autoencoder() -> AutoencoderKL:
         sample_size=128,
     )
     with torch.no_grad():  # narrow initial posteriors: little noise on the first latents
-        moments: Any = module.quant_conv
+        moments = module.quant_conv
+        assert moments is not None and moments.bias is not None
         moments.weight[LATENT_CHANNELS:] *= 0.1
         moments.bias[LATENT_CHANNELS:] = -5.0
     return module
@@ -81,7 +82,11 @@ class PatchCode:
         return torch.einsum("bchw,cd->bdhw", patches, self.basis.to(images.device))
 
 
-class AutoencoderTask:
+Pixels = UInt8[np.ndarray, "height width 3"]
+Batch = UInt8[Tensor, "batch height width 3"]
+
+
+class AutoencoderTask(Task[ModelMixin, Pixels, Batch]):
     """Trains an autoencoder on L1 and squared error of pixels, L1 of their differences (edges) and a small KL penalty.
 
     For the first `guided_steps` micro-batches, the encoder imitates a `PatchCode` and the decoder reconstructs from it;
@@ -96,8 +101,8 @@ class AutoencoderTask:
 
     def __init__(
         self,
-        module: AutoencoderKL,
-        held_out: np.ndarray[Any, np.dtype[np.uint8]],
+        module: ModelMixin,
+        held_out: UInt8[np.ndarray, "image height width 3"],
         code: PatchCode,
         *,
         guided_steps: int = 400,
@@ -108,14 +113,12 @@ class AutoencoderTask:
         self.module, self.held_out, self.code = module, held_out, code
         self.guided_steps, self.crop, self.kl_weight, self.noise = guided_steps, crop, kl_weight, noise
 
-    def collate(self, samples: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> UInt8[Tensor, "batch height width 3"]:
+    def collate(self, samples: list[Pixels]) -> Batch:
         return torch.from_numpy(np.stack(samples))
 
-    def loss(
-        self, module: Any, batch: UInt8[Tensor, "batch height width 3"], generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         images = to_unit(self._crops(batch, generator)).contiguous(memory_format=torch.channels_last)
-        posterior = module.encode(images).latent_dist
+        posterior = self.module.encode(images).latent_dist
         if micro < self.guided_steps:
             code = self.code(images)
             pull = F.mse_loss(posterior.mean, code)
@@ -123,7 +126,7 @@ class AutoencoderTask:
         else:
             pull = self.kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
             latents = self._noisy(posterior.sample(generator), generator)
-        restored = module.decode(latents).sample
+        restored = self.module.decode(latents).sample
         return self.error(restored, images) + pull
 
     def _noisy(
@@ -152,10 +155,10 @@ class AutoencoderTask:
         cut = [p[y : y + self.crop, x : x + self.crop] for p, (y, x) in zip(batch, corners, strict=True)]
         return torch.stack([p.flip(1) if flip else p for p, flip in zip(cut, flips, strict=True)])
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Returns the PSNR on held-out images, in dB; writes pairs of image and reconstruction as PNG."""
-        images = to_unit(torch.from_numpy(np.array(self.held_out[:32]))).to(module.device)
-        restored = module.decode(module.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+        images = to_unit(torch.from_numpy(np.array(self.held_out[:32]))).to(self.module.device)
+        restored = self.module.decode(self.module.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
         shown = torch.cat([images[:8], restored[:8]]).add(1).mul(127.5).round().byte().movedim(1, -1)
         folder.mkdir(parents=True, exist_ok=True)
         sheet = make_image_grid([Image.fromarray(one) for one in shown.cpu().numpy()], 2, len(shown) // 2)
@@ -163,7 +166,7 @@ class AutoencoderTask:
         return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, images))).item()}
 
 
-def standardized(module: Any, images: UInt8[Tensor, "batch height width 3"]) -> ModelMixin:
+def standardized(module: ModelMixin, images: Batch) -> ModelMixin:
     """Folds mean and standard deviation of each latent channel into the convolutions around the latents.
 
     Latents of `images` then have mean 0 and standard deviation 1 in each channel, and reconstructions are the same.

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import make_image_grid
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from weftwork.datasets.readers.errors import UserError
@@ -22,9 +21,16 @@ from weftwork.datasets.synthetic.rooms import Scene
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.objectives import diffusion_loss
 from weftwork.training.core.state import checkpoint_to_resume
+from weftwork.training.core.task import Task
+from weftwork.training.data.image_cache import CachedLatents, Latents
+from weftwork.training.recipes.building import built
 
 Shown = tuple[Garment, ...] | Creature | Scene
 """The content of an image of a synthetic dataset."""
+
+Sample = tuple[Tensor, Any]
+"""Latents, and what their image shows."""
+Batch = tuple[Tensor, list[Any]]
 
 TEXT_LENGTH = 48
 TEXT_WIDTH = 128
@@ -52,9 +58,13 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 900) -> CLIPTokenize
     """
     start, end = "<|startoftext|>", "<|endoftext|>"
     model = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=end))
-    model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
-    model.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
-    model.decoder = decoders.BPEDecoder("</w>")  # pyright: ignore[reportAttributeAccessIssue]
+    parts = {
+        "normalizer": normalizers.Lowercase(),
+        "pre_tokenizer": pre_tokenizers.Whitespace(),
+        "decoder": decoders.BPEDecoder("</w>"),
+    }
+    for name, part in parts.items():  # their stubs have no setters
+        setattr(model, name, part)
     texts = list(texts)
     characters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789.,-'!?", *"".join(texts).lower().replace(" ", "")})
     trainer = trainers.BpeTrainer(
@@ -67,16 +77,17 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 900) -> CLIPTokenize
     model.train_from_iterator(texts, trainer)
     learned = model.get_vocab()
     merges = [tuple(pair) for pair in _merges(model)]
-    return CLIPTokenizer(vocab=learned, merges=merges, model_max_length=TEXT_LENGTH)  # pyright: ignore
+    return built(CLIPTokenizer, vocab=learned, merges=merges, model_max_length=TEXT_LENGTH)
 
 
 def _merges(model: Tokenizer) -> list[list[str]]:
     return [m.split(" ") if isinstance(m, str) else m for m in json.loads(model.to_str())["model"]["merges"]]
 
 
-def build_text_encoder(tokenizer: Any, num_layers: int = 3) -> CLIPTextModel:
+def build_text_encoder(tokenizer: CLIPTokenizer, num_layers: int = 3) -> CLIPTextModel:
     return CLIPTextModel(
-        CLIPTextConfig(
+        built(
+            CLIPTextConfig,
             vocab_size=len(tokenizer),
             hidden_size=TEXT_WIDTH,
             intermediate_size=4 * TEXT_WIDTH,
@@ -90,16 +101,15 @@ def build_text_encoder(tokenizer: Any, num_layers: int = 3) -> CLIPTextModel:
     )
 
 
-def grown_text_encoder(known: CLIPTextModel, known_tokenizer: Any, tokenizer: Any) -> CLIPTextModel:
+def grown_text_encoder(known: CLIPTextModel, known_tokenizer: CLIPTokenizer, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Extends a trained text encoder to a larger tokenizer; tokens of both keep their vectors."""
     grown = build_text_encoder(tokenizer)
-    tables: list[Any] = [encoder.get_input_embeddings() for encoder in (grown, known)]  # pyright: ignore
-    vectors, known_vectors = (table.weight.detach() for table in tables)
+    state = known.state_dict()
+    table = next(name for name in state if "token_embedding" in name)
+    vectors = grown.state_dict()[table]
     places, known_places = tokenizer.get_vocab(), known_tokenizer.get_vocab()
     shared = sorted(set(places) & set(known_places))
-    vectors[[places[token] for token in shared]] = known_vectors[[known_places[token] for token in shared]]
-    state = known.state_dict()
-    table = next(name for name, value in state.items() if value.shape == known_vectors.shape and "token" in name)
+    vectors[[places[token] for token in shared]] = state[table][[known_places[token] for token in shared]]
     grown.load_state_dict({**state, table: vectors})
     return grown
 
@@ -125,16 +135,17 @@ def build_denoiser(latent_channels: int, block_out_channels: Sequence[int] = CHA
             f"block_out_channels: got {list(block_out_channels)}, expected multiples of {HEAD_WIDTH}, such as 64 128"
         )
     blocks = len(block_out_channels)
-    return UNet2DConditionModel(
+    return built(
+        UNet2DConditionModel,
         sample_size=16,
         in_channels=latent_channels,
         out_channels=latent_channels,
-        block_out_channels=tuple(block_out_channels),  # pyright: ignore[reportArgumentType]
+        block_out_channels=tuple(block_out_channels),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D",) * blocks,  # pyright: ignore[reportArgumentType]
-        up_block_types=("CrossAttnUpBlock2D",) * blocks,  # pyright: ignore[reportArgumentType]
+        down_block_types=("CrossAttnDownBlock2D",) * blocks,
+        up_block_types=("CrossAttnUpBlock2D",) * blocks,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=tuple(width // HEAD_WIDTH for width in block_out_channels),  # pyright: ignore[reportArgumentType]
+        attention_head_dim=tuple(width // HEAD_WIDTH for width in block_out_channels),
         norm_num_groups=16,
     )
 
@@ -224,17 +235,15 @@ def strip_paths(folder: Path) -> None:
             path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-class LatentDataset(Dataset[tuple[Tensor, Any]]):
+class LatentDataset(CachedLatents[Sample]):
     """Cached latents, each with the content from which captions are drawn."""
 
-    def __init__(self, latents: np.ndarray[Any, Any], shown: Sequence[Any]) -> None:
-        self.latents, self.shown = latents, shown
+    def __init__(self, latents: Latents, shown: Sequence[Any]) -> None:
+        super().__init__(latents)
+        self.shown = shown
 
-    def __len__(self) -> int:
-        return len(self.shown)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
-        return torch.from_numpy(self.latents[index].astype(np.float32)), self.shown[index]
+    def __getitem__(self, index: int) -> Sample:
+        return self.latent(index), self.shown[index]
 
 
 VALIDATION_PROMPTS = (
@@ -249,7 +258,7 @@ VALIDATION_PROMPTS = (
 )
 
 
-class TextToImageTask:
+class TextToImageTask(Task[Any, Sample, Batch]):
     """Trains text to image latents, with captions of all, some or none of the content."""
 
     prompts: Sequence[str] = VALIDATION_PROMPTS
@@ -257,22 +266,22 @@ class TextToImageTask:
     sampling: ClassVar[Mapping[str, Any]] = {"guidance_scale": 3.0}
     """Arguments of the pipeline for validation images."""
 
-    def __init__(self, module: TextDenoiser, scheduler: DDIMScheduler, vae: AutoencoderKL) -> None:
+    def __init__(self, module: nn.Module, scheduler: SchedulerMixin, vae: AutoencoderKL) -> None:
         self.module, self.scheduler, self.vae = module, scheduler, vae
 
-    def collate(self, samples: list[tuple[Tensor, Shown]]) -> tuple[Tensor, list[Shown]]:
+    def collate(self, samples: list[Sample]) -> Batch:
         return torch.stack([latents for latents, _ in samples]), [shown for _, shown in samples]
 
-    def loss(self, module: Any, batch: Any, generator: torch.Generator, micro: int) -> Tensor:
+    def loss(self, batch: Batch, generator: torch.Generator, micro: int) -> Tensor:
         latents, shown = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        return self.denoising_loss(module, [self.caption(one, rng) for one in shown], latents, generator)
+        return self.denoising_loss([self.caption(one, rng) for one in shown], latents, generator)
 
-    def denoising_loss(self, module: Any, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
+    def denoising_loss(self, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
         """Computes the objective on latents at random timesteps."""
         token_ids = self._tokens(captions).to(latents.device)
         return diffusion_loss(
-            lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
+            lambda x, t: self.module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
 
     def caption(self, shown: Any, rng: np.random.Generator) -> str:
@@ -284,11 +293,11 @@ class TextToImageTask:
             captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         ).input_ids
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Writes eight images of fixed prompts as one PNG."""
-        pipe: Any = self.pipeline(module).to(next(module.parameters()).device)
+        pipe = self.pipeline(self.module).to(next(self.module.parameters()).device)
         pipe.set_progress_bar_config(disable=True)
-        images: Any = pipe(
+        images = pipe(
             list(self.prompts),
             num_inference_steps=20,
             generator=[torch.Generator().manual_seed(i) for i in range(len(self.prompts))],
@@ -300,14 +309,15 @@ class TextToImageTask:
 
     def pipeline(self, module: Any) -> Any:
         """Returns the stock pipeline with the parts in training."""
-        return StableDiffusionPipeline(
+        return built(
+            StableDiffusionPipeline,
             vae=self.vae,
             text_encoder=module.text_encoder,
             tokenizer=module.tokenizer,
             unet=module.unet,
-            scheduler=self.scheduler,  # pyright: ignore[reportArgumentType]
-            safety_checker=None,  # pyright: ignore[reportArgumentType]
-            feature_extractor=None,  # pyright: ignore[reportArgumentType]
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
             requires_safety_checker=False,
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from weftwork.datasets.drawings.captions import DepictedScene, caption
@@ -27,7 +27,7 @@ class DrawingAutoencoderTask(AutoencoderTask):
     crops tints whole drawings.
     """
 
-    def __init__(self, module: AutoencoderKL, held_out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    def __init__(self, module: AutoencoderKL, held_out: UInt8[np.ndarray, "image height width 3"]) -> None:
         no_code = PatchCode(torch.from_numpy(held_out), LATENT_CHANNELS)  # not used without guided steps
         super().__init__(module, held_out, no_code, guided_steps=0, crop=SIZE, kl_weight=1e-4, noise=0.15)
 

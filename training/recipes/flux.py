@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 from weftwork.training.core.denoisers import CALLS
 from weftwork.training.core.objectives import flow_matching_loss
 from weftwork.training.recipes.backbone import TEXT_LENGTH, TEXT_WIDTH, build_text_encoder, saved_tokenizer, strip_paths
+from weftwork.training.recipes.building import built
 from weftwork.training.recipes.drawings import DrawingTask
 
 TIMESTEPS: Final = (0.0, 1.2)
@@ -46,10 +47,11 @@ def build_transformer(latent_channels: int) -> FluxTransformer2DModel:
     return transformer
 
 
-def build_t5(tokenizer: Any) -> T5EncoderModel:
+def build_t5(tokenizer: CLIPTokenizer) -> T5EncoderModel:
     """Builds a T5 encoder for the tokens of a CLIP tokenizer."""
     return T5EncoderModel(
-        T5Config(
+        built(
+            T5Config,
             vocab_size=len(tokenizer),
             d_model=TEXT_WIDTH,
             d_kv=32,
@@ -128,13 +130,13 @@ class FluxTask(DrawingTask):
     }
 
     def __init__(self, module: FluxDenoiser, vae: AutoencoderKL) -> None:
-        super().__init__(module, build_scheduler(), vae)  # pyright: ignore
+        super().__init__(module, build_scheduler(), vae)
 
-    def denoising_loss(self, module: Any, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
+    def denoising_loss(self, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
         drawn = torch.multinomial(torch.tensor([share for share, _ in PADDED]), 1, generator=generator)
         token_ids = self.tokens(captions, PADDED[int(drawn)][1]).to(latents.device)
         return flow_matching_loss(
-            lambda x, t: module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
+            lambda x, t: self.module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
 
     def tokens(self, captions: list[str], length: int) -> Tensor:
@@ -152,13 +154,14 @@ def flux_pipeline(module: FluxDenoiser, vae: Any) -> FluxPipeline:
     """Returns the stock pipeline with the parts in training."""
     if vae.config.shift_factor is None:  # which the pipeline adds
         vae.register_to_config(shift_factor=0.0)
-    return FluxPipeline(
+    return built(
+        FluxPipeline,
         scheduler=build_scheduler(),
         vae=vae,
         text_encoder=module.text_encoder,
         tokenizer=module.tokenizer,
         text_encoder_2=module.text_encoder_2,
-        tokenizer_2=module.tokenizer,  # pyright: ignore[reportArgumentType]
+        tokenizer_2=module.tokenizer,
         transformer=module.transformer,
     )
 

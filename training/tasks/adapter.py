@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,18 +14,22 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import Adapter, BatchT
 from weftwork.attention_processors.core.batch import TensorFields
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.training.core.config import ObjectiveConfig
 from weftwork.training.core.denoisers import Embeds, call_of, denoiser_of, is_distilled, timestep_shift
 from weftwork.training.core.objectives import diffusion_loss, flow_matching_loss, is_flow, training_scheduler
+from weftwork.training.core.task import BatchT as TaskBatchT
+from weftwork.training.core.task import ModuleT, SampleT, Task
 from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.prompts import Prompts
-from weftwork.training.tasks.options import ObjectiveConfig
 
+AdapterT = TypeVar("AdapterT", bound=Adapter[Any, Any])
 Denoiser = Callable[[Tensor, Tensor, Embeds], Tensor]
 """(noisy latents, timesteps, prompt embeddings) to the prediction."""
 
@@ -59,7 +63,7 @@ class TrainingBatch(ImageBatch, Generic[BatchT]):
     conditions: BatchT
 
 
-class DenoisingTask:
+class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
     """Base of tasks that train a module for a frozen pipeline.
 
     Args:
@@ -67,38 +71,28 @@ class DenoisingTask:
         name: name under which the trained module's conditions are passed.
     """
 
-    module: Any
-
-    def __init__(self, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
-        assert isinstance(pipe, ConditionedPipelineMixin)
-        self.name, self.objective = name, objective
-        self.pipe: Any = pipe
-        for part in self.pipe.components.values():
+    def __init__(self, pipe: ConditionedPipelineMixin, name: str, objective: ObjectiveConfig) -> None:
+        self.pipe, self.name, self.objective = pipe, name, objective
+        for part in pipe.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False).eval()
-        self.frozen: Any = denoiser_of(pipe)
+        self.frozen = denoiser_of(pipe)
         self.call = call_of(self.frozen)
-        self.text_encoders = TextEncoders.of(pipe)
-        self.scheduler = training_scheduler(self.pipe.scheduler)
+        self.scheduler = training_scheduler(pipe.scheduler)
         objective.check_effects(
             type(self.frozen).__name__,
             flow=is_flow(self.scheduler),
             distilled=is_distilled(self.frozen),
             transformer=self.call.length is not None,
         )
-        self.prompts = Prompts(pipe, self.call, objective.max_sequence_length)
-        self._cached: dict[str, Any] = {}
-
-    @property
-    def encoders(self) -> Mapping[str, Any]:
+        self.encoders: Mapping[str, object] = {"text": TextEncoders.of(pipe), **pipe.frozen_encoders}
         """The frozen encoders of the pipeline."""
-        return self._cached or {"text": self.text_encoders, **self.pipe.frozen_encoders}
+        self.prompts = Prompts(pipe, self.call, objective.max_sequence_length)
 
     def cache_features(self, folder: Path) -> None:
         """Caches frozen-encoder outputs of texts and images in a folder."""
         every = [part for name, part in self.pipe.components.items() if name.startswith("text_encoder") and part]
-        self._cached = cached(self.encoders, folder)
-        self.text_encoders = self._cached["text"]
+        self.encoders = cached(self.encoders, folder)
         cache = FeatureCache(folder, encoder_key("prompt", *every))
         self.prompts = Prompts(self.pipe, self.call, self.objective.max_sequence_length, cache)
 
@@ -166,7 +160,11 @@ class DenoisingTask:
 
     @torch.no_grad()
     def sheet(
-        self, path: Path, prompts: Sequence[str], conditions: Sequence[Any] = (), above: Sequence[Image.Image] = ()
+        self,
+        path: Path,
+        prompts: Sequence[str],
+        conditions: Sequence[Sequence[Condition]] = (),
+        above: Sequence[Image.Image] = (),
     ) -> None:
         """Generates one image per prompt with its conditions and writes them as one PNG, below the images `above`."""
         self.pipe.set_progress_bar_config(disable=True)
@@ -187,14 +185,14 @@ class DenoisingTask:
         Image.fromarray(np.concatenate(rows)).save(path)
 
 
-class AdapterTask(DenoisingTask):
+class AdapterTask(DenoisingTask[AdapterT, SampleT, TaskBatchT]):
     """Base of tasks that train an adapter.
 
     Args:
         name: name under which the adapter is attached.
     """
 
-    def __init__(self, module: Adapter, pipe: Any, name: str, objective: ObjectiveConfig) -> None:
+    def __init__(self, module: AdapterT, pipe: ConditionedPipelineMixin, name: str, objective: ObjectiveConfig) -> None:
         super().__init__(pipe, name, objective)
         self.module = module
         module.check_base(self.frozen)

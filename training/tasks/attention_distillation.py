@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from weftwork.attention_processors.views.instillation import Recorded, attention_scores
 from weftwork.datasets.readers.errors import UserError
-from weftwork.training.tasks.options import DISTILLATIONS
+from weftwork.training.trainers.views import DISTILLATIONS
 
 QUERIES = 256
 """Queries per chunk; attention maps are computed chunk by chunk, and again in the backward pass, to save memory."""

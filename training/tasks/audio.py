@@ -1,4 +1,4 @@
-"""The training task of spatial audio: projections and a ControlNet for a frozen transformer."""
+"""Training of spatial audio: projections and a ControlNet for a frozen transformer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,20 +13,85 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.audio.adapter import AudioBatch, FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
-from weftwork.attention_processors.audio.control import aligned_boxes
+from weftwork.attention_processors.audio.control import BOX_CHANNELS, aligned_boxes
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
 from weftwork.attention_processors.core.batch import TensorFields
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, install_inputs
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.encoders.audio import ClapEncoder
 from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.datasets.synthetic.walks import PROMPT
+from weftwork.datasets.readers.sound_folder import SoundFolder
+from weftwork.datasets.synthetic.walks import PROMPT, SECONDS
 from weftwork.pipelines.audio.cosine_scheduler import at_time
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.plots import plot_sound
+from weftwork.pretrained import model_name
 from weftwork.training.core.objectives import sigmoid_normal_timesteps
-from weftwork.training.data.audio import AudioRecord
-from weftwork.training.tasks.options import SpatialConfig
+from weftwork.training.core.task import Task
+from weftwork.training.core.trainer import Prepared
+from weftwork.training.data.audio import (
+    AudioRecord,
+    SpatialAudio,
+    SpatialPieces,
+    SpatialWalks,
+    WalkSounds,
+    cached_audio_latents,
+)
+from weftwork.training.data.feature_cache import CachedClapEncoder
+from weftwork.training.trainers.audio import AudioTrainer, SpatialConfig, SpatialModel
+
+SHOWN = 2
+"""Validation audio: the first sample, as it is and mirrored."""
+
+
+def prepare(trainer: AudioTrainer, pipe: VideoToAudioPipeline) -> Prepared:
+    """Returns the task and the data of a trainer's options."""
+    arguments, clap = trainer.arguments, None
+    if arguments.audio_encoder:
+        clap = ClapEncoder.from_pretrained(arguments.audio_encoder, pipe.device)
+    modules = _modules(trainer, pipe, 2 * pipe.transformer.config["in_channels"] if clap is None else clap.dim)
+    data = _data(trainer, pipe, modules.config["seconds"], clap)
+    shown = [(*data[i].conditions, data.heard(i)) for i in range(SHOWN if arguments.validation_steps else 0)]
+    task = SpatialAudioTask(modules, pipe, trainer.read(SpatialConfig), arguments.prompt or PROMPT, shown)
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in modules.named_children()}
+    provenance: dict[str, object] = {"data": trainer.data_name, "parameters": counts}
+    if clap is not None:
+        provenance["audio_encoder"] = model_name(arguments.audio_encoder)
+    return Prepared(task, data, provenance)
+
+
+def _data(trainer: AudioTrainer, pipe: VideoToAudioPipeline, seconds: float, clap: ClapEncoder | None) -> SpatialAudio:
+    arguments = trainer.arguments
+    if trainer.world is None:
+        cache, dry = arguments.cache_dir / "features", arguments.dry_run
+        encoder = None if clap is None else CachedClapEncoder(clap, cache, dry=dry)
+        pieces = SoundFolder(arguments.train_data_dir, seconds)
+        return SpatialPieces(pieces, pipe.vae, cache, encoder=encoder, dry=dry)
+    rate = pipe.vae.config["sampling_rate"]
+    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
+    return SpatialWalks(sounds, cached_audio_latents(arguments.cache_dir, pipe.vae, sounds))
+
+
+def _modules(trainer: AudioTrainer, pipe: VideoToAudioPipeline, audio_dim: int) -> "SpatialModules":
+    arguments, config = trainer.arguments, pipe.transformer.config
+    if (start := arguments.init_from) is not None:
+        net = StableAudioControlNetModel.from_pretrained(start / "controlnet", use_safetensors=True)
+        return SpatialModules(SpatialAudioAdapter.from_pretrained(start / "adapter"), net)
+    model = trainer.read(SpatialModel)
+    adapter = SpatialAudioAdapter.for_denoiser(
+        pipe.transformer,
+        input_dim=config["cross_attention_input_dim"],
+        seconds=arguments.seconds or SECONDS,
+        latent_rate=pipe.vae.config["sampling_rate"] / pipe.vae.hop_length,
+        audio_dim=audio_dim,
+        time_code=model.time_code,
+        projections=model.projections,
+    )
+    channels = config["in_channels"] + (BOX_CHANNELS if model.control == "boxes" else 0)
+    net = StableAudioControlNetModel.from_transformer(pipe.transformer, model.num_layers, channels)
+    return SpatialModules(adapter, net)
 
 
 class SpatialModules(nn.Module):
@@ -37,10 +102,10 @@ class SpatialModules(nn.Module):
         self.adapter, self.controlnet = adapter, controlnet
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Mapping[str, Any]:
         return self.adapter.config
 
-    def register_to_config(self, **values: Any) -> None:
+    def register_to_config(self, **values: object) -> None:
         for part in (self.adapter, self.controlnet):
             part.register_to_config(**values)
 
@@ -64,7 +129,7 @@ class SpatialAudioBatch(TensorFields):
     boxes: Float[Tensor, "design box_channel place"] | None = None
 
 
-class SpatialAudioTask:
+class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
     """Trains audio latents with boxes, depth, audio prompts and envelopes as conditions.
 
     Args:
@@ -76,7 +141,7 @@ class SpatialAudioTask:
     def __init__(
         self,
         module: SpatialModules,
-        pipe: Any,
+        pipe: VideoToAudioPipeline,
         config: SpatialConfig,
         prompt: str = PROMPT,
         validation: Sequence[Sequence[OverTime]] = (),
@@ -104,15 +169,13 @@ class SpatialAudioTask:
             boxes = torch.stack(seen)
         return SpatialAudioBatch(conditions, latents, torch.stack([record.envelope for record in samples]), boxes)
 
-    def loss(
-        self, module: SpatialModules, batch: SpatialAudioBatch, generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, batch: SpatialAudioBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         latents = batch.latents
         rows, places = len(latents), latents.shape[-1]
         none = torch.rand(rows, generator=generator) < self.config.condition_dropout
-        features = module.adapter.features(batch.conditions, {})
+        features = self.module.adapter.features(batch.conditions, {})
         dropped = self._dropped(batch, generator)
-        encoded = module.adapter(replace(features, null=dropped | none[:, None]), self.projections)
+        encoded = self.module.adapter(replace(features, null=dropped | none[:, None]), self.projections)
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = sigmoid_normal_timesteps(rows, generator, self.config.time_mean).to(latents)
@@ -126,10 +189,10 @@ class SpatialAudioTask:
         )
         turns = rotary_embedding_for(self.transformer, places)
         signal, scale = self._control(batch, kept, dropped)
-        with conditioned(module.controlnet, conditioning):
-            control = module.controlnet(*shared, signal, turns, scale)
+        with conditioned(self.module.controlnet, conditioning):
+            control = self.module.controlnet(*shared, signal, turns, scale)
         frozen = self.transformer.dtype
-        inputs = {name: added.to(frozen) for name, added in zip(module.controlnet.blocks, control, strict=True)}
+        inputs = {name: added.to(frozen) for name, added in zip(self.module.controlnet.blocks, control, strict=True)}
         with conditioned(self.transformer, replace(conditioning, inputs=inputs)):
             predicted = self.transformer(*(tensor.to(frozen) for tensor in shared), turns).sample
         return F.mse_loss(predicted, target)
@@ -154,25 +217,21 @@ class SpatialAudioTask:
     def _dropped(self, batch: SpatialAudioBatch, generator: torch.Generator) -> Bool[Tensor, "design part"]:
         """Draws the conditions to replace by their null token, each independently."""
         config = self.config
-        by_kind: dict[type, float] = {
-            AudioPrompt: config.prompt_dropout,
-            DepthClip: config.depth_dropout,
-            BoxTrack: config.box_dropout,
-        }
+        by_kind = {AudioPrompt: config.prompt_dropout, DepthClip: config.depth_dropout, BoxTrack: config.box_dropout}
         shares = [by_kind[kind] for kind in self._kinds(batch)]
         draws = torch.rand(len(batch.latents), len(shares), generator=generator)
         return draws < torch.tensor(shares)
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Writes audio as WAV and, if matplotlib is installed, its direction and that of the boxes as PNG."""
         if not self.validation:
             return {}
         self.pipe.load_spatial(self.module.adapter, self.module.controlnet)
         self.pipe.set_progress_bar_config(disable=True)
-        options: dict[str, Any] = {"seconds": self.module.adapter.config["seconds"], "num_inference_steps": 20}
+        seconds = self.module.adapter.config["seconds"]
         for index, conditions in enumerate(self.validation):
             noise = torch.Generator().manual_seed(index)
-            out = self.pipe(conditions, self.prompt, generator=noise, **options)
+            out = self.pipe(conditions, self.prompt, seconds=seconds, num_inference_steps=20, generator=noise)
             out.save(folder / f"{step:06d}-{index}.wav")
             if find_spec("matplotlib") is not None:
                 tracks = [one for one in conditions if isinstance(one, BoxTrack)]
@@ -181,14 +240,9 @@ class SpatialAudioTask:
 
 
 @torch.no_grad()
-def context_of(pipe: Any, prompt: str, seconds: float) -> tuple[Tensor, Tensor]:
+def context_of(pipe: VideoToAudioPipeline, prompt: str, seconds: float) -> tuple[Tensor, Tensor]:
     """Context and global state of a prompt, [1, token, dim] each, as the stock pipeline makes them."""
     text = pipe.encode_prompt(prompt, pipe._execution_device, False)
+    assert text is not None
     start, end = pipe.encode_duration(0.0, seconds, pipe._execution_device, False, 1)
     return torch.cat([text, start, end], 1), torch.cat([start, end], 2)
-
-
-def counts(modules: SpatialModules) -> Mapping[str, int]:
-    """Trained parameters by part."""
-    parts: Sequence[tuple[str, nn.Module]] = (("adapter", modules.adapter), ("controlnet", modules.controlnet))
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts}

@@ -1,39 +1,127 @@
-"""The training task of the paired method: pairs of sketch and text condition a frozen denoiser."""
+"""Training of the paired method: pairs of sketch and text condition a frozen denoiser."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.paired.batch import PairedBatch
 from weftwork.attention_processors.paired.conditions import GlobalSketch, PreparedSketch, SketchTextPair
+from weftwork.attention_processors.paired.samples import merged, pairs
+from weftwork.datasets.drawings.captions import setting
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import compose_sketches
-from weftwork.training.data.pairs import PairRecord
+from weftwork.datasets.readers.pair_folder import PairFolder, report, validate
+from weftwork.datasets.readers.sketchy import Sketchy
+from weftwork.datasets.synthetic.outfits import PROMPT, sample
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.training.core.denoisers import denoiser_of
+from weftwork.training.core.trainer import DRAWINGS, Prepared
+from weftwork.training.data.drawings import SceneImages, ScenePairs, held_out_scenes
+from weftwork.training.data.image_cache import OutfitImages, cached_latents
+from weftwork.training.data.image_latents import Sizes
+from weftwork.training.data.pairs import OutfitPairs, PairRecord, SamplePairs
+from weftwork.training.data.prompts import PromptTokens, with_prompts
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
-from weftwork.training.tasks.options import PairedConfig
+from weftwork.training.trainers.paired import PairedConfig, PairedModel, PairedTrainer
+
+Validation = Sequence[tuple[str, Sequence[SketchTextPair]]]
+"""Prompts and pairs of the images that validation generates."""
 
 
-class PairedTask(AdapterTask):
+def prepare(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
+    """Returns the task and the data of a trainer's options."""
+    arguments = trainer.arguments
+    adapter = _adapter(trainer, pipe)
+    if trainer.world is None:
+        data, validation = _own(trainer, adapter, pipe)
+    elif trainer.world == DRAWINGS:
+        data, validation = _drawings(trainer, adapter, pipe)
+    else:
+        data, validation = _outfits(trainer, pipe)
+    if arguments.validation_prompt:
+        validation = with_prompts(arguments.validation_prompt, validation)
+    provenance = {"data": trainer.data_name, "merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
+    return Prepared(PairedTask(adapter, pipe, trainer.read(PairedConfig), validation), data, provenance)
+
+
+def _adapter(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> PairedAdapter:
+    if trainer.arguments.init_from:
+        return PairedAdapter.from_pretrained(trainer.arguments.init_from)
+    model = trainer.read(PairedModel)
+    if model.sketch_encoder == "strokes":
+        options: dict[str, Any] = {"image_dim": 128, "sketch_size": 128, "masking": "pair", "anchored": 0.09}
+    else:
+        encoder = SketchEncoder.from_pretrained(model.sketch_encoder)
+        pipe.set_encoders(sketch=encoder)
+        options = {"image_dim": encoder.model.config.hidden_size, "num_heads": 8}
+    text_dim = TextEncoders.of(pipe).width(model.text_states)
+    return PairedAdapter.for_denoiser(
+        denoiser_of(pipe), **{"num_heads": 4, **asdict(model), **options}, text_dim=text_dim
+    )
+
+
+def _outfits(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> tuple[OutfitPairs, Validation]:
+    arguments, cache = trainer.arguments, trainer.arguments.cache_dir
+    images = OutfitImages(cache, "train", arguments.samples)
+    data = OutfitPairs(cache, images, cached_latents(cache, pipe.vae, images), **_options(trainer))
+    drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
+    return data, [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
+
+
+def _drawings(
+    trainer: PairedTrainer, adapter: PairedAdapter, pipe: ConditionedPipelineMixin
+) -> tuple[ScenePairs, Validation]:
+    cache, drawings = trainer.arguments.cache_dir, trainer.rendered()
+    images = SceneImages(cache, drawings, "train", trainer.arguments.samples)
+    text = TextEncoders.of(pipe)
+    shorten = partial(text.shortened, length=min(adapter.config["text_states"] or 999, text.longest))
+    data = ScenePairs(cache, images, cached_latents(cache, pipe.vae, images), shorten, **_options(trainer))
+    make = merged if trainer.arguments.merged else pairs
+    return data, [(setting(shown), make(drawn)) for shown, drawn in held_out_scenes(drawings, 4)]
+
+
+def _options(trainer: PairedTrainer) -> dict[str, Any]:
+    return {"merged": trainer.arguments.merged, "unnamed_share": trainer.arguments.unnamed_share}
+
+
+def _own(
+    trainer: PairedTrainer, adapter: PairedAdapter, pipe: ConditionedPipelineMixin
+) -> tuple[SamplePairs, Validation]:
+    arguments, folder = trainer.arguments, trainer.arguments.train_data_dir
+    ink = arguments.ink or "auto"
+    if (folder / "train_sketchy.json").is_file():
+        if arguments.ink:
+            raise UserError("ink: has no effect with Sketchy, whose strokes are dark; leave it out")
+        samples = Sketchy(folder, "train")
+    else:
+        if problems := validate(folder, ink=ink):
+            raise UserError(f"{folder}:\n{report(problems)}")
+        samples = PairFolder(folder, ink=ink)
+    sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
+    tokens = TextEncoders.of(pipe), PromptTokens.of(pipe, arguments.max_sequence_length)
+    options = {"by_count": arguments.pair_buckets, "tokens": tokens, "dry": arguments.dry_run}
+    data = SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", sizes, **options)
+    return data, [data.design(index) for index in range(min(4, len(data)))]
+
+
+class PairedTask(AdapterTask[PairedAdapter, PairRecord, TrainingBatch[PairedBatch]]):
     """Trains image latents with pairs of sketch and text as conditions.
 
     Args:
         validation: prompts and pairs of the images that validation generates.
     """
 
-    module: PairedAdapter
-
     def __init__(
-        self,
-        module: PairedAdapter,
-        pipe: Any,
-        config: PairedConfig,
-        validation: Sequence[tuple[str, Sequence[SketchTextPair]]] = (),
+        self, module: PairedAdapter, pipe: ConditionedPipelineMixin, config: PairedConfig, validation: Validation = ()
     ) -> None:
         super().__init__(module, pipe, "paired", config)
         self.config, self.validation = config, validation
@@ -49,11 +137,9 @@ class PairedTask(AdapterTask):
         whole = record.whole or self.module.composed(record.pairs)
         return [*record.pairs, *([] if whole is None else [whole])]
 
-    def loss(
-        self, module: nn.Module, batch: TrainingBatch[PairedBatch], generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, batch: TrainingBatch[PairedBatch], generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         features = self.module.features(self._dropped(batch.conditions, generator), self.encoders)
-        return self.denoising_loss(self.denoiser(module(features)), batch.latents, batch.captions, generator)
+        return self.denoising_loss(self.denoiser(self.module(features)), batch.latents, batch.captions, generator)
 
     def _dropped(self, batch: PairedBatch, generator: torch.Generator) -> PairedBatch:
         """Randomly drops pairs, sketches, texts, global sketches, whole designs (to the null condition) and regions."""
@@ -69,7 +155,7 @@ class PairedTask(AdapterTask):
         kept = batch.without(pairs=pairs, sketches=sketches, texts=texts, null=null, wholes=wholes)
         return replace(kept, region=None) if everywhere else kept
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Writes images of the validation designs, each below its composed sketch, as one PNG."""
         if self.validation:
             prompts, designs = zip(*self.validation, strict=True)

@@ -1,26 +1,102 @@
-"""The training task of reference images: every image is its own reference (IP-Adapter, arXiv 2308.06721)."""
+"""Training of reference images: every image is its own reference (IP-Adapter, arXiv 2308.06721)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.attention_processors.core.families import base_description
+from weftwork.attention_processors.encoders import ImageEncoder, TextEncoders
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter, ReferenceBatch
-from weftwork.training.data.feature_cache import FeatureCache
+from weftwork.datasets.drawings.captions import full_caption
+from weftwork.datasets.synthetic import creatures
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.pretrained import model_name, shipped
+from weftwork.training.core.denoisers import denoiser_of
+from weftwork.training.core.trainer import DRAWINGS, Prepared
+from weftwork.training.data.drawings import SceneImages, StyledScenes, held_out_scenes
+from weftwork.training.data.feature_cache import FeatureCache, encoder_key, feature_cache, tensor_bytes
+from weftwork.training.data.image_cache import CreatureImages, cached_latents
+from weftwork.training.data.prompts import with_prompts
+from weftwork.training.data.styles import StyledCreatures, StyledImages
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
-from weftwork.training.tasks.options import StyleConfig
-from weftwork.training.tasks.style import dropped
+from weftwork.training.tasks.captioned import captioned, dropped
+from weftwork.training.trainers.captioned import StyleConfig
+from weftwork.training.trainers.reference import ReferenceModel, ReferenceTrainer
 
+Records = StyledCreatures | StyledScenes | StyledImages
 READ_AT_ONCE = 32
+SHOWN = 4
+"""References of validation images."""
+
+
+def prepare(trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
+    """Returns the task and the data of a trainer's options."""
+    arguments = trainer.arguments
+    name = arguments.image_encoder or str(shipped("creature-encoder"))
+    encoder = ImageEncoder.from_pretrained(name)
+    encoder.model.to(pipe.device)
+    pipe.set_encoders(image=encoder)
+    adapter = _adapter(trainer, pipe, encoder, model_name(name))
+    records, images, shown = _data(trainer, pipe)
+    if arguments.validation_prompt:
+        shown = with_prompts(arguments.validation_prompt, shown)
+    key = encoder_key(f"image {adapter.config['projection']}", encoder.model)
+    cache = feature_cache(arguments.cache_dir / "features", key, dry=arguments.dry_run)
+    data = ReferencedImages(records, images, adapter, encoder, cache)
+    task = ReferenceTask(adapter, pipe, trainer.read(StyleConfig), shown)
+    return Prepared(task, data, {"data": trainer.data_name})
+
+
+def _adapter(
+    trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin, encoder: ImageEncoder, name: str
+) -> ReferenceAdapter:
+    if trainer.arguments.init_from:
+        adapter = ReferenceAdapter.from_pretrained(trainer.arguments.init_from)
+        adapter.check_base(denoiser_of(pipe))
+        return adapter
+    model, config, denoiser = trainer.read(ReferenceModel), encoder.model.config, denoiser_of(pipe)
+    return ReferenceAdapter.for_denoiser(
+        denoiser,
+        layers=model.layers,
+        projection=model.projection,
+        image_dim=config.projection_dim if model.projection == "basic" else config.hidden_size,
+        token_dim=base_description(denoiser)["context_dim"],
+        num_tokens=model.num_tokens,
+        image_size=config.image_size,
+        image_encoder=name,
+    )
+
+
+def _data(
+    trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin
+) -> tuple[Records, Iterable[Image.Image], list[tuple[str, Image.Image]]]:
+    """Returns records with latents and captions, their images, and validation prompts with references."""
+    cache = trainer.arguments.cache_dir
+    if trainer.world == DRAWINGS:
+        drawings = trainer.rendered()
+        images = SceneImages(cache, drawings, "train", trainer.arguments.samples)
+        scenes = StyledScenes(images, cached_latents(cache, pipe.vae, images), TextEncoders.of(pipe).shortened)
+        captions = [full_caption(one, styled=False) for one, _ in held_out_scenes(drawings, SHOWN // 2)]
+        shown = [(caption, Image.fromarray(images.images[index])) for index, caption in enumerate(captions)]
+        return scenes, map(Image.fromarray, images.images), shown
+    if trainer.world:
+        drawn = CreatureImages(cache, "train", trainer.arguments.samples)
+        records = StyledCreatures(drawn, cached_latents(cache, pipe.vae, drawn))
+        captions = [creatures.sample("validation", index).caption for index in range(SHOWN)]
+        shown = [(caption, Image.fromarray(drawn.images[index])) for index, caption in enumerate(captions)]
+        return records, map(Image.fromarray, drawn.images), shown
+    records = captioned(trainer, pipe, styled=False)
+    samples = records.samples
+    shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
+    return records, (samples[index].image for index in range(len(samples))), shown
 
 
 @dataclass(frozen=True)
@@ -46,7 +122,7 @@ class ReferencedImages(Dataset[ReferencedRecord]):
 
     def __init__(
         self,
-        records: Any,
+        records: Records,
         images: Iterable[Image.Image],
         adapter: ReferenceAdapter,
         encoder: ImageEncoder,
@@ -57,8 +133,7 @@ class ReferencedImages(Dataset[ReferencedRecord]):
         seen = iter(tqdm(images, total=len(records), desc="reading references", mininterval=1.0))
         self.embeds: list[Tensor] = []
         while some := [adapter.pixels(image) for image in islice(seen, READ_AT_ONCE)]:
-            pixels, contents = torch.stack(some), [one.numpy().tobytes() for one in some]
-            rows = cache.rows(contents, lambda places, pixels=pixels: {"embeds": read(pixels[places])})
+            rows = cache.rows(some, tensor_bytes, lambda missing: {"embeds": read(torch.stack(missing))})
             self.embeds += rows["embeds"]
 
     def __len__(self) -> int:
@@ -69,19 +144,17 @@ class ReferencedImages(Dataset[ReferencedRecord]):
         return ReferencedRecord(record.latents, self.embeds[index], record.captions)
 
 
-class ReferenceTask(AdapterTask):
+class ReferenceTask(AdapterTask[ReferenceAdapter, ReferencedRecord, TrainingBatch[ReferenceBatch]]):
     """Trains image latents with captions and with the images as references.
 
     Args:
         validation: prompts with their reference images.
     """
 
-    module: ReferenceAdapter
-
     def __init__(
         self,
         module: ReferenceAdapter,
-        pipe: Any,
+        pipe: ConditionedPipelineMixin,
         config: StyleConfig,
         validation: Sequence[tuple[str, Image.Image]] = (),
     ) -> None:
@@ -92,14 +165,12 @@ class ReferenceTask(AdapterTask):
         conditions = self.module.collate([[Reference(embeds=record.embeds)] for record in samples])
         return TrainingBatch.of(samples, conditions=conditions)
 
-    def loss(
-        self, module: nn.Module, batch: TrainingBatch[ReferenceBatch], generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, batch: TrainingBatch[ReferenceBatch], generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         captions, null = dropped(self.config, batch.captions, generator)
         features = self.module.features(batch.conditions, self.encoders).without(null)
-        return self.denoising_loss(self.denoiser(module(features)), batch.latents, captions, generator)
+        return self.denoising_loss(self.denoiser(self.module(features)), batch.latents, captions, generator)
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Writes images of the validation prompts, each below its reference, as one PNG."""
         if self.validation:
             prompts, images = zip(*self.validation, strict=True)

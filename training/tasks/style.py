@@ -1,54 +1,109 @@
-"""The training task of styles: style names condition a frozen denoiser."""
+"""Training of styles: style names condition a frozen denoiser."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
 
-from weftwork.attention_processors.style.adapter import Style, StyleBatch, StyleReader
-from weftwork.training.data.styles import StyledRecord
+from weftwork.attention_processors.core.families import base_description
+from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.attention_processors.style.adapter import Style, StyleAdapter, StyleBatch, StyleReader
+from weftwork.datasets.drawings.captions import full_caption
+from weftwork.datasets.readers.captioned_stream import CaptionedStream
+from weftwork.datasets.synthetic import creatures, outfits
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.training.core.denoisers import denoiser_of
+from weftwork.training.core.trainer import DRAWINGS, Prepared
+from weftwork.training.data.drawings import SceneImages, StyledScenes, held_out_scenes
+from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
+from weftwork.training.data.image_latents import Sizes
+from weftwork.training.data.styles import StyledCreatures, StyledOutfits, StyledRecord, StyledStream
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
-from weftwork.training.tasks.options import StyleConfig
+from weftwork.training.tasks.captioned import captioned, dropped
+from weftwork.training.trainers.captioned import StyleConfig
+from weftwork.training.trainers.style import StyleModel, StyleTrainer
+
+Data = tuple[Dataset[StyledRecord], Sequence[str], list[str]]
+"""Training data, names of their styles, and validation prompts."""
 
 
-def dropped(
-    config: StyleConfig, captions: Sequence[tuple[str, ...]], generator: torch.Generator
-) -> tuple[list[tuple[str, ...]], Bool[Tensor, " design"]]:
-    """Drops captions and conditions; returns the captions, and a mask of the images with the null condition."""
-    draws = torch.rand(2, len(captions), generator=generator)
-    both = draws[1] < config.joint_dropout
-    kept = [("",) if none else row for none, row in zip(both.tolist(), captions, strict=True)]
-    return kept, both | (draws[0] < config.style_dropout)
+def prepare(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
+    """Returns the task and the data of a trainer's options."""
+    data, styles, prompts = _world(trainer, pipe) if trainer.world else _own(trainer, pipe)
+    prompts = trainer.arguments.validation_prompt or prompts
+    task = StyleTask(_adapter(trainer, pipe, styles), pipe, trainer.read(StyleConfig), prompts)
+    return Prepared(task, data, {"data": "creatures and outfits" if trainer.world == "all" else trainer.data_name})
 
 
-class StyleTask(AdapterTask):
+def _adapter(trainer: StyleTrainer, pipe: ConditionedPipelineMixin, styles: Sequence[str]) -> StyleAdapter:
+    denoiser = denoiser_of(pipe)
+    if trainer.arguments.init_from:
+        adapter = StyleAdapter.from_pretrained(trainer.arguments.init_from)
+        adapter.check_base(denoiser)
+        unknown = [style for style in styles if style not in adapter.config["styles"]]
+        return adapter.extended(unknown) if unknown else adapter
+    width = base_description(denoiser)["context_dim"]
+    return StyleAdapter.for_denoiser(denoiser, styles=list(styles), token_dim=width, **asdict(trainer.read(StyleModel)))
+
+
+def _own(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
+    arguments = trainer.arguments
+    if not arguments.streaming:
+        data = captioned(trainer, pipe, style=arguments.style)
+        return data, data.styles, [data.samples[index].caption for index in range(min(4, len(data)))]
+    options = {**trainer.column_options(), "style": arguments.style, "seed": arguments.seed}
+    stream = CaptionedStream.from_name(arguments.dataset_name, styles=arguments.styles, **options)
+    return StyledStream(stream, pipe.vae, Sizes.of(pipe, arguments.resolution)), stream.styles, []
+
+
+def _world(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
+    cache, count = trainer.arguments.cache_dir, trainer.arguments.samples
+    if trainer.world == DRAWINGS:
+        drawings = trainer.rendered()
+        images = SceneImages(cache, drawings, "train", count)
+        scenes = StyledScenes(images, cached_latents(cache, pipe.vae, images), TextEncoders.of(pipe).shortened)
+        held_out = held_out_scenes(drawings, 2)
+        return scenes, scenes.styles, [full_caption(shown, styled=False) for shown, _ in held_out]
+    shown = CreatureImages(cache, "train", count)
+    data: Dataset[StyledRecord] = StyledCreatures(shown, cached_latents(cache, pipe.vae, shown))
+    prompts = [creatures.sample("validation", index).caption for index in range(4)]
+    if trainer.world == "all":
+        worn = OutfitImages(cache, "train", count, styled=True)
+        data = ConcatDataset([data, StyledOutfits(worn, cached_latents(cache, pipe.vae, worn))])
+        prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]
+    return data, creatures.STYLES, prompts
+
+
+class StyleTask(AdapterTask[StyleReader, StyledRecord, TrainingBatch[StyleBatch]]):
     """Trains latents of styled images with captions of their content.
 
     Args:
         validation: prompts; validation generates every style for each of them.
     """
 
-    module: StyleReader
-
-    def __init__(self, module: StyleReader, pipe: Any, config: StyleConfig, validation: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        module: StyleReader,
+        pipe: ConditionedPipelineMixin,
+        config: StyleConfig,
+        validation: Sequence[str] = (),
+    ) -> None:
         super().__init__(module, pipe, "style", config)
         self.config, self.validation = config, validation
 
     def collate(self, samples: list[StyledRecord]) -> TrainingBatch[StyleBatch]:
         return TrainingBatch.of(samples, conditions=self.module.collate([[Style(one.style)] for one in samples]))
 
-    def loss(
-        self, module: nn.Module, batch: TrainingBatch[StyleBatch], generator: torch.Generator, micro: int
-    ) -> Float[Tensor, ""]:
+    def loss(self, batch: TrainingBatch[StyleBatch], generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         captions, null = dropped(self.config, batch.captions, generator)
         features = self.module.features(replace(batch.conditions, null=null), self.encoders)
-        return self.denoising_loss(self.denoiser(module(features)), batch.latents, captions, generator)
+        return self.denoising_loss(self.denoiser(self.module(features)), batch.latents, captions, generator)
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Writes images of all styles, one PNG per validation prompt."""
         styles = self.module.config["styles"]
         for i, prompt in enumerate(self.validation):

@@ -1,25 +1,68 @@
-"""The training task of aligned views: image and point map of a target, from the same noise and the references."""
+"""Training of aligned views: image and point map of a target, from the same noise and the references."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.datasets.readers.posed_views import PosedViews
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.pipelines.views.point_maps import depth_image
 from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.training.core.objectives import joint_diffusion_loss, training_scheduler
-from weftwork.training.data.views import ViewsBatch, ViewsRecord
+from weftwork.training.core.task import Task
+from weftwork.training.core.trainer import Prepared
+from weftwork.training.data.views import (
+    ClipImages,
+    PreparedViews,
+    RoomImages,
+    ViewsRecord,
+    cached_room_latents,
+    room_views,
+    view_latents,
+)
 from weftwork.training.tasks.attention_distillation import attention_distillation_loss
-from weftwork.training.tasks.options import ViewsConfig
+from weftwork.training.trainers.views import ViewsConfig, ViewsModel, ViewsTrainer
+
+SHOWN = 2
+"""Validation views."""
+Validation = Sequence[tuple[Sequence[ReferenceView], ReferenceView]]
+"""References and target views."""
 
 
-class AlignedViewsTask:
+def prepare(trainer: ViewsTrainer, pipe: AlignedViewsPipeline) -> Prepared:
+    """Returns the task and the data of a trainer's options."""
+    if trainer.arguments.init_from:
+        module = AlignedViews.from_pretrained(trainer.arguments.init_from, pipe.unet)
+    else:
+        module = AlignedViews(pipe.unet, **asdict(trainer.read(ViewsModel)))
+    data, validation = _data(trainer, pipe)
+    task = AlignedViewsTask(module, pipe, trainer.read(ViewsConfig), validation)
+    return Prepared(task, data, {"data": trainer.data_name, "parameters": module.counts()})
+
+
+def _data(trainer: ViewsTrainer, pipe: AlignedViewsPipeline) -> tuple[PreparedViews, Validation]:
+    """Returns the training data and the validation views: unseen rooms, or the first samples of user clips."""
+    arguments = trainer.arguments
+    shown = SHOWN if arguments.validation_steps else 0
+    resolution = arguments.resolution or pipe.unet.config["sample_size"] * pipe.vae_scale_factor
+    if trainer.world:
+        images = RoomImages(arguments.cache_dir, "train", arguments.samples, resolution)
+        latents = cached_room_latents(arguments.cache_dir, pipe.vae, images)
+        return PreparedViews(images, latents), [room_views("validation", i, resolution) for i in range(shown)]
+    clips = ClipImages(PosedViews(arguments.train_data_dir, margin=arguments.margin), resolution)
+    views = [clips.views(i) for i in range(min(shown, len(clips)))]
+    return PreparedViews(clips, view_latents(clips, pipe.vae)), views
+
+
+class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):
     """Trains the LoRAs and the correspondence encoder of `AlignedViews`; the backbone stays frozen.
 
     Args:
@@ -28,21 +71,17 @@ class AlignedViewsTask:
     """
 
     def __init__(
-        self,
-        module: AlignedViews,
-        pipe: Any,
-        config: ViewsConfig,
-        validation: Sequence[tuple[Sequence[ReferenceView], ReferenceView]] = (),
+        self, module: AlignedViews, pipe: AlignedViewsPipeline, config: ViewsConfig, validation: Validation = ()
     ) -> None:
         self.module, self.pipe, self.config, self.validation = module, pipe, config, validation
         self.scheduler = training_scheduler(pipe.scheduler)
         with torch.no_grad():
             self.context: Float[Tensor, "1 token dim"] = pipe.encode_prompt("", pipe._execution_device, 1, False)[0]
 
-    def collate(self, samples: Sequence[ViewsRecord]) -> ViewsBatch:
-        return ViewsBatch.of(samples)
+    def collate(self, samples: list[ViewsRecord]) -> ViewsRecord:
+        return default_collate(samples)
 
-    def loss(self, module: Any, batch: ViewsBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+    def loss(self, batch: ViewsRecord, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         image, points, geometry = batch.image, batch.points, batch.geometry
         rows = len(image)
         context = self.context.to(image).expand(rows, -1, -1)
@@ -51,7 +90,7 @@ class AlignedViewsTask:
         features = self.module.correspondence(geometry[:, -1], batch.warped)
 
         def denoise(noisy: Sequence[Tensor], timesteps: Tensor) -> Sequence[Tensor]:
-            return module(*noisy, timesteps, features, context, references)
+            return self.module(*noisy, timesteps, features, context, references)
 
         loss = joint_diffusion_loss(
             denoise,
@@ -67,7 +106,7 @@ class AlignedViewsTask:
             loss = loss + self.config.distillation_weight * distance
         return loss
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Writes rows of references, target, generated view, and the depth of both, as one PNG."""
         if not self.validation:
             return {}

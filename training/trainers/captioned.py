@@ -1,55 +1,47 @@
 """The base of trainers on captioned images: folders with metadata.jsonl, and image–text datasets."""
 
-import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
-from weftwork.training.core.trainer import Groups, Trainer
-from weftwork.training.tasks.options import StyleConfig
+from weftwork.training.core.config import ObjectiveConfig, option
+from weftwork.training.core.trainer import Trainer
 
-if TYPE_CHECKING:
-    from weftwork.training.data.styles import StyledImages
+COLUMN = "of own data; none = the one column that can hold {}s"
+
+
+@dataclass(frozen=True)
+class StyleConfig(ObjectiveConfig):
+    """Dropout of the style and reference tasks; the shares are IP-Adapter's (arXiv 2308.06721).
+
+    Raises:
+        ValueError: a share outside [0, 1], or a number out of its range.
+    """
+
+    caption_dropout: float = option(0.05, "share of empty prompts")
+    style_dropout: float = option(0.05, "share of images with the null style")
+    joint_dropout: float = option(0.05, "share of images with both")
+
+
+@dataclass(frozen=True)
+class CaptionedData:
+    """Options of captioned images."""
+
+    dataset_name: str | None = option(None, "an image–text dataset of Hugging Face datasets, by name or path")
+    image_column: str | None = option(None, COLUMN.format("image"))
+    caption_column: str | None = option(None, COLUMN.format("caption"))
+    aspect_buckets: bool = option(False, "keep the aspects of own images, about")
 
 
 class CaptionedTrainer(Trainer):
     """Trains on captioned images, each with a latent image and a prompt."""
 
     options = StyleConfig
+    data_options: ClassVar[type[CaptionedData]] = CaptionedData
+    samples = 12_000
     sources = ("train_data_dir", "dataset_name", "world")
-    columns: ClassVar[Sequence[str]]
-    """Options that name columns of user data."""
+    own_only = ("aspect_buckets", "image_column", "caption_column")
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
-        data = groups.data
-        data.add_argument("--dataset_name", help="an image–text dataset of Hugging Face datasets, by name or path")
-        for name in cls.columns:
-            kind = name.removesuffix("_column")
-            data.add_argument(f"--{name}", help=f"of own data (default: the one column that can hold {kind}s)")
-        data.add_argument("--aspect_buckets", action="store_true", help="keep the aspects of own images, about")
-        super().add_arguments(parser, groups)
-
-    @property
-    def data_name(self) -> str:
-        return self.world or self.arguments.dataset_name or self.arguments.train_data_dir.name
-
-    def column_options(self) -> dict[str, Any]:
+    def column_options(self) -> dict[str, str | None]:
         """Returns the columns of user data by option."""
-        return {name: getattr(self.arguments, name) for name in self.columns}
-
-    def captioned(self, pipe: Any, **options: Any) -> "StyledImages":
-        """Returns user images with captions and latents; `options` are those of `CaptionedImages`."""
-        from weftwork.datasets.readers.captioned_images import CaptionedImages
-        from weftwork.training.data.image_latents import Sizes
-        from weftwork.training.data.prompts import PromptTokens, check_lengths
-        from weftwork.training.data.styles import StyledImages
-
-        arguments = self.arguments
-        if arguments.train_data_dir is not None:
-            samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)
-        else:
-            samples = CaptionedImages.from_name(arguments.dataset_name, **options)
-        prompt = PromptTokens.of(pipe, arguments.max_sequence_length)
-        check_lengths((f"row {i + 1}", one, prompt, prompt.longest) for i, one in enumerate(samples.captions))
-        sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
-        return StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes, dry=arguments.dry_run)
+        names = [one.name for one in fields(self.data_options) if one.name.endswith("_column")]
+        return {name: getattr(self.arguments, name) for name in names}

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,14 +25,15 @@ from weftwork.evaluation.scores.creatures import score_creatures
 from weftwork.scripts.maintenance.oracles.outfit_data import compressed, degraded
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.image_cache import DrawnImages
+from weftwork.training.core.task import Task
+from weftwork.training.data.image_cache import DrawnImages, Pixels
 
 REACH: Final = 6  # pixels
 MASK_WEIGHT: Final = 2.0
 Batch = tuple[UInt8[Tensor, "batch 4 height width"], Int[Tensor, "batch attribute"]]
 
 
-class MaskedCreatures(DrawnImages, Dataset[tuple[Tensor, Tensor]]):
+class MaskedCreatures(DrawnImages[dict[str, str]], Dataset[tuple[Tensor, Tensor]]):
     """First `styled` creatures of the training split in all styles, and first `neutral` ones in the neutral style.
 
     `images[i]` has the mask as a fourth channel, 0 or 255; an item is an image, channels first, with the index
@@ -51,7 +52,7 @@ class MaskedCreatures(DrawnImages, Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.places[index]
 
 
-class CreatureOracleTask:
+class CreatureOracleTask(Task[CreatureOracle, tuple[Tensor, Tensor], Batch]):
     """Training task of the oracle: mask and attributes of augmented images.
 
     Args:
@@ -65,16 +66,16 @@ class CreatureOracleTask:
         images, places = zip(*samples, strict=True)
         return torch.stack(images), torch.stack(places)
 
-    def loss(self, module: Any, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         renders, places = batch
         images, masks = augment(renders, generator)
-        return oracle_loss(module(images.contiguous(memory_format=torch.channels_last)), masks, places)
+        return oracle_loss(self.module(images.contiguous(memory_format=torch.channels_last)), masks, places)
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         if not self.held_out:
             return {}
         images = as_tensor([creature.image for creature in self.held_out])
-        return asdict(score_creatures(self.held_out, module.read(images)))
+        return asdict(score_creatures(self.held_out, self.module.read(images)))
 
 
 def augment(
@@ -104,7 +105,7 @@ def oracle_loss(
     return loss
 
 
-def _draw(arguments: tuple[int, int, str | None]) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, str]]:
+def _draw(arguments: tuple[int, int, str | None]) -> tuple[Pixels, dict[str, str]]:
     index, seed, style = arguments
     drawn = sample("train", index, seed=seed, style=style)
     mask = np.uint8(255) * drawn.mask.astype(np.uint8)

@@ -73,7 +73,7 @@ def test_the_loss_of_flux_falls_on_one_batch() -> None:
     optimizer = torch.optim.SGD(task.module.parameters(), 0.5)
     losses = []
     for _ in range(3):
-        loss = task.loss(task.module, batch, torch.Generator().manual_seed(3), 0)
+        loss = task.loss(batch, torch.Generator().manual_seed(3), 0)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -95,7 +95,7 @@ def test_validation_images_of_flux_are_guided(tmp_path: Path, monkeypatch: pytes
         task.module.transformer, "forward", lambda hidden_states, **_: seen.append(1) or (hidden_states,)
     )
     monkeypatch.setattr(task.vae, "decode", lambda latents, **_: (torch.zeros(len(latents), 3, 8, 8),))
-    task.validate(task.module, 7, tmp_path)
+    task.validate(7, tmp_path)
     assert (tmp_path / "000007.png").is_file() and len(seen) == 2 * 20
 
 

@@ -6,9 +6,9 @@ from itertools import islice
 
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
-from weftwork.training.core.batches import Batches, BatchOrder
+from weftwork.training.core.batches import Batches, BatchOrder, Stream
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ class Numbers(Dataset[int]):
         return index
 
 
-class Stream(IterableDataset[int]):
+class Rotated(Stream[int]):
     """Stream of seven numbers, rotated by the epoch."""
 
     def place(self, epoch: int, process: int, processes: int) -> None:
@@ -45,7 +45,7 @@ def drawn(source: Batches, count: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize(
-    "dataset", [Numbers(7), Numbers(9, [0, 1, 1] * 3), Stream()], ids=["plain", "buckets", "stream"]
+    "dataset", [Numbers(7), Numbers(9, [0, 1, 1] * 3), Rotated()], ids=["plain", "buckets", "stream"]
 )
 def test_batches_resume_anywhere(dataset: Dataset[int]) -> None:
     whole = drawn(batches(dataset), 12)
@@ -100,4 +100,4 @@ def test_less_than_a_batch_per_process_is_refused() -> None:
     with pytest.raises(ValueError, match="dataset: got 3 samples, expected at least one batch of 2 per process"):
         batches(Numbers(3), 0, 2)
     with pytest.raises(ValueError, match="dataset: got less than one batch per process; lower --train_batch_size"):
-        drawn(batches(Stream(), 0, 7), 1)
+        drawn(batches(Rotated(), 0, 7), 1)

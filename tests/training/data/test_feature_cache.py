@@ -73,18 +73,22 @@ def test_images_are_encoded_once_by_content(tmp_path: Path) -> None:
     assert calls == [1]
 
 
+def content(number: int) -> bytes:
+    return str(number).encode()
+
+
 def test_damaged_rows_are_encoded_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = FeatureCache(tmp_path, "key").rows([b"one", b"two"], lambda places: {"x": torch.tensor(places).float()})
+    rows = FeatureCache(tmp_path, "key").rows([0, 1], content, lambda some: {"x": torch.tensor(some).float()})
     assert rows["x"].tolist() == [0, 1]
     damaged = sorted(tmp_path.rglob("*.safetensors"))[0]
     damaged.write_bytes(damaged.read_bytes()[:20])
     made: list[list[int]] = []
 
-    def encode(places: list[int]) -> dict[str, torch.Tensor]:
-        made.append(places)
-        return {"x": torch.tensor(places).float()}
+    def encode(some: list[int]) -> dict[str, torch.Tensor]:
+        made.append(some)
+        return {"x": torch.tensor(some).float()}
 
-    again = FeatureCache(tmp_path, "key").rows([b"one", b"two"], encode)
+    again = FeatureCache(tmp_path, "key").rows([0, 1], content, encode)
     assert again["x"].tolist() == [0, 1] and len(made) == 1 and len(made[0]) == 1
     assert "encoding again" in caplog.text
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors"}

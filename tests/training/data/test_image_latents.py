@@ -100,5 +100,5 @@ def test_pairs_on_wide_images_train(tmp_path: Path, aspects: bool) -> None:
     task = PairedTask(adapter, pipe, PairedConfig(region_share=1.0))
     batch = task.collate([data[0], data[1]])
     assert batch.conditions.region is not None
-    assert task.loss(adapter, batch, torch.Generator().manual_seed(0), 0).isfinite()
+    assert task.loss(batch, torch.Generator().manual_seed(0), 0).isfinite()
     assert isinstance(task.objective, ObjectiveConfig)

@@ -105,7 +105,7 @@ def test_spatial_modules_are_trained_and_measured(
 ) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     each = "1" if dtype == "float32" else "3"  # half precision is slow on some CPUs
-    monkeypatch.setattr("weftwork.training.trainers.audio.SHOWN", 0)
+    monkeypatch.setattr("weftwork.training.tasks.audio.SHOWN", 0)
     command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",

@@ -86,7 +86,7 @@ def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path
     optimizer = torch.optim.Adam([p for p in adapter.parameters() if p.requires_grad], 0.01)
     losses = []
     for _ in range(4):
-        loss = task.loss(adapter, batch, torch.Generator().manual_seed(0), 0)
+        loss = task.loss(batch, torch.Generator().manual_seed(0), 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -96,7 +96,7 @@ def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path
     dropped = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=1))
     assert batch.conditions.embeds is not None
     swapped = replace(batch, conditions=replace(batch.conditions, embeds=batch.conditions.embeds.flip(0)))
-    alone, other = (dropped.loss(adapter, b, torch.Generator().manual_seed(0), 0).item() for b in (batch, swapped))
+    alone, other = (dropped.loss(b, torch.Generator().manual_seed(0), 0).item() for b in (batch, swapped))
     assert alone == other  # nothing of the reference is left
 
 
@@ -114,7 +114,7 @@ def test_dropped_references_are_the_null_of_generation(encoder: Path, projection
     seen: list[Any] = []
     handle = adapter.register_forward_hook(lambda module, given, encoded: seen.append(encoded))
     batch = task.collate([ReferencedRecord(torch.zeros(4, 8, 8), embeds, ("a fox",))])
-    task.loss(adapter, batch, torch.Generator().manual_seed(0), 0)
+    task.loss(batch, torch.Generator().manual_seed(0), 0)
     handle.remove()
     generated = pipe.encode_conditions({"reference": Reference(embeds=embeds)}).encoded["reference"]
     for layer, pair in generated.null.items():

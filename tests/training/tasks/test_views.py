@@ -40,7 +40,7 @@ def images(pipe: Any) -> RoomImages:
 
 @pytest.fixture(scope="module")
 def data(images: RoomImages, pipe: Any) -> PreparedViews:
-    latents = cached_room_latents(pipe.folder / "cache", pipe.vae, pipe.folder / "vae", images)
+    latents = cached_room_latents(pipe.folder / "cache", pipe.vae, images)
     return PreparedViews(images, latents)
 
 
@@ -90,14 +90,14 @@ def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedVie
         use_ema=False, checkpointing_steps=0,
     )  # fmt: skip
     batch = task.collate([data[0], data[1]])
-    losses = [task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).item()]
+    losses = [task.loss(batch, torch.Generator().manual_seed(0), 0).item()]
     folder = train(task, data, config)
-    losses.append(task.loss(task.module, batch, torch.Generator().manual_seed(0), 0).item())
+    losses.append(task.loss(batch, torch.Generator().manual_seed(0), 0).item())
     assert losses[1] < losses[0]
     assert state_sha256(pipe.unet) == before
     trained = AlignedViews.from_pretrained(folder, pipe.unet)
     assert trained.sharing == sharing
-    again = AlignedViewsTask(trained, pipe, ViewsConfig()).loss(trained, batch, torch.Generator().manual_seed(0), 0)
+    again = AlignedViewsTask(trained, pipe, ViewsConfig()).loss(batch, torch.Generator().manual_seed(0), 0)
     np.testing.assert_allclose(again.item(), losses[1], rtol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_a_backbone_in_half_precision_trains_and_draws(sharing: str, data: Prepa
     task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
     trained = [parameter for parameter in task.module.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in trained} == {torch.float32}
-    loss = task.loss(task.module, task.collate([data[0], data[1]]), torch.Generator().manual_seed(0), 0)
+    loss = task.loss(task.collate([data[0], data[1]]), torch.Generator().manual_seed(0), 0)
     loss.backward()
     assert loss.isfinite() and any(parameter.grad is not None and parameter.grad.any() for parameter in trained)
     pipe.load_views(task.module)
@@ -123,7 +123,7 @@ def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: PreparedViews
     for weight in (0.0, 1.0, 3.0):
         task = AlignedViewsTask(module, pipe, ViewsConfig(geometry_weight=weight, snr_gamma=None))
         batch = task.collate([data[0], data[1]])
-        losses.append(task.loss(module, batch, torch.Generator().manual_seed(0), 0).item())
+        losses.append(task.loss(batch, torch.Generator().manual_seed(0), 0).item())
     np.testing.assert_allclose(losses[2] - losses[0], 3 * (losses[1] - losses[0]), rtol=1e-4)
     with pytest.raises(ValueError, match="geometry_weight: got -1"):
         ViewsConfig(geometry_weight=-1)

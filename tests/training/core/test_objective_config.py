@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from weftwork.training.tasks.options import ObjectiveConfig
+from weftwork.training.core.config import ObjectiveConfig
 
 
 @pytest.mark.parametrize(
