@@ -63,7 +63,7 @@ def _batch(task: PairedTask, count: int, side: int) -> Any:
     for outfit in shown:
         given = (pairs(outfit, region=None) * count)[:count]
         prepared = tuple(map(task.module.prepare, given))
-        noise = torch.randn(task.pipe.unet.config.in_channels, latents, latents)
+        noise = torch.randn(task.pipe.unet.config["in_channels"], latents, latents)
         records.append(PairRecord(noise, prepared, (outfit.caption,)))
     return task.collate(records)
 

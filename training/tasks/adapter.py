@@ -101,7 +101,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
 
         def denoise(noisy: Tensor, timesteps: Tensor, embeds: Embeds) -> Tensor:
             arguments = self.call.arguments(self.frozen, noisy, timesteps, embeds, self.objective.guidance_scale)
-            layout = call_layout(self.frozen, (), arguments)
+            layout = call_layout(self.frozen, arguments)
             with conditioned(self.frozen, Conditioning.of({} if encoded is None else {self.name: encoded}, layout)):
                 return self.call.prediction(self.frozen(**arguments)[0], noisy)
 

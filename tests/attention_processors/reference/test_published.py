@@ -98,7 +98,7 @@ def ours(kind: str, model: Any, inputs: Any, *references: list[Reference]) -> Co
     adapter = FORMATS[kind].adapter(**config)
     adapter.load_state_dict(state)
     encoded = adapter.eval()(adapter.features(adapter.collate(references), {}))
-    return Conditioning.of({"it": encoded}, call_layout(model, (), inputs))
+    return Conditioning.of({"it": encoded}, call_layout(model, inputs))
 
 
 def output(kind: str, model: Any, inputs: Any, **options: Any) -> Tensor:
