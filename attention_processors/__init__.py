@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.encoders import ImageEncoder as ImageEncoder
     from weftwork.attention_processors.encoders import SketchEncoder as SketchEncoder
     from weftwork.attention_processors.encoders import TextEncoders as TextEncoders
+    from weftwork.attention_processors.in_context.adapter import InContextAdapter as InContextAdapter
+    from weftwork.attention_processors.in_context.conditions import InContextReference as InContextReference
     from weftwork.attention_processors.paired.adapter import PairedAdapter as PairedAdapter
     from weftwork.attention_processors.paired.conditions import GlobalSketch as GlobalSketch
     from weftwork.attention_processors.paired.conditions import SketchTextPair as SketchTextPair
@@ -56,6 +58,8 @@ _MODULES = {
     "views.adapter": "AlignedViews",
     "views.instillation": "Instillation Taps",
     "views.reference_attention": "References",
+    "in_context.adapter": "InContextAdapter",
+    "in_context.conditions": "InContextReference",
     "paired.adapter": "PairedAdapter",
     "paired.conditions": "GlobalSketch SketchTextPair",
     "reference.adapter": "ReferenceAdapter",

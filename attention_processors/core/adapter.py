@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter_files import (
@@ -200,6 +201,8 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as stage:
             with write_errors(target):
                 super().save_pretrained(stage, **kwargs)
+                if not self.state_dict():  # diffusers writes no file for nothing
+                    save_file({}, Path(stage) / weights_name(kwargs.get("variant")))
             target.mkdir(exist_ok=True)
             for path in sorted(Path(stage).iterdir()):
                 os.replace(path, target / path.name)

@@ -48,6 +48,13 @@ class Branch:
         """
         return query, key, value
 
+    def key_bias(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Returns a bias on keys that are there, as channels of queries [row, query, part] and keys [row, key, part].
+
+        Their product over parts is added to the layer's scaled logits. None for no bias.
+        """
+        return None
+
     def mix(
         self,
         query: Float[Tensor, "row query head dim"],

@@ -12,7 +12,7 @@ recompiled.
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -38,6 +38,31 @@ class Encoded(ABC):
     @abstractmethod
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         """Returns branches by layer, and the strengths that change with the steps."""
+
+
+def check_layout(layers: Collection[str], region: Tensor | None, aspect: float | None, layout: Layout) -> None:
+    """Raises unless conditions for these layers and regions can be laid out.
+
+    Raises:
+        ValueError: layers that the denoiser does not have, regions on an unknown grid, or of another aspect.
+    """
+    unknown = sorted(set(layers) - set(layout.levels))
+    if unknown:
+        raise UserError(
+            f"layers: got {unknown[0]!r} (and {len(unknown) - 1} more), which the denoiser does not have; load the "
+            "adapter that was trained for this backbone"
+        )
+    if layout.latent_size is None and region is not None:
+        raise UserError(
+            "region: got some for a denoiser whose grid is not known; leave them out, or add a record of its class "
+            "to weftwork.attention_processors.core.families.FAMILIES"
+        )
+    height, width = layout.latent_size or (1, 1)
+    if aspect is not None and abs(math.log(aspect * width / height)) > ASPECT_TOLERANCE:
+        raise UserError(
+            f"region: got sketches or masks of aspect (height / width) {aspect:.2f} for an image of "
+            f"{height / width:.2f}; draw them on a canvas of the image's aspect"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,23 +95,7 @@ class EncodedTokens(Encoded):
     branch: Callable[..., DecoupledBranch] = DecoupledBranch
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
-        unknown = sorted(set(self.key_value) - set(layout.levels))
-        if unknown:
-            raise UserError(
-                f"layers: got {unknown[0]!r} (and {len(unknown) - 1} more), which the denoiser does not have; load the "
-                "adapter that was trained for this backbone"
-            )
-        if layout.latent_size is None and (self.region is not None or self.anchors is not None):
-            raise UserError(
-                "region: got some for a denoiser whose grid is not known; leave them out, or add a record of its class "
-                "to weftwork.attention_processors.core.families.FAMILIES"
-            )
-        height, width = layout.latent_size or (1, 1)
-        if self.region_aspect is not None and abs(math.log(self.region_aspect * width / height)) > ASPECT_TOLERANCE:
-            raise UserError(
-                f"region: got sketches or masks of aspect (height / width) {self.region_aspect:.2f} for an image of "
-                f"{height / width:.2f}; draw them on a canvas of the image's aspect"
-            )
+        check_layout(self.key_value, self.region if self.anchors is None else self.anchors, self.region_aspect, layout)
         padded = self._padded_to_power_of_two()
         strength = padded._strength(layout)
         branches: dict[str, Branch] = {}

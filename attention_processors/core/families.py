@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from weftwork.attention_processors.core.in_context_tokens import reference_tokens
 from weftwork.attention_processors.core.processor import attention_layers, context_projections, unwrapped
 from weftwork.attention_processors.core.strength import GUIDED, Half, ImageTokens, Layout
 from weftwork.datasets.readers.errors import UserError
@@ -199,7 +200,7 @@ class Family:
             if len(offsets) > 1:
                 raise UserError("encoder_attention_mask: got captions of several lengths; pass one prompt per call")
             offset = int(*offsets)
-        return ImageTokens(grid, stream, offset)
+        return ImageTokens(grid, stream, offset, reference_tokens(given))
 
 
 def _pattern(names: Sequence[str]) -> str:

@@ -86,6 +86,8 @@ class ImageTokens:
     grid's, or those of a level of it."""
     offset: int | None = None
     """Number of queries before the stream, where text is among the queries; None if the stream comes last."""
+    references: tuple[int, ...] = ()
+    """Numbers of tokens of the references behind the grid's."""
 
     def span(self, queries: int) -> tuple[int, int]:
         """Returns begin and end of the image's tokens among a number of queries.

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.attention_backends import backend_for
+from weftwork.attention_processors.core.biases import biased
 from weftwork.attention_processors.core.branch import Acting, OwnAttention
 from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
@@ -140,9 +141,13 @@ class WrappedProcessor:
     ) -> Float[Tensor, "row query head dim"]:
         """Computes attention with branches, in place of `dispatch_attention_fn`."""
 
+        scale = query.shape[-1] ** -0.5  # also where biases add channels
+
         def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
-            backend = {"backend": backend_for(mask, options.get("backend"))} if branch else {}
-            return function(query, key, value, attn_mask=mask, **{**options, **backend})
+            more = {"backend": backend_for(mask, options.get("backend"))} if branch else {}
+            if query.shape[-1] ** -0.5 != scale:
+                more["scale"] = options.get("scale") or scale
+            return function(query, key, value, attn_mask=mask, **{**options, **more})
 
         return self._attention(kept, layer, call, run, query, key, value, attn_mask)
 
@@ -165,10 +170,13 @@ class WrappedProcessor:
         backend = self._attention_backend
         if backend is None and not (self.acting.branches and call == self.main_call):
             return function(query, key, value, attn_mask=attn_mask, **options)
+        scale = query.shape[-1] ** -0.5  # also where biases add channels
 
         def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
-            chosen = backend_for(mask, backend)
-            return dispatch_attention_fn(query, key, value, attn_mask=mask, backend=chosen, **options)
+            more = {"backend": backend_for(mask, backend)}
+            if query.shape[-1] ** -0.5 != scale:
+                more["scale"] = options.get("scale") or scale
+            return dispatch_attention_fn(query, key, value, attn_mask=mask, **{**options, **more})
 
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         return self._attention(kept, layer, call, run, query, key, value, attn_mask).transpose(1, 2)
@@ -197,8 +205,10 @@ class WrappedProcessor:
             rows, queries = query.shape[:2]
             if mask is not None:  # not broadcast by xformers
                 mask = mask.expand(rows, layer.heads, queries, key.shape[1]).flatten(0, 1)
-            return unfold(function(fold(query), fold(key), fold(value), attn_bias=mask, **options))
+            more = {} if query.shape[-1] ** -0.5 == scale else {"scale": options.get("scale") or scale}
+            return unfold(function(fold(query), fold(key), fold(value), attn_bias=mask, **{**options, **more}))
 
+        scale = query.shape[-1] ** -0.5  # also where biases add channels
         mask = None if attn_bias is None else attn_bias.unflatten(0, (-1, layer.heads))
         return fold(self._attention(kept, layer, call, run, unfold(query), unfold(key), unfold(value), mask))
 
@@ -227,7 +237,8 @@ class WrappedProcessor:
             query, key, value = branch.qkv(query, key, value, partial(_projected, layer, key.shape[-1]))
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
-        out = text = run(query, key, value, mask)
+        biases = [bias for branch in branches if (bias := branch.key_bias(query, key)) is not None]
+        out = text = biased(run, query, key, value, mask, biases) if biases else run(query, key, value, mask)
         early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
         own = OwnAttention(key, value, mask, text, early)
         for branch in branches:

@@ -1,0 +1,24 @@
+"""Numbers of tokens of in-context references, from the arguments of a denoiser's call."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def reference_tokens(given: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the number of tokens of each reference behind the target's, in order.
+
+    FLUX pipelines give coordinates `img_ids` (image, y, x, …), in which the target is image 0, and Qwen-Image's the
+    `img_shapes` of all images. FLUX.1 Kontext knows one reference.
+    """
+    if given.get("img_shapes") is not None:
+        shapes = given["img_shapes"]
+        first = shapes[0] if isinstance(shapes[0], list) else shapes
+        return tuple(math.prod(map(int, shape)) for shape in first[1:]) if isinstance(shapes[0], list) else ()
+    ids = given.get("img_ids")
+    if ids is None:
+        return ()
+    images, counts = torch.unique_consecutive((ids if ids.ndim == 2 else ids[0])[:, 0], return_counts=True)
+    return tuple(int(count) for image, count in zip(images, counts, strict=True) if image != 0)

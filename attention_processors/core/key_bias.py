@@ -1,0 +1,156 @@
+"""Strengths of keys that a layer has already: a bias log(a) on the keys of parts, for the queries of the image.
+
+    softmax(Q K^T / sqrt(d) + sum_p log(a_p) m_p) V,   m_p = 1 at the keys of part p
+
+At a = 1 a part is as in the stock model, at 0 it is not seen. The bias of P parts travels as P more channels of queries
+and keys, not as a mask [query, key]: memory is linear in tokens, and kernels without masks carry it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from weftwork.attention_processors.core.branch import Branch
+from weftwork.attention_processors.core.conditioning import Encoded, check_layout
+from weftwork.attention_processors.core.strength import ImageTokens, Layout, Schedule, Strength
+from weftwork.datasets.readers.errors import UserError
+
+ABSENT = -1000.0
+"""Bias of a part at strength 0: its share is exactly 0 in float32, and half precision can hold it."""
+
+
+class KeyStrength(Strength):
+    """Strengths whose gains are the logarithms of what acts, [row, place, part].
+
+    Args:
+        free: parts of rows that stay as in the stock model.
+    """
+
+    def __init__(
+        self,
+        free: Bool[Tensor, "row part"],
+        weight: Tensor,
+        schedules: Sequence[Sequence[Schedule]],
+        regions: Mapping[tuple[int, int], Tensor] | None,
+        layer_weights: Mapping[str, Tensor],
+    ) -> None:
+        self.free = free
+        none = weight.new_zeros(0, dtype=torch.long)
+        super().__init__(weight, schedules, none, free[:, :0], regions, None, layer_weights)
+
+    def _gain(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
+        acting = torch.where(self.free.unsqueeze(-1), 1, self._acting(grid, layer))
+        return acting.log().clamp(min=ABSENT).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class KeyBias(Branch):
+    """Branch that biases keys that are there.
+
+    Args:
+        log_strength: by part, for the image's places.
+        members: keys of the parts, from the first key of the kind on.
+        of_text: keys of the text, which its own queries see as ever; otherwise those behind the image's, which the
+            text's queries see at the strength of the best place.
+        image: place of the image's tokens; None if all queries are the image's, and keys the text's.
+        conditional: index of the conditional half of the rows, where a batch has both.
+    """
+
+    log_strength: Float[Tensor, "row place part"]
+    members: Float[Tensor, "row key part"]
+    of_text: bool
+    image: ImageTokens | None
+    conditional: int | None = None
+
+    def key_bias(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        strength, queries, keys = self.log_strength, query.shape[1], key.shape[1]
+        joint = self.image is not None and self.image.stream is not None
+        begin, end = self.image.span(queries) if joint and self.image is not None else (0, queries)
+        stream = self.image.stream if joint and self.image is not None else queries
+        assert stream is not None
+        if strength.shape[1] not in (1, end - begin):
+            raise UserError(
+                f"region: got a grid of {strength.shape[1]} places for {end - begin} image tokens; build the "
+                "conditioning for the height and width being denoised"
+            )
+        rows, _, parts = strength.shape
+        places = strength.expand(rows, end - begin, parts)
+        text = torch.zeros_like(strength[:, :1]) if self.of_text else strength.amax(1, keepdim=True)
+        behind = places.new_zeros(rows, stream - (end - begin), parts)  # references and padding
+        before, after = (text.expand(rows, count, parts) for count in (begin, queries - begin - stream))
+        first = (stream if joint and begin == 0 else 0) if self.of_text else end
+        free = keys - first - self.members.shape[1]
+        if free < 0 or (self.of_text and joint and begin > 0 and self.members.shape[1] > begin):
+            raise UserError(
+                f"tokens: got some up to {self.members.shape[1]}, but the layer has fewer such keys; give those of the "
+                "prompt that is being denoised"
+            )
+        return torch.cat([before, places, behind, after], 1), F.pad(self.members, (0, 0, first, free))
+
+    def rows(self, count: int) -> "KeyBias":
+        have = self.log_strength.shape[0]
+        if have == count:
+            return self
+        if self.conditional is None or have != 2 * count:
+            raise UserError(f"conditioning: got {have} rows for a batch of {count}; build it for this batch")
+        half = slice(count * self.conditional, count * (self.conditional + 1))
+        return replace(self, log_strength=self.log_strength[half], members=self.members[half], conditional=None)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "KeyBias":
+        return replace(self, log_strength=self.log_strength.to(device), members=self.members.to(device))
+
+
+@dataclass(frozen=True)
+class EncodedKeyBias(Encoded):
+    """Encoded strengths of keys that are there.
+
+    Args:
+        layers: names of the layers.
+        free_null: whether the unconditional half stays as in the stock model.
+    """
+
+    layers: Sequence[str]
+    weight: Float[Tensor, "design part"]
+    schedules: Sequence[Sequence[Schedule]]
+    region: Float[Tensor, "design part height width"] | None
+    region_aspect: float | None
+    layer_weight: Mapping[str, Float[Tensor, "design part"]]
+    free_null: Bool[Tensor, "design part"]
+    of_text: bool = field(default=False, init=False)
+
+    @abstractmethod
+    def members(self, layout: Layout) -> Float[Tensor, "design key part"]:
+        """Returns which keys belong to which part."""
+
+    def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
+        check_layout(self.layers, self.region, self.region_aspect, layout)
+        members = self.members(layout)
+        plain = all(one == Schedule() for row in self.schedules for one in row)
+        factors = [self.weight, *self.layer_weight.values()]
+        if plain and self.region is None and all(bool((one == 1).all()) for one in factors):
+            return {}, ()  # the stock model, bit for bit
+        grids = {layout.grid(layer) for layer in self.layers}
+        regions = None
+        if self.region is not None:
+            region = layout.expand(self.region.float())
+            pooled = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
+            regions = {grid: one.repeat(1, 1, layout.frames) for grid, one in pooled.items()}
+        strength = KeyStrength(
+            layout.expand(torch.zeros_like(self.free_null), self.free_null),
+            layout.expand(self.weight.float()),
+            [row for row in self.schedules for _ in range(layout.repeat)] * len(layout.halves),
+            regions,
+            {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()},
+        )
+        keys = layout.expand(members)
+        return {
+            layer: KeyBias(
+                strength.gain(layout.grid(layer), layer), keys, self.of_text, layout.tokens, layout.conditional
+            )
+            for layer in self.layers
+        }, (strength,)

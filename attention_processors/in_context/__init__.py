@@ -1,0 +1,14 @@
+"""In-context references: strengths of the reference images that FLUX.1 Kontext, FLUX.2 and Qwen-Image Edit read."""
+
+from typing import Final
+
+from weftwork.attention_processors.core.method import Method
+
+FOLDER: Final = "weftwork.attention_processors.in_context"
+
+METHOD = Method(
+    name="in-context",
+    summary="strengths of reference images that an editing model reads",
+    adapters=(f"{FOLDER}.adapter:InContextAdapter",),
+    conditions=(f"{FOLDER}.conditions:InContextReference",),
+)

@@ -1,0 +1,33 @@
+"""Strength of one of the reference images of a call, as a condition."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.records import NumberKind, recorded
+from weftwork.datasets.readers.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class InContextReference(Condition):
+    """Strength of a reference image that the pipeline itself reads; the other arguments are those of `Condition`.
+
+    A weight of 1 is the stock model, 0 is it without the reference, and references without a condition have 1. Outside
+    of its region and schedule a reference is not seen.
+
+    Args:
+        index: which of the call's reference images, from 0.
+
+    Raises:
+        ValueError: an index that is no whole number of at least 0; and as for `Condition`.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("index",)
+
+    index: int = field(metadata=recorded(NumberKind(maximum=100), "Which reference image, from 0."))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not float(self.index).is_integer() or self.index < 0:
+            raise UserError(f"index: got {self.index!r}, expected a whole number of at least 0: which reference image")
+        object.__setattr__(self, "index", int(self.index))
