@@ -50,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes audio, video and plot."""
     import torch
 
+    from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
     from weftwork.pipelines.audio.videos import Video
 
     if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
@@ -64,9 +65,11 @@ def run(arguments: argparse.Namespace) -> None:
     if video is not None:
         video.check([*shared, *tracks])
     voices = [[track, *shared] for track in tracks] if arguments.apart and tracks else [[*tracks, *shared]]
-    out = _pipeline(arguments)(
+    pipe, prompt = _pipeline(arguments), arguments.prompt or PROMPT
+    warn_of_unknown_words(pipe.tokenizer, prompt, "prompt")
+    out = pipe(
         voices,
-        arguments.prompt or PROMPT,
+        prompt,
         seconds=seconds,
         num_inference_steps=arguments.num_inference_steps,
         guidance_scale=arguments.guidance_scale,

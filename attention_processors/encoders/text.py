@@ -9,6 +9,7 @@ from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -111,6 +112,8 @@ class TextEncoders:
         length = int(length or tokenizer.model_max_length)
         if self.expand is not None:
             texts = [self.expand(text, tokenizer) for text in texts]
+        for text in texts:
+            warn_of_unknown_words(tokenizer, text, "text")
         for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
             if len(ids) > length:
                 raise UserError(

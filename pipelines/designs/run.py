@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.method import methods
+from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
@@ -134,6 +135,7 @@ def draw(
         tokens, most = len(pipe.tokenizer(text).input_ids) - 2, pipe.tokenizer.model_max_length - 2
         if tokens > most:
             raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
+        warn_of_unknown_words(pipe.tokenizer, text, name)
     size = pipe.unet.config.sample_size
     height, width = (side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size))
     images = pipe(
