@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageFilter
+from scipy.ndimage import binary_fill_holes, maximum_filter
 
 from weftwork.datasets.readers.images import MIN_CONTRAST, as_image, ground_tone
 
@@ -77,37 +78,13 @@ def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndar
 def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
     """Dilates strokes by a radius, fills areas without a path from outside, and erodes by the same radius."""
     around = radius + 1
-    outside = _reached(~_grown(np.pad(ink, around), radius))
-    return ~_grown(outside, radius)[around:-around, around:-around]
+    filled = binary_fill_holes(_grown(np.pad(ink, around), radius))
+    return ~_grown(~filled, radius)[around:-around, around:-around]
 
 
 def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
     """Dilates a mask with a square of this radius."""
-    for radii in ((radius, 0), (0, radius)):
-        mask = np.asarray(_mask_image(mask).filter(ImageFilter.BoxBlur(radii))) > 0
-    return mask
-
-
-def _reached(free: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """Flood fill: free cells that are connected with the border, which is free, along rows and columns."""
-    seen = np.zeros_like(free)
-    seen[0] = True
-    known = 0
-    while (count := np.count_nonzero(seen)) > known:
-        known = count
-        for _ in range(4):
-            seen, free = np.rot90(_walked_down(seen, free)), np.rot90(free)
-    return seen
-
-
-def _walked_down(
-    seen: Bool[np.ndarray, "rows columns"], free: Bool[np.ndarray, "rows columns"]
-) -> Bool[np.ndarray, "rows columns"]:
-    """Mask of seen cells and of the cells below them without a wall in between."""
-    rows, none = np.arange(len(free), dtype=np.int16)[:, None], np.int16(-1)
-    last_seen = np.maximum.accumulate(np.where(seen, rows, none), axis=0)
-    last_wall = np.maximum.accumulate(np.where(free, none, rows), axis=0)
-    return last_seen > last_wall
+    return maximum_filter(mask, 2 * radius + 1)
 
 
 def _mask_image(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 EDGE_SHARE: Final = 0.03
@@ -90,11 +91,10 @@ def alignment(image: Image, depth: Depth) -> float:
     """
     contrast, breaks = _contrast(image), _breaks(depth)
     edge = breaks >= np.quantile(breaks, 1 - EDGE_SHARE)
-    ranks = _ranks(contrast.ravel())
-    edges, others = int(edge.sum()), int((~edge).sum())
-    if not edges or not others:
+    if edge.all():
         return 0.5
-    return float((ranks[edge.ravel()].sum() - edges * (edges + 1) / 2) / (edges * others))
+    wins = mannwhitneyu(contrast[edge], contrast[~edge], method="asymptotic").statistic
+    return float(wins / (edge.sum() * (~edge).sum()))
 
 
 def _contrast(image: Image) -> Depth:
@@ -110,13 +110,6 @@ def _breaks(depth: Depth) -> Depth:
     near = np.pad(1 / np.maximum(depth, 1e-3), 1, mode="reflect", reflect_type="odd")
     bends = [np.diff(near, 2, axis=axis) for axis in (0, 1)]
     return np.maximum(np.abs(bends[0][:, 1:-1]), np.abs(bends[1][1:-1]))
-
-
-def _ranks(values: Float[np.ndarray, " pixel"]) -> Float[np.ndarray, " pixel"]:
-    """Ranks from 1; ties get their mean rank."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
 
 
 def _mean_where(errors: Sequence[Depth], where: Sequence[Bool[np.ndarray, "height width"]]) -> float:

@@ -77,12 +77,12 @@ def last(results: Any) -> tuple[list[int], Any]:
 
 
 def test_a_view_has_depth_and_points(views: demo_view.ViewStudio) -> None:
-    request = demo_view.view_request(views.size, "Room 2", None, None, 60, 10, 5, 1.1)
+    request = demo_view.view_request(views.pipe.size, "Room 2", None, None, 60, 10, 5, 1.1)
     steps, made = last(views.generate(request, 0, 2))
     assert steps == [1, 2] and made.image.size == made.depth.size == (64, 64)
     assert made.path.is_file() and made.cloud.suffix == ".ply"
     again, turned = (
-        last(views.generate(demo_view.view_request(views.size, "Room 2", None, None, 60, *orbit), 0, 2))[1].image
+        last(views.generate(demo_view.view_request(views.pipe.size, "Room 2", None, None, 60, *orbit), 0, 2))[1].image
         for orbit in ((10, 5, 1.1), (-20, 0, 1.0))
     )
     assert again.tobytes() == made.image.tobytes() != turned.tobytes()
@@ -104,22 +104,22 @@ def test_points_project_as_in_the_camera() -> None:
 def test_an_uploaded_image_needs_its_depth(views: demo_view.ViewStudio, tmp_path: Path) -> None:
     picture = Image.new("RGB", (96, 48), (200, 100, 50))
     np.save(tmp_path / "depth.npy", np.full((48, 96), 3.0) + np.linspace(0, 1, 96))
-    request = demo_view.view_request(views.size, "Room 1", picture, str(tmp_path / "depth.npy"), 90, 0, 0, 1)
+    request = demo_view.view_request(views.pipe.size, "Room 1", picture, str(tmp_path / "depth.npy"), 90, 0, 0, 1)
     (reference,) = request.references
     assert reference.image.shape == (64, 64, 3)
     np.testing.assert_allclose(request.camera.world_to_camera, reference.camera.world_to_camera, atol=1e-9)
     assert reference.points[:, :, 0].max() == pytest.approx(4.0, rel=0.05)  # half of the angle of 90° at a depth of 4
     with pytest.raises(ValueError, match="got no depth"):
-        demo_view.view_request(views.size, "Room 1", picture, None, 60, 0, 0, 1)
+        demo_view.view_request(views.pipe.size, "Room 1", picture, None, 60, 0, 0, 1)
     with zipfile.ZipFile(tmp_path / "bomb.npy", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("depth.npy", bytes(1 << 24))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "depth.npy").read_bytes()[:200])
     (tmp_path / "bad.npy").write_bytes(b"no array")
     for name, match in (("bomb", "got no array"), ("bad", "cannot read"), ("cut", "cannot read")):
         with pytest.raises(ValueError, match=match):
-            demo_view.view_request(views.size, "Room 1", picture, str(tmp_path / f"{name}.npy"), 60, 0, 0, 1)
+            demo_view.view_request(views.pipe.size, "Room 1", picture, str(tmp_path / f"{name}.npy"), 60, 0, 0, 1)
     with pytest.raises(ValueError, match="expected Room 1 to Room"):
-        demo_view.view_request(views.size, "../1", None, None, 60, 0, 0, 1)
+        demo_view.view_request(views.pipe.size, "../1", None, None, 60, 0, 0, 1)
 
 
 def test_depth_is_bright_where_it_is_near() -> None:
