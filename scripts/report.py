@@ -19,6 +19,8 @@ from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.outputs import naming_replaced
 
+Record = Mapping[str, Any]
+"""A report as it is in its JSON file."""
 KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {len(reports)} reports")
 
 
-def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
     """Yields reports with their paths, sorted by kind and name; skips other JSON files."""
     reports = []
     for path in sorted({path for folder in folders for path in folder.rglob("*.json")}):
@@ -74,7 +76,7 @@ def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     yield from sorted(reports, key=lambda one: (list(KINDS).index(one[1]["kind"]), str(one[1]["name"]), str(one[0])))
 
 
-def page(reports: Sequence[tuple[Path, Mapping[str, Any]]], title: str) -> str:
+def page(reports: Sequence[tuple[Path, Record]], title: str) -> str:
     """Returns the HTML of all reports."""
     parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
     for index, (path, report) in enumerate(reports):
@@ -88,7 +90,7 @@ def page(reports: Sequence[tuple[Path, Mapping[str, Any]]], title: str) -> str:
     )
 
 
-def _contents(reports: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+def _contents(reports: Sequence[tuple[Path, Record]]) -> str:
     lines = []
     for kind, text in KINDS.items():
         links = [
@@ -101,7 +103,7 @@ def _contents(reports: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _about(report: Mapping[str, Any]) -> str:
+def _about(report: Record) -> str:
     """Returns split, count, seeds, hardware, settings and versions as HTML."""
     shown = {key: report.get(key) for key in ("split", "count", "seed", "hardware")}
     shown |= dict(report.get("settings") or {})
@@ -110,7 +112,7 @@ def _about(report: Mapping[str, Any]) -> str:
     return f'<p class="about">{html.escape(text)}</p>'
 
 
-def _table(report: Mapping[str, Any]) -> str:
+def _table(report: Record) -> str:
     columns = list(dict.fromkeys(score for row in report["rows"] for score in row["scores"]))
     head = "".join(f"<th>{html.escape(column.replace('_', ' '))}</th>" for column in ("", *columns))
     body = []

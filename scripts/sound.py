@@ -87,10 +87,10 @@ def _write(name: Path, out: Any, video: Any, tracks: Sequence[Any]) -> list[Path
     if video is not None:
         written.append(video.with_audio(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
     if find_spec("matplotlib") is not None:
-        from weftwork.pipelines.audio.plots import plot_sound
+        from weftwork.pipelines.audio.plots import plot_audio
 
         seen = [one for one in tracks if isinstance(one, BoxTrack)]
-        written.append(plot_sound(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
+        written.append(plot_audio(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
     else:
         print("no plot: matplotlib is not installed; pip install matplotlib")
     return written
@@ -99,17 +99,17 @@ def _write(name: Path, out: Any, video: Any, tracks: Sequence[Any]) -> list[Path
 def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     """Returns conditions that all tracks share, and the tracks."""
     from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+    from weftwork.datasets.readers.audio_files import audio_rate, audio_seconds, read_audio
     from weftwork.datasets.readers.sidecar_files import read_boxes, read_depth
-    from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds
 
     shared: list[Any] = []
     if arguments.depth is not None:
         found = read_depth(arguments.depth, 0.0, float("inf"))
         shared.append(DepthClip(found.times, found.depth, metric=found.metric))
-    for path, kind in ((arguments.loudness, Envelope.of_audio), (arguments.like, None)):
+    for path, kind in ((arguments.loudness, Envelope.from_audio), (arguments.like, None)):
         if path is not None:
-            rate = sound_rate(path)
-            audio = read_sound(path, 0.0, sound_seconds(path))
+            rate = audio_rate(path)
+            audio = read_audio(path, 0.0, audio_seconds(path))
             shared.append(kind(audio, rate) if kind else AudioPrompt(audio=audio, sample_rate=rate))
     tracks = [] if arguments.boxes is None else read_boxes(arguments.boxes, 0.0, float("inf"))
     return shared, [BoxTrack(track.times, track.boxes) for track in tracks]

@@ -12,21 +12,21 @@ learned null tokens for dropped conditions and for the unconditional half of gui
 no embeddings are given; `projections="own"`, trained copies of W whose attention is added.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import StableAudioDiTModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
-from weftwork.attention_processors.audio.stable_audio import turned
+from weftwork.attention_processors.audio.stable_audio import rotary_embedding, turned
 from weftwork.attention_processors.audio.tokens import BoxTokens, DepthTokens, PromptTokens, Tokens
 from weftwork.attention_processors.core.adapter import KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
@@ -74,15 +74,17 @@ class FrozenProjections:
     """A transformer's own projections from context to keys and values, applied once per generation."""
 
     def __init__(self, transformer: nn.Module) -> None:
-        self.transformer: Any = unwrapped(transformer)
+        model = unwrapped(transformer)
+        assert isinstance(model, StableAudioDiTModel)
+        self.transformer = model
 
     def context(self, tokens: Float[Tensor, "design token input_dim"]) -> Float[Tensor, "design token context_dim"]:
         return self.transformer.cross_attention_proj(tokens.to(self.transformer.dtype))
 
     def keys_and_values(self, context: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values by layer, [design, token, inner] each."""
-        found = {name: self.transformer.get_submodule(name) for name in layers}
-        return {name: (layer.to_k(context), layer.to_v(context)) for name, layer in found.items()}
+        part = self.transformer.get_submodule
+        return {name: (part(f"{name}.to_k")(context), part(f"{name}.to_v")(context)) for name in layers}
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,8 @@ class RotaryBranch(DecoupledBranch):
         places = (torch.arange(query.shape[1], device=query.device) + first).clamp(min=0)
         positions = F.pad(self.times.to(query.device) * self.rate, (0, key.shape[1] - len(self.times)))
 
-        def at(heads: Tensor, positions: Any) -> Tensor:
-            dim = heads.shape[-1] // 2
-            turns: Any = get_1d_rotary_pos_embed(dim, positions, use_real=True, repeat_interleave_real=False)
-            return turned(heads, turns)
+        def at(heads: Tensor, positions: Tensor) -> Tensor:
+            return turned(heads, rotary_embedding(heads.shape[-1] // 2, positions))
 
         return attend(at(query, places), at(key, positions), value, bias)
 
@@ -140,7 +140,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
     def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
         layers: dict[str, int],
-        base: dict[str, Any] | None = None,
+        base: dict[str, object] | None = None,
         input_dim: int = 768,
         seconds: float = 2.0,
         latent_rate: float = 44_100 / 2048,
@@ -151,7 +151,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         depth_rate: float = 4.0,
         time_code: str = "sinusoidal",
         projections: str = "frozen",
-        training: dict[str, Any] | None = None,
+        training: dict[str, object] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
@@ -169,9 +169,9 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         self.null = nn.Parameter(torch.zeros(len(readers), input_dim))
         self.time = nn.Linear(input_dim, input_dim) if time_code == "sinusoidal" else None
         if projections == "own":
-            self.make_projections(layers, (base or {})["context_dim"])
+            self.make_projections(layers, self.config["base"]["context_dim"])
 
-    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+    def initialize_from(self, layers: Mapping[str, nn.Module]) -> None:
         if self.config["projections"] == "own":
             super().initialize_from(layers)
 
@@ -271,7 +271,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             branch=self._branch(torch.cat(times)),
         )
 
-    def _branch(self, times: Float[Tensor, " token"]) -> Any:
+    def _branch(self, times: Float[Tensor, " token"]) -> Callable[..., DecoupledBranch]:
         if self.config["time_code"] == "rotary":
             return partial(RotaryBranch, times=times, rate=self.config["latent_rate"])
         return JointBranch if self.config["projections"] == "frozen" else DecoupledBranch

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
+from numpy.typing import ArrayLike
 from scipy.ndimage import uniform_filter1d
 
 from weftwork.attention_processors.core.condition import Condition
@@ -22,12 +23,14 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
 """Audio with a larger share of samples amid three at full scale counts as clipped."""
 LOUDEST_SAMPLE = 8.0
+"""A larger peak means that the samples are not floats in [-1, 1]."""
 QUIETEST = 1e-4
 """-80 dB; a lower peak is silence."""
-"""A larger peak means that the samples are not floats in [-1, 1]."""
 
 logger = logging.getLogger(__name__)
 Times = Float[np.ndarray, " time"]
+Boxes = Float[np.ndarray, "time 4"]
+Samples = Float32[np.ndarray, "channel sample"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,8 +61,8 @@ class BoxTrack(OverTime):
             beyond the image.
     """
 
-    times: Any
-    boxes: Any
+    times: Times
+    boxes: Boxes
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +88,7 @@ class BoxTrack(OverTime):
         return float(np.diff(self.times).max(initial=0.0))
 
     @classmethod
-    def along(cls, times: Any, boxes: Any, *, rate: float = 30.0, **acting: Any) -> Self:
+    def along(cls, times: ArrayLike, boxes: ArrayLike, *, rate: float = 30.0, **acting: Any) -> Self:
         """Makes a track by linear interpolation between boxes, however far apart in time they are.
 
         Raises:
@@ -93,14 +96,14 @@ class BoxTrack(OverTime):
         """
         if not rate > 0:
             raise UserError(f"rate: got {rate}, expected boxes per second, above 0")
-        drawn = cls(times, boxes, **acting)
+        drawn = cls(np.asarray(times), np.asarray(boxes), **acting)
         every = np.append(np.arange(drawn.times[0], drawn.times[-1], 1 / rate), drawn.times[-1])
         every = every[np.append(np.diff(every) > 1e-9, True)]
         return replace(
             drawn, times=every, boxes=np.stack([np.interp(every, drawn.times, s) for s in drawn.boxes.T], -1)
         )
 
-    def at(self, times: Times) -> tuple[Float[np.ndarray, "time 4"], Bool[np.ndarray, " time"]]:
+    def at(self, times: Times) -> tuple[Boxes, Bool[np.ndarray, " time"]]:
         """Returns boxes at any times, and a mask of times at which the object is seen (other boxes: undefined)."""
         boxes = np.stack([np.interp(times, self.times, side) for side in self.boxes.T], -1)
         before, after = np.searchsorted(self.times, times, "right") - 1, np.searchsorted(self.times, times, "left")
@@ -137,9 +140,9 @@ class DepthClip(OverTime):
             or metric depth that is not above 0.
     """
 
-    times: Any
-    depth: Any = None
-    embeds: Any = None
+    times: Times
+    depth: Float32[np.ndarray, "time height width"] | None = None
+    embeds: Float32[np.ndarray, "time dim"] | None = None
     metric: bool = True
 
     def __post_init__(self) -> None:
@@ -183,8 +186,8 @@ class AudioPrompt(OverTime):
         ValueError: neither or both of embeds and audio, a wrong shape, silence, or a rate that is not above 0.
     """
 
-    embeds: Any = None
-    audio: Any = None
+    embeds: Float32[np.ndarray, " dim"] | None = None
+    audio: Samples | None = None
     sample_rate: int = 44_100
 
     def __post_init__(self) -> None:
@@ -212,7 +215,7 @@ class Envelope(OverTime):
         ValueError: a wrong shape, negative numbers or ones that are not finite, or a rate that is not above 0.
     """
 
-    values: Any
+    values: Float32[np.ndarray, "*side time"]
     rate: float
 
     def __post_init__(self) -> None:
@@ -225,7 +228,7 @@ class Envelope(OverTime):
         object.__setattr__(self, "values", values)
 
     @classmethod
-    def of_audio(cls, audio: Any, sample_rate: int, *, stereo: bool = False, **acting: Any) -> Self:
+    def from_audio(cls, audio: ArrayLike, sample_rate: int, *, stereo: bool = False, **acting: Any) -> Self:
         """Computes the envelope of audio: root of a causal mean of squares, smoothed.
 
         Args:
@@ -268,7 +271,7 @@ def warn_of_gaps(conditions: Sequence[OverTime]) -> None:
         )
 
 
-def checked_times(given: Any) -> Times:
+def checked_times(given: ArrayLike) -> Times:
     """Returns times in seconds as an array.
 
     Raises:
@@ -287,7 +290,7 @@ def checked_times(given: Any) -> Times:
     return times
 
 
-def checked_audio(given: Any, sample_rate: int, *, silent: bool = False) -> Float[np.ndarray, "channel sample"]:
+def checked_audio(given: ArrayLike, sample_rate: int, *, silent: bool = False) -> Samples:
     """Returns audio as floats.
 
     Raises:

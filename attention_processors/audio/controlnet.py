@@ -4,7 +4,7 @@ After the ControlNet of Stable-V2A (arXiv 2412.15023), whose code takes a fifth 
 one, on the envelope of the audio.
 """
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from diffusers import StableAudioDiTModel
@@ -44,7 +44,7 @@ class StableAudioControlNetModel(StableAudioDiTModel):
         global_states_input_dim: int = 1536,
         cross_attention_input_dim: int = 768,
         control_channels: int = 64,
-        training: dict[str, Any] | None = None,
+        training: dict[str, object] | None = None,
     ) -> None:
         super().__init__(
             sample_size,
@@ -81,7 +81,7 @@ class StableAudioControlNetModel(StableAudioDiTModel):
 
     @classmethod
     def from_transformer(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, transformer: Any, num_layers: int | None = None, control_channels: int | None = None
+        cls, transformer: StableAudioDiTModel, num_layers: int | None = None, control_channels: int | None = None
     ) -> Self:
         """Copies a transformer's input layers and first blocks.
 

@@ -1,6 +1,6 @@
 """CLAP (arXiv 2211.06687) as the encoder of audio prompts."""
 
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
+from weftwork.datasets.readers.audio_files import resampled
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.sound_files import resampled
 
 
 class ClapEncoder:
@@ -27,8 +27,8 @@ class ClapEncoder:
     """
 
     def __init__(self, model: ClapAudioModelWithProjection, extractor: ClapFeatureExtractor) -> None:
-        self.model: Any = model.eval().requires_grad_(False)
-        self.extractor: Any = extractor
+        self.model = model.eval().requires_grad_(False)
+        self.extractor = extractor
 
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device | str = "cpu") -> Self:

@@ -1,15 +1,14 @@
 """A small encoder of audio prompts without CLAP: statistics of latents."""
 
-from typing import Any
-
 import numpy as np
 import torch
+from diffusers import AutoencoderOobleck
 from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.datasets.readers.audio_files import resampled
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.sound_files import resampled
 
 
 class AudioStatistics:
@@ -21,19 +20,19 @@ class AudioStatistics:
         ValueError: in the call, audio shorter than two latents.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: AutoencoderOobleck) -> None:
         self.vae = vae
 
     @property
     def dim(self) -> int:
         """Width of the embedding."""
-        return 2 * self.vae.config.decoder_input_channels
+        return 2 * self.vae.config["decoder_input_channels"]
 
     def __call__(self, audio: Float[np.ndarray, "channel sample"], sample_rate: int) -> Float[Tensor, " dim"]:
-        single = mono(resampled(audio, sample_rate, self.vae.config.sampling_rate))
+        single = mono(resampled(audio, sample_rate, self.vae.config["sampling_rate"]))
         least = 2 * self.vae.hop_length
         if single.shape[1] < least:
-            seconds = least / self.vae.config.sampling_rate
+            seconds = least / self.vae.config["sampling_rate"]
             raise UserError(
                 f"audio: got {audio.shape[1] / sample_rate:.4f} s of audio, expected at least {seconds:.4f}; pass more"
             )

@@ -1,14 +1,18 @@
-"""A frozen CLIP or SigLIP vision model as encoder of reference images."""
+"""Frozen vision models of `transformers` as encoders of reference images and of sketches."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection, PreTrainedModel, SiglipVisionModel
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalized(
@@ -24,26 +28,37 @@ def clip_normalized(images: Float[Tensor, "image 3 size size"]) -> Float[Tensor,
     return normalized(images, CLIP_MEAN, CLIP_STD)
 
 
-class ImageEncoder:
-    """A frozen vision model of `transformers` as encoder of reference images, as in IP-Adapter (arXiv 2308.06721).
+class VisionEncoder:
+    """A frozen vision model with the normalisation of its inputs.
 
     Args:
-        model: a `CLIPVisionModelWithProjection` or `SiglipVisionModel`.
-        mean, std: per channel normalisation; CLIP's by default.
+        mean, std: per channel normalisation.
     """
+
+    def __init__(self, model: "PreTrainedModel", mean: Sequence[float], std: Sequence[float]) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.mean, self.std = mean, std
+
+    def normalized(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image 3 size size"]:
+        """Returns images in [0, 1] as the model takes them."""
+        parameter = next(self.model.parameters())
+        return normalized(images, self.mean, self.std).to(parameter.device, parameter.dtype)
+
+
+class ImageEncoder(VisionEncoder):
+    """A frozen CLIP or SigLIP vision model as encoder of reference images, as in IP-Adapter (arXiv 2308.06721)."""
 
     def __init__(
         self,
-        model: Any,
+        model: "CLIPVisionModelWithProjection | SiglipVisionModel",
         mean: Sequence[float] = CLIP_MEAN,
         std: Sequence[float] = CLIP_STD,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.mean, self.std = mean, std
+        super().__init__(model, mean, std)
         self._null: Tensor | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str, revision: str | None = None) -> "ImageEncoder":
+    def from_pretrained(cls, name: str, revision: str | None = None) -> Self:
         """Load a folder, "owner/repository", or "owner/repository/folder/in/it" on the Hub; safetensors only."""
         from transformers import AutoConfig, CLIPVisionModelWithProjection, SiglipVisionModel
 
@@ -57,13 +72,13 @@ class ImageEncoder:
     @torch.no_grad()
     def pooled(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image dim"]:
         """Returns one vector per image in [0, 1]: projected by CLIP, pooled by SigLIP."""
-        out = self.model(self._normal(images))
+        out = self.model(self.normalized(images))
         return out.image_embeds if hasattr(out, "image_embeds") else out.pooler_output
 
     @torch.no_grad()
     def states(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
         """Returns the penultimate states of images in [0, 1]."""
-        return self.model(self._normal(images), output_hidden_states=True).hidden_states[-2]
+        return self.model(self.normalized(images), output_hidden_states=True).hidden_states[-2]
 
     @torch.no_grad()
     def null_states(self) -> Float[Tensor, "token dim"]:
@@ -75,7 +90,27 @@ class ImageEncoder:
             self._null = null = self.model(zeros, output_hidden_states=True).hidden_states[-2][0]
         return null.to(parameter.device, parameter.dtype)
 
-    def _normal(self, images: Tensor) -> Tensor:
-        parameter = next(self.model.parameters())
-        normal = normalized(images, self.mean, self.std)
-        return normal.to(parameter.device, parameter.dtype)
+
+class SketchEncoder(VisionEncoder):
+    """A frozen vision transformer (DINOv2 in LOTS) as encoder of sketches.
+
+    Args:
+        model: returns `last_hidden_state` for normalised images [image, 3, size, size].
+    """
+
+    def __init__(
+        self, model: "PreTrainedModel", mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__(model, mean, std)
+
+    @classmethod
+    def from_pretrained(cls, name: str, revision: str | None = None) -> Self:
+        """Load for example "facebook/dinov2-small" from the Hub or a folder; safetensors only."""
+        from transformers import AutoModel
+
+        return cls(AutoModel.from_pretrained(name, revision=revision, use_safetensors=True))
+
+    @torch.no_grad()
+    def __call__(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
+        """Returns all final states of images in [0, 1]."""
+        return self.model(self.normalized(images)).last_hidden_state

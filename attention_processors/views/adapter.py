@@ -91,7 +91,7 @@ class AlignedViews(nn.Module):
         sharing: str = "instillation",
         layers: str | Sequence[str] = "self",
         gradient: str = "live",
-        training: Mapping[str, Any] | None = None,
+        training: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         if sharing not in SHARINGS:
@@ -101,7 +101,7 @@ class AlignedViews(nn.Module):
                 f"gradient: got {gradient!r} for {sharing!r}, expected 'live', or 'detach' for 'instillation'; change "
                 "one of them"
             )
-        self.config: dict[str, Any] = {
+        self.config = {
             "rank": rank,
             "channels": channels,
             "warped": warped,
@@ -117,7 +117,8 @@ class AlignedViews(nn.Module):
         self.own = Instillation(layers)
         """Attention of the geometry role, recorded for distillation."""
         self.roles = nn.ModuleDict({role: self._role(role, unwrapped(denoiser)) for role in ROLES})
-        first: Any = unwrapped(denoiser).get_submodule("conv_in")
+        first = unwrapped(denoiser).get_submodule("conv_in")
+        assert isinstance(first, nn.Conv2d)
         latents = first.in_channels if warped else 0
         self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
         self.base_sha256 = _sha256(denoiser)
@@ -233,7 +234,7 @@ class AlignedViews(nn.Module):
         parts = {**self.roles, "correspondence": self.correspondence}
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
 
-    def register_to_config(self, **values: Any) -> None:
+    def register_to_config(self, **values: object) -> None:
         """Changes entries of the config, as diffusers' models do."""
         self.config.update(values)
 
@@ -255,7 +256,7 @@ class AlignedViews(nn.Module):
         """
         with atomic_path(folder) as stage:
             for role, network in self.roles.items():
-                layers: Any = get_peft_model_state_dict(network)
+                layers: dict[str, nn.Module | Tensor] = {**get_peft_model_state_dict(network)}
                 StableDiffusionPipeline.save_lora_weights(
                     stage / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
                 )
@@ -288,7 +289,7 @@ class AlignedViews(nn.Module):
         for role, network in views.roles.items():
             tensors = read_tensors(folder / role / LORA_NAME)
             layers = {key.removeprefix("unet."): value for key, value in tensors.items()}
-            result: Any = set_peft_model_state_dict(network, layers)
+            result = set_peft_model_state_dict(network, layers)
             if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
                 odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
                 raise UserError(f"{folder / role}: {odd[0]} is missing or unexpected; copy or save the folder again")

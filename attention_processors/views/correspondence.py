@@ -12,7 +12,6 @@ added to the frozen result, which is equivalent, and reads the mask of seen pixe
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,7 +109,7 @@ def added_after_conv_in(denoiser: nn.Module, features: Float[Tensor, "row channe
         ValueError: in the call, features that do not fit.
     """
 
-    def add(module: nn.Module, given: Any, out: Tensor) -> Tensor:
+    def add(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
         repeats, rest = divmod(out.shape[0], features.shape[0])
         if rest or out.shape[1:] != features.shape[1:]:
             raise UserError(

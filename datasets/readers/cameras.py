@@ -6,15 +6,16 @@ centre of pixel (row i, column j) is at ((j + 0.5) / width, (i + 0.5) / height).
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from weftwork.datasets.readers.errors import UserError
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
+Array = NDArray[np.float64]
 
 TOLERANCE = 1e-3
 
@@ -58,7 +59,7 @@ class Camera:
         object.__setattr__(self, "world_to_camera", matrix)
 
     @classmethod
-    def looking(cls, eye: Any, target: Any, *, field_of_view: float = 60.0, aspect: float = 1.0) -> Self:
+    def looking(cls, eye: ArrayLike, target: ArrayLike, *, field_of_view: float = 60.0, aspect: float = 1.0) -> Self:
         """Makes a camera at `eye` that looks at `target`, with world coordinate y upwards.
 
         Args:
@@ -82,7 +83,7 @@ class Camera:
         focal = 0.5 / np.tan(np.radians(field_of_view) / 2)
         return cls((focal, focal / aspect), matrix)
 
-    def orbited(self, pivot: Any, azimuth: float = 0.0, elevation: float = 0.0, distance: float = 1.0) -> Self:
+    def orbited(self, pivot: ArrayLike, azimuth: float = 0.0, elevation: float = 0.0, distance: float = 1.0) -> Self:
         """Returns the camera moved on an orbit around a point, whose place in the image is kept.
 
         Args:

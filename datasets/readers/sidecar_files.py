@@ -10,7 +10,7 @@ in `.json`, is read too, with null for NaN.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zipfile import is_zipfile
 
 import numpy as np
@@ -90,7 +90,7 @@ def read_array(path: Path) -> Array:
     return values.astype(np.float64)
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path) -> Array | dict[str, Array]:
     """Loads an array, or arrays by name."""
     if path.suffix == ".json":
         return _from_json(path)

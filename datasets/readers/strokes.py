@@ -78,7 +78,7 @@ def _filled(ink: Bool[np.ndarray, "rows columns"], scale: float) -> Bool[np.ndar
 def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
     """Dilates strokes by a radius, fills areas without a path from outside, and erodes by the same radius."""
     around = radius + 1
-    filled = binary_fill_holes(_grown(np.pad(ink, around), radius))
+    filled = np.asarray(binary_fill_holes(_grown(np.pad(ink, around), radius)), bool)
     return ~_grown(~filled, radius)[around:-around, around:-around]
 
 

@@ -26,10 +26,10 @@ from jaxtyping import Float, Float32
 from PIL import Image
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.audio_files import audio_rate, audio_seconds, read_audio
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_array, read_boxes, read_depth
-from weftwork.datasets.readers.sound_files import read_sound, sound_rate, sound_seconds
 
 TEXT: Final = "A person walks."
 """Prompt of all samples."""
@@ -67,12 +67,12 @@ class MapChunk:
         Raises:
             ValueError: a file that cannot be read, ends before the chunk does, or has more than two channels.
         """
-        return read_sound(_audio(self.folder), self.start, self.seconds, self.sample_rate)
+        return read_audio(_audio(self.folder), self.start, self.seconds, self.sample_rate)
 
     @property
     def rate(self) -> int:
         """Sample rate of `audio` in Hz."""
-        return self.sample_rate or sound_rate(_audio(self.folder))
+        return self.sample_rate or audio_rate(_audio(self.folder))
 
     @property
     def frame_paths(self) -> tuple[Path, ...]:
@@ -205,7 +205,7 @@ def _duration(folder: Path) -> float:
         ) from error
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         raise UserError(f"{path}: got a video_duration of {seconds!r}, expected seconds above 0; correct it")
-    heard = sound_seconds(_audio(folder))
+    heard = audio_seconds(_audio(folder))
     if heard < seconds - SLACK:
         raise UserError(
             f"{_audio(folder)}: got {heard:.4g} s of audio for {seconds:.4g} s of video, expected as much; "

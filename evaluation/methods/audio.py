@@ -99,7 +99,7 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
             AudioPrompt(audio=(others or [clip])[0].audio, sample_rate=clip.sample_rate),
             DepthClip(clip.depth_times, clip.depth),
             BoxTrack(clip.box_times, clip.boxes),
-            Envelope.of_audio(clip.audio, clip.sample_rate, stereo=stereo),
+            Envelope.from_audio(clip.audio, clip.sample_rate, stereo=stereo),
         ]
 
     @cached_property

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
+from diffusers import StableAudioPipeline
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.audio.adapter import FrozenProjections
 from weftwork.attention_processors.audio.conditions import Envelope, OverTime
@@ -26,12 +26,12 @@ class AudioCall:
 
     def __init__(
         self,
-        pipe: Any,
+        pipe: StableAudioPipeline,
         rows: list[list[OverTime]],
         starts: list[float],
         windows: Windows,
         guided: bool,
-        callback: Callable[[int, Any, Tensor], None] | None,
+        callback: Callable[[int, int, Tensor], None] | None,
     ) -> None:
         self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
         self.inputs: dict[str, Tensor] = {}
@@ -80,13 +80,13 @@ class AudioCall:
         finally:
             hook.remove()
 
-    def after_step(self, step: int, time: Any, latents: Tensor) -> None:
+    def after_step(self, step: int, time: int, latents: Tensor) -> None:
         self.step = step + 1
         self.conditioning.on_step_end(step, self.pipe.scheduler.num_inference_steps)
         if self.callback is not None:
             self.callback(step, time, latents)
 
-    def _control(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _control(self, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         """Runs the ControlNet on the input of the transformer."""
         net, shared = self.pipe.controlnet, {k: v for k, v in kwargs.items() if k != "return_dict"}
         self.inputs.clear()  # which the conditioning of the running call reads

@@ -1,6 +1,6 @@
 """Scheduler for Stable Audio without torchsde: noise from a generator instead of a Brownian tree."""
 
-from typing import Any
+from typing import Literal
 
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
@@ -32,16 +32,16 @@ class CosineScheduler(EDMDPMSolverMultistepScheduler):
         sigma_min: float = 0.3,
         sigma_max: float = 500.0,
         sigma_data: float = 1.0,
-        sigma_schedule: Any = "exponential",
+        sigma_schedule: Literal["karras", "exponential"] = "exponential",
         num_train_timesteps: int = 1000,
         solver_order: int = 2,
-        prediction_type: Any = "v_prediction",
+        prediction_type: Literal["epsilon", "sample", "v_prediction"] = "v_prediction",
         rho: float = 7.0,
-        solver_type: Any = "midpoint",
+        solver_type: Literal["midpoint", "heun"] = "midpoint",
         lower_order_final: bool = True,
         euler_at_final: bool = False,
-        final_sigmas_type: Any = "zero",
-        algorithm_type: Any = "sde-dpmsolver++",
+        final_sigmas_type: Literal["zero", "sigma_min"] = "zero",
+        algorithm_type: Literal["dpmsolver++", "sde-dpmsolver++"] = "sde-dpmsolver++",
     ) -> None:
         super().__init__(
             sigma_min=sigma_min,

@@ -5,11 +5,12 @@ of events that are too close to the floor are NaN.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 from scipy.signal import find_peaks
 
 from weftwork.datasets.readers.errors import UserError
@@ -37,7 +38,7 @@ Events = Float[np.ndarray, " event"]
 Curve = Float[np.ndarray, " frame"]
 
 
-def check_audio(audio: Any, name: str = "audio") -> Audio:
+def check_audio(audio: ArrayLike, name: str = "audio") -> Audio:
     """Returns checked audio as float64.
 
     Raises:

@@ -2,7 +2,7 @@
 
     pipe = VideoToAudioPipeline.from_pretrained(backbone)
     pipe.load_spatial(folder)
-    out = pipe([BoxTrack(times, boxes), DepthClip(times, depth), Envelope.of_audio(loudness, rate)], seconds=6.0)
+    out = pipe([BoxTrack(times, boxes), DepthClip(times, depth), Envelope.from_audio(loudness, rate)], seconds=6.0)
     out.save("steps.wav")
 
 The stock pipeline denoises. A hook, removed after the call, passes the conditions' branches and the residuals of a
@@ -11,13 +11,14 @@ ControlNet to its transformer.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
-from diffusers import EDMDPMSolverMultistepScheduler, StableAudioPipeline
+from diffusers import EDMDPMSolverMultistepScheduler, ModelMixin, StableAudioPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from weftwork.pipelines.core.stock_config import named_as
 
 AT_ONCE = 16
 """Windows per batch, over all voices."""
+Trained = TypeVar("Trained", bound=ModelMixin)
 
 
 class VideoToAudioPipeline(StableAudioPipeline):
@@ -54,13 +56,12 @@ class VideoToAudioPipeline(StableAudioPipeline):
     frozen_encoders: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
         """Loads a folder as the stock method does; the scheduler is opened as `CosineScheduler`, without torchsde."""
         if "scheduler" not in kwargs:
             where = {key: kwargs[key] for key in ("revision", "cache_dir", "token") if key in kwargs}
-            kwargs["scheduler"] = CosineScheduler.from_pretrained(
-                pretrained_model_name_or_path, subfolder="scheduler", **where
-            )
+            scheduler = CosineScheduler.from_pretrained(pretrained_model_name_or_path, subfolder="scheduler", **where)
+            kwargs["scheduler"] = scheduler
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
@@ -117,11 +118,12 @@ class VideoToAudioPipeline(StableAudioPipeline):
         assert self.spatial is not None
         return self.spatial
 
-    def _as_loaded(self, module: Any) -> Any:
+    def _as_loaded(self, module: Trained) -> Trained:
         """Returns the module on the device and in the precision of the transformer; of another precision, a copy."""
         dtype = self.transformer.dtype
         module = module if module.dtype == dtype else copy.deepcopy(module)
-        return nn.Module.to(module, self._execution_device, dtype).eval()
+        nn.Module.to(module, self._execution_device, dtype)
+        return module.eval()
 
     def unload_spatial(self) -> None:
         """Remove the trained modules and restore the processors that `load_spatial` found."""
@@ -148,7 +150,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         prompt_embeds: Float[Tensor, "1 token dim"] | None = None,
         overlap: float = 0.25,
-        callback: Callable[[int, Any, Tensor], None] | None = None,
+        callback: Callable[[int, int, Tensor], None] | None = None,
     ) -> AudioOutput:
         """Generate audio, in overlapping windows where it is longer than the trained length.
 
@@ -168,9 +170,8 @@ class VideoToAudioPipeline(StableAudioPipeline):
         """
         voices = _voices(conditions)
         self._check(voices)
-        self.spatial, self.controlnet = (  # the pipeline may have been moved since
-            module if module is None else self._as_loaded(module) for module in (self.spatial, self.controlnet)
-        )
+        self.spatial = self.spatial and self._as_loaded(self.spatial)  # the pipeline may have been moved since
+        self.controlnet = self.controlnet and self._as_loaded(self.controlnet)
         windows = self._windows(voices, seconds, overlap)
         rows = [voice for voice in voices for _ in windows.starts]
         shape = len(rows), self.transformer.config["in_channels"], windows.latents
@@ -229,7 +230,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         return Windows.plan(total, trained, overlap, self.vae.hop_length, self.vae.config["sampling_rate"])
 
 
-def _voices(conditions: Any) -> list[list[Any]]:
+def _voices(conditions: Any) -> list[list[OverTime]]:
     """Returns one list of conditions per voice."""
     if conditions and all(isinstance(one, Sequence) for one in conditions):
         return [list(voice) for voice in conditions]
@@ -241,8 +242,3 @@ def _end(condition: OverTime) -> float | None:
     if isinstance(condition, BoxTrack | DepthClip):
         return float(condition.times[-1])
     return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None
-
-
-def open_audio(source: str | Path, **options: Any) -> VideoToAudioPipeline:
-    """Open a folder or repository of Stable Audio as the pipeline of spatial audio, see `from_pretrained`."""
-    return VideoToAudioPipeline.from_pretrained(source, **options)

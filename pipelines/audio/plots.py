@@ -26,7 +26,7 @@ def spectrogram(audio: Audio, sample_rate: int) -> Float[np.ndarray, "3 height w
     return np.repeat(image[None], 3, 0)
 
 
-def plot_sound(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path: Path) -> Path:
+def plot_audio(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path: Path) -> Path:
     """Write a PNG of panning over time, with the tracks' centres, and of loudness."""
     from matplotlib.figure import Figure
 

@@ -1,13 +1,14 @@
 """Video files: frames by time, tracks and depth from models, and copies with new audio (PyAV)."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from types import ModuleType
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,8 +17,11 @@ from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 
+if TYPE_CHECKING:
+    from av import VideoFrame
+
 Frame = UInt8[np.ndarray, "height width 3"]
-Detector = Callable[[Frame], Mapping[Any, Sequence[float]]]
+Detector = Callable[[Frame], Mapping[Hashable, Sequence[float]]]
 """Function from a frame to boxes by track: left, top, right, bottom in fractions of the frame."""
 DepthModel = Callable[[Frame], Float[np.ndarray, "height width"]]
 BOX_RATE, DEPTH_RATE = 30.0, 4.0
@@ -85,7 +89,7 @@ class Video:
                 times.append(time)
                 upright = _quarters(path, frame) % 2 == 0
                 size = (frame.height, frame.width) if upright else (frame.width, frame.height)
-                last = float((frame.duration or 0) * frame.time_base)
+                last = float((frame.duration or 0) * (frame.time_base or 0))
                 if len(times) * frame.height * frame.width > largest:
                     raise UserError(
                         f"{path}: got a video of more than {largest / 1e6:.0f} million pixels in all its frames "
@@ -114,11 +118,11 @@ class Video:
         Raises:
             ValueError: boxes that are inverted or reach beyond the frame.
         """
-        found: dict[Any, list[tuple[float, Sequence[float]]]] = {}
+        found: dict[Hashable, list[tuple[float, Sequence[float]]]] = {}
         for time, frame in self.frames(rate):
             for name, box in detect(frame).items():
                 found.setdefault(name, []).append((time, box))
-        tracks = [BoxTrack(*zip(*rows, strict=True)) for rows in found.values()]
+        tracks = [BoxTrack(*map(np.array, zip(*rows, strict=True))) for rows in found.values()]
         return sorted(tracks, key=lambda track: track.area, reverse=True)
 
     def depth(self, model: DepthModel, rate: float = DEPTH_RATE, *, metric: bool = False) -> DepthClip:
@@ -128,7 +132,7 @@ class Video:
             ValueError: maps that are not finite or, in metres, not above 0.
         """
         times, maps = zip(*((time, model(frame)) for time, frame in self.frames(rate)), strict=True)
-        return DepthClip(times, np.stack(maps), metric=metric)
+        return DepthClip(np.array(times), np.stack(maps), metric=metric)
 
     def check(self, conditions: Sequence[OverTime]) -> None:
         """Check that conditions end before the video does.
@@ -196,7 +200,7 @@ def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, 
     return path
 
 
-def _av() -> Any:
+def _av() -> ModuleType:
     try:
         import av
     except ImportError as error:
@@ -204,7 +208,7 @@ def _av() -> Any:
     return av
 
 
-def _quarters(path: Path, frame: Any) -> int:
+def _quarters(path: Path, frame: "VideoFrame") -> int:
     """Quarter turns, counterclockwise, by which players turn a frame: phones store upright clips on their side.
 
     Raises:
@@ -218,7 +222,7 @@ def _quarters(path: Path, frame: Any) -> int:
 
 
 @contextmanager
-def _decoded(path: Path) -> Iterator[Iterator[tuple[float, Any]]]:
+def _decoded(path: Path) -> Iterator[Iterator[tuple[float, "VideoFrame"]]]:
     """Yields an iterator over frames, with their times since the first one."""
     av = _av()
     try:
@@ -227,7 +231,7 @@ def _decoded(path: Path) -> Iterator[Iterator[tuple[float, Any]]]:
                 raise UserError(f"{path}: got a file without frames, expected a video; choose another")
             first: list[float] = []
 
-            def timed() -> Iterator[tuple[float, Any]]:
+            def timed() -> Iterator[tuple[float, "VideoFrame"]]:
                 for frame in container.decode(video=0):
                     if frame.time is None:
                         raise UserError(f"{path}: got frames without times, expected a video; convert it to MP4")

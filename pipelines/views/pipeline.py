@@ -16,7 +16,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +35,8 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.views.point_maps import PointRange, depth_along_rays, normals_of
 from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh, warp_points
 
+Callback = Callable[[StableDiffusionPipeline, int, Tensor, dict[str, Tensor]], object]
+
 
 @dataclass
 class AlignedViewsOutput(BaseOutput):
@@ -50,7 +51,7 @@ class AlignedViewsOutput(BaseOutput):
         warped: the references, warped to the target camera.
     """
 
-    images: Any
+    images: "list[Image.Image] | Float[np.ndarray, '1 height width 3']"
     pixels: UInt8[np.ndarray, "height width 3"]
     points: Float[np.ndarray, "height width 3"]
     depth: Float[np.ndarray, "height width"]
@@ -67,7 +68,7 @@ class AlignedViewsOutput(BaseOutput):
         path = Path(path)
         if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
             raise UserError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")
-        cloud: Any = trimesh.PointCloud(self.points.reshape(-1, 3), self.pixels.reshape(-1, 3))
+        cloud = trimesh.PointCloud(self.points.reshape(-1, 3), self.pixels.reshape(-1, 3))
         with atomic_path(path) as partial:
             cloud.export(partial)
         return path
@@ -119,7 +120,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         mesh: bool = True,
-        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None = None,
+        callback_on_step_end: Callback | None = None,
     ) -> AlignedViewsOutput:
         """Generates the view of a camera.
 
@@ -187,11 +188,12 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         return wanted
 
     def _context(self, prompt: str, negative_prompt: str | None, guided: bool) -> Float[Tensor, "row token dim"]:
-        states: Any = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
-        positive, negative = states
-        return torch.cat([negative, positive]) if guided else positive
+        positive, negative = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
+        return positive if negative is None else torch.cat([negative, positive])
 
-    def _encoded(self, images: Sequence[np.ndarray[Any, Any]], rows: int) -> Float[Tensor, "row_view channel h w"]:
+    def _encoded(
+        self, images: Sequence[Float[np.ndarray, "height width 3"]], rows: int
+    ) -> Float[Tensor, "row_view channel h w"]:
         """Encodes images in [0, 1] as latents (posterior means), once per row."""
         stacked = torch.from_numpy(np.stack(images)).movedim(-1, 1)
         latents = encode_latents(self.vae, stacked.to(self._execution_device, self.vae.dtype) * 2 - 1)
@@ -217,17 +219,16 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         seen: SeenReferences,
         steps: int,
         guidance_scale: float,
-        callback: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None,
+        callback: Callback | None,
     ) -> tuple[Tensor, Tensor]:
         """Denoises the latents of image and point map, from one noise."""
         assert self.views is not None
         device, rows = self._execution_device, len(context)
-        schedulers: list[Any] = [copy.deepcopy(self.scheduler) for _ in range(2)]
+        schedulers = [copy.deepcopy(self.scheduler) for _ in range(2)]
         for scheduler in schedulers:
             scheduler.set_timesteps(steps, device=device)
         latents = [noise * scheduler.init_noise_sigma for scheduler in schedulers]
-        bar: Any = self.progress_bar(schedulers[0].timesteps)  # pyright: ignore[reportCallIssue]
-        for step, time in enumerate(bar):
+        for step, time in enumerate(self.progress_bar(schedulers[0].timesteps)):  # pyright: ignore
             inputs = [
                 s.scale_model_input(x, time).repeat(rows, 1, 1, 1) for s, x in zip(schedulers, latents, strict=True)
             ]
@@ -240,8 +241,3 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             if callback is not None:
                 callback(self, step, time, {"latents": latents[0]})
         return latents[0], latents[1]
-
-
-def open_views(source: str | Path, **options: Any) -> AlignedViewsPipeline:
-    """Open a folder or repository of Stable Diffusion as the pipeline of views; `options` are of `from_pretrained`."""
-    return AlignedViewsPipeline.from_pretrained(source, **options)

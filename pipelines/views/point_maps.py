@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from weftwork.pipelines.views.warping import ReferenceView, WarpedView
 
 MARGIN = 0.1
 NEAREST = 1e-3
+Points = Float[np.ndarray, "*point 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def normals_of(points: Float[np.ndarray, "height width 3"], camera: Camera) -> F
     return np.where(away, -normals, normals)
 
 
-def _to(camera: Camera, points: Any) -> Any:
+def _to(camera: Camera, points: Points) -> Points:
     return points @ camera.world_to_camera[:3, :3].T + camera.world_to_camera[:3, 3]
 
 

@@ -7,7 +7,7 @@ empty. Points alone (`warp_points`) leave gaps through which farther points show
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ from weftwork.datasets.readers.errors import UserError
 if TYPE_CHECKING:
     from weftwork.datasets.synthetic.rooms import View
 
-Values = np.ndarray[Any, Any]
+Values = np.ndarray
 DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
 NEAR = 1e-3
 EDGE_SHARE = 0.48

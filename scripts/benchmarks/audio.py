@@ -117,7 +117,7 @@ def _conditioning(model: Any) -> Conditioning:
     adapter = SpatialAudioAdapter.for_denoiser(model, input_dim=model.config.cross_attention_input_dim)
     conditions = [
         AudioPrompt(torch.ones(512).numpy()),
-        DepthClip([0.0, 1.0], torch.ones(2, 32, 32).numpy()),
+        DepthClip(np.array([0.0, 1.0]), torch.ones(2, 32, 32).numpy()),
         BoxTrack.along([0.0, 2.0], [[0.0, 0.0, 0.2, 1.0], [0.8, 0.0, 1.0, 1.0]]),
     ]
     encoded = adapter(adapter.features(adapter.collate([conditions]), {}), FrozenProjections(model))

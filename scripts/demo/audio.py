@@ -35,7 +35,7 @@ from weftwork.datasets.synthetic.walks.scenes import (
 )
 from weftwork.pipelines.audio.events import onsets
 from weftwork.pipelines.audio.output import AudioOutput
-from weftwork.pipelines.audio.plots import plot_sound
+from weftwork.pipelines.audio.plots import plot_audio
 from weftwork.pipelines.audio.videos import Video, write_video
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Report, Step, User
@@ -126,7 +126,7 @@ class AudioStudio(Studio):
             )
             path = out.save(self.queue.new_file("sound.wav"))
             tracks = [one for one in request.conditions if isinstance(one, BoxTrack)]
-            plot = plot_sound(out.audio, out.sample_rate, tracks, path.with_name("sound.png"))
+            plot = plot_audio(out.audio, out.sample_rate, tracks, path.with_name("sound.png"))
             return AudioResult(path, plot, _video(request, out, path.with_name("sound.mp4")), seed)
 
         yield from self.queue.run(job, user)

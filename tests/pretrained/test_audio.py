@@ -32,7 +32,7 @@ def standing(x: float) -> Walk:
 
 def test_steps_are_heard_where_the_box_is_and_when_it_is_loud(pipe: Any) -> None:
     clip = sample("test", 0)
-    loud = Envelope.of_audio(clip.audio, clip.sample_rate)
+    loud = Envelope.from_audio(clip.audio, clip.sample_rate)
     pans = {}
     for side, x in (("left", -1.8), ("right", 1.8)):
         noise = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope, OverTime
 from weftwork.attention_processors.encoders.audio_statistics import mono, statistics
 from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.datasets.readers.sound_folder import SoundPiece
+from weftwork.datasets.readers.audio_folder import AudioPiece
 from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sample, walk_of
 from weftwork.datasets.synthetic.walks.scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
 from weftwork.training.core.batches import Samples
@@ -127,7 +127,7 @@ class SpatialWalks(SpatialAudio):
 
     def heard(self, index: int) -> Envelope:
         audio = self.sounds.sounds[index // 2].astype(np.float32) / 32768
-        return Envelope.of_audio(audio, self.sounds.sample_rate)
+        return Envelope.from_audio(audio, self.sounds.sample_rate)
 
 
 def visual_conditions(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, BoxTrack]:
@@ -147,7 +147,7 @@ def cached_audio_latents(cache_dir: Path, vae: ModelMixin, sounds: WalkSounds) -
 
 
 class SpatialPieces(SpatialAudio):
-    """Pieces of user audio (`SoundFolder`), with another piece of the same file, if any, as prompt.
+    """Pieces of user audio (`AudioFolder`), with another piece of the same file, if any, as prompt.
 
     Latents are cached in `cache_dir`.
 
@@ -161,7 +161,7 @@ class SpatialPieces(SpatialAudio):
 
     def __init__(
         self,
-        pieces: Samples[SoundPiece],
+        pieces: Samples[AudioPiece],
         vae: ModelMixin,
         cache_dir: Path,
         *,
@@ -195,13 +195,13 @@ class SpatialPieces(SpatialAudio):
         return [one.mirrored() for one in seen] if mirrored else seen
 
     def heard(self, index: int) -> Envelope:
-        return Envelope.of_audio(self.pieces[index // 2].audio(self.sample_rate), self.sample_rate)
+        return Envelope.from_audio(self.pieces[index // 2].audio(self.sample_rate), self.sample_rate)
 
 
 def _encoded(
     vae: ModelMixin, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
 ) -> Float[Tensor, "clip version channel place"]:
     """Encodes the `VERSIONS` of audio clips as latents (posterior means)."""
-    loud = np.stack([Envelope.of_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])
+    loud = np.stack([Envelope.from_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])
     every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
     return encode_latents(vae, every).unflatten(0, (-1, len(VERSIONS)))

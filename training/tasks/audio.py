@@ -22,11 +22,11 @@ from weftwork.attention_processors.core.processor import attention_layers, condi
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.audio import ClapEncoder
 from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.datasets.readers.sound_folder import SoundFolder
+from weftwork.datasets.readers.audio_folder import AudioFolder
 from weftwork.datasets.synthetic.walks import PROMPT, SECONDS
 from weftwork.pipelines.audio.cosine_scheduler import at_time
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
-from weftwork.pipelines.audio.plots import plot_sound
+from weftwork.pipelines.audio.plots import plot_audio
 from weftwork.pretrained import model_name
 from weftwork.training.core.objectives import sigmoid_normal_timesteps
 from weftwork.training.core.task import Task
@@ -67,7 +67,7 @@ def _data(trainer: AudioTrainer, pipe: VideoToAudioPipeline, seconds: float, cla
     if trainer.world is None:
         cache, dry = arguments.cache_dir / "features", arguments.dry_run
         encoder = None if clap is None else CachedClapEncoder(clap, cache, dry=dry)
-        pieces = SoundFolder(arguments.train_data_dir, seconds)
+        pieces = AudioFolder(arguments.train_data_dir, seconds)
         return SpatialPieces(pieces, pipe.vae, cache, encoder=encoder, dry=dry)
     rate = pipe.vae.config["sampling_rate"]
     sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
@@ -235,7 +235,7 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
             out.save(folder / f"{step:06d}-{index}.wav")
             if find_spec("matplotlib") is not None:
                 tracks = [one for one in conditions if isinstance(one, BoxTrack)]
-                plot_sound(out.audio, out.sample_rate, tracks, folder / f"{step:06d}-{index}.png")
+                plot_audio(out.audio, out.sample_rate, tracks, folder / f"{step:06d}-{index}.png")
         return {}
 
 

@@ -8,7 +8,7 @@ painted; both are known. Pairs of shape and pattern are divided between the spli
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -246,7 +246,7 @@ def _cameras(scene: Scene, layout: np.random.Generator) -> dict[str, Camera]:
 
 def _cast(
     scene: Scene, origin: Float[np.ndarray, "3"], rays: Float[np.ndarray, "ray 3"]
-) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Hit]:
+) -> tuple[Int[np.ndarray, " ray"], Hit]:
     """By ray the index of the shape that it meets first, and where."""
     hits = [shape.meet(origin, rays) for shape in scene.shapes]
     first = np.stack([hit.distance for hit in hits]).argmin(0)
@@ -258,7 +258,7 @@ def _shaded(
     scene: Scene,
     origin: Float[np.ndarray, "3"],
     rays: Float[np.ndarray, "ray 3"],
-    shape: np.ndarray[Any, np.dtype[np.int64]],
+    shape: Int[np.ndarray, " ray"],
     hit: Hit,
 ) -> Float[np.ndarray, "ray 3"]:
     """Colours under one lamp, by Lambert's law, and light from everywhere."""
@@ -268,7 +268,7 @@ def _shaded(
     return _painted(scene, shape, hit) * (0.5 + 0.5 * lit)[:, None]
 
 
-def _painted(scene: Scene, shape: np.ndarray[Any, np.dtype[np.int64]], hit: Hit) -> Float[np.ndarray, "ray 3"]:
+def _painted(scene: Scene, shape: Int[np.ndarray, " ray"], hit: Hit) -> Float[np.ndarray, "ray 3"]:
     """Colours of the surfaces."""
     colors = np.zeros((len(shape), 3))
     for index, one in enumerate(scene.shapes):

@@ -5,10 +5,10 @@ where the shape is missed.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from weftwork.datasets.synthetic.rooms.surfaces import Surface
 
@@ -22,7 +22,7 @@ class Hit(NamedTuple):
     distance: Float[np.ndarray, " ray"]
     normal: Vectors
     coordinates: Float[np.ndarray, "ray 2"]
-    face: np.ndarray[Any, np.dtype[np.int64]]
+    face: Int[np.ndarray, " ray"]
     """Index of the shape's surface, from 0."""
 
 
@@ -122,7 +122,7 @@ def _turn(angle: float) -> Float[np.ndarray, "3 3"]:
     return np.array([[cosine, 0.0, -sine], [0.0, 1.0, 0.0], [sine, 0.0, cosine]])
 
 
-def _across(points: Vectors, axis: np.ndarray[Any, Any]) -> Float[np.ndarray, "ray 2"]:
+def _across(points: Vectors, axis: Int[np.ndarray, " ray"]) -> Float[np.ndarray, "ray 2"]:
     """The two coordinates that are not along the axis, upright ones second."""
     others = np.array([[2, 1], [0, 2], [0, 1]])[axis]
     return np.take_along_axis(points, others, 1)

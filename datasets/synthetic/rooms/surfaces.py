@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -80,5 +80,5 @@ class Surface:
     def __call__(self, coordinates: Coordinates) -> Float[np.ndarray, "*point 3"]:
         """Colours in [0, 1] at these places, given in metres."""
         second = PATTERNS[self.pattern](coordinates / self.period)
-        palette: np.ndarray[Any, Any] = np.array([COLORS[self.color], COLORS[self.other]])
+        palette = np.array([COLORS[self.color], COLORS[self.other]])
         return palette[second.astype(int)]

@@ -1,6 +1,6 @@
-"""Pictures of a walk: a flat wall and floor, and a walker whose feet meet the floor when the steps are heard."""
+"""Images of a walk: a flat wall and floor, and a walker whose feet meet the floor when the steps are heard."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,7 +10,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.walks.scenes import EYE, FOCAL, SURFACES, WALKER, WALL, Times, Walk, times_at
 
 FINE: Final = 3
-"""Pictures are drawn so many times larger, and reduced."""
+"""Images are drawn so many times larger, and reduced."""
 WALL_COLOR: Final = (0.74, 0.78, 0.80)
 COAT, TROUSERS, SKIN = (150, 40, 45), (45, 50, 75), (224, 178, 140)
 HIP, SHOULDER, HEAD = 0.85, 1.42, 0.135
@@ -32,12 +32,12 @@ def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size 
         raise UserError(f"size, rate: got {size} and {rate}, expected at least 16 pixels and more than 0 a second")
     times = times_at(rate, walk.seconds)
     empty = _room(walk.surface, size * FINE)
-    pictures = []
+    images = []
     for (x, z), phase in zip(walk.position(times), _phases(walk, times), strict=True):
-        picture = empty.copy()
-        _draw_walker(picture, float(x), float(z), float(phase))
-        pictures.append(np.asarray(picture.resize((size, size), Image.Resampling.BOX)))
-    return np.stack(pictures)
+        image = empty.copy()
+        _draw_walker(image, float(x), float(z), float(phase))
+        images.append(np.asarray(image.resize((size, size), Image.Resampling.BOX)))
+    return np.stack(images)
 
 
 def scene(surface: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -71,9 +71,9 @@ def _room(surface: str, side: int) -> Image.Image:
     return Image.fromarray((colors * 255 + 0.5).astype(np.uint8))
 
 
-def _draw_walker(picture: Image.Image, x: float, z: float, phase: float) -> None:
+def _draw_walker(image: Image.Image, x: float, z: float, phase: float) -> None:
     """Within the walker's box; the feet part sideways, and one is lifted while it passes the other."""
-    draw, side = ImageDraw.Draw(picture), picture.width
+    draw, side = ImageDraw.Draw(image), image.width
 
     def at(right: float, up: float) -> tuple[float, float]:
         return (0.5 + FOCAL * (x + right) / z) * side, (0.5 + FOCAL * (EYE - up) / z) * side
@@ -89,5 +89,4 @@ def _draw_walker(picture: Image.Image, x: float, z: float, phase: float) -> None
         line([(0, SHOULDER), (-sign * swing * 0.9, HIP + 0.05)], COAT, LIMB * 0.7)
     line([(0, HIP - 0.05), (0, SHOULDER)], COAT, 0.34)
     top = WALKER[1]
-    corners: Any = [*at(-HEAD, top), *at(HEAD, top - 2 * HEAD)]
-    draw.ellipse(corners, SKIN)
+    draw.ellipse((*at(-HEAD, top), *at(HEAD, top - 2 * HEAD)), SKIN)

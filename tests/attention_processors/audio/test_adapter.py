@@ -20,7 +20,7 @@ from weftwork.attention_processors.audio.adapter import FrozenProjections, Spati
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout
-from weftwork.datasets.readers.sound_files import resampled
+from weftwork.datasets.readers.audio_files import resampled
 
 RATE = 16_000
 
@@ -41,7 +41,7 @@ def test_a_track_is_interpolated_held_and_lost() -> None:
 def test_an_envelope_is_the_causal_loudness() -> None:
     audio = np.zeros((2, RATE), np.float32)
     audio[0, 4000:] = 0.5
-    mono, stereo = Envelope.of_audio(audio, RATE), Envelope.of_audio(audio, RATE, stereo=True)
+    mono, stereo = Envelope.from_audio(audio, RATE), Envelope.from_audio(audio, RATE, stereo=True)
     assert mono.values.shape == (1, RATE) and stereo.values.shape == (2, RATE)
     assert not stereo.values[1].any() and mono.values[0, :3600].max() == 0
     np.testing.assert_allclose(mono.values[0, 10_000], 0.5 / np.sqrt(2), rtol=1e-3)
@@ -82,7 +82,7 @@ def test_a_resampled_tone_is_the_tone() -> None:
         (lambda: AudioPrompt(audio=np.ones(9), sample_rate=8), r"audio: got shape \(9,\), expected \[channel"),
         (lambda: Envelope([-1.0], 10), "values, rate: got numbers that are negative"),
         (lambda: Envelope([1.0], 0), "values, rate"),
-        (lambda: Envelope.of_audio(np.full((2, 9), np.nan), 8), "not finite"),
+        (lambda: Envelope.from_audio(np.full((2, 9), np.nan), 8), "not finite"),
     ],
 )  # fmt: skip
 def test_bad_conditions_are_refused(make: Any, message: str) -> None:

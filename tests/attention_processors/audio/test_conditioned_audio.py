@@ -164,7 +164,7 @@ def test_a_pipeline_that_was_moved_takes_its_modules_along(pipe: Any) -> None:
 
 def test_silence_is_no_envelope_and_short_audio_is_no_prompt(pipe: Any, caplog: pytest.LogCaptureFixture) -> None:
     dither = np.full((2, RATE), 1e-5, np.float32)
-    assert not Envelope.of_audio(dither, RATE).values.any() and "got silence for an envelope" in caplog.text
+    assert not Envelope.from_audio(dither, RATE).values.any() and "got silence for an envelope" in caplog.text
     assert Envelope([1.0, 1.0], 2.0).signal(8, 8).all()
     with pytest.raises(ValueError, match=r"audio: got 0\.0006 s of audio, expected at least"):
         AudioStatistics(pipe.vae)(np.ones((2, 9), np.float32), RATE)
@@ -326,7 +326,7 @@ def test_envelopes_of_audio_with_digital_silence() -> None:
         audio = rng.normal(0, 0.1, (2, 16_000)).astype(np.float32)
         for start in rng.integers(0, 14_000, 4):
             audio[:, start : start + 2000] = 0
-        assert Envelope.of_audio(audio, 16_000).values.min() >= 0
+        assert Envelope.from_audio(audio, 16_000).values.min() >= 0
 
 
 def test_gaps_between_keyframes_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:

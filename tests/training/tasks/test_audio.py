@@ -20,7 +20,7 @@ from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack
 from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.encoders.audio import ClapEncoder
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
-from weftwork.datasets.readers.sound_folder import SoundFolder
+from weftwork.datasets.readers.audio_folder import AudioFolder
 from weftwork.datasets.synthetic.walks import SECONDS, sample
 from weftwork.evaluation.methods.audio import SpatialAudioEvaluation
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
@@ -57,7 +57,7 @@ def test_drawn_walks_are_the_walks_and_mirrors_match(cache: Path) -> None:
     assert sounds.surfaces[1] == clip.surface
     latents = cached_audio_latents(cache, vae, sounds)
     assert latents.shape == (3, len(VERSIONS), 8, 128)
-    loud = torch.from_numpy(Envelope.of_audio(clip.audio, clip.sample_rate).signal(clip.audio.shape[1], 16_000))
+    loud = torch.from_numpy(Envelope.from_audio(clip.audio, clip.sample_rate).signal(clip.audio.shape[1], 16_000))
     expected = vae.encode(loud[None]).latent_dist.mode()[0]
     data = SpatialWalks(sounds, latents)
     assert len(data) == 6
@@ -183,7 +183,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_user_audio_is_cut_and_mirrored(own: Path, cache: Path) -> None:
-    pieces = SoundFolder(own, 1.0)
+    pieces = AudioFolder(own, 1.0)
     assert [(piece.path.name, piece.start) for piece in pieces] == [
         ("a.wav", 0),
         ("a.wav", 1),
@@ -282,13 +282,13 @@ def test_unusable_user_audio_is_listed(own: Path, tmp_path: Path, capsys: pytest
     with pytest.raises(
         ValueError, match=r"2 files cannot be used\n.*b\.boxes\.json: got the box(.|\n)*c\.wav: got a file that"
     ):
-        SoundFolder(own, 1.0)
+        AudioFolder(own, 1.0)
     with pytest.raises(ValueError, match=r"got no audio files, expected names that end in \.wav"):
-        SoundFolder(tmp_path / "none", 1.0)
+        AudioFolder(tmp_path / "none", 1.0)
     (own / "c.wav").unlink()
     (own / "b.boxes.json").unlink()
     with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected at most the longest audio file"):
-        SoundFolder(own, 9.0)
+        AudioFolder(own, 9.0)
     both = ["--world", "walks", "--train_data_dir", str(own)]
     for more, sources in (([], "none"), (both, "--train_data_dir and --world")):
         assert main(["train", "spatial-audio", *more, "--output_dir", str(tmp_path / "out")]) == 2

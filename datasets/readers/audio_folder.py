@@ -10,22 +10,24 @@ Pieces do not overlap; the rest of a file is left out.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import numpy as np
 from jaxtyping import Float32
 from torch.utils.data import Dataset
 
+from weftwork.datasets.readers.audio_files import audio_seconds, read_audio
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
-from weftwork.datasets.readers.sound_files import read_sound, sound_seconds
 
-SOUNDS: Final = (".wav", ".flac", ".ogg")
+SUFFIXES: Final = (".wav", ".flac", ".ogg")
 SIDECARS: Final = (".npz", ".json")
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
-class SoundPiece:
+class AudioPiece:
     """A piece of an audio file; it is read on access.
 
     Args:
@@ -38,7 +40,7 @@ class SoundPiece:
 
     def audio(self, sample_rate: int) -> Float32[np.ndarray, "2 sample"]:
         """Audio of the piece, without scaling; mono files give two equal channels."""
-        return read_sound(self.path, self.start, self.seconds, sample_rate)
+        return read_audio(self.path, self.start, self.seconds, sample_rate)
 
     @property
     def boxes(self) -> tuple[BoxFrames, ...]:
@@ -54,7 +56,7 @@ class SoundPiece:
         return found if found is not None and len(found.times) else None
 
 
-class SoundFolder(Dataset[SoundPiece]):
+class AudioFolder(Dataset[AudioPiece]):
     """Dataset of all pieces, file by file.
 
     Args:
@@ -68,19 +70,19 @@ class SoundFolder(Dataset[SoundPiece]):
         folder = Path(folder)
         if not seconds > 0:
             raise UserError(f"seconds: got {seconds}, expected a length above 0")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
-            raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SOUNDS)}; add some")
+            raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SUFFIXES)}; add some")
         problems: list[str] = []
-        self._pieces: list[SoundPiece] = []
+        self._pieces: list[AudioPiece] = []
         for path in paths:
-            length = _tried(problems, sound_seconds, path)
+            length = _tried(problems, audio_seconds, path)
             for name, read in (("boxes", read_boxes), ("depth", read_depth)):
                 beside = _beside(path, name)
                 if beside is not None:
                     _tried(problems, read, beside, 0.0, float("inf"))
             count = int((length or 0.0) / seconds + 1e-9)
-            self._pieces += [SoundPiece(path, index * seconds, seconds) for index in range(count)]
+            self._pieces += [AudioPiece(path, index * seconds, seconds) for index in range(count)]
         if problems:
             raise UserError("\n  ".join([f"{folder}: {len(problems)} files cannot be used", *problems]))
         if not self._pieces:
@@ -89,7 +91,7 @@ class SoundFolder(Dataset[SoundPiece]):
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def __getitem__(self, index: int) -> SoundPiece:
+    def __getitem__(self, index: int) -> AudioPiece:
         return self._pieces[index]
 
 
@@ -99,7 +101,7 @@ def _beside(path: Path, name: str) -> Path | None:
     return next((one for one in found if one.is_file()), None)
 
 
-def _tried(problems: list[str], read: Callable[..., Any], *arguments: Any) -> Any:
+def _tried(problems: list[str], read: Callable[..., Read], *arguments: object) -> Read | None:
     try:
         return read(*arguments)
     except ValueError as error:

@@ -12,7 +12,7 @@ from weftwork.datasets.readers.errors import UserError
 MOST_CHANNELS = 2
 
 
-def sound_seconds(path: Path) -> float:
+def audio_seconds(path: Path) -> float:
     """Duration of an audio file in seconds.
 
     Raises:
@@ -22,7 +22,7 @@ def sound_seconds(path: Path) -> float:
         return file.frames / file.samplerate
 
 
-def sound_rate(path: Path) -> int:
+def audio_rate(path: Path) -> int:
     """Sample rate of an audio file in Hz.
 
     Raises:
@@ -32,7 +32,7 @@ def sound_rate(path: Path) -> int:
         return file.samplerate
 
 
-def read_sound(
+def read_audio(
     path: Path, start: float, seconds: float, sample_rate: int | None = None
 ) -> Float32[np.ndarray, "2 sample"]:
     """Reads both channels, without scaling; mono files give two equal channels.
