@@ -1,4 +1,4 @@
-"""Train the classifier of designers on scenes of real drawings, degraded as generated images may be.
+"""Train the classifier of designers on scenes of real drawings, some as blurred as generated images may be.
 
     python -m weftwork.scripts.maintenance.oracles.train_designers --output_dir outputs/drawings-oracle
 
@@ -9,7 +9,6 @@ import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,15 @@ from torch.utils.data import Dataset
 from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.evaluation.oracles.designers import DesignerOracle
-from weftwork.scripts.maintenance.oracles.outfit_data import compressed, degraded
+from weftwork.scripts.maintenance.oracles.outfit_data import gaussian_blur
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
+from weftwork.training.core.task import Task
 from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages
 
 Batch = tuple[UInt8[Tensor, "image 3 height width"], Int[Tensor, " image"]]
 REACH = 8  # pixels
+BLURRED = 0.5  # share of batches
 
 
 class LabelledScenes(Dataset[tuple[Tensor, int]]):
@@ -43,8 +44,8 @@ class LabelledScenes(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.labels[index]
 
 
-class DesignerTask:
-    """Training task of the classifier: cross entropy on degraded, mirrored and shifted images."""
+class DesignerTask(Task[DesignerOracle, tuple[Tensor, int], Batch]):
+    """Training task of the classifier: cross entropy on mirrored, shifted and blurred images."""
 
     def __init__(self, module: DesignerOracle, held_out: LabelledScenes) -> None:
         self.module, self.held_out = module, held_out
@@ -53,19 +54,21 @@ class DesignerTask:
         images, labels = zip(*samples, strict=True)
         return torch.stack(images), torch.tensor(labels)
 
-    def loss(self, module: Any, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         images, labels = batch
         if torch.rand((), generator=generator) < 0.5:
             images = images.flip(-1)
         row, column = torch.randint(-REACH, REACH + 1, (2,), generator=generator).tolist()
-        images = compressed(images.cpu().roll((row, column), (2, 3)), generator).float() / 255
-        return functional.cross_entropy(module(degraded(images, generator).to(labels.device)), labels)
+        images = images.roll((row, column), (2, 3)).float() / 255
+        if torch.rand((), generator=generator) < BLURRED:
+            images = gaussian_blur(images, 0.3 + 0.5 * float(torch.rand((), generator=generator)))
+        return functional.cross_entropy(self.module(images), labels)
 
-    def validate(self, module: Any, step: int, folder: Path) -> Mapping[str, float]:
+    def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Returns the accuracy on held-out scenes."""
         images, labels = self.collate([self.held_out[i] for i in range(len(self.held_out))])
-        seen = module.read(images.float() / 255)
-        right = [name == module.config["styles"][label] for name, label in zip(seen, labels.tolist(), strict=True)]
+        seen, styles = self.module.read(images.float() / 255), self.module.config["styles"]
+        right = [name == styles[label] for name, label in zip(seen, labels.tolist(), strict=True)]
         return {"accuracy": float(np.mean(right))}
 
 
