@@ -22,15 +22,42 @@ if TYPE_CHECKING:
     from weftwork.pipelines.core.mixin import (
         ConditionedStableDiffusionXLPipeline as ConditionedStableDiffusionXLPipeline,
     )
+    from weftwork.pipelines.core.transformers import ConditionedChromaPipeline as ConditionedChromaPipeline
+    from weftwork.pipelines.core.transformers import (
+        ConditionedFlux2KleinPipeline as ConditionedFlux2KleinPipeline,
+    )
+    from weftwork.pipelines.core.transformers import ConditionedFlux2Pipeline as ConditionedFlux2Pipeline
+    from weftwork.pipelines.core.transformers import (
+        ConditionedFluxKontextPipeline as ConditionedFluxKontextPipeline,
+    )
+    from weftwork.pipelines.core.transformers import ConditionedFluxPipeline as ConditionedFluxPipeline
+    from weftwork.pipelines.core.transformers import ConditionedLTXPipeline as ConditionedLTXPipeline
+    from weftwork.pipelines.core.transformers import (
+        ConditionedQwenImageEditPipeline as ConditionedQwenImageEditPipeline,
+    )
+    from weftwork.pipelines.core.transformers import (
+        ConditionedQwenImageEditPlusPipeline as ConditionedQwenImageEditPlusPipeline,
+    )
+    from weftwork.pipelines.core.transformers import ConditionedQwenImagePipeline as ConditionedQwenImagePipeline
+    from weftwork.pipelines.core.transformers import (
+        ConditionedStableDiffusion3Pipeline as ConditionedStableDiffusion3Pipeline,
+    )
+    from weftwork.pipelines.core.transformers import ConditionedWanPipeline as ConditionedWanPipeline
+    from weftwork.pipelines.core.transformers import ConditionedZImagePipeline as ConditionedZImagePipeline
     from weftwork.pipelines.designs.design import Design as Design
     from weftwork.pipelines.designs.reader import read_design as read_design
     from weftwork.pretrained import available as available
     from weftwork.pretrained import shipped as shipped
 
 _STABLE_DIFFUSION = ("", "XL", "Img2Img", "Inpaint", "ControlNet")
+_TRANSFORMERS = (
+    "Chroma", "Flux", "Flux2", "Flux2Klein", "FluxKontext", "LTX", "QwenImage", "QwenImageEdit", "QwenImageEditPlus",
+    "StableDiffusion3", "Wan", "ZImage",
+)  # fmt: skip
 _MODULE_OF = {
     "ConditionedPipelineMixin": "pipelines.core.mixin",
     **{f"ConditionedStableDiffusion{name}Pipeline": "pipelines.core.mixin" for name in _STABLE_DIFFUSION},
+    **{f"Conditioned{name}Pipeline": "pipelines.core.transformers" for name in _TRANSFORMERS},
     **dict.fromkeys(("attach", "conditions", "detach", "set_encoders"), "pipelines.core.attach"),
     "Design": "pipelines.designs.design",
     "read_design": "pipelines.designs.reader",

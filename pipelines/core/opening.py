@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import diffusers
 from diffusers import DiffusionPipeline
 
+from weftwork import pipelines
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline, ConditionedStableDiffusionXLPipeline
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 
 def open_conditioned(source: str | Path, **options: Any) -> Any:
-    """Open the text-to-image pipeline of a folder or repository, of Stable Diffusion or Stable Diffusion XL.
+    """Opens the pipeline of a folder or repository, with conditions: of Stable Diffusion (XL), or of a transformer.
 
     Args:
         options: of `from_pretrained`.
@@ -20,8 +22,18 @@ def open_conditioned(source: str | Path, **options: Any) -> Any:
     """
     local = {"local_files_only": options["local_files_only"]} if "local_files_only" in options else {}
     index: Any = DiffusionPipeline.load_config(str(source), **local)
-    if "unet" not in index or "text_encoder" not in index:
-        name = index.get("_class_name")
-        raise UserError(f"model: got a {name}, expected Stable Diffusion or Stable Diffusion XL; choose another folder")
-    kind = ConditionedStableDiffusionXLPipeline if "text_encoder_2" in index else ConditionedStableDiffusionPipeline
-    return kind.from_pretrained(source, **options)
+    name = str(index.get("_class_name"))
+    if {"unet", "text_encoder"} <= set(index):
+        name = "StableDiffusionXLPipeline" if "text_encoder_2" in index else "StableDiffusionPipeline"
+    elif "transformer" not in index or not hasattr(diffusers, name):
+        raise UserError(
+            f"model: got a {name}, expected Stable Diffusion, Stable Diffusion XL or a pipeline of a transformer; choose "
+            "another folder"
+        )
+    return conditioned_class(getattr(diffusers, name)).from_pretrained(source, **options)
+
+
+def conditioned_class(stock: type) -> Any:
+    """Returns the class of a stock pipeline with conditions, made by the mixin where there is none yet."""
+    name = f"Conditioned{stock.__name__}"
+    return getattr(pipelines, name, None) or type(name, (ConditionedPipelineMixin, stock), {})

@@ -93,7 +93,7 @@ def test_other_pipelines_are_refused(tmp_path: Path) -> None:
     assert type(open_conditioned(tmp_path)) is ConditionedStableDiffusionPipeline
     index = json.loads((tmp_path / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(
-        json.dumps({"_class_name": "FluxPipeline", "transformer": index["unet"]})
+        json.dumps({"_class_name": "StableCascadePriorPipeline", "prior": index["unet"]})
     )
-    with pytest.raises(ValueError, match="model: got a FluxPipeline, expected Stable Diffusion"):
+    with pytest.raises(ValueError, match="model: got a StableCascadePriorPipeline, expected Stable Diffusion"):
         open_conditioned(tmp_path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -16,12 +17,14 @@ from tiny_pipelines import PIPELINES, Tiny, run_tiny
 from torch import Tensor
 from variants import VARIANTS, picture, run, xl_parts
 
+from weftwork import pipelines
 from weftwork.attention_processors import Style, StyleAdapter
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import attention_layers, conditioned
-from weftwork.pipelines import ConditionedPipelineMixin, attach, conditions, detach
+from weftwork.pipelines import attach, conditions, detach
 from weftwork.pipelines.core.attach import encoded
+from weftwork.pipelines.core.opening import open_conditioned
 
 every = pytest.mark.parametrize("tiny", PIPELINES, ids=lambda one: one.name)
 
@@ -51,7 +54,7 @@ def test_conditions_act_and_leave_nothing(tiny: Tiny) -> None:
     detach(pipe)
     assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
     assert all(layer.processor is found[name] for name, layer in attention_layers(pipe.transformer).items())
-    mine: Any = tiny.make(type("Mine", (ConditionedPipelineMixin, type(pipe)), {}))
+    mine = tiny.make(getattr(pipelines, f"Conditioned{tiny.stock}"))
     mine.attach(style=adapter)
     assert torch.equal(run_tiny(mine, tiny.arguments(), conditions=style()), first)
 
@@ -99,6 +102,19 @@ def test_each_half_of_guidance_is_that_of_a_separate_run(tiny: Tiny, guided: boo
 
 def _row(inputs: dict[str, Any], row: int, rows: int) -> dict[str, Any]:
     return inputs if rows == 1 else rows_of(inputs, slice(row, row + 1))
+
+
+def test_a_saved_pipeline_has_its_adapters_and_opens_as_the_stock_one(tmp_path: Path) -> None:
+    tiny = next(one for one in PIPELINES if one.name == "sd3")
+    pipe = tiny.make(pipelines.ConditionedStableDiffusion3Pipeline)
+    pipe.attach(style=style_adapter(pipe))
+    expected = run_tiny(pipe, tiny.arguments(), conditions=style())
+    pipe.save_pretrained(tmp_path)
+    none = {name: part for name, part in tiny.parts().items() if part is None}
+    opened = open_conditioned(tmp_path, **none)
+    assert type(opened) is pipelines.ConditionedStableDiffusion3Pipeline
+    assert torch.equal(run_tiny(opened, tiny.arguments(), conditions=style()), expected)
+    assert type(diffusers.DiffusionPipeline.from_pretrained(tmp_path, **none)) is diffusers.StableDiffusion3Pipeline
 
 
 # -- several prompts and images ----------------------------------------------------------------------------
