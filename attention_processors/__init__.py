@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.paired.conditions import SketchTextPair as SketchTextPair
     from weftwork.attention_processors.reference.adapter import ReferenceAdapter as ReferenceAdapter
     from weftwork.attention_processors.reference.conditions import Reference as Reference
+    from weftwork.attention_processors.regional.adapter import RegionalAdapter as RegionalAdapter
+    from weftwork.attention_processors.regional.conditions import RegionalPrompt as RegionalPrompt
+    from weftwork.attention_processors.regional.conditions import joined_prompts as joined_prompts
     from weftwork.attention_processors.style.adapter import StyleAdapter as StyleAdapter
     from weftwork.attention_processors.style.adapter import StyleCards as StyleCards
     from weftwork.attention_processors.style.card import StyleCard as StyleCard
@@ -64,6 +67,8 @@ _MODULES = {
     "paired.conditions": "GlobalSketch SketchTextPair",
     "reference.adapter": "ReferenceAdapter",
     "reference.conditions": "Reference",
+    "regional.adapter": "RegionalAdapter",
+    "regional.conditions": "RegionalPrompt joined_prompts",
     "style.adapter": "StyleAdapter StyleCards",
     "style.card": "StyleCard",
     "style.conditions": "Style",

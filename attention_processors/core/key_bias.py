@@ -8,7 +8,7 @@ and keys, not as a mask [query, key]: memory is linear in tokens, and kernels wi
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -50,47 +50,50 @@ class KeyStrength(Strength):
 
 @dataclass(frozen=True)
 class KeyBias(Branch):
-    """Branch that biases keys that are there.
+    """Branch that biases keys that are there: those of the text, or those of references behind the image's.
 
     Args:
         log_strength: by part, for the image's places.
-        members: keys of the parts, from the first key of the kind on.
-        of_text: keys of the text, which its own queries see as ever; otherwise those behind the image's, which the
-            text's queries see at the strength of the best place.
-        image: place of the image's tokens; None if all queries are the image's, and keys the text's.
+        members: keys of the parts, from the first key of their kind on.
+        image: place of the image's tokens; None if all queries are the image's.
+        isolated: of text, 1 where the rest of the prompt does not see a part, nor the part other ones; None for
+            references, which the text sees at the strength of the best place.
         conditional: index of the conditional half of the rows, where a batch has both.
     """
 
     log_strength: Float[Tensor, "row place part"]
     members: Float[Tensor, "row key part"]
-    of_text: bool
     image: ImageTokens | None
+    isolated: Float[Tensor, "row part"] | None = None
     conditional: int | None = None
 
     def key_bias(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         strength, queries, keys = self.log_strength, query.shape[1], key.shape[1]
-        joint = self.image is not None and self.image.stream is not None
-        begin, end = self.image.span(queries) if joint and self.image is not None else (0, queries)
-        stream = self.image.stream if joint and self.image is not None else queries
-        assert stream is not None
+        begin, end = (0, queries) if self.image is None else self.image.span(queries)
+        stream = end - begin if self.image is None or self.image.stream is None else self.image.stream
         if strength.shape[1] not in (1, end - begin):
             raise UserError(
                 f"region: got a grid of {strength.shape[1]} places for {end - begin} image tokens; build the "
                 "conditioning for the height and width being denoised"
             )
-        rows, _, parts = strength.shape
-        places = strength.expand(rows, end - begin, parts)
-        text = torch.zeros_like(strength[:, :1]) if self.of_text else strength.amax(1, keepdim=True)
-        behind = places.new_zeros(rows, stream - (end - begin), parts)  # references and padding
-        before, after = (text.expand(rows, count, parts) for count in (begin, queries - begin - stream))
-        first = (stream if joint and begin == 0 else 0) if self.of_text else end
-        free = keys - first - self.members.shape[1]
-        if free < 0 or (self.of_text and joint and begin > 0 and self.members.shape[1] > begin):
+        joint = keys == queries  # text is among the queries
+        text_keys = queries - stream if joint else keys
+        if self.isolated is not None and self.members.shape[1] > text_keys:
             raise UserError(
-                f"tokens: got some up to {self.members.shape[1]}, but the layer has fewer such keys; give those of the "
+                f"tokens: got some up to {self.members.shape[1]}, but the prompt has {text_keys}; give those of the "
                 "prompt that is being denoised"
             )
-        return torch.cat([before, places, behind, after], 1), F.pad(self.members, (0, 0, first, free))
+        rows, _, parts = strength.shape
+        places = strength.expand(rows, end - begin, parts)
+        behind = places.new_zeros(rows, stream - (end - begin), parts)  # references and padding
+        first = end if self.isolated is None else stream if joint and begin == 0 else 0
+        members = F.pad(self.members, (0, 0, first, keys - first - self.members.shape[1]))
+        if self.isolated is not None and joint:
+            text = ABSENT * self.isolated.unsqueeze(1) * (1 - members[:, first : first + text_keys])
+        else:
+            shown = places.new_zeros(1) if self.isolated is not None else strength.amax(1, keepdim=True)
+            text = shown.expand(rows, queries - stream, parts)
+        return torch.cat([text[:, :begin], places, behind, text[:, begin:]], 1), members
 
     def rows(self, count: int) -> "KeyBias":
         have = self.log_strength.shape[0]
@@ -99,10 +102,14 @@ class KeyBias(Branch):
         if self.conditional is None or have != 2 * count:
             raise UserError(f"conditioning: got {have} rows for a batch of {count}; build it for this batch")
         half = slice(count * self.conditional, count * (self.conditional + 1))
-        return replace(self, log_strength=self.log_strength[half], members=self.members[half], conditional=None)
+        isolated = None if self.isolated is None else self.isolated[half]
+        strength, members = self.log_strength[half], self.members[half]
+        return replace(self, log_strength=strength, members=members, isolated=isolated, conditional=None)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "KeyBias":
-        return replace(self, log_strength=self.log_strength.to(device), members=self.members.to(device))
+        isolated = None if self.isolated is None else self.isolated.to(device)
+        strength, members = self.log_strength.to(device), self.members.to(device)
+        return replace(self, log_strength=strength, members=members, isolated=isolated)
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,11 @@ class EncodedKeyBias(Encoded):
     region_aspect: float | None
     layer_weight: Mapping[str, Float[Tensor, "design part"]]
     free_null: Bool[Tensor, "design part"]
-    of_text: bool = field(default=False, init=False)
+
+    @property
+    def isolates(self) -> bool:
+        """Whether parts are the text's, which others do not see."""
+        return False
 
     @abstractmethod
     def members(self, layout: Layout) -> Float[Tensor, "design key part"]:
@@ -132,7 +143,7 @@ class EncodedKeyBias(Encoded):
         members = self.members(layout)
         plain = all(one == Schedule() for row in self.schedules for one in row)
         factors = [self.weight, *self.layer_weight.values()]
-        if plain and self.region is None and all(bool((one == 1).all()) for one in factors):
+        if not self.isolates and plain and self.region is None and all(bool((one == 1).all()) for one in factors):
             return {}, ()  # the stock model, bit for bit
         grids = {layout.grid(layer) for layer in self.layers}
         regions = None
@@ -147,10 +158,8 @@ class EncodedKeyBias(Encoded):
             regions,
             {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()},
         )
-        keys = layout.expand(members)
+        keys, isolated = layout.expand(members), (~strength.free).float() if self.isolates else None
         return {
-            layer: KeyBias(
-                strength.gain(layout.grid(layer), layer), keys, self.of_text, layout.tokens, layout.conditional
-            )
+            layer: KeyBias(strength.gain(layout.grid(layer), layer), keys, layout.tokens, isolated, layout.conditional)
             for layer in self.layers
         }, (strength,)

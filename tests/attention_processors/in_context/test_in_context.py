@@ -52,7 +52,7 @@ def without(inputs: dict[str, Any], count: int) -> dict[str, Any]:
 def laid_out(model: Any, inputs: Any, *rows: list[InContextReference]) -> Conditioning:
     adapter = InContextAdapter.for_denoiser(model)
     encoded = adapter(adapter.features(adapter.collate(rows), {}))
-    return Conditioning.of({"it": encoded}, call_layout(model, (), inputs))
+    return Conditioning.of({"it": encoded}, call_layout(model, inputs))
 
 
 def target(model: Any, inputs: Any, *references: InContextReference) -> Tensor:
@@ -128,7 +128,7 @@ def test_schedules_and_halves_of_guidance() -> None:
     for cfg, wanted in (("both", alone), ("cond_only", stock)):
         adapter = InContextAdapter.for_denoiser(model)
         encoded = adapter(adapter.collate([[reference(0, weight=0.0, cfg=cfg)]]))
-        layout = call_layout(model, (), inputs, halves=("unconditional", "conditional"))
+        layout = call_layout(model, inputs, halves=("unconditional", "conditional"))
         with conditioned(model, Conditioning.of({"it": encoded}, layout)):
             got = run(model, inputs)[:, :TOKENS]
         assert close(got[1:], alone[1:]) and close(got[:1], wanted[:1])

@@ -1,0 +1,14 @@
+"""Regional prompts: parts of a prompt that act in regions of the image."""
+
+from typing import Final
+
+from weftwork.attention_processors.core.method import Method
+
+FOLDER: Final = "weftwork.attention_processors.regional"
+
+METHOD = Method(
+    name="regional",
+    summary="parts of a prompt that act in regions of the image",
+    adapters=(f"{FOLDER}.adapter:RegionalAdapter",),
+    conditions=(f"{FOLDER}.conditions:RegionalPrompt",),
+)
