@@ -237,7 +237,7 @@ class WrappedProcessor:
             query, key, value = branch.qkv(query, key, value, partial(_projected, layer, key.shape[-1]))
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
-        biases = [bias for branch in branches if (bias := branch.key_bias(query, key)) is not None]
+        biases = [bias for bias in [branch.key_bias(query, key) for branch in branches] if bias is not None]
         out = text = biased(run, query, key, value, mask, biases) if biases else run(query, key, value, mask)
         early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
         own = OwnAttention(key, value, mask, text, early)

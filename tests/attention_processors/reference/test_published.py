@@ -332,3 +332,14 @@ def test_siglip_is_an_image_encoder(tmp_path: Path) -> None:
     out = model(2 * pixels - 1, output_hidden_states=True)
     torch.testing.assert_close(loaded.pooled(pixels), out.pooler_output)
     torch.testing.assert_close(loaded.states(pixels), out.hidden_states[-2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["xlabs-flux", "instantx-flux"])
+@torch.no_grad()
+def test_compiled_blocks_are_equal(kind: str) -> None:
+    model, inputs = parts(deep_flux)
+    install(model)
+    wanted = output(kind, model, inputs, region=(0, 0, 0.5, 1))
+    model.compile_repeated_blocks(fullgraph=True, backend="eager")
+    assert torch.equal(output(kind, model, inputs, region=(0, 0, 0.5, 1)), wanted)

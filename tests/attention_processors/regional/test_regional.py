@@ -8,6 +8,7 @@ import torch
 from tiny import tiny_unet
 from tiny_backbones import BACKBONES, Made, flux, ids, noise, parts, pixart, run, sd3, wan
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
@@ -166,3 +167,24 @@ def test_bad_prompts() -> None:
     install(model)
     with pytest.raises(ValueError, match="tokens: got some up to 9, but the prompt has 7"):
         output(model, inputs, RegionalPrompt((5, 9), weight=0.5))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_blocks_take_new_strengths() -> None:
+    model, inputs = parts(flux)
+    install(model)
+    conditioning = laid_out(model, inputs, RegionalPrompt(SPAN, region=LEFT, end=0.5))
+    with conditioned(model, conditioning):
+        wanted = run(model, inputs)
+    torch._dynamo.reset()
+    counters.clear()
+    model.compile_repeated_blocks(fullgraph=True, backend="eager")
+    with conditioned(model, conditioning):
+        assert torch.equal(run(model, inputs), wanted)
+        graphs = counters["stats"]["unique_graphs"]
+        for step in (3, 0):
+            conditioning.set_step(step, 4)
+            moved = run(model, inputs)
+            assert torch.equal(moved, wanted) == (step == 0)
+    assert counters["stats"]["unique_graphs"] == graphs
