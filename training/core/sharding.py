@@ -58,21 +58,28 @@ def move_except(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
             part.to(device)
 
 
-def shard(unet: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
-    """Shards the frozen U-Net with FSDP2, block by block; returns a summary of this process's share.
+def shard(denoiser: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
+    """Shards the frozen denoiser with FSDP2, block by block; returns a summary of this process's share.
 
-    From then on, all processes must call the U-Net equally often.
+    From then on, all processes must call the denoiser equally often.
     """
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device.type, (PartialState().num_processes,)),
         "reshard_after_forward": plugin.reshard_after_forward,
         "offload_policy": plugin.cpu_offload,
-        "ignored_params": {parameter for parameter in unet.parameters() if parameter.requires_grad},
+        "ignored_params": {parameter for parameter in denoiser.parameters() if parameter.requires_grad},
     }
-    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-        if block is not None:
-            fully_shard(block, **options)
-    fully_shard(unet, **options)
-    weights = list(unet.parameters())
+    for block in _blocks(denoiser):
+        fully_shard(block, **options)
+    fully_shard(denoiser, **options)
+    weights = list(denoiser.parameters())
     here = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in weights)
     return f"backbone: {here:,} of {sum(p.numel() for p in weights):,} numbers are held by this process"
+
+
+def _blocks(denoiser: nn.Module) -> list[nn.Module]:
+    """Returns the blocks of a denoiser: those in lists, and the middle of a U-Net."""
+    parts = denoiser.children()
+    lists = [block for part in parts if isinstance(part, nn.ModuleList) for block in part]
+    middle = getattr(denoiser, "mid_block", None)
+    return lists if middle is None else [*lists, middle]
