@@ -66,8 +66,8 @@ def flux() -> Any:
 
 def flux_distilled() -> Any:
     pipe = flux()
-    config = {**pipe.transformer.config, "guidance_embeds": True}
-    pipe.transformer = diffusers.FluxTransformer2DModel.from_config(config)
+    config = {name: value for name, value in pipe.transformer.config.items() if not name.startswith("_")}
+    pipe.transformer = diffusers.FluxTransformer2DModel(**{**config, "guidance_embeds": True})
     return pipe
 
 
@@ -77,9 +77,9 @@ def sd3() -> Any:
         num_attention_heads=4, joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64,
         pos_embed_max_size=96, dual_attention_layers=(0,), qk_norm="rms_norm",
     )  # fmt: skip
-    texts = [clip(CLIPTextModelWithProjection), tiny_tokenizer()] * 2
+    texts = [*[clip(CLIPTextModelWithProjection), tiny_tokenizer()] * 2, t5(64), tiny_tokenizer()]
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
-    return diffusers.StableDiffusion3Pipeline(transformer, scheduler, vae(4), *texts, None, None)  # pyright: ignore
+    return diffusers.StableDiffusion3Pipeline(transformer, scheduler, vae(4), *texts)  # pyright: ignore
 
 
 def qwen_image() -> Any:

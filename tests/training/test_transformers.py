@@ -117,7 +117,7 @@ def test_a_style_is_trained_and_generated(folder: Path, family: str, capsys: pyt
     assert (resumed / "final/diffusion_pytorch_model.safetensors").read_bytes() == weights
     adapter = StyleAdapter.from_pretrained(output / "final")
     attach(pipe, style=adapter)
-    options: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 1, "output_type": "np"}
+    options: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "output_type": "np"}
 
     def drawn(weight: float) -> "np.ndarray[Any, Any]":
         with conditions(pipe, {"style": Style("ink", weight=weight)}):
