@@ -9,18 +9,22 @@ import pytest
 import torch
 from PIL import Image
 from tiny_transformers import FAMILIES, tiny_transformer_pipe
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
-from weftwork.pipelines import attach, conditions
+from weftwork.pipelines import conditions
+from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
 from weftwork.scripts.cli import main
 from weftwork.training.core.denoisers import packed, unpacked
-from weftwork.training.tasks.style import StyleConfig, StyledRecord, StyleTask
+from weftwork.training.tasks.style import StyledRecord, StyleTask
+from weftwork.training.trainers.captioned import StyleConfig
 
 PLAIN = {"caption_dropout": 0.0, "style_dropout": 0.0, "joint_dropout": 0.0}
 
 
 def style_task(family: str, **options: Any) -> StyleTask:
-    pipe = tiny_transformer_pipe(family)
+    stock = tiny_transformer_pipe(family)
+    pipe = conditioned_class(type(stock))(**stock.components)
     torch.manual_seed(0)
     adapter = StyleAdapter.for_denoiser(pipe.transformer, layers="all", styles=["ink", "oil"], token_dim=32)
     return StyleTask(adapter, pipe, StyleConfig(**{**PLAIN, **options}), ["a cat"])
@@ -37,7 +41,7 @@ def batch_of(task: StyleTask) -> Any:
 def test_the_loss_of_flux_is_that_computed_by_hand() -> None:
     task = style_task("flux-distilled", guidance_scale=2.0, max_sequence_length=16)
     pipe, batch = task.pipe, batch_of(task)
-    loss = task.loss(task.module, batch, torch.Generator().manual_seed(1), 0)
+    loss = task.loss(batch, torch.Generator().manual_seed(1), 0)
     draws = torch.Generator().manual_seed(1)
     torch.rand(2, 2, generator=draws), torch.rand(2, 2, generator=draws)  # dropout and choice of captions
     noise = torch.randn(batch.latents.shape, generator=draws)
@@ -71,7 +75,7 @@ def test_gradients_are_the_adapters_alone_also_with_checkpointing(family: str) -
         if checkpointing:
             task.frozen.enable_gradient_checkpointing()
             task.frozen.train()
-        task.loss(task.module, batch_of(task), torch.Generator().manual_seed(1), 0).backward()
+        task.loss(batch_of(task), torch.Generator().manual_seed(1), 0).backward()
         assert all(p.grad is None for p in task.frozen.parameters())
         grads.append([p.grad for p in task.module.parameters() if p.grad is not None])
         assert len(grads[-1]) == len(list(task.module.parameters()))
@@ -92,35 +96,71 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command(folder: Path, family: str, method: str, output: Path, *more: str) -> list[str]:
+    if not (folder / family).is_dir():
+        tiny_transformer_pipe(family).save_pretrained(folder / family)
+    options = {
+        "pretrained_model_name_or_path": folder / family, "train_data_dir": folder / "data", "output_dir": output,
+        "cache_dir": folder / "cache", "resolution": 64, "train_batch_size": 2, "max_sequence_length": 16,
+        "max_train_steps": 2, "validation_steps": 0, "report_to": "none", "lr_warmup_steps": 0, "layers": "all",
+    }  # fmt: skip
+    return ["train", method, *(f"--{name}={value}" for name, value in options.items()), "--use_cpu", *more]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_style_is_trained_and_generated(folder: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pipe, source, output = tiny_transformer_pipe(family), folder / family, folder / f"{family}-run"
-    pipe.save_pretrained(source)
-
-    def train(*more: str) -> None:
-        options = {
-            "pretrained_model_name_or_path": source, "train_data_dir": folder / "data", "cache_dir": folder / "cache",
-            "resolution": 64, "train_batch_size": 2, "max_sequence_length": 16, "max_train_steps": 2,
-            "checkpointing_steps": 1, "validation_steps": 0, "report_to": "none", "lr_warmup_steps": 0, "layers": "all",
-        }  # fmt: skip
-        given = [f"--{name}={value}" for name, value in options.items()]
-        assert main(["train", "style", *given, "--use_cpu", "--cache_features", *more]) == 0
-
-    train("--dry_run", f"--output_dir={output}")
-    assert "StyleAdapter" in capsys.readouterr().out and not output.exists()
-    train(f"--output_dir={output}")
+def test_a_style_is_trained_resumed_and_generated(folder: Path, family: str) -> None:
+    output, resumed = folder / f"{family}-run", folder / f"{family}-again"
+    more = ["--cache_features", "--checkpointing_steps=1"]
+    assert main(command(folder, family, "style", output, *more)) == 0
     weights = (output / "final/diffusion_pytorch_model.safetensors").read_bytes()
-    resumed = folder / f"{family}-again"
     resumed.mkdir()
     (output / "checkpoint-1").rename(resumed / "checkpoint-1")
-    train(f"--output_dir={resumed}", "--resume_from_checkpoint=latest")
+    assert main(command(folder, family, "style", resumed, *more, "--resume_from_checkpoint=latest")) == 0
     assert (resumed / "final/diffusion_pytorch_model.safetensors").read_bytes() == weights
-    adapter = StyleAdapter.from_pretrained(output / "final")
-    attach(pipe, style=adapter)
-    options: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "output_type": "np"}
+    pipe = open_conditioned(folder / family, use_safetensors=True)
+    pipe.load_adapter(output / "final", "style")
+    pipe.set_progress_bar_config(disable=True)
+    options: dict[str, Any] = {"height": 64, "width": 64, "num_inference_steps": 2, "max_sequence_length": 16}
 
     def drawn(weight: float) -> "np.ndarray[Any, Any]":
-        with conditions(pipe, {"style": Style("ink", weight=weight)}):
-            return pipe("a cat", generator=torch.Generator().manual_seed(0), max_sequence_length=16, **options).images
+        given = {**options, "generator": torch.Generator().manual_seed(0), "output_type": "np"}
+        return pipe("a cat", conditions={"style": Style("ink", weight=weight)}, **given).images
 
     assert np.isfinite(drawn(1.0)).all() and np.abs(drawn(50.0) - drawn(0.0)).max() > 1e-6
+
+
+@pytest.mark.parametrize("family", ["flux", "qwen-image"])
+def test_pairs_are_trained_with_their_validation_images(folder: Path, family: str) -> None:
+    """A sketch alone, words alone and both; the words are read by CLIP, or by the language model."""
+    sketch, own = Image.new("L", (64, 64), 255), folder / f"{family}-own"
+    sketch.paste(0, (10, 30, 50, 34))
+    own.mkdir()
+    sketch.save(own / "line.png")
+    sketch.transpose(Image.Transpose.ROTATE_90).save(own / "other.png")
+    pairs = [{"sketch": "line.png"}, {"text": "a red leg"}, {"sketch": "other.png", "text": "a blue arm"}]
+    for index in range(4):
+        (own / f"{index}.png").write_bytes((folder / f"data/{index}.png").read_bytes())
+    rows = [{"file_name": f"{index}.png", "caption": "a cat", "pairs": pairs} for index in range(4)]
+    (own / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = folder / f"{family}-pairs"
+    more = [f"--train_data_dir={own}", "--validation_steps=2", "--text_states=20"]
+    assert main(command(folder, family, "paired", output, *more)) == 0
+    with Image.open(output / "validation/000002.png") as sheet:
+        assert sheet.size == (4 * 64, 2 * 64)
+
+
+def test_references_are_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16,
+        projection_dim=8,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(config).save_pretrained(folder / "vision")
+    more = [f"--image_encoder={folder / 'vision'}", "--dry_run"]
+    assert main(command(folder, "z-image", "reference", folder / "references", *more)) == 0
+    assert "trained: " in capsys.readouterr().out and not (folder / "references").exists()
+
+
+def test_options_of_other_backbones_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(folder, "sd3", "style", folder / "refused", "--snr_gamma=5")) == 2
+    assert "snr_gamma: has no effect with SD3Transformer2DModel" in capsys.readouterr().err
+    assert not (folder / "refused").exists()

@@ -88,6 +88,8 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
         self.encoders: Mapping[str, object] = {"text": TextEncoders.of(pipe), **pipe.frozen_encoders}
         """The frozen encoders of the pipeline."""
         self.prompts = Prompts(pipe, self.call, objective.max_sequence_length)
+        self.size = (Sizes.of(pipe).resolution,) * 2
+        """Height and width of the images trained on last, and of validation images of transformers."""
 
     def cache_features(self, folder: Path) -> None:
         """Caches frozen-encoder outputs of texts and images in a folder."""
@@ -120,8 +122,8 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
             captions: prompts to draw from, per image.
         """
         with torch.no_grad():
-            height, width = (side * self.pipe.vae_scale_factor for side in latents.shape[-2:])
-            embeds = self.prompts(self._chosen(captions, generator), (height, width))
+            self.size = latents.shape[-2] * self.pipe.vae_scale_factor, latents.shape[-1] * self.pipe.vae_scale_factor
+            embeds = self.prompts(self._chosen(captions, generator), self.size)
             embeds = send_to_device(embeds, latents.device)
         objective = self.objective
         logit_normal = None if objective.logit_mean is None else (objective.logit_mean, objective.logit_std)
@@ -170,8 +172,8 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
         self.pipe.set_progress_bar_config(disable=True)
         options = self.call.sampling(self.frozen, len(prompts), 3.0)
         if self.call.length is not None:
-            side = Sizes.of(self.pipe).resolution
-            options |= {"height": side, "width": side, "max_sequence_length": self.prompts.length}
+            height, width = self.size
+            options |= {"height": height, "width": width, "max_sequence_length": self.prompts.length}
         images = self.pipe(
             list(prompts),
             conditions={self.name: list(conditions)} if conditions else None,
