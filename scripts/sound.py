@@ -12,10 +12,16 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.outputs import naming_replaced
+
+if TYPE_CHECKING:
+    from weftwork.attention_processors.audio.conditions import BoxTrack, OverTime
+    from weftwork.pipelines.audio.output import AudioOutput
+    from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+    from weftwork.pipelines.audio.videos import Video
 
 logger = logging.getLogger(__name__)
 
@@ -79,30 +85,27 @@ def run(arguments: argparse.Namespace) -> None:
         print(", ".join(map(str, _write(arguments.output, out, video, tracks))))
 
 
-def _write(name: Path, out: Any, video: Any, tracks: Sequence[Any]) -> list[Path]:
+def _write(name: Path, out: "AudioOutput", video: "Video | None", tracks: "Sequence[BoxTrack]") -> list[Path]:
     """Writes audio, video and plot, and returns their paths."""
-    from weftwork.attention_processors.audio.conditions import BoxTrack
-
     written = [out.save(name.with_name(f"{name.name}.wav"))]
     if video is not None:
         written.append(video.with_audio(out.audio, out.sample_rate, name.with_name(f"{name.name}{video.container}")))
     if find_spec("matplotlib") is not None:
         from weftwork.pipelines.audio.plots import plot_audio
 
-        seen = [one for one in tracks if isinstance(one, BoxTrack)]
-        written.append(plot_audio(out.audio, out.sample_rate, seen, name.with_name(f"{name.name}.png")))
+        written.append(plot_audio(out.audio, out.sample_rate, tracks, name.with_name(f"{name.name}.png")))
     else:
         print("no plot: matplotlib is not installed; pip install matplotlib")
     return written
 
 
-def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+def _conditions(arguments: argparse.Namespace) -> "tuple[list[OverTime], list[BoxTrack]]":
     """Returns conditions that all tracks share, and the tracks."""
     from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
     from weftwork.datasets.readers.audio_files import audio_rate, audio_seconds, read_audio
     from weftwork.datasets.readers.sidecar_files import read_boxes, read_depth
 
-    shared: list[Any] = []
+    shared: list[OverTime] = []
     if arguments.depth is not None:
         found = read_depth(arguments.depth, 0.0, float("inf"))
         shared.append(DepthClip(found.times, found.depth, metric=found.metric))
@@ -115,7 +118,7 @@ def _conditions(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     return shared, [BoxTrack(track.times, track.boxes) for track in tracks]
 
 
-def _pipeline(arguments: argparse.Namespace) -> Any:
+def _pipeline(arguments: argparse.Namespace) -> "VideoToAudioPipeline":
     from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
     from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
     from weftwork.pipelines.core.hardware import device_named
@@ -124,8 +127,8 @@ def _pipeline(arguments: argparse.Namespace) -> Any:
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
     pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
     pipe.to(device_named(arguments.device))
-    spatial: Any = pipe.spatial
-    trained_with = (spatial.config.get("training") or {}).get("audio_encoder")
+    assert pipe.spatial is not None
+    trained_with = (pipe.spatial.config.get("training") or {}).get("audio_encoder")
     if arguments.like and trained_with != (arguments.audio_encoder and model_name(arguments.audio_encoder)):
         logger.warning("audio_encoder: the modules were trained with %s", trained_with or "statistics of latents")
     if arguments.audio_encoder:

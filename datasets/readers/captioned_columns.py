@@ -4,7 +4,7 @@ import os
 import reprlib
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, Final
+from typing import Final, TypedDict
 
 import datasets
 from PIL import Image
@@ -15,7 +15,14 @@ from weftwork.datasets.readers.images import as_image, decode, opened, read_imag
 CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
 STYLE_COLUMN: Final = "style"
 
-Features = Mapping[str, Any]
+Features = Mapping[str, object]
+
+
+class Cell(TypedDict):
+    """An image that is not decoded: its bytes, or the path of its file."""
+
+    bytes: bytes | None
+    path: str | None
 
 
 def find_image_column(features: Features, given: str | None) -> str:
@@ -74,14 +81,14 @@ def _check_column(option: str, given: str, features: Features) -> str:
     return given
 
 
-def wrong_text(text: Any, place: str) -> str | None:
+def wrong_text(text: object, place: str) -> str | None:
     """Returns the error of a caption or style name; None if it is valid."""
     if isinstance(text, str) and text.strip():
         return None
     return f"{place}: got {reprlib.repr(text)}, expected a text; write one or drop the row"
 
 
-def check_header(cell: Any, place: str) -> None:
+def check_header(cell: Cell | None, place: str) -> None:
     """Raises for a cell that is not an image; reads the header only."""
     data, path = (cell["bytes"], cell["path"] or "") if cell else (None, "")
     if data is None and not path:
@@ -93,8 +100,8 @@ def check_header(cell: Any, place: str) -> None:
         pass
 
 
-def read_cell(cell: Any, place: str) -> Image.Image:
+def read_cell(cell: Cell, place: str) -> Image.Image:
     """Reads the image of an undecoded cell; `place` names it in errors."""
     if cell["bytes"] is None:
-        return read_image(cell["path"])
+        return read_image(cell["path"] or "")
     return as_image(decode(BytesIO(cell["bytes"]), f"{place}: got an image"), name=place)

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any, Final, TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
 import datasets
 from PIL import Image
@@ -34,6 +34,7 @@ from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.captioned_columns import (
     STYLE_COLUMN,
+    Cell,
     check_header,
     find_caption_column,
     find_image_column,
@@ -108,13 +109,13 @@ class CaptionedImages(Dataset[CaptionedImage]):
         undecoded = datasets.Image(decode=False)
         self._images = rows.select_columns(self._image_column).cast_column(self._image_column, undecoded)
         captions = list(rows[caption_column])
-        styles: list[Any] = [style] * len(rows) if style_column is None else _styles(rows, style_column)
+        styles: list[object] = [style] * len(rows) if style_column is None else _styles(rows, style_column)
         problems = [*_wrong_texts(captions, caption_column), *_wrong_texts(styles, style_column or STYLE_COLUMN)]
         problems += _wrong_images((self._cell(i) for i in range(len(rows))), self._image_column)
         if problems:
             count = f"{len(problems)} wrong entr{'y' if len(problems) == 1 else 'ies'}"
             raise UserError(f"{name}: got {count}, expected none: {' | '.join(problems)}")
-        self._captions, self._styles = ([text.strip() for text in texts] for texts in (captions, styles))
+        self._captions, self._styles = ([str(text).strip() for text in texts] for texts in (captions, styles))
 
     @classmethod
     def from_folder(cls, folder: str | Path, **options: Unpack[Options]) -> "CaptionedImages":
@@ -153,7 +154,9 @@ class CaptionedImages(Dataset[CaptionedImage]):
         Raises:
             ValueError: no such folder, a dataset that cannot be opened, or no such split; and as for the class.
         """
-        return cls(load(name_or_path, split, config_name), name=str(name_or_path), **options)
+        rows = load(name_or_path, split, config_name)
+        assert isinstance(rows, datasets.Dataset)
+        return cls(rows, name=str(name_or_path), **options)
 
     @property
     def styles(self) -> tuple[str, ...]:
@@ -172,7 +175,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
         image = read_cell(self._cell(index), f"{self._name}: {self._image_column}[{index}]")
         return CaptionedImage(image, self._captions[index], self._styles[index])
 
-    def _cell(self, index: int) -> Any:
+    def _cell(self, index: int) -> Cell:
         return self._images[index][self._image_column]
 
 
@@ -208,7 +211,9 @@ def _metadata(folder: Path) -> Path:
     return file
 
 
-def load(name_or_path: str | Path, split: str, config_name: str | None, *, streaming: bool = False) -> Any:
+def load(
+    name_or_path: str | Path, split: str, config_name: str | None, *, streaming: bool = False
+) -> datasets.Dataset | datasets.IterableDataset:
     """Loads a split of a dataset on disk or on the Hub; with `streaming` rows are read on access."""
     path = Path(name_or_path)
     if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
@@ -238,7 +243,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
-def _styles(rows: datasets.Dataset, column: str) -> list[Any]:
+def _styles(rows: datasets.Dataset, column: str) -> list[object]:
     """Returns the entries of the style column, labels by their names; None without a label."""
     feature = rows.features[column]
     if not isinstance(feature, datasets.ClassLabel):
@@ -246,12 +251,12 @@ def _styles(rows: datasets.Dataset, column: str) -> list[Any]:
     return [None if label is None or label < 0 else feature.int2str(label) for label in rows[column]]
 
 
-def _wrong_texts(texts: Sequence[Any], column: str) -> list[str]:
+def _wrong_texts(texts: Sequence[object], column: str) -> list[str]:
     wrong = (wrong_text(text, f"{column}[{index}]") for index, text in enumerate(texts))
     return [problem for problem in wrong if problem]
 
 
-def _wrong_images(cells: Iterable[Any], column: str) -> list[str]:
+def _wrong_images(cells: Iterable[Cell | None], column: str) -> list[str]:
     problems: list[str] = []
     for index, cell in enumerate(cells):
         try:

@@ -62,7 +62,8 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         **options: Unpack[Options],
     ) -> None:
         rows = rows._resolve_features() if rows.features is None else rows
-        features: Any = rows.features
+        features = rows.features
+        assert features is not None
         try:
             style = options.get("style")
             self._image = find_image_column(features, options.get("image_column"))
@@ -123,7 +124,9 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         return CaptionedImage(read_cell(row[self._image], self._image), row[self._caption].strip(), style.strip())
 
 
-def _names(features: Any, column: str | None, style: str | None, styles: Sequence[str]) -> tuple[str, ...]:
+def _names(
+    features: datasets.Features, column: str | None, style: str | None, styles: Sequence[str]
+) -> tuple[str, ...]:
     """Returns the names of all styles, which a stream does not list in advance."""
     if column is None:
         assert style is not None

@@ -1,4 +1,4 @@
-"""JSON files that hold one object, such as `config.json`."""
+"""JSON objects: files that hold one, such as `config.json`, and objects without doubled keys."""
 
 import json
 from pathlib import Path
@@ -20,3 +20,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
     return config
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Makes the object of these keys and values, for `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        ValueError: a key given twice.
+    """
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise UserError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
+    return record

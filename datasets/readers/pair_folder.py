@@ -25,7 +25,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -33,6 +33,7 @@ from torch.utils.data import Dataset
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
+from weftwork.datasets.readers.json_object import unique_keys
 from weftwork.datasets.readers.masks import read_mask
 
 METADATA: Final = "metadata.jsonl"
@@ -173,16 +174,16 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
     return folder
 
 
-def _write(sample: PairSample, name: str, stage: Path) -> dict[str, Any]:
+def _write(sample: PairSample, name: str, stage: Path) -> dict[str, object]:
     """Writes the images of a sample, and returns its line."""
 
     def save(image: Image.Image, path: str) -> str:
         image.save(stage / path)
         return path
 
-    pairs: list[dict[str, Any]] = []
+    pairs: list[dict[str, object]] = []
     for index, (sketch, text, region) in enumerate(zip(sample.sketches, sample.texts, sample.regions, strict=True)):
-        pair: dict[str, Any] = {}
+        pair: dict[str, object] = {}
         if sketch is not None:
             pair["sketch"] = save(as_image(sketch, "L"), f"sketches/{name}_{index}.png")
         if text is not None:
@@ -222,7 +223,7 @@ def _read(folder: Path) -> tuple[list[_Row], list[Problem]]:
 
 def _row(number: int, line: str, folder: Path, fail: Fail) -> _Row | None:
     try:
-        record = json.loads(line, object_pairs_hook=_unique)
+        record = json.loads(line, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         return fail(f"got {reprlib.repr(line)}, which is not JSON ({error}), expected one object a line; correct it")
     if not _is_object(record, "the line", ROW_KEYS, fail):
@@ -237,10 +238,10 @@ def _row(number: int, line: str, folder: Path, fail: Fail) -> _Row | None:
     for index, pair in enumerate(read):
         if pair and read.index(pair) < index:
             fail(f"pairs[{index}]: got the same as pairs[{read.index(pair)}], expected each pair once; drop one")
-    return image and _Row(number, record["file_name"], image, caption, tuple(pair for pair in read if pair))
+    return image and _Row(number, str(record["file_name"]), image, str(caption), tuple(pair for pair in read if pair))
 
 
-def _pair(record: Any, key: str, folder: Path, fail: Fail) -> _Pair | None:
+def _pair(record: object, key: str, folder: Path, fail: Fail) -> _Pair | None:
     if not _is_object(record, key, PAIR_KEYS, fail):
         return None
     sketch, text, region = (record.get(name) for name in PAIR_KEYS)
@@ -249,14 +250,15 @@ def _pair(record: Any, key: str, folder: Path, fail: Fail) -> _Pair | None:
     if text is not None and not (isinstance(text, str) and text.strip()):
         fail(f"{key}.text: got {reprlib.repr(text)}, expected words; write some or leave it out")
     path = None if sketch is None else _file(sketch, f"{key}.sketch", folder, fail)
+    place = None
     if isinstance(region, list):
-        region = _box(region, f"{key}.region", fail)
+        place = _box(region, f"{key}.region", fail)
     elif region is not None:
-        region = _file(region, f"{key}.region", folder, fail)
-    return _Pair(path, text.strip() if isinstance(text, str) else None, region)
+        place = _file(region, f"{key}.region", folder, fail)
+    return _Pair(path, text.strip() if isinstance(text, str) else None, place)
 
 
-def _is_object(record: Any, key: str, keys: Sequence[str], fail: Fail) -> bool:
+def _is_object(record: object, key: str, keys: Sequence[str], fail: Fail) -> TypeGuard[dict[str, object]]:
     if not isinstance(record, dict):
         fail(f"{key}: got {reprlib.repr(record)}, expected an object with {', '.join(keys)}; write {{…}}")
         return False
@@ -268,12 +270,13 @@ def _is_object(record: Any, key: str, keys: Sequence[str], fail: Fail) -> bool:
     return True
 
 
-def _file(value: Any, key: str, folder: Path, fail: Fail) -> Path | None:
+def _file(value: object, key: str, folder: Path, fail: Fail) -> Path | None:
     """Returns an existing file inside a folder, which may be a link: downloads from the Hub are."""
     try:
+        assert isinstance(value, str)
         path = Path(os.path.normpath(folder / value))
         path.resolve()
-    except (TypeError, ValueError, RuntimeError):  # not a text, invalid characters, a link to itself
+    except (AssertionError, ValueError, RuntimeError):  # not a text, invalid characters, a link to itself
         return fail(f"{key}: got {reprlib.repr(value)}, expected the path of an image; write it from the folder on")
     if not path.is_relative_to(folder):
         return fail(f"{key}: got {value!r}, which leaves the folder, expected a path inside it; copy the image there")
@@ -282,7 +285,7 @@ def _file(value: Any, key: str, folder: Path, fail: Fail) -> Path | None:
     return path
 
 
-def _box(value: list[Any], key: str, fail: Fail) -> Box | None:
+def _box(value: list[object], key: str, fail: Fail) -> Box | None:
     numbers = [entry for entry in value if isinstance(entry, int | float) and not isinstance(entry, bool)]
     if len(numbers) == len(value) == 4:
         left, top, right, bottom = numbers
@@ -291,10 +294,3 @@ def _box(value: list[Any], key: str, fail: Fail) -> Box | None:
     return fail(
         f"{key}: got {reprlib.repr(value)}, expected [left, top, right, bottom] in 0 to 1, in order; correct it"
     )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        raise UserError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
-    return record

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -31,6 +31,8 @@ ANNOTATIONS: Final = (
     "{split}_square_white_color_global_structured_descriptions_shoes_merged.json",
 )
 DROPPED: Final = ("shoe",)
+Row = dict[str, object]
+"""An entry of the JSON, which may be anything else until `_wrong` has checked it."""
 GlobalSketch = Literal["composed", "full"]
 
 
@@ -158,7 +160,7 @@ def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit
     document = _load(file)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
     problems: list[Problem] = []
-    images: dict[str, dict[str, Any]] = {}
+    images: dict[str, Row] = {}
     pairs: dict[str, dict[str, str | None]] = {}
     for index, image in enumerate(document["images"]):
         if reason := _wrong(image, ("id", "file_name")) or _doubled(image["id"], images):
@@ -179,7 +181,7 @@ def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit
     return outfits, problems
 
 
-def _load(file: Path) -> dict[str, list[Any]]:
+def _load(file: Path) -> dict[str, list[Row]]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -190,7 +192,7 @@ def _load(file: Path) -> dict[str, list[Any]]:
     return document
 
 
-def _outfit(folder: Path, image: dict[str, Any], pairs: dict[str, str | None]) -> _Outfit:
+def _outfit(folder: Path, image: Row, pairs: dict[str, str | None]) -> _Outfit:
     key = str(image["id"])
     return _Outfit(
         image_id=key,
@@ -201,7 +203,7 @@ def _outfit(folder: Path, image: dict[str, Any], pairs: dict[str, str | None]) -
     )
 
 
-def _wrong(row: Any, keys: tuple[str, ...]) -> str | None:
+def _wrong(row: object, keys: tuple[str, ...]) -> str | None:
     """Returns why a row cannot be used; these values become parts of paths."""
     if not isinstance(row, dict):
         return f"got a {type(row).__name__}, expected an object with {', '.join(keys)}; correct it"
@@ -213,7 +215,7 @@ def _wrong(row: Any, keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def _wrong_annotation(row: Any, images: Collection[str], pairs: dict[str, dict[str, str | None]]) -> str | None:
+def _wrong_annotation(row: Row, images: Collection[str], pairs: dict[str, dict[str, str | None]]) -> str | None:
     if reason := _wrong(row, ("id", "image_id")):
         return reason
     if not isinstance(row.get("category_name"), str):
@@ -225,9 +227,9 @@ def _wrong_annotation(row: Any, images: Collection[str], pairs: dict[str, dict[s
     return _doubled(row["id"], pairs.get(str(row["image_id"]), {}))
 
 
-def _doubled(key: int | str, known: Collection[str]) -> str | None:
+def _doubled(key: object, known: Collection[str]) -> str | None:
     return f"id: got {key!r} a second time, expected each once; drop one" if str(key) in known else None
 
 
-def _where(kind: str, row: Any, index: int) -> str:
+def _where(kind: str, row: object, index: int) -> str:
     return f"{kind} {row['id']}" if isinstance(row, dict) and "id" in row else f"{kind} number {index}"

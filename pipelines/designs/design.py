@@ -13,11 +13,11 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from PIL import Image
 
@@ -41,6 +41,7 @@ from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, ch
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
 
+Read = TypeVar("Read")
 SIDE: Final = WholeKind(8, 4096, multiple=8)
 WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
 SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
@@ -109,15 +110,7 @@ class ListKind(Kind):
     entry: type[Recorded]
 
     def read(self, value: object, locate: Locate) -> tuple[Recorded, ...]:
-        if not isinstance(value, list):
-            raise UserError(f"got {short(value)}, expected a list; write [{{…}}, …]")
-        read = []
-        for index, record in enumerate(value):
-            try:
-                read.append(self.entry.from_record(record, locate))
-            except ValueError as error:
-                raise UserError(f"[{index}]: {error}") from error
-        return tuple(read)
+        return _each(value, "", lambda record: self.entry.from_record(record, locate))
 
     def schema(self) -> Schema:
         return {"type": "array", "items": self.entry.schema()}
@@ -131,22 +124,29 @@ class ConditionsKind(Kind):
         if not isinstance(value, dict):
             example = '{"paired": [{…}, …]}'
             raise UserError(f"got {short(value)}, expected lists by adapter name; write {example}")
-        conditions: dict[str, tuple[Condition, ...]] = {}
-        for name, records in value.items():
-            if not isinstance(records, list):
-                raise UserError(f".{name}: got {short(records)}, expected a list of conditions; write [{{…}}, …]")
-            read = []
-            for index, record in enumerate(records):
-                try:
-                    read.append(condition_class(record, name).from_record(record, locate))
-                except ValueError as error:
-                    raise UserError(f".{name}[{index}]: {error}") from error
-            conditions[name] = tuple(read)
-        return conditions
+        return {
+            name: _each(
+                records, f".{name}", lambda record, name=name: condition_class(record, name).from_record(record, locate)
+            )
+            for name, records in value.items()
+        }
 
     def schema(self) -> Schema:
         kinds = {"anyOf": [kind.schema() for _, kind in condition_classes()]}
         return {"type": "object", "additionalProperties": {"type": "array", "items": kinds}}
+
+
+def _each(value: object, place: str, read: Callable[[object], Read]) -> tuple[Read, ...]:
+    """Reads all records of a list, at this place."""
+    if not isinstance(value, list):
+        raise UserError(f"{place and place + ': '}got {short(value)}, expected a list; write [{{…}}, …]")
+    found = []
+    for index, record in enumerate(value):
+        try:
+            found.append(read(record))
+        except ValueError as error:
+            raise UserError(f"{place}[{index}]: {error}") from error
+    return tuple(found)
 
 
 @cache

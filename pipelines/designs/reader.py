@@ -14,6 +14,7 @@ from typing import Final
 from weftwork.attention_processors.core.records import Locate, Schema, short
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import located
+from weftwork.datasets.readers.json_object import unique_keys
 from weftwork.pipelines.designs.design import Design
 
 SCHEMA_KEY: Final = "$schema"
@@ -105,16 +106,9 @@ def _read_text(path: Path) -> str:
 
 def _parsed(text: str, place: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: got a text that is not JSON ({error}), expected an object; fix it") from error
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        raise UserError(f"a key given twice among {', '.join(key for key, _ in pairs)}")
-    return record
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from torch import Tensor
 from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
+from weftwork.attention_processors.audio.stable_audio import Rotary, rotary_embedding_for
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, install_inputs
 from weftwork.attention_processors.core.strength import GUIDED, Layout
@@ -48,9 +48,9 @@ TEXT = 130
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Returns the rows of the report; `both` is relative to transformer and ControlNet without tokens."""
     torch.manual_seed(0)
-    stock: Any = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
-    model: Any = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
-    net = StableAudioControlNetModel.from_transformer(model, model.config.num_layers // 5).eval()
+    stock = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
+    model = StableAudioDiTModel(**TRANSFORMERS[size]).eval().requires_grad_(False)
+    net = StableAudioControlNetModel.from_transformer(model, model.config["num_layers"] // 5).eval()
     install(model)
     install_inputs(model, net.blocks)
     conditioning = _conditioning(model)
@@ -63,7 +63,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
 
     def controlled(conditions: Conditioning | None = None) -> list[Tensor]:
         with conditioned(net, conditions or Conditioning({})):
-            return net(**given, control=torch.zeros(2, model.config.in_channels, LATENTS))
+            return net(**given, control=torch.zeros(2, model.config["in_channels"], LATENTS))
 
     seconds = interleaved(
         rounds,
@@ -101,20 +101,20 @@ def _shipped(rounds: int, steps: int) -> dict[str, dict[str, float]]:
     return {"command": command, **ratios(interleaved(rounds, **tasks), "sound_2s")}
 
 
-def _inputs(model: Any, latents: int) -> dict[str, Any]:
+def _inputs(model: StableAudioDiTModel, latents: int) -> dict[str, Tensor | Rotary]:
     config = model.config
     return {
-        "hidden_states": torch.randn(2, config.in_channels, latents),
+        "hidden_states": torch.randn(2, config["in_channels"], latents),
         "timestep": torch.tensor([0.5]),
-        "encoder_hidden_states": torch.randn(2, TEXT, config.cross_attention_input_dim),
-        "global_hidden_states": torch.randn(2, 1, config.global_states_input_dim),
+        "encoder_hidden_states": torch.randn(2, TEXT, config["cross_attention_input_dim"]),
+        "global_hidden_states": torch.randn(2, 1, config["global_states_input_dim"]),
         "rotary_embedding": rotary_embedding_for(model, latents),
     }
 
 
-def _conditioning(model: Any) -> Conditioning:
+def _conditioning(model: StableAudioDiTModel) -> Conditioning:
     """Encodes a track, depth and a prompt of a two-second clip, with guidance."""
-    adapter = SpatialAudioAdapter.for_denoiser(model, input_dim=model.config.cross_attention_input_dim)
+    adapter = SpatialAudioAdapter.for_denoiser(model, input_dim=model.config["cross_attention_input_dim"])
     conditions = [
         AudioPrompt(torch.ones(512).numpy()),
         DepthClip(np.array([0.0, 1.0]), torch.ones(2, 32, 32).numpy()),

@@ -13,12 +13,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.attention_processors.paired.batch import PairedBatch
 from weftwork.attention_processors.paired.samples import pairs
 from weftwork.datasets.synthetic.outfits import sample
 from weftwork.evaluation.core.images import as_tensor
@@ -26,6 +27,7 @@ from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.timing import interleaved
 from weftwork.training.data.pairs import PairRecord
+from weftwork.training.tasks.adapter import TrainingBatch
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 
 COUNTS: Final[Mapping[str, tuple[int, ...]]] = {"full": (1, 2, 4, 8, 16), "tiny": (1, 4)}
@@ -40,7 +42,7 @@ STEPS: Final = 8
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Returns the rows of the report."""
     torch.manual_seed(0)
-    pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
+    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
     task = PairedTask(PairedAdapter.from_pretrained(shipped("paired")), pipe, PairedConfig())
     batches = {f"pairs_{count}": _batch(task, count, 128) for count in COUNTS[size]}
     batches |= {f"side_{side}": _batch(task, PAIRS, side) for side in SIDES[size]}
@@ -56,7 +58,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     return rows
 
 
-def _batch(task: PairedTask, count: int, side: int) -> Any:
+def _batch(task: PairedTask, count: int, side: int) -> TrainingBatch[PairedBatch]:
     latents = side // task.pipe.vae_scale_factor
     shown = [sample("train", row, count=PAIRS) for row in range(BATCH)]
     records = []
@@ -68,12 +70,12 @@ def _batch(task: PairedTask, count: int, side: int) -> Any:
     return task.collate(records)
 
 
-def _step(task: PairedTask, batch: Any) -> None:
+def _step(task: PairedTask, batch: TrainingBatch[PairedBatch]) -> None:
     task.loss(batch, torch.Generator().manual_seed(0), 0).backward()
     task.module.zero_grad(set_to_none=True)
 
 
-def _held(task: PairedTask, batch: Any) -> float:
+def _held(task: PairedTask, batch: TrainingBatch[PairedBatch]) -> float:
     """Megabytes saved for the backward pass of a step; each storage once, without weights."""
     weights = {p.untyped_storage().data_ptr() for p in (*task.pipe.unet.parameters(), *task.module.parameters())}
     held: dict[int, int] = {}

@@ -68,9 +68,9 @@ class UseProbabilities(Branch):
 def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Returns the rows of the report: times of the passes, then memory held, in total and by layer."""
     torch.manual_seed(0)
-    unet: Any = UNet2DConditionModel(**DENOISERS[size]).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
+    unet = UNet2DConditionModel(**DENOISERS[size]).eval().requires_grad_(False)
     install(unet)
-    side, width = unet.config.sample_size, unet.config.cross_attention_dim
+    side, width = unet.config["sample_size"], unet.config["cross_attention_dim"]
     layout, references = Layout(layer_levels(unet), (side, side)), References()
     latents, context = torch.randn(VIEWS, 4, side, side), torch.randn(VIEWS, 1, width)
 

@@ -27,7 +27,8 @@ from weftwork.attention_processors.style.adapter import StyleAdapter, StyleCards
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.converters.ip_adapter import BASES, adapter_to_ip_adapter
 
-REDUCED_XL: Mapping[str, Any] = {
+Config = Mapping[str, Any]
+REDUCED_XL: Config = {
     **BASES["sdxl"],
     "block_out_channels": (128, 256, 512),
     "transformer_layers_per_block": (1, 1, 2),
@@ -38,8 +39,8 @@ REDUCED_XL: Mapping[str, Any] = {
     "sample_size": 64,
 }
 """SDXL (blocks, heads of 64, text width, added embeddings) with fewer and narrower layers."""
-NARROW: Mapping[str, Any] = {"norm_num_groups": 8, "layers_per_block": 1, "sample_size": 16}
-DENOISERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+NARROW: Config = {"norm_num_groups": 8, "layers_per_block": 1, "sample_size": 16}
+DENOISERS: Mapping[str, Mapping[str, Config]] = {
     "full": {"sd15": {**BASES["sd15"], "sample_size": 64}, "reduced_xl": REDUCED_XL},
     "tiny": {
         "tiny_sd15": {**BASES["sd15"], **NARROW, "block_out_channels": (16, 16, 32, 32), "cross_attention_dim": 32},
@@ -63,10 +64,10 @@ class TextAttentionClock:
             layers[name].register_forward_pre_hook(self._enter)
             layers[name].register_forward_hook(self._leave)
 
-    def _enter(self, *_: Any) -> None:
+    def _enter(self, *_: object) -> None:
         self._entered = time.perf_counter()
 
-    def _leave(self, *_: Any) -> None:
+    def _leave(self, *_: object) -> None:
         self.seconds += time.perf_counter() - self._entered
 
 
@@ -113,7 +114,7 @@ def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
     layout = Layout(layer_levels(ours), (side, side), halves=GUIDED)
     clocks = {twin: TextAttentionClock(twin) for twin in (denoiser, theirs, ours)}
 
-    def step(twin: UNet2DConditionModel, images: dict[str, Any], **kwargs: Any) -> Step:
+    def step(twin: UNet2DConditionModel, images: Mapping[str, object], **kwargs: object) -> Step:
         options = {"added_cond_kwargs": {**added, **images}, "cross_attention_kwargs": kwargs or None}
         return Step(lambda: twin(latents, 500, text, **options).sample, clocks[twin])
 

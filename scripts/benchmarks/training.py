@@ -69,8 +69,8 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     return ratios(seconds, "cached")
 
 
-def _pipeline(shape: Shape) -> Any:
-    tokenizer: Any = CLIPTokenizer.from_pretrained(shipped("tiny-diffusion") / "tokenizer")
+def _pipeline(shape: Shape) -> ConditionedStableDiffusionXLPipeline:
+    tokenizer = CLIPTokenizer.from_pretrained(shipped("tiny-diffusion") / "tokenizer")
 
     def text(index: int) -> CLIPTextConfig:
         width = shape["text"][index]
@@ -80,7 +80,7 @@ def _pipeline(shape: Shape) -> Any:
             bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
 
-    pipe: Any = ConditionedStableDiffusionXLPipeline(
+    pipe = ConditionedStableDiffusionXLPipeline(
         vae=_autoencoder(shape),
         text_encoder=CLIPTextModel(text(0)),
         text_encoder_2=CLIPTextModelWithProjection(text(1)),
@@ -124,10 +124,10 @@ def _autoencoder(shape: Shape) -> AutoencoderKL:
     )
 
 
-def _task(pipe: Any, shape: Shape) -> PairedTask:
+def _task(pipe: ConditionedStableDiffusionXLPipeline, shape: Shape) -> PairedTask:
     pipe.detach()
     width, _, side = shape["sketch"]
-    adapter: Any = PairedAdapter.for_denoiser(
+    adapter = PairedAdapter.for_denoiser(
         pipe.unet,
         sketch_encoder="dinov2",
         sketch_size=side,

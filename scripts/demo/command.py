@@ -31,10 +31,10 @@ SESSIONS: Final = 200
 """Sessions in memory; gradio copies the settings of every widget for each, and a call from a program is one."""
 FOLDERS: Final = {"views": "aligned-views", "sounds": "spatial-audio"}
 """By option the method whose folders it names."""
-SHIPPED: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
-"""By adapter name the shipped model."""
+DEFAULT_ADAPTERS: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
+"""Models of the adapters by name; those among the baselines are in a checkout only."""
 ENCODER: Final = "creature-encoder"
-"""The image encoder of the shipped references."""
+"""Image encoder of the default `reference`, a baseline, too."""
 HEAD: Final = """<script>
 document.addEventListener("change", async (event) => {
   const input = event.target;
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
 def open_studio(
     model: str, adapters: Mapping[str, Path], device: str, image_encoder: str | None = None
 ) -> "ImageStudio":
-    """Opens the model with the adapters that are named, and the default model with the shipped ones, too.
+    """Opens the model with the named adapters; the default model also with available `DEFAULT_ADAPTERS`.
 
     Raises:
         ValueError: something that cannot be opened.
@@ -120,7 +120,7 @@ def open_studio(
 
     given = dict(adapters)
     if model == DEFAULT_MODEL:
-        for name, folder in SHIPPED.items():
+        for name, folder in DEFAULT_ADAPTERS.items():
             if folder in available():
                 given.setdefault(name, shipped(folder))
         if image_encoder is None and "reference" in given and ENCODER in available():

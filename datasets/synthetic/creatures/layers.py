@@ -30,7 +30,7 @@ from weftwork.datasets.synthetic.creatures.figure import (
 )
 
 Plane = NDArray[np.floating]  # [size, size]
-Picture = NDArray[np.floating]  # [size, size, 3]
+Pixels = NDArray[np.floating]  # [size, size, 3]
 Flags = NDArray[np.bool_]
 Rgb = tuple[float, float, float]
 
@@ -119,14 +119,14 @@ class Scene:
         return _read(_thick(self.inner_edges, width), self.size)
 
     @cached_property
-    def _stack(self) -> Picture:
+    def _stack(self) -> Pixels:
         return np.stack(list(self.shares.values()), axis=-1)
 
     def layer(self, material: int) -> Plane:
         """The share of a material, zero where there is none."""
         return self.shares.get(material, np.zeros((self.size, self.size), np.float32))
 
-    def fill(self, palette: dict[int, Rgb]) -> Picture:
+    def fill(self, palette: dict[int, Rgb]) -> Pixels:
         """The flat creature before black; divide by ``inside`` for its colours alone."""
         colors = np.asarray([(palette | {BACKGROUND: (0, 0, 0)})[material] for material in self.shares], np.float32)
         return self._stack @ colors
@@ -168,13 +168,13 @@ def tints(rgb: Rgb, *, pale: float = 0.42, deep: float = 0.30) -> dict[int, Rgb]
     }
 
 
-def over(picture: Picture, color: Rgb | Picture, alpha: Plane | Flags | float) -> Picture:
+def over(picture: Pixels, color: Rgb | Pixels, alpha: Plane | Flags | float) -> Pixels:
     """A colour laid over an image."""
     part = np.asarray(alpha, np.float32)[..., None]
     return (picture + part * (np.asarray(color, np.float32) - picture)).astype(np.float32)
 
 
-def sheet(scene: Scene, color: Rgb, *, grain: float = 0.0, mottle: float = 0.0) -> Picture:
+def sheet(scene: Scene, color: Rgb, *, grain: float = 0.0, mottle: float = 0.0) -> Pixels:
     """Paper: a plain colour with fine grain and soft mottling, both as a part of its brightness."""
     tone = 1 + grain * scene.rng.standard_normal((scene.size, scene.size), np.float32) + mottle * field(scene, 7)
     return (np.asarray(color, np.float32) * tone[..., None]).astype(np.float32)

@@ -9,7 +9,7 @@ from weftwork.datasets.synthetic.creatures.layers import (
     INK,
     PLAIN,
     TINTED,
-    Picture,
+    Pixels,
     Plane,
     Rgb,
     Scene,
@@ -33,7 +33,7 @@ SKIES: Final = (
 )
 
 
-def neutral(scene: Scene) -> Picture:
+def neutral(scene: Scene) -> Pixels:
     """Soft light in a plain room."""
     y, x = scene.grid
     rng = scene.rng
@@ -49,7 +49,7 @@ def neutral(scene: Scene) -> Picture:
     return picture * (1 - scene.inside)[..., None] + body * (1 - lines[..., None])
 
 
-def pixel(scene: Scene) -> Picture:
+def pixel(scene: Scene) -> Pixels:
     """Blocks of four units with one of a few colours each."""
     block = round(4 * scene.unit)
     count = scene.size // block
@@ -82,7 +82,7 @@ def pixel(scene: Scene) -> Picture:
     return np.repeat(np.repeat(picture, block, 0), block, 1).astype(np.float32)
 
 
-def pastel(scene: Scene) -> Picture:
+def pastel(scene: Scene) -> Pixels:
     """Chalk strokes that let a toned paper through."""
     paper = (122, 128, 148)
     tooth = 0.5 + 0.5 * field(scene, scene.size // 2) + 0.15 * scene.rng.standard_normal((scene.size,) * 2, np.float32)
@@ -111,7 +111,7 @@ def pastel(scene: Scene) -> Picture:
     return over(picture, PLAIN[DARK], scene.layer(DARK))
 
 
-def neon(scene: Scene) -> Picture:
+def neon(scene: Scene) -> Pixels:
     """Tubes that glow on a dark wall."""
     y, x = scene.grid
     figure = scene.figure
@@ -145,7 +145,7 @@ def neon(scene: Scene) -> Picture:
     return over(picture, mix(tube, (255, 255, 255), 0.75 if scene.color != "black" else 0.35), 0.8 * core)
 
 
-def watercolor(scene: Scene) -> Picture:
+def watercolor(scene: Scene) -> Pixels:
     """Wet colour that pools at its edges and runs on rough paper."""
     paper = sheet(scene, (250, 248, 242), grain=0.008)
     rough = field(scene, scene.size * 2 // 5)
@@ -211,7 +211,7 @@ def _tube_color(scene: Scene) -> Rgb:
     return red, green, blue
 
 
-def _stain(picture: Picture, pigment: Rgb | np.ndarray, density: Plane) -> Picture:
+def _stain(picture: Pixels, pigment: Rgb | np.ndarray, density: Plane) -> Pixels:
     """Transparent pigment: light passes it twice, so densities multiply."""
     absorbed = np.log(np.maximum(np.asarray(pigment, np.float32), 6) / 255)
     return picture * np.exp(absorbed * density[..., None])

@@ -6,7 +6,7 @@ from weftwork.datasets.synthetic.creatures.figure import ACCENT, BODY, DARK, LIG
 from weftwork.datasets.synthetic.creatures.layers import (
     INK,
     PLAIN,
-    Picture,
+    Pixels,
     Plane,
     Scene,
     blur,
@@ -21,7 +21,7 @@ from weftwork.datasets.synthetic.creatures.layers import (
 )
 
 
-def ink(scene: Scene) -> Picture:
+def ink(scene: Scene) -> Pixels:
     """Black pen lines and hatching in the colour's ink over a light wash, on paper."""
     paper = (240, 230, 208)
     picture = sheet(scene, paper, grain=0.012, mottle=0.015)
@@ -41,7 +41,7 @@ def ink(scene: Scene) -> Picture:
     return over(picture, INK, np.clip(1.15 * lines, 0, 1))
 
 
-def blueprint(scene: Scene) -> Picture:
+def blueprint(scene: Scene) -> Pixels:
     """Pale construction lines on gridded blue, filled with threads of the colour."""
     y, x = scene.grid
     base = (24, 58, 122)
@@ -76,7 +76,7 @@ def blueprint(scene: Scene) -> Picture:
     return over(picture, line, 0.72 * scene.inner(0.9))
 
 
-def woodcut(scene: Scene) -> Picture:
+def woodcut(scene: Scene) -> Pixels:
     """A key block of carved strokes over one block of colour."""
     paper = (240, 226, 196)
     y, x = scene.grid
@@ -111,7 +111,7 @@ def woodcut(scene: Scene) -> Picture:
     return over(picture, block, scene.layer(DARK))
 
 
-def poster(scene: Scene) -> Picture:
+def poster(scene: Scene) -> Pixels:
     """Flat colours, a hard shadow, rays and a frame."""
     y, x = scene.grid
     figure = scene.figure

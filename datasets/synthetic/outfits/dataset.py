@@ -13,7 +13,7 @@ import numpy as np
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.creatures.vocabulary import STYLES
-from weftwork.datasets.synthetic.outfits.drawing import paint_picture, read_layers
+from weftwork.datasets.synthetic.outfits.drawing import paint_image, read_layers
 from weftwork.datasets.synthetic.outfits.figure import (
     FIRST_GARMENT,
     Canvas,
@@ -134,7 +134,7 @@ def render(
     layers = read_layers(canvas, size)
     worn = {FIRST_GARMENT + SLOTS.index(garment.slot): garment for garment in garments}
     if style is None:
-        image = paint_picture(canvas, layers, worn, size, streams)
+        image = paint_image(canvas, layers, worn, size, streams)
     else:
         streams["style"] = np.random.default_rng([*key, 50])
         image = paint_styled(canvas, layers, worn, style, size, streams)

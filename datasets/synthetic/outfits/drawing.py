@@ -28,7 +28,7 @@ from weftwork.datasets.synthetic.outfits.vocabulary import SLOTS, Garment
 from weftwork.datasets.synthetic.palettes import RGB, ROOMS
 
 Plane = np.ndarray[tuple[int, int], np.dtype[np.float32]]
-Picture = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
+Pixels = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 Color = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 LIGHT_COLORS: Final = ("orange", "yellow", "pink", "white")
@@ -127,7 +127,7 @@ def second_color(color: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def draw_room(figure: Figure, size: int, rng: np.random.Generator) -> Picture:
+def draw_room(figure: Figure, size: int, rng: np.random.Generator) -> Pixels:
     """A wall with a soft gradient, a floor, one or two plain shapes and the person's shadow."""
     y, x = _grid(size)
     wall = np.asarray(ROOMS[int(rng.integers(len(ROOMS)))], np.float32) + rng.uniform(-10, 10, 3).astype(np.float32)
@@ -157,7 +157,7 @@ def _room_shape(x: Plane, y: Plane, rng: np.random.Generator) -> Plane:
     return np.clip(0.5 - distance, 0, 1).astype(np.float32)
 
 
-def paint_picture(
+def paint_image(
     canvas: Canvas,
     layers: Layers,
     garments: dict[int, Garment],
@@ -177,7 +177,7 @@ def paint_picture(
     )
     skin, hair = SKINS[int(light_rng.integers(len(SKINS)))], HAIRS[int(light_rng.integers(len(HAIRS)))]
     plain = {SKIN: skin, HAIR: hair, SUIT: SUIT_RGB, DARK: (40, 34, 36), LIGHT: (236, 232, 224)}
-    picture = draw_room(canvas.figure, size, streams["room"]) * layers.shares[BACKGROUND][..., None]
+    image = draw_room(canvas.figure, size, streams["room"]) * layers.shares[BACKGROUND][..., None]
     for material, share in layers.shares.items():
         if material == BACKGROUND:
             continue
@@ -192,8 +192,8 @@ def paint_picture(
             tone = shade(share, window, light, light_rng)
         share = share[window.part]
         edge = 1 - 0.22 * 4 * share * (1 - share)
-        picture[window.part] += color * (share * tone * edge)[..., None]
-    return np.clip(picture * ambient + 0.5, 0, 255).astype(np.uint8)
+        image[window.part] += color * (share * tone * edge)[..., None]
+    return np.clip(image * ambient + 0.5, 0, 255).astype(np.uint8)
 
 
 def cloth(garment: Garment, window: Window, rng: np.random.Generator) -> tuple[Plane, Color]:
@@ -202,7 +202,7 @@ def cloth(garment: Garment, window: Window, rng: np.random.Generator) -> tuple[P
     return second, np.asarray(RGB[garment.color], np.float32) + rng.uniform(-5, 5, 3).astype(np.float32)
 
 
-def _cloth(garment: Garment, window: Window, rng: np.random.Generator) -> Picture:
+def _cloth(garment: Garment, window: Window, rng: np.random.Generator) -> Pixels:
     share, base = cloth(garment, window, rng)
     second = share[..., None]
     return (base + second * (np.asarray(second_color(garment.color), np.float32) - base)).astype(np.float32)

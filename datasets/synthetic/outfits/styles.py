@@ -79,12 +79,12 @@ def paint_styled(
     if style == "pixel":
         weights = _whole_blocks(weights, 4 * size // outfit_figure.UNITS)
     scene = read_scene(drawing, size, "", SUIT_RGB, streams["style"])
-    picture = np.zeros((size, size, 3), np.float32)
+    image = np.zeros((size, size, 3), np.float32)
     for weight, (_, color, rgb) in zip(weights, shown, strict=True):
         if weight.any():
             painted = STYLE_PAINTERS[style](replace(scene, color=color, rgb=rgb, rng=np.random.default_rng(seed)))
-            picture += weight[..., None] * painted
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+            image += weight[..., None] * painted
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
 def _colors(

@@ -65,7 +65,6 @@ class WalkSample:
         audio: [2, samples], left and right, within [-1, 1].
         boxes: at `box_times` (30 a second); left, top, right, bottom as fractions of the image.
         depth: at `depth_times` (4 a second), in metres along the camera's axis.
-        scale, shift: `affine_depth` is `scale * depth + shift`.
     """
 
     walk: Walk
@@ -75,13 +74,6 @@ class WalkSample:
     boxes: Boxes
     depth_times: Times
     depth: Float32[np.ndarray, "frame height width"]
-    scale: float
-    shift: float
-
-    @property
-    def affine_depth(self) -> Float32[np.ndarray, "frame height width"]:
-        """Depth as of a model without a unit: off by a scale and a shift that are constant over the clip."""
-        return (self.scale * self.depth + self.shift).astype(np.float32)
 
     @property
     def steps(self) -> Times:
@@ -141,10 +133,7 @@ def sample(
     Raises:
         ValueError: as `walk_of`, or a rate below 8000 Hz.
     """
-    clip = render(walk_of(split, index, seed=seed, seconds=seconds), sample_rate)
-    rng = np.random.default_rng([*clip.walk.key, 1])
-    scale, shift = float(np.exp(rng.uniform(*np.log((0.02, 0.2))))), float(rng.uniform(-1, 1))
-    return replace(clip, scale=scale, shift=shift)
+    return render(walk_of(split, index, seed=seed, seconds=seconds), sample_rate)
 
 
 def walk_of(split: str, index: int, *, seed: int = 0, seconds: float = SECONDS) -> Walk:
@@ -165,7 +154,7 @@ def walk_of(split: str, index: int, *, seed: int = 0, seconds: float = SECONDS) 
 
 
 def render(walk: Walk, sample_rate: int = SAMPLE_RATE) -> WalkSample:
-    """A walk of one's own as a sample, its depth in metres both times."""
+    """Renders a walk as a sample."""
     box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
     return WalkSample(
         walk=walk,
@@ -175,8 +164,6 @@ def render(walk: Walk, sample_rate: int = SAMPLE_RATE) -> WalkSample:
         boxes=walk.boxes(box_times),
         depth_times=depth_times,
         depth=walk.depth(depth_times),
-        scale=1.0,
-        shift=0.0,
     )
 
 

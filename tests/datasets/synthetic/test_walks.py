@@ -38,7 +38,7 @@ def clips() -> list[WalkSample]:
 
 def test_the_same_arguments_give_the_same_walk() -> None:
     one, other = sample("train", 3), sample("train", 3)
-    for name in ("audio", "boxes", "depth", "affine_depth", "steps", "pan", "distance"):
+    for name in ("audio", "boxes", "depth", "steps", "pan", "distance"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert np.array_equal(walk_of("train", 3).knots, one.walk.knots) and walk_of("train", 3).key == one.walk.key
     different = [sample("train", 4), sample("train", 3, seed=1), sample("test", 3)]
@@ -82,14 +82,6 @@ def test_depth_is_of_the_floor_the_wall_and_the_walker(clips: list[WalkSample]) 
             )
             assert there.any()
             np.testing.assert_allclose(depth, np.where(there, np.minimum(z, room), room), rtol=1e-6)
-
-
-def test_affine_depth_is_one_scale_and_shift_off(clips: list[WalkSample]) -> None:
-    for clip in clips:
-        scale, shift = np.polyfit(clip.depth.ravel().astype(float), clip.affine_depth.ravel().astype(float), 1)
-        assert scale == pytest.approx(clip.scale, rel=1e-3) and shift == pytest.approx(clip.shift, abs=1e-3)
-        assert scale > 0
-    assert len({clip.scale for clip in clips}) == len({clip.shift for clip in clips}) == len(clips)
 
 
 def test_pan_is_where_the_walker_is_in_the_picture(clips: list[WalkSample]) -> None:
@@ -189,7 +181,6 @@ def test_mirroring_exchanges_left_and_right_everywhere(clips: list[WalkSample]) 
         np.testing.assert_array_equal(other.distance, clip.distance)
         np.testing.assert_allclose(other.boxes, other.walk.boxes(other.box_times), atol=1e-12)
         np.testing.assert_array_equal(other.depth, other.walk.depth(other.depth_times))
-        np.testing.assert_array_equal(other.affine_depth, clip.affine_depth[:, :, ::-1])
         assert split_of(*kind_of(other)) == split_of(*kind_of(clip)) == "train"
         back = mirrored(other)
         np.testing.assert_allclose(back.boxes, clip.boxes, atol=1e-12)
