@@ -200,10 +200,9 @@ class Conditioning:
             record = partial(self.recorder.record, layer, self.names[layer])
         return Acting(branches, record, self.inputs)
 
-    def set_step(self, step: int, num_steps: int) -> None:
-        """Sets every schedule to loop index `step` of `num_steps`."""
-        for strength in self.strengths:
-            strength.set_step(step, num_steps)
+    def set_step(self, step: int, num_steps: int) -> bool:
+        """Sets every schedule to loop index `step` of `num_steps`; returns whether a strength changed."""
+        return any([strength.set_step(step, num_steps) for strength in self.strengths])
 
     def set_timestep(self, timestep: Float[Tensor, " row"]) -> None:
         """Overwrites all that depends on the timestep."""
@@ -215,14 +214,16 @@ class Conditioning:
     def reads_timestep(self) -> bool:
         return any(strength.on_timestep is not None for strength in self.strengths)
 
-    def on_step_end(self, step: int, num_steps: int) -> None:
-        """Prepares the step after loop index `step`; warns once of schedules that act at none."""
+    def on_step_end(self, step: int, num_steps: int) -> bool:
+        """Prepares the step after loop index `step`, and returns whether a strength changed.
+
+        Warns once of schedules that act at no step.
+        """
         if step == 0:
             self._warn_of_idle(num_steps)
-        if step + 1 < num_steps:
-            self.set_step(step + 1, num_steps)
         if self.recorder is not None:
             self.recorder.on_step_end(step)
+        return step + 1 < num_steps and self.set_step(step + 1, num_steps)
 
     def _warn_of_idle(self, num_steps: int) -> None:
         rows = ((strength.schedules, strength.weight.tolist()) for strength in self.strengths)

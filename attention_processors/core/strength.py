@@ -194,16 +194,17 @@ class Strength:
             self._biases[key] = self._bias(*key).clone()
         return self._biases[key]
 
-    def set_step(self, step: int, num_steps: int) -> None:
-        """Overwrites every returned gain and bias with its value at a loop index."""
+    def set_step(self, step: int, num_steps: int) -> bool:
+        """Overwrites every returned gain and bias with its value at a loop index; returns whether any changed."""
         active = self._factors(step, num_steps)
         if torch.equal(active, self._active):
-            return
+            return False
         self._active = active
         for key, gain in self._gains.items():
             gain.copy_(self._gain(*key))
         for key, bias in self._biases.items():
             bias.copy_(self._bias(*key))
+        return True
 
     def _factors(self, step: int, num_steps: int) -> Float[Tensor, "row part"]:
         factors = [[schedule.at(step, num_steps) for schedule in row] for row in self.schedules]

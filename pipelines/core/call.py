@@ -208,10 +208,21 @@ class ConditionedCall:
         return known or max(1, len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0))
 
     def _end_step(self, *_: Any, **__: Any) -> None:
-        """Moves schedules on."""
-        for made in self.laid_out.values():
-            made.on_step_end(self.step, self.steps)
+        """Moves schedules on; caches of diffusers hold what was computed under the strengths before."""
+        moved = [made.on_step_end(self.step, self.steps) for made in self.laid_out.values()]
+        if any(moved):
+            for denoiser in self.denoisers:
+                _reset_caches(denoiser)
         self.step, self.calls = self.step + 1, 0
+
+
+def _reset_caches(denoiser: nn.Module) -> None:
+    for registry in (vars(module).get("_diffusers_hook") for module in denoiser.modules()):
+        if registry is not None:
+            registry.reset_stateful_hooks(recurse=False)
+            for hook in registry.hooks.values():  # FasterCache would read what was just cleared
+                if getattr(hook, "is_guidance_distilled", False) and hasattr(hook, "block_skip_range"):
+                    hook.state.iteration = hook.block_skip_range
 
 
 def _equal(latents: Any, parts: int) -> bool:

@@ -27,8 +27,8 @@ def open_conditioned(source: str | Path, **options: Any) -> Any:
         name = "StableDiffusionXLPipeline" if "text_encoder_2" in index else "StableDiffusionPipeline"
     elif "transformer" not in index or not hasattr(diffusers, name):
         raise UserError(
-            f"model: got a {name}, expected Stable Diffusion, Stable Diffusion XL or a pipeline of a transformer; choose "
-            "another folder"
+            f"model: got a {name}, expected Stable Diffusion, Stable Diffusion XL or a pipeline of a transformer; "
+            "choose another folder"
         )
     return conditioned_class(getattr(diffusers, name)).from_pretrained(source, **options)
 

@@ -143,6 +143,46 @@ def test_lists_per_prompt(name: str) -> None:
         drawn([[], [], []])
 
 
+# -- caches of diffusers -----------------------------------------------------------------------------------
+
+
+def caches(pipe: Any) -> dict[str, Any]:
+    """Caches that reuse what they can for as long as they can."""
+    timestep: dict[str, Any] = {"current_timestep_callback": lambda: pipe._current_timestep or 1}
+    every_block: dict[str, Any] = {"spatial_attention_block_skip_range": 9}
+    return {
+        "first block": diffusers.FirstBlockCacheConfig(threshold=1e9),
+        "pyramid": diffusers.PyramidAttentionBroadcastConfig(
+            **every_block, spatial_attention_timestep_skip_range=(-1, 1001), **timestep
+        ),
+        "taylor": diffusers.TaylorSeerCacheConfig(cache_interval=9, disable_cache_before_step=1),
+        "faster": diffusers.FasterCacheConfig(
+            **every_block, spatial_attention_timestep_skip_range=(-1, 999), is_guidance_distilled=True, **timestep
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["first block", "pyramid", "taylor", "faster"])
+@torch.no_grad()
+def test_caches_are_reset_when_a_schedule_moves(name: str) -> None:
+    """The first step at which a condition acts is computed anew; the one before it is not, which shows the cache."""
+    tiny = PIPELINES[0]
+    pipe = tiny.make()
+    model = pipe.transformer
+    attach(pipe, style=style_adapter(pipe))
+    model.enable_cache(caches(pipe)[name])
+    with conditions(pipe, style(start=0.5)), calls_of(model) as calls:
+        run_tiny(pipe, tiny.arguments(guided=False, steps=4))
+    model.disable_cache()
+    made, _ = encoded(pipe, style())
+    for number, cached in ((1, True), (2, False)):
+        inputs, out = calls[number]
+        acting = Conditioning.of(made, call_layout(model, inputs))
+        with conditioned(model, None if cached else acting):
+            anew = model(**inputs)[0]
+        assert ((out - anew).abs().max() > 1e-6) == cached
+
+
 # -- modular pipelines -------------------------------------------------------------------------------------
 
 
