@@ -19,12 +19,15 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 from scipy import ndimage
+from torch import Tensor
 
 from weftwork.datasets.readers.pair_folder import PairSample, write_pair_folder
 from weftwork.datasets.synthetic import creatures, outfits
 from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample
 from weftwork.datasets.synthetic.outfits.drawing import RGB
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pretrained import shipped
 
 STYLE: Final = "chalk"
 SHIPPED: Final = "style-creatures"
@@ -117,7 +120,7 @@ def _other(color: str) -> str:
     return "red" if color == "blue" else color
 
 
-def _box(mask: np.ndarray[Any, Any]) -> tuple[float, float, float, float] | None:
+def _box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
     """Left, top, right and bottom of a mask in fractions; None if empty."""
     if not mask.any():
         return None
@@ -140,7 +143,7 @@ def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
     looks = _looks()
     oracle = pretrained_creature_oracle()
 
-    def scored(images: Any, samples: Sequence[CreatureSample]) -> dict[str, float]:
+    def scored(images: Tensor, samples: Sequence[CreatureSample]) -> dict[str, float]:
         pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
         content = score_creatures(samples, oracle.read(images)).content_accuracy
         return {STYLE: float(np.mean([_nearest(image, looks) == STYLE for image in pixels])), "content": content}
@@ -162,7 +165,7 @@ def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
     return rows
 
 
-def _keep(sheet: Path | None, rendered: Mapping[str, Any]) -> None:
+def _keep(sheet: Path | None, rendered: Mapping[str, Tensor]) -> None:
     """Writes a contact sheet of the first images of every row."""
     from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
 
@@ -170,7 +173,7 @@ def _keep(sheet: Path | None, rendered: Mapping[str, Any]) -> None:
         contact_sheet([(row, images[:SHEET_COLUMNS]) for row, images in rendered.items()]).save(sheet)
 
 
-def _looks() -> dict[str, np.ndarray[Any, Any]]:
+def _looks() -> dict[str, np.ndarray]:
     """Returns the mean histogram of renders by style."""
     looks = {}
     for look in (*creatures.STYLES, creatures.NEUTRAL):
@@ -181,13 +184,13 @@ def _looks() -> dict[str, np.ndarray[Any, Any]]:
     return looks
 
 
-def _histogram(image: Picture) -> np.ndarray[Any, Any]:
+def _histogram(image: Picture) -> np.ndarray:
     counts, _ = np.histogramdd(image.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
     soft = ndimage.gaussian_filter(counts, BLUR)  # makes bins tolerant to small shifts of colour
     return np.sqrt(soft / soft.sum())
 
 
-def _nearest(image: Picture, looks: Mapping[str, np.ndarray[Any, Any]]) -> str:
+def _nearest(image: Picture, looks: Mapping[str, np.ndarray]) -> str:
     seen = _histogram(image)
     return min(looks, key=lambda name: float(((seen - looks[name]) ** 2).sum()))
 
@@ -206,7 +209,7 @@ def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
         row[place] = replace(row[place], text=drawn.texts[place].replace("blue", COLOR))
         designs.append(row)
 
-    def scored(images: Any) -> dict[str, float]:
+    def scored(images: Tensor) -> dict[str, float]:
         pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
         seen = [_color(image, drawn.masks[place]) for image, (drawn, place) in zip(pixels, shown, strict=True)]
         others = [
@@ -227,19 +230,16 @@ def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
     return rows
 
 
-def _color(image: Picture, mask: np.ndarray[Any, Any]) -> str:
+def _color(image: Picture, mask: np.ndarray) -> str:
     """Returns the colour nearest to the median of the inner part of a mask."""
-    inner: Any = ndimage.binary_erosion(mask, iterations=2)
+    inner: np.ndarray = ndimage.binary_erosion(mask, iterations=2)
     median = np.median(image[inner if inner.any() else mask], 0)
     known = {**RGB, COLOR: TURQUOISE}
     return min(known, key=lambda name: float(np.abs(median - known[name]).sum()))
 
 
-def _pipe(folder: str | Path, name: str) -> Any:
+def _pipe(folder: str | Path, name: str) -> ConditionedStableDiffusionPipeline:
     """Returns the default model with one adapter."""
-    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-    from weftwork.pretrained import shipped
-
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
     pipe.load_adapter(shipped(folder) if isinstance(folder, str) else folder, name)
     return pipe

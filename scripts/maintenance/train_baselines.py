@@ -11,7 +11,6 @@ The first two learn styles: data, steps and objective are those of `weftwork tra
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 
@@ -83,7 +82,7 @@ def _train_lora(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     if arguments.drawings is None:
         images = CreatureImages(arguments.cache_dir, "train", arguments.samples)
         latents = cached_latents(arguments.cache_dir, pipe.vae, images)
-        data: Any = StyledCreatures(images, latents, named=True)
+        data = StyledCreatures(images, latents, named=True)
     else:
         drawings = open_rendered(arguments.drawings, arguments.cache_dir)
         images = SceneImages(arguments.cache_dir, drawings, "train", arguments.samples)
@@ -100,7 +99,7 @@ def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> 
     train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
 
 
-def _pipeline(arguments: argparse.Namespace, config: TrainingConfig) -> Any:
+def _pipeline(arguments: argparse.Namespace, config: TrainingConfig) -> ConditionedStableDiffusionPipeline:
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(arguments.model, use_safetensors=True)
     return pipe.to(PartialState(cpu=config.use_cpu).device)
 

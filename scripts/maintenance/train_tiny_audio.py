@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderOobleck, StableAudioDiTModel
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
-from transformers import T5EncoderModel
+from transformers import T5EncoderModel, T5Tokenizer
 
 from weftwork.datasets.synthetic.walks import SECONDS, SURFACES
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
@@ -38,6 +38,7 @@ from weftwork.training.recipes.audio_backbone import (
     build_transformer,
 )
 from weftwork.training.recipes.backbone import LatentDataset, strip_paths
+from weftwork.training.recipes.building import built
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     sounds: Any = WalkSounds(arguments.cache_dir, "train", arguments.walks).sounds
     held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32).sounds)
-    module: Any = build_oobleck()
+    module = build_oobleck()
     if arguments.compile:
         for part in (module.encoder, module.decoder):
             part.compile()
@@ -73,7 +74,7 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     with_unit_latents(trained, _floats(sounds[:128])).save_pretrained(folder, safe_serialization=True)
 
 
-def _floats(sounds: Any) -> torch.Tensor:
+def _floats(sounds: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(sounds)).float() / 32768
 
 
@@ -96,15 +97,16 @@ def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) ->
     strip_paths(Path(config.output_dir) / "pipeline")
 
 
-def pipeline_of(vae: Any, tokenizer: Any, folder: Path) -> VideoToAudioPipeline:
+def pipeline_of(vae: AutoencoderOobleck, tokenizer: T5Tokenizer, folder: Path) -> VideoToAudioPipeline:
     """Returns a pipeline of the parts of a trained folder."""
-    return VideoToAudioPipeline(
+    return built(
+        VideoToAudioPipeline,
         vae=vae,
         text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder"),
         projection_model=StableAudioProjectionModel.from_pretrained(folder / "projection_model", use_safetensors=True),
         tokenizer=tokenizer,
         transformer=StableAudioDiTModel.from_pretrained(folder / "transformer", use_safetensors=True),
-        scheduler=CosineScheduler(),  # pyright: ignore[reportArgumentType]
+        scheduler=CosineScheduler(),
     )
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderKL, ModelMixin
+from torch import nn
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
@@ -89,10 +90,10 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     share = len(sources)
     some = torch.from_numpy(np.concatenate([images[: 1500 // share] for images in sources]))
     if arguments.init_from:
-        module: Any = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
+        module = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
     else:
         module = build_autoencoder()
-    module.to(memory_format=torch.channels_last)
+    module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     guided = {"guided_steps": 0} if arguments.init_from else {}
     task = AutoencoderTask(
         module,
@@ -128,7 +129,8 @@ def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
     vae.half().float()  # rounds to the saved precision
-    data = _latents(arguments, vae.to(PartialState(cpu=config.use_cpu).device))  # pyright: ignore[reportArgumentType]
+    nn.Module.to(vae, PartialState(cpu=config.use_cpu).device)
+    data = _latents(arguments, vae)
     tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:
         module = TextDenoiser.from_pretrained(arguments.init_from)

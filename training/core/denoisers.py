@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -27,37 +28,37 @@ Noisy = Float[Tensor, "row channel height width"]
 # -- prompts -----------------------------------------------------------------------------------------------
 
 
-def _unet_prompts(pipe: Any, captions: list[str], length: int | None) -> Rows:
+def _unet_prompts(pipe: DiffusionPipeline, captions: list[str], length: int | None) -> Rows:
     states, _, *pooled = pipe.encode_prompt(
         captions, device=pipe._execution_device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
     if not pooled:
         return {"encoder_hidden_states": states}
     rows = {"encoder_hidden_states": states, "text_embeds": pooled[0]}
-    if pipe.config.force_zeros_for_empty_prompt:  # as the negative prompt of guidance
+    if pipe.config["force_zeros_for_empty_prompt"]:  # as the negative prompt of guidance
         rows = {name: [v * bool(c) for v, c in zip(values, captions, strict=True)] for name, values in rows.items()}
     return rows
 
 
-def _flux_prompts(pipe: Any, captions: list[str], length: int | None) -> Rows:
+def _flux_prompts(pipe: DiffusionPipeline, captions: list[str], length: int | None) -> Rows:
     states, pooled, _ = pipe.encode_prompt(captions, None, max_sequence_length=length)
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
-def _sd3_prompts(pipe: Any, captions: list[str], length: int | None) -> Rows:
+def _sd3_prompts(pipe: DiffusionPipeline, captions: list[str], length: int | None) -> Rows:
     states, _, pooled, _ = pipe.encode_prompt(
         captions, None, None, do_classifier_free_guidance=False, max_sequence_length=length
     )
     return {"encoder_hidden_states": states, "pooled_projections": pooled}
 
 
-def _qwen_image_prompts(pipe: Any, captions: list[str], length: int | None) -> Rows:
+def _qwen_image_prompts(pipe: DiffusionPipeline, captions: list[str], length: int | None) -> Rows:
     states, mask = pipe.encode_prompt(captions, max_sequence_length=length)
     counts = [states.shape[1]] * len(states) if mask is None else mask.sum(1).tolist()
     return {"encoder_hidden_states": [row[:count] for row, count in zip(states, counts, strict=True)]}
 
 
-def _z_image_prompts(pipe: Any, captions: list[str], length: int | None) -> Rows:
+def _z_image_prompts(pipe: DiffusionPipeline, captions: list[str], length: int | None) -> Rows:
     states, _ = pipe.encode_prompt(list(captions), do_classifier_free_guidance=False, max_sequence_length=length)
     return {"cap_feats": states}  # a copy of the captions, since the pipeline writes into the list
 
@@ -101,24 +102,24 @@ def _coordinates(latents: Noisy) -> Float[Tensor, "token 3"]:
     return places.to(latents)
 
 
-def _unet(noisy: Noisy, timesteps: Tensor) -> dict[str, Any]:
+def _unet(noisy: Noisy, timesteps: Tensor) -> dict[str, object]:
     return {"sample": noisy, "timestep": timesteps}
 
 
-def _sd3(noisy: Noisy, timesteps: Tensor) -> dict[str, Any]:
+def _sd3(noisy: Noisy, timesteps: Tensor) -> dict[str, object]:
     return {"hidden_states": noisy, "timestep": timesteps}
 
 
-def _flux(noisy: Noisy, timesteps: Tensor) -> dict[str, Any]:
+def _flux(noisy: Noisy, timesteps: Tensor) -> dict[str, object]:
     return {"hidden_states": packed(noisy), "timestep": timesteps / 1000, "img_ids": _coordinates(noisy)}
 
 
-def _qwen_image(noisy: Noisy, timesteps: Tensor) -> dict[str, Any]:
+def _qwen_image(noisy: Noisy, timesteps: Tensor) -> dict[str, object]:
     shape = (1, *(side // 2 for side in noisy.shape[-2:]))
     return {"hidden_states": packed(noisy), "timestep": timesteps / 1000, "img_shapes": [[shape]] * len(noisy)}
 
 
-def _z_image(noisy: Noisy, timesteps: Tensor) -> dict[str, Any]:
+def _z_image(noisy: Noisy, timesteps: Tensor) -> dict[str, object]:
     return {"x": list(noisy.unsqueeze(2).unbind()), "t": 1 - timesteps / 1000}
 
 
@@ -141,8 +142,8 @@ class DenoiserCall:
         true_cfg: whether the family's pipelines guide by `true_cfg_scale` and a negative prompt.
     """
 
-    encode: Callable[[Any, list[str], int | None], Rows]
-    latents: Callable[[Noisy, Tensor], dict[str, Any]]
+    encode: Callable[[DiffusionPipeline, list[str], int | None], Rows]
+    latents: Callable[[Noisy, Tensor], dict[str, object]]
     prediction: Callable[[Any, Noisy], Tensor] = lambda output, noisy: output
     batch: Callable[[Rows], Embeds] = _stacked
     length: int | None = 512
@@ -151,8 +152,8 @@ class DenoiserCall:
     true_cfg: bool = False
 
     def arguments(
-        self, denoiser: Any, noisy: Noisy, timesteps: Tensor, embeds: Embeds, guidance_scale: float = 3.5
-    ) -> dict[str, Any]:
+        self, denoiser: ModelMixin, noisy: Noisy, timesteps: Tensor, embeds: Embeds, guidance_scale: float = 3.5
+    ) -> dict[str, object]:
         """Returns the arguments of a call by name; `guidance_scale` is for distilled models, which read it."""
         given = {**self.latents(noisy.to(denoiser.dtype), timesteps), **embeds, "return_dict": False}
         if is_distilled(denoiser):
@@ -161,11 +162,11 @@ class DenoiserCall:
             given["txt_ids"] = noisy.new_zeros(embeds["encoder_hidden_states"].shape[1], 3)
         return given
 
-    def __call__(self, denoiser: Any, noisy: Noisy, timesteps: Tensor, embeds: Embeds) -> Tensor:
+    def __call__(self, denoiser: ModelMixin, noisy: Noisy, timesteps: Tensor, embeds: Embeds) -> Tensor:
         """Returns the prediction for noisy latents, without conditions."""
         return self.prediction(denoiser(**self.arguments(denoiser, noisy, timesteps, embeds))[0], noisy)
 
-    def sampling(self, denoiser: Any, prompts: int, guidance_scale: float) -> dict[str, Any]:
+    def sampling(self, denoiser: ModelMixin, prompts: int, guidance_scale: float) -> dict[str, Any]:
         """Returns arguments that guide the generation of images for a number of prompts."""
         if self.true_cfg and not is_distilled(denoiser):
             return {"true_cfg_scale": guidance_scale, "negative_prompt": [""] * prompts}
@@ -199,17 +200,17 @@ def call_of(denoiser: nn.Module) -> DenoiserCall:
     return found
 
 
-def denoiser_of(pipe: Any) -> Any:
+def denoiser_of(pipe: DiffusionPipeline) -> ModelMixin:
     """Returns the denoiser of a pipeline."""
     return getattr(pipe, "transformer", None) or pipe.unet
 
 
-def is_distilled(denoiser: Any) -> bool:
+def is_distilled(denoiser: ModelMixin) -> bool:
     """Whether a denoiser reads the guidance scale."""
-    return bool(getattr(denoiser.config, "guidance_embeds", False))
+    return bool(denoiser.config.get("guidance_embeds"))
 
 
-def timestep_shift(scheduler: Any, latents: Noisy) -> float | None:
+def timestep_shift(scheduler: ConfigMixin, latents: Noisy) -> float | None:
     """Returns `mu` of a scheduler with `use_dynamic_shifting` for the size of latents; None for others."""
     from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 @torch.no_grad()
 def broadcast_parameters(parameters: Sequence[nn.Parameter]) -> None:
     """Copies the first process's values to all processes."""
-    broadcast([parameter.detach() for parameter in parameters])  # pyright: ignore[reportArgumentType]
+    for parameter in parameters:
+        broadcast(parameter.detach())
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Any
 
 
 class Terminated(SystemExit):
@@ -39,7 +38,7 @@ def deferred_signals() -> Iterator[None]:
         yield
         return
     pending: list[tuple[int, FrameType | None]] = []
-    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
     with ExitStack() as stack:
         stack.callback(lambda: [handlers[number](number, frame) for number, frame in pending])
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -34,7 +35,7 @@ from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.gradients import average_gradients, broadcast_parameters
 from weftwork.training.core.interruptions import Terminated, deferred_signals, terminable
 from weftwork.training.core.optimizers import build_optimizer
-from weftwork.training.core.sharding import sharding, unsharded_accelerator
+from weftwork.training.core.sharding import sharding, unsharded
 from weftwork.training.core.state import TrainingState, checkpoint_to_resume
 from weftwork.training.core.task import BatchT, SampleT, Task
 from weftwork.training.core.trackers import log_images, peak_memory, tracker
@@ -74,12 +75,13 @@ class _Run:
         self.task, self.module, self.config, self.evaluate = task, task.module, config, evaluate
         self.folder = Path(config.output_dir)
         self.sharded = sharding() is not None
-        self.accelerator = unsharded_accelerator(
-            mixed_precision=config.mixed_precision,
-            cpu=config.use_cpu,
-            log_with=tracker(config.report_to),
-            project_dir=str(self.folder / "logs"),
-        )
+        with unsharded():
+            self.accelerator = Accelerator(
+                mixed_precision=config.mixed_precision,
+                cpu=config.use_cpu,
+                log_with=tracker(config.report_to),
+                project_dir=str(self.folder / "logs"),
+            )
         if not config.resume_from_checkpoint:
             check_unused(self.folder)
         set_seed(config.seed)
@@ -111,11 +113,9 @@ class _Run:
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
         broadcast_parameters(parameters)
         self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True) if config.use_ema else None
-        if self.ema is not None:
-            self.ema.to(self.accelerator.device)
         self.step, self.skipped, self.place = 0, 0, (0, 0)  # place: (epoch, batches) after the last complete step
         self.complete = True  # False during an update
-        self.unwritten: dict[str, Any] = {}  # scores of the last complete step
+        self.unwritten: dict[str, float | None] = {}  # scores of the last complete step
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class _Run:
         self.place = self.batches.epoch, self.batches.drawn
         self.unwritten = {
             "loss": loss if math.isfinite(loss) else None,
-            "learning_rate": self.schedule.get_last_lr()[0],
+            "learning_rate": float(self.schedule.get_last_lr()[0]),
         }
         self.complete = True
 
@@ -287,7 +287,7 @@ class _Run:
                 self.ema.restore(parameters)
             self.module.train(training)
 
-    def _save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> Path:
+    def _save(self, folder: Path, extra: Mapping[str, object] | None = None) -> Path:
         """Writes the loadable folder atomically: to a temporary name, then renamed."""
         if self.accelerator.is_main_process:
             partial = folder.with_name(f".{folder.name}.partial")

@@ -66,8 +66,15 @@ def diffusion_loss(
     def denoise_all(noisy: Sequence[Tensor], timesteps: Tensor) -> Sequence[Tensor]:
         return (denoise(noisy[0], timesteps),)
 
-    options: dict[str, Any] = {"snr_gamma": snr_gamma, "logit_normal": logit_normal, "noise_offset": noise_offset}
-    return joint_diffusion_loss(denoise_all, scheduler, ((latents, 1.0),), generator, **options)
+    return joint_diffusion_loss(
+        denoise_all,
+        scheduler,
+        ((latents, 1.0),),
+        generator,
+        snr_gamma=snr_gamma,
+        logit_normal=logit_normal,
+        noise_offset=noise_offset,
+    )
 
 
 def joint_diffusion_loss(

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from weftwork.datasets.readers.errors import UserError
 
@@ -27,7 +27,7 @@ def build_optimizer(
     parameters: "Sequence[nn.Parameter]",
     learning_rate: float,
     weight_decay: float,
-    **adam: Any,
+    **adam: object,
 ) -> "torch.optim.Optimizer":
     """Builds an optimizer over `parameters`.
 

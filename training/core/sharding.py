@@ -4,11 +4,13 @@ Accelerate by itself would shard the trained module, which is small, and save it
 """
 
 import os
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin, patch_environment
+from diffusers import DiffusionPipeline, ModelMixin
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -45,20 +47,19 @@ def _is_set(flag: str) -> bool:
     return os.environ.get(flag, "false").lower() == "true"
 
 
-def unsharded_accelerator(**options: Any) -> Accelerator:
-    """Creates an accelerator without FSDP."""
-    with patch_environment(**{FLAG: "false"}):
-        return Accelerator(**options)
+def unsharded() -> AbstractContextManager[None]:
+    """Context manager in which accelerators are created without FSDP."""
+    return patch_environment(**{FLAG: "false"})
 
 
-def move_except(denoiser: nn.Module, pipe: Any, device: torch.device) -> None:
+def move_except(denoiser: nn.Module, pipe: DiffusionPipeline, device: torch.device) -> None:
     """Moves all parts of a pipeline except the denoiser, which may not fit before it is sharded."""
     for part in pipe.components.values():
         if isinstance(part, nn.Module) and part is not denoiser:
             part.to(device)
 
 
-def shard(denoiser: Any, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
+def shard(denoiser: ModelMixin, plugin: FullyShardedDataParallelPlugin, device: torch.device) -> str:
     """Shards the frozen denoiser with FSDP2, block by block; returns a summary of this process's share.
 
     From then on, all processes must call the denoiser equally often.

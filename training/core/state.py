@@ -10,6 +10,9 @@ import torch
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.checkpoints import checkpoints
@@ -24,13 +27,13 @@ class TrainingState:
     """The parts of a run that a checkpoint saves and restores."""
 
     module: nn.Module
-    optimizer: Any
-    schedule: Any
-    scaler: Any
+    optimizer: Optimizer
+    schedule: LambdaLR
+    scaler: GradScaler | None
     """Gradient scaler of fp16, else None."""
     ema: EMAModel | None
 
-    def write(self, folder: Path, progress: Mapping[str, Any], config: TrainingConfig) -> None:
+    def write(self, folder: Path, progress: Mapping[str, object], config: TrainingConfig) -> None:
         """Writes the state to a new folder; `progress` is returned by `read`."""
         folder.mkdir()
         save_file(

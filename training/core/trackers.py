@@ -3,7 +3,6 @@
 import logging
 import resource
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,9 +44,9 @@ def log_images(accelerator: Accelerator, folder: Path, step: int) -> None:
             pixels = np.asarray(image.convert("RGB"))[None]
         name = f"validation{path.stem[6:]}"
         for one in accelerator.trackers:
-            options: dict[str, Any] = {"dataformats": "NHWC"} if one.name == DEFAULT else {}
-            if hasattr(one, "log_images"):
-                one.log_images({name: pixels}, step=step, **options)  # pyright: ignore[reportAttributeAccessIssue]
+            options = {"dataformats": "NHWC"} if one.name == DEFAULT else {}
+            if (log := getattr(one, "log_images", None)) is not None:
+                log({name: pixels}, step=step, **options)
 
 
 def peak_memory() -> str:

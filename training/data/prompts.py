@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
+from transformers import PreTrainedTokenizerBase
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.denoisers import DenoiserCall, Embeds, Rows, call_of, denoiser_of
@@ -32,7 +33,7 @@ class Tokens(Protocol):
 class PromptTokens:
     """Counts the tokens of prompts, begin and end included; `longest` is the most that a pipeline reads."""
 
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     longest: int
 
     @classmethod
@@ -43,7 +44,7 @@ class PromptTokens:
             length: number of tokens that transformers read; None for that of the family's pipelines.
         """
         call = call_of(denoiser_of(pipe))
-        tokenizer: Any = next(one for name in call.tokenizers if (one := getattr(pipe, name, None)) is not None)
+        tokenizer = next(one for name in call.tokenizers if (one := getattr(pipe, name, None)) is not None)
         return cls(tokenizer, min(tokenizer.model_max_length, length or call.length or tokenizer.model_max_length))
 
     def count(self, text: str) -> int:

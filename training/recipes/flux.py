@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel, ModelMixin
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
@@ -146,13 +146,13 @@ class FluxTask(DrawingTask):
             cut, padding="max_length" if length else "longest", max_length=length or None, return_tensors="pt"
         ).input_ids
 
-    def pipeline(self, module: Any) -> FluxPipeline:
+    def pipeline(self, module: FluxDenoiser) -> FluxPipeline:
         return flux_pipeline(module, self.vae)
 
 
-def flux_pipeline(module: FluxDenoiser, vae: Any) -> FluxPipeline:
+def flux_pipeline(module: FluxDenoiser, vae: ModelMixin) -> FluxPipeline:
     """Returns the stock pipeline with the parts in training."""
-    if vae.config.shift_factor is None:  # which the pipeline adds
+    if vae.config["shift_factor"] is None:  # which the pipeline adds
         vae.register_to_config(shift_factor=0.0)
     return built(
         FluxPipeline,

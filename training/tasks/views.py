@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.attention_processors.views.instillation import Instillation
 from weftwork.datasets.readers.posed_views import PosedViews
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.pipelines.views.point_maps import depth_image
@@ -101,8 +102,9 @@ class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):
             snr_offset=1.0,
         )
         if self.module.sharing == "distilled":
-            maps = self.module.link.store, self.module.own.store
-            distance = attention_distillation_loss(*maps, self.config.distillation_kind)  # pyright: ignore
+            assert isinstance(self.module.link, Instillation)
+            teacher, student = self.module.link.store, self.module.own.store
+            distance = attention_distillation_loss(teacher, student, self.config.distillation_kind)
             loss = loss + self.config.distillation_weight * distance
         return loss
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import OutfitScores, score_outfits
 from weftwork.scripts.maintenance.oracles.outfit_data import gaussian_blur, resample
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "as rendered": lambda images: images,
@@ -55,7 +58,7 @@ def make_parser(text: str | None, count: int) -> argparse.ArgumentParser:
     return parser
 
 
-def print_scores(scores: Mapping[str, Any]) -> None:
+def print_scores(scores: Mapping[str, "DataclassInstance"]) -> None:
     """Prints dataclasses of scores by name as JSON."""
     report = {
         name: {score: round(value, 4) for score, value in dataclasses.asdict(scores_of_change).items()}
