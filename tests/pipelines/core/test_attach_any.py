@@ -143,6 +143,20 @@ def test_lists_per_prompt(name: str) -> None:
         drawn([[], [], []])
 
 
+def test_both_transformers_of_a_pipeline_take_conditions() -> None:
+    tiny = next(one for one in PIPELINES if one.name == "wan")
+    pipe = tiny.make()
+    pipe.register_modules(transformer_2=tiny.parts()["transformer"])
+    pipe.register_to_config(boundary_ratio=0.5)
+    attach(pipe, style=style_adapter(pipe))
+    for start, end in ((0.0, 0.25), (0.75, 1.0)):
+        with calls_of(pipe.transformer) as high, calls_of(pipe.transformer_2) as low:
+            plain = run_tiny(pipe, tiny.arguments(steps=4))
+            with conditions(pipe, style(start=start, end=end)):
+                assert (run_tiny(pipe, tiny.arguments(steps=4)) - plain).abs().max() > 1e-4
+        assert high and low
+
+
 # -- caches of diffusers -----------------------------------------------------------------------------------
 
 
