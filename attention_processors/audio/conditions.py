@@ -300,7 +300,9 @@ def checked_audio(given: ArrayLike, sample_rate: int, *, silent: bool = False) -
     Logs a warning if the audio is clipped.
     """
     audio = np.asarray(given, np.float32)
-    if audio.ndim != 2 or audio.shape[0] > 8 or not audio.shape[1]:
+    if not audio.size:
+        raise UserError(f"audio: got no samples in shape {audio.shape}, expected some; check where it comes from")
+    if audio.ndim != 2 or audio.shape[0] > 8:
         raise UserError(f"audio: got shape {audio.shape}, expected [channel, sample]; transpose it or add a dimension")
     if not np.isfinite(audio).all() or not sample_rate > 0:
         raise UserError(f"audio: got numbers that are not finite, or a rate of {sample_rate} Hz; correct the audio")

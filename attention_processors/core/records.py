@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from PIL import Image
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.texts import check_characters
 
 Locate = Callable[[str], Path | Image.Image]
 """Function from the path or data URI of an image in a record to a file or an image; raises `ValueError`."""
@@ -45,7 +46,7 @@ class TextKind(Kind):
     def read(self, value: object, locate: Locate) -> str:
         if not isinstance(value, str):
             raise UserError(f"got {short(value)}, expected words; quote it")
-        return value
+        return check_characters(value)
 
     def schema(self) -> Schema:
         return {"type": "string"} | ({} if self.empty else {"pattern": "\\S"})

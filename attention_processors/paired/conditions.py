@@ -23,6 +23,7 @@ from weftwork.attention_processors.core.regions import Area, ImageLike, from_arr
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import INKS, Ink, as_sketch, check_ink, letterbox, read_sketch
 from weftwork.datasets.readers.strokes import stroke_region
+from weftwork.datasets.readers.texts import check_characters
 
 Region = str | Area
 SKETCH_HELP = "Path of an image, relative to this file: strokes on a plain ground, on the whole canvas."
@@ -40,8 +41,8 @@ class SketchTextPair(Condition):
         ink: "dark", "light" or "auto", as for `as_sketch`; light strokes are inverted, and then it is "dark".
 
     Raises:
-        ValueError: neither sketch nor text, an empty text, a sketch without strokes, or a file that cannot be read; and
-            as for `Condition`.
+        ValueError: neither sketch nor text, an empty or broken text, a sketch without strokes, or a file that cannot be
+            read; and as for `Condition`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("sketch", "text")
@@ -68,8 +69,7 @@ class SketchTextPair(Condition):
     def __post_init__(self) -> None:
         if self.sketch is None and self.text is None:
             raise UserError("pair: got neither sketch nor text; give at least one of them")
-        if self.text is not None and not self.text.strip():
-            raise UserError("text: got an empty text; describe the object, or leave text out for a sketch-only pair")
+        _check_text(self.text)
         check_ink(self.ink)
         if self.sketch is not None:
             _read_sketch(self)
@@ -154,6 +154,17 @@ def stroke_pixels(sketch: Image.Image, size: int) -> Float[Tensor, "2 size size"
     square = letterbox(sketch.convert("L"), size)
     strokes = 1 - np.array(square, np.float32) / 255
     return torch.from_numpy(np.stack([strokes, np.array(stroke_region(square), np.float32)]))
+
+
+def _check_text(text: str | None) -> None:
+    if text is None:
+        return
+    if not text.strip():
+        raise UserError("text: got an empty text; describe the object, or leave text out for a sketch-only pair")
+    try:
+        check_characters(text)
+    except UserError as error:
+        raise UserError(f"text: {error}") from error
 
 
 def _read_sketch(condition: SketchTextPair | GlobalSketch) -> None:

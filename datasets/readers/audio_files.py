@@ -16,7 +16,7 @@ def audio_seconds(path: Path) -> float:
     """Duration of an audio file in seconds.
 
     Raises:
-        ValueError: a file that cannot be read, or has more than two channels.
+        ValueError: a file that cannot be read, is empty, or has more than two channels.
     """
     with _opened(path) as file:
         return file.frames / file.samplerate
@@ -26,7 +26,7 @@ def audio_rate(path: Path) -> int:
     """Sample rate of an audio file in Hz.
 
     Raises:
-        ValueError: a file that cannot be read, or has more than two channels.
+        ValueError: a file that cannot be read, is empty, or has more than two channels.
     """
     with _opened(path) as file:
         return file.samplerate
@@ -42,7 +42,8 @@ def read_audio(
         sample_rate: rate to resample to, in Hz; the file's own when None.
 
     Raises:
-        ValueError: a file that cannot be read, ends before the piece does, has more than two channels, or NaN.
+        ValueError: a file that cannot be read, is empty or ends before the piece does, has more than two channels, or
+            NaN.
     """
     with _opened(path) as file:
         own = file.samplerate
@@ -77,4 +78,7 @@ def _opened(path: Path) -> soundfile.SoundFile:
     if file.channels > MOST_CHANNELS:
         file.close()
         raise UserError(f"{path}: got {file.channels} channels, expected one or two; mix it down to stereo")
+    if not file.frames:
+        file.close()
+        raise UserError(f"{path}: got no samples, expected some audio; extract it again")
     return file

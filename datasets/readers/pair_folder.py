@@ -35,6 +35,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
 from weftwork.datasets.readers.json_object import unique_keys
 from weftwork.datasets.readers.masks import read_mask
+from weftwork.datasets.readers.texts import check_characters
 
 METADATA: Final = "metadata.jsonl"
 ROW_KEYS: Final = ("file_name", "caption", "pairs")
@@ -232,6 +233,8 @@ def _row(number: int, line: str, folder: Path, fail: Fail) -> _Row | None:
     caption, pairs = record.get("caption") or "", record.get("pairs")
     if not isinstance(caption, str):
         fail(f"caption: got {reprlib.repr(caption)}, expected a text; quote it or leave it out")
+    else:
+        _check_text(caption, "caption", fail)
     if not isinstance(pairs, list):
         return fail(f"pairs: got {reprlib.repr(pairs)}, expected a list of pairs; write [] for none")
     read = [_pair(pair, f"pairs[{index}]", folder, fail) for index, pair in enumerate(pairs)]
@@ -249,6 +252,8 @@ def _pair(record: object, key: str, folder: Path, fail: Fail) -> _Pair | None:
         return fail(f"{key}: got neither a sketch nor a text, expected one or both; add one or drop the pair")
     if text is not None and not (isinstance(text, str) and text.strip()):
         fail(f"{key}.text: got {reprlib.repr(text)}, expected words; write some or leave it out")
+    elif text is not None:
+        _check_text(text, f"{key}.text", fail)
     path = None if sketch is None else _file(sketch, f"{key}.sketch", folder, fail)
     place = None
     if isinstance(region, list):
@@ -256,6 +261,13 @@ def _pair(record: object, key: str, folder: Path, fail: Fail) -> _Pair | None:
     elif region is not None:
         place = _file(region, f"{key}.region", folder, fail)
     return _Pair(path, text.strip() if isinstance(text, str) else None, place)
+
+
+def _check_text(text: str, key: str, fail: Fail) -> None:
+    try:
+        check_characters(text)
+    except UserError as error:
+        fail(f"{key}: {error}")
 
 
 def _is_object(record: object, key: str, keys: Sequence[str], fail: Fail) -> TypeGuard[dict[str, object]]:

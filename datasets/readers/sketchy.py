@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_sketch, compose_sketches, read_image
 from weftwork.datasets.readers.pair_folder import PairSample, Problem
+from weftwork.datasets.readers.texts import check_characters
 
 __all__ = ["ANNOTATIONS", "DROPPED", "PairSample", "Problem", "Sketchy", "validate"]
 
@@ -222,6 +223,10 @@ def _wrong_annotation(row: Row, images: Collection[str], pairs: dict[str, dict[s
         return f"category_name: got {row.get('category_name')!r}, expected the name of a garment; quote it"
     if not isinstance(row.get("description"), str | None):
         return f"description: got {row['description']!r}, expected a text; quote it"
+    try:
+        check_characters(str(row.get("description") or ""))
+    except UserError as error:
+        return f"description: {error}"
     if str(row["image_id"]) not in images:
         return f"image_id: got {row['image_id']!r}, expected the id of one of the images; drop it or add its image"
     return _doubled(row["id"], pairs.get(str(row["image_id"]), {}))

@@ -17,6 +17,8 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -29,6 +31,7 @@ from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.attach import attach, detach, encoded, frozen_encoders, set_encoders
+from weftwork.pipelines.core.auto import register_auto
 from weftwork.pipelines.core.call import ConditionedCall
 from weftwork.pipelines.core.conditions import Conditions
 from weftwork.pipelines.core.encoders import FrozenEncoders
@@ -231,3 +234,18 @@ class ConditionedStableDiffusionInpaintPipeline(ConditionedPipelineMixin, Stable
 
 
 class ConditionedStableDiffusionControlNetPipeline(ConditionedPipelineMixin, StableDiffusionControlNetPipeline): ...
+
+
+register_auto(
+    "conditioned-stable-diffusion",
+    ConditionedStableDiffusionPipeline,
+    ConditionedStableDiffusionImg2ImgPipeline,
+    ConditionedStableDiffusionInpaintPipeline,
+)
+register_auto("conditioned-stable-diffusion-controlnet", ConditionedStableDiffusionControlNetPipeline)
+register_auto(
+    "conditioned-stable-diffusion-xl",
+    ConditionedStableDiffusionXLPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+)
