@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--drawings", type=Path, default=TARBALLS, help="folder of npm tarballs")
     parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images")
     parser.add_argument("--count", type=int, default=256, help="single drawings; half as many scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of single drawings")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of single drawings, and of the noise")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, help="of latents, as denoisers leave it: in deviations of each channel"
+    )
     arguments = parser.parse_args(argv)
     vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).float().eval()
     cache, count = arguments.cache_dir, arguments.count
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "outfits": OutfitImages(cache, "validation", OUTFITS).images,
     }
     for name, images in rows.items():
-        print(f"{name}: {psnr(vae, images):.2f} dB on {len(images)} images")
+        found = psnr(vae, images, arguments.noise, torch.Generator().manual_seed(arguments.seed))
+        print(f"{name}: {found:.2f} dB on {len(images)} images")
 
 
 def single(drawings: RenderedDrawings, count: int, seed: int) -> Images:
@@ -54,12 +58,14 @@ def single(drawings: RenderedDrawings, count: int, seed: int) -> Images:
 
 
 @torch.no_grad()
-def psnr(vae: ModelMixin, images: Images) -> float:
-    """Returns the mean peak signal-to-noise ratio of reconstructions from the posterior mean, in dB."""
+def psnr(vae: ModelMixin, images: Images, noise: float, generator: torch.Generator) -> float:
+    """Returns the mean peak signal-to-noise ratio of reconstructions from the noisy posterior mean, in dB."""
     found = []
     for first in range(0, len(images), 16):
         given = torch.from_numpy(np.array(images[first : first + 16])).permute(0, 3, 1, 2).float() / 127.5 - 1
-        restored = vae.decode(vae.encode(given).latent_dist.mode()).sample.clamp(-1, 1)
+        latents = vae.encode(given).latent_dist.mode()
+        latents += noise * latents.std((0, 2, 3), keepdim=True) * torch.randn(latents.shape, generator=generator)
+        restored = vae.decode(latents).sample.clamp(-1, 1)
         found.append(10 * torch.log10(4 / (restored - given).square().mean((1, 2, 3))))
     return float(torch.cat(found).mean())
 
