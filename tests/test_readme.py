@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from tiny import paired_adapter, style_adapter, tiny_pipe
+from tiny_transformers import flux
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import available
@@ -81,7 +82,12 @@ def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pyt
 
     for module in ("weftwork.pipelines", "weftwork.pretrained"):
         monkeypatch.setattr(f"{module}.shipped", shipped)
-    execute(re.sub(r"num_inference_steps=\d+", "num_inference_steps=1", SNIPPETS[name]))
+    if "my-flux" in SNIPPETS[name]:
+        pipe = flux()
+        pipe.save_pretrained(room / "my-flux")
+        style_adapter(pipe.transformer, styles=["ink", "pastel"]).save_pretrained(room / "my-style")
+    smaller = re.sub(r"num_inference_steps=\d+", "num_inference_steps=1", SNIPPETS[name])
+    execute(smaller.replace("height=512, width=512", "height=32, width=32"))
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ def denoisers(pipe: Any) -> list[nn.Module]:
         ValueError: a pipeline without either.
     """
     found = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
-    if not any(found := [one for one in found if isinstance(one, nn.Module)]):
+    found = [one for one in found if isinstance(one, nn.Module)]
+    if not found:
         raise UserError(f"pipe: got {type(pipe).__name__}, which has no unet and no transformer; pass another pipeline")
     return found
 

@@ -241,7 +241,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config is a list": (configured("[]"), "config.json: got a list"),
     "another class": (
         configured(_class_name="UNet2DModel"),
-        "got class 'UNet2DModel', expected one of AlignedViews, PairedAdapter",
+        "got class 'UNet2DModel', expected one of AlignedViews, ",
     ),
     "a newer format": (configured(format_version=99), "got format version 99, expected at most 1"),
     "odd option": (configured(token_dim="wide"), "config.json does not describe a PairedAdapter"),

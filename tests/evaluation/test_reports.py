@@ -144,6 +144,7 @@ def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> No
     assert scores["held"]["query_key_bytes"] == sum(row["query_key_bytes"] for row in layers)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_growth_counts_what_is_held(tmp_path: Path) -> None:
     assert main(["benchmark", "growth", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "benchmark-growth.json").read_text())

@@ -6,10 +6,12 @@ import pytest
 
 from weftwork.attention_processors import methods
 from weftwork.attention_processors.core.method import load
-from weftwork.pretrained import shipped
+from weftwork.pretrained import available, shipped
+
+SHIPPED = [method for method in methods().values() if method.name in available()]
 
 
-@pytest.mark.parametrize("method", [m for m in methods().values() if m.name != "reference"], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", SHIPPED, ids=lambda method: method.name)
 def test_a_methods_backbone_opens_and_takes_its_shipped_modules(method: Any) -> None:
     pipe = load(method.pipeline)(shipped(method.backbone), use_safetensors=True)
     adapter = pipe.load_adapter(shipped(method.name), "it")

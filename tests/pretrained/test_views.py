@@ -30,7 +30,7 @@ def seen(pipe: Any, room: int, target: str, of: int) -> Any:
     return pipe(references, camera, num_inference_steps=8, generator=torch.Generator().manual_seed(0), output_type="np")
 
 
-@pytest.mark.parametrize("target", ["interpolating", "extrapolating"])
+@pytest.mark.parametrize("target", ["interpolating", pytest.param("extrapolating", marks=pytest.mark.slow)])
 def test_picture_and_geometry_are_those_of_the_room(pipe: Any, target: str) -> None:
     truth = sample("test", 0, size=SIZE, views=(target,)).views[target]
     out, other = seen(pipe, 0, target, 0), seen(pipe, 0, target, 5)

@@ -87,8 +87,9 @@ class TextToAudio(nn.Module):
         """Returns context and global state, as the stock pipeline makes them."""
         text = self.text_encoder(token_ids, attention_mask=mask).last_hidden_state
         ends = torch.tensor([0.0, seconds]).repeat(len(text), 1)
-        states, *spans = self.projection_model(text, ends[:, 0], ends[:, 1], return_dict=False)
-        return torch.cat([states * mask[..., None], *spans], 1), torch.cat(spans, 2)
+        made = self.projection_model(text, ends[:, 0], ends[:, 1])
+        spans = [made.seconds_start_hidden_states, made.seconds_end_hidden_states]
+        return torch.cat([made.text_hidden_states * mask[..., None], *spans], 1), torch.cat(spans, 2)
 
     def forward(self, noisy: Tensor, times: Tensor, context: Tensor, whole: Tensor) -> Tensor:
         turns = rotary_embedding_for(self.transformer, noisy.shape[-1])

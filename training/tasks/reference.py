@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -42,7 +42,7 @@ def prepare(trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin) -> Prepar
     arguments = trainer.arguments
     name = arguments.image_encoder or str(shipped("creature-encoder"))
     encoder = ImageEncoder.from_pretrained(name)
-    encoder.model.to(pipe.device)
+    nn.Module.to(encoder.model, pipe.device)
     pipe.set_encoders(image=encoder)
     adapter = _adapter(trainer, pipe, encoder, model_name(name))
     records, images, shown = _data(trainer, pipe)

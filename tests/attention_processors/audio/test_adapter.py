@@ -18,6 +18,7 @@ from tiny_audio import spatial_adapter as adapter
 
 from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.readers.audio_files import resampled
@@ -133,10 +134,10 @@ def test_a_design_is_the_same_beside_others() -> None:
     beside = conditioning(made, [[TRACK], [PROMPT, TRACK, TRACK.mirrored()], []], transformer).build(layout)[0]
     row = beside["transformer_blocks.0.attn2"]
     query = torch.randn(3, 33, 4, 16, generator=torch.Generator().manual_seed(0))
-    own = type("Own", (), {"key": torch.zeros(3, 2, 2, 16), "value": torch.ones(3, 2, 2, 16), "mask": None})()
-    own.out = attend(query, own.key, own.value)
+    key, value = torch.zeros(3, 2, 2, 16), torch.ones(3, 2, 2, 16)
+    own = OwnAttention(key, value, None, attend(query, key, value))
     out = row.mix(query, own.out, attend, own)
-    single = type("Own", (), {n: getattr(own, n)[:1] for n in ("key", "value", "out")} | {"mask": None})()
+    single = OwnAttention(key[:1], value[:1], None, own.out[:1])
     torch.testing.assert_close(alone.mix(query[:1], own.out[:1], attend, single), out[:1], atol=1e-5, rtol=1e-5)
     assert torch.equal(out[2], own.out[2]) and not torch.equal(out[1], own.out[1])
 

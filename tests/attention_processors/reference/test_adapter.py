@@ -15,6 +15,7 @@ from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModelWithProjec
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from variants import SD, VARIANTS, Variant, half_mask, picture, run
 
+from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter, SummedBranch
 from weftwork.scripts.converters.command import IP_ADAPTER_NAME, convert_to_ip_adapter
@@ -191,7 +192,7 @@ def test_summed_branches_leave_out_padding_and_absent_parts() -> None:
     heads, values = tokens.unflatten(-1, (2, 4)), tokens.flip(1).unflatten(-1, (2, 4))
     first, second = (attend(query, heads[:, i : i + 2], values[:, i : i + 2]) for i in (0, 2))
     expected = 0.5 * (first + float(np.exp(-0.7)) * second)
-    torch.testing.assert_close(branch.mix(query, out, attend, None), expected)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(branch.mix(query, out, attend, OwnAttention(query, query, None, out)), expected)
     half = replace(branch, conditional=1).rows(1)
     assert isinstance(half, SummedBranch) and half.spans == branch.spans
 

@@ -81,6 +81,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_training_on_a_stream_goes_on_with_the_same_bits(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", files / "cache")
     command = ["train", "style", "--dataset_name", str(files / "data"), "--streaming", "--styles", *STYLES,

@@ -40,6 +40,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> CompositionEvaluatio
     )
 
 
+@pytest.mark.slow
 def test_every_combination_is_an_image_of_its_own(evaluation: CompositionEvaluation) -> None:
     drawn = {name: row() for name, row in evaluation.rows().items()}
     assert list(drawn) == ["real", "reconstruction", *ROWS]

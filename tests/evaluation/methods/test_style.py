@@ -143,6 +143,7 @@ def test_styled_outfits_come_with_words_for_what_is_worn(tmp_path: Path) -> None
     assert plain.garments == images.garments and not np.array_equal(plain.images, images.images)
 
 
+@pytest.mark.slow
 def test_styles_train_on_a_folder(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

@@ -58,5 +58,5 @@ def test_a_png_of_many_designs_is_not_made_again(tmp_path: Path, capsys: pytest.
     shutil.copy(OLD / "one.png", tmp_path / "one.png")
     model = ["--model", str(OLD / "pipeline"), "--output", str(tmp_path)]
     assert main(["generate", "--input", str(tmp_path / "all.jsonl"), *model]) == 0
-    assert "1 of 1 images were there, 0 to make" in capsys.readouterr().out
+    assert "1 of 1 designs were there, 0 to make" in capsys.readouterr().out
     assert (tmp_path / "one.png").read_bytes() == (OLD / "one.png").read_bytes()

@@ -92,7 +92,8 @@ def test_prompts_do_not_encode_the_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("projections", "control", "dtype"), [("frozen", "envelope", "bfloat16"), ("own", "boxes", "float32")]
+    ("projections", "control", "dtype"),
+    [("frozen", "envelope", "bfloat16"), pytest.param("own", "boxes", "float32", marks=pytest.mark.slow)],
 )
 def test_spatial_modules_are_trained_and_measured(
     projections: str,

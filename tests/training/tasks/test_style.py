@@ -33,6 +33,7 @@ def make_task(**options: float) -> StyleTask:
     return StyleTask(style_adapter(pipe.unet, layers="all"), pipe, StyleConfig(**options), ("a cat", "a dog"))
 
 
+@pytest.mark.slow
 def test_a_style_is_learned_from_its_images(tmp_path: Path) -> None:
     task = make_task()
     before = state_sha256(task.pipe.unet)

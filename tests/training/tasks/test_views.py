@@ -153,6 +153,7 @@ def command(pipe: Any, folder: Path, *more: str) -> int:
     return main(["train", "aligned-views", *model, "--output_dir", str(folder / "out"), *few, *more])
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_rooms_and_resumes(pipe: Any, data: PreparedViews, tmp_path: Path) -> None:
     rooms = ["--world", "rooms", "--samples", "4", "--sharing", "concatenated"]
     assert command(pipe, tmp_path, *rooms, "--validation_steps", "1", "--validation_cases", "2") == 0
