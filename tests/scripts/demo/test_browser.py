@@ -234,8 +234,7 @@ def test_a_running_job_can_be_cancelled(page: Any) -> None:
 def test_a_waiting_job_can_be_cancelled(browser: Any, address: str) -> None:
     with opened(browser, address) as first, opened(browser, address) as second:
         seeded(first, 1, steps=100)
-        first.locator(".tabitem:visible button.generate").click()
-        first.wait_for_function(f"({STATE}).includes(' of 100')", timeout=WAIT)
+        pressed(first, ".tabitem:visible button.generate", f"({STATE}).includes(' of 100')")
         seeded(second, 2)
         second.locator(".tabitem:visible button.generate").click()
         second.get_by_text("queue: 1/1").first.wait_for()
