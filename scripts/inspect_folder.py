@@ -65,7 +65,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a safetensors file says; metadata that is JSON objects is parsed and merged."""
+    """Header of a safetensors file; metadata values that are JSON objects are parsed and merged."""
 
     bytes: int
     parameters: int

@@ -1,4 +1,4 @@
-"""Files that commands write: which ones replace others is said."""
+"""Messages about files that commands replace."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @contextmanager
 def naming_replaced(paths: Iterable[Path]) -> Iterator[None]:
-    """Prints a line for each of these files that was there and is another one after the block."""
+    """Prints a line for each of these files that existed before the block and was replaced in it."""
     before = {path: stamp for path in paths if (stamp := _stamp(path)) is not None}
     try:
         yield

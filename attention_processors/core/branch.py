@@ -83,6 +83,34 @@ class Branch:
         return self
 
 
+def check_places(places: int, queries: int) -> None:
+    """Raises unless strengths of a number of places (1: of all alike) are those of a layer's image queries.
+
+    Raises:
+        ValueError: another number of queries.
+    """
+    if places not in (1, queries):
+        raise UserError(
+            f"region: got a grid of {places} places for a layer with {queries} queries; the conditioning was built for "
+            "another latent size: build it for the height and width being denoised"
+        )
+
+
+def conditional_half(have: int, count: int, conditional: int | None) -> slice:
+    """Returns the conditional half of `have` rows, for a batch of `count`; see `Branch.rows`.
+
+    Raises:
+        ValueError: not twice as many rows, or no half of the given index.
+    """
+    if conditional is None or have != 2 * count:
+        raise UserError(
+            f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
+            "build the conditioning for this num_images_per_prompt and guidance (a batch "
+            "with a third part, as of perturbed-attention guidance, is not supported)"
+        )
+    return slice(count * conditional, count * (conditional + 1))
+
+
 @dataclass(frozen=True)
 class DecoupledBranch(Branch):
     """Attention to condition tokens, added to the frozen attention (as in IP-Adapter, arXiv 2308.06721, and LOTS).
@@ -132,12 +160,7 @@ class DecoupledBranch(Branch):
         return early[:, begin - before : end - before]
 
     def _mixed(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        queries = query.shape[1]
-        if self.gain.shape[1] not in (1, queries):
-            raise UserError(
-                f"region: got a grid of {self.gain.shape[1]} places for a layer with {queries} queries; the "
-                "conditioning was built for another latent size: build it for the height and width being denoised"
-            )
+        check_places(self.gain.shape[1], query.shape[1])
         gain = self.gain.to(out.dtype)
         return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
 
@@ -151,16 +174,9 @@ class DecoupledBranch(Branch):
         return attend(query, *self.tokens(query))
 
     def rows(self, count: int) -> "DecoupledBranch":
-        have = self.key.shape[0]
-        if have == count:
+        if self.key.shape[0] == count:
             return self
-        if self.conditional is None or have != 2 * count:
-            raise UserError(
-                f"conditioning: got keys of {have} rows for a batch of {count}; pass one condition list per prompt and "
-                "build the conditioning for this num_images_per_prompt and guidance (a batch "
-                "with a third part, as of perturbed-attention guidance, is not supported)"
-            )
-        half = slice(count * self.conditional, count * (self.conditional + 1))
+        half = conditional_half(self.key.shape[0], count, self.conditional)
         bias = None if self.bias is None else self.bias[half]
         key, value, gain = self.key[half], self.value[half], self.gain[half]
         return replace(self, key=key, value=value, gain=gain, bias=bias, conditional=None)
@@ -173,7 +189,7 @@ class DecoupledBranch(Branch):
 
 @dataclass(eq=False)
 class Acting:
-    """What acts at one attention layer in the running call of a denoiser."""
+    """Branches of one attention layer, and inputs of blocks, in the running call of a denoiser."""
 
     branches: tuple[Branch, ...] = ()
     record: Callable[[tuple[Branch, ...], Tensor, OwnAttention], None] | None = None

@@ -14,6 +14,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from torch import nn
@@ -310,7 +311,12 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
 def call_arguments(denoiser: nn.Module, args: Sequence[Any], kwargs: Given) -> Given:
     """Returns the arguments of one call of a denoiser by name."""
     inner = unwrapped(denoiser)
-    return inspect.signature(type(inner).forward).bind(inner, *args, **kwargs).arguments
+    return _signature(type(inner)).bind(inner, *args, **kwargs).arguments
+
+
+@cache
+def _signature(kind: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(kind.forward)
 
 
 def sample_of(given: Given) -> Any:
@@ -324,19 +330,19 @@ def call_layout(denoiser: nn.Module, given: Given, repeat: int = 1, halves: tupl
     Raises:
         ValueError: as `family_of`, and `Family.tokens`.
     """
-    tokens = family_of(denoiser).tokens(denoiser, given)
+    family, levels = family_of(denoiser), layer_levels(denoiser)
+    tokens = family.tokens(denoiser, given)
     size = None if tokens is None else tokens.grid[1:]
-    levels = layer_levels(denoiser)
-    return Layout(levels, size, repeat, halves, tokens, family_of(denoiser).presets(list(levels)))
+    return Layout(levels, size, repeat, halves, tokens, family.presets(list(levels)))
 
 
 def base_description(denoiser: nn.Module) -> dict[str, Any]:
     """Returns a base model's description for an adapter's config: its class, the width of the text that its layers
     read and, of transformers, its presets of layers."""
     inner: Any = unwrapped(denoiser)
-    names, layers = list(attention_layers(inner)), attention_layers(inner)
-    width, presets = inner.config.get("cross_attention_dim"), family_of(inner).presets(names)
-    if width is None and (reading := [n for n in names if re.fullmatch(presets["all"], n)]):
+    layers = attention_layers(inner)
+    width, presets = inner.config.get("cross_attention_dim"), family_of(inner).presets(list(layers))
+    if width is None and (reading := [n for n in layers if re.fullmatch(presets["all"], n)]):
         projections = context_projections(layers[reading[0]])
         width = None if projections is None else projections[0].in_features
     described = {"family": type(inner).__name__, "context_dim": width}

@@ -9,13 +9,18 @@ and keys, not as a mask [query, key]: memory is linear in tokens, and kernels wi
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.branch import Branch
+from weftwork.attention_processors.core.adapter import Adapter, BatchT
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
+from weftwork.attention_processors.core.batch import Strengths
+from weftwork.attention_processors.core.branch import Branch, check_places, conditional_half
 from weftwork.attention_processors.core.conditioning import Encoded, check_layout
 from weftwork.attention_processors.core.strength import ImageTokens, Layout, Schedule, Strength
 from weftwork.datasets.readers.errors import UserError
@@ -71,11 +76,7 @@ class KeyBias(Branch):
         strength, queries, keys = self.log_strength, query.shape[1], key.shape[1]
         begin, end = (0, queries) if self.image is None else self.image.span(queries)
         stream = end - begin if self.image is None or self.image.stream is None else self.image.stream
-        if strength.shape[1] not in (1, end - begin):
-            raise UserError(
-                f"region: got a grid of {strength.shape[1]} places for {end - begin} image tokens; build the "
-                "conditioning for the height and width being denoised"
-            )
+        check_places(strength.shape[1], end - begin)
         joint = keys == queries  # text is among the queries
         text_keys = queries - stream if joint else keys
         if self.isolated is not None and self.members.shape[1] > text_keys:
@@ -96,12 +97,9 @@ class KeyBias(Branch):
         return torch.cat([text[:, :begin], places, behind, text[:, begin:]], 1), members
 
     def rows(self, count: int) -> "KeyBias":
-        have = self.log_strength.shape[0]
-        if have == count:
+        if self.log_strength.shape[0] == count:
             return self
-        if self.conditional is None or have != 2 * count:
-            raise UserError(f"conditioning: got {have} rows for a batch of {count}; build it for this batch")
-        half = slice(count * self.conditional, count * (self.conditional + 1))
+        half = conditional_half(self.log_strength.shape[0], count, self.conditional)
         isolated = None if self.isolated is None else self.isolated[half]
         strength, members = self.log_strength[half], self.members[half]
         return replace(self, log_strength=strength, members=members, isolated=isolated, conditional=None)
@@ -118,15 +116,12 @@ class EncodedKeyBias(Encoded):
 
     Args:
         layers: names of the layers.
+        strengths: `null_weight` has no effect.
         free_null: whether the unconditional half stays as in the stock model.
     """
 
     layers: Sequence[str]
-    weight: Float[Tensor, "design part"]
-    schedules: Sequence[Sequence[Schedule]]
-    region: Float[Tensor, "design part height width"] | None
-    region_aspect: float | None
-    layer_weight: Mapping[str, Float[Tensor, "design part"]]
+    strengths: Strengths
     free_null: Bool[Tensor, "design part"]
 
     @property
@@ -139,27 +134,45 @@ class EncodedKeyBias(Encoded):
         """Returns which keys belong to which part."""
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
-        check_layout(self.layers, self.region, self.region_aspect, layout)
+        given, region = self.strengths, self.strengths["region"]
+        check_layout(self.layers, region, given["region_aspect"], layout)
         members = self.members(layout)
-        plain = all(one == Schedule() for row in self.schedules for one in row)
-        factors = [self.weight, *self.layer_weight.values()]
-        if not self.isolates and plain and self.region is None and all(bool((one == 1).all()) for one in factors):
+        plain = all(one == Schedule() for row in given["schedules"] for one in row)
+        factors = [given["weight"], *given["layer_weight"].values()]
+        if not self.isolates and plain and region is None and all(bool((one == 1).all()) for one in factors):
             return {}, ()  # the stock model, bit for bit
-        grids = {layout.grid(layer) for layer in self.layers}
         regions = None
-        if self.region is not None:
-            region = layout.expand(self.region.float())
+        if region is not None:
+            region, grids = layout.expand(region.float()), {layout.grid(layer) for layer in self.layers}
             pooled = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
             regions = {grid: one.repeat(1, 1, layout.frames) for grid, one in pooled.items()}
         strength = KeyStrength(
             layout.expand(torch.zeros_like(self.free_null), self.free_null),
-            layout.expand(self.weight.float()),
-            [row for row in self.schedules for _ in range(layout.repeat)] * len(layout.halves),
+            layout.expand(given["weight"].float()),
+            [row for row in given["schedules"] for _ in range(layout.repeat)] * len(layout.halves),
             regions,
-            {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()},
+            {layer: layout.expand(factor.float()) for layer, factor in given["layer_weight"].items()},
         )
         keys, isolated = layout.expand(members), (~strength.free).float() if self.isolates else None
         return {
             layer: KeyBias(strength.gain(layout.grid(layer), layer), keys, layout.tokens, isolated, layout.conditional)
             for layer in self.layers
         }, (strength,)
+
+
+class KeyBiasAdapter(Adapter[BatchT, BatchT]):
+    """Base class of adapters that bias keys which are there; there is nothing to train.
+
+    Args:
+        layers: key width by layer name; `for_denoiser` fills it in.
+        base: description of the base model.
+    """
+
+    @register_to_config
+    def __init__(
+        self, layers: dict[str, int], base: dict[str, Any] | None = None, format_version: int = FORMAT_VERSION
+    ) -> None:
+        super().__init__()
+
+    def features(self, batch: BatchT, encoders: Mapping[str, Any]) -> BatchT:
+        return batch

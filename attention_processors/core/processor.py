@@ -85,7 +85,7 @@ Slot = WrappedProcessor | BlockInput
 
 @dataclass
 class _Use:
-    """Who uses the wrapped processors of one denoiser."""
+    """Users of the wrapped processors of one denoiser."""
 
     pipelines: int = 0
     """Calls of `install` without their `restore`."""

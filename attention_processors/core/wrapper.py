@@ -140,16 +140,14 @@ class WrappedProcessor:
         **options: Any,
     ) -> Float[Tensor, "row query head dim"]:
         """Computes attention with branches, in place of `dispatch_attention_fn`."""
+        if not self._reads(call):
+            return function(query, key, value, attn_mask=attn_mask, **options)
 
-        scale = query.shape[-1] ** -0.5  # also where biases add channels
+        def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, branch: bool = False, **more: float) -> Tensor:
+            backend = {"backend": backend_for(mask, options.get("backend"))} if branch else {}
+            return function(q, k, v, attn_mask=mask, **{**options, **backend, **more})
 
-        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
-            more = {"backend": backend_for(mask, options.get("backend"))} if branch else {}
-            if query.shape[-1] ** -0.5 != scale:
-                more["scale"] = options.get("scale") or scale
-            return function(query, key, value, attn_mask=mask, **{**options, **more})
-
-        return self._attention(kept, layer, call, run, query, key, value, attn_mask)
+        return self._attention(kept, layer, run, query, key, value, attn_mask, options.get("scale"))
 
     def attend_heads(
         self,
@@ -168,18 +166,18 @@ class WrappedProcessor:
         The backend of `set_attention_backend`, which stock processors of U-Nets ignore, is used here.
         """
         backend = self._attention_backend
-        if backend is None and not (self.acting.branches and call == self.main_call):
+        if backend is None and not self._reads(call):
             return function(query, key, value, attn_mask=attn_mask, **options)
-        scale = query.shape[-1] ** -0.5  # also where biases add channels
 
-        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
-            more = {"backend": backend_for(mask, backend)}
-            if query.shape[-1] ** -0.5 != scale:
-                more["scale"] = options.get("scale") or scale
-            return dispatch_attention_fn(query, key, value, attn_mask=mask, **{**options, **more})
+        def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, branch: bool = False, **more: float) -> Tensor:
+            return dispatch_attention_fn(
+                q, k, v, attn_mask=mask, backend=backend_for(mask, backend), **{**options, **more}
+            )
 
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        return self._attention(kept, layer, call, run, query, key, value, attn_mask).transpose(1, 2)
+        if not self._reads(call):
+            return run(query, key, value, attn_mask).transpose(1, 2)
+        return self._attention(kept, layer, run, query, key, value, attn_mask, options.get("scale")).transpose(1, 2)
 
     def attend_folded(
         self,
@@ -194,6 +192,8 @@ class WrappedProcessor:
         **options: Any,
     ) -> Float[Tensor, "row_head query dim"]:
         """Computes attention with branches, in place of `xformers.ops.memory_efficient_attention`."""
+        if not self._reads(call):
+            return function(query, key, value, attn_bias=attn_bias, **options)
 
         def fold(x: Tensor) -> Tensor:
             return x.transpose(1, 2).flatten(0, 1).contiguous()
@@ -201,31 +201,30 @@ class WrappedProcessor:
         def unfold(x: Tensor) -> Tensor:
             return x.unflatten(0, (-1, layer.heads)).transpose(1, 2)
 
-        def run(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, branch: bool = False) -> Tensor:
-            rows, queries = query.shape[:2]
+        def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, branch: bool = False, **more: float) -> Tensor:
             if mask is not None:  # not broadcast by xformers
-                mask = mask.expand(rows, layer.heads, queries, key.shape[1]).flatten(0, 1)
-            more = {} if query.shape[-1] ** -0.5 == scale else {"scale": options.get("scale") or scale}
-            return unfold(function(fold(query), fold(key), fold(value), attn_bias=mask, **{**options, **more}))
+                mask = mask.expand(q.shape[0], layer.heads, q.shape[1], k.shape[1]).flatten(0, 1)
+            return unfold(function(fold(q), fold(k), fold(v), attn_bias=mask, **{**options, **more}))
 
-        scale = query.shape[-1] ** -0.5  # also where biases add channels
         mask = None if attn_bias is None else attn_bias.unflatten(0, (-1, layer.heads))
-        return fold(self._attention(kept, layer, call, run, unfold(query), unfold(key), unfold(value), mask))
+        query, key, value = (unfold(x) for x in (query, key, value))
+        return fold(self._attention(kept, layer, run, query, key, value, mask, options.get("scale")))
+
+    def _reads(self, call: int) -> bool:
+        """Whether there are branches, and this call of an attention function is theirs."""
+        return bool(self.acting.branches) and call == self.main_call
 
     def _attention(
         self,
         kept: Kept,
         layer: nn.Module,
-        call: int,
         run: Callable[..., Tensor],
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
+        scale: float | None,
     ) -> Tensor:
-        if not self.acting.branches or call != self.main_call:
-            return run(query, key, value, mask)
-
         def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
             groups = query.shape[2] // key.shape[2]
             if groups > 1:
@@ -238,7 +237,7 @@ class WrappedProcessor:
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
         biases = [bias for bias in [branch.key_bias(query, key) for branch in branches] if bias is not None]
-        out = text = biased(run, query, key, value, mask, biases) if biases else run(query, key, value, mask)
+        out = text = biased(run, query, key, value, mask, biases, scale) if biases else run(query, key, value, mask)
         early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
         own = OwnAttention(key, value, mask, text, early)
         for branch in branches:

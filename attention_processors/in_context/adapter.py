@@ -11,19 +11,15 @@ weights are trained.
 Differs: other tools scale the latents of references, which a LayerNorm undoes for the most part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
-from weftwork.attention_processors.core.key_bias import EncodedKeyBias
+from weftwork.attention_processors.core.key_bias import EncodedKeyBias, KeyBiasAdapter
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.in_context.conditions import InContextReference
 from weftwork.datasets.readers.errors import UserError
@@ -60,21 +56,10 @@ class EncodedReferences(EncodedKeyBias):
         return (of_key.to(self.index.device)[None, :, None] == self.index[:, None]).float()
 
 
-class InContextAdapter(Adapter[InContextBatch, InContextBatch]):
-    """Strengths of in-context references; there is nothing to train.
-
-    Args:
-        layers: key width by layer name; `InContextAdapter.for_denoiser` fills it in.
-        base: description of the base model.
-    """
+class InContextAdapter(KeyBiasAdapter[InContextBatch]):
+    """Strengths of in-context references; there is nothing to train."""
 
     condition_type = (InContextReference,)
-
-    @register_to_config
-    def __init__(
-        self, layers: dict[str, int], base: dict[str, Any] | None = None, format_version: int = FORMAT_VERSION
-    ) -> None:
-        super().__init__()
 
     def collate(self, conditions: Sequence[Sequence[InContextReference]]) -> InContextBatch:
         """Returns padded tensors, one row per design.
@@ -90,19 +75,7 @@ class InContextAdapter(Adapter[InContextBatch, InContextBatch]):
         index = [[one.index if one is not ABSENT else -1 for one in row] for row in rows]
         return InContextBatch.of(rows, list(self.config["layers"]), index=torch.tensor(index))
 
-    def features(self, batch: InContextBatch, encoders: Mapping[str, Any]) -> InContextBatch:
-        return batch
-
     def forward(self, features: InContextBatch) -> EncodedReferences:
         layers = list(self.config["layers"])
         strengths = features.strengths(layers, features.weight.device)
-        return EncodedReferences(
-            layers,
-            strengths["weight"],
-            strengths["schedules"],
-            strengths["region"],
-            strengths["region_aspect"],
-            strengths["layer_weight"],
-            features.guided == 0,
-            index=features.index,
-        )
+        return EncodedReferences(layers, strengths, features.guided == 0, index=features.index)

@@ -60,16 +60,19 @@ def _basic(sizes: ProjectionSizes) -> nn.Module:
     return ImageProjection(sizes.image_dim, sizes.token_dim, sizes.num_tokens)
 
 
+def _blocks(sizes: ProjectionSizes) -> dict[str, Any]:
+    """Returns the sizes of a resampler's blocks, as diffusers' modules name them."""
+    return {
+        "depth": sizes.depth,
+        "dim_head": sizes.head_dim,
+        "heads": sizes.num_heads,
+        "ffn_ratio": sizes.feed_forward_ratio,
+    }
+
+
 def _plus(sizes: ProjectionSizes) -> nn.Module:
     return IPAdapterPlusImageProjection(
-        embed_dims=sizes.image_dim,
-        output_dims=sizes.token_dim,
-        hidden_dims=sizes.hidden_dim,
-        depth=sizes.depth,
-        dim_head=sizes.head_dim,
-        heads=sizes.num_heads,
-        num_queries=sizes.num_tokens,
-        ffn_ratio=sizes.feed_forward_ratio,
+        sizes.image_dim, sizes.token_dim, sizes.hidden_dim, num_queries=sizes.num_tokens, **_blocks(sizes)
     )
 
 
@@ -83,14 +86,7 @@ def _mlp(sizes: ProjectionSizes) -> nn.Module:
 
 def _timed(sizes: ProjectionSizes) -> nn.Module:
     return IPAdapterTimeImageProjection(
-        embed_dim=sizes.image_dim,
-        output_dim=sizes.token_dim,
-        hidden_dim=sizes.hidden_dim,
-        depth=sizes.depth,
-        dim_head=sizes.head_dim,
-        heads=sizes.num_heads,
-        num_queries=sizes.num_tokens,
-        ffn_ratio=sizes.feed_forward_ratio,
+        sizes.image_dim, sizes.token_dim, sizes.hidden_dim, num_queries=sizes.num_tokens, **_blocks(sizes)
     )
 
 
@@ -117,11 +113,8 @@ def _face_plus(sizes: ProjectionSizes) -> nn.Module:
         output_dims=sizes.token_dim,
         hidden_dims=sizes.image_dim,
         id_embeddings_dim=sizes.face_dim,
-        depth=sizes.depth,
-        dim_head=sizes.head_dim,
-        heads=sizes.num_heads,
         num_tokens=sizes.num_tokens,
-        ffn_ratio=sizes.feed_forward_ratio,
+        **_blocks(sizes),
     )
 
 

@@ -65,7 +65,7 @@ class NormedKeyBranch(DecoupledBranch):
 
 
 @dataclass(frozen=True)
-class JointBranch(DecoupledBranch):
+class ImageJointBranch(DecoupledBranch):
     """Branch in which the image's queries attend to the image and to the tokens at once, under norms of its own.
 
     Args:
@@ -98,7 +98,7 @@ class TimedTokens(EncodedTokens):
 
     Args:
         made: keys and values at a timestep, [1], and those of the null.
-        norms: of `JointBranch`, by layer.
+        norms: of `ImageJointBranch`, by layer.
     """
 
     made: Callable[[Tensor], tuple[KeyValue, KeyValue]] | None = None
@@ -150,7 +150,7 @@ class InstantXSD3Adapter(ReferenceAdapter):
 
     @property
     def branch(self) -> type[DecoupledBranch]:
-        return JointBranch
+        return ImageJointBranch
 
     def make_projections(self, layers: Mapping[str, int], token_dim: int, rank: int = 0, *, bias: bool = False) -> None:
         super().make_projections(layers, token_dim, rank, bias=bias)

@@ -12,19 +12,15 @@ Differs: weights, soft regions and schedules; as channels of queries and keys in
 tokens see the whole image.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
-from weftwork.attention_processors.core.key_bias import EncodedKeyBias
+from weftwork.attention_processors.core.key_bias import EncodedKeyBias, KeyBiasAdapter
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.regional.conditions import RegionalPrompt
 
@@ -52,21 +48,10 @@ class EncodedRegions(EncodedKeyBias):
         return self.of_prompt
 
 
-class RegionalAdapter(Adapter[RegionalBatch, RegionalBatch]):
-    """Parts of the prompt in regions; there is nothing to train.
-
-    Args:
-        layers: key width by layer name; `RegionalAdapter.for_denoiser` fills it in.
-        base: description of the base model.
-    """
+class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
+    """Parts of the prompt in regions; there is nothing to train."""
 
     condition_type = (RegionalPrompt,)
-
-    @register_to_config
-    def __init__(
-        self, layers: dict[str, int], base: dict[str, Any] | None = None, format_version: int = FORMAT_VERSION
-    ) -> None:
-        super().__init__()
 
     def collate(self, conditions: Sequence[Sequence[RegionalPrompt]]) -> RegionalBatch:
         """Returns padded tensors, one row per design.
@@ -83,19 +68,9 @@ class RegionalAdapter(Adapter[RegionalBatch, RegionalBatch]):
                     members[design, first:end, part] = 1
         return RegionalBatch.of(rows, list(self.config["layers"]), members=members)
 
-    def features(self, batch: RegionalBatch, encoders: Mapping[str, Any]) -> RegionalBatch:
-        return batch
-
     def forward(self, features: RegionalBatch) -> EncodedRegions:
         layers = list(self.config["layers"])
         strengths = features.strengths(layers, features.weight.device)
         return EncodedRegions(
-            layers,
-            strengths["weight"],
-            strengths["schedules"],
-            strengths["region"],
-            strengths["region_aspect"],
-            strengths["layer_weight"],
-            torch.ones_like(features.guided, dtype=torch.bool),
-            of_prompt=features.members,
+            layers, strengths, torch.ones_like(features.guided, dtype=torch.bool), of_prompt=features.members
         )

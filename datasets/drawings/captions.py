@@ -34,7 +34,7 @@ def caption(scene: DepictedScene, rng: np.random.Generator, style_share: float =
     """One of many captions of a scene; each tells only part of what there is to see.
 
     Args:
-        style_share: how often the style is named.
+        style_share: share of captions that name the style.
     """
     nouns = [describe(one, rng) for one in scene.drawings]
     words = nouns[-1]
@@ -50,7 +50,7 @@ def caption(scene: DepictedScene, rng: np.random.Generator, style_share: float =
 
 
 def setting(scene: DepictedScene, *, styled: bool = True) -> str:
-    """What a scene has beside its drawings: style and ground."""
+    """Style and ground of a scene, without its drawings."""
     ground = f"a {scene.ground} background"
     return f"{scene.style} style on {ground}" if styled else ground
 

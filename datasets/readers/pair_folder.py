@@ -285,10 +285,11 @@ def _is_object(record: object, key: str, keys: Sequence[str], fail: Fail) -> Typ
 def _file(value: object, key: str, folder: Path, fail: Fail) -> Path | None:
     """Returns an existing file inside a folder, which may be a link: downloads from the Hub are."""
     try:
-        assert isinstance(value, str)
+        if not isinstance(value, str):
+            raise TypeError
         path = Path(os.path.normpath(folder / value))
         path.resolve()
-    except (AssertionError, ValueError, RuntimeError):  # not a text, invalid characters, a link to itself
+    except (TypeError, ValueError, RuntimeError):  # not a text, invalid characters, a link to itself
         return fail(f"{key}: got {reprlib.repr(value)}, expected the path of an image; write it from the folder on")
     if not path.is_relative_to(folder):
         return fail(f"{key}: got {value!r}, which leaves the folder, expected a path inside it; copy the image there")

@@ -1,10 +1,10 @@
-"""Texts of people: JSON may hold halves of characters, which no encoding has."""
+"""Check of texts from JSON, which can hold lone surrogates that no encoding has."""
 
 from weftwork.datasets.readers.errors import UserError
 
 
 def check_characters(text: str) -> str:
-    """Returns a text of whole characters.
+    """Returns the text if all its characters are whole.
 
     Raises:
         ValueError: halves of characters, such as a lone "\\ud83d", which JSON can hold and nothing else can.

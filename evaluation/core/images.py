@@ -17,6 +17,8 @@ from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 BATCH = 16
 SHEET_COLUMNS = 8
 
+Images = Float[Tensor, "image 3 height width"]
+
 ConditionRows = Mapping[str, Sequence[Sequence[Condition] | None]]
 """By adapter the conditions of each image; None or an empty list for an image without any."""
 
@@ -30,7 +32,7 @@ def generate(
     name: str = "",
     images: Sequence[Image.Image] | None = None,
     **settings: object,
-) -> Float[Tensor, "image 3 height width"]:
+) -> Images:
     """Generates one image per prompt, in [0, 1], on the CPU.
 
     Args:
@@ -60,9 +62,7 @@ def generate(
 
 
 @torch.no_grad()
-def reconstructed(
-    pipe: DiffusionPipeline, images: Float[Tensor, "image 3 height width"]
-) -> Float[Tensor, "image 3 height width"]:
+def reconstructed(pipe: DiffusionPipeline, images: Images) -> Images:
     """Encodes and decodes images with the pipeline's autoencoder: the upper bound for generated images."""
     vae, restored = pipe.vae, []
     for part in images.split(BATCH):
@@ -71,9 +71,14 @@ def reconstructed(
     return (torch.cat(restored) / 2 + 0.5).clamp(0, 1)
 
 
-def as_tensor(images: Sequence[UInt8[np.ndarray, "height width 3"]]) -> Float[Tensor, "image 3 height width"]:
+def as_tensor(images: Sequence[UInt8[np.ndarray, "height width 3"]]) -> Images:
     """Converts uint8 images to [0, 1], channels first."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def as_bytes(images: Images) -> UInt8[np.ndarray, "image height width 3"]:
+    """Converts images in [0, 1] to uint8, channels last; the inverse of `as_tensor`."""
+    return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def contact_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
@@ -83,7 +88,6 @@ def contact_sheet(rows: Sequence[tuple[str, Tensor]]) -> Image.Image:
     canvas = Image.new("RGB", (left + SHEET_COLUMNS * width, len(rows) * height), "white")
     for i, (name, images) in enumerate(rows):
         ImageDraw.Draw(canvas).text((6, i * height + height // 2), name, fill="black")
-        for j, image in enumerate(images):
-            values = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-            canvas.paste(Image.fromarray(values), (left + j * width, i * height))
+        for j, image in enumerate(as_bytes(images)):
+            canvas.paste(Image.fromarray(image), (left + j * width, i * height))
     return canvas

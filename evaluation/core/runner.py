@@ -8,18 +8,22 @@ from typing import ClassVar, Generic, Self, TypeVar
 
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
-from weftwork.evaluation.core.images import SHEET_COLUMNS, ConditionRows, contact_sheet, generate, reconstructed
+from weftwork.evaluation.core.images import (
+    SHEET_COLUMNS,
+    ConditionRows,
+    Images,
+    contact_sheet,
+    generate,
+    reconstructed,
+)
 from weftwork.evaluation.core.report import Report, Row
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
-Images = Float[Tensor, "image 3 height width"]
 Drawn = tuple[Images, Mapping[str, float]]
 """Images of a row, and its scores."""
 

@@ -21,6 +21,7 @@ from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.datasets.synthetic.creatures.texts import STYLE_WORDS
 from weftwork.datasets.synthetic.outfits import PROMPT, sample
 from weftwork.evaluation.core.images import as_tensor
+from weftwork.evaluation.core.loading import load_adapters, lora_loaded
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.methods.paired import outfits_of
 from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
@@ -67,8 +68,7 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
         files = {name: several[0] for name, several in folders.items()}
-        for name in ("paired", "style"):
-            pipe.load_adapter(files[name], name)
+        load_adapters(pipe, files, ("paired", "style"))
         controlnet = None
         if "controlnet" in files:
             controlnet = ControlNetModel.from_pretrained(files["controlnet"])
@@ -112,13 +112,8 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
             images = [composed(one).convert("RGB") for one in drawn]
         if "lora" in parts:
             prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
-        try:
-            if "lora" in parts:
-                pipe.load_lora_weights(str(self.lora), adapter_name="lora")
+        with lora_loaded(pipe, self.lora if "lora" in parts else None):
             return self._scored(self.generated(name, prompts, conditions, pipe, images))
-        finally:
-            if "lora" in parts:
-                pipe.unload_lora_weights()
 
     def _scored(self, images: Images) -> Drawn:
         drawn = outfits_of(self.split, self.seed, self.count)

@@ -4,37 +4,42 @@ Rows of pairs share a prompt that says style and ground alone, so only the pairs
 styles say subjects, colours and ground; only those of methods without a style condition name the designer.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.encoders import ImageEncoder, TextEncoders
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.attention_processors.paired.conditions import SketchTextPair
 from weftwork.attention_processors.paired.samples import merged, pairs
 from weftwork.attention_processors.reference.adapter import Reference
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.drawings.captions import color_list, full_caption, setting
-from weftwork.datasets.drawings.dataset import DrawingScenes
-from weftwork.datasets.drawings.rendered import open_rendered
-from weftwork.datasets.drawings.scenes import compose
+from weftwork.datasets.drawings.dataset import DrawingScenes, SketchStyle
+from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
+from weftwork.datasets.drawings.scenes import Mask, compose
 from weftwork.datasets.drawings.sets import SETS
-from weftwork.datasets.readers.errors import UserError
-from weftwork.evaluation.core.images import as_tensor
+from weftwork.datasets.drawings.splits import Split
+from weftwork.evaluation.core.images import as_bytes, as_tensor
+from weftwork.evaluation.core.loading import load_adapters, lora_loaded
 from weftwork.evaluation.core.runner import Drawn, Evaluation
 from weftwork.evaluation.methods.regional_prompts import RegionalPrompts
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores
-from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, as_bytes, mean
+from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, mean
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
-Design = Callable[[Case], Sequence[Any]]
+Design = Callable[[Case], Sequence[Condition]]
+Value = TypeVar("Value")
 ADAPTERS: Final = ("paired", "global_sketch", "style", "reference")
 REGIONAL: Final = "regional_prompts"
 
@@ -50,7 +55,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     name: ClassVar[str] = "drawings"
 
-    split: Any = "cells"
+    split: Split = "cells"
     lora: Path | None = None
     judge: Judge
 
@@ -58,13 +63,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
         files = {name: several[0] for name, several in folders.items()}
         instruments = installed_instruments()
-        for name in ADAPTERS:
-            if name in files:
-                pipe.load_adapter(files[name], name)
-        if "reference" in files:
-            if "image_encoder" not in files:
-                raise UserError("image_encoder: got none, needed by --reference; pass the encoder it was trained with")
-            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
+        load_adapters(pipe, files, ADAPTERS)
         designers = DesignerOracle.from_pretrained(files["oracle"], use_safetensors=True).eval()
         drawings = open_rendered(files["drawings"], files["cache_dir"])
         return cls(pipe=pipe, lora=files.get("lora"), judge=Judge(drawings, instruments, designers))
@@ -78,9 +77,16 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         """Scenes of the split."""
         return self._cases("steady")
 
-    def _cases(self, sketch_style: Any) -> list[Case]:
+    def _cases(self, sketch_style: SketchStyle) -> list[Case]:
         scenes = DrawingScenes(self.judge.drawings, self.split, self.count, self.seed, sketch_style)
         return [Case.of(scenes, index) for index in range(self.count)]
+
+    @cached_property
+    def _rows_by_subject(self) -> Mapping[str, Sequence[int]]:
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, cell in enumerate(self.judge.drawings.cells):
+            rows[cell.code].append(row)
+        return rows
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         rows = self.bounds(self._real, self._scored) | {
@@ -139,17 +145,13 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
     def _by_another(self, case: Case, row: int, rng: np.random.Generator) -> int:
         """Returns the same subject by another designer, in colour; itself if there is none."""
         code, designer = self.judge.drawings.cells[row].code, SETS[case.scene.key].designer
-        others = [
-            other
-            for other, cell in enumerate(self.judge.drawings.cells)
-            if cell.code == code and SETS[cell.key].designer != designer and SETS[cell.key].has_color
-        ]
+        sets = {other: SETS[self.judge.drawings.cells[other].key] for other in self._rows_by_subject[code]}
+        others = [other for other, one in sets.items() if one.designer != designer and one.has_color]
         return int(rng.choice(others or [row]))
 
     def _another(self, case: Case, row: int, rng: np.random.Generator) -> int:
         """Returns another subject of the split by the same designer; itself if there is none."""
-        scenes = DrawingScenes(self.judge.drawings, self.split, 1)
-        others = [other for other in scenes.rows_by_set[case.scene.key] if other != row]
+        others = [other for other in _rows_by_set(self.judge.drawings, self.split)[case.scene.key] if other != row]
         return int(rng.choice(others or [row]))
 
     # -- generated images ----------------------------------------------------------------------------------
@@ -171,12 +173,13 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         }
         return self.generated(name, [text.shortened((prompt or _setting)(case)) for case in cases], conditions)
 
-    def _fitted(self, design: Sequence[Any], text: TextEncoders, adapter: str) -> list[Any]:
+    def _fitted(self, design: Sequence[Condition], text: TextEncoders, adapter: str) -> list[Condition]:
         """Cuts texts to what the adapter reads."""
         assert self.pipe.adapters is not None
         most = min(self.pipe.adapters[adapter].config.get("text_states") or text.longest, text.longest)
         return [
-            replace(one, text=text.shortened(one.text, most)) if getattr(one, "text", None) else one for one in design
+            replace(one, text=text.shortened(one.text, most)) if isinstance(one, SketchTextPair) and one.text else one
+            for one in design
         ]
 
     def _generated(
@@ -199,15 +202,12 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
             self.pipe.detach(REGIONAL)
 
     def _with_lora(self) -> Drawn:
-        self.pipe.load_lora_weights(str(self.lora), adapter_name="lora")
-        try:
+        with lora_loaded(self.pipe, self.lora):
             return self._generated("lora", prompt=_caption)
-        finally:
-            self.pipe.unload_lora_weights()
 
     def _reference(self, case: Case) -> list[Reference]:
         """Returns a training drawing of the designer, on white."""
-        rows = DrawingScenes(self.judge.drawings, "train", 1).rows_by_set[case.scene.key]
+        rows = _rows_by_set(self.judge.drawings, "train")[case.scene.key]
         row = int(np.random.default_rng([self.seed, case.scene.rows[0], 31]).choice(rows))
         return [Reference(Image.fromarray(compose([self.judge.drawings.images[row]], [WHOLE], WHITE)))]
 
@@ -226,13 +226,18 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         return images, self.judge.scores([one.case for one in swapped], images) | asked
 
 
+@lru_cache(maxsize=3)
+def _rows_by_set(drawings: RenderedDrawings, split: Split) -> dict[str, list[int]]:
+    return DrawingScenes(drawings, split, 1).rows_by_set
+
+
 @dataclass(frozen=True, eq=False)
 class Swapped:
     """A case, what the pairs are given instead, and the regions of the case that have the colours of each pair."""
 
     case: Case
     given: Case
-    colored: tuple[Any, ...]
+    colored: tuple[Mask, ...]
 
 
 def texts_swapped(cases: Sequence[Case]) -> list[Swapped]:
@@ -256,7 +261,7 @@ def sketches_swapped(cases: Sequence[Case]) -> list[Swapped]:
     return found
 
 
-def _rotated(values: Sequence[Any]) -> tuple[Any, ...]:
+def _rotated(values: Sequence[Value]) -> tuple[Value, ...]:
     return *values[1:], *values[:1]
 
 

@@ -25,7 +25,7 @@ from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 @dataclass(frozen=True)
 class PairedRow:
-    """What a row is generated from.
+    """Prompt, adapter and conditions of a generated row.
 
     Args:
         design: conditions of an outfit; None for none.

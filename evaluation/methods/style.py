@@ -15,13 +15,13 @@ from typing import ClassVar, Self
 import numpy as np
 from torch import nn
 
-from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic import creatures
 from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.evaluation.core.images import ConditionRows, as_tensor
+from weftwork.evaluation.core.loading import load_adapters, lora_loaded
 from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
@@ -53,12 +53,7 @@ class StyleEvaluation(Evaluation[ConditionedPipelineMixin]):
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
         files = {name: several[0] for name, several in folders.items()}
-        for name in {*BY_NAME, "reference"} & set(files):
-            pipe.load_adapter(files[name], name)
-        if "reference" in files:
-            if "image_encoder" not in files:
-                raise UserError("image_encoder: got none, needed by --reference; pass the encoder it was trained with")
-            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files["image_encoder"])))
+        load_adapters(pipe, files, (*BY_NAME, "reference"))
         return cls(pipe=pipe, files=files, oracle=pretrained_creature_oracle())
 
     def curve(self) -> list[Row]:
@@ -126,13 +121,9 @@ class StyleEvaluation(Evaluation[ConditionedPipelineMixin]):
         return images, self._scores(images) | cost
 
     def _lora(self) -> Drawn:
-        folder = self.files["lora"]
-        self.pipe.load_lora_weights(folder, adapter_name="lora")
-        try:
+        with lora_loaded(self.pipe, self.files["lora"]):
             trained = sum(p.numel() for name, p in self.pipe.unet.named_parameters() if "lora_" in name)
             images, scores = self._scored("lora", {}, named=True)
-        finally:
-            self.pipe.unload_lora_weights()
         return images, {**scores, "trained_parameters": trained}
 
     def _generated(self, name: str, conditions: ConditionRows, *, named: bool = False) -> tuple[Images, float]:

@@ -9,7 +9,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weftwork.evaluation.oracles.instruments import Images, in_batches
+from weftwork.evaluation.core.images import Images
+from weftwork.evaluation.oracles.instruments import in_batches
 
 GROUPS = 8
 
@@ -33,7 +34,7 @@ class DesignerOracle(ModelMixin, ConfigMixin):
         )
         self.head = nn.Linear(2 * sum(channels[1:]), len(styles))
 
-    def forward(self, images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image style"]:
+    def forward(self, images: Images) -> Float[Tensor, "image style"]:
         """Logits of images in [0, 1] whose sides are multiples of 16."""
         x, pooled = self.cells(2 * images - 1), []
         for stage in self.stages:

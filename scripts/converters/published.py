@@ -71,7 +71,31 @@ def own_tensors(
     return state
 
 
-def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> None:
+def shape_of(tensors: Mapping[str, Tensor], dims: int, *names: str, prefix: str = "") -> torch.Size:
+    """Shape of the first of these tensors that is there.
+
+    Args:
+        prefix: of the name in errors.
+
+    Raises:
+        ValueError: none is there, or one of other dimensions.
+    """
+    name = next((name for name in names if name in tensors), names[0])
+    if name not in tensors or tensors[name].ndim != dims:
+        got = f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
+        raise UserError(
+            f"{prefix}{name}: got {got}, expected {dims} dimensions; the file is incomplete, damaged, or of another "
+            "method"
+        )
+    return tensors[name].shape
+
+
+def shapes_of(adapter: Adapter) -> dict[str, torch.Size]:
+    """Shapes of the adapter's tensors by name."""
+    return {name: tensor.shape for name, tensor in adapter.state_dict().items()}
+
+
+def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
     """Raise unless these tensors are the adapter's.
 
     Raises:

@@ -22,11 +22,9 @@ from weftwork.attention_processors.core.families import base_description
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.attention_processors.reference.published import InstantXFluxAdapter, InstantXSD3Adapter, XLabsFluxAdapter
-from weftwork.datasets.readers.errors import UserError
-from weftwork.scripts.converters.published import adapter_on_meta, check_names, check_shapes
+from weftwork.scripts.converters.ip_adapter import HEAD_DIM
+from weftwork.scripts.converters.published import adapter_on_meta, check_names, check_shapes, shape_of, shapes_of
 
-HEAD_DIM: Final = 64
-"""Of the resampler's heads, which no tensor tells."""
 SD35_LARGE: Final[Mapping[str, Any]] = {
     "sample_size": 128,
     "num_layers": 38,
@@ -63,41 +61,34 @@ class Published:
     image_size: int = 384
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str, dims: int) -> torch.Size:
-    if name not in tensors or tensors[name].ndim != dims:
-        got = f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
-        raise UserError(f"{name}: got {got}, expected {dims} dimensions; the file is incomplete or of another method")
-    return tensors[name].shape
-
-
 def _xlabs_sizes(tensors: Mapping[str, Tensor]) -> Sizes:
-    wide, image_dim = _shape(tensors, "ip_adapter_proj_model.proj.weight", 2)
-    (token_dim,) = _shape(tensors, "ip_adapter_proj_model.norm.weight", 1)
+    wide, image_dim = shape_of(tensors, 2, "ip_adapter_proj_model.proj.weight")
+    (token_dim,) = shape_of(tensors, 1, "ip_adapter_proj_model.norm.weight")
     return {"projection": "basic", "image_dim": image_dim, "token_dim": token_dim, "num_tokens": wide // token_dim}
 
 
 def _instantx_sizes(tensors: Mapping[str, Tensor]) -> Sizes:
-    (token_dim,) = _shape(tensors, "image_proj.norm.weight", 1)
-    tokens = _shape(tensors, "image_proj.proj.2.weight", 2)[0] // token_dim
-    image_dim = _shape(tensors, "image_proj.proj.0.weight", 2)[1]
+    (token_dim,) = shape_of(tensors, 1, "image_proj.norm.weight")
+    tokens = shape_of(tensors, 2, "image_proj.proj.2.weight")[0] // token_dim
+    image_dim = shape_of(tensors, 2, "image_proj.proj.0.weight")[1]
     return {"projection": "mlp", "image_dim": image_dim, "token_dim": token_dim, "num_tokens": tokens}
 
 
 def _sd3_sizes(tensors: Mapping[str, Tensor]) -> Sizes:
-    hidden_dim, image_dim = _shape(tensors, "image_proj.proj_in.weight", 2)
-    wide = _shape(tensors, "image_proj.layers.0.1.1.weight", 2)[0]
+    hidden_dim, image_dim = shape_of(tensors, 2, "image_proj.proj_in.weight")
+    wide = shape_of(tensors, 2, "image_proj.layers.0.1.1.weight")[0]
     depths = (re.match(r"image_proj\.layers\.(\d+)\.", key) for key in tensors)
     return {
         "projection": "timed",
         "image_dim": image_dim,
-        "token_dim": _shape(tensors, "image_proj.proj_out.weight", 2)[0],
-        "num_tokens": _shape(tensors, "image_proj.latents", 3)[1],
+        "token_dim": shape_of(tensors, 2, "image_proj.proj_out.weight")[0],
+        "num_tokens": shape_of(tensors, 3, "image_proj.latents")[1],
         "hidden_dim": hidden_dim,
         "depth": len({found[1] for found in depths if found}),
-        "num_heads": max(1, _shape(tensors, "image_proj.layers.0.0.to_q.weight", 2)[0] // HEAD_DIM),
+        "num_heads": max(1, shape_of(tensors, 2, "image_proj.layers.0.0.to_q.weight")[0] // HEAD_DIM),
         "head_dim": HEAD_DIM,
         "feed_forward_ratio": max(1, wide // hidden_dim),
-        "layer_head_dim": _shape(tensors, "ip_adapter.0.norm_q.weight", 1)[0],
+        "layer_head_dim": shape_of(tensors, 1, "ip_adapter.0.norm_q.weight")[0],
     }
 
 
@@ -181,7 +172,7 @@ def published_to_adapter(
     theirs = _their_names(published, adapter, config["layers"])
     check_names("keys", tensors, theirs.values())
     state = {name: tensors[key].contiguous() for name, key in theirs.items()}
-    check_shapes(state, {name: tensor.shape for name, tensor in adapter.state_dict().items()})
+    check_shapes(state, shapes_of(adapter))
     return config, state
 
 
@@ -195,7 +186,7 @@ def adapter_to_published(
     """
     published = FORMATS[kind]
     adapter = adapter_on_meta(published.adapter, config)
-    check_shapes(state, {name: tensor.shape for name, tensor in adapter.state_dict().items()})
+    check_shapes(state, shapes_of(adapter))
     layers = select_layers(_denoiser(published, denoiser), published.layers)
     check_names("layers", adapter.config["layers"], layers)
     return {key: state[name] for name, key in _their_names(published, adapter, layers).items()}

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, ModelMixin
 from jaxtyping import UInt8
 
+from weftwork.attention_processors.encoders.latents import to_unit
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import SIZE, Ground, Place, compose
 from weftwork.datasets.drawings.sets import SETS, TARBALLS
@@ -62,7 +63,7 @@ def psnr(vae: ModelMixin, images: Images, noise: float, generator: torch.Generat
     """Returns the mean peak signal-to-noise ratio of reconstructions from the noisy posterior mean, in dB."""
     found = []
     for first in range(0, len(images), 16):
-        given = torch.from_numpy(np.array(images[first : first + 16])).permute(0, 3, 1, 2).float() / 127.5 - 1
+        given = to_unit(torch.from_numpy(np.array(images[first : first + 16])))
         latents = vae.encode(given).latent_dist.mode()
         latents += noise * latents.std((0, 2, 3), keepdim=True) * torch.randn(latents.shape, generator=generator)
         restored = vae.decode(latents).sample.clamp(-1, 1)

@@ -57,10 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
     stages.choices["lora"].add_argument("--rank", type=int, default=8, help="rank of the LoRA")
     arguments, config = started(parser, argv)
-    if arguments.stage == "controlnet":
-        _train_controlnet(arguments, config)
-        return
-    {"encoder": _train_encoder, "lora": _train_lora}[arguments.stage](arguments, config)
+    train_stage = {"encoder": _train_encoder, "lora": _train_lora, "controlnet": _train_controlnet}[arguments.stage]
+    train_stage(arguments, config)
 
 
 def _train_encoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from diffusers import AutoencoderKL
 from torch.utils.data import ConcatDataset
 
@@ -38,7 +37,7 @@ from weftwork.training.core.config import TrainingConfig, add_arguments, from_ar
 from weftwork.training.core.loop import train
 from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.image_cache import OutfitImages, cached_latents
-from weftwork.training.recipes.autoencoder import standardized, widened
+from weftwork.training.recipes.autoencoder import frozen_autoencoder, standardized, widened
 from weftwork.training.recipes.backbone import (
     LatentDataset,
     TextDenoiser,
@@ -102,14 +101,14 @@ def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, dra
         SceneImages(cache, drawings, "subjects", 24).images,
         OutfitImages(cache, "validation", 8).images,
     ]
-    some = torch.from_numpy(np.concatenate([part[:750] for part in images]))
     module = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
     if module.config["latent_channels"] < arguments.latent_channels:
         module = widened(module, arguments.latent_channels)
     task = DrawingAutoencoderTask(module, np.concatenate(unseen))
     folder = train(task, ConcatDataset(images), config)
     trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
-    standardized(trained, some[::6]).save_pretrained(folder, safe_serialization=True)
+    some = torch.from_numpy(np.concatenate([part[:750:6] for part in images]))
+    standardized(trained, some).save_pretrained(folder, safe_serialization=True)
 
 
 def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
@@ -139,14 +138,10 @@ def _latents(
     arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings
 ) -> tuple[AutoencoderKL, list[LatentDataset]]:
     """Opens the frozen autoencoder, and the latents of scenes and outfits."""
-    vae: Any = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    vae.half().float()  # as the result holds it
-    device = torch.device(PartialState(cpu=config.use_cpu).device or "cpu")
-    vae.to(device)
-    cache = arguments.cache_dir
+    vae, cache = frozen_autoencoder(arguments.vae, config), arguments.cache_dir
     scenes = SceneImages(cache, drawings, "train", arguments.scenes)
     outfits = OutfitImages(cache, "train", arguments.outfits)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+    with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         return vae, [
             LatentDataset(cached_latents(cache, vae, scenes), scenes.depicted),
             LatentDataset(cached_latents(cache, vae, outfits), outfits.garments),

@@ -18,9 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from diffusers import AutoencoderKL, ModelMixin
-from torch import nn
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
@@ -33,6 +31,7 @@ from weftwork.training.recipes.autoencoder import (
     AutoencoderTask,
     PatchCode,
     build_autoencoder,
+    frozen_autoencoder,
     standardized,
 )
 from weftwork.training.recipes.backbone import (
@@ -94,12 +93,10 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     else:
         module = build_autoencoder()
     module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    guided = {"guided_steps": 0} if arguments.init_from else {}
     task = AutoencoderTask(
         module,
         np.concatenate([images[: 32 // len(held_out)] for images in held_out]),
-        PatchCode(some, LATENT_CHANNELS),
-        **guided,
+        None if arguments.init_from else PatchCode(some, LATENT_CHANNELS),
     )
     folder = train(task, ConcatDataset(sources), config)
     if not arguments.init_from:  # trained denoisers depend on the scale
@@ -127,9 +124,7 @@ def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
 
 
 def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    vae.half().float()  # rounds to the saved precision
-    nn.Module.to(vae, PartialState(cpu=config.use_cpu).device)
+    vae = frozen_autoencoder(arguments.vae, config)
     data = _latents(arguments, vae)
     tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed))
     if arguments.init_from:

@@ -1,4 +1,4 @@
-"""What commands say beside their results: files that they replace, and no warnings of libraries."""
+"""Messages of commands beside their results: files that they replace, and no warnings of libraries."""
 
 import json
 import logging

@@ -4,6 +4,7 @@ A family's record has what its pipelines do around the denoiser: prompts are enc
 itself, latents are packed and timesteps scaled as in its loop, and timesteps are shifted as for generation.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,7 @@ def _z_image(noisy: Noisy, timesteps: Tensor) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class DenoiserCall:
-    """How the denoisers of one family are called.
+    """Conversions between a training step and the denoisers of one family.
 
     Args:
         encode: function of a pipeline, captions and a number of tokens that returns prompt embeddings.
@@ -139,7 +140,6 @@ class DenoiserCall:
         length: number of tokens of a prompt that the family's pipelines read; None where it cannot be chosen.
         tokenizers: those that count a prompt's tokens, by name of a component; the first that there is.
         text_ids: whether coordinates of the text's tokens, all zero, are given beside the prompt embeddings.
-        true_cfg: whether the family's pipelines guide by `true_cfg_scale` and a negative prompt.
     """
 
     encode: Callable[[DiffusionPipeline, list[str], int | None], Rows]
@@ -149,7 +149,6 @@ class DenoiserCall:
     length: int | None = 512
     tokenizers: tuple[str, ...] = ("tokenizer",)
     text_ids: bool = False
-    true_cfg: bool = False
 
     def arguments(
         self, denoiser: ModelMixin, noisy: Noisy, timesteps: Tensor, embeds: Embeds, guidance_scale: float = 3.5
@@ -166,20 +165,12 @@ class DenoiserCall:
         """Returns the prediction for noisy latents, without conditions."""
         return self.prediction(denoiser(**self.arguments(denoiser, noisy, timesteps, embeds))[0], noisy)
 
-    def sampling(self, denoiser: ModelMixin, prompts: int, guidance_scale: float) -> dict[str, Any]:
-        """Returns arguments that guide the generation of images for a number of prompts."""
-        if self.true_cfg and not is_distilled(denoiser):
-            return {"true_cfg_scale": guidance_scale, "negative_prompt": [""] * prompts}
-        return {"guidance_scale": guidance_scale}
-
 
 CALLS: Mapping[str, DenoiserCall] = {
     "UNet2DConditionModel": DenoiserCall(_unet_prompts, _unet, length=None),
-    "FluxTransformer2DModel": DenoiserCall(
-        _flux_prompts, _flux, unpacked, tokenizers=("tokenizer_2",), text_ids=True, true_cfg=True
-    ),
+    "FluxTransformer2DModel": DenoiserCall(_flux_prompts, _flux, unpacked, tokenizers=("tokenizer_2",), text_ids=True),
     "SD3Transformer2DModel": DenoiserCall(_sd3_prompts, _sd3, length=256, tokenizers=("tokenizer_3", "tokenizer")),
-    "QwenImageTransformer2DModel": DenoiserCall(_qwen_image_prompts, _qwen_image, unpacked, _padded, true_cfg=True),
+    "QwenImageTransformer2DModel": DenoiserCall(_qwen_image_prompts, _qwen_image, unpacked, _padded),
     "ZImageTransformer2DModel": DenoiserCall(
         _z_image_prompts, _z_image, lambda output, noisy: -torch.stack(list(output)).squeeze(2), _listed
     ),
@@ -208,6 +199,14 @@ def denoiser_of(pipe: DiffusionPipeline) -> ModelMixin:
 def is_distilled(denoiser: ModelMixin) -> bool:
     """Whether a denoiser reads the guidance scale."""
     return bool(denoiser.config.get("guidance_embeds"))
+
+
+def guidance_arguments(pipe: DiffusionPipeline, prompts: int, guidance_scale: float) -> dict[str, Any]:
+    """Returns arguments of a pipeline that guide the generation of images for a number of prompts."""
+    true_cfg = "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters
+    if true_cfg and not is_distilled(denoiser_of(pipe)):
+        return {"true_cfg_scale": guidance_scale, "negative_prompt": [""] * prompts}
+    return {"guidance_scale": guidance_scale}
 
 
 def timestep_shift(scheduler: ConfigMixin, latents: Noisy) -> float | None:

@@ -83,7 +83,7 @@ class Trainer(ABC):
     without_effect: ClassVar[Sequence[str]] = ()
     """Options of all methods without effect on this one."""
     shards: ClassVar[bool] = True
-    """True if FSDP may shard the backbone, which has to be a U-Net."""
+    """True if FSDP may shard the backbone."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments

@@ -30,6 +30,7 @@ class SceneImages(DrawnImages[dict[str, Any]]):
     """Images of the first `count` scenes of a split, drawn once; `depicted[i]` is what captions say of image i."""
 
     def __init__(self, cache_dir: Path, drawings: RenderedDrawings, split: Split, count: int, seed: int = 0) -> None:
+        self.drawings = drawings
         self.jobs: list[Job] = [(drawings.folder, split, count, seed, index) for index in range(count)]
         super().__init__(cache_dir, f"{drawings.folder.name}-{split}-{seed}-{count}", _draw_scene, self.jobs)
         self.depicted = [_depicted(row) for row in self.truth]
@@ -81,13 +82,13 @@ class StyledScenes(CachedLatents[StyledRecord]):
         self, images: SceneImages, latents: Latents, shorten: Callable[[str], str] = str, *, named: bool = False
     ) -> None:
         super().__init__(latents)
-        self.shorten = shorten
-        self.depicted, self.keys, self.named = images.depicted, images.keys, named
+        self.images, self.shorten, self.named = images, shorten, named
+        self.keys = images.keys
         self.styles = tuple(key for key in SETS if key in set(self.keys))
 
     def __getitem__(self, index: int) -> StyledRecord:
         rng, share = np.random.default_rng([19, index]), float(self.named)
-        captions = tuple(self.shorten(caption(self.depicted[index], rng, share)) for _ in range(CAPTIONS))
+        captions = tuple(self.shorten(caption(self.images.depicted[index], rng, share)) for _ in range(CAPTIONS))
         return StyledRecord(self.latent(index), self.keys[index], captions)
 
 

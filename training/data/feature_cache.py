@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IN_MEMORY = 4096
-"""Rows kept in memory."""
+IN_MEMORY = 2**30
+"""Bytes of rows that a cache keeps in memory."""
 SAMPLED = 64
 """Values of each weight that the key of an encoder is computed from."""
 
@@ -47,6 +47,7 @@ class FeatureCache:
         self.folder = folder / key
         self.folder.mkdir(parents=True, exist_ok=True)
         self._held: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._bytes = 0
 
     def rows(
         self,
@@ -101,9 +102,15 @@ class FeatureCache:
         self._hold(name, row)
 
     def _hold(self, name: str, row: dict[str, Tensor]) -> None:
+        """Keeps a row in memory, in place of those used longest ago."""
         self._held[name] = row
-        if len(self._held) > IN_MEMORY:
-            self._held.popitem(last=False)
+        self._bytes += _size(row)
+        while self._bytes > IN_MEMORY:
+            self._bytes -= _size(self._held.popitem(last=False)[1])
+
+
+def _size(row: Mapping[str, Tensor]) -> int:
+    return sum(values.nbytes for values in row.values())
 
 
 class DryCache(FeatureCache):

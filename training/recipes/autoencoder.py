@@ -1,19 +1,21 @@
 """The autoencoder of the shipped backbones: images to latents an eighth of their size and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from diffusers import AutoencoderKL, ModelMixin
 from diffusers.utils import make_image_grid
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.encoders.latents import to_unit
+from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.task import Task
 from weftwork.training.recipes.building import built
 
@@ -89,10 +91,9 @@ Batch = UInt8[Tensor, "batch height width 3"]
 class AutoencoderTask(Task[ModelMixin, Pixels, Batch]):
     """Trains an autoencoder on L1 and squared error of pixels, L1 of their differences (edges) and a small KL penalty.
 
-    For the first `guided_steps` micro-batches, the encoder imitates a `PatchCode` and the decoder reconstructs from it;
-    after that both are trained together.
-
     Args:
+        code: imitated by the encoder for the first `guided_steps` micro-batches, while the decoder reconstructs from
+            it; after that, or without a code, both are trained together.
         crop: side of the random crops, in pixels.
         kl_weight: weight of the mean Kullback–Leibler divergence per latent value.
         noise: how much noise decoders learn to ignore, since denoisers leave some: standard deviation of its strength,
@@ -103,7 +104,7 @@ class AutoencoderTask(Task[ModelMixin, Pixels, Batch]):
         self,
         module: ModelMixin,
         held_out: UInt8[np.ndarray, "image height width 3"],
-        code: PatchCode,
+        code: PatchCode | None = None,
         *,
         guided_steps: int = 400,
         crop: int = 64,
@@ -119,7 +120,7 @@ class AutoencoderTask(Task[ModelMixin, Pixels, Batch]):
     def loss(self, batch: Batch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         images = to_unit(self._crops(batch, generator)).contiguous(memory_format=torch.channels_last)
         posterior = self.module.encode(images).latent_dist
-        if micro < self.guided_steps:
+        if self.code is not None and micro < self.guided_steps:
             code = self.code(images)
             pull = F.mse_loss(posterior.mean, code)
             latents = code + 0.05 * torch.randn(code.shape, generator=generator).to(code)
@@ -141,11 +142,16 @@ class AutoencoderTask(Task[ModelMixin, Pixels, Batch]):
     def error(
         self, restored: Float[Tensor, "batch 3 height width"], images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, ""]:
-        """L1 and squared error on pixels, and L1 on their differences."""
+        """L1 and squared error on pixels, and L1 on their edges."""
+        restored = restored.float()
         error = F.l1_loss(restored, images) + F.mse_loss(restored, images)
-        for dim in (2, 3):
-            error = error + 0.5 * F.l1_loss(restored.diff(dim=dim), images.diff(dim=dim))
+        for own, true in zip(self.edges(restored), self.edges(images), strict=True):
+            error = error + 0.5 * F.l1_loss(own, true)
         return error
+
+    def edges(self, images: Float[Tensor, "batch 3 height width"]) -> Sequence[Tensor]:
+        """Differences of neighbouring pixels, by direction."""
+        return images.diff(dim=2), images.diff(dim=3)
 
     def _crops(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         """Takes one random crop per image, mirrored at random."""
@@ -164,6 +170,14 @@ class AutoencoderTask(Task[ModelMixin, Pixels, Batch]):
         sheet = make_image_grid([Image.fromarray(one) for one in shown.cpu().numpy()], 2, len(shown) // 2)
         sheet.save(folder / f"{step:06d}.png")
         return {"psnr": (10 * torch.log10(4 / F.mse_loss(restored, images))).item()}
+
+
+def frozen_autoencoder(folder: Path, config: TrainingConfig) -> AutoencoderKL:
+    """Opens a trained autoencoder on the device of a run, frozen and rounded to the precision it is saved in."""
+    vae = AutoencoderKL.from_pretrained(folder, use_safetensors=True).requires_grad_(False).eval()
+    vae.half().float()
+    nn.Module.to(vae, PartialState(cpu=config.use_cpu).device)
+    return vae
 
 
 def standardized(module: ModelMixin, images: Batch) -> ModelMixin:

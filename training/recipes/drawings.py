@@ -13,11 +13,11 @@ from torch import Tensor
 
 from weftwork.datasets.drawings.captions import DepictedScene, caption
 from weftwork.datasets.drawings.scenes import SIZE
-from weftwork.training.recipes.autoencoder import LATENT_CHANNELS, AutoencoderTask, PatchCode
+from weftwork.training.recipes.autoencoder import AutoencoderTask
 from weftwork.training.recipes.backbone import TextToImageTask, training_caption
 
 UNCONDITIONAL_SHARE: Final = 0.1
-"""How often the caption of a scene is empty, for guidance."""
+"""Share of scenes with an empty caption, for guidance."""
 
 
 class DrawingAutoencoderTask(AutoencoderTask):
@@ -28,21 +28,12 @@ class DrawingAutoencoderTask(AutoencoderTask):
     """
 
     def __init__(self, module: AutoencoderKL, held_out: UInt8[np.ndarray, "image height width 3"]) -> None:
-        no_code = PatchCode(torch.from_numpy(held_out), LATENT_CHANNELS)  # not used without guided steps
-        super().__init__(module, held_out, no_code, guided_steps=0, crop=SIZE, kl_weight=1e-4, noise=0.15)
+        super().__init__(module, held_out, crop=SIZE, kl_weight=1e-4, noise=0.15)
 
-    def error(
-        self, restored: Float[Tensor, "batch 3 height width"], images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, ""]:
-        restored = restored.float()
-        error = F.l1_loss(restored, images) + F.mse_loss(restored, images)
-        return error + 0.5 * F.l1_loss(_edges(restored), _edges(images))
-
-
-def _edges(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 6 h w"]:
-    """Horizontal and vertical gradients by channel."""
-    sobel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=images.device) / 4
-    return F.conv2d(images, torch.stack([sobel, sobel.T])[:, None].repeat(3, 1, 1, 1), groups=3)
+    def edges(self, images: Float[Tensor, "batch 3 height width"]) -> Sequence[Float[Tensor, "batch 6 h w"]]:
+        """Horizontal and vertical Sobel gradients by channel."""
+        sobel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=images.device) / 4
+        return (F.conv2d(images, torch.stack([sobel, sobel.T])[:, None].repeat(3, 1, 1, 1), groups=3),)
 
 
 class DrawingTask(TextToImageTask):

@@ -12,7 +12,13 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
 from weftwork.training.core.denoisers import CALLS
 from weftwork.training.core.objectives import flow_matching_loss
-from weftwork.training.recipes.backbone import TEXT_LENGTH, TEXT_WIDTH, build_text_encoder, saved_tokenizer, strip_paths
+from weftwork.training.recipes.backbone import (
+    TEXT_LENGTH,
+    TEXT_WIDTH,
+    build_text_encoder,
+    save_pipeline,
+    saved_tokenizer,
+)
 from weftwork.training.recipes.building import built
 from weftwork.training.recipes.drawings import DrawingTask
 
@@ -125,8 +131,6 @@ class FluxTask(DrawingTask):
         "height": 128,
         "width": 128,
         "max_sequence_length": 64,
-        "true_cfg_scale": 3.0,
-        "negative_prompt": [""] * len(DrawingTask.prompts),
     }
 
     def __init__(self, module: FluxDenoiser, vae: AutoencoderKL) -> None:
@@ -139,15 +143,8 @@ class FluxTask(DrawingTask):
             lambda x, t: self.module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
 
-    def tokens(self, captions: list[str], length: int) -> Tensor:
-        """Returns token ids, padded to a length, or as little as possible for 0."""
-        cut = self.module.tokenizer(captions, truncation=True, max_length=TEXT_LENGTH)
-        return self.module.tokenizer.pad(
-            cut, padding="max_length" if length else "longest", max_length=length or None, return_tensors="pt"
-        ).input_ids
-
-    def pipeline(self, module: FluxDenoiser) -> FluxPipeline:
-        return flux_pipeline(module, self.vae)
+    def pipeline(self) -> FluxPipeline:
+        return flux_pipeline(self.module, self.vae)
 
 
 def flux_pipeline(module: FluxDenoiser, vae: ModelMixin) -> FluxPipeline:
@@ -167,9 +164,5 @@ def flux_pipeline(module: FluxDenoiser, vae: ModelMixin) -> FluxPipeline:
 
 
 def export_flux(checkpoint: Path, vae: AutoencoderKL, result: Path) -> None:
-    """Writes a checkpoint of a `FluxDenoiser` as a FLUX folder, precisions as in `export_pipeline`."""
-    module = FluxDenoiser.from_pretrained(checkpoint)
-    for part in (vae, module.transformer):
-        part.half()
-    flux_pipeline(module, vae).save_pretrained(result, safe_serialization=True)
-    strip_paths(result)
+    """Writes a checkpoint of a `FluxDenoiser` as a FLUX folder."""
+    save_pipeline(flux_pipeline(FluxDenoiser.from_pretrained(checkpoint), vae), result)

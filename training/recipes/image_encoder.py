@@ -16,7 +16,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.encoders import clip_normalized
 from weftwork.datasets.drawings.colors import PALETTE
-from weftwork.datasets.drawings.rendered import RenderedDrawings
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.synthetic.creatures import COLORS, POSES, SPECIES, STYLES
 from weftwork.training.core.task import Task
@@ -91,7 +90,7 @@ def labelled_creatures(images: CreatureImages) -> LabelledImages:
 
 def labelled_scenes(images: SceneImages) -> LabelledImages:
     """Scenes of drawings with their set; those of one drawing with its category and its main colour."""
-    categories = sorted({cell.depicted.category for cell in RenderedDrawings(images.jobs[0][0]).cells})
+    categories = sorted({cell.depicted.category for cell in images.drawings.cells})
     rows: list[dict[str, str | None]] = []
     for key, shown in zip(images.keys, images.depicted, strict=True):
         first, alone = shown.drawings[0], len(shown.drawings) == 1

@@ -21,7 +21,14 @@ from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.training.core.config import ObjectiveConfig
-from weftwork.training.core.denoisers import Embeds, call_of, denoiser_of, is_distilled, timestep_shift
+from weftwork.training.core.denoisers import (
+    Embeds,
+    call_of,
+    denoiser_of,
+    guidance_arguments,
+    is_distilled,
+    timestep_shift,
+)
 from weftwork.training.core.objectives import diffusion_loss, flow_matching_loss, is_flow, training_scheduler
 from weftwork.training.core.task import BatchT as TaskBatchT
 from weftwork.training.core.task import ModuleT, SampleT, Task
@@ -170,7 +177,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
     ) -> None:
         """Generates one image per prompt with its conditions and writes them as one PNG, below the images `above`."""
         self.pipe.set_progress_bar_config(disable=True)
-        options = self.call.sampling(self.frozen, len(prompts), 3.0)
+        options = guidance_arguments(self.pipe, len(prompts), 3.0)
         if self.call.length is not None:
             height, width = self.size
             options |= {"height": height, "width": width, "max_sequence_length": self.prompts.length}

@@ -1,4 +1,4 @@
-"""Training on captioned images: user images with their latents, and dropout of captions and conditions."""
+"""Training on captioned images: user images or drawings with latents, and dropout of captions and conditions."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.datasets.drawings.captions import full_caption
 from weftwork.datasets.readers.captioned_images import CaptionedImages
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.training.data.drawings import SceneImages, StyledScenes, held_out_scenes
+from weftwork.training.data.image_cache import cached_latents
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.prompts import PromptTokens, check_lengths
 from weftwork.training.data.styles import StyledImages
@@ -31,6 +35,20 @@ def captioned(
     check_lengths((f"row {i + 1}", one, prompt, prompt.longest) for i, one in enumerate(samples.captions))
     sizes = Sizes.of(pipe, arguments.resolution, aspects=arguments.aspect_buckets)
     return StyledImages(samples, pipe.vae, arguments.cache_dir / "latents", sizes, dry=arguments.dry_run)
+
+
+def drawn_scenes(
+    trainer: CaptionedTrainer, pipe: ConditionedPipelineMixin, shown: int
+) -> tuple[StyledScenes, list[str]]:
+    """Returns scenes of drawings with captions and latents, and validation prompts: captions of held-out scenes.
+
+    Args:
+        shown: number of prompts per held-out split.
+    """
+    cache, drawings = trainer.arguments.cache_dir, trainer.rendered()
+    images = SceneImages(cache, drawings, "train", trainer.arguments.samples)
+    scenes = StyledScenes(images, cached_latents(cache, pipe.vae, images), TextEncoders.of(pipe).shortened)
+    return scenes, [full_caption(one, styled=False) for one, _ in held_out_scenes(drawings, shown)]
 
 
 def dropped(

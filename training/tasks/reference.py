@@ -13,21 +13,20 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.core.families import base_description
-from weftwork.attention_processors.encoders import ImageEncoder, TextEncoders
+from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter, ReferenceBatch
-from weftwork.datasets.drawings.captions import full_caption
 from weftwork.datasets.synthetic import creatures
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pretrained import model_name, shipped
 from weftwork.training.core.denoisers import denoiser_of
 from weftwork.training.core.trainer import DRAWINGS, Prepared
-from weftwork.training.data.drawings import SceneImages, StyledScenes, held_out_scenes
+from weftwork.training.data.drawings import StyledScenes
 from weftwork.training.data.feature_cache import FeatureCache, encoder_key, feature_cache, tensor_bytes
 from weftwork.training.data.image_cache import CreatureImages, cached_latents
 from weftwork.training.data.prompts import with_prompts
 from weftwork.training.data.styles import StyledCreatures, StyledImages
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
-from weftwork.training.tasks.captioned import captioned, dropped
+from weftwork.training.tasks.captioned import captioned, drawn_scenes, dropped
 from weftwork.training.trainers.captioned import StyleConfig
 from weftwork.training.trainers.reference import ReferenceModel, ReferenceTrainer
 
@@ -81,22 +80,18 @@ def _data(
     """Returns records with latents and captions, their images, and validation prompts with references."""
     cache = trainer.arguments.cache_dir
     if trainer.world == DRAWINGS:
-        drawings = trainer.rendered()
-        images = SceneImages(cache, drawings, "train", trainer.arguments.samples)
-        scenes = StyledScenes(images, cached_latents(cache, pipe.vae, images), TextEncoders.of(pipe).shortened)
-        captions = [full_caption(one, styled=False) for one, _ in held_out_scenes(drawings, SHOWN // 2)]
-        shown = [(caption, Image.fromarray(images.images[index])) for index, caption in enumerate(captions)]
-        return scenes, map(Image.fromarray, images.images), shown
-    if trainer.world:
+        records, captions = drawn_scenes(trainer, pipe, SHOWN // 2)
+    elif trainer.world:
         drawn = CreatureImages(cache, "train", trainer.arguments.samples)
         records = StyledCreatures(drawn, cached_latents(cache, pipe.vae, drawn))
         captions = [creatures.sample("validation", index).caption for index in range(SHOWN)]
-        shown = [(caption, Image.fromarray(drawn.images[index])) for index, caption in enumerate(captions)]
-        return records, map(Image.fromarray, drawn.images), shown
-    records = captioned(trainer, pipe, styled=False)
-    samples = records.samples
-    shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
-    return records, (samples[index].image for index in range(len(samples))), shown
+    else:
+        own = captioned(trainer, pipe, styled=False)
+        samples = own.samples
+        shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
+        return own, (samples[index].image for index in range(len(samples))), shown
+    images = records.images.images
+    return records, map(Image.fromarray, images), [(one, Image.fromarray(images[i])) for i, one in enumerate(captions)]
 
 
 @dataclass(frozen=True)

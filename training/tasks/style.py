@@ -10,20 +10,17 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
 from weftwork.attention_processors.core.families import base_description
-from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter, StyleBatch, StyleReader
-from weftwork.datasets.drawings.captions import full_caption
 from weftwork.datasets.readers.captioned_stream import CaptionedStream
 from weftwork.datasets.synthetic import creatures, outfits
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.training.core.denoisers import denoiser_of
 from weftwork.training.core.trainer import DRAWINGS, Prepared
-from weftwork.training.data.drawings import SceneImages, StyledScenes, held_out_scenes
 from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.styles import StyledCreatures, StyledOutfits, StyledRecord, StyledStream
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
-from weftwork.training.tasks.captioned import captioned, dropped
+from weftwork.training.tasks.captioned import captioned, drawn_scenes, dropped
 from weftwork.training.trainers.captioned import StyleConfig
 from weftwork.training.trainers.style import StyleModel, StyleTrainer
 
@@ -63,11 +60,8 @@ def _own(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
 def _world(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
     cache, count = trainer.arguments.cache_dir, trainer.arguments.samples
     if trainer.world == DRAWINGS:
-        drawings = trainer.rendered()
-        images = SceneImages(cache, drawings, "train", count)
-        scenes = StyledScenes(images, cached_latents(cache, pipe.vae, images), TextEncoders.of(pipe).shortened)
-        held_out = held_out_scenes(drawings, 2)
-        return scenes, scenes.styles, [full_caption(shown, styled=False) for shown, _ in held_out]
+        scenes, prompts = drawn_scenes(trainer, pipe, 2)
+        return scenes, scenes.styles, prompts
     shown = CreatureImages(cache, "train", count)
     data: Dataset[StyledRecord] = StyledCreatures(shown, cached_latents(cache, pipe.vae, shown))
     prompts = [creatures.sample("validation", index).caption for index in range(4)]

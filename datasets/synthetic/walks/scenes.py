@@ -150,7 +150,7 @@ class Walk:
 
 
 def times_at(rate: float, seconds: float) -> Times:
-    """When the frames of a clip are, in seconds: 0, 1 / rate, ..., as long as the clip goes on."""
+    """Times of the frames of a clip in seconds: 0, 1 / rate, ..., below its length."""
     return np.arange(int(np.ceil(seconds * rate - 1e-9))) / rate
 
 

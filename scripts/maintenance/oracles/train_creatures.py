@@ -4,7 +4,6 @@ Left and right are part of the labels, so images are shifted but never mirrored.
 """
 
 import argparse
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,8 @@ from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.oracles.creatures import ATTRIBUTES, CreatureLogits, CreatureOracle
 from weftwork.evaluation.scores.creatures import score_creatures
 from weftwork.scripts.maintenance.oracles.outfit_data import compressed, degraded
-from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.scripts.maintenance.train_tiny_diffusion import started
+from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.core.task import Task
 from weftwork.training.data.image_cache import DrawnImages, Pixels
@@ -129,10 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         resume_from_checkpoint="latest",
         validation_steps=500,
     )
-    arguments = parser.parse_args(argv)
-    config = from_arguments(TrainingConfig, arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.manual_seed(config.seed)
+    arguments, config = started(parser, argv)
     images = MaskedCreatures(arguments.cache_dir, arguments.styled, arguments.neutral, 1 + config.seed)
     held_out = [sample("validation", index) for index in range(arguments.held_out)]
     print(f"oracle: {train(CreatureOracleTask(CreatureOracle(), held_out), images, config)}")

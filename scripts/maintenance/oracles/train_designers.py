@@ -6,7 +6,6 @@ Its accuracy is that on scenes of subjects that it never saw. An interrupted run
 """
 
 import argparse
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.scripts.maintenance.oracles.outfit_data import gaussian_blur
-from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
+from weftwork.scripts.maintenance.train_tiny_diffusion import started
+from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.core.task import Task
 from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages
@@ -80,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images")
     defaults = {"max_train_steps": 4000, "train_batch_size": 32, "learning_rate": 3e-3, "validation_steps": 250}
     add_arguments(parser, TrainingConfig, resume_from_checkpoint="latest", **defaults)
-    arguments = parser.parse_args(argv)
-    config = from_arguments(TrainingConfig, arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.manual_seed(config.seed)
+    arguments, config = started(parser, argv)
     drawings = open_rendered(arguments.drawings, arguments.cache_dir)
     images = SceneImages(arguments.cache_dir, drawings, "train", arguments.scenes)
     unseen = SceneImages(arguments.cache_dir, drawings, "subjects", arguments.held_out, VALIDATION_SEED)

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_backbones import BACKBONES, flux, made, sd3, wan
 from torch import Tensor
 
+from weftwork.attention_processors.core.biases import biased
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
@@ -98,3 +100,17 @@ def test_what_a_call_keeps_has_gradients() -> None:
         call(model)
     branch.seen["raw query"].sum().backward()
     assert model.transformer_blocks[0].attn.to_q.weight.grad.any()
+
+
+@pytest.mark.parametrize("scale", [None, 0.7])
+def test_biases_travel_as_channels_at_the_scale_of_the_layer(scale: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, n, 3, 8, generator=generator) for n in (5, 7, 7))
+    bias = torch.randn(2, 5, 2, generator=generator), torch.randn(2, 7, 2, generator=generator)
+
+    def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **more: float) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, mask, **{"scale": scale, **more}).transpose(1, 2)  # pyright: ignore
+
+    mask = (bias[0] @ bias[1].transpose(1, 2)).unsqueeze(1)
+    torch.testing.assert_close(biased(run, query, key, value, None, [bias], scale), run(query, key, value, mask))

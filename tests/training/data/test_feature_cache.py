@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import tiny_parts, tiny_pipe
 from transformers import Dinov2Config, Dinov2Model
 
 from weftwork.attention_processors.encoders import SketchEncoder, TextEncoders
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.training.data import image_cache
+from weftwork.training.data import feature_cache, image_cache
 from weftwork.training.data.feature_cache import (
     CachedSketchEncoder,
     CachedTextEncoders,
@@ -92,6 +93,21 @@ def test_damaged_rows_are_encoded_again(tmp_path: Path, caplog: pytest.LogCaptur
     assert again["x"].tolist() == [0, 1] and len(made) == 1 and len(made[0]) == 1
     assert "encoding again" in caplog.text
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors"}
+
+
+def test_rows_are_kept_in_memory_up_to_a_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_cache, "IN_MEMORY", 2 * 4 * 100)
+    cache, reads = FeatureCache(tmp_path, "key"), []
+    monkeypatch.setattr(feature_cache, "load_file", lambda path: reads.append(path) or load_file(path))
+
+    def read(*items: int) -> int:
+        """Returns the number of files that were read."""
+        reads.clear()
+        rows = cache.rows(items, content, lambda some: {"x": torch.tensor(some).float()[:, None].expand(-1, 100)})
+        assert rows["x"][:, 0].tolist() == list(items)
+        return len(reads)
+
+    assert [read(0, 1, 2), read(1, 2), read(0), read(2), read(1)] == [0, 0, 1, 0, 1]
 
 
 def test_other_encoders_have_other_keys() -> None:

@@ -1,0 +1,40 @@
+"""Adapters, image encoders and LoRAs that evaluations load into their pipeline."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+
+REFERENCE = "reference"
+ENCODER = "image_encoder"
+
+
+def load_adapters(pipe: ConditionedPipelineMixin, files: Mapping[str, Path], names: Sequence[str]) -> None:
+    """Loads the adapters among `names` that have a folder, and the image encoder of `reference`.
+
+    Raises:
+        ValueError: `reference` without `image_encoder`.
+    """
+    for name in names:
+        if name in files:
+            pipe.load_adapter(files[name], name)
+    if REFERENCE in names and REFERENCE in files:
+        if ENCODER not in files:
+            raise UserError(f"{ENCODER}: got none, needed by --{REFERENCE}; pass the encoder it was trained with")
+        pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files[ENCODER])))
+
+
+@contextmanager
+def lora_loaded(pipe: ConditionedPipelineMixin, path: Path | None) -> Iterator[None]:
+    """Loads a LoRA for the block; None loads nothing."""
+    if path is None:
+        yield
+        return
+    pipe.load_lora_weights(str(path), adapter_name="lora")
+    try:
+        yield
+    finally:
+        pipe.unload_lora_weights()
