@@ -37,7 +37,10 @@ class TrainingState:
         """Writes the state to a new folder; `progress` is returned by `read`."""
         folder.mkdir()
         save_file(
-            {n: p.detach().cpu().contiguous() for n, p in self.module.named_parameters() if p.requires_grad},
+            {
+                **{n: p.detach().cpu().contiguous() for n, p in self.module.named_parameters() if p.requires_grad},
+                **{n: b.cpu().contiguous() for n, b in self.module.named_buffers()},  # batch normalization's statistics
+            },
             folder / "weights.safetensors",
         )
         if self.ema is not None:
@@ -68,7 +71,8 @@ class TrainingState:
                     f"{name}: got {getattr(config, name)!r} for a run of {before!r}, which cannot change; pass "
                     f"{before!r}, or start a new run with --init_from {checkpoint}"
                 )
-        weights, own = load_file(folder / "weights.safetensors"), dict(self.module.named_parameters())
+        weights = load_file(folder / "weights.safetensors")
+        own = dict([*self.module.named_parameters(), *self.module.named_buffers()])
         for name, tensor in weights.items():
             if name not in own or own[name].shape != tensor.shape:
                 here = tuple(own[name].shape) if name in own else "none"

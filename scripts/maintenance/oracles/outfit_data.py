@@ -1,8 +1,7 @@
 """Training data of the oracle of outfits: renders, augmented to resemble outputs of decoders and samplers."""
 
 import io
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -17,17 +16,12 @@ from weftwork.datasets.synthetic.outfits import SLOTS, sample
 STRANGE_SHARE: Final = 0.375
 
 
-@dataclass(frozen=True, eq=False)
-class OracleExamples:
+class OracleExamples(NamedTuple):
     """Images with the slot of each pixel (0 is none) and the attributes of each slot (-1 is none)."""
 
     images: UInt8[Tensor, "batch 3 height width"]
     slots: UInt8[Tensor, "batch height width"]
     attributes: Int[Tensor, "batch slot 3"]
-
-    def take(self, rows: Int[Tensor, " rows"]) -> "OracleExamples":
-        """Selects examples."""
-        return OracleExamples(self.images[rows], self.slots[rows], self.attributes[rows])
 
 
 def render_examples(split: str, count: int, *, seed: int, styled_share: float = 0.0) -> OracleExamples:

@@ -1,49 +1,43 @@
-"""Train the oracle of outfits on renders of the training split."""
+"""Train the oracle of outfits on renders of the training split; an interrupted run resumes from its last checkpoint."""
 
 import argparse
-import dataclasses
-import json
-import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import TensorDataset
 
-from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.datasets.synthetic.outfits import SLOTS
 from weftwork.evaluation.oracles.outfits import Oracle, OracleLogits
 from weftwork.scripts.maintenance.oracles.outfit_data import OracleExamples, augment, render_examples
-from weftwork.training.core.config import add_arguments, from_arguments, option
+from weftwork.scripts.maintenance.train_tiny_diffusion import started
+from weftwork.training.core.config import TrainingConfig, add_arguments
+from weftwork.training.core.loop import train
+from weftwork.training.core.task import Task
+from weftwork.training.recipes.backbone import strip_paths
 
-logger = logging.getLogger(__name__)
 
+class OutfitOracleTask(Task[Oracle, tuple[Tensor, ...], OracleExamples]):
+    """Trains the oracle on augmented renders.
 
-@dataclass(frozen=True)
-class OracleTraining:
-    """Options of the training; an interrupted run resumes from its checkpoint."""
+    Args:
+        slot_weight: weight of the loss on outlines beside those on kinds, colours and patterns.
+    """
 
-    output_dir: str = option("outputs/oracle", "folder for the checkpoint and the oracle")
-    init_from: str = option("", "folder of an oracle to go on from; empty for new weights")
-    seed: int = option(0, "seeds weights, order, augmentation and the renders")
-    renders: int = option(8000, "images of the training split to learn from")
-    styled_share: float = option(0.0, "share of them in the styles of the creatures")
-    max_train_steps: int = option(3600, "number of optimizer steps")
-    train_batch_size: int = option(16, "images per step")
-    learning_rate: float = option(4e-3, "peak learning rate of one cycle")
-    adam_weight_decay: float = option(1e-2, "AdamW")
-    slot_weight: float = option(6.0, "weight of the loss on outlines beside those on kinds, colours and patterns")
-    checkpointing_steps: int = option(200, "save a checkpoint every this many steps")
+    def __init__(self, module: Oracle, slot_weight: float = 6.0) -> None:
+        self.module, self.slot_weight = module, slot_weight
 
-    def __post_init__(self) -> None:
-        for name in ("renders", "max_train_steps", "train_batch_size", "checkpointing_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: got {getattr(self, name)}, expected at least 1; pass a positive number")
+    def collate(self, samples: list[tuple[Tensor, ...]]) -> OracleExamples:
+        return OracleExamples(*map(torch.stack, zip(*samples, strict=True)))
+
+    def loss(self, batch: OracleExamples, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        images, shown = augment(batch, generator)
+        row, column = torch.randint(8, (2,), generator=generator).tolist()
+        logits = self.module(images.contiguous(memory_format=torch.channels_last))
+        return oracle_loss(logits, shown, (row, column), self.slot_weight)
 
 
 def oracle_loss(
@@ -66,58 +60,6 @@ def oracle_loss(
     return loss
 
 
-def train(config: OracleTraining) -> Oracle:
-    """Renders, trains and saves; returns the trained oracle in evaluation mode."""
-    torch.manual_seed(config.seed)
-    output = Path(config.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    examples = render_examples("train", config.renders, seed=1 + config.seed, styled_share=config.styled_share)
-    oracle = Oracle.from_pretrained(config.init_from) if config.init_from else Oracle()
-    oracle.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.AdamW(oracle.parameters(), config.learning_rate, weight_decay=config.adam_weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.max_train_steps, pct_start=0.15
-    )
-    generator = torch.Generator().manual_seed(config.seed)
-    state: dict[str, Any] = {"oracle": oracle, "optimizer": optimizer, "schedule": schedule}
-    first = _resume(output / "checkpoint.pt", state, generator)
-    started = time.monotonic()
-    for step in range(first, config.max_train_steps):
-        loss = _step(oracle, optimizer, examples, config, generator)
-        schedule.step()
-        if (step + 1) % config.checkpointing_steps == 0 or step + 1 == config.max_train_steps:
-            seconds = time.monotonic() - started
-            logger.info("step %d of %d, loss %.4f, %.0f s", step + 1, config.max_train_steps, loss, seconds)
-            save_checkpoint(output / "checkpoint.pt", state, generator, step + 1)
-    oracle.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    oracle.register_to_config(_name_or_path="")  # keeps local paths out of the saved config
-    oracle.save_pretrained(output, safe_serialization=True)
-    return oracle.eval()
-
-
-def _step(
-    oracle: Oracle,
-    optimizer: torch.optim.Optimizer,
-    examples: OracleExamples,
-    config: OracleTraining,
-    generator: torch.Generator,
-) -> float:
-    oracle.train()
-    rows = torch.randint(len(examples.images), (config.train_batch_size,), generator=generator)
-    images, shown = augment(examples.take(rows), generator)
-    row, column = torch.randint(8, (2,), generator=generator).tolist()
-    logits = oracle(images.contiguous(memory_format=torch.channels_last))
-    loss = oracle_loss(logits, shown, (row, column), config.slot_weight)
-    if not loss.isfinite():
-        raise NotFiniteError(f"loss: got {loss.item()}, expected a finite number; lower learning_rate")
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(oracle.parameters(), 2.0)
-    optimizer.step()
-    return float(loss.detach())
-
-
 def _at_pixels(values: Int[Tensor, "batch slot"], slots: Int[Tensor, "batch h w"]) -> Int[Tensor, "batch h w"]:
     """Returns the attribute of each pixel's slot."""
     return values.gather(1, slots.flatten(1)).view_as(slots)
@@ -135,29 +77,31 @@ def _pooled_loss(
     return functional.cross_entropy(pooled.flatten(0, 1), seen.flatten(), ignore_index=-1)
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], generator: torch.Generator, step: int) -> None:
-    """Saves the state that `train` needs to resume after this step."""
-    parts = {name: part.state_dict() for name, part in state.items()}
-    torch.save({**parts, "generator": generator.get_state(), "step": step}, path)
-
-
-def _resume(path: Path, state: dict[str, Any], generator: torch.Generator) -> int:
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    generator.set_state(saved["generator"])
-    logger.info("resumed at step %d from %s", saved["step"], path)
-    return saved["step"]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser, OracleTraining)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(from_arguments(OracleTraining, parser.parse_args(argv)))
+    parser.add_argument("--init_from", type=Path, help="folder of an oracle to go on from")
+    parser.add_argument("--renders", type=int, default=8000, help="training images (default: %(default)s)")
+    parser.add_argument("--styled_share", type=float, default=0.0, help="share of them in the styles of the creatures")
+    parser.add_argument("--slot_weight", type=float, default=6.0, help="weight of the outlines (default: %(default)s)")
+    add_arguments(
+        parser,
+        TrainingConfig,
+        output_dir="outputs/oracle",
+        max_train_steps=3600,
+        learning_rate=4e-3,
+        lr_warmup_steps=540,
+        adam_beta2=0.999,
+        max_grad_norm=2.0,
+        use_ema=False,
+        resume_from_checkpoint="latest",
+    )
+    arguments, config = started(parser, argv)
+    examples = render_examples("train", arguments.renders, seed=1 + config.seed, styled_share=arguments.styled_share)
+    oracle = Oracle.from_pretrained(arguments.init_from) if arguments.init_from else Oracle()
+    task = OutfitOracleTask(oracle, arguments.slot_weight)
+    folder = train(task, TensorDataset(*examples), config)
+    strip_paths(folder)
+    print(f"oracle: {folder}")
 
 
 if __name__ == "__main__":

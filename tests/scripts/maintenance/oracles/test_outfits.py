@@ -3,18 +3,19 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample, render, sample
 from weftwork.evaluation.oracles.outfits import Oracle, Reading, SlotReading, pretrained_oracle
 from weftwork.evaluation.scores.outfits import score_outfits
-from weftwork.scripts.maintenance.oracles import train_outfits as train_oracle
 from weftwork.scripts.maintenance.oracles.outfit_data import augment, gaussian_blur, render_examples
-from weftwork.scripts.maintenance.oracles.train_outfits import OracleTraining, train
+from weftwork.scripts.maintenance.oracles.train_outfits import OutfitOracleTask, main
+from weftwork.training.core.config import TrainingConfig
+from weftwork.training.core.loop import train
 
 TINY = (8, 8, 8, 8)
 
@@ -185,25 +186,27 @@ def test_augmentation_keeps_values_and_truth_in_place() -> None:
     assert abs((shown.slots > 0).sum() - (examples.slots > 0).sum()) == 0
 
 
-def test_training_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def config(folder: str) -> OracleTraining:
-        return OracleTraining(
-            str(tmp_path / folder), renders=4, max_train_steps=3, train_batch_size=2, checkpointing_steps=1
-        )
+def test_an_interrupted_training_ends_with_the_bits_of_a_straight_one(tmp_path: Path) -> None:
+    examples = TensorDataset(*render_examples("train", 4, seed=0))
 
-    whole = train(config("whole"))
-    save = train_oracle.save_checkpoint
+    def run(folder: str, steps: int, resume: str | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        config = TrainingConfig(
+            str(tmp_path / folder), steps, 2, lr_scheduler="constant", checkpointing_steps=2, use_cpu=True,
+            resume_from_checkpoint=resume,
+        )  # fmt: skip
+        return Oracle.from_pretrained(train(OutfitOracleTask(Oracle(TINY)), examples, config)).state_dict()
 
-    def save_twice(path: Path, state: dict[str, Any], generator: torch.Generator, step: int) -> None:
-        save(path, state, generator, step)
-        if step == 2:
-            raise KeyboardInterrupt
+    straight = run("straight", 5)
+    run("cut off", 3)
+    resumed = run("cut off", 5, "latest")  # statistics of batch normalization included
+    assert all(torch.equal(value, resumed[name]) for name, value in straight.items())
 
-    monkeypatch.setattr(train_oracle, "save_checkpoint", save_twice)
-    with pytest.raises(KeyboardInterrupt):
-        train(config("cut off"))
-    monkeypatch.undo()
-    train(config("cut off"))
-    resumed = Oracle.from_pretrained(tmp_path / "cut off")
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+def test_the_command_goes_on_from_an_oracle(tmp_path: Path) -> None:
+    Oracle(TINY).save_pretrained(tmp_path / "first")
+    options = {"renders": 4, "max_train_steps": 2, "train_batch_size": 2, "init_from": tmp_path / "first"}
+    main([f"--{name}={value}" for name, value in {**options, "output_dir": tmp_path / "run"}.items()] + ["--use_cpu"])
+    assert Oracle.from_pretrained(tmp_path / "run/final").config["channels"] == list(TINY)
+    assert str(tmp_path) not in (tmp_path / "run/final/config.json").read_text()
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 2
