@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.style.card import StyleCard as StyleCard
     from weftwork.attention_processors.style.conditions import Style as Style
     from weftwork.attention_processors.views.adapter import AlignedViews as AlignedViews
+    from weftwork.attention_processors.views.conditions import ReferenceView as ReferenceView
     from weftwork.attention_processors.views.instillation import Instillation as Instillation
     from weftwork.attention_processors.views.instillation import Taps as Taps
     from weftwork.attention_processors.views.reference_attention import References as References
@@ -59,6 +60,7 @@ _MODULES = {
     "core.processor": "conditioned",
     "encoders": "ImageEncoder SketchEncoder TextEncoders",
     "views.adapter": "AlignedViews",
+    "views.conditions": "ReferenceView",
     "views.instillation": "Instillation Taps",
     "views.reference_attention": "References",
     "in_context.adapter": "InContextAdapter",

@@ -3,6 +3,7 @@
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
+from weftwork.attention_processors.views.adapter import AlignedViews
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
@@ -203,6 +205,13 @@ def reference_adapter(unet: Any, **options: Any) -> ReferenceAdapter:
 def reference_conditions(seed: int = 0, **options: Any) -> list[Reference]:
     generator = torch.Generator().manual_seed(seed)
     return [Reference(embeds=torch.randn(16, generator=generator), **options) for _ in range(2)]
+
+
+def loaded_views(folder: Path, unet: Any) -> AlignedViews:
+    """Views from a folder, on a denoiser."""
+    views = AlignedViews.from_pretrained(folder)
+    views.bind(unet)
+    return views
 
 
 @dataclass(frozen=True)

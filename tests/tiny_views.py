@@ -1,7 +1,7 @@
 """One small room, two reference views of it and a target."""
 
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.synthetic.rooms import sample
-from weftwork.pipelines.views.warping import ReferenceView
 
 ROOM = sample("train", 1, size=64)
 TARGET = ROOM.views["interpolating"]

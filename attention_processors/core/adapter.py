@@ -57,6 +57,8 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
 
     condition_type: ClassVar[tuple[type[Condition], ...]]
     """Condition classes of this adapter."""
+    keeps_precision: ClassVar[bool] = False
+    """True for weights that keep their precision on a denoiser of another one."""
 
     @abstractmethod
     def collate(self, conditions: Sequence[Sequence[Any]]) -> BatchT:
@@ -85,6 +87,9 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
 
     def initialize_from(self, layers: Mapping[str, Any]) -> None:
         """Copies the frozen layers' key and value projections where the widths agree."""
+
+    def bind(self, denoiser: nn.Module) -> None:
+        """Prepares for a denoiser the adapter was checked for, whose own modules it may use; called by `attach`."""
 
     def check_base(self, denoiser: nn.Module) -> None:
         """Raises unless this adapter fits a denoiser; changes nothing.

@@ -11,6 +11,7 @@ METHOD = Method(
     name="aligned-views",
     summary="image and geometry of a new view",
     adapters=("weftwork.attention_processors.views.adapter:AlignedViews",),
+    conditions=("weftwork.attention_processors.views.conditions:ReferenceView",),
     trainer="weftwork.training.trainers.views:ViewsTrainer",
     backbone="tiny-rooms",
     pipeline="weftwork.pipelines.views.pipeline:AlignedViewsPipeline.from_pretrained",
@@ -19,7 +20,7 @@ METHOD = Method(
     validation="weftwork.evaluation.methods.views:validate",
     usage=(
         "from weftwork.datasets.synthetic.rooms import sample",
-        "from weftwork.pipelines.views.warping import ReferenceView",
+        "from weftwork.attention_processors import ReferenceView",
         'views = sample("test", 0, size=pipe.unet.config.sample_size * pipe.vae_scale_factor).views',
         'references = [ReferenceView.of_view(views[name]) for name in ("reference_0", "reference_1")]',
         'image = pipe(references, views["interpolating"].camera, num_inference_steps=20).images[0]',

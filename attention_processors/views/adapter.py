@@ -11,87 +11,80 @@ Differs: the authors train four full networks, initialised from two pretrained o
 correspondence encoder are trained, and inputs beyond the four latent channels enter as features.
 """
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
+from weakref import ref
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float, Int
-from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter_files import check_config, read_tensors, state_sha256
+from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION, check_config, read_tensors, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.families import layer_levels
+from weftwork.attention_processors.core.families import base_description, layer_levels
 from weftwork.attention_processors.core.layers import select_layers
-from weftwork.attention_processors.core.processor import conditioned, install, unwrapped
+from weftwork.attention_processors.core.processor import conditioned, unwrapped
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views import SHARINGS
+from weftwork.attention_processors.views.batch import EncodedViews, ViewsBatch, ViewsFeatures, WarpedScene
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
 from weftwork.attention_processors.views.instillation import GRADIENTS, Instillation
 from weftwork.attention_processors.views.reference_attention import References
+from weftwork.attention_processors.views.roles import ROLES, role_network
 from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 
-ROLES: Final = ("image_reference", "geometry_reference", "image", "geometry")
-TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2")
-"""Modules that get LoRAs: attention, feed-forward layers, and the convolutions of the residual blocks."""
-BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")
-INNER: Final = ("resnets", "attentions")
-STAGES: Final = ("attn1", "attn2", "ff")
-"""Execution order of the parts of a U-Net."""
 LORA_NAME: Final = "pytorch_lora_weights.safetensors"
-FORMAT_VERSION: Final = 1
 
 
-@dataclass(frozen=True, eq=False)
-class SeenReferences:
-    """Recorded inputs of both reference roles, for all steps of one call.
+class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
+    """Adapter for image and geometry of a new view; the denoiser's frozen weights are not part of it.
 
-    Args:
-        views: references per row.
-    """
-
-    image: References
-    geometry: References
-    views: int
-
-
-class AlignedViews(nn.Module):
-    """Trained modules of aligned views for one denoiser; the denoiser's frozen weights are not part of them.
+    Its roles are made on the U-Net that it is bound to. `forward` reads the references once per generation, `denoise`
+    runs both denoising roles at one step.
 
     Args:
-        denoiser: a U-Net; it is not changed, roles are copies that share its tensors.
+        layers: self-attention layers that share, as in `select_layers`.
+        base: description of the base model; filled in by `bind`.
         rank: of the LoRAs.
         channels: number of channels of the correspondences, see `CorrespondenceEncoder`.
         warped: whether `CorrespondenceEncoder` also reads the latents of the warped image.
         sharing: input of the geometry role from the image role: its attention ("instillation"), its features as further
             keys and values ("concatenated"), its attention as a target in training ("distilled"), or nothing ("none").
-        layers: self-attention layers that share, as in `select_layers`.
         gradient: whether the geometry's loss reaches the image role, "live" or "detach".
         training: origin of the weights: data, steps, seed.
+        base_sha256: SHA-256 of the denoiser's weights; None in half precision.
 
     Raises:
-        ValueError: an unknown sharing or gradient, "detach" without instillation, or a denoiser that is not a U-Net.
+        ValueError: an unknown sharing or gradient, or "detach" without instillation.
     """
 
-    def __init__(
+    condition_type = (ReferenceView,)
+    keeps_precision = True
+
+    @register_to_config
+    def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
-        denoiser: nn.Module,
-        *,
+        layers: str | Sequence[str] = "self",
+        base: dict[str, object] | None = None,
         rank: int = 16,
         channels: int = 20,
         warped: bool = True,
         sharing: str = "instillation",
-        layers: str | Sequence[str] = "self",
         gradient: str = "live",
-        training: Mapping[str, object] | None = None,
+        training: dict[str, object] | None = None,
+        base_sha256: str | None = None,
+        format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
         if sharing not in SHARINGS:
@@ -101,111 +94,158 @@ class AlignedViews(nn.Module):
                 f"gradient: got {gradient!r} for {sharing!r}, expected 'live', or 'detach' for 'instillation'; change "
                 "one of them"
             )
-        self.config = {
-            "rank": rank,
-            "channels": channels,
-            "warped": warped,
-            "sharing": sharing,
-            "layers": layers,
-            "gradient": gradient,
-            "training": training,
-        }
-        self.levels = layer_levels(denoiser)
-        select_layers(denoiser, layers)
         instilled = sharing in ("instillation", "distilled")
         self.link = Instillation(layers, gradient=gradient) if instilled else References(layers)
         self.own = Instillation(layers)
         """Attention of the geometry role, recorded for distillation."""
-        self.roles = nn.ModuleDict({role: self._role(role, unwrapped(denoiser)) for role in ROLES})
-        first = unwrapped(denoiser).get_submodule("conv_in")
-        assert isinstance(first, nn.Conv2d)
-        latents = first.in_channels if warped else 0
-        self.correspondence = CorrespondenceEncoder(channels, first.out_channels, warped_channels=latents)
-        self.base_sha256 = _sha256(denoiser)
-        """SHA-256 of the denoiser's weights; None in half precision."""
-
-    def _role(self, role: str, denoiser: nn.Module) -> nn.Module:
-        """Returns the denoiser with LoRAs on all modules whose output the role uses."""
-        network = _sharing_copy(denoiser)
-        install(network)
-        targets = [name for name, _ in network.named_modules() if name.endswith(TARGETS)]
-        if role.endswith("_reference"):  # up to the last layer that is read
-            last = max(select_layers(network, References().layers), key=_place)
-            targets = [name for name in targets if _place(name) < _place(last)]
-        if role == "geometry" and self.sharing == "instillation":
-            assert isinstance(self.link, Instillation)
-            unused = {
-                name.removesuffix(".weight").removesuffix(".bias") for name in self.link.unused_parameters(network)
-            }
-            targets = [name for name in targets if name not in unused]
-        rank = self.config["rank"]
-        lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
-        network = inject_adapter_in_model(lora, network, "default")
-        for parameter in network.parameters():
-            if parameter.requires_grad:  # created in the backbone's precision
-                parameter.data = parameter.data.float()
-        return network
+        self.roles = nn.ModuleDict()
+        self.correspondence: CorrespondenceEncoder | None = None
+        self._loras: Mapping[str, Mapping[str, Tensor]] = {}
+        self._bound: ref[nn.Module] | None = None
 
     @property
     def sharing(self) -> str:
         return self.config["sharing"]
 
-    def see(
-        self,
-        images: Float[Tensor, "row_view channel h w"],
-        geometry: Float[Tensor, "row_view channel h w"],
-        views_geometry: Float[Tensor, "row_view 8 height width"],
-        context: Float[Tensor, "row token dim"],
-    ) -> SeenReferences:
-        """Reads the references, once for all steps, and returns what `forward` takes.
-
-        Args:
-            images, geometry: latents of the references' images and point maps, views of a row together.
-            views_geometry: their input of `CorrespondenceEncoder`.
-            context: prompt embeddings, by row.
+    @classmethod
+    def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "self", **config: Any) -> Self:
+        """Makes a new adapter for a U-Net.
 
         Raises:
-            ValueError: numbers of images, point maps, geometries and rows that do not match.
+            ValueError: as for the class, or `layers` that match nothing there.
         """
-        if len(images) % len(context) or not len(images) == len(geometry) == len(views_geometry):
-            raise UserError(
-                f"references: got {len(images)} images, {len(geometry)} point maps and {len(views_geometry)} "
-                f"geometries for {len(context)} rows, expected as many of each, equally many per row; give every row "
-                "its views"
-            )
-        views = len(images) // len(context)
-        context = context.repeat_interleave(views, 0)
-        features = self.correspondence(views_geometry)
-        times = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        seen = SeenReferences(References(), References(), views)
-        for role, latents, references in (
-            ("image_reference", images, seen.image),
-            ("geometry_reference", geometry, seen.geometry),
-        ):
-            self._run(role, latents, times, context, features, references=references.record())
-        return seen
+        adapter = cls(layers=layers, **config)
+        adapter.bind(denoiser)
+        return adapter
 
-    def forward(
+    def check_base(self, denoiser: nn.Module) -> None:
+        """Raises unless this was trained for a denoiser with these weights; half precision is not compared.
+
+        Raises:
+            ValueError: another denoiser.
+        """
+        here, training = _sha256(denoiser), self.config["training"] or {}
+        trained_on = self.config["base_sha256"] or training.get("base_sha256")
+        if None not in (trained_on, here) and trained_on != here:
+            raise UserError(
+                "base: this adapter was trained on another denoiser than this one, expected the same weights; load the "
+                "one that its card names"
+            )
+        select_layers(denoiser, self.config["layers"])
+
+    def bind(self, denoiser: nn.Module) -> None:
+        """Makes the roles on the weights of a U-Net.
+
+        Raises:
+            ValueError: as `check_base`, LoRAs of other layers, or a denoiser that is not a U-Net.
+        """
+        base: Any = unwrapped(denoiser)
+        if self._bound is not None and self._bound() is base:
+            return
+        self.check_base(base)
+        levels, loras, unused = layer_levels(base), self._states(), set[str]()
+        if self.sharing == "instillation":
+            assert isinstance(self.link, Instillation)
+            dead = self.link.unused_parameters(base)
+            unused = {name.removesuffix(".weight").removesuffix(".bias") for name in dead}
+        rank = self.config["rank"]
+        roles = {role: role_network(role, base, rank, unused if role == "geometry" else ()) for role in ROLES}
+        for role, tensors in loras.items():
+            result = set_peft_model_state_dict(roles[role], {**tensors})
+            odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
+            if odd:
+                raise UserError(f"{role}: {odd[0]} is missing or unexpected; copy or save the folder again")
+        if self.correspondence is None:
+            latents = base.conv_in.in_channels if self.config["warped"] else 0
+            channels, out = self.config["channels"], base.conv_in.out_channels
+            self.correspondence = CorrespondenceEncoder(channels, out, warped_channels=latents)
+        self.roles, self.levels, self._bound, self._loras = nn.ModuleDict(roles), levels, ref(base), {}
+        self.register_to_config(
+            base=self.config["base"] or base_description(base), base_sha256=self.config["base_sha256"] or _sha256(base)
+        )
+
+    # -- references ----------------------------------------------------------------------------------------
+
+    def collate(
+        self, conditions: Sequence[Sequence[ReferenceView]], *, cameras: Sequence[Camera] = (), mesh: bool = True
+    ) -> ViewsBatch:
+        """Warps the references of each design to its target camera.
+
+        Args:
+            cameras: target camera of each design.
+            mesh: warp references as meshes; as points otherwise.
+
+        Raises:
+            ValueError: no camera for a design, no reference or another number of them than in other designs, images of
+                different sizes, or a camera with no point in front of it.
+        """
+        if len(cameras) != len(conditions):
+            raise UserError(
+                f"cameras: got {len(cameras)} for {len(conditions)} designs, expected one for each; generate views "
+                "with AlignedViewsPipeline"
+            )
+        counts, sizes = {len(row) for row in conditions}, {one.image.shape for row in conditions for one in row}
+        if len(counts) != 1 or len(sizes) != 1:
+            raise UserError(
+                f"references: got {sorted(counts)} per design, of {len(sizes)} sizes, expected equally many of one "
+                "size; give every design its views"
+            )
+        return ViewsBatch.of_scenes(
+            [WarpedScene.of(row, camera, mesh=mesh) for row, camera in zip(conditions, cameras, strict=True)]
+        )
+
+    def features(self, batch: ViewsBatch, encoders: Mapping[str, Any]) -> ViewsFeatures:
+        """Returns the latents of images and point maps.
+
+        Args:
+            encoders: `vae`, the pipeline's autoencoder, and `context`, the prompt embeddings of all rows.
+        """
+
+        def encoded(images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel h w"]:
+            return encode_latents(encoders["vae"], images * 2 - 1)
+
+        designs = len(batch.images)
+        views = [encoded(one.flatten(0, 1)).unflatten(0, (designs, -1)) for one in (batch.images, batch.points)]
+        latents = {"images": views[0], "points": views[1], "warped": encoded(batch.warped)}
+        return batch.derived(ViewsFeatures, context=encoders["context"], **latents)
+
+    def forward(self, features: ViewsFeatures) -> EncodedViews:
+        """Reads the references, once for all steps."""
+        assert self.correspondence is not None
+        designs, views = features.images.shape[:2]
+        halves = len(features.context) // designs
+
+        def rows(values: Tensor) -> Tensor:
+            return values.repeat(halves, *[1] * (values.ndim - 1)).flatten(0, 1)
+
+        context = features.context.repeat_interleave(views, 0)
+        known = self.correspondence(rows(features.geometry[:, :-1]))
+        times = torch.zeros(len(context), dtype=torch.long, device=context.device)
+        image, geometry = References(), References()
+        for role, latents, references in (
+            ("image_reference", features.images, image),
+            ("geometry_reference", features.points, geometry),
+        ):
+            self._run(role, rows(latents), times, context, known, references=references.record())
+        target = self.correspondence(features.geometry[:, -1], features.warped).repeat(halves, 1, 1, 1)
+        return EncodedViews(image, geometry, views, target, features.context)
+
+    # -- denoising -----------------------------------------------------------------------------------------
+
+    def denoise(
         self,
         image: Float[Tensor, "row channel h w"],
         geometry: Float[Tensor, "row channel h w"],
-        times: Int[Tensor, " row"],
-        features: Float[Tensor, "row out h w"],
-        context: Float[Tensor, "row token dim"],
-        seen: SeenReferences,
+        timesteps: Int[Tensor, " row"],
+        encoded: EncodedViews,
     ) -> tuple[Tensor, Tensor]:
-        """Returns both roles' predictions for noisy latents of the target, at one step.
-
-        Args:
-            features: output of `correspondence` for the target camera's view.
-            seen: the references, as `see` returns them.
-        """
+        """Returns both roles' predictions for noisy latents of the target, at one step."""
         self.link.store.clear()
         given, taken = self._taps()
-        references = seen.image.extend(seen.views)
-        first = self._run("image", image, times, context, features, references=references, **given)
-        references = seen.geometry.extend(seen.views)
-        return first, self._run("geometry", geometry, times, context, features, references=references, **taken)
+        shared = timesteps, encoded.context, encoded.features
+        first = self._run("image", image, *shared, references=encoded, **given)
+        references = encoded.geometry.extend(encoded.views)
+        return first, self._run("geometry", geometry, *shared, references=references, **taken)
 
     def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:
         """Taps of the image role and of the geometry role."""
@@ -220,105 +260,65 @@ class AlignedViews(nn.Module):
         return given, {"own": self.own.record()}
 
     def _run(
-        self, role: str, latents: Tensor, times: Tensor, context: Tensor, features: Tensor, **taps: Encoded
+        self, role: str, latents: Tensor, timesteps: Tensor, context: Tensor, features: Tensor, **taps: Encoded
     ) -> Tensor:
-        height, width = latents.shape[-2:]
-        conditioning = Conditioning.of(taps, Layout(self.levels, (height, width)))
+        if not self.roles:
+            raise UserError("views: got an adapter that is not attached; attach it to a pipeline first")
+        conditioning = Conditioning.of(taps, Layout(self.levels, (latents.shape[-2], latents.shape[-1])))
         network: Any = self.roles[role]
         dtype = network.conv_in.weight.dtype  # `network.dtype` walks through all modules
         with added_after_conv_in(network, features), conditioned(network, conditioning):
-            return network(latents.to(dtype), times, context.to(dtype)).sample
+            return network(latents.to(dtype), timesteps, context.to(dtype)).sample
 
     def counts(self) -> dict[str, int]:
         """Numbers of trained parameters: LoRAs of each role, and the correspondence encoder."""
-        parts = {**self.roles, "correspondence": self.correspondence}
+        parts = {name: part for name, part in {**self.roles, "correspondence": self.correspondence}.items() if part}
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
-
-    def register_to_config(self, **values: object) -> None:
-        """Changes entries of the config, as diffusers' models do."""
-        self.config.update(values)
-
-    def check_base(self, denoiser: nn.Module) -> None:
-        """Raises unless these modules were trained for a denoiser with these weights; half precision is not compared.
-
-        Raises:
-            ValueError: another denoiser.
-        """
-        _refuse_other_base(self.base_sha256, _sha256(denoiser))
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path, safe_serialization: bool = True) -> None:
+    def _states(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Returns the LoRAs by role, as PEFT names them."""
+        return {role: get_peft_model_state_dict(network) for role, network in self.roles.items()} or self._loras
+
+    def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Writes a folder of LoRAs in diffusers' format, one per role, and the correspondence encoder.
 
         Raises:
             OSError: it cannot be written; an earlier folder is unchanged.
         """
-        with atomic_path(folder) as stage:
-            for role, network in self.roles.items():
-                layers: dict[str, nn.Module | Tensor] = {**get_peft_model_state_dict(network)}
+        assert self.correspondence is not None
+        with atomic_path(save_directory) as stage:
+            for role, tensors in self._states().items():
+                layers: dict[str, nn.Module | Tensor] = {**tensors}
                 StableDiffusionPipeline.save_lora_weights(
                     stage / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
                 )
             self.correspondence.save_pretrained(stage / "correspondence", safe_serialization=safe_serialization)
-            about = {
-                "_class_name": type(self).__name__,
-                "base_sha256": self.base_sha256,
-                "format_version": FORMAT_VERSION,
-                **self.config,
-            }
-            (stage / "config.json").write_text(json.dumps(about, indent=2, sort_keys=True) + "\n")
+            options = {name: value for name, value in self.config.items() if not name.startswith("_")}
+            about = json.dumps({"_class_name": type(self).__name__, **options}, indent=2, sort_keys=True)
+            (stage / "config.json").write_text(about + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, denoiser: nn.Module) -> Self:
-        """Loads the modules from a folder, on the denoiser that they were trained for.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Loads a local folder; `bind` makes the roles, which pipelines call when they attach the adapter.
 
         Raises:
-            ValueError: no such folder, the folder of another class, a newer format, another denoiser, or files that
-                are missing, damaged or hold numbers that are not finite.
+            ValueError: no such folder, the folder of another class, a newer format, or files that are missing, damaged
+                or hold numbers that are not finite.
         """
-        folder = Path(folder)
+        folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder}: config.json is missing; give the folder that save_pretrained wrote")
         config = read_json(folder / "config.json")
         check_config(folder, config, cls.__name__)
-        known = config.pop("base_sha256", None)  # keep the hash of the unrounded base
-        options = {key: value for key, value in config.items() if key not in ("_class_name", "format_version")}
-        views = cls(denoiser, **options)
-        _refuse_other_base(known or (options.get("training") or {}).get("base_sha256"), views.base_sha256)
-        for role, network in views.roles.items():
-            tensors = read_tensors(folder / role / LORA_NAME)
-            layers = {key.removeprefix("unet."): value for key, value in tensors.items()}
-            result = set_peft_model_state_dict(network, layers)
-            if result.unexpected_keys or any("lora" in key for key in result.missing_keys):
-                odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
-                raise UserError(f"{folder / role}: {odd[0]} is missing or unexpected; copy or save the folder again")
-        views.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
-        return views
+        adapter = cls(**{key: value for key, value in config.items() if not key.startswith("_")})
+        tensors = {role: read_tensors(folder / role / LORA_NAME) for role in ROLES}
+        adapter._loras = {r: {k.removeprefix("unet."): v for k, v in some.items()} for r, some in tensors.items()}
+        adapter.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
+        return adapter
 
 
 def _sha256(denoiser: nn.Module) -> str | None:
     plain = unwrapped(denoiser)
     return state_sha256(plain) if next(plain.parameters()).dtype == torch.float32 else None
-
-
-def _refuse_other_base(trained_on: str | None, here: str | None) -> None:
-    if None not in (trained_on, here) and trained_on != here:
-        raise UserError(
-            "base: this adapter was trained on another denoiser than this one, expected the same weights; load the one "
-            "that its card names"
-        )
-
-
-def _place(name: str) -> tuple[int, ...]:
-    """Position of a module in a U-Net's execution order: block, residual block or transformer, layer in it."""
-    parts = name.replace("mid_block.", "mid_block.0.").split(".")
-    numbers = [int(part) for part in parts if part.isdigit()] + [0]
-    stage = next((i for i, layer in enumerate(STAGES) if layer in parts), 0)
-    return BLOCKS.index(parts[0]), numbers[0], numbers[1], INNER.index(parts[2]), numbers[2], stage
-
-
-def _sharing_copy(denoiser: nn.Module) -> nn.Module:
-    """Returns a frozen copy of the modules that shares the network's tensors."""
-    tensors = [*denoiser.parameters(), *denoiser.buffers()]
-    return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in tensors}).requires_grad_(False)

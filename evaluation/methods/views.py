@@ -18,15 +18,16 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.instillation import Instillation
+from weftwork.attention_processors.views.point_maps import PointRange, depth_along_rays
+from weftwork.attention_processors.views.warping import WarpedView, warp_mesh
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.scores.views import score_views
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
-from weftwork.pipelines.views.point_maps import PointRange, depth_along_rays
-from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh
 
 VARIANTS: Final[Mapping[str, Callable[[], Instillation]]] = {
     "instillation_decoder": lambda: Instillation(r"up_blocks\..*\.attn1"),
@@ -70,7 +71,7 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
     def open(cls, pipe: AlignedViewsPipeline, folders: Mapping[str, Sequence[Path]]) -> Self:
         if not folders:
             raise UserError("views: got none, and none are shipped for this backbone; pass the folder of a row")
-        views = {name: [AlignedViews.from_pretrained(one, pipe.unet) for one in some] for name, some in folders.items()}
+        views = {name: [AlignedViews.from_pretrained(one) for one in some] for name, some in folders.items()}
         return cls(pipe=pipe, views=views, size=pipe.size[0])
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
@@ -127,7 +128,8 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         return self._scored(torch.from_numpy(np.stack(images)).movedim(-1, 1).float(), np.stack(depths))
 
     def _drawn(self, name: str, trained: str) -> Drawn:
-        self.pipe.load_views(self._modules(trained))
+        self.pipe.detach()
+        self.pipe.attach(views=self._modules(trained))
         self.pipe.set_progress_bar_config(disable=True)
         images, depths = [], []
         for index, case in enumerate(tqdm(self.cases, desc=name)):

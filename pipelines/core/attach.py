@@ -54,16 +54,18 @@ def attach(pipe: Any, **adapters: Adapter) -> None:
             adapter.check_base(denoiser)
     if not adapters:
         return
+    device, here = pipe._execution_device, {**have, **adapters}
+    for name, adapter in here.items():
+        if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
+            mine = own_copy(adapter, parts[0])
+            mine.bind(parts[0])
+            dtype = None if mine.keeps_precision else parts[0].dtype
+            here[name] = nn.Module.to(mine, device, dtype).eval()  # pyright: ignore
     for denoiser in parts:
         for adapter in adapters.values():
             adapter.warn_of_other_weights(denoiser)
         if not have:
             install(denoiser)
-    device, here = pipe._execution_device, {**have, **adapters}
-    for name, adapter in here.items():
-        if all(p.device.type != "meta" for p in adapter.parameters()):  # otherwise accelerate moves it
-            mine, dtype = own_copy(adapter, parts[0]), parts[0].dtype
-            here[name] = nn.Module.to(mine, device, dtype).eval()  # pyright: ignore
     _set_bank(pipe, here)
 
 

@@ -1,7 +1,7 @@
 """Pipeline of new views: image and aligned geometry of a scene (after MoAI, arXiv 2506.11924).
 
     pipe = AlignedViewsPipeline.from_pretrained(backbone)
-    pipe.load_views(folder)
+    pipe.load_adapter(folder, "views")
     references = [ReferenceView.of_depth(image, depth, camera), ...]
     out = pipe(references, target_camera)
     out.images[0], out.depth, out.normals
@@ -20,20 +20,23 @@ from pathlib import Path
 import numpy as np
 import torch
 import trimesh
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.attention_processors.views.adapter import AlignedViews, SeenReferences
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.attention_processors.views.batch import EncodedViews
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.point_maps import depth_along_rays, normals_of
+from weftwork.attention_processors.views.warping import WarpedView
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.views.point_maps import PointRange, depth_along_rays, normals_of
-from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh, warp_points
+from weftwork.pipelines.core.attach import attached
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 Callback = Callable[[StableDiffusionPipeline, int, Tensor, dict[str, Tensor]], object]
 
@@ -74,11 +77,8 @@ class AlignedViewsOutput(BaseOutput):
         return path
 
 
-class AlignedViewsPipeline(StableDiffusionPipeline):
-    """Stable Diffusion pipeline of new views; `load_adapter` loads the trained modules."""
-
-    views: AlignedViews | None = None
-    unet: UNet2DConditionModel
+class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
+    """Stable Diffusion pipeline of new views; attach one `AlignedViews` adapter, by any name."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,25 +87,10 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         height, width = (side, side) if isinstance(side, int) else side
         return height * self.vae_scale_factor, width * self.vae_scale_factor
 
-    def load_views(self, views: str | Path | AlignedViews) -> None:
-        """Loads trained modules, or their folder.
-
-        Raises:
-            ValueError: as `AlignedViews.from_pretrained`.
-        """
-        if not isinstance(views, AlignedViews):
-            views = AlignedViews.from_pretrained(views, self.unet)
-        self.views = views.to(self._execution_device).eval()
-
-    def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str = "views") -> AlignedViews:
-        """Load trained modules from their folder, for the interface of all pipelines; `name` is not used.
-
-        Raises:
-            ValueError: as `AlignedViews.from_pretrained`.
-        """
-        self.load_views(pretrained_model_name_or_path)
-        assert self.views is not None
-        return self.views
+    @property
+    def views(self) -> AlignedViews | None:
+        """The attached adapter of views."""
+        return next((one for one in attached(self).values() if isinstance(one, AlignedViews)), None)
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -136,32 +121,21 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
         Raises:
             ValueError: no modules loaded, no reference, other sizes than the canvas's, or a camera that sees nothing.
         """
-        if self.views is None:
-            raise UserError("views: got none, expected trained modules; call load_views(folder) first")
+        views = self._checked_views()
         if output_type not in ("pil", "np"):
             raise UserError(f"output_type: got {output_type!r}, expected 'pil' or 'np'; pass one of these")
-        size = self._canvas(references)
-        self.views.to(self._execution_device)  # the pipeline may have been moved since
-        warp = warp_mesh if mesh else warp_points
-        warped = warp(references, camera, size)
-        span = PointRange.over(references, camera)
-        if not warped.seen.any():
+        self._check_canvas(references)
+        batch = views.collate([references], cameras=[camera], mesh=mesh)
+        (scene,) = batch.scenes
+        if not scene.warped.seen.any():
             raise UserError("camera: got one that sees nothing of the references; turn it towards them, or move it")
-        guided = guidance_scale > 1
-        context = self._context(prompt, negative_prompt, guided)
-        known = [warp([one], one.camera, size) for one in references]
-        images = self._encoded([one.image for one in references], len(context))
-        maps = self._encoded([(span.scaled(one.points) + 1) / 2 for one in references], len(context))
-        geometry = self._geometry(span, known).repeat(len(context), 1, 1, 1)
-        seen = self.views.see(images, maps, geometry, context)
-        colors = self._encoded([np.where(warped.seen[..., None], warped.image, 0.5)], 1)
-        features = self.views.correspondence(self._geometry(span, [warped]), colors).repeat(len(context), 1, 1, 1)
-        noise = self._noise(features.shape[-2:], generator)
-        latents = self._denoised(
-            noise, context, features, seen, num_inference_steps, guidance_scale, callback_on_step_end
-        )
+        context = self._context(prompt, negative_prompt, guidance_scale > 1)
+        batch = batch.to(self._execution_device)
+        encoded = views(views.features(batch, {"vae": self.vae, "context": context}))
+        noise = self._noise(encoded.features.shape[-2:], generator)
+        latents = self._denoised(views, noise, encoded, num_inference_steps, guidance_scale, callback_on_step_end)
         image, values = (self._decoded(part) for part in latents)
-        depth = depth_along_rays(span.restored(values * 2 - 1), camera)
+        depth = depth_along_rays(scene.span.restored(values * 2 - 1), camera)
         points = camera.points(depth)
         pixels = (image * 255).round().astype(np.uint8)
         return AlignedViewsOutput(
@@ -170,12 +144,25 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             points=points,
             depth=depth,
             normals=normals_of(points, camera),
-            seen=warped.seen,
-            warped=warped,
+            seen=scene.warped.seen,
+            warped=scene.warped,
         )
 
-    def _canvas(self, references: Sequence[ReferenceView]) -> tuple[int, int]:
-        """Returns height and width of the canvas, checked for all references."""
+    def _checked_views(self) -> AlignedViews:
+        """Returns the adapter, checked for its default weight."""
+        found = {name: one for name, one in attached(self).items() if isinstance(one, AlignedViews)}
+        if len(found) != 1:
+            raise UserError(
+                f"views: got {len(found)} adapters of views, expected one; call load_adapter(folder, "
+                "'views') first, and detach others"
+            )
+        ((name, views),) = found.items()
+        if self.adapters is not None and self.adapters.weights[name] != 1:
+            raise UserError(f"weight: got {self.adapters.weights[name]} for {name!r}, expected 1; set it to 1")
+        return views
+
+    def _check_canvas(self, references: Sequence[ReferenceView]) -> None:
+        """Raises unless all references have the size of the canvas."""
         if not references:
             raise UserError("references: got none, expected at least one view; pass at least one image")
         sizes, wanted = {one.image.shape[:2] for one in references}, self.size
@@ -185,27 +172,15 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
                 f"references: got images of {got}, expected {wanted[1]}x{wanted[0]} for all; resize images and "
                 "depth, cameras stay as they are"
             )
-        return wanted
 
     def _context(self, prompt: str, negative_prompt: str | None, guided: bool) -> Float[Tensor, "row token dim"]:
         positive, negative = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
         return positive if negative is None else torch.cat([negative, positive])
 
-    def _encoded(
-        self, images: Sequence[Float[np.ndarray, "height width 3"]], rows: int
-    ) -> Float[Tensor, "row_view channel h w"]:
-        """Encodes images in [0, 1] as latents (posterior means), once per row."""
-        stacked = torch.from_numpy(np.stack(images)).movedim(-1, 1)
-        latents = encode_latents(self.vae, stacked.to(self._execution_device, self.vae.dtype) * 2 - 1)
-        return latents.to(self.unet.dtype).repeat(rows, 1, 1, 1)
-
     def _decoded(self, latents: Float[Tensor, "1 channel h w"]) -> Float[np.ndarray, "height width 3"]:
         """Decodes latents to an image in [0, 1]."""
-        decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        decoded = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config["scaling_factor"])[0]
         return (decoded.float() / 2 + 0.5).clamp(0, 1)[0].movedim(0, -1).cpu().numpy()
-
-    def _geometry(self, span: PointRange, views: Sequence[WarpedView]) -> Float[Tensor, "view 8 height width"]:
-        return torch.stack([span.geometry(one) for one in views]).to(self._execution_device, self.unet.dtype)
 
     def _noise(self, size: Sequence[int], generator: torch.Generator | None) -> Tensor:
         shape = (1, self.unet.config["in_channels"], *size)
@@ -213,17 +188,15 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
 
     def _denoised(
         self,
+        views: AlignedViews,
         noise: Tensor,
-        context: Tensor,
-        features: Tensor,
-        seen: SeenReferences,
+        encoded: EncodedViews,
         steps: int,
         guidance_scale: float,
         callback: Callback | None,
     ) -> tuple[Tensor, Tensor]:
         """Denoises the latents of image and point map, from one noise."""
-        assert self.views is not None
-        device, rows = self._execution_device, len(context)
+        device, rows = self._execution_device, len(encoded.context)
         schedulers = [copy.deepcopy(self.scheduler) for _ in range(2)]
         for scheduler in schedulers:
             scheduler.set_timesteps(steps, device=device)
@@ -232,7 +205,7 @@ class AlignedViewsPipeline(StableDiffusionPipeline):
             inputs = [
                 s.scale_model_input(x, time).repeat(rows, 1, 1, 1) for s, x in zip(schedulers, latents, strict=True)
             ]
-            predicted = self.views(*inputs, time.repeat(rows).to(device), features, context, seen)
+            predicted = views.denoise(*inputs, time.repeat(rows).to(device), encoded)
             for i, (scheduler, output) in enumerate(zip(schedulers, predicted, strict=True)):
                 if rows == 2:
                     free, guided = output.chunk(2)

@@ -12,12 +12,12 @@ import torch
 from gradio.components import Component
 from PIL import Image
 
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.point_maps import depth_image
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import read_array
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
-from weftwork.pipelines.views.point_maps import depth_image
-from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage
 from weftwork.scripts.demo.points import points_shown, points_viewer

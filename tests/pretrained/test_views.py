@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.synthetic.rooms import sample
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
-from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.pretrained import available, shipped
 
 pytestmark = pytest.mark.skipif("aligned-views" not in available(), reason="the shipped models are not installed")
@@ -18,7 +18,7 @@ SIZE = 128
 @pytest.fixture(scope="module")
 def pipe() -> Any:
     pipe = AlignedViewsPipeline.from_pretrained(shipped("tiny-rooms"), use_safetensors=True)
-    pipe.load_views(shipped("aligned-views"))
+    pipe.load_adapter(shipped("aligned-views"), "views")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -50,7 +50,7 @@ def test_a_card_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_modules_of_several_parts_say_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    views = AlignedViews(tiny_unet(), rank=2, training={"steps": 7})
+    views = AlignedViews.for_denoiser(tiny_unet(), rank=2, training={"steps": 7})
     views.save_pretrained(tmp_path)
     assert main(["inspect", str(tmp_path)]) == 0
     said = capsys.readouterr().out

@@ -104,12 +104,12 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_views_are_trained_and_drawn(sharing: str, rooms: Any, tmp_path: Path) -> None:
     pipe: Any = tiny_pipe(AlignedViewsPipeline).to("cuda")
-    task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
+    task = AlignedViewsTask(AlignedViews.for_denoiser(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
     folder = train(task, rooms, config(tmp_path, use_cpu=False, max_train_steps=3))
     drawn = []
     for device in ("cuda", "cpu"):
         pipe.to(device)
-        pipe.load_views(AlignedViews.from_pretrained(folder, pipe.unet))
+        pipe.load_adapter(folder, "views")
         options: dict[str, Any] = {"num_inference_steps": 2, "output_type": "np"}
         out = pipe(REFERENCES, TARGET.camera, generator=torch.Generator().manual_seed(0), **options)
         drawn.append(out)

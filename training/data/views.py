@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from weftwork.attention_processors.encoders.latents import encode_latents
+from weftwork.attention_processors.views.batch import WarpedScene
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.posed_views import Frame, PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
-from weftwork.pipelines.views.point_maps import PointRange
-from weftwork.pipelines.views.warping import ReferenceView, warp_mesh
 from weftwork.training.data.image_cache import DrawnImages, Latents, Pixels, encoded_rows, saved_once, vae_key
 
 COLORS, POINTS = 3, 3
@@ -35,15 +35,12 @@ def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Floa
     Channels: the view's image, its true points, the input of the correspondence encoder, and the references warped to
     the view's camera, 0 where they are not visible.
     """
-    size = target.image.shape[:2]
-    span = PointRange.over(references, target.camera)
-    known = [warp_mesh([one], one.camera, size) for one in references]
-    known.append(warp_mesh(references, target.camera, size))
+    scene = WarpedScene.of(references, target.camera)
     rows = []
-    for view, warped in zip((*references, target), known, strict=True):
-        flat = np.concatenate([view.image * 2 - 1, span.scaled(view.points)], -1)
+    for view, warped in zip((*references, target), (*scene.known, scene.warped), strict=True):
+        flat = np.concatenate([view.image * 2 - 1, scene.span.scaled(view.points)], -1)
         colors = np.where(warped.seen[..., None], warped.image * 2 - 1, 0)
-        parts = [np.moveaxis(flat, -1, 0), span.geometry(warped).numpy(), np.moveaxis(colors, -1, 0)]
+        parts = [np.moveaxis(flat, -1, 0), scene.span.geometry(warped).numpy(), np.moveaxis(colors, -1, 0)]
         rows.append(np.concatenate(parts))
     return np.stack(rows)
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.attention_processors.views.batch import ViewsFeatures
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.instillation import Instillation
+from weftwork.attention_processors.views.point_maps import depth_image
 from weftwork.datasets.readers.posed_views import PosedViews
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
-from weftwork.pipelines.views.point_maps import depth_image
-from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.training.core.objectives import joint_diffusion_loss, training_scheduler
 from weftwork.training.core.task import Task
 from weftwork.training.core.trainer import Prepared
@@ -41,9 +42,10 @@ Validation = Sequence[tuple[Sequence[ReferenceView], ReferenceView]]
 def prepare(trainer: ViewsTrainer, pipe: AlignedViewsPipeline) -> Prepared:
     """Returns the task and the data of a trainer's options."""
     if trainer.arguments.init_from:
-        module = AlignedViews.from_pretrained(trainer.arguments.init_from, pipe.unet)
+        module = AlignedViews.from_pretrained(trainer.arguments.init_from)
+        module.bind(pipe.unet)
     else:
-        module = AlignedViews(pipe.unet, **asdict(trainer.read(ViewsModel)))
+        module = AlignedViews.for_denoiser(pipe.unet, **asdict(trainer.read(ViewsModel)))
     data, validation = _data(trainer, pipe)
     task = AlignedViewsTask(module, pipe, trainer.read(ViewsConfig), validation)
     return Prepared(task, data, {"data": trainer.data_name, "parameters": module.counts()})
@@ -83,15 +85,24 @@ class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):
         return default_collate(samples)
 
     def loss(self, batch: ViewsRecord, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        image, points, geometry = batch.image, batch.points, batch.geometry
-        rows = len(image)
-        context = self.context.to(image).expand(rows, -1, -1)
-        images, maps, seen = (part[:, :-1].flatten(0, 1) for part in (image, points, geometry))
-        references = self.module.see(images, maps, seen, context)
-        features = self.module.correspondence(geometry[:, -1], batch.warped)
+        image, points = batch.image, batch.points
+        ones = torch.ones(image.shape[:2])[:, 1:]
+        encoded = self.module(
+            ViewsFeatures(
+                weight=ones,
+                guided=ones,
+                schedules=(),
+                images=image[:, :-1],
+                points=points[:, :-1],
+                geometry=batch.geometry,
+                warped=batch.warped,
+                context=self.context.to(image).expand(len(image), -1, -1),
+            )
+        )
 
         def denoise(noisy: Sequence[Tensor], timesteps: Tensor) -> Sequence[Tensor]:
-            return self.module(*noisy, timesteps, features, context, references)
+            image, geometry = noisy
+            return self.module.denoise(image, geometry, timesteps, encoded)
 
         loss = joint_diffusion_loss(
             denoise,
@@ -112,7 +123,8 @@ class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):
         """Writes rows of references, target, generated view, and the depth of both, as one PNG."""
         if not self.validation:
             return {}
-        self.pipe.load_views(self.module)
+        self.pipe.detach()
+        self.pipe.attach(views=self.module)
         self.pipe.set_progress_bar_config(disable=True)
         rows = []
         for references, target in self.validation:

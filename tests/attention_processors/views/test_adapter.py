@@ -1,17 +1,20 @@
 """Four roles of one frozen denoiser: what is shared, what is trained, and what is on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_unet
+from tiny import loaded_views, tiny_unet
+from tiny_views import REFERENCES, TARGET
 from torch import Tensor
 
 from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.views.adapter import ROLES, SHARINGS, AlignedViews
+from weftwork.attention_processors.views.batch import ViewsFeatures
 
 CONTEXT = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
 
@@ -23,7 +26,7 @@ def noise(seed: int, *shape: int) -> Tensor:
 def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
     """Modules that do something, unlike at birth."""
     torch.manual_seed(4)
-    views = AlignedViews(unet, rank=2, channels=16, **options)
+    views = AlignedViews.for_denoiser(unet, rank=2, channels=16, **options)
     with torch.no_grad():
         for name, parameter in views.named_parameters():
             if parameter.requires_grad and not born and ("lora_B" in name or "conv_out" in name or "warped_in" in name):
@@ -31,13 +34,24 @@ def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
     return views
 
 
+def features_of(count: int = 2) -> ViewsFeatures:
+    """Two designs with `count` references each."""
+    return ViewsFeatures(
+        weight=torch.ones(2, count),
+        guided=torch.ones(2, count),
+        schedules=(),
+        images=noise(1, 2, count, 4, 8, 8),
+        points=noise(2, 2, count, 4, 8, 8),
+        geometry=torch.cat([noise(3, 2, count, 8, 64, 64), noise(4, 2, 1, 8, 64, 64)], 1),
+        warped=noise(7, 2, 4, 8, 8),
+        context=CONTEXT,
+    )
+
+
 def step(views: AlignedViews, count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
     """One step of two rows with `count` references each."""
-    rows = 2 * count
-    seen = views.see(noise(1, rows, 4, 8, 8), noise(2, rows, 4, 8, 8), noise(3, rows, 8, 64, 64), CONTEXT)
-    features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
-    times = torch.tensor([400, 700])
-    return views(noise(5 + seed, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), times, features, CONTEXT, seen)
+    encoded = views(features_of(count))
+    return views.denoise(noise(5 + seed, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), torch.tensor([400, 700]), encoded)
 
 
 def test_frozen_weights_exist_once_and_stay() -> None:
@@ -90,14 +104,21 @@ def test_a_detached_geometry_teaches_the_image_nothing() -> None:
             views_of(tiny_unet(), **options)
 
 
-def test_every_row_has_equally_many_views() -> None:
-    views, latents = views_of(tiny_unet()), torch.zeros(3, 4, 8, 8)
-    with pytest.raises(ValueError, match="references: got 3 images, 3 point maps and 3 geometries for 2 rows"):
-        views.see(latents, latents, torch.zeros(3, 8, 64, 64), torch.zeros(2, 3, 32))
+def test_every_design_has_its_camera_and_equally_many_views() -> None:
+    views = views_of(tiny_unet())
+    with pytest.raises(ValueError, match="cameras: got 0 for 1 designs"):
+        views.collate([REFERENCES])
+    with pytest.raises(ValueError, match=r"references: got \[1, 2\] per design"):
+        views.collate([REFERENCES, REFERENCES[:1]], cameras=[TARGET.camera] * 2)
+    with pytest.raises(ValueError, match="weight: has no effect on a reference view"):
+        replace(REFERENCES[0], weight=0.5)
+    batch = views.collate([REFERENCES, REFERENCES[::-1]], cameras=[TARGET.camera] * 2)
+    assert batch.images.shape == batch.points.shape == (2, 2, 3, 64, 64) and batch.geometry.shape == (2, 3, 8, 64, 64)
+    assert torch.equal(batch.images[0, 0], batch.images[1, 1])
 
 
 def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Path) -> None:
-    views = AlignedViews(tiny_unet().to(torch.bfloat16), rank=2)
+    views = AlignedViews.for_denoiser(tiny_unet().to(torch.bfloat16), rank=2)
     views.save_pretrained(tmp_path / "unknown")
     views.register_to_config(training={"base_sha256": state_sha256(tiny_unet())})
     views.save_pretrained(tmp_path / "known")
@@ -105,10 +126,10 @@ def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Pat
     with torch.no_grad():
         next(other.parameters()).add_(1)
     for name in ("unknown", "known"):
-        AlignedViews.from_pretrained(tmp_path / name, tiny_unet())
-        AlignedViews.from_pretrained(tmp_path / name, tiny_unet().to(torch.bfloat16))
+        loaded_views(tmp_path / name, tiny_unet())
+        loaded_views(tmp_path / name, tiny_unet().to(torch.bfloat16))
     with pytest.raises(ValueError, match="was trained on another denoiser"):
-        AlignedViews.from_pretrained(tmp_path / "known", other)
+        loaded_views(tmp_path / "known", other)
 
 
 @torch.no_grad()
@@ -136,6 +157,7 @@ def test_at_birth_the_image_role_without_references_is_the_frozen_denoiser() -> 
     views = views_of(unet, born=True)
     x, times = noise(5, 2, 4, 8, 8), torch.tensor([400, 700])
     plain = unet(x, times, CONTEXT).sample
+    assert views.correspondence is not None
     features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
     torch.testing.assert_close(views._run("image", x, times, CONTEXT, features), plain, atol=1e-6, rtol=0)
 
@@ -147,7 +169,7 @@ def test_a_folder_brings_the_modules_back(tmp_path: Path) -> None:
     expected = step(views)
     views.save_pretrained(tmp_path / "views")
     assert {path.name for path in (tmp_path / "views").iterdir()} == {*ROLES, "correspondence", "config.json"}
-    again = AlignedViews.from_pretrained(tmp_path / "views", unet)
+    again = loaded_views(tmp_path / "views", unet)
     for one, other in zip(step(again), expected, strict=True):
         assert torch.equal(one, other)
     again.save_pretrained(tmp_path / "again")
@@ -162,26 +184,26 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         other.conv_in.weight.add_(1)
     with pytest.raises(ValueError, match="was trained on another denoiser"):
-        AlignedViews.from_pretrained(tmp_path, other)
+        loaded_views(tmp_path, other)
     with pytest.raises(ValueError, match="was trained on another denoiser"):
         views_of(unet).check_base(other)
     with pytest.raises(ValueError, match=r"config\.json is missing"):
-        AlignedViews.from_pretrained(tmp_path / "none", unet)
+        loaded_views(tmp_path / "none", unet)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "StyleAdapter"}))
     with pytest.raises(ValueError, match="got a StyleAdapter, expected a AlignedViews"):
-        AlignedViews.from_pretrained(tmp_path, unet)
+        loaded_views(tmp_path, unet)
     (tmp_path / "config.json").write_text(json.dumps(config))
     lora = tmp_path / "image" / "pytorch_lora_weights.safetensors"
     tensors = load_file(lora)
     save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}, lora)
     with pytest.raises(ValueError, match="holds NaN or infinite numbers"):
-        AlignedViews.from_pretrained(tmp_path, unet)
+        loaded_views(tmp_path, unet)
     lora.unlink()
     with pytest.raises(ValueError, match="not found; the folder is incomplete"):
-        AlignedViews.from_pretrained(tmp_path, unet)
+        loaded_views(tmp_path, unet)
     (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 9}))
     with pytest.raises(ValueError, match="got format version 9"):
-        AlignedViews.from_pretrained(tmp_path, unet)
+        loaded_views(tmp_path, unet)
     with pytest.raises(ValueError, match="sharing: got 'all', expected one of instillation, concatenated, dist"):
-        AlignedViews(unet, sharing="all")
+        AlignedViews.for_denoiser(unet, sharing="all")

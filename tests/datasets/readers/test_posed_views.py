@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.warping import warp_points
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.posed_views import PosedViews, read_clip
 from weftwork.datasets.synthetic.rooms import PLACES, sample
-from weftwork.pipelines.views.warping import ReferenceView, warp_points
 
 URL = "https://example.org/video\n"
 

@@ -25,7 +25,7 @@ def evaluation() -> AlignedViewsEvaluation:
     torch.manual_seed(0)
     views = {}
     for name, sharing in zip(TRAINED, ("none", "concatenated", "instillation"), strict=True):
-        one = AlignedViews(pipe.unet, rank=2, sharing=sharing)
+        one = AlignedViews.for_denoiser(pipe.unet, rank=2, sharing=sharing)
         views[name] = [one]
         with torch.no_grad():
             for key, parameter in one.named_parameters():

@@ -13,22 +13,23 @@ from tiny import tiny_pipe
 from tiny_views import REFERENCES, ROOM, TARGET
 
 from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.point_maps import PointRange, normals_of
+from weftwork.attention_processors.views.warping import warp_mesh
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.pipelines.views.pipeline import AlignedViewsOutput, AlignedViewsPipeline
-from weftwork.pipelines.views.point_maps import PointRange, normals_of
-from weftwork.pipelines.views.warping import ReferenceView, warp_mesh
 
 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
     torch.manual_seed(0)
     pipe: Any = tiny_pipe(AlignedViewsPipeline)
-    views = AlignedViews(pipe.unet, rank=2)
+    views = AlignedViews.for_denoiser(pipe.unet, rank=2)
     with torch.no_grad():
         for name, parameter in views.named_parameters():
             if parameter.requires_grad and ("lora_B" in name or "conv_out" in name or "warped_in" in name):
                 parameter.normal_(std=0.1)
-    pipe.load_views(views)
+    pipe.attach(views=views)
     return pipe
 
 
@@ -76,6 +77,19 @@ def test_the_backbone_is_left_as_it_was(pipe: Any) -> None:
     assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
     assert not pipe.unet.conv_in._forward_hooks
     assert all(not network.conv_in._forward_hooks for network in pipe.views.roles.values())
+
+
+def test_a_folder_brings_the_adapter_back(pipe: Any, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path)
+    again = AlignedViewsPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert np.array_equal(view(again).pixels, view(pipe).pixels)
+    again.set_weights(views=0.5)
+    with pytest.raises(ValueError, match=r"weight: got 0\.5 for 'views', expected 1"):
+        view(again)
+    again.detach()
+    with pytest.raises(ValueError, match="views: got 0 adapters"):
+        view(again)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".glb"])
@@ -170,7 +184,7 @@ def test_bad_calls_are_refused(pipe: Any) -> None:
     for options, message in cases:
         with pytest.raises(ValueError, match=message):
             view(pipe, **options)
-    with pytest.raises(ValueError, match="views: got none, expected trained modules"):
+    with pytest.raises(ValueError, match="views: got 0 adapters of views, expected one"):
         view(tiny_pipe(AlignedViewsPipeline))
 
 

@@ -55,7 +55,7 @@ def queue() -> Iterator[JobQueue]:
 def views(queue: JobQueue) -> demo_view.ViewStudio:
     torch.manual_seed(0)
     pipe: Any = tiny_pipe(AlignedViewsPipeline)
-    pipe.load_views(AlignedViews(pipe.unet, rank=2))
+    pipe.attach(views=AlignedViews.for_denoiser(pipe.unet, rank=2))
     with torch.no_grad():
         for parameter in pipe.views.parameters():
             if parameter.requires_grad:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_pipe
+from tiny import loaded_views, tiny_pipe
 
 from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.views.adapter import SHARINGS, AlignedViews
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.point_maps import PointRange
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
-from weftwork.pipelines.views.point_maps import PointRange
-from weftwork.pipelines.views.warping import ReferenceView
 from weftwork.scripts.cli import main
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.loop import train
@@ -84,7 +84,7 @@ def test_latents_are_those_of_the_images(data: PreparedViews, pipe: Any) -> None
 def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedViews, pipe: Any, tmp_path: Path) -> None:
     before = state_sha256(pipe.unet)
     torch.manual_seed(0)
-    task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
+    task = AlignedViewsTask(AlignedViews.for_denoiser(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
     config = TrainingConfig(
         output_dir=str(tmp_path), max_train_steps=3, train_batch_size=2, learning_rate=1e-2, lr_warmup_steps=0,
         use_ema=False, checkpointing_steps=0,
@@ -95,7 +95,7 @@ def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedVie
     losses.append(task.loss(batch, torch.Generator().manual_seed(0), 0).item())
     assert losses[1] < losses[0]
     assert state_sha256(pipe.unet) == before
-    trained = AlignedViews.from_pretrained(folder, pipe.unet)
+    trained = loaded_views(folder, pipe.unet)
     assert trained.sharing == sharing
     again = AlignedViewsTask(trained, pipe, ViewsConfig()).loss(batch, torch.Generator().manual_seed(0), 0)
     np.testing.assert_allclose(again.item(), losses[1], rtol=1e-5)
@@ -104,13 +104,13 @@ def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedVie
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_a_backbone_in_half_precision_trains_and_draws(sharing: str, data: PreparedViews) -> None:
     pipe: Any = tiny_pipe(AlignedViewsPipeline).to(torch.bfloat16)
-    task = AlignedViewsTask(AlignedViews(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
+    task = AlignedViewsTask(AlignedViews.for_denoiser(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
     trained = [parameter for parameter in task.module.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in trained} == {torch.float32}
     loss = task.loss(task.collate([data[0], data[1]]), torch.Generator().manual_seed(0), 0)
     loss.backward()
     assert loss.isfinite() and any(parameter.grad is not None and parameter.grad.any() for parameter in trained)
-    pipe.load_views(task.module)
+    pipe.attach(views=task.module)
     room = sample("train", 0, size=SIZE).views
     references = [ReferenceView.of_view(room[name]) for name in REFERENCES]
     out = pipe(references, room["interpolating"].camera, num_inference_steps=1, output_type="np")
@@ -118,7 +118,7 @@ def test_a_backbone_in_half_precision_trains_and_draws(sharing: str, data: Prepa
 
 
 def test_the_geometry_weight_counts_and_bad_ones_are_refused(data: PreparedViews, pipe: Any) -> None:
-    module = AlignedViews(pipe.unet, rank=2)
+    module = AlignedViews.for_denoiser(pipe.unet, rank=2)
     losses = []
     for weight in (0.0, 1.0, 3.0):
         task = AlignedViewsTask(module, pipe, ViewsConfig(geometry_weight=weight, snr_gamma=None))
@@ -161,17 +161,17 @@ def test_the_command_trains_on_rooms_and_resumes(pipe: Any, data: PreparedViews,
     assert {"psnr", "depth_error_unseen", "alignment"} <= set(last)
     with Image.open(tmp_path / "out" / "validation" / "000001-cases.png") as sheet:
         assert sheet.height == 2 * SIZE
-    views = AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet)
+    views = loaded_views(tmp_path / "out" / "final", pipe.unet)
     assert views.sharing == "concatenated" and views.config["training"]["data"] == "rooms"
     assert command(pipe, tmp_path / "again", *rooms, "--init_from", str(tmp_path / "out" / "final")) == 0
-    again = AlignedViews.from_pretrained(tmp_path / "again" / "out" / "final", pipe.unet)
+    again = loaded_views(tmp_path / "again" / "out" / "final", pipe.unet)
     assert again.config["training"]["after"] == views.config["training"]
 
 
 def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = clips(tmp_path / "data")
     assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2", "--validation_steps", "1") == 0
-    assert AlignedViews.from_pretrained(tmp_path / "out" / "final", pipe.unet).config["training"]["samples"] == 2
+    assert loaded_views(tmp_path / "out" / "final", pipe.unet).config["training"]["samples"] == 2
     with Image.open(tmp_path / "out" / "validation" / "000001.png") as sheet:
         assert sheet.size == (6 * SIZE, 2 * SIZE)  # references, truth, view, and the depth of both
         shown = np.asarray(sheet)

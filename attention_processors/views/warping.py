@@ -5,101 +5,22 @@ empty. Points alone (`warp_points`) leave gaps through which farther points show
 (`warp_mesh`) closes them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from PIL import Image
 
+from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 
-if TYPE_CHECKING:
-    from weftwork.datasets.synthetic.rooms import View
-
 Values = np.ndarray
-DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
 NEAR = 1e-3
 EDGE_SHARE = 0.48
 """Maximum share of a triangle's perimeter in one edge; slivers over depth breaks are left out; at most 0.5."""
 LARGEST = 1 << 20
 """Candidate pixels, those in triangles' bounding boxes, per batch."""
-
-
-@dataclass(frozen=True, eq=False)
-class ReferenceView:
-    """Reference image with its geometry.
-
-    Args:
-        image: [height, width, 3] in [0, 1].
-        points: world points of the pixels; NaN where unknown.
-
-    Raises:
-        ValueError: shapes that differ, colours outside [0, 1], or no point that is known.
-    """
-
-    image: Float[np.ndarray, "height width 3"]
-    points: Float[np.ndarray, "height width 3"]
-    camera: Camera
-
-    def __post_init__(self) -> None:
-        if self.image.shape != self.points.shape or self.image.ndim != 3 or self.image.shape[2] != 3:
-            raise UserError(
-                f"reference: got an image of shape {self.image.shape} and points of {self.points.shape}, expected "
-                "[height, width, 3] for both; resize one of them"
-            )
-        if not (np.isfinite(self.image).all() and self.image.min() >= 0 and self.image.max() <= 1):
-            raise UserError("reference: got colours outside [0, 1], expected floats in it; divide bytes by 255")
-        if not np.isfinite(self.points).all(-1).any():
-            raise UserError("reference: got no finite point, expected some; check the depth")
-
-    @classmethod
-    def of_depth(cls, image: Values, depth: Float[np.ndarray, "height width"], camera: Camera) -> "ReferenceView":
-        """Makes a reference from depth along the camera's axis; 0, negative and non-finite depths are unknown.
-
-        Raises:
-            ValueError: as for the class.
-        """
-        depth = np.asarray(depth, np.float64)
-        if depth.ndim != 2:
-            raise UserError(f"depth: got shape {depth.shape}, expected [height, width]; drop the other axes")
-        known = np.isfinite(depth) & (depth > 0)
-        points = np.where(known[..., None], camera.points(np.where(known, depth, 1.0)), np.nan)
-        return cls(image, points, camera)
-
-    @classmethod
-    def of_image(
-        cls,
-        image: Image.Image,
-        depth: Float[np.ndarray, "height width"] | DepthModel,
-        camera: Camera,
-        size: tuple[int, int],
-    ) -> "ReferenceView":
-        """Makes a reference from an image and its depth, each resized to a height and width.
-
-        Args:
-            depth: along the camera's axis; or a depth model, called with the image.
-
-        Raises:
-            ValueError: as for `of_depth`.
-        """
-        height, width = size
-        pixels = np.asarray(image.convert("RGB").resize((width, height))) / 255
-        depth = np.asarray(depth(image) if callable(depth) else depth, np.float32)
-        if depth.ndim == 2:
-            depth = np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.NEAREST))
-        return cls.of_depth(pixels, depth, camera)
-
-    @classmethod
-    def of_view(cls, view: "View") -> "ReferenceView":
-        """Makes a reference from a rendered view of a room, with its exact depth."""
-        return cls.of_depth(view.image / 255, view.depth, view.camera)
-
-    @property
-    def known(self) -> Bool[np.ndarray, "height width"]:
-        return np.asarray(np.isfinite(self.points).all(-1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.warping import WarpedView
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.views.warping import ReferenceView, WarpedView
 
 MARGIN = 0.1
 NEAREST = 1e-3

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.attention_processors.views.warping import WarpedView, warp_mesh, warp_points
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.synthetic.rooms import RoomSample, sample
-from weftwork.pipelines.views.warping import ReferenceView, WarpedView, warp_mesh, warp_points
 
 SIZE = (48, 48)
 AHEAD = Camera((1.0, 1.0), np.eye(4))
