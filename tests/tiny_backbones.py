@@ -176,10 +176,10 @@ def stable_audio() -> Made:
     model = diffusers.StableAudioDiTModel(
         sample_size=4, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
         num_key_value_attention_heads=1, out_channels=4, cross_attention_dim=8, time_proj_dim=8,
-        global_states_input_dim=8, cross_attention_input_dim=8,
+        global_states_input_dim=16, cross_attention_input_dim=8,
     )  # fmt: skip
     return model, {"hidden_states": noise(2, 4, 16), "timestep": HALF, "encoder_hidden_states": noise(2, 7, 8),
-                   "global_hidden_states": noise(2, 1, 8)}  # fmt: skip
+                   "global_hidden_states": noise(2, 1, 16)}  # fmt: skip
 
 
 def ace_step() -> Made:

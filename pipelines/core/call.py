@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from diffusers.guiders import BaseGuidance
-from torch import Tensor, nn
+from torch import nn
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
@@ -32,8 +31,12 @@ def denoisers(pipe: Any) -> list[nn.Module]:
     return found
 
 
+CONDITIONAL_PASSES = ("cond", "uncond_stg", "uncond_modality")
+"""Passes of the conditional half that pipelines name: LTX-2 repeats it with blocks or streams perturbed."""
+
+
 class _Watched:
-    """A method of one object that reports its calls; copies of the object have the method as it was."""
+    """A method of one object that reports its calls or results; copies of the object have the method as it was."""
 
     def __init__(self, owner: Any, name: str, report: Callable[..., None], after: bool) -> None:
         self.owner, self.name, self.report, self.after = owner, name, report, after
@@ -43,7 +46,7 @@ class _Watched:
         method: Callable[..., Any] = self.__wrapped__  # pyright: ignore[reportAttributeAccessIssue]
         if self.after:
             result = method(*args, **kwargs)
-            self.report(*args, **kwargs)
+            self.report(result)
             return result
         self.report(*args, **kwargs)
         return method(*args, **kwargs)
@@ -69,9 +72,9 @@ def _watched(owner: Any, name: str, report: Callable[..., None], after: bool = F
 class ConditionedCall:
     """Conditions that act in the calls of a pipeline's denoisers.
 
-    Which half of guidance a call computes is read off its rows where both come in one batch. Where they come apart, the
-    pipeline names it (`cache_context`, or the guider of a modular pipeline), or else the calls of a step are counted,
-    of which the scheduler's `step` is the end. The family says which of these holds.
+    Where both halves of guidance come in one batch, it has twice the rows of the latents that the pipeline prepared.
+    Where they come apart, the pipeline names the half (`cache_context`, or the guider of a modular pipeline), or else
+    the calls of a step are counted, of which the scheduler's `step` is the end. The family says which of these holds.
 
     Args:
         encoded: encoded conditions by adapter name, or a conditioning for a known size.
@@ -88,6 +91,7 @@ class ConditionedCall:
         self.pipe, self.denoisers = pipe, denoisers(pipe)
         self.guidance = family_of(self.denoisers[0]).guidance
         self.encoded, self.designs, self.recorder = encoded, designs, recorder
+        self.prepared = 0  # rows of the latents
         if recorder is not None:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
         self._restart()
@@ -111,12 +115,17 @@ class ConditionedCall:
                     stack.enter_context(_watched(unwrapped(denoiser), "cache_context", self._named))
             stack.enter_context(_watched(self.pipe.scheduler, "set_timesteps", self._restart))
             stack.enter_context(_watched(self.pipe.scheduler, "step", self._end_step, after=True))
+            if hasattr(self.pipe, "prepare_latents"):
+                stack.enter_context(_watched(self.pipe, "prepare_latents", self._latents, after=True))
             for guider in guiders:
                 stack.enter_context(_watched(guider, "prepare_models", partial(self._prepared, guider), after=True))
             yield
 
     def _named(self, name: str, **_: Any) -> None:
         self.pass_name = name
+
+    def _latents(self, made: Any) -> None:
+        self.prepared = len(made[0] if isinstance(made, tuple) else made)
 
     def _prepared(self, guider: Any, *_: Any) -> None:
         self.pass_name = str(guider._input_predictions[guider._count_prepared - 1]).removeprefix("pred_")
@@ -138,9 +147,10 @@ class ConditionedCall:
         """
         guidance, rows = self.guidance, len(sample_of(given))
         name, self.pass_name = self.pass_name, None  # guiders name more passes of the conditional half, as cond_skip
-        if name in ("cond", "uncond") or ((name or "").startswith("cond_") and name != "cond_uncond"):
+        perturbed = (name or "").startswith("cond_") and name != "cond_uncond"
+        if perturbed or name in ("uncond", *CONDITIONAL_PASSES):
             self.images = self._images(rows)
-            return ("unconditional",) if name == "uncond" else ("conditional",)
+            return GUIDED[:1] if name == "uncond" else GUIDED[1:]
         if guidance == "two calls" and name is None:
             if self.calls > 1:
                 raise UserError(
@@ -151,18 +161,19 @@ class ConditionedCall:
             return (GUIDED[1 - self.calls],)
         if name not in (None, "cond_uncond"):
             raise UserError(f"conditions: got a pass named {name!r}, which they do not know; turn off what adds it")
+        told = getattr(self.pipe, "do_classifier_free_guidance", None)
         if not self.images:
-            guided = self._is_guided(given)
-            if guided and guidance == "unknown":
-                raise UserError(
-                    f"guidance: got {type(unwrapped(denoiser)).__name__}, whose order of halves is not known; turn "
-                    "guidance off, or add a record of it to weftwork.attention_processors.core.families.FAMILIES"
-                )
-            self.images = self._images(rows, 2 if guided else 1)
-        if rows == self.designs * self.images:
-            return GUIDED[1:]
-        if rows != 2 * self.designs * self.images:
+            self.images = self._images(self.prepared or rows, 1 if self.prepared else 1 + self._is_guided(told))
+        parts, rest = divmod(rows, self.designs * self.images)
+        if rest or parts not in (1, 2):
             raise self._wrong(rows)
+        if parts == 1 or told is False:  # without guidance, a second part perturbs the conditional half
+            return GUIDED[1:] * parts
+        if guidance == "unknown":
+            raise UserError(
+                f"guidance: got {type(unwrapped(denoiser)).__name__}, whose order of halves is not known; turn "
+                "guidance off, or add a record of it to weftwork.attention_processors.core.families.FAMILIES"
+            )
         return GUIDED[::-1] if guidance == "one batch, conditional first" else GUIDED
 
     def _images(self, rows: int, halves: int = 1) -> int:
@@ -178,13 +189,13 @@ class ConditionedCall:
             "prompt (a batch with a third part, as of perturbed-attention guidance, is not supported)"
         )
 
-    def _is_guided(self, given: Given) -> bool:
-        """Whether a batch has both halves: the pipeline says so, or its latents come twice."""
-        latents = sample_of(given)
-        if isinstance(latents, Tensor) and len(latents) % 3 == 0 and _equal(latents, 3):
-            raise self._wrong(len(latents))
-        known = getattr(self.pipe, "do_classifier_free_guidance", None)
-        return bool(known) if known is not None else _equal(latents, 2)
+    def _is_guided(self, told: bool | None) -> bool:
+        if told is None:
+            raise UserError(
+                f"guidance: got {type(self.pipe).__name__}, which neither prepares latents nor says whether it is "
+                "guided; add the property do_classifier_free_guidance to its class"
+            )
+        return told
 
     def _conditioning(self, denoiser: nn.Module, given: Given, halves: tuple[Half, ...]) -> Conditioning:
         if isinstance(self.encoded, Conditioning) and halves == GUIDED[:1]:
@@ -225,13 +236,3 @@ def _reset_caches(denoiser: nn.Module) -> None:
             for hook in registry.hooks.values():  # FasterCache would read what was just cleared
                 if getattr(hook, "is_guidance_distilled", False) and hasattr(hook, "block_skip_range"):
                     hook.state.iteration = hook.block_skip_range
-
-
-def _equal(latents: Any, parts: int) -> bool:
-    """Whether the first channel of latents is the same in all of `parts` parts of a batch."""
-    if len(latents) % parts:
-        return False
-    if not isinstance(latents, Tensor):
-        latents = torch.stack(list(latents))
-    first, *others = latents[:, :1].chunk(parts)
-    return all(torch.equal(first, other) for other in others)

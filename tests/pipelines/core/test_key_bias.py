@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import diffusers
 import pytest
 import torch
-from tiny_pipelines import PIPELINES, Tiny, embeds, flux_parts, run_tiny
+from tiny_pipelines import PIPELINES, Tiny, embeds, run_tiny
 from torch import Tensor
 
 from weftwork.attention_processors import InContextAdapter, InContextReference, RegionalAdapter, RegionalPrompt
@@ -35,9 +34,7 @@ def edited(pipe: Any, image: bool = True, short: bool = False, **more: Any) -> T
 
 
 def test_references_beside_regional_prompts() -> None:
-    pipe = diffusers.FluxKontextPipeline(**flux_parts(), image_encoder=None, feature_extractor=None)
-    pipe.set_progress_bar_config(disable=True)
-    pipe.latent_channels = 1
+    pipe = next(one for one in PIPELINES if one.name == "kontext").make()
     stock, alone, neither = edited(pipe), edited(pipe, image=False), edited(pipe, image=False, short=True)
     attach(pipe, images=InContextAdapter.for_denoiser(pipe.transformer))
     attach(pipe, texts=RegionalAdapter.for_denoiser(pipe.transformer))
