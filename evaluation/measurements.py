@@ -64,7 +64,8 @@ VIEWS: Final = Measurement(
         "no_instillation": _views("aligned-views-none", "no_instillation"),
         "concatenated": _views("aligned-views-concatenated", "concatenated"),
         "instillation": _views(
-            *("aligned-views", "instillation", "instillation_decoder", "instillation_deepest", "instillation_half")
+            *("aligned-views", "instillation", "instillation_generated", "instillation_latents", "instillation_pixels"),
+            *("instillation_decoder", "instillation_deepest", "instillation_half"),
         ),
         "detached": _views("aligned-views-detached", "detached"),
         "distilled": _views("aligned-views-distilled", "distilled"),

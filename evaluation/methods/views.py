@@ -2,19 +2,22 @@
 
 Every room has two reference cameras with exact depth; target cameras alternate between interpolation and
 extrapolation. Rows compare ways of sharing attention from the image role to the geometry role; `VARIANTS` use the
-modules trained with instillation in other layers, or at half strength, without further training.
+modules trained with instillation in other layers, or at half strength, without further training, and `BLENDED` without
+blending known pixels in.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
 from weftwork.attention_processors.views.adapter import AlignedViews
@@ -26,7 +29,9 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
+from weftwork.evaluation.oracles.instruments import Distance, inpainted, perceptual_distance
 from weftwork.evaluation.scores.views import score_views
+from weftwork.pipelines.views.known import filled
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 
 VARIANTS: Final[Mapping[str, Callable[[], Instillation]]] = {
@@ -35,10 +40,20 @@ VARIANTS: Final[Mapping[str, Callable[[], Instillation]]] = {
     "instillation_half": lambda: Instillation(strength=0.5),
 }
 """Other links of the modules trained with instillation, by row."""
+BLENDED: Final[Mapping[str, tuple[bool, bool]]] = {
+    "instillation_generated": (False, False),
+    "instillation_latents": (True, False),
+    "instillation_pixels": (False, True),
+}
+"""`blend_latents` and `blend_pixels` of the pipeline, by row."""
 TRAINED: Final = "instillation"
 PLACES: Final = ("between", "beyond")
 """Alternating places of target cameras, in the order of `TARGETS`."""
 Depths = Float[np.ndarray, "view height width"]
+Mask = Bool[np.ndarray, "height width"]
+Fill = Callable[[np.ndarray, Mask], np.ndarray]
+"""Fills the holes of an image or a map."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +97,16 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
             "shuffled_reconstruction": lambda: self._scored(
                 self._reconstructed[0], np.roll(self._reconstructed[1], 1, 0)
             ),
-            "warp": self._warp,
+            "warp": lambda: self._warp(_averaged),
+            "warp_filled": lambda: self._warp(_filled),
         }
+        if find_spec("cv2") is not None:
+            rows["warp_inpainted"] = lambda: self._warp(inpainted)
+        else:
+            logger.info('warp_inpainted: left out, since OpenCV is not installed; pip install ".[instruments]"')
         rows |= {name: partial(self._drawn, name, name) for name in self.views}
         if TRAINED in self.views:
+            rows |= {name: partial(self._drawn, name, TRAINED, blend) for name, blend in BLENDED.items()}
             rows |= {name: partial(self._changed, name, link) for name, link in VARIANTS.items()}
         return rows
 
@@ -118,16 +139,16 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         several = self.views[trained]
         return several[self.seed % len(several)]
 
-    def _warp(self) -> Drawn:
-        """Scores warped references, with unseen pixels filled by the mean colour and depth of the seen ones."""
+    def _warp(self, fill: Fill) -> Drawn:
+        """Scores warped references, with unseen pixels filled."""
         images, depths = [], []
         for case in self.cases:
             seen = case.warped.seen
-            images.append(np.where(seen[..., None], case.warped.image, case.warped.image[seen].mean(0)))
-            depths.append(np.where(seen, case.warped.depth, case.warped.depth[seen].mean()))
+            images.append(fill(case.warped.image, ~seen))
+            depths.append(1 / fill(np.where(seen, 1 / np.where(seen, case.warped.depth, 1), 0), ~seen))
         return self._scored(torch.from_numpy(np.stack(images)).movedim(-1, 1).float(), np.stack(depths))
 
-    def _drawn(self, name: str, trained: str) -> Drawn:
+    def _drawn(self, name: str, trained: str, blend: tuple[bool, bool] = (True, True)) -> Drawn:
         self.pipe.detach()
         self.pipe.attach(views=self._modules(trained))
         self.pipe.set_progress_bar_config(disable=True)
@@ -141,6 +162,8 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
                 output_type="np",
                 num_inference_steps=self.num_inference_steps,
                 guidance_scale=self.guidance_scale,
+                blend_latents=blend[0],
+                blend_pixels=blend[1],
             )
             images.append(out.images[0])
             depths.append(out.depth)
@@ -157,6 +180,8 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         for start, place in enumerate(PLACES[: self.count]):
             part = asdict(score_views(*(column[start :: len(PLACES)] for column in columns)))
             scores |= {f"{name}_{place}": part[name] for name in ("psnr", "depth_error_unseen")}
+        if (distance := _distance()) is not None:
+            scores["stlpips"] = float(distance(images.float(), self._true).mean())
         return images, scores
 
 
@@ -164,6 +189,27 @@ def validate(pipe: AlignedViewsPipeline, module: AlignedViews, count: int) -> tu
     """Returns the evaluation of the modules on validation cases, and its row."""
     views, size = {"views": [module]}, pipe.size[0]
     return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, split="validation", count=count), "views"
+
+
+def _averaged(values: np.ndarray, holes: Mask) -> np.ndarray:
+    """Fills holes with the mean of the rest."""
+    result = values.copy()
+    result[holes] = values[~holes].mean(0)
+    return result
+
+
+def _filled(values: np.ndarray, holes: Mask) -> np.ndarray:
+    """Fills holes as the pipeline does before encoding."""
+    return filled(values.reshape(*holes.shape, -1), ~holes).reshape(values.shape)
+
+
+@lru_cache(maxsize=1)
+def _distance() -> Distance | None:
+    try:
+        return perceptual_distance()
+    except UserError as error:
+        logger.info("stlpips: left out (%s)", error)
+        return None
 
 
 @lru_cache(maxsize=1)

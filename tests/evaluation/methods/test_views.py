@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import torch
 from tiny import tiny_pipe
 
 from weftwork.attention_processors.views.adapter import AlignedViews
-from weftwork.evaluation.methods.views import VARIANTS, AlignedViewsEvaluation
+from weftwork.datasets.readers.errors import UserError
+from weftwork.evaluation.methods.views import BLENDED, VARIANTS, AlignedViewsEvaluation, _distance
+from weftwork.evaluation.oracles.instruments import inpainted
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.scripts.cli import main
 
-FIXED = ["real", "shuffled", "reconstruction", "shuffled_reconstruction", "warp"]
+FIXED = ["real", "shuffled", "reconstruction", "shuffled_reconstruction", "warp", "warp_filled"]
+FIXED += ["warp_inpainted"] * (find_spec("cv2") is not None)
 TRAINED = ("no_instillation", "concatenated", "instillation")
 
 
@@ -39,10 +43,10 @@ def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_p
     evaluation.run(tmp_path)
     report = json.loads((tmp_path / "aligned-views.json").read_text())
     scores = {row["name"]: row["scores"] for row in report["rows"]}
-    assert list(scores) == [*FIXED, *TRAINED, *VARIANTS]
-    overall = {"psnr", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
+    assert list(scores) == [*FIXED, *TRAINED, *BLENDED, *VARIANTS]
+    overall = {"psnr", "psnr_unseen", "ssim", "depth_error_seen", "depth_error_unseen", "alignment"}
     apart = {f"{name}_{place}" for name in ("psnr", "depth_error_unseen") for place in ("between", "beyond")}
-    assert set(scores["real"]) == overall | apart
+    assert set(scores["real"]) - {"stlpips"} == overall | apart
     assert scores["warp"]["psnr_between"] > scores["warp"]["psnr"] > scores["warp"]["psnr_beyond"]
     real, warp = scores["real"], scores["warp"]
     assert real["depth_error_seen"] == 0 and real["ssim"] > 0.999
@@ -52,6 +56,10 @@ def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_p
     assert kept["psnr"] < real["psnr"] and kept["depth_error_seen"] > 0  # depth goes through the autoencoder, too
     assert 10 < warp["psnr"] < real["psnr"]
     assert {name: views[0].link for name, views in evaluation.views.items()} == links
+    assert scores["warp_filled"]["psnr_unseen"] > warp["psnr_unseen"]
+    assert scores["warp_filled"]["depth_error_unseen"] < warp["depth_error_unseen"]
+    for name in ("instillation", "instillation_pixels"):
+        assert scores[name]["depth_error_seen"] < scores["instillation_generated"]["depth_error_seen"]
     assert (tmp_path / "aligned-views.png").is_file()
 
 
@@ -61,7 +69,35 @@ def test_variants_change_the_geometry_and_not_the_image(evaluation: AlignedViews
     for name in VARIANTS:
         other, changed = rows[name]()
         assert torch.equal(other, image)
-        assert changed["depth_error_seen"] != scores["depth_error_seen"]
+        assert changed["depth_error_unseen"] != scores["depth_error_unseen"]
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_inpainting_fills_holes_alone(channels: tuple[int, ...]) -> None:
+    pytest.importorskip("cv2")
+    values = np.random.default_rng(0).uniform(0.4, 0.6, (16, 16, *channels))
+    holes = np.zeros((16, 16), bool)
+    holes[4:8, 4:8] = True
+    values[holes] = 0
+    found = inpainted(values, holes)
+    assert np.array_equal(found[~holes], values[~holes]) and found[holes].min() > 0.35
+
+
+def test_instruments_that_are_not_installed_are_left_out(
+    evaluation: AlignedViewsEvaluation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing() -> None:
+        raise UserError("instruments: got no package")
+
+    monkeypatch.setattr("weftwork.evaluation.methods.views.perceptual_distance", missing)
+    _distance.cache_clear()
+    with caplog.at_level("INFO"):
+        assert "stlpips" not in evaluation.rows()["real"]()[1]
+    assert "stlpips: left out (instruments: got no package)" in caplog.text
+    _distance.cache_clear()
+    monkeypatch.setattr("weftwork.evaluation.methods.views.perceptual_distance", lambda: lambda one, other: one.sum())
+    assert evaluation.rows()["real"]()[1]["stlpips"] > 0
+    _distance.cache_clear()
 
 
 def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluation) -> None:

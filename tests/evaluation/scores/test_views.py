@@ -59,5 +59,7 @@ def test_depth_is_scored_apart_where_references_show_nothing() -> None:
     depth[:, 16:] = 3.0
     scores = score_views([image], [depth], [image], [truth], [seen])
     assert scores.depth_error_seen == pytest.approx(0.1) and scores.depth_error_unseen == pytest.approx(0.5)
+    half = image + np.where(seen, 0, 0.1)[..., None]
+    assert score_views([half], [depth], [image], [truth], [seen]).psnr_unseen == pytest.approx(20)
     everywhere = score_views([image], [truth], [image], [truth], [np.ones((32, 32), bool)])
     assert everywhere.depth_error_seen == 0 and np.isnan(everywhere.depth_error_unseen)
