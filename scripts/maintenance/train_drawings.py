@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = stages.add_parser("autoencoder", help="images to latents and back")
     add_arguments(first, TrainingConfig, max_train_steps=3200, learning_rate=1e-3, validation_steps=400)
     first.add_argument("--latent_channels", type=int, default=16, help="add channels to an autoencoder of fewer")
+    first.add_argument("--decoder_only", action="store_true", help="keep the latents that a denoiser was trained on")
     second = stages.add_parser("denoiser", help="a U-Net of latents from captions, with the text encoder")
     third = stages.add_parser("flux", help="a FLUX transformer of latents from captions, with the text encoders")
     for stage in (second, third):
@@ -104,8 +105,12 @@ def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, dra
     module = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
     if module.config["latent_channels"] < arguments.latent_channels:
         module = widened(module, arguments.latent_channels)
-    task = DrawingAutoencoderTask(module, np.concatenate(unseen))
-    folder = train(task, ConcatDataset(images), config)
+    if arguments.decoder_only:
+        for name, weights in module.named_parameters():
+            weights.requires_grad = name.startswith(("decoder.", "post_quant_conv."))
+    folder = train(DrawingAutoencoderTask(module, np.concatenate(unseen)), ConcatDataset(images), config)
+    if arguments.decoder_only:
+        return
     trained = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
     some = torch.from_numpy(np.concatenate([part[:750:6] for part in images]))
     standardized(trained, some).save_pretrained(folder, safe_serialization=True)

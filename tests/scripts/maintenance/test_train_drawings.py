@@ -51,6 +51,19 @@ def test_both_stages_write_a_folder_that_draws(folder: Path) -> None:
     assert "eggplant</w>" in pipe.tokenizer.get_vocab()
 
 
+def test_a_decoder_is_trained_alone_on_the_latents_that_are_there(folder: Path) -> None:
+    start = ROOT / "pretrained/in_progress/drawings-autoencoder"
+    given = [one for one in options(folder, "autoencoder") if not one.startswith("--init_from")]
+    main(
+        [*given, f"--init_from={start}", "--decoder_only", "--max_train_steps=2", f"--output_dir={folder / 'decoder'}"]
+    )
+    before, after = (
+        AutoencoderKL.from_pretrained(one).state_dict() for one in (start / "vae", folder / "decoder/final")
+    )
+    changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
+    assert changed and not any(name.startswith(("encoder.", "quant_conv.")) for name in changed)
+
+
 def test_flux_writes_a_folder_that_draws(folder: Path) -> None:
     vae, output = ROOT / "pretrained/in_progress/drawings-autoencoder/vae", folder / "flux"
     given = [one for one in options(folder, "flux") if not one.startswith(("--init_from", "--max_train_steps"))]
