@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import diffusers
-import tiny_backbones
 import torch
 from diffusers import (
     CogVideoXDDIMScheduler,
@@ -17,10 +16,12 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from PIL import Image
-from tiny_backbones import Made, parts
 from tiny_transformers import language_tokenizer
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3Model
+
+from weftwork.scripts.benchmarks.backbones import tiny as tiny_backbones
+from weftwork.scripts.benchmarks.backbones.tiny import Made, parts
 
 VIDEO_VAE: dict[str, Any] = dict(
     z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True], latents_mean=[0.0] * 4,

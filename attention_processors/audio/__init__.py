@@ -11,6 +11,7 @@ METHOD = Method(
     name="spatial-audio",
     summary="stereo audio that follows boxes, depth and loudness",
     adapters=("weftwork.attention_processors.audio.adapter:SpatialAudioAdapter",),
+    modalities=("audio",),
     conditions=(
         "weftwork.attention_processors.audio.conditions:BoxTrack",
         "weftwork.attention_processors.audio.conditions:DepthClip",
@@ -23,6 +24,7 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:AUDIO",
     demo_page="weftwork.scripts.demo.audio:AudioPage",
     validation="weftwork.evaluation.methods.audio:validate",
+    example="weftwork.attention_processors.audio.example:example",
     usage=(
         "from weftwork.attention_processors.audio.conditions import BoxTrack",
         "track = BoxTrack.along([0.0, 2.0], [[0.0, 0.2, 0.2, 0.9], [0.7, 0.2, 0.9, 0.9]])  # left, top, right, bottom",

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import StableAudioDiTModel
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -33,12 +32,15 @@ from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.conditioning import EncodedTokens
+from weftwork.attention_processors.core.layers import key_width
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.datasets.readers.errors import UserError
 
 PERIODS = (0.05, 50.0)
 """Shortest and longest period of the time code, in seconds."""
+CONTEXT = ("cross_attention_proj", "condition_embedder", "to_cond_embed")
+"""Projections of the text in denoisers of audio."""
 ABSENT = OverTime(weight=0.0)
 
 
@@ -71,20 +73,36 @@ class AudioBatch(Batch):
 
 
 class FrozenProjections:
-    """A transformer's own projections from context to keys and values, applied once per generation."""
+    """A transformer's own projections from context to keys and values, applied once per generation.
+
+    Args:
+        transformer: one of audio, whose projection of the context has one of the names `CONTEXT`.
+    """
 
     def __init__(self, transformer: nn.Module) -> None:
-        model = unwrapped(transformer)
-        assert isinstance(model, StableAudioDiTModel)
-        self.transformer = model
+        self.transformer: Any = unwrapped(transformer)
+        name = next(name for name in CONTEXT if hasattr(self.transformer, name))
+        self.projection = self.transformer.get_submodule(name)
+
+    @property
+    def input_dim(self) -> int:
+        """Width of the context before its projection."""
+        return next(part for part in self.projection.modules() if isinstance(part, nn.Linear)).in_features
 
     def context(self, tokens: Float[Tensor, "design token input_dim"]) -> Float[Tensor, "design token context_dim"]:
-        return self.transformer.cross_attention_proj(tokens.to(self.transformer.dtype))
+        return self.projection(tokens.to(self.transformer.dtype))
 
     def keys_and_values(self, context: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Keys and values by layer, [design, token, inner] each."""
-        part = self.transformer.get_submodule
-        return {name: (part(f"{name}.to_k")(context), part(f"{name}.to_v")(context)) for name in layers}
+
+        def of(name: str) -> tuple[Tensor, Tensor]:
+            layer: Any = self.transformer.get_submodule(name)
+            if hasattr(layer, "to_kv"):  # keys, those of a second attention, values
+                width, both = key_width(layer, name), layer.to_kv(context)
+                return both[..., :width], both[..., -width:]
+            return layer.to_k(context), layer.to_v(context)
+
+        return {name: of(name) for name in layers}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,20 @@ from typing import Any, Literal
 
 from torch import nn
 
+from weftwork.attention_processors.core.grids import (
+    Given,
+    Grid,
+    from_channels_last,
+    from_frames,
+    from_ids,
+    from_latents,
+    from_list,
+    from_sample,
+    from_seconds,
+    from_shapes,
+    from_sizes,
+    from_video,
+)
 from weftwork.attention_processors.core.in_context_tokens import reference_tokens
 from weftwork.attention_processors.core.processor import attention_layers, context_projections, unwrapped
 from weftwork.attention_processors.core.strength import GUIDED, Half, ImageTokens, Layout
@@ -35,12 +49,6 @@ Guidance = Literal["one batch", "one batch, conditional first", "two calls", "un
 """How the pipelines of a family run the two halves of guidance: the unconditional rows first, or the conditional ones;
 of two calls, the conditional one is first. A distilled model, or one without guidance, runs the conditional half."""
 
-Grid = tuple[int, int, int]
-"""Frames, height and width in tokens."""
-
-Given = Mapping[str, Any]
-"""Arguments of one call of a denoiser, by name."""
-
 PRESETS: Mapping[str, str] = {
     "all": r".*\.attn2",
     "encoder": r"down_blocks\..*\.attn2",
@@ -50,98 +58,6 @@ PRESETS: Mapping[str, str] = {
 }
 """Presets of layers of U-Nets; `attn2` reads the text, `attn1` the image itself. Of transformers, "all" are the layers
 that read the text; "encoder", "middle" and "decoder" thirds of these by depth; "self" those that read the image."""
-
-
-# -- grids: frames, height and width of the image's tokens, and the tokens of its stream --------------------
-
-
-def _patch(model: Any) -> Grid:
-    size = getattr(model.config, "patch_size", 1)
-    if isinstance(size, int):
-        return getattr(model.config, "patch_size_t", None) or 1, size, size
-    frames, height, width = size
-    return frames, height, width
-
-
-def _cut(model: Any, sides: Sequence[int]) -> tuple[Grid, int]:
-    frames, height, width = (side // patch for side, patch in zip(sides, _patch(model), strict=True))
-    return (frames, height, width), frames * height * width
-
-
-def from_sample(model: Any, given: Given) -> tuple[Grid, int]:
-    """The latent size itself, [row, channel, height, width]: U-Nets."""
-    height, width = given["sample"].shape[-2:]
-    return (1, height, width), height * width
-
-
-def from_latents(model: Any, given: Given) -> tuple[Grid, int]:
-    """Latents in patches, [row, channel, height, width]."""
-    return _cut(model, (1, *given["hidden_states"].shape[-2:]))
-
-
-def from_video(model: Any, given: Given) -> tuple[Grid, int]:
-    """Latents in patches, [row, channel, frame, height, width]."""
-    return _cut(model, given["hidden_states"].shape[-3:])
-
-
-def from_frames(model: Any, given: Given) -> tuple[Grid, int]:
-    """Latents in patches, [row, frame, channel, height, width]."""
-    _, frames, _, height, width = given["hidden_states"].shape
-    return _cut(model, (frames, height, width))
-
-
-def from_channels_last(model: Any, given: Given) -> tuple[Grid, int]:
-    """Latents in patches, [row, frame, height, width, channel], in this order of tokens."""
-    if (given.get("sparse_params") or {}).get("to_fractal"):
-        raise UserError("sparse_params: got tokens in another order than row by row; leave sparse attention off")
-    return _cut(model, given["hidden_states"].shape[1:4])
-
-
-def from_ids(model: Any, given: Given) -> tuple[Grid, int]:
-    """Packed tokens with coordinates (image, y, x, …); those of references have another image than 0."""
-    if given.get("kv_cache_mode") is not None:
-        raise UserError("kv_cache_mode: got references in a cache, which conditions do not know; leave it out")
-    tokens = given["hidden_states"].shape[1]
-    ids = given["img_ids"] if given.get("img_ids") is not None else given["position_ids"]
-    ids = (ids if ids.ndim == 2 else ids[0])[-tokens:]
-    own = ids[ids[:, 0] == 0]
-    height, width = (int(axis.max() - axis.min()) + 1 for axis in (own[:, 1], own[:, 2]))
-    return (1, height, width), tokens
-
-
-def from_shapes(model: Any, given: Given) -> tuple[Grid, int]:
-    """Packed tokens with shapes (frames, height, width) of the target and its references."""
-    if getattr(model.config, "use_layer3d_rope", False):
-        raise UserError(f"denoiser: got {type(model).__name__} for layered images, which conditions do not know")
-    shapes = given["img_shapes"]
-    first = shapes[0][0] if isinstance(shapes[0], list) else shapes[0]
-    frames, height, width = map(int, first)
-    return (frames, height, width), given["hidden_states"].shape[1]
-
-
-def from_sizes(model: Any, given: Given) -> tuple[Grid, int]:
-    """Packed tokens with `num_frames`, `height` and `width` given beside."""
-    return (given["num_frames"], given["height"], given["width"]), given["hidden_states"].shape[1]
-
-
-def from_list(model: Any, given: Given) -> tuple[Grid, int]:
-    """A list of latents [channel, frame, height, width], padded to a multiple of 32 tokens."""
-    sample = given["x"][0]
-    if isinstance(sample, list):
-        raise UserError("x: got several images per sample, which conditions do not know; pass one")
-    patch = (given.get("f_patch_size") or 1, *[given.get("patch_size") or 2] * 2)
-    frames, height, width = (side // own for side, own in zip(sample.shape[1:], patch, strict=True))
-    return (frames, height, width), -(-frames * height * width // 32) * 32
-
-
-def from_seconds(axis: int) -> Callable[[Any, Given], tuple[Grid, int]]:
-    """Audio latents in patches along an axis."""
-
-    def from_length(model: Any, given: Given) -> tuple[Grid, int]:
-        length = -(-given["hidden_states"].shape[axis] // _patch(model)[2])
-        return (1, 1, length), length
-
-    return from_length
 
 
 # -- records -----------------------------------------------------------------------------------------------
@@ -236,6 +152,10 @@ FAMILIES: dict[str, Family] = {
     "Krea2Transformer2DModel": Family(
         {r"text_fusion\..*": "text", r"transformer_blocks\.\d+\.attn": "joint"}, from_ids, "last", "two calls"
     ),
+    "Flux3Transformer2DModel": Family(
+        {r"txt_mode_.*": "text", r"mode_blocks\.image\..*": "self", r"single_transformer_blocks\..*": "joint"},
+        from_ids, "last", "two calls",
+    ),
     "SD3Transformer2DModel": Family({**JOINT, r".*\.attn2": "self"}, from_latents, "first"),
     "QwenImageTransformer2DModel": Family(JOINT, from_shapes, "last", "two calls"),
     "ZImageTransformer2DModel": Family(SINGLE, from_list, "first", "one batch, conditional first"),
@@ -256,6 +176,7 @@ FAMILIES: dict[str, Family] = {
         {r"text_transformer_blocks\..*": "text", **CROSS_BY_NAME}, from_channels_last, "all", "two calls", "video"
     ),
     "StableAudioDiTModel": Family(CROSS, from_seconds(-1), "last", modality="audio"),
+    "StableAudio3DiTModel": Family(CROSS_BY_NAME, from_seconds(-1), "last", modality="audio"),
     "AceStepTransformer1DModel": Family(
         CROSS_BY_NAME, from_seconds(1), "all", "one batch, conditional first", "audio"
     ),
@@ -343,7 +264,8 @@ def base_description(denoiser: nn.Module) -> dict[str, Any]:
     layers = attention_layers(inner)
     width, presets = inner.config.get("cross_attention_dim"), family_of(inner).presets(list(layers))
     if width is None and (reading := [n for n in layers if re.fullmatch(presets["all"], n)]):
-        projections = context_projections(layers[reading[0]])
-        width = None if projections is None else projections[0].in_features
+        first: Any = layers[reading[0]]
+        projections = context_projections(first) or [getattr(first, "to_kv", None)]
+        width = getattr(projections[0], "in_features", None)
     described = {"family": type(inner).__name__, "context_dim": width}
     return described if presets is PRESETS else {**described, "presets": dict(presets)}

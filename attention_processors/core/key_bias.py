@@ -137,6 +137,8 @@ class EncodedKeyBias(Encoded):
         given, region = self.strengths, self.strengths["region"]
         check_layout(self.layers, region, given["region_aspect"], layout)
         members = self.members(layout)
+        if not bool(members.any()):
+            return {}, ()  # no conditions
         plain = all(one == Schedule() for row in given["schedules"] for one in row)
         factors = [given["weight"], *given["layer_weight"].values()]
         if not self.isolates and plain and region is None and all(bool((one == 1).all()) for one in factors):

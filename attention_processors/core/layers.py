@@ -36,7 +36,10 @@ def key_width(layer: nn.Module, name: str) -> int:
         ValueError: the layer has no projection of keys, nor one of queries, keys and values of known widths.
     """
     projections = context_projections(layer)
-    width = getattr(layer, "inner_dim", None) if projections is None else projections[0].out_features
+    if projections is None:
+        width = getattr(layer, "inner_dim", None) or getattr(layer, "heads", 0) * getattr(layer, "dim_heads", 0) or None
+    else:
+        width = projections[0].out_features
     if not isinstance(width, int):
         raise UserError(f"layers: got {name!r}, which has no projection of keys (to_k); choose other layers")
     return width
@@ -48,7 +51,10 @@ def own_projections(layer: Any, name: str) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: as `plain_weight`.
     """
-    projections, width = context_projections(layer), getattr(layer, "inner_dim", 0)
+    projections, width = context_projections(layer), key_width(layer, name)
+    if projections is None and hasattr(layer, "to_kv"):  # keys, those of a second attention, values
+        fused = plain_weight(layer.to_kv, f"{name}.to_kv")
+        return fused[:width], fused[-width:]
     if projections is None:  # one matrix of queries, keys, values and more
         fused = plain_weight(layer.to_qkv_mlp_proj, f"{name}.to_qkv_mlp_proj")
         return fused[width : 2 * width], fused[2 * width : 3 * width]

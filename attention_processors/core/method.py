@@ -33,6 +33,7 @@ class Method:
         summary: one line for listings.
         adapters: `Adapter` classes; the first is the one that training makes.
         conditions: `Condition` classes.
+        modalities: kinds of denoisers that the conditions can be about.
         backbone: shipped model that the method's shipped adapters belong to.
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
@@ -40,6 +41,8 @@ class Method:
         validation: function of a pipeline, the trained module and a number of cases that returns the `Evaluation` of
             unseen cases and its row, for `weftwork train --validation_cases`; None for a method without.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
+        example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
+            all families of denoisers.
         usage: Python lines of a model card, imports first, that use a pipeline `pipe` with the trained adapter.
     """
 
@@ -47,12 +50,14 @@ class Method:
     summary: str
     adapters: tuple[str, ...]
     conditions: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ("image", "video", "audio")
     backbone: str = "tiny-diffusion"
     pipeline: str = "weftwork.pipelines.core.opening:open_conditioned"
     trainer: str | None = None
     evaluation: str | None = None
     validation: str | None = None
     demo_page: str | None = None
+    example: str | None = None
     usage: tuple[str, ...] = ()
 
     def snippet(self, base: str, adapter: str) -> str:

@@ -95,7 +95,7 @@ class ImageTokens:
         Raises:
             ValueError: fewer queries than that.
         """
-        if self.stream is None:
+        if self.stream is None or queries == math.prod(self.grid):
             return 0, queries
         begin = queries - self.stream if self.offset is None or queries == self.stream else self.offset
         end = begin + math.prod(self.grid)

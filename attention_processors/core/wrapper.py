@@ -25,14 +25,22 @@ from weftwork.attention_processors.core.branch import Acting, OwnAttention
 from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
 
-MAIN_CALL: Final[Mapping[str, int]] = {
-    "WanAttnProcessor": 1,  # the first reads the image of image-to-video models
-    "FluxIPAdapterAttnProcessor": 0,
-    "SD3IPAdapterJointAttnProcessor2_0": 0,
-    "IPAdapterAttnProcessor2_0": 0,
-    "IPAdapterXFormersAttnProcessor": 0,
+MAIN_CALLS: Final[Mapping[str, tuple[int, ...]]] = {
+    "WanAttnProcessor": (1,),  # the first reads the image of image-to-video models
+    "FluxIPAdapterAttnProcessor": (0,),
+    "SD3IPAdapterJointAttnProcessor2_0": (0,),
+    "IPAdapterAttnProcessor2_0": (0,),
+    "IPAdapterXFormersAttnProcessor": (0,),
+    "StableAudio3SelfAttnProcessor": (0, 2),  # the third is that of models without a difference of two
+    "StableAudio3CrossAttnProcessor": (0, 2),
 }
-"""Of processors that call attention at several places: the call that branches belong to, in the order of the source."""
+"""Of processors that call attention at several places: the calls that branches belong to, in the order of the source;
+one of them runs."""
+SUBTRACTED: Final[Mapping[str, tuple[int, ...]]] = {
+    "StableAudio3SelfAttnProcessor": (1,),
+    "StableAudio3CrossAttnProcessor": (1,),
+}
+"""Calls whose result is subtracted from that of the main one: biases on keys that are there act in both."""
 EQUAL: Final[Mapping[type, type]] = {AttnProcessor: AttnProcessor2_0}
 """Processors without an attention function: the one whose code runs while there are branches."""
 
@@ -54,7 +62,8 @@ class WrappedProcessor:
     __slots__ = ()
     stock: ClassVar[type]
     """Class of the processors that it stands for."""
-    main_call: ClassVar[int]
+    main_calls: ClassVar[tuple[int, ...]]
+    subtracted: ClassVar[tuple[int, ...]]
     found: Any
     acting: Acting
     thread: int
@@ -147,7 +156,7 @@ class WrappedProcessor:
             backend = {"backend": backend_for(mask, options.get("backend"))} if branch else {}
             return function(q, k, v, attn_mask=mask, **{**options, **backend, **more})
 
-        return self._attention(kept, layer, run, query, key, value, attn_mask, options.get("scale"))
+        return self._attention(kept, (layer, call), run, query, key, value, attn_mask, options.get("scale"))
 
     def attend_heads(
         self,
@@ -177,7 +186,8 @@ class WrappedProcessor:
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         if not self._reads(call):
             return run(query, key, value, attn_mask).transpose(1, 2)
-        return self._attention(kept, layer, run, query, key, value, attn_mask, options.get("scale")).transpose(1, 2)
+        out = self._attention(kept, (layer, call), run, query, key, value, attn_mask, options.get("scale"))
+        return out.transpose(1, 2)
 
     def attend_folded(
         self,
@@ -208,16 +218,16 @@ class WrappedProcessor:
 
         mask = None if attn_bias is None else attn_bias.unflatten(0, (-1, layer.heads))
         query, key, value = (unfold(x) for x in (query, key, value))
-        return fold(self._attention(kept, layer, run, query, key, value, mask, options.get("scale")))
+        return fold(self._attention(kept, (layer, call), run, query, key, value, mask, options.get("scale")))
 
     def _reads(self, call: int) -> bool:
         """Whether there are branches, and this call of an attention function is theirs."""
-        return bool(self.acting.branches) and call == self.main_call
+        return bool(self.acting.branches) and call in (*self.main_calls, *self.subtracted)
 
     def _attention(
         self,
         kept: Kept,
-        layer: nn.Module,
+        place: tuple[nn.Module, int],
         run: Callable[..., Tensor],
         query: Tensor,
         key: Tensor,
@@ -231,13 +241,16 @@ class WrappedProcessor:
                 key, value = key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)
             return run(query, key, value, mask, True)
 
+        layer, call = place
         branches, tokens = tuple(branch.rows(query.shape[0]) for branch in self.acting.branches), key.shape[1]
-        for branch in branches:
+        for branch in branches if call in self.main_calls else ():
             query, key, value = branch.qkv(query, key, value, partial(_projected, layer, key.shape[-1]))
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
             mask = F.pad(mask, (0, key.shape[1] - tokens), value=float(mask.dtype == torch.bool))
         biases = [bias for bias in [branch.key_bias(query, key) for branch in branches] if bias is not None]
         out = text = biased(run, query, key, value, mask, biases, scale) if biases else run(query, key, value, mask)
+        if call in self.subtracted:
+            return out
         early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
         own = OwnAttention(key, value, mask, text, early)
         for branch in branches:
@@ -296,7 +309,7 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
     name = "forward" if issubclass(kind, nn.Module) and kind.__call__ is nn.Module.__call__ else "__call__"
     functions = Rewriter()
     conditioned = functions.rewritten(EQUAL.get(kind, kind).__mro__, name)
-    main = MAIN_CALL.get(kind.__name__, 0 if functions.calls == 1 else None)
+    main = MAIN_CALLS.get(kind.__name__, (0,) if functions.calls == 1 else None)
     if main is None:
         found = "none" if functions.calls == 0 else f"{functions.calls}, of which the main one is not known"
         raise UserError(
@@ -306,7 +319,8 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
     if kind in EQUAL:
         conditioned = _while_branches(conditioned, getattr(kind, name))
     members: dict[str, Any] = {"__slots__": ("found", "acting", "thread"), name: conditioned}
-    members |= {"stock": kind, "main_call": main, "__module__": __name__, **functions.inherited}
+    members |= {"stock": kind, "main_calls": main, "subtracted": SUBTRACTED.get(kind.__name__, ())}
+    members |= {"__module__": __name__, **functions.inherited}
     made = type(f"Conditioned{kind.__name__}", (WrappedProcessor, kind), members)
     if kind in AttentionProcessorRegistry._registry:  # for layer skipping and the guiders that use it
         AttentionProcessorRegistry.register(made, AttentionProcessorRegistry.get(kind))

@@ -10,5 +10,7 @@ METHOD = Method(
     name="in-context",
     summary="strengths of reference images that an editing model reads",
     adapters=(f"{FOLDER}.adapter:InContextAdapter",),
+    modalities=("image", "video"),
     conditions=(f"{FOLDER}.conditions:InContextReference",),
+    example=f"{FOLDER}.example:example",
 )

@@ -14,6 +14,7 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:PAIRED",
     validation="weftwork.evaluation.methods.paired:validate",
     demo_page="weftwork.scripts.demo.outfit:OutfitPage",
+    example="weftwork.attention_processors.paired.example:example",
     usage=(
         "from weftwork.attention_processors import SketchTextPair",
         'pair = SketchTextPair("sketch.png", "a red striped jacket", region="sketch")',

@@ -11,4 +11,5 @@ METHOD = Method(
     summary="parts of a prompt that act in regions of the image",
     adapters=(f"{FOLDER}.adapter:RegionalAdapter",),
     conditions=(f"{FOLDER}.conditions:RegionalPrompt",),
+    example=f"{FOLDER}.example:example",
 )

@@ -14,6 +14,7 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:STYLE",
     validation="weftwork.evaluation.methods.style:validate",
     demo_page="weftwork.scripts.demo.style:StylePage",
+    example="weftwork.attention_processors.style.example:example",
     usage=(
         "from weftwork.attention_processors import Style",
         'names = pipe.adapters["style"].config["styles"]',

@@ -12,6 +12,7 @@ METHOD = Method(
     summary="image and geometry of a new view",
     adapters=("weftwork.attention_processors.views.adapter:AlignedViews",),
     conditions=("weftwork.attention_processors.views.conditions:ReferenceView",),
+    modalities=("image", "video"),
     trainer="weftwork.training.trainers.views:ViewsTrainer",
     backbone="tiny-rooms",
     pipeline="weftwork.pipelines.views.pipeline:AlignedViewsPipeline.from_pretrained",

@@ -8,6 +8,7 @@ weftwork benchmark instillation two passes with shared attention over two withou
 weftwork benchmark training     training steps that read cached features over steps that encode
 weftwork benchmark growth       cost of training by pairs, image size, data and processes
 weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer audio
+weftwork benchmark backbones    with --check: properties of all methods on all families of denoisers, on tiny models
 """
 
 import argparse
@@ -19,7 +20,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 from weftwork.scripts.outputs import naming_replaced
 
-NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio")
+NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio", "backbones")
 SIZES = ("full", "tiny")
 
 
@@ -35,10 +36,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="size of the denoisers of `style`, `instillation`, `training`, `audio`, and of `growth`",
     )
+    parser.add_argument("--check", action="store_true", help="of `backbones`: check instead of timing")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="with --check, methods, families and properties; none = all",
+    )
+    parser.add_argument("--write", type=Path, help="with --check, the page that gets the table: docs/backbones.md")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Prints the table and writes the report."""
+def run(arguments: argparse.Namespace) -> int | None:
+    """Prints the table and writes the report; returns 1 if a check fails."""
+    checks = arguments.check and arguments.name == "backbones"
+    if not checks and (arguments.check or arguments.only or arguments.write):
+        raise UserError(
+            "check, only, write: got some without `backbones --check`, where they have no effect; drop them"
+        )
+    if arguments.name == "backbones":
+        if not checks:
+            raise UserError("backbones: got no --check, expected it; add it")
+        from weftwork.scripts.benchmarks.backbones.table import check
+
+        return check(arguments.only, arguments.write)
     from weftwork.evaluation.core.report import Report, Row
 
     if arguments.rounds < 1:
@@ -54,6 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
     with naming_replaced([arguments.output / f"{report.name}.json"]):
         report.write(arguments.output)
     print(report.table())
+    return None
 
 
 def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -9,13 +9,13 @@ import torch
 from diffusers import MotionAdapter, UNetMotionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from tiny import RawTokens, RawTokensAdapter, paired_adapter, paired_conditions, tiny_unet
-from tiny_backbones import flux, flux2, made
 from variants import SD, run
 
 from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.wrapper import WrappedProcessor
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.scripts.benchmarks.backbones.tiny import flux, flux2, made
 
 
 class SomeoneElsesProcessor:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from tiny import paired_adapter, paired_conditions, tiny_pipe
-from tiny_backbones import flux, made, wan
 from torch import Tensor
 
 from weftwork.attention_processors.core.attention_backends import MASKING, backend_for
@@ -15,6 +14,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.attention_processors.core.wrapper import can_wrap
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.scripts.benchmarks.backbones.tiny import flux, made, wan
 
 NATIVE = _AttentionBackendRegistry._backends[AttentionBackendName.NATIVE]
 

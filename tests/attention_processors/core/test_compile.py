@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from tiny import STYLES, drawn_sketch, style_adapter, tiny_unet
-from tiny_backbones import flux, made, wan, z_image
 from variants import SD, run
 
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
@@ -22,6 +21,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 from weftwork.attention_processors.style.adapter import Style, StyleCards
+from weftwork.scripts.benchmarks.backbones.tiny import flux, made, wan, z_image
 
 Conditions = dict[str, list[Any]]
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from tiny import RawTokensAdapter, raw_conditions, tiny_unet
-from tiny_backbones import BACKBONES, Made, parts, rows_of, run
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Attend, Branch, DecoupledBranch, OwnAttention
@@ -15,6 +14,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import FAMILIES, Family, call_layout, family_of, layer_levels
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, restore
+from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, Made, parts, rows_of, run
 
 Backbone = Callable[[], Made]
 PACKED = ("flux", "chroma", "flux2", "qwen_image", "krea2", "ltx", "ltx2")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_backbones import BACKBONES, flux, made, sd3, wan
 from torch import Tensor
 
 from weftwork.attention_processors.core.biases import biased
@@ -13,6 +12,7 @@ from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttenti
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.attention_processors.core.wrapper import can_wrap
+from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, flux, made, sd3, wan
 
 
 class Looking(Branch):

@@ -10,7 +10,6 @@ import torch
 from diffusers.hooks import LayerSkipConfig, apply_layer_skip
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from tiny import tiny_unet
-from tiny_backbones import BACKBONES, made
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
@@ -23,6 +22,7 @@ from weftwork.attention_processors.core.processor import (
     restore,
 )
 from weftwork.attention_processors.core.wrapper import WrappedProcessor, can_wrap, wrap, wrapped_class
+from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, made
 
 
 class Counted(Branch):

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_backbones import HALF, Made, flux, flux2, ids, noise, parts, qwen_image, run, sd3
 from torch import Tensor
 
 from weftwork.attention_processors.core.conditioning import Conditioning
@@ -13,6 +12,7 @@ from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.in_context.adapter import InContextAdapter
 from weftwork.attention_processors.in_context.conditions import InContextReference
+from weftwork.scripts.benchmarks.backbones.tiny import HALF, Made, flux, flux2, ids, noise, parts, qwen_image, run, sd3
 
 TOKENS = 16
 """Of the target; references have 6 and 4."""

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from diffusers import FluxTransformer2DModel
 from diffusers.models.embeddings import apply_rotary_emb
 from safetensors.torch import save_file
-from tiny_backbones import FLUX, flux, parts, run, sd3
 from torch import Tensor
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
@@ -22,6 +21,7 @@ from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.conditions import Reference
+from weftwork.scripts.benchmarks.backbones.tiny import FLUX, flux, parts, run, sd3
 from weftwork.scripts.cli import main
 from weftwork.scripts.convert import TRANSFORMERS
 from weftwork.scripts.converters.command import convert_published, restore_published

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny_unet
-from tiny_backbones import BACKBONES, Made, flux, ids, noise, parts, pixart, run, sd3, wan
 from torch import Tensor
 from torch._dynamo.utils import counters
 
@@ -19,6 +18,7 @@ from weftwork.attention_processors.in_context.adapter import InContextAdapter
 from weftwork.attention_processors.in_context.conditions import InContextReference
 from weftwork.attention_processors.regional.adapter import RegionalAdapter
 from weftwork.attention_processors.regional.conditions import RegionalPrompt, joined_prompts
+from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, Made, flux, ids, noise, parts, pixart, run, sd3, wan
 
 LEFT, SPAN = (0.0, 0.0, 0.5, 1.0), (5, 7)
 

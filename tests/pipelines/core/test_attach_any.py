@@ -12,7 +12,6 @@ import torch
 from diffusers.guiders import ClassifierFreeGuidance, SkipLayerGuidance
 from diffusers.hooks import LayerSkipConfig
 from tiny import raw_adapter, raw_conditions, tiny_parts, tiny_pipe, tiny_unet
-from tiny_backbones import rows_of
 from tiny_pipelines import PIPELINES, Tiny, run_tiny
 from torch import Tensor
 from variants import VARIANTS, picture, run, xl_parts
@@ -25,6 +24,7 @@ from weftwork.attention_processors.core.processor import attention_layers, condi
 from weftwork.pipelines import attach, conditions, detach
 from weftwork.pipelines.core.attach import encoded
 from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
+from weftwork.scripts.benchmarks.backbones.tiny import rows_of
 
 every = pytest.mark.parametrize("tiny", PIPELINES, ids=lambda one: one.name)
 

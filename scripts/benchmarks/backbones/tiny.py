@@ -1,4 +1,4 @@
-"""Tiny transformers of the families of diffusers, with random weights in all layers, and inputs for one call."""
+"""Tiny denoisers of the families of diffusers, with random weights in all layers, and inputs for one call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ Made = tuple[Any, dict[str, Any]]
 
 
 def noise(*shape: int) -> Tensor:
+    """Returns standard normal numbers."""
     return torch.randn(*shape)
 
 
@@ -25,6 +26,18 @@ def ids(height: int, width: int, axes: int = 3, image: int = 0) -> Tensor:
 HALF = torch.tensor([0.5, 0.5])
 FIVE = torch.tensor([500, 500])
 FLUX: dict[str, Any] = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+
+
+def unet() -> Made:
+    blocks: dict[str, Any] = {
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    }
+    model = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=32, attention_head_dim=4,
+        norm_num_groups=8, **blocks,
+    )  # fmt: skip
+    return model, {"sample": noise(2, 4, 8, 8), "timestep": FIVE, "encoder_hidden_states": noise(2, 7, 32)}
 
 
 def sd3() -> Made:
@@ -62,6 +75,15 @@ def flux2() -> Made:
     )
     return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF,
                    "img_ids": ids(4, 4, 4), "txt_ids": torch.zeros(7, 4), "guidance": torch.ones(2)}  # fmt: skip
+
+
+def flux3() -> Made:
+    model = diffusers.Flux3Transformer2DModel(
+        in_channels=4, cond_in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=32, timestep_channels=32, axes_dims_rope=(4, 4, 4, 4),
+    )  # fmt: skip
+    return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF,
+                   "img_ids": ids(4, 4, 4), "txt_ids": torch.zeros(7, 4)}  # fmt: skip
 
 
 def qwen_image() -> Made:
@@ -152,7 +174,7 @@ def auraflow() -> Made:
         attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32,
         pos_embed_max_size=256,
     )  # fmt: skip
-    return model, {"hidden_states": noise(2, 4, 32, 32), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF}
+    return model, {"hidden_states": noise(2, 4, 16, 16), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF}
 
 
 def pixart() -> Made:
@@ -180,6 +202,15 @@ def stable_audio() -> Made:
     )  # fmt: skip
     return model, {"hidden_states": noise(2, 4, 16), "timestep": HALF, "encoder_hidden_states": noise(2, 7, 8),
                    "global_hidden_states": noise(2, 1, 16)}  # fmt: skip
+
+
+def stable_audio3() -> Made:
+    model = diffusers.StableAudio3DiTModel(
+        io_channels=4, embed_dim=16, depth=2, num_heads=2, cond_token_dim=8, global_cond_dim=8, local_add_cond_dim=5,
+        timestep_features_dim=8, num_memory_tokens=2,
+    )  # fmt: skip
+    return model, {"hidden_states": noise(2, 4, 16), "timestep": HALF, "encoder_hidden_states": noise(2, 7, 8),
+                   "global_hidden_states": noise(2, 8)}  # fmt: skip
 
 
 def ace_step() -> Made:
@@ -244,6 +275,9 @@ BACKBONES: tuple[Callable[[], Made], ...] = (
     sd3, flux, chroma, flux2, qwen_image, z_image, wan, wan_image_to_video, ltx, cogvideox, cogview4, hunyuan_video,
     lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2,
 )  # fmt: skip
+"""Transformers with a record in `core.families`."""
+FAMILIES: tuple[Callable[[], Made], ...] = (unet, *BACKBONES, flux3, stable_audio3)
+"""All denoisers of the table."""
 
 
 def parts(backbone: Callable[[], Made]) -> Made:

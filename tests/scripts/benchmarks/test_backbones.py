@@ -1,0 +1,83 @@
+"""The table of methods and families: what it finds, prints and writes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weftwork.attention_processors.core.example import Example
+from weftwork.attention_processors.core.method import methods
+from weftwork.attention_processors.style.example import example as style
+from weftwork.datasets.readers.errors import UserError
+from weftwork.scripts.benchmarks.backbones.basic import off, unused
+from weftwork.scripts.benchmarks.backbones.cells import Row, cells
+from weftwork.scripts.benchmarks.backbones.table import BEGIN, END, ROWS, check, markdown, outcomes, written
+from weftwork.scripts.benchmarks.backbones.tiny import FAMILIES, flux, stable_audio, wan
+from weftwork.scripts.cli import main
+
+
+def test_a_few_cells_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(["paired", "in-context", "regional", "flux", *(row.name for row in ROWS if row.name != "LoRA")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "24 of 24 cells hold"
+
+
+def test_methods_and_rows_that_cannot_apply_are_left_out() -> None:
+    made = {(cell.method.name, cell.backbone): cell for cell in cells(methods().values(), FAMILIES)}
+    region, schedule = (next(row for row in ROWS if row.name == name) for name in ("region", "schedule"))
+    for (method, family), cell in made.items():
+        audio = family in ("stable_audio", "stable_audio3", "ace_step")
+        fits = method == "spatial-audio" if audio and method in ("spatial-audio", "reference", "in-context") else True
+        fits = fits and (audio or method != "spatial-audio")
+        assert cell.applies(schedule) == fits and cell.applies(region) == (fits and not audio)
+
+
+def without_weight(denoiser: Any) -> Example:
+    """Styles that act at weight 0 too."""
+    made = style(denoiser)
+    return replace(made, conditions=lambda seed, **options: made.conditions(seed, **{**options, "weight": 1.0}))
+
+
+def without_effect(denoiser: Any) -> Example:
+    made = style(denoiser)
+    return replace(made, conditions=lambda seed, **options: made.conditions(seed, **{**options, "weight": 0.0}))
+
+
+def test_what_does_not_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [Row("unused", unused), Row("weight 0", off)]
+    reasons: dict[str, list[str | None]] = {}
+    for name in ("without_weight", "without_effect"):
+        method = replace(methods()["style"], name=name, example=f"{name}:it")
+        example = globals()[name]
+        monkeypatch.setattr("weftwork.scripts.benchmarks.backbones.cells.load", lambda _, example=example: example)
+        found = outcomes(cells([method], [wan]), rows, lambda one: None)
+        reasons[name] = [one.reason for one in found]
+        assert len(markdown(found).splitlines()) > 8
+    held, broken = reasons["without_weight"]
+    assert held is None and broken is not None and "expected the same bits" in broken
+    assert all(reason and "moves the output by 0.0e+00" in reason for reason in reasons["without_effect"])
+
+
+def test_the_page_gets_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    chosen = ["benchmark", "backbones", "--check", "--only", "style", "reference", stable_audio.__name__, "detach"]
+    assert main([*chosen, "--write", str(page)]) == 0
+    lines = page.read_text().splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines
+    assert "| stable_audio | 1/1 |" in lines and "1 of 1 cells hold" in lines
+    with pytest.raises(UserError, match="write: got a page without the lines"):
+        written("nothing", "")
+    assert main(["benchmark", "backbones", "--check", "--only", "fluxx"]) == 2
+    assert "only: got 'fluxx', expected some of" in capsys.readouterr().err
+    assert main(["benchmark", "generate", "--check"]) == 2
+    assert flux in FAMILIES
+
+
+@pytest.mark.slow
+def test_all_cells_hold() -> None:
+    """In-context references need a family that reads reference images; the others refuse them."""
+    found = outcomes(cells(methods().values(), FAMILIES), ROWS, lambda one: None)
+    failing = [one for one in found if one.reason is not None]
+    assert not [one for one in failing if one.method != "in-context"]
+    assert all("has 0 reference images" in (one.reason or "") for one in failing)
