@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from weftwork.pipelines.core.mixin import (
         ConditionedStableDiffusionXLPipeline as ConditionedStableDiffusionXLPipeline,
     )
+    from weftwork.pipelines.core.modular import ConditionedBlocks as ConditionedBlocks
     from weftwork.pipelines.core.transformers import ConditionedChromaPipeline as ConditionedChromaPipeline
     from weftwork.pipelines.core.transformers import (
         ConditionedFlux2KleinPipeline as ConditionedFlux2KleinPipeline,
@@ -56,6 +57,7 @@ _TRANSFORMERS = (
 )  # fmt: skip
 _MODULE_OF = {
     "ConditionedPipelineMixin": "pipelines.core.mixin",
+    "ConditionedBlocks": "pipelines.core.modular",
     **{f"ConditionedStableDiffusion{name}Pipeline": "pipelines.core.mixin" for name in _STABLE_DIFFUSION},
     **{f"Conditioned{name}Pipeline": "pipelines.core.transformers" for name in _TRANSFORMERS},
     **dict.fromkeys(("attach", "conditions", "detach", "set_encoders"), "pipelines.core.attach"),

@@ -114,7 +114,7 @@ class RawTokensAdapter(KeyValueAdapter[RawBatch, RawBatch]):
     def collate(self, conditions: Sequence[Sequence[RawTokens]]) -> RawBatch:
         rows = padded(conditions, RawTokens(torch.zeros(3, self.config["token_dim"]), weight=0.0))
         tokens = torch.stack([torch.stack([one.tokens for one in row]) for row in rows])
-        return RawBatch.of(rows, list(self.config["layers"]), tokens=tokens)
+        return RawBatch.of(rows, self.config, tokens=tokens)
 
     def features(self, batch: RawBatch, encoders: Mapping[str, Any]) -> RawBatch:
         return batch

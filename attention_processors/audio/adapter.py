@@ -225,8 +225,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             if isinstance(one, AudioPrompt) and one.audio is not None
         ]
         rows = [[column[i] or ABSENT for _, column in kinds] for i in range(len(conditions))]
-        layers = list(self.config["layers"])
-        return AudioBatch.of(rows, layers, parts=tuple(parts), seconds=seconds, prompts=tuple(prompts))
+        return AudioBatch.of(rows, self.config, parts=tuple(parts), seconds=seconds, prompts=tuple(prompts))
 
     def features(self, batch: AudioBatch, encoders: Mapping[str, Any]) -> AudioBatch:
         """Returns the batch with its audio prompts encoded.

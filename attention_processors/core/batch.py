@@ -1,6 +1,6 @@
 """Typed batches: conditions of several designs as padded tensors, from `collate` through `features` to `forward`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self, TypedDict, TypeVar
 
@@ -68,17 +68,18 @@ class Batch(TensorFields):
     region_aspect: float | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[Condition]], layers: Sequence[str], **own: Any) -> Self:
+    def of(cls, rows: Sequence[Sequence[Condition]], config: Mapping[str, Any], **own: Any) -> Self:
         """Stacks the strengths of padded designs, on the CPU.
 
         Args:
-            layers: names of the adapter's layers.
+            config: of the adapter: its `layers`, and the presets of layers of its `base`.
             own: values of the subclass's fields.
 
         Raises:
             ValueError: layer factors that match nothing, or regions of different aspects.
         """
         every = [one for row in rows for one in row]
+        names, presets = list(config["layers"]), (config.get("base") or {}).get("presets")
         aspect = common_aspect(one.aspect for one in every)
         size = region_size(aspect or 1.0)
         region = None
@@ -88,7 +89,7 @@ class Batch(TensorFields):
             weight=torch.tensor([[float(one.weight) for one in row] for row in rows]),
             guided=torch.tensor([[float(one.cfg == "both") for one in row] for row in rows]),
             schedules=tuple(tuple(one.schedule for one in row) for row in rows),
-            layer_weight=torch.tensor([[layer_factors(layers, one.layers) for one in row] for row in rows]),
+            layer_weight=torch.tensor([[layer_factors(names, one.layers, presets) for one in row] for row in rows]),
             region=region,
             region_aspect=aspect,
             **own,

@@ -38,9 +38,9 @@ from weftwork.attention_processors.core.processor import attention_layers, conte
 from weftwork.attention_processors.core.strength import GUIDED, Half, ImageTokens, Layout
 from weftwork.datasets.readers.errors import UserError
 
-Role = Literal["cross", "joint", "self", "text", "other"]
-"""Attention of a layer: of image tokens to the text; of image and text tokens to both; of image tokens to each other;
-of text tokens alone; or of something else, such as another stream."""
+Role = Literal["cross", "joint", "self", "text", "linear", "other"]
+"""Attention of a layer: of image tokens to the text; of both to both; of image tokens to each other; of text tokens
+alone; of image tokens without a softmax; or of something else, such as another stream."""
 
 Place = Literal["all", "first", "last", "after caption"]
 """Where image tokens stand among the queries of joint layers; references stand behind those of the target."""
@@ -97,7 +97,7 @@ class Family:
         roles = {name: self.role(name) for name in names}
         reading = [name for name, role in roles.items() if role == "cross"] or [n for n in roles if roles[n] == "joint"]
         thirds = [[n for i, n in enumerate(reading) if (2 * i + 1) * 3 // (2 * len(reading)) == k] for k in range(3)]
-        own = [name for name, role in roles.items() if role in ("self", "joint")]
+        own = [name for name, role in roles.items() if role in ("self", "joint", "linear")]
         return dict(zip(PRESETS, map(_pattern, (reading, *thirds, own)), strict=True))
 
     def tokens(self, denoiser: nn.Module, given: Given) -> ImageTokens | None:
@@ -164,14 +164,14 @@ FAMILIES: dict[str, Family] = {
     "CogView4Transformer2DModel": Family(MIXED, from_latents, "last", "two calls"),
     "PixArtTransformer2DModel": Family(CROSS, from_latents),
     "HunyuanDiT2DModel": Family(CROSS, from_latents),
-    "SanaTransformer2DModel": Family(CROSS, from_latents),
+    "SanaTransformer2DModel": Family({**CROSS, r".*\.attn1": "linear"}, from_latents),
     "CogVideoXTransformer3DModel": Family(MIXED, from_frames, "last", modality="video"),
     "HunyuanVideoTransformer3DModel": Family(
         {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video"
     ),
     "WanTransformer3DModel": Family(CROSS, from_video, "all", "two calls", "video"),
-    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, "all", "one batch", "video"),
-    "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, "all", "one batch", "video"),
+    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, modality="video"),
+    "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, modality="video"),
     "Kandinsky5Transformer3DModel": Family(
         {r"text_transformer_blocks\..*": "text", **CROSS_BY_NAME}, from_channels_last, "all", "two calls", "video"
     ),

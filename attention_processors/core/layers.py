@@ -19,13 +19,18 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
         layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
 
     Raises:
-        ValueError: an unknown name, no match, a layer of text tokens alone, or one whose width is not known.
+        ValueError: an unknown name, no match, a layer of text tokens alone, of linear attention, or of unknown width.
     """
     family, known = family_of(denoiser), attention_layers(denoiser)
     chosen = select_names(list(known), layers, family.presets(list(known)))
     for name in chosen:
         if family.role(name) == "text":
             raise UserError(f"layers: got {name!r}, whose tokens are the text's; choose layers that read the image")
+        if family.role(name) == "linear":
+            raise UserError(
+                f"layers: got {name!r}, whose attention is linear, without a softmax that conditions could enter; "
+                'choose layers that read the text, as "all"'
+            )
     return {name: key_width(known[name], name) for name in chosen}
 
 
@@ -84,13 +89,18 @@ def select_names(
     return list(layers)
 
 
-def layer_factors(names: Sequence[str], given: Mapping[str, float]) -> list[float]:
+def layer_factors(
+    names: Sequence[str], given: Mapping[str, float], presets: Mapping[str, str] | None = None
+) -> list[float]:
     """Returns a factor per layer from factors by preset or pattern: the last match, 1 without a match.
+
+    Args:
+        presets: as `select_names`.
 
     Raises:
         ValueError: a pattern that matches nothing.
     """
     factors = dict.fromkeys(names, 1.0)
     for pattern, factor in given.items():
-        factors |= dict.fromkeys(select_names(names, pattern), float(factor))
+        factors |= dict.fromkeys(select_names(names, pattern, presets), float(factor))
     return [factors[name] for name in names]

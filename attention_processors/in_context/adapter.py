@@ -73,7 +73,7 @@ class InContextAdapter(KeyBiasAdapter[InContextBatch]):
             if len(set(indices)) < len(indices):
                 raise UserError(f"index: got {indices}, expected one condition per reference image; merge them")
         index = [[one.index if one is not ABSENT else -1 for one in row] for row in rows]
-        return InContextBatch.of(rows, list(self.config["layers"]), index=torch.tensor(index))
+        return InContextBatch.of(rows, self.config, index=torch.tensor(index))
 
     def forward(self, features: InContextBatch) -> EncodedReferences:
         layers = list(self.config["layers"])

@@ -179,7 +179,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             rows = [[*row, one] for row, one in zip(rows, last, strict=True)]
             given = torch.tensor([one is not ABSENT for one in last])
             own |= {"whole": torch.stack([drawn(one) for one in last]), "whole_mask": given, "has_whole": given}
-        batch = PairedBatch.of(rows, list(self.config["layers"]), **own)
+        batch = PairedBatch.of(rows, self.config, **own)
         factors = any(one.layers for row in rows for one in row)
         return batch if factors else replace(batch, layer_weight=None)  # pairs have long biases: one per grid is enough
 

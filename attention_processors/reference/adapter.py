@@ -221,7 +221,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
 
         return ReferenceBatch.of(
             rows,
-            list(self.config["layers"]),
+            self.config,
             pixels=stacked("image", self.pixels),
             embeds=stacked("embeds", filled),
             null_embeds=stacked("null_embeds", filled),

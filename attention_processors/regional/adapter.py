@@ -66,7 +66,7 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
             for part, one in enumerate(row):
                 for first, end in () if one is ABSENT else one.spans:
                     members[design, first:end, part] = 1
-        return RegionalBatch.of(rows, list(self.config["layers"]), members=members)
+        return RegionalBatch.of(rows, self.config, members=members)
 
     def forward(self, features: RegionalBatch) -> EncodedRegions:
         layers = list(self.config["layers"])

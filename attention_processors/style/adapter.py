@@ -77,7 +77,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
         """
         rows = padded(conditions, ABSENT)
         shares = torch.tensor([[self._shares(style) for style in row] for row in rows])
-        return StyleBatch.of(rows, list(self.config["layers"]), shares=shares)
+        return StyleBatch.of(rows, self.config, shares=shares)
 
     def _shares(self, style: Condition) -> list[float]:
         known = self.config["styles"]

@@ -151,6 +151,27 @@ def test_presets_of_layers() -> None:
     assert all(name.endswith("attn1") for name in select_layers(wan, "self"))
 
 
+@torch.no_grad()
+def test_conditions_take_presets_of_transformers() -> None:
+    model, inputs = parts(next(one for one in BACKBONES if one.__name__ == "flux"))
+    stock = run(model, inputs)
+    install(model)
+    plain, shallow, none = (
+        conditioned_run(model, inputs, conditions(model, inputs, layers=dict.fromkeys(names, 0.0)))
+        for names in ((), ("encoder",), ("encoder", "decoder"))
+    )
+    assert torch.equal(none, stock)
+    assert (shallow - stock).abs().max() > 1e-6 < (shallow - plain).abs().max()
+    with pytest.raises(ValueError, match=r"got 'middle', which matches none of 2 .* all, encoder, middle, deco"):
+        conditions(model, inputs, layers={"middle": 0.0})
+
+
+def test_linear_attention_is_refused_by_name() -> None:
+    model, _ = parts(next(one for one in BACKBONES if one.__name__ == "sana"))
+    with pytest.raises(ValueError, match=r"layers: got 'transformer_blocks.0.attn1', whose attention is linear"):
+        select_layers(model, "self")
+
+
 @pytest.mark.parametrize(("name", "layer"), [("z_image", r"context_refiner.*"), ("hunyuan_video", r"context_embed.*")])
 def test_layers_of_text_alone_are_refused(name: str, layer: str) -> None:
     model, _ = parts(next(one for one in BACKBONES if one.__name__ == name))
