@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 API_ROOTS = ("attention_processors", "pipelines", "datasets/readers", "training/core", "evaluation/core")
@@ -77,7 +79,7 @@ def _nav(section: dict[str, Any]) -> list[Any]:
     ]
 
 
-def on_files(files: Files, config: Any) -> Files:
+def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages from outside docs/, their images, and the API pages."""
     for source, page in pages().items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
@@ -91,7 +93,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Turns links between files of the repository into links between pages of the site."""
     if page.parent is None:  # a tab with this page alone
         page.meta["hide"] = ["navigation"]
@@ -111,7 +113,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return LINK.sub(moved, markdown)
 
 
-def on_page_content(content: str, **_: Any) -> str:
+def on_page_content(content: str, **_: object) -> str:
     """Replaces LaTeX by MathML, which browsers draw without a script."""
 
     def drawn(match: re.Match[str]) -> str:

@@ -27,7 +27,7 @@ from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding, turned
 from weftwork.attention_processors.audio.tokens import BoxTokens, DepthTokens, PromptTokens, Tokens
-from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter import Encoders, KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
@@ -227,7 +227,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         rows = [[column[i] or ABSENT for _, column in kinds] for i in range(len(conditions))]
         return AudioBatch.of(rows, self.config, parts=tuple(parts), seconds=seconds, prompts=tuple(prompts))
 
-    def features(self, batch: AudioBatch, encoders: Mapping[str, Any]) -> AudioBatch:
+    def features(self, batch: AudioBatch, encoders: Encoders) -> AudioBatch:
         """Returns the batch with its audio prompts encoded.
 
         Args:

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 BatchT = TypeVar("BatchT", bound=Batch)
 FeaturesT = TypeVar("FeaturesT", bound=Batch)
 
+Encoders = Mapping[str, Any]
+"""Frozen encoders by name, such as `text`."""
+
 HASHED_PARAMETERS = 50_000_000
 """Maximum size of denoisers whose weights are compared with those that an adapter was trained on."""
 
@@ -65,7 +68,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         """Returns a batch of tensors on the CPU from the conditions of each design, which may have none."""
 
     @abstractmethod
-    def features(self, batch: BatchT, encoders: Mapping[str, Any]) -> FeaturesT:
+    def features(self, batch: BatchT, encoders: Encoders) -> FeaturesT:
         """Returns a batch with the outputs of frozen encoders, which may be cached."""
 
     @abstractmethod
@@ -73,19 +76,19 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         """Returns keys and values, or other branches, for every layer."""
 
     @classmethod
-    def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: Any) -> Self:
+    def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: object) -> Self:
         """Makes a new adapter for a denoiser, its key and value projections initialised as copies of the layers' own.
 
         Raises:
             ValueError: `layers` names or matches nothing there, or weights of the layers cannot be read.
         """
         chosen = select_layers(denoiser, layers)
-        settings: dict[str, Any] = {"layers": chosen, "base": base_description(denoiser), **config}
+        settings: dict[str, object] = {"layers": chosen, "base": base_description(denoiser), **config}
         adapter = cls(**settings)
         adapter.initialize_from(attention_layers(denoiser))
         return adapter
 
-    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+    def initialize_from(self, layers: Mapping[str, nn.Module]) -> None:
         """Copies the frozen layers' key and value projections where the widths agree."""
 
     def bind(self, denoiser: nn.Module) -> None:
@@ -165,7 +168,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         return adapter
 
     @classmethod
-    def _check_weights(cls, path: Path, config: Mapping[str, Any]) -> None:
+    def _check_weights(cls, path: Path, config: Mapping[str, object]) -> None:
         """Checks keys, shapes and finite numbers of a file on the meta device, before the adapter is built."""
         try:
             with torch.device("meta"):
@@ -237,7 +240,7 @@ class KeyValueAdapter(Adapter[BatchT, FeaturesT]):
 
         self.to_key, self.to_value = projections(), projections()
 
-    def initialize_from(self, layers: Mapping[str, Any]) -> None:
+    def initialize_from(self, layers: Mapping[str, nn.Module]) -> None:
         for name in self.config["layers"]:
             slot, (key, value) = name.replace(".", "-"), own_projections(layers[name], name)
             _start_from(self.to_key[slot], key)

@@ -41,7 +41,9 @@ class AdapterBank(ModelMixin, ConfigMixin):
         self.register_to_config(adapters=None)
 
     def __getitem__(self, name: str) -> Adapter:
-        return self._modules_by_name[name]  # pyright: ignore[reportReturnType]
+        found = self._modules_by_name[name]
+        assert isinstance(found, Adapter)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules_by_name)
@@ -53,7 +55,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
         return name in list(self._modules_by_name)
 
     def items(self) -> Iterator[tuple[str, Adapter]]:
-        return iter(self._modules_by_name.items())  # pyright: ignore[reportReturnType]
+        return ((name, self[name]) for name in self)
 
     def forward(self, name: str, features: Batch) -> Encoded:
         """Runs one adapter on its features; called through this module so that offloading hooks run."""

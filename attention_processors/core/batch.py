@@ -24,15 +24,16 @@ def padded(rows: Sequence[Sequence[C]], absent: D) -> list[list[C | D]]:
     return [[*row, *[absent] * (most - len(row))] for row in rows]
 
 
+@dataclass(frozen=True, eq=False)
 class TensorFields:
     """Base of frozen dataclasses with tensor fields."""
 
     def to(self, device: torch.device | str) -> Self:
         """Returns a copy with all tensors on a device."""
-        return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})  # pyright: ignore
+        return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})
 
 
-def _moved(value: Any, device: torch.device | str) -> Any:
+def _moved(value: object, device: torch.device | str) -> object:
     if isinstance(value, Tensor | TensorFields):
         return value.to(device)
     return tuple(_moved(one, device) for one in value) if isinstance(value, tuple) else value
@@ -68,7 +69,7 @@ class Batch(TensorFields):
     region_aspect: float | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[Condition]], config: Mapping[str, Any], **own: Any) -> Self:
+    def of(cls, rows: Sequence[Sequence[Condition]], config: Mapping[str, Any], **own: object) -> Self:
         """Stacks the strengths of padded designs, on the CPU.
 
         Args:
@@ -99,7 +100,7 @@ class Batch(TensorFields):
         """Returns a copy with all weights multiplied."""
         return replace(self, weight=self.weight * factor)
 
-    def derived(self, kind: type[B], **own: Any) -> B:
+    def derived(self, kind: type[B], **own: object) -> B:
         """Returns the fields that another kind of batch has in common with this one, with `own` beside them."""
         shared = {one.name for one in fields(kind)} & set(vars(self))
         return kind(**{**{name: getattr(self, name) for name in shared}, **own})

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from jaxtyping import Float
 from PIL import Image
@@ -85,7 +84,7 @@ class Condition(Recorded):
         Schedule(self.start, self.end, self.curve)
         object.__setattr__(self, "region", self.checked_region())
 
-    def checked_region(self) -> Any:
+    def checked_region(self) -> Area:
         """Returns the region as a box, an 8-bit image or None."""
         return checked_area(self.region)
 
@@ -93,7 +92,7 @@ class Condition(Recorded):
         """Returns the region as a map in [0, 1] of a size (height, width)."""
         return area_map(self.region, size)  # pyright: ignore[reportArgumentType]
 
-    def common_fields(self) -> dict[str, Any]:
+    def common_fields(self) -> dict[str, object]:
         """Returns the values of the fields that all conditions have, by name."""
         return {one.name: getattr(self, one.name) for one in fields(Condition)}
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import DiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -236,7 +237,9 @@ class Conditioning:
                     one.start, one.end, num_steps,
                 )  # fmt: skip
 
-    def callback(self, pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+    def callback(
+        self, pipe: DiffusionPipeline, step: int, timestep: object, values: dict[str, object]
+    ) -> dict[str, object]:
         """`callback_on_step_end` of a stock pipeline."""
         self.on_step_end(step, pipe.num_timesteps)
         return values

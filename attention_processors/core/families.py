@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from diffusers import ModelMixin
 from torch import nn
 
 from weftwork.attention_processors.core.grids import (
@@ -74,7 +75,7 @@ class Family:
     """
 
     roles: Mapping[str, Role]
-    grid: Callable[[Any, Given], tuple[Grid, int]] | None
+    grid: Callable[[ModelMixin, Given], tuple[Grid, int]] | None
     place: Place = "all"
     guidance: Guidance = "one batch"
     modality: Literal["image", "video", "audio"] = "image"
@@ -124,7 +125,7 @@ def _pattern(names: Sequence[str]) -> str:
     """Returns a pattern of these names, short for those that differ in their first number."""
     numbers: dict[str, list[str]] = {}
     for name in names:
-        before, number, after = re.fullmatch(r"(\D*)(\d*)(.*)", name).groups()  # pyright: ignore
+        [(before, number, after)] = re.findall(r"\A(\D*)(\d*)(.*)\Z", name)
         numbers.setdefault(f"{re.escape(before)}(?:%s){re.escape(after)}", []).append(number)
     return "|".join(pattern % "|".join(own) for pattern, own in numbers.items()) or r"(?!)"
 
@@ -219,7 +220,7 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
         ValueError: as `family_of`.
     """
     family_of(denoiser)
-    inner: Any = unwrapped(denoiser)
+    inner = unwrapped(denoiser)
     last = len(inner.down_blocks) - 1 if hasattr(inner, "up_blocks") else 0
 
     def level(name: str) -> int:
@@ -229,7 +230,7 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
     return {name: level(name) for name in attention_layers(denoiser)}
 
 
-def call_arguments(denoiser: nn.Module, args: Sequence[Any], kwargs: Given) -> Given:
+def call_arguments(denoiser: nn.Module, args: Sequence[object], kwargs: Given) -> Given:
     """Returns the arguments of one call of a denoiser by name."""
     inner = unwrapped(denoiser)
     return _signature(type(inner)).bind(inner, *args, **kwargs).arguments
@@ -257,10 +258,10 @@ def call_layout(denoiser: nn.Module, given: Given, repeat: int = 1, halves: tupl
     return Layout(levels, size, repeat, halves, tokens, family.presets(list(levels)))
 
 
-def base_description(denoiser: nn.Module) -> dict[str, Any]:
+def base_description(denoiser: nn.Module) -> dict[str, object]:
     """Returns a base model's description for an adapter's config: its class, the width of the text that its layers
     read and, of transformers, its presets of layers."""
-    inner: Any = unwrapped(denoiser)
+    inner = unwrapped(denoiser)
     layers = attention_layers(inner)
     width, presets = inner.config.get("cross_attention_dim"), family_of(inner).presets(list(layers))
     if width is None and (reading := [n for n in layers if re.fullmatch(presets["all"], n)]):

@@ -33,7 +33,7 @@ def plain_weight(projection: Any, name: str) -> Tensor:
     return plain
 
 
-def _dequantized(weight: Any, layer: Any) -> Tensor:
+def _dequantized(weight: Any, layer: nn.Module) -> Tensor:
     kind = type(weight)
     if kind.__name__ in ("Params4bit", "Int8Params"):
         from diffusers.quantizers.bitsandbytes.utils import dequantize_bnb_weight
@@ -66,7 +66,7 @@ def computing(module: nn.Module) -> Iterator[None]:
             one.to(dtype)
 
 
-def _casting(module: Any) -> LayerwiseCastingHook | None:
+def _casting(module: nn.Module) -> LayerwiseCastingHook | None:
     hooks = getattr(module, "_diffusers_hook", None)
     found = () if hooks is None else hooks.hooks.values()
     return next((hook for hook in found if isinstance(hook, LayerwiseCastingHook)), None)

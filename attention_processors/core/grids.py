@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from diffusers import ModelMixin
+
 from weftwork.datasets.readers.errors import UserError
 
 Grid = tuple[int, int, int]
@@ -12,7 +14,7 @@ Given = Mapping[str, Any]
 """Arguments of one call of a denoiser, by name."""
 
 
-def _patch(model: Any) -> Grid:
+def _patch(model: ModelMixin) -> Grid:
     size = getattr(model.config, "patch_size", 1)
     if isinstance(size, int):
         return getattr(model.config, "patch_size_t", None) or 1, size, size
@@ -20,41 +22,41 @@ def _patch(model: Any) -> Grid:
     return frames, height, width
 
 
-def _cut(model: Any, sides: Sequence[int]) -> tuple[Grid, int]:
+def _cut(model: ModelMixin, sides: Sequence[int]) -> tuple[Grid, int]:
     frames, height, width = (side // patch for side, patch in zip(sides, _patch(model), strict=True))
     return (frames, height, width), frames * height * width
 
 
-def from_sample(model: Any, given: Given) -> tuple[Grid, int]:
+def from_sample(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """The latent size itself, [row, channel, height, width]: U-Nets."""
     height, width = given["sample"].shape[-2:]
     return (1, height, width), height * width
 
 
-def from_latents(model: Any, given: Given) -> tuple[Grid, int]:
+def from_latents(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Latents in patches, [row, channel, height, width]."""
     return _cut(model, (1, *given["hidden_states"].shape[-2:]))
 
 
-def from_video(model: Any, given: Given) -> tuple[Grid, int]:
+def from_video(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Latents in patches, [row, channel, frame, height, width]."""
     return _cut(model, given["hidden_states"].shape[-3:])
 
 
-def from_frames(model: Any, given: Given) -> tuple[Grid, int]:
+def from_frames(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Latents in patches, [row, frame, channel, height, width]."""
     _, frames, _, height, width = given["hidden_states"].shape
     return _cut(model, (frames, height, width))
 
 
-def from_channels_last(model: Any, given: Given) -> tuple[Grid, int]:
+def from_channels_last(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Latents in patches, [row, frame, height, width, channel], in this order of tokens."""
     if (given.get("sparse_params") or {}).get("to_fractal"):
         raise UserError("sparse_params: got tokens in another order than row by row; leave sparse attention off")
     return _cut(model, given["hidden_states"].shape[1:4])
 
 
-def from_ids(model: Any, given: Given) -> tuple[Grid, int]:
+def from_ids(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Packed tokens with coordinates (image, y, x, …); those of references have another image than 0."""
     if given.get("kv_cache_mode") is not None:
         raise UserError("kv_cache_mode: got references in a cache, which conditions do not know; leave it out")
@@ -69,7 +71,7 @@ def from_ids(model: Any, given: Given) -> tuple[Grid, int]:
     return (1, height, width), tokens
 
 
-def from_shapes(model: Any, given: Given) -> tuple[Grid, int]:
+def from_shapes(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Packed tokens with shapes (frames, height, width) of the target and its references."""
     if getattr(model.config, "use_layer3d_rope", False):
         raise UserError(f"denoiser: got {type(model).__name__} for layered images, which conditions do not know")
@@ -79,12 +81,12 @@ def from_shapes(model: Any, given: Given) -> tuple[Grid, int]:
     return (frames, height, width), given["hidden_states"].shape[1]
 
 
-def from_sizes(model: Any, given: Given) -> tuple[Grid, int]:
+def from_sizes(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """Packed tokens with `num_frames`, `height` and `width` given beside."""
     return (given["num_frames"], given["height"], given["width"]), given["hidden_states"].shape[1]
 
 
-def from_list(model: Any, given: Given) -> tuple[Grid, int]:
+def from_list(model: ModelMixin, given: Given) -> tuple[Grid, int]:
     """A list of latents [channel, frame, height, width], padded to a multiple of 32 tokens."""
     sample = given["x"][0]
     if isinstance(sample, list):
@@ -94,10 +96,10 @@ def from_list(model: Any, given: Given) -> tuple[Grid, int]:
     return (frames, height, width), -(-frames * height * width // 32) * 32
 
 
-def from_seconds(axis: int) -> Callable[[Any, Given], tuple[Grid, int]]:
+def from_seconds(axis: int) -> Callable[[ModelMixin, Given], tuple[Grid, int]]:
     """Audio latents in patches along an axis."""
 
-    def from_length(model: Any, given: Given) -> tuple[Grid, int]:
+    def from_length(model: ModelMixin, given: Given) -> tuple[Grid, int]:
         length = -(-given["hidden_states"].shape[axis] // _patch(model)[2])
         return (1, 1, length), length
 

@@ -9,7 +9,6 @@ and keys, not as a mask [query, key]: memory is linear in tokens, and kernels wi
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import Adapter, BatchT
+from weftwork.attention_processors.core.adapter import Adapter, BatchT, Encoders
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Strengths
 from weftwork.attention_processors.core.branch import Branch, check_places, conditional_half
@@ -172,9 +171,9 @@ class KeyBiasAdapter(Adapter[BatchT, BatchT]):
 
     @register_to_config
     def __init__(
-        self, layers: dict[str, int], base: dict[str, Any] | None = None, format_version: int = FORMAT_VERSION
+        self, layers: dict[str, int], base: dict[str, object] | None = None, format_version: int = FORMAT_VERSION
     ) -> None:
         super().__init__()
 
-    def features(self, batch: BatchT, encoders: Mapping[str, Any]) -> BatchT:
+    def features(self, batch: BatchT, encoders: Encoders) -> BatchT:
         return batch

@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.attention_processor import Attention
-from torch import nn
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Acting
 from weftwork.attention_processors.core.conditioning import Conditioning
@@ -29,9 +30,9 @@ REPLACED_BY: Mapping[str, str] = {
 }
 
 
-def unwrapped(denoiser: nn.Module) -> nn.Module:
+def unwrapped(denoiser: nn.Module) -> ModelMixin:
     """Returns the module behind `torch.compile`, whose parameter and layer names have no prefix."""
-    return getattr(denoiser, "_orig_mod", denoiser)
+    return cast(ModelMixin, getattr(denoiser, "_orig_mod", denoiser))
 
 
 def is_compiled(denoiser: nn.Module) -> bool:
@@ -42,8 +43,8 @@ def is_compiled(denoiser: nn.Module) -> bool:
 
 def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:
     """Returns all attention layers of a denoiser by dotted path, in the order of `attn_processors`."""
-    layers: Any = unwrapped(denoiser).named_modules()
-    return {name: module for name, module in layers if hasattr(module, "set_processor")}
+    layers = unwrapped(denoiser).named_modules()
+    return {name: cast(Attention, module) for name, module in layers if hasattr(module, "set_processor")}
 
 
 def context_projections(layer: Any) -> tuple[Any, Any] | None:
@@ -69,8 +70,8 @@ class BlockInput:
         self.acting = acting
 
     def __call__(
-        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]] | None:
         added = self.acting.inputs.get(self.block)
         if added is None:
             return None
@@ -243,11 +244,11 @@ def _all_read(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Mapping[st
         yield
         return
 
-    def reset(*_: Any) -> None:
+    def reset(*_: object) -> None:
         for one in acting.values():
             one.reads = 0
 
-    def check(*_: Any) -> None:
+    def check(*_: object) -> None:
         for name, one in acting.items():
             # Another block may run inside of this one; caches and layer skipping of diffusers leave out layers.
             if one.branches and one.reads != 1 and slots[name].acting is one and not _has_hooks(denoiser):
@@ -283,7 +284,7 @@ def _timestep_shown(denoiser: nn.Module, conditioning: Conditioning) -> Iterator
             "denoiser; use the denoiser that the adapter was trained for"
         )
 
-    def show(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def show(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
         conditioning.set_timestep(args[0] if args else kwargs["timestep"])
 
     hook = embed.register_forward_pre_hook(show, with_kwargs=True)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
 from PIL import Image
 
@@ -114,7 +114,7 @@ class NumberKind(Kind):
     def read(self, value: object, locate: Locate) -> float:
         if not is_number(value):
             raise UserError(f"got {short(value)}, expected a number; write it without quotes")
-        return value  # pyright: ignore[reportReturnType]
+        return value
 
     def schema(self) -> Schema:
         limits = {"minimum": self.minimum, "maximum": self.maximum}
@@ -283,7 +283,7 @@ def nullable(schema: Schema) -> Schema:
     return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number that a float can hold: JSON's whole numbers have any number of digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -291,7 +291,7 @@ def is_number(value: object) -> bool:
 
 
 def is_finite(value: object) -> bool:
-    return is_number(value) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+    return is_number(value) and math.isfinite(value)
 
 
 def short(value: object) -> str:

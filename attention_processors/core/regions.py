@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +15,14 @@ from weftwork.attention_processors.core.strength import number
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.masks import as_mask, read_mask
 
-ImageLike = Image.Image | np.ndarray[Any, Any] | str | Path
+ImageLike = Image.Image | np.ndarray | str | Path
 Box = tuple[float, float, float, float]
 Area = ImageLike | Box | None
 
 REGION_SIZE = 128
 
 
-def checked_area(area: Any) -> Box | Image.Image | None:
+def checked_area(area: Area) -> Box | Image.Image | None:
     """Returns a checked region: a box as four numbers, a mask as an 8-bit image, or None.
 
     Raises:
@@ -95,13 +94,13 @@ def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]
     return cover(top, bottom, size[0])[:, None] * cover(left, right, size[1])[None]
 
 
-def _mask_image(given: Any) -> Image.Image:
+def _mask_image(given: object) -> Image.Image:
     if isinstance(given, str | Path):
         return read_mask(given)
     return as_mask(from_array(given, "region"), name="region")
 
 
-def from_array(given: Any, name: str) -> Image.Image:
+def from_array(given: object, name: str) -> Image.Image:
     if isinstance(given, Image.Image):
         return given
     if not isinstance(given, np.ndarray):
@@ -120,7 +119,7 @@ def from_array(given: Any, name: str) -> Image.Image:
     return Image.fromarray(values)
 
 
-def _by_height(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _by_height(values: np.ndarray) -> np.ndarray:
     """Returns [channel, height, width] and [height, width, 1] as [height, width, channel] and [height, width]."""
     if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
         values = np.moveaxis(values, 0, 2)

@@ -47,6 +47,8 @@ class Rewriter(ast.NodeTransformer):
     """Rewrites a method of a processor, and those of its base classes that it calls by `super()`."""
 
     def __init__(self) -> None:
+        self.scope: tuple[str, str, str, Sequence[type]] = ("", "", "", ())
+        """Of the method that is rewritten: names of its first two arguments, its own, and the base classes."""
         self.calls = 0
         """Number of calls of attention functions in the rewritten methods."""
         self.inherited: dict[str, Callable[..., Any]] = {}
@@ -65,15 +67,15 @@ class Rewriter(ast.NodeTransformer):
         method.decorator_list = []
         me, layer, hidden_states = (one.arg for one in method.args.args[:3])
         # Methods of base classes replace these while theirs are rewritten.
-        before, self.scope = getattr(self, "scope", None), (me, layer, name, kinds[position + 1 :])
-        first_of_all = f"{KEPT} = " + (f"{me}.begin({hidden_states})" if before is None else "{}")
+        before, self.scope = self.scope, (me, layer, name, kinds[position + 1 :])
+        first_of_all = f"{KEPT} = " + (f"{me}.begin({hidden_states})" if not before[0] else "{}")
         method.body = [*ast.parse(first_of_all).body, *(self.visit(statement) for statement in method.body)]
         self.scope = before
         return _compiled(tree, function, first)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        me, layer, method, above = self.scope  # pyright: ignore[reportGeneralTypeIssues]
+        me, layer, method, above = self.scope
         called = node.func
         name = called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
         if name in METHODS:
@@ -99,7 +101,7 @@ class Rewriter(ast.NodeTransformer):
     def _call(self, node: ast.Call, method: str, *more: ast.expr) -> ast.Call:
         """Makes a call one of a method of the wrapped processor, with what is kept and more arguments in front."""
         node.args = [ast.Name(KEPT, ast.Load()), *more, *node.args]
-        node.func = ast.Attribute(ast.Name(self.scope[0], ast.Load()), method, ast.Load())  # pyright: ignore
+        node.func = ast.Attribute(ast.Name(self.scope[0], ast.Load()), method, ast.Load())
         return node
 
 

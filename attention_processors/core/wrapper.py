@@ -71,7 +71,7 @@ class WrappedProcessor:
     _attention_backend = None
     _parallel_config = None
 
-    def __new__(cls, *_: Any, **__: Any) -> Self:
+    def __new__(cls, *_: object, **__: object) -> Self:
         self: Any = object.__new__(cls)
         object.__setattr__(self, "found", None)
         self.set(Acting())
@@ -80,10 +80,10 @@ class WrappedProcessor:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "WrappedProcessor":
+    def __deepcopy__(self, memo: dict[int, object]) -> "WrappedProcessor":
         return wrap(copy.deepcopy(self._stock(), memo))
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
         return copy.copy, (self._stock(),)  # as another class than its own: pickle refuses any shorter way
 
     def _stock(self) -> Any:
@@ -114,7 +114,7 @@ class WrappedProcessor:
             branch.read(hidden_states)
         return {}
 
-    def normed(self, kept: Kept, name: str, norm: Callable[..., Tensor], heads: Tensor, *more: Any) -> Tensor:
+    def normed(self, kept: Kept, name: str, norm: Callable[..., Tensor], heads: Tensor, *more: object) -> Tensor:
         """Computes the layer's norm of queries or keys, and keeps both sides of it for the branches."""
         out = norm(heads, *more)
         if self.acting.branches:
@@ -277,7 +277,7 @@ def _projected(layer: Any, head_dim: int, tokens: Float[Tensor, "row token dim"]
     return key if norm is None else norm(key), value
 
 
-def wrap(processor: Any) -> WrappedProcessor:
+def wrap(processor: object) -> WrappedProcessor:
     """Returns a wrapped processor in place of a stock one, which it keeps as `found`.
 
     Raises:
@@ -292,7 +292,7 @@ def wrap(processor: Any) -> WrappedProcessor:
     return made
 
 
-def can_wrap(processor: Any) -> bool:
+def can_wrap(processor: object) -> bool:
     """Whether `wrap` accepts a processor."""
     try:
         return bool(wrapped_class(type(processor)))
@@ -328,7 +328,7 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
 
 
 def _while_branches(conditioned: Callable[..., Tensor], stock: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def __call__(self: WrappedProcessor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self: WrappedProcessor, *args: object, **kwargs: object) -> Tensor:
         return (conditioned if self.acting.branches else stock)(self, *args, **kwargs)
 
     __call__.__signature__ = inspect.signature(stock)  # `Attention.forward` filters arguments by it

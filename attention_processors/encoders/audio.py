@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
@@ -34,7 +34,7 @@ class ClapEncoder:
     def from_pretrained(cls, name: str, device: torch.device | str = "cpu") -> Self:
         """Loads a folder or a Hub id, for example `laion/clap-htsat-unfused`; safetensors only."""
         model = ClapAudioModelWithProjection.from_pretrained(name, use_safetensors=True)
-        model.to(device)  # pyright: ignore[reportArgumentType]
+        nn.Module.to(model, device)
         return cls(model, ClapFeatureExtractor.from_pretrained(name))
 
     @property

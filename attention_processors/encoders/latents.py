@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -14,7 +15,7 @@ def to_unit(images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "bat
 
 
 @torch.no_grad()
-def encode_latents(vae: Any, values: Float[Tensor, "batch channel *size"], *, scaled: bool = True) -> Tensor:
+def encode_latents(vae: ModelMixin, values: Float[Tensor, "batch channel *size"], *, scaled: bool = True) -> Tensor:
     """Returns posterior means of images or audio in [-1, 1], normalised as the denoiser reads them.
 
     Args:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from jaxtyping import Bool, Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
@@ -22,17 +23,17 @@ class TextEncoders:
 
     def __init__(
         self,
-        tokenizers: Sequence[Any],
-        models: Sequence[Any],
+        tokenizers: Sequence[PreTrainedTokenizerBase],
+        models: Sequence[PreTrainedModel],
         device: torch.device | str = "cpu",
-        expand: Callable[[str, Any], str] | None = None,
+        expand: Callable[[str, PreTrainedTokenizerBase], str] | None = None,
     ) -> None:
         self.tokenizers, self.models, self.device = list(tokenizers), list(models), device
         self.expand = expand
         """Replaces the tokens of textual inversion by all of their vectors, for a tokenizer."""
 
     @classmethod
-    def of(cls, pipe: Any) -> "TextEncoders":
+    def of(cls, pipe: DiffusionPipeline) -> "TextEncoders":
         """Returns the text encoders of a diffusers pipeline."""
         suffixes = [s for s in ("", "_2", "_3") if getattr(pipe, f"text_encoder{s}", None) is not None]
         suffixes = [s for s in suffixes if _is_clip(getattr(pipe, f"text_encoder{s}"))] or suffixes[:1]
@@ -107,7 +108,9 @@ class TextEncoders:
             words.pop()
         return " ".join(words)
 
-    def _ids(self, tokenizer: Any, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
+    def _ids(
+        self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns token ids, and which of them belong to the text."""
         length = int(length or tokenizer.model_max_length)
         if self.expand is not None:
@@ -123,11 +126,11 @@ class TextEncoders:
         return padded.input_ids.to(self.device), padded.attention_mask.bool().to(self.device)
 
 
-def _is_clip(model: Any) -> bool:
+def _is_clip(model: PreTrainedModel) -> bool:
     return type(model).__name__.startswith("CLIPText")
 
 
-def _states(model: Any, ids: Tensor, mask: Tensor) -> Float[Tensor, "text token dim"]:
+def _states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Float[Tensor, "text token dim"]:
     """Returns the final states of tokens; CLIP reads padding."""
     if _is_clip(model):
         return model(ids).last_hidden_state

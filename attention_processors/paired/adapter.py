@@ -14,7 +14,7 @@ regions per pair; a pair may lack its sketch or its text (the missing half is th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter import Encoders, KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import padded
 from weftwork.attention_processors.core.conditioning import EncodedTokens
@@ -101,7 +101,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
     def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
         layers: dict[str, int],
-        base: dict[str, Any] | None = None,
+        base: dict[str, object] | None = None,
         token_dim: int = 2048,
         image_dim: int = 384,
         text_dim: int = 2048,
@@ -119,7 +119,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         sketch_size: int = 224,
         center_crop: bool = False,
         anchored: float = 0.0,
-        training: dict[str, Any] | None = None,
+        training: dict[str, object] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         return torch.from_numpy(np.array(square.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
 
     @torch.no_grad()
-    def features(self, batch: PairedBatch, encoders: Mapping[str, Any]) -> PairedFeatures:
+    def features(self, batch: PairedBatch, encoders: Encoders) -> PairedFeatures:
         """Returns texts through the text encoders, and sketches through the frozen sketch encoder if there is one.
 
         Raises:
@@ -253,7 +253,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             whole = masked(encoder(whole), batch.has_whole)
         return batch.derived(PairedFeatures, text=text, image=image, sketch=None, whole=whole)
 
-    def _texts(self, batch: PairedBatch, encoders: Mapping[str, Any]) -> Float[Tensor, "design pair *state text_dim"]:
+    def _texts(self, batch: PairedBatch, encoders: Encoders) -> Float[Tensor, "design pair *state text_dim"]:
         flat = [one for row in batch.texts for one in row]
         states = self.config["text_states"]
         if not encoders["text"].models:

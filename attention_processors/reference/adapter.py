@@ -28,7 +28,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter import Encoders, KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
@@ -154,7 +154,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
         layers: dict[str, int],
-        base: dict[str, Any] | None = None,
+        base: dict[str, object] | None = None,
         projection: str = "basic",
         image_dim: int = 1024,
         token_dim: int = 768,
@@ -171,7 +171,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         shortcut: bool = False,
         lora: bool = False,
         layer_head_dim: int = 64,
-        training: dict[str, Any] | None = None,
+        training: dict[str, object] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         check_features(name, shape, self.config["projection"], self.config["image_dim"], self.config["image_encoder"])
 
     @torch.no_grad()
-    def features(self, batch: ReferenceBatch, encoders: Mapping[str, Any]) -> ReferenceFeatures:
+    def features(self, batch: ReferenceBatch, encoders: Encoders) -> ReferenceFeatures:
         """Returns images of a weight above 0 through the frozen image encoder, embeds as they are, and their null.
 
         Raises:
@@ -277,7 +277,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
             null = filled_in(null, alone, self._encoder(encoders).null_states()[None])
         return batch.derived(ReferenceFeatures, image=image, null=null, face=face)
 
-    def _encoder(self, encoders: Mapping[str, Any]) -> Any:
+    def _encoder(self, encoders: Encoders) -> Any:
         if "image" not in encoders:
             name = self.config["image_encoder"]
             raise UserError(

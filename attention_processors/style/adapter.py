@@ -21,7 +21,7 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.adapter import Adapter, KeyValueAdapter
+from weftwork.attention_processors.core.adapter import Adapter, Encoders, KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.branch import DecoupledBranch
@@ -89,7 +89,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
                 raise UserError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
         return [float(shares.get(name, 0.0)) for name in known]
 
-    def features(self, batch: StyleBatch, encoders: Mapping[str, Any]) -> StyleBatch:
+    def features(self, batch: StyleBatch, encoders: Encoders) -> StyleBatch:
         return batch
 
     def forward(self, features: StyleBatch) -> EncodedTokens:
@@ -161,14 +161,14 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
     def __init__(  # noqa: PLR0913  (each is a key of the config)
         self,
         layers: dict[str, int],
-        base: dict[str, Any] | None = None,
+        base: dict[str, object] | None = None,
         styles: Sequence[str] = (),
         style_dim: int = 128,
         token_dim: int = 768,
         num_tokens: int = 4,
         rank: int = 0,
         fusion: str = "additive",
-        training: dict[str, Any] | None = None,
+        training: dict[str, object] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class StyleCards(StyleReader):
     def __init__(
         self,
         layers: dict[str, int],
-        base: dict[str, Any] | None = None,
+        base: dict[str, object] | None = None,
         styles: Sequence[str] = (),
         num_tokens: int = 4,
         fusion: str = "additive",

@@ -4,16 +4,16 @@ In the region of a text, the layer attends to the tokens of the prompt and of th
 attention does in the regional prompters of diffusers' community. The unconditional half is the frozen model's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.adapter import KeyValueAdapter
+from weftwork.attention_processors.core.adapter import Encoders, KeyValueAdapter
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
@@ -45,7 +45,7 @@ class RegionalPrompts(KeyValueAdapter[RegionalBatch, RegionalBatch]):
 
     @register_to_config
     def __init__(
-        self, layers: dict[str, int], base: dict[str, Any] | None = None, text_dim: int = 768, text_states: int = 40
+        self, layers: dict[str, int], base: dict[str, object] | None = None, text_dim: int = 768, text_states: int = 40
     ) -> None:
         super().__init__()
         self.make_projections(layers, text_dim)
@@ -55,7 +55,7 @@ class RegionalPrompts(KeyValueAdapter[RegionalBatch, RegionalBatch]):
         texts = tuple(tuple(getattr(one, "text", None) or "" for one in row) for row in rows)
         return RegionalBatch.of(rows, list(self.config["layers"]), texts=texts)
 
-    def features(self, batch: RegionalBatch, encoders: Mapping[str, Any]) -> RegionalBatch:
+    def features(self, batch: RegionalBatch, encoders: Encoders) -> RegionalBatch:
         texts = [text for row in batch.texts for text in row]
         states, keep = encoders["text"].tokens(texts, self.config["text_states"])
         shape = len(batch.texts), -1

@@ -10,9 +10,9 @@ The pipeline is changed in nothing but the processors of its denoiser; it may be
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
@@ -27,13 +27,13 @@ from weftwork.pipelines.core.conditions import Conditions, designs_of, number_of
 from weftwork.pipelines.core.encoders import FrozenEncoders
 
 
-def attached(pipe: Any) -> dict[str, Adapter]:
+def attached(pipe: DiffusionPipeline) -> dict[str, Adapter]:
     """Returns the adapters of a pipeline by name, in the order of attaching."""
     bank = getattr(pipe, "adapters", None)
     return {} if bank is None else dict(bank.items())
 
 
-def attach(pipe: Any, **adapters: Adapter) -> None:
+def attach(pipe: DiffusionPipeline, **adapters: Adapter) -> None:
     """Attaches adapters by name; their order is the order of summation.
 
     Everything is checked before anything changes.
@@ -69,7 +69,7 @@ def attach(pipe: Any, **adapters: Adapter) -> None:
     _set_bank(pipe, here)
 
 
-def detach(pipe: Any, *names: str) -> None:
+def detach(pipe: DiffusionPipeline, *names: str) -> None:
     """Detaches adapters (all, without names); without any, the stock processors are restored.
 
     Raises:
@@ -88,7 +88,7 @@ def detach(pipe: Any, *names: str) -> None:
     _set_bank(pipe, rest)
 
 
-def _set_bank(pipe: Any, adapters: Mapping[str, Adapter]) -> None:
+def _set_bank(pipe: DiffusionPipeline, adapters: Mapping[str, Adapter]) -> None:
     before, bank = getattr(pipe, "adapters", None), AdapterBank(adapters) if adapters else None
     if bank is not None and before is not None:
         bank.weights.update({name: weight for name, weight in before.weights.items() if name in bank})
@@ -98,12 +98,12 @@ def _set_bank(pipe: Any, adapters: Mapping[str, Adapter]) -> None:
         pipe.adapters = bank
 
 
-def _is_component(pipe: Any) -> bool:
+def _is_component(pipe: DiffusionPipeline) -> bool:
     """Whether adapters are a component of the pipeline, which it moves and offloads."""
     return "adapters" in getattr(pipe, "config", {})
 
 
-def set_encoders(pipe: Any, **encoders: Any) -> None:
+def set_encoders(pipe: DiffusionPipeline, **encoders: object) -> None:
     """Sets frozen encoders beside the pipeline's own, for example `sketch=SketchEncoder.from_pretrained(…)`.
 
     Those that are modules, or have one as `model`, move with a pipeline that has a class with conditions.
@@ -113,7 +113,7 @@ def set_encoders(pipe: Any, **encoders: Any) -> None:
         pipe.encoders.to(pipe.device)
 
 
-def frozen_encoders(pipe: Any) -> dict[str, Any]:
+def frozen_encoders(pipe: DiffusionPipeline) -> dict[str, object]:
     """Returns the encoders that `set_encoders` has set, by name."""
     encoders = getattr(pipe, "encoders", None)
     return {} if encoders is None else encoders.by_name
@@ -121,7 +121,7 @@ def frozen_encoders(pipe: Any) -> dict[str, Any]:
 
 @torch.no_grad()
 def encoded(
-    pipe: Any, given: Conditions, prompts: int | None = None, lora_scale: float | None = None
+    pipe: DiffusionPipeline, given: Conditions, prompts: int | None = None, lora_scale: float | None = None
 ) -> tuple[dict[str, Encoded], int]:
     """Encodes conditions by adapter name; returns them, and the number of designs.
 
@@ -154,7 +154,7 @@ def encoded(
 
 
 @contextmanager
-def conditions(pipe: Any, given: Conditions, *, recorder: MapRecorder | None = None) -> Iterator[None]:
+def conditions(pipe: DiffusionPipeline, given: Conditions, *, recorder: MapRecorder | None = None) -> Iterator[None]:
     """Lets conditions act in the calls of a pipeline within the block.
 
     Args:

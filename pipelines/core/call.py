@@ -1,12 +1,13 @@
 """Conditions in the calls of a pipeline's denoiser: laid out when it is first called, for the half that it computes."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from diffusers import DiffusionPipeline
 from diffusers.guiders import BaseGuidance
 from torch import nn
 
@@ -18,7 +19,7 @@ from weftwork.attention_processors.core.strength import GUIDED, Half
 from weftwork.datasets.readers.errors import UserError
 
 
-def denoisers(pipe: Any) -> list[nn.Module]:
+def denoisers(pipe: DiffusionPipeline) -> list[nn.Module]:
     """Returns the denoisers of a pipeline: its U-Net, or its transformers.
 
     Raises:
@@ -38,26 +39,26 @@ CONDITIONAL_PASSES = ("cond", "uncond_stg", "uncond_modality")
 class _Watched:
     """A method of one object that reports its calls or results; copies of the object have the method as it was."""
 
-    def __init__(self, owner: Any, name: str, report: Callable[..., None], after: bool) -> None:
-        self.owner, self.name, self.report, self.after = owner, name, report, after
+    def __init__(self, owner: object, name: str, report: Callable[..., None], after: bool) -> None:
         functools.update_wrapper(self, getattr(owner, name))
+        self.owner, self.name, self.report, self.after = owner, name, report, after
+        self.method: Callable[..., object] = getattr(owner, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        method: Callable[..., Any] = self.__wrapped__  # pyright: ignore[reportAttributeAccessIssue]
         if self.after:
-            result = method(*args, **kwargs)
+            result = self.method(*args, **kwargs)
             self.report(result)
             return result
         self.report(*args, **kwargs)
-        return method(*args, **kwargs)
+        return self.method(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+    def __deepcopy__(self, memo: dict[int, object]) -> object:
         other = memo[id(self.owner)]
         return getattr(type(other), self.name).__get__(other)
 
 
 @contextmanager
-def _watched(owner: Any, name: str, report: Callable[..., None], after: bool = False) -> Iterator[None]:
+def _watched(owner: object, name: str, report: Callable[..., None], after: bool = False) -> Iterator[None]:
     before = vars(owner).get(name)
     vars(owner)[name] = _Watched(owner, name, report, after)
     try:
@@ -83,7 +84,7 @@ class ConditionedCall:
 
     def __init__(
         self,
-        pipe: Any,
+        pipe: DiffusionPipeline,
         encoded: Mapping[str, Encoded] | Conditioning,
         designs: int = 1,
         recorder: MapRecorder | None = None,
@@ -96,7 +97,7 @@ class ConditionedCall:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
         self._restart()
 
-    def _restart(self, *_: Any, **__: Any) -> None:
+    def _restart(self, *_: object, **__: object) -> None:
         self.step, self.calls, self.images, self.steps = 0, 0, 0, 0
         self.pass_name: str | None = None
         self.laid_out: dict[tuple[int, tuple[Half, ...]], Conditioning] = {}
@@ -121,16 +122,18 @@ class ConditionedCall:
                 stack.enter_context(_watched(guider, "prepare_models", partial(self._prepared, guider), after=True))
             yield
 
-    def _named(self, name: str, **_: Any) -> None:
+    def _named(self, name: str, **_: object) -> None:
         self.pass_name = name
 
     def _latents(self, made: Any) -> None:
         self.prepared = len(made[0] if isinstance(made, tuple) else made)
 
-    def _prepared(self, guider: Any, *_: Any) -> None:
+    def _prepared(self, guider: Any, *_: object) -> None:
         self.pass_name = str(guider._input_predictions[guider._count_prepared - 1]).removeprefix("pred_")
 
-    def _begin(self, let: Callable[[Conditioning], None], denoiser: nn.Module, args: Any, kwargs: Any) -> None:
+    def _begin(
+        self, let: Callable[[Conditioning], None], denoiser: nn.Module, args: Sequence[object], kwargs: Given
+    ) -> None:
         """Lets the conditions of the half that is computed act in a call of the denoiser."""
         if self.steps and self.step >= self.steps:  # a scheduler without set_timesteps runs once more
             self._restart()
@@ -220,7 +223,7 @@ class ConditionedCall:
         scheduler = self.pipe.scheduler
         return known or max(1, len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0))
 
-    def _end_step(self, *_: Any, **__: Any) -> None:
+    def _end_step(self, *_: object, **__: object) -> None:
         """Moves schedules on; caches of diffusers hold what was computed under the strengths before."""
         moved = [made.on_step_end(self.step, self.steps) for made in self.laid_out.values()]
         if any(moved):

@@ -11,7 +11,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 
-def open_conditioned(source: str | Path, **options: Any) -> Any:
+def open_conditioned(source: str | Path, **options: Any) -> ConditionedPipelineMixin:
     """Opens the pipeline of a folder or repository, with conditions: of Stable Diffusion (XL), or of a transformer.
 
     Args:
@@ -33,7 +33,7 @@ def open_conditioned(source: str | Path, **options: Any) -> Any:
     return conditioned_class(getattr(diffusers, name)).from_pretrained(source, **options)
 
 
-def conditioned_class(stock: type) -> Any:
+def conditioned_class(stock: type) -> type[ConditionedPipelineMixin]:
     """Returns the class of a stock pipeline with conditions, made by the mixin where there is none yet."""
     name = f"Conditioned{stock.__name__}"
     return getattr(pipelines, name, None) or type(name, (ConditionedPipelineMixin, stock), {})

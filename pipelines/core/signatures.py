@@ -21,7 +21,7 @@ def with_stock_parameters(method: FunctionType, stock: Callable[..., Any]) -> Fu
     copy.__kwdefaults__ = method.__kwdefaults__
     added = [p for p in inspect.signature(method).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     named = [p for p in inspect.signature(stock).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    copy.__signature__ = inspect.Signature([*named, *added])  # pyright: ignore[reportFunctionMemberAccess]
+    vars(copy)["__signature__"] = inspect.Signature([*named, *added])
     copy.__annotations__ = {**stock.__annotations__, **{p.name: p.annotation for p in added}}
     docs = (inspect.getdoc(method) or "", inspect.getdoc(stock) or "")
     copy.__doc__ = "\n\n".join(filter(None, docs))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from diffusers import ControlNetModel
 from PIL import Image, PngImagePlugin
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
@@ -16,7 +17,7 @@ from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
-from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
@@ -29,7 +30,7 @@ TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
 
 def open_pipeline(
     model: str | Path, adapters: Mapping[str, Path], design: Design, image_encoder: str | None = None
-) -> Any:
+) -> ConditionedPipelineMixin:
     """Opens a model with all that a design needs.
 
     Args:
@@ -47,7 +48,7 @@ def open_pipeline(
             f"({', '.join(available()) or 'none is installed'}); check the path"
         )
     with _opening("model", model):
-        pipe = open_conditioned(folder, local_files_only=True)
+        pipe: Any = open_conditioned(folder, local_files_only=True)
     if design.controlnets:
         controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
@@ -62,7 +63,7 @@ def open_pipeline(
     return pipe
 
 
-def attach_all(pipe: Any, given: Mapping[str, Path], conditions: Mapping[str, object]) -> None:
+def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], conditions: Mapping[str, object]) -> None:
     """Attaches the given adapters and style cards, and shipped adapters for conditions that have none.
 
     Raises:
@@ -101,14 +102,12 @@ def _opening(what: str, source: object) -> Iterator[None]:
         ) from error
 
 
-def _controlnet(folder: Path) -> Any:
-    from diffusers import ControlNetModel
-
+def _controlnet(folder: Path) -> ControlNetModel:
     with _opening("controlnet", folder):
         return ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
 
 
-def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
+def _add_loras(pipe: ConditionedPipelineMixin, loras: Sequence[Lora]) -> None:
     weights = {f"lora_{index}": lora.weight for index, lora in enumerate(loras)}
     for name, lora in zip(weights, loras, strict=True):
         with _opening("lora", lora.lora):
@@ -118,7 +117,11 @@ def _add_loras(pipe: Any, loras: Sequence[Lora]) -> None:
 
 
 def draw(
-    pipe: Any, design: Design, count: int = 1, recorder: MapRecorder | None = None, **options: object
+    pipe: ConditionedPipelineMixin,
+    design: Design,
+    count: int = 1,
+    recorder: MapRecorder | None = None,
+    **options: Any,
 ) -> list[Image.Image]:
     """Draws images of a design.
 
@@ -136,7 +139,7 @@ def draw(
         if tokens > most:
             raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
         warn_of_unknown_words(pipe.tokenizer, text, name)
-    size = pipe.unet.config.sample_size
+    size = pipe.unet.config["sample_size"]
     height, width = (side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size))
     images = pipe(
         design.prompt,
@@ -159,7 +162,7 @@ def draw(
 
 
 def draw_files(
-    pipe: Any,
+    pipe: ConditionedPipelineMixin,
     design: Design,
     targets: Sequence[Path],
     *,
@@ -203,7 +206,7 @@ def check_maps(design: Design) -> None:
         raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
 
 
-def _control_arguments(controls: Sequence[Control]) -> dict[str, list[Any]]:
+def _control_arguments(controls: Sequence[Control]) -> dict[str, Any]:
     if not controls:
         return {}
     return {

@@ -29,6 +29,7 @@ from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTe
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionXLPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
+from weftwork.training.core.building import built
 from weftwork.training.data.pairs import PairRecord
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 
@@ -80,14 +81,15 @@ def _pipeline(shape: Shape) -> ConditionedStableDiffusionXLPipeline:
             bos_token_id=0, eos_token_id=1, pad_token_id=1,
         )  # fmt: skip
 
-    pipe = ConditionedStableDiffusionXLPipeline(
+    pipe = built(
+        ConditionedStableDiffusionXLPipeline,
         vae=_autoencoder(shape),
         text_encoder=CLIPTextModel(text(0)),
         text_encoder_2=CLIPTextModelWithProjection(text(1)),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=_denoiser(shape),
-        scheduler=EulerDiscreteScheduler(),  # pyright: ignore[reportArgumentType]
+        scheduler=EulerDiscreteScheduler(),
     )
     width, layers, side = shape["sketch"]
     config = Dinov2Config(
@@ -98,13 +100,14 @@ def _pipeline(shape: Shape) -> ConditionedStableDiffusionXLPipeline:
 
 
 def _denoiser(shape: Shape) -> UNet2DConditionModel:
-    return UNet2DConditionModel(
+    return built(
+        UNet2DConditionModel,
         sample_size=shape["side"] // 8,
         block_out_channels=shape["blocks"],
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         transformer_layers_per_block=shape["depth"],
-        attention_head_dim=tuple(max(1, width // 64) for width in shape["blocks"]),  # pyright: ignore
+        attention_head_dim=tuple(max(1, width // 64) for width in shape["blocks"]),
         cross_attention_dim=sum(shape["text"]),
         use_linear_projection=True,
         norm_num_groups=8,
@@ -115,10 +118,11 @@ def _denoiser(shape: Shape) -> UNet2DConditionModel:
 
 
 def _autoencoder(shape: Shape) -> AutoencoderKL:
-    return AutoencoderKL(
+    return built(
+        AutoencoderKL,
         block_out_channels=shape["vae"],
-        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
-        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
         norm_num_groups=8,
     )

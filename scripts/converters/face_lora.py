@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-import torch
 from diffusers.loaders.lora_pipeline import LORA_WEIGHT_NAME_SAFE
 from torch import Tensor, nn
 
@@ -44,7 +43,7 @@ def to_lora(theirs: Mapping[str, Tensor], denoiser: nn.Module) -> dict[str, Tens
     for name, down in lora.items():
         if name.endswith(".lora_A.weight"):
             path, up = name.removeprefix("unet.").removesuffix(".lora_A.weight"), lora[name.replace("lora_A", "lora_B")]
-            wanted: torch.Size = denoiser.get_submodule(path).weight.shape  # pyright: ignore[reportAssignmentType]
+            wanted = denoiser.get_parameter(f"{path}.weight").shape
             if (up.shape[0], down.shape[1]) != wanted or up.shape[1] != down.shape[0]:
                 raise UserError(
                     f"{path}: got a LoRA of shapes {tuple(down.shape)} and {tuple(up.shape)} for a layer of "

@@ -1,7 +1,7 @@
 """Helpers that read and write published checkpoints."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ Key = tuple[str, str]
 Kind = TypeVar("Kind", bound=Adapter)
 
 
-def adapter_on_meta(kind: type[Kind], config: Mapping[str, Any]) -> Kind:
+def adapter_on_meta(kind: type[Kind], config: Mapping[str, object]) -> Kind:
     """The adapter of a config, without memory for its tensors.
 
     Raises:

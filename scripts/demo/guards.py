@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import gradio as gr
 from gradio.blocks import BlockFunction
@@ -50,10 +50,10 @@ class GuardedBlocks(gr.Blocks):
     async def preprocess_data(
         self,
         block_fn: BlockFunction,
-        inputs: list[Any],
+        inputs: list[object],
         state: SessionState | None,
         explicit_call: bool = False,
-    ) -> list[Any]:
+    ) -> list[object]:
         # callers may name addresses as files, and gradio has no option not to download them
         if _has_address(inputs):
             raise error_shown("Upload: got an address, expected a file; save it, and upload the file")

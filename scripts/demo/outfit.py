@@ -154,12 +154,12 @@ def _connect_rows(add: gr.Button, groups: list[gr.Column], slots: list[list[Comp
         number = min(SLOTS, number + 1)
         return [number, *_visible(number)]
 
-    def removed(index: int, number: int, *values: object) -> Values:
+    def removed(index: int, number: int, *values: Any) -> Values:
         rows = _split(values)
         number = max(1, number - 1)
         return [number, *_flat([*rows[:index], *rows[index + 1 :], Slot(_blank())]), *_visible(number)]
 
-    def raised(index: int, *values: object) -> Values:
+    def raised(index: int, *values: Any) -> Values:
         rows = _split(values)
         rows[index - 1], rows[index] = rows[index], rows[index - 1]
         return _flat(rows)

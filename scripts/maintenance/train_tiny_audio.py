@@ -22,6 +22,7 @@ from weftwork.datasets.synthetic.walks import SECONDS, SURFACES
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
+from weftwork.training.core.building import built
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents
@@ -38,7 +39,6 @@ from weftwork.training.recipes.audio_backbone import (
     build_transformer,
 )
 from weftwork.training.recipes.backbone import LatentDataset, strip_paths
-from weftwork.training.recipes.building import built
 
 
 def main(argv: Sequence[str] | None = None) -> None:

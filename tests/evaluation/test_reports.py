@@ -10,13 +10,13 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
+from tiny import tiny_pipe, tiny_unet
 
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.evaluation.core.report import Report, Row
 from weftwork.evaluation.methods.paired import PairedEvaluation
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.style import DENOISERS, steps
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.cli import main
@@ -66,9 +66,10 @@ def test_scores_of_several_seeds_are_means_with_their_spread(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def evaluation() -> PairedEvaluation:
-    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.register_modules(unet=tiny_unet(sample_size=16))
     adapter = PairedAdapter.for_denoiser(
-        pipe.unet, token_dim=32, image_dim=16, text_dim=128, norm_groups=8, num_heads=4, num_layers=1,
+        pipe.unet, token_dim=32, image_dim=16, text_dim=32, norm_groups=8, num_heads=4, num_layers=1,
         num_readout_tokens=4, sketch_encoder="strokes", sketch_size=32,
     )  # fmt: skip
     pipe.attach(paired=adapter)

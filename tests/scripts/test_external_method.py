@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tiny import tiny_pipe
 
+from weftwork.attention_processors.core.method import methods
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.design import condition_classes
+from weftwork.scripts.cli import main
 
 MODULES = {
     "__init__": """
@@ -140,40 +144,60 @@ def run(root: Path, text: str) -> str:
     return done.stdout
 
 
-COMMANDS = """
-from weftwork.scripts.cli import main
+@pytest.fixture
+def installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder as working directory of this process, which sees the package."""
 
-def weftwork(words):
-    assert main(words.split()) == 0, words
+    def forget() -> None:
+        for table in (methods, condition_classes):
+            table.cache_clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "moods"]:
+            del sys.modules[name]
 
-weftwork("train mood --train_data_dir data --output_dir out --pretrained_model_name_or_path model --max_train_steps 2 "
-         "--train_batch_size 2 --validation_steps 0 --checkpointing_steps 0 --moods calm wild")
-weftwork("generate design.json --model model --adapter mood=out/final --output image.png")
-weftwork("evaluate mood --model model --mood out/final --limit 1 --num_inference_steps 1 --output reports")
-weftwork("inspect out/final")
-
-from pathlib import Path
-from weftwork.scripts.demo.command import demo, open_studio
-from weftwork.scripts.demo.pages import Context, open_pages
-
-studio = open_studio("model", {"mood": Path("out/final")}, "cpu")
-(page,) = [page for page in open_pages(Context(studio)) if page.title == "Mood"]
-labels = {getattr(block, "label", None) for block in demo(studio, [page]).blocks.values()}
-assert {"Prompt", "Mood", "Weight"} <= labels, labels
-"""
+    monkeypatch.syspath_prepend(root / "site")
+    monkeypatch.chdir(root)
+    forget()
+    yield root
+    forget()
 
 
-def test_all_commands_know_it(root: Path) -> None:
-    said = run(root, COMMANDS)
-    config = json.loads((root / "out/final/config.json").read_text())
+COMMANDS = (
+    """
+train mood --train_data_dir data --output_dir out --pretrained_model_name_or_path model --max_train_steps 2
+    --train_batch_size 2 --validation_steps 0 --checkpointing_steps 0 --moods calm wild
+generate design.json --model model --adapter mood=out/final --output image.png
+evaluate mood --model model --mood out/final --limit 1 --num_inference_steps 1 --output reports
+inspect out/final
+""".replace("\n    ", " ")
+    .strip()
+    .splitlines()
+)
+
+
+def test_all_commands_know_it(installed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        assert main(command.split()) == 0, command
+    config = json.loads((installed / "out/final/config.json").read_text())
     assert config["_class_name"] == "MoodAdapter" and config["styles"] == ["calm", "wild"]
     assert config["training"]["steps"] == 2 and config["training"]["data"] == "data"
-    assert "tags: [weftwork, mood]" in (root / "out/final/README.md").read_text()
-    with Image.open(root / "image.png") as image:
+    assert "tags: [weftwork, mood]" in (installed / "out/final/README.md").read_text()
+    with Image.open(installed / "image.png") as image:
         assert image.size == (64, 64) and "calm" in image.info["weftwork"]
-    report = json.loads((root / "reports/mood.json").read_text())
+    report = json.loads((installed / "reports/mood.json").read_text())
     assert [row["name"] for row in report["rows"]] == ["brightness"] and report["count"] == 1
-    assert "MoodAdapter" in said and "moods" not in report["settings"]
+    assert "MoodAdapter" in capsys.readouterr().out and "moods" not in report["settings"]
+    labels = page_labels({"mood": installed / "out/final"}, "Mood")
+    assert {"Prompt", "Mood", "Weight"} <= labels
+
+
+def page_labels(adapters: Mapping[str, Path], title: str) -> set[str | None]:
+    """Labels on a page of the demo."""
+    from weftwork.scripts.demo.command import demo, open_studio
+    from weftwork.scripts.demo.pages import Context, open_pages
+
+    studio = open_studio("model", adapters, "cpu")
+    (page,) = [page for page in open_pages(Context(studio)) if page.title == title]
+    return {getattr(block, "label", None) for block in demo(studio, [page]).blocks.values()}
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler
+from diffusers import ConfigMixin, DDPMScheduler
 from diffusers.training_utils import (
     compute_density_for_timestep_sampling,
     compute_loss_weighting_for_sd3,
@@ -25,12 +25,12 @@ MODE_SCALE: Final = 1.29
 """Scale of "mode" sampling, the best of Stable Diffusion 3 (arXiv 2403.03206)."""
 
 
-def is_flow(scheduler: Any) -> bool:
+def is_flow(scheduler: ConfigMixin) -> bool:
     """Whether a scheduler is one of flow matching, without a noise schedule."""
     return not hasattr(scheduler, "alphas_cumprod")
 
 
-def training_scheduler(scheduler: Any) -> Any:
+def training_scheduler(scheduler: ConfigMixin) -> Any:
     """Returns the scheduler that adds noise in training.
 
     A `DDPMScheduler` of the sampler's configuration, since a sampler's `add_noise` may scale differently (Euler's does)
@@ -41,7 +41,7 @@ def training_scheduler(scheduler: Any) -> Any:
 
 def diffusion_loss(
     denoise: Denoise,
-    scheduler: Any,
+    scheduler: ConfigMixin,
     latents: Float[Tensor, "batch *size"],
     generator: torch.Generator,
     *,
@@ -79,7 +79,7 @@ def diffusion_loss(
 
 def joint_diffusion_loss(
     denoise: DenoiseAll,
-    scheduler: Any,
+    scheduler: ConfigMixin,
     parts: Sequence[tuple[Float[Tensor, "batch *size"], float]],
     generator: torch.Generator,
     *,
@@ -99,7 +99,7 @@ def joint_diffusion_loss(
     noise = torch.randn(latents[0].shape, generator=generator).to(latents[0])
     shares = _shares("logit_normal" if logit_normal else "none", len(noise), logit_normal, generator).to(noise.device)
     noise = _offset(noise, noise_offset, generator)
-    steps = scheduler.config.num_train_timesteps
+    steps = scheduler.config["num_train_timesteps"]
     timesteps = (shares * steps).long().clamp_max(steps - 1)
     noisy = [scheduler.add_noise(x, noise, timesteps) for x in latents]
     targets = [_target(scheduler, x, noise, timesteps) for x in latents]
@@ -112,7 +112,7 @@ def joint_diffusion_loss(
 
 def flow_matching_loss(
     denoise: Denoise,
-    scheduler: Any,
+    scheduler: ConfigMixin,
     latents: Float[Tensor, "batch *size"],
     generator: torch.Generator,
     *,
@@ -138,19 +138,19 @@ def flow_matching_loss(
     table = flow_sigmas(scheduler, mu)
     sigmas = table[(shares * len(table)).long().clamp_max(len(table) - 1)].to(latents.device)
     sigma = sigmas.to(latents).view(-1, *[1] * (latents.ndim - 1))
-    predicted = denoise((1 - sigma) * latents + sigma * noise, sigmas * scheduler.config.num_train_timesteps)
+    predicted = denoise((1 - sigma) * latents + sigma * noise, sigmas * scheduler.config["num_train_timesteps"])
     error = _squared_error(predicted, noise - latents)
     return (error * compute_loss_weighting_for_sd3(weighting_scheme, sigmas)).mean()
 
 
-def flow_sigmas(scheduler: Any, mu: float | None = None) -> Float[Tensor, " step"]:
+def flow_sigmas(scheduler: ConfigMixin, mu: float | None = None) -> Float[Tensor, " step"]:
     """Returns the sigmas of all training timesteps, in ascending order, shifted as for generation.
 
     Args:
         scheduler: of `training_scheduler`.
         mu: logarithm of the shift, for schedulers with `use_dynamic_shifting`; see `calculate_shift` of pipelines.
     """
-    steps = scheduler.config.num_train_timesteps
+    steps = scheduler.config["num_train_timesteps"]
     scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=mu)
     return scheduler.sigmas[:-1].flip(0)
 
@@ -166,8 +166,8 @@ def _squared_error(predicted: Tensor, target: Tensor) -> Float[Tensor, " batch"]
     return (predicted.float() - target.float()).square().flatten(1).mean(1)
 
 
-def _target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Int[Tensor, " batch"]) -> Tensor:
-    kind = scheduler.config.prediction_type
+def _target(scheduler: ConfigMixin, latents: Tensor, noise: Tensor, timesteps: Int[Tensor, " batch"]) -> Tensor:
+    kind = scheduler.config["prediction_type"]
     if kind == "epsilon":
         return noise
     if kind == "sample":
@@ -178,13 +178,13 @@ def _target(scheduler: Any, latents: Tensor, noise: Tensor, timesteps: Int[Tenso
 
 
 def min_snr_weight(
-    scheduler: Any, timesteps: Int[Tensor, " batch"], gamma: float, offset: float
+    scheduler: ConfigMixin, timesteps: Int[Tensor, " batch"], gamma: float, offset: float
 ) -> Float[Tensor, " batch"]:
     """Min-SNR loss weights for the scheduler's prediction type; see `joint_diffusion_loss`."""
     snr = compute_snr(scheduler, timesteps).clamp_min(1e-8)
     capped = (snr + offset).clamp_max(gamma)
     by_kind = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
-    return capped / by_kind[scheduler.config.prediction_type]
+    return capped / by_kind[scheduler.config["prediction_type"]]
 
 
 def _shares(

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from weftwork.attention_processors.encoders.latents import to_unit
+from weftwork.training.core.building import built
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.task import Task
-from weftwork.training.recipes.building import built
 
 LATENT_CHANNELS = 12
 PATCH = 8

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    ConfigMixin,
     DDIMScheduler,
     DiffusionPipeline,
-    SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -25,13 +25,13 @@ from weftwork.datasets.synthetic import creatures, rooms
 from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
 from weftwork.datasets.synthetic.rooms import Scene
+from weftwork.training.core.building import built
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.denoisers import denoiser_of, guidance_arguments
 from weftwork.training.core.objectives import diffusion_loss
 from weftwork.training.core.state import checkpoint_to_resume
 from weftwork.training.core.task import Task
 from weftwork.training.data.image_cache import CachedLatents, Latents
-from weftwork.training.recipes.building import built
 
 Shown = tuple[Garment, ...] | Creature | Scene
 """The content of an image of a synthetic dataset."""
@@ -274,7 +274,7 @@ class TextToImageTask(Task[Any, Sample, Batch]):
     sampling: ClassVar[Mapping[str, Any]] = {}
     """Further arguments of the pipeline for validation images."""
 
-    def __init__(self, module: nn.Module, scheduler: SchedulerMixin, vae: AutoencoderKL) -> None:
+    def __init__(self, module: nn.Module, scheduler: ConfigMixin, vae: AutoencoderKL) -> None:
         self.module, self.scheduler, self.vae = module, scheduler, vae
 
     def collate(self, samples: list[Sample]) -> Batch:

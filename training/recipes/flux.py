@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeli
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 
+from weftwork.training.core.building import built
 from weftwork.training.core.denoisers import CALLS
 from weftwork.training.core.objectives import flow_matching_loss
 from weftwork.training.recipes.backbone import (
@@ -19,7 +20,6 @@ from weftwork.training.recipes.backbone import (
     save_pipeline,
     saved_tokenizer,
 )
-from weftwork.training.recipes.building import built
 from weftwork.training.recipes.drawings import DrawingTask
 
 TIMESTEPS: Final = (0.0, 1.2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_pipe, tiny_unet
 from tiny_baselines import tiny_vision_model, write_lora
 
 from weftwork.attention_processors.encoders import ImageEncoder
@@ -20,7 +21,7 @@ from weftwork.evaluation.measurements import STYLE
 from weftwork.evaluation.methods.style import CURVE, StyleEvaluation
 from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import available
 from weftwork.scripts.cli import main
 from weftwork.training.data.image_cache import OutfitImages
 from weftwork.training.data.styles import StyledOutfits
@@ -40,18 +41,19 @@ COSTS = {"ms_per_step", "trained_parameters", "bytes"}
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> StyleEvaluation:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("adapters")
-    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
-    write_lora(folder / "lora")
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.register_modules(unet=tiny_unet(sample_size=16))
+    write_lora(folder / "lora", unet=tiny_unet(sample_size=16))
     for name in ("style", "style_gated"):
         fusion = "gated" if name == "style_gated" else "additive"
         made = StyleAdapter.for_denoiser(
-            pipe.unet, layers="decoder", styles=list(STYLES), token_dim=128, style_dim=8, fusion=fusion
+            pipe.unet, layers="decoder", styles=list(STYLES), token_dim=32, style_dim=8, fusion=fusion
         )
         made.save_pretrained(folder / name)
         pipe.attach(**{name: made})
     pipe.attach(
         reference=ReferenceAdapter.for_denoiser(
-            pipe.unet, layers="decoder", image_dim=128, token_dim=128, image_size=128
+            pipe.unet, layers="decoder", image_dim=128, token_dim=32, image_size=128
         ),
     )
     pipe.set_encoders(image=ImageEncoder(tiny_vision_model()))
@@ -76,7 +78,7 @@ def test_the_evaluation_fills_all_rows(evaluation: StyleEvaluation, tmp_path: Pa
     for name in ("lora", "style", "style_gated"):
         assert set(scores[name]) == SCORES | COSTS
     assert scores["style_gated"]["trained_parameters"] - scores["style"]["trained_parameters"] == 4  # a gate per layer
-    assert scores["style"]["bytes"] == pytest.approx(4 * scores["style"]["trained_parameters"], rel=0.02)
+    assert scores["style"]["bytes"] == pytest.approx(4 * scores["style"]["trained_parameters"], abs=2048)
     assert json.loads((tmp_path / "style.json").read_text())["count"] == 4
     with Image.open(tmp_path / "style.png") as sheet:
         assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)
