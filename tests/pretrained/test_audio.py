@@ -43,6 +43,7 @@ def test_steps_are_heard_where_the_box_is_and_when_it_is_loud(pipe: Any) -> None
     assert pans["left"] < -0.2 and pans["right"] > 0.2
 
 
+@pytest.mark.slow
 def test_the_page_of_the_demo_is_heard_on_every_surface(pipe: Any) -> None:
     """With its defaults; the surface is that of its audio prompt, told by the mean frequency."""
     pytest.importorskip("gradio")

@@ -162,7 +162,7 @@ def test_a_file_holds_options_and_flags_replace_them(own: Path, capsys: pytest.C
 
 
 def test_the_result_has_a_card_with_samples(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command(own), "--max_train_steps", "2", "--validation_steps", "1", "--license", "apache-2.0"]) == 0
+    assert main([*command(own), "--max_train_steps", "2", "--validation_steps", "2", "--license", "apache-2.0"]) == 0
     card = (own / "run/final/README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n") and "| steps | 2 |" in card and "| seed | 0 |" in card
     pictures = [path.name for path in (own / "run/final/samples").iterdir()]
