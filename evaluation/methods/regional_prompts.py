@@ -53,7 +53,7 @@ class RegionalPrompts(KeyValueAdapter[RegionalBatch, RegionalBatch]):
     def collate(self, conditions: Sequence[Sequence[SketchTextPair]]) -> RegionalBatch:
         rows = padded(conditions, ABSENT)
         texts = tuple(tuple(getattr(one, "text", None) or "" for one in row) for row in rows)
-        return RegionalBatch.of(rows, list(self.config["layers"]), texts=texts)
+        return RegionalBatch.of(rows, self.config, texts=texts)
 
     def features(self, batch: RegionalBatch, encoders: Encoders) -> RegionalBatch:
         texts = [text for row in batch.texts for text in row]
