@@ -37,6 +37,8 @@ class AdapterBank(ModelMixin, ConfigMixin):
         super().__init__()
         given = dict(adapters or {})
         self._modules_by_name = nn.ModuleDict({n: a for n, a in given.items() if isinstance(a, nn.Module)})
+        if next(self.parameters(), None) is None:  # hooks of offloading look at the first parameter
+            self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         self.weights: dict[str, float] = {name: 1.0 for name in given}
         self.register_to_config(adapters=None)
 
@@ -57,10 +59,10 @@ class AdapterBank(ModelMixin, ConfigMixin):
     def items(self) -> Iterator[tuple[str, Adapter]]:
         return ((name, self[name]) for name in self)
 
-    def forward(self, name: str, features: Batch) -> Encoded:
+    def forward(self, name: str, features: Batch, **arguments: Any) -> Encoded:
         """Runs one adapter on its features; called through this module so that offloading hooks run."""
         with computing(self[name]):
-            return self._modules_by_name[name](features)
+            return self._modules_by_name[name](features, **arguments)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -189,6 +189,7 @@ def conditioned(
     Raises:
         RuntimeError: a processor was replaced since `install`, another thread runs the denoiser with conditions, or a
             call of the denoiser did not read each branch once.
+        ValueError: a denoiser under context parallelism.
     """
     inner = unwrapped(denoiser)
     use, thread = _USES.setdefault(inner, _Use()), threading.get_ident()
@@ -199,6 +200,8 @@ def conditioned(
 
     def let(conditioning: Conditioning) -> None:
         check_installed(inner, conditioning.branches)
+        if conditioning.branches:
+            _check_whole(inner)
         absent = sorted(set(conditioning.inputs) - set(slots))
         if absent:
             raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
@@ -215,6 +218,16 @@ def conditioned(
     finally:
         _set(slots, before)
         use.thread = outer
+
+
+def _check_whole(denoiser: nn.Module) -> None:
+    """Raises if processes share the tokens of a call (context parallelism), since branches are laid out for all."""
+    parallel: Any = getattr(denoiser, "_parallel_config", None)
+    if getattr(parallel, "context_parallel_config", None) is not None:
+        raise UserError(
+            f"{type(denoiser).__name__}: got conditions under context parallelism, where each process has a share of "
+            "the tokens; leave enable_parallelism() out, or pass it a TensorParallelConfig"
+        )
 
 
 def _processors(denoiser: nn.Module) -> dict[str, WrappedProcessor]:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -28,11 +29,20 @@ class Row:
     Args:
         check: raises any exception, whose text is the reason, where the property does not hold.
         regions: whether it is about regions, which denoisers without a grid do not have.
+        package: package without which it cannot be asked.
+        method: the only method that it is asked of, where methods do not matter; None for all.
     """
 
     name: str
     check: Callable[["Cell"], None]
     regions: bool = False
+    package: str | None = None
+    method: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there."""
+        return self.package is None or find_spec(self.package) is not None
 
 
 @dataclass
@@ -127,6 +137,8 @@ class Cell:
 
     def applies(self, row: Row) -> bool:
         """Whether the property can be asked: image methods are not for audio nor the reverse, which has no regions."""
+        if row.method not in (None, self.method.name):
+            return False
         modality = family_of(_made(self.make)[0]).modality
         return modality in self.method.modalities and not (row.regions and modality == "audio")
 

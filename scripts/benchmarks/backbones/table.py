@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from diffusers.utils import logging
+
 from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
-from weftwork.scripts.benchmarks.backbones import basic
+from weftwork.scripts.benchmarks.backbones import basic, kernels, memory
 from weftwork.scripts.benchmarks.backbones.cells import Cell, Row, cells
 from weftwork.scripts.benchmarks.backbones.tiny import FAMILIES
 
-ROWS: Final[tuple[Row, ...]] = (*basic.ROWS,)
+ROWS: Final[tuple[Row, ...]] = (*basic.ROWS, *memory.ROWS, *kernels.ROWS)
 """All rows of the table."""
 BEGIN: Final = "<!-- written by `weftwork benchmark backbones --check --write docs/backbones.md` -->"
 END: Final = "<!-- end of the table -->"
@@ -125,6 +127,11 @@ def check(only: Sequence[str] = (), write: Path | None = None) -> int:
     if write is not None:
         written(write.read_text(encoding="utf-8"), "")
     asked, makers, rows = ([kind[n] for n in kind if n in only] or list(kind.values()) for kind in known)
+    logging.set_verbosity_error()
+    for row in rows:
+        if not row.installed:
+            print(f"{row.name}: {row.package} is not installed; left out")
+    rows = [row for row in rows if row.installed]
     started = time.perf_counter()
     found = outcomes(cells(asked, makers), rows, lambda one: one.reason is not None and print(one, flush=True))
     print(f"checked in {time.perf_counter() - started:.0f} s")
