@@ -16,7 +16,8 @@ from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.backbones.cells import Cell, Parts, Row, close, equal, moved
-from weftwork.scripts.benchmarks.backbones.tiny import Made, parts as tiny_parts, run
+from weftwork.scripts.benchmarks.backbones.tiny import Made, run
+from weftwork.scripts.benchmarks.backbones.tiny import parts as tiny_parts
 
 FLASH: Final = AttentionBackendName.FLASH
 CHANGES: Final = 20
@@ -177,6 +178,7 @@ def _compiled(backend: str, tolerance: float) -> Callable[[Cell], None]:
             install(denoiser)
         with _fresh_compiler():
             compile_blocks(compiled, backend)
+            graphs = 0
             for index in range(CHANGES + 1):
                 acting = parts.conditioning(_changed(parts, index))
                 acting.set_step(index % 4, 4)
@@ -185,9 +187,9 @@ def _compiled(backend: str, tolerance: float) -> Callable[[Cell], None]:
                     moved(out, stock)
                 with torch._dynamo.config.patch(error_on_recompile=index > 0), conditioned(compiled, acting):
                     close(run(compiled, parts.inputs), out, tolerance, f"compiled, change {index}")
-                if index == 0 and _graphs() > expected:
-                    raise AssertionError(f"compiled: got {_graphs()} graphs, expected at most {expected}")
-                graphs = _graphs() if index == 0 else graphs  # noqa: F821
+                graphs = graphs or _graphs()
+            if graphs > expected:
+                raise AssertionError(f"compiled: got {graphs} graphs, expected at most {expected}")
             if _graphs() != graphs:
                 raise AssertionError(f"compiled: got {_graphs() - graphs} graphs more for other values")
 

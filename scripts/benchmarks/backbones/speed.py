@@ -9,14 +9,16 @@ On a CPU the clock is the time that this process computes, in one thread, so tha
 """
 
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import diffusers
 import torch
-from torch import nn
-from torch.distributed._tools.mem_tracker import MemTracker
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
 from weftwork.attention_processors.core.families import call_layout
@@ -25,7 +27,6 @@ from weftwork.attention_processors.core.processor import attention_layers, condi
 from weftwork.attention_processors.core.strength import Schedule
 from weftwork.attention_processors.in_context.adapter import InContextAdapter
 from weftwork.attention_processors.in_context.conditions import InContextReference
-from weftwork.scripts.benchmarks import style
 from weftwork.scripts.benchmarks.backbones.tiny import Made, ids
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.converters.ip_adapter import BASES
@@ -150,7 +151,10 @@ def four_pairs(denoiser: Any) -> EncodedTokens:
     """Returns keys and values of four pairs, each with a soft region of its own, at all layers that read the text."""
     count = PAIRS * TOKENS
     return EncodedTokens(
-        {name: (torch.randn(1, count, width), torch.randn(1, count, width)) for name, width in select_layers(denoiser, "all").items()},
+        {
+            name: (torch.randn(1, count, width), torch.randn(1, count, width))
+            for name, width in select_layers(denoiser, "all").items()
+        },
         None,
         torch.ones(1, count, dtype=torch.bool),
         torch.arange(PAIRS).repeat_interleave(TOKENS),
@@ -162,7 +166,7 @@ def four_pairs(denoiser: Any) -> EncodedTokens:
 
 def moved(value: Any) -> Any:
     """Returns inputs on the device, in its precision."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         wide = value.is_floating_point() and device().type != "cpu"
         return value.to(device(), torch.bfloat16 if wide else None)
     if isinstance(value, Mapping):
@@ -212,18 +216,42 @@ def reference_memory(size: Size) -> dict[str, dict[str, float]]:
         tokens = inputs["hidden_states"].shape[1]
         peaks = [_peak(denoiser, inputs, one) for one in (Conditioning({}), acting)]
         mask = (tokens + size.text) ** 2 * denoiser.dtype.itemsize / 2**20
-        rows[f"references_{tokens}"] = {
-            "stock_mb": peaks[0], "weighted_mb": peaks[1], "added_bytes_per_token": (peaks[1] - peaks[0]) / tokens * 2**20,
-            "dense_mask_mb": mask,
-        }  # fmt: skip
+        added = {"added_kb_per_token": 1024 * (peaks[1] - peaks[0]) / tokens}
+        peak = {"stock_mb": peaks[0], "weighted_mb": peaks[1]}
+        rows[f"references_{tokens}"] = {**peak, **added, "dense_mask_mb": mask}
     return rows
 
 
+class TensorMemory(TorchDispatchMode):
+    """Counts the bytes of tensors that operations within the block make, and the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._count((args, kwargs), made=False)
+        out = func(*args, **(kwargs or {}))
+        self._count(out, made=True)
+        return out
+
+    def _count(self, values: Any, made: bool) -> None:
+        for one in tree_leaves(values):
+            if isinstance(one, Tensor) and id(storage := one.untyped_storage()) not in self.known:
+                self.known[id(storage)] = storage.nbytes() if made else 0
+                self.now += self.known[id(storage)]
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, id(storage))
+
+    def _freed(self, key: int) -> None:
+        self.now -= self.known.pop(key)
+
+
 def _peak(denoiser: nn.Module, inputs: Mapping[str, Any], acting: Conditioning) -> float:
-    with conditioned(denoiser, acting), MemTracker() as tracker:
+    with conditioned(denoiser, acting), TensorMemory() as memory:
         denoiser(**inputs, return_dict=False)
-    snapshot = tracker.get_tracker_snapshot("peak")
-    return snapshot[device()]["Total"] / 2**20
+    return memory.peak / 2**20
 
 
 BACKBONES: Final[Mapping[str, Callable[[Size], Made]]] = {"sd15": sd15, "sdxl": sdxl, "flux": flux, "z_image": z_image}
