@@ -8,7 +8,8 @@ weftwork benchmark instillation two passes with shared attention over two withou
 weftwork benchmark training     training steps that read cached features over steps that encode
 weftwork benchmark growth       cost of training by pairs, image size, data and processes
 weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer audio
-weftwork benchmark backbones    with --check: properties of all methods on all families of denoisers, on tiny models
+weftwork benchmark backbones    wrapped processors and four pairs over the stock step; memory of references; masks
+                                beside diffusers' own; with --check: properties of all methods on all families
 """
 
 import argparse
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         choices=SIZES,
         default="full",
-        help="size of the denoisers of `style`, `instillation`, `training`, `audio`, and of `growth`",
+        help="size of the denoisers of `style`, `instillation`, `training`, `audio`, `backbones`, and of `growth`",
     )
     parser.add_argument("--check", action="store_true", help="of `backbones`: check instead of timing")
     parser.add_argument(
@@ -54,9 +55,7 @@ def run(arguments: argparse.Namespace) -> int | None:
         raise UserError(
             "check, only, write: got some without `backbones --check`, where they have no effect; drop them"
         )
-    if arguments.name == "backbones":
-        if not checks:
-            raise UserError("backbones: got no --check, expected it; add it")
+    if checks:
         from weftwork.scripts.benchmarks.backbones.table import check
 
         return check(arguments.only, arguments.write)
@@ -68,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int | None:
     if arguments.name in here:
         measured = here[arguments.name](arguments)
     else:
-        module = import_module(f"weftwork.scripts.benchmarks.{arguments.name}")
+        name = "backbones.speed" if arguments.name == "backbones" else arguments.name
+        module = import_module(f"weftwork.scripts.benchmarks.{name}")
         measured = module.measure(arguments.size, arguments.rounds)
     rows = [Row(name, scores) for name, scores in measured.items()]
     report = Report("benchmark", f"benchmark-{arguments.name}", rows, count=arguments.rounds)

@@ -15,13 +15,9 @@ from PIL import Image
 from tiny import STYLES, drawn_sketch, style_adapter, tiny_unet
 from variants import SD, run
 
-from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
 from weftwork.attention_processors.core.condition import GUIDANCE
-from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 from weftwork.attention_processors.style.adapter import Style, StyleCards
-from weftwork.scripts.benchmarks.backbones.tiny import flux, made, wan, z_image
 
 Conditions = dict[str, list[Any]]
 
@@ -177,44 +173,3 @@ def test_no_recompilation_of_repeated_blocks() -> None:
         for design in changes():
             conditions = {"it": design}
             np.testing.assert_allclose(run(fast, conditions=conditions), run(eager, conditions=conditions), atol=1e-5)
-
-
-def random_conditioning(model: Any, seed: int) -> Conditioning:
-    """One decoupled branch of four tokens at every layer, with the gain that the seed draws."""
-    noise = torch.Generator().manual_seed(seed)
-    branches: dict[str, tuple[Branch, ...]] = {}
-    for name, layer in attention_layers(model).items():
-        key, value = (torch.randn(2, 4, layer.to_q.out_features, generator=noise) for _ in range(2))  # pyright: ignore
-        branches[name] = (DecoupledBranch(key, value, torch.rand(2, 1, 1, 1, generator=noise)),)
-    return Conditioning(branches)
-
-
-def graph_count() -> int:
-    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
-
-
-@pytest.mark.parametrize("backbone", [flux, z_image, wan], ids=lambda one: one.__name__)
-@torch.no_grad()
-def test_blocks_of_transformers_compile_once(backbone: Any) -> None:
-    """At most two graphs more than the stock model has, equal to eager, and none more when values change."""
-    stock, call = made(backbone)
-    stock.compile_repeated_blocks(fullgraph=True, backend="eager")
-    torch._dynamo.utils.counters.clear()
-    call(stock)
-    expected = graph_count()
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    model, call = made(backbone)
-    eager, _ = made(backbone)
-    for one in (model, eager):
-        install(one)
-    model.compile_repeated_blocks(fullgraph=True, backend="eager")
-    counts = set()
-    for seed in range(3):
-        results = []
-        for one in (model, eager):
-            with conditioned(one, random_conditioning(one, seed)):
-                results.append(call(one))
-        torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
-        counts.add(graph_count())
-    assert len(counts) == 1 and counts.pop() <= expected + 2

@@ -10,6 +10,7 @@ from weftwork.attention_processors.core.example import Example
 from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.style.example import example as style
 from weftwork.datasets.readers.errors import UserError
+from weftwork.scripts.benchmarks.backbones import basic, kernels, memory, speed
 from weftwork.scripts.benchmarks.backbones.basic import off, unused
 from weftwork.scripts.benchmarks.backbones.cells import Row, cells
 from weftwork.scripts.benchmarks.backbones.table import BEGIN, END, ROWS, check, markdown, outcomes, written
@@ -18,7 +19,10 @@ from weftwork.scripts.cli import main
 
 
 def test_a_few_cells_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(["paired", "in-context", "regional", "flux", *(row.name for row in ROWS if row.name != "LoRA")]) == 0
+    assert (
+        check(["paired", "in-context", "regional", "flux", *(row.name for row in basic.ROWS if row.name != "LoRA")])
+        == 0
+    )
     assert capsys.readouterr().out.splitlines()[-1] == "24 of 24 cells hold"
 
 
@@ -77,7 +81,33 @@ def test_the_page_gets_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 def test_all_cells_hold() -> None:
     """In-context references need a family that reads reference images; the others refuse them."""
-    found = outcomes(cells(methods().values(), FAMILIES), ROWS, lambda one: None)
+    rows = [row for row in ROWS if row.installed and not row.name.startswith("compiled")]
+    found = outcomes(cells(methods().values(), FAMILIES), rows, lambda one: None)
     failing = [one for one in found if one.reason is not None]
     assert not [one for one in failing if one.method != "in-context"]
     assert all("has 0 reference images" in (one.reason or "") for one in failing)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda one: one.__name__)
+def test_compiled_blocks(family: Any) -> None:
+    """The tracer alone, without code generation."""
+    (row,) = (row for row in kernels.ROWS if row.name == "compiled")
+    (cell,) = cells([methods()["style"]], [family])
+    if cell.applies(row):
+        row.check(cell)
+
+
+def test_kernels_and_precisions() -> None:
+    rows = [row for row in (*memory.ROWS, *kernels.ROWS) if row.installed and "compiled" not in row.name]
+    rows = [row for row in rows if row.name != "flex kernel"]  # compiles
+    found = outcomes(cells([methods()["style"], methods()["regional"]], [flux]), rows, lambda one: None)
+    assert len(found) == 2 * len(rows) and all(one.reason is None for one in found)
+
+
+def test_speed_has_its_rows() -> None:
+    rows = speed.measure("tiny", 1)
+    assert {f"{name}_{row}" for name in speed.BACKBONES for row in ("stock", "again", "unused", "pairs")} <= set(rows)
+    few, many = (rows[name] for name in rows if name.startswith("references_"))
+    assert many["weighted_mb"] > few["weighted_mb"] > few["stock_mb"]
+    assert many["added_kb_per_token"] == pytest.approx(few["added_kb_per_token"], rel=0.1)  # linear
