@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def interleaved(
-    rounds: int, clock: Callable[[], float] = time.perf_counter, **tasks: Callable[[], object]
+    rounds: int, clock: Callable[[], float] = time.perf_counter, /, **tasks: Callable[[], object]
 ) -> dict[str, list[float]]:
     """Returns the seconds of every task by round, after one warm-up each; tasks alternate within a round."""
     for task in tasks.values():

@@ -120,7 +120,7 @@ def _dequantize(denoiser: nn.Module) -> None:
     for owner, name, one in _linear_layers(denoiser):
         plain = nn.Linear(one.in_features, one.out_features, one.bias is not None)
         plain.weight = nn.Parameter(plain_weight(one, name).float())
-        plain.bias = None if one.bias is None else nn.Parameter(one.bias)
+        plain.register_parameter("bias", None if one.bias is None else nn.Parameter(one.bias))
         setattr(owner, name, plain.requires_grad_(False))
 
 

@@ -109,7 +109,7 @@ def _unet(config: Mapping[str, Any], narrow: tuple[int, ...], size: Size) -> Mad
     channels = {"block_out_channels": narrow} if size.unet else {}
     model = empty(diffusers.UNet2DConditionModel, **{**config, **size.unet, **channels})
     width = model.config["cross_attention_dim"]
-    inputs = {"sample": torch.randn(1, 4, size.latents, size.latents), "timestep": torch.tensor(500)}
+    inputs: dict[str, Any] = {"sample": torch.randn(1, 4, size.latents, size.latents), "timestep": torch.tensor(500)}
     inputs["encoder_hidden_states"] = torch.randn(1, 77, width)
     if model.config["addition_embed_type"]:
         inputs["added_cond_kwargs"] = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.ones(1, 6)}
