@@ -39,10 +39,10 @@ def correspondences(
     Args:
         geometry: of a view, by pixel: its point in the target camera's frame, scaled to about [-1, 1] (3), its normal
             there (3), its depth (1), and 1 where there is a point at all, else 0.
-        channels: 20; 17 without normals, 16 without depth as well.
+        channels: 20; 19 without depth, 17 without normals, 16 without both.
     """
     points, normals, depth, seen = (geometry * geometry[:, 7:]).split([3, 3, 1, 1], 1)
-    parts = {16: [], 17: [depth], 20: [normals, depth]}[channels]
+    parts = {16: [], 17: [depth], 19: [normals], 20: [normals, depth]}[channels]
     return torch.cat([fourier_points(points), *parts, 1 - seen], 1)
 
 
@@ -50,7 +50,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
     """Encoder of per-pixel geometry as features on the latents' grid (an eighth of the sides); zero-initialised.
 
     Args:
-        in_channels: 16, 17 or 20, see `correspondences`.
+        in_channels: 16, 17, 19 or 20, see `correspondences`.
         out_channels: those of the denoiser's `conv_in`.
         warped_channels: channels of the latents of a warped image, which are read with its mask; 0 reads none.
     """
@@ -64,8 +64,8 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
         warped_channels: int = 0,
     ) -> None:
         super().__init__()
-        if in_channels not in (16, 17, 20):
-            raise UserError(f"in_channels: got {in_channels}, expected 16, 17 or 20; see correspondences")
+        if in_channels not in (16, 17, 19, 20):
+            raise UserError(f"in_channels: got {in_channels}, expected 16, 17, 19 or 20; see correspondences")
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for narrow, wide in pairwise(widths):

@@ -23,9 +23,10 @@ class RecordInput(Branch):
 
     layer: str
     store: InputStore
+    kept_as: torch.dtype | None = None
 
     def read(self, hidden_states: Tensor) -> None:
-        self.store[self.layer] = hidden_states
+        self.store[self.layer] = hidden_states.to(self.kept_as or hidden_states.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +59,16 @@ class References:
 
     Args:
         layers: as in `select_layers`; all self-attentions by default.
+        kept_as: precision in which inputs are kept; None is their own. The authors' code keeps them in float16.
     """
 
-    def __init__(self, layers: str | Sequence[str] = "self") -> None:
-        self.layers = layers
+    def __init__(self, layers: str | Sequence[str] = "self", *, kept_as: torch.dtype | None = None) -> None:
+        self.layers, self.kept_as = layers, kept_as
         self.store: dict[str, Tensor] = {}
 
     def record(self) -> Taps:
         """Branches for the pass over the references; its rows are [target row, view], views of a row together."""
-        return Taps(RecordInput, self.layers, {"store": self.store})
+        return Taps(RecordInput, self.layers, {"store": self.store, "kept_as": self.kept_as})
 
     def extend(self, views: int) -> Taps:
         """Branches for passes over the target, with `views` references per row."""

@@ -30,8 +30,9 @@ def test_channels_say_where_nothing_is_seen() -> None:
     assert channels[0, :, 0, 1].tolist() == [0] * 6 + [1] * 3 + [0] * 3 + [1] * 3 + [0] * 4 + [1]
     assert channels[0, 15:, 0, 0].tolist() == [1, 1, 1, 7, 0]
     assert torch.equal(correspondences(geometry, 17), channels[:, [*range(15), 18, 19]])
+    assert torch.equal(correspondences(geometry, 19), channels[:, [*range(18), 19]])
     assert torch.equal(correspondences(geometry, 16), channels[:, [*range(15), 19]])
-    with pytest.raises(ValueError, match="in_channels: got 4, expected 16, 17 or 20"):
+    with pytest.raises(ValueError, match="in_channels: got 4, expected 16, 17, 19 or 20"):
         CorrespondenceEncoder(4)
 
 
