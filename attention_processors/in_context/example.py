@@ -34,7 +34,7 @@ def with_reference(denoiser: Any, given: Inputs) -> Inputs:
         return given
     latents, count = given["hidden_states"], SIDES[0] * SIDES[1]
     more = torch.randn(len(latents), count, latents.shape[-1], generator=torch.Generator().manual_seed(0)).to(latents)
-    if "cond_in_channels" in denoiser.config:  # FLUX.3
+    if "cond_in_channels" in denoiser.config:  # FLUX.3 reads references apart
         assert ids is not None
         return {**given, "image_cond_hidden_states": more, "image_cond_ids": _places(ids, -1)}
     changed = {**given, "hidden_states": torch.cat([latents, more], 1)}

@@ -1,5 +1,6 @@
 """The smallest use of styles."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -12,10 +13,11 @@ from weftwork.attention_processors.style.conditions import Style
 STYLES = ("ink", "pastel", "neon")
 
 
-def example(denoiser: nn.Module) -> Example:
+def example(denoiser: nn.Module, layers: str | Sequence[str] = "all") -> Example:
     """Returns an adapter of three styles, and conditions of two."""
     width = base_description(denoiser)["context_dim"]
-    adapter = StyleAdapter.for_denoiser(denoiser, styles=STYLES, style_dim=8, token_dim=width or 16, num_tokens=2)
+    sizes = {"style_dim": 8, "token_dim": width or 16, "num_tokens": 2}
+    adapter = StyleAdapter.for_denoiser(denoiser, layers=layers, styles=STYLES, **sizes)
 
     def conditions(seed: int, **options: Any) -> list[Style]:
         first, second = STYLES[seed % 3], STYLES[(seed + 1) % 3]

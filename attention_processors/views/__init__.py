@@ -19,6 +19,7 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements:VIEWS",
     demo_page="weftwork.scripts.demo.views:ViewPage",
     validation="weftwork.evaluation.methods.views:validate",
+    example="weftwork.attention_processors.views.example:example",
     usage=(
         "from weftwork.datasets.synthetic.rooms import sample",
         "from weftwork.attention_processors import ReferenceView",

@@ -79,10 +79,17 @@ def markdown(found: Sequence[Outcome]) -> str:
             here = [[one for one in found if of(one) == value and one.method == name] for name in names]
             counts = [f"{sum(o.reason is None for o in own)}/{len(own)}" if own else "–" for own in here]
             lines.append(f"| {value} | {' | '.join(counts)} |")
-    failing = [one for one in found if one.reason is not None]
-    if failing:
-        lines += ["", "These do not hold:", "", *(f"- {one.row}, {one.method}, {one.backbone}: `{one.reason}`"
-                                                   for one in failing)]  # fmt: skip
+    failing = dict.fromkeys((one.method, one.reason) for one in found if one.reason is not None)
+    lines += ["", "These do not hold:", ""] if failing else []
+    for method, reason in failing:
+        where: dict[str, list[str]] = {}
+        for one in found:
+            if (one.method, one.reason) == (method, reason):
+                where.setdefault(one.backbone, []).append(one.row)
+        alike: dict[str, list[str]] = {}
+        for backbone, rows in where.items():
+            alike.setdefault(", ".join(rows), []).append(backbone)
+        lines += [f"- {method} on {', '.join(names)} ({rows}): `{reason}`" for rows, names in alike.items()]
     return "\n".join(lines)
 
 

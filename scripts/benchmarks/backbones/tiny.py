@@ -82,8 +82,11 @@ def flux3() -> Made:
         in_channels=4, cond_in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
         num_attention_heads=2, joint_attention_dim=32, timestep_channels=32, axes_dims_rope=(4, 4, 4, 4),
     )  # fmt: skip
+    reference = ids(2, 3, 4)
+    reference[:, 3] = -1
     return model, {"hidden_states": noise(2, 16, 4), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF,
-                   "img_ids": ids(4, 4, 4), "txt_ids": torch.zeros(7, 4)}  # fmt: skip
+                   "img_ids": ids(4, 4, 4), "txt_ids": torch.zeros(7, 4), "image_cond_ids": reference,
+                   "image_cond_hidden_states": noise(2, 6, 4)}  # fmt: skip
 
 
 def qwen_image() -> Made:
@@ -273,10 +276,11 @@ def krea2() -> Made:
 
 BACKBONES: tuple[Callable[[], Made], ...] = (
     sd3, flux, chroma, flux2, qwen_image, z_image, wan, wan_image_to_video, ltx, cogvideox, cogview4, hunyuan_video,
-    lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2,
+    lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2, flux3,
+    stable_audio3,
 )  # fmt: skip
 """Transformers with a record in `core.families`."""
-FAMILIES: tuple[Callable[[], Made], ...] = (unet, *BACKBONES, flux3, stable_audio3)
+FAMILIES: tuple[Callable[[], Made], ...] = (unet, *BACKBONES)
 """All denoisers of the table."""
 
 

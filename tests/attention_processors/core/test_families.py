@@ -17,7 +17,7 @@ from weftwork.attention_processors.core.processor import attention_layers, condi
 from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, Made, parts, rows_of, run
 
 Backbone = Callable[[], Made]
-PACKED = ("flux", "chroma", "flux2", "qwen_image", "krea2", "ltx", "ltx2")
+PACKED = ("flux", "chroma", "flux2", "flux3", "qwen_image", "krea2", "ltx", "ltx2")
 every = pytest.mark.parametrize("backbone", BACKBONES, ids=lambda one: one.__name__)
 
 
@@ -52,7 +52,7 @@ def poked(name: str, inputs: dict[str, Any], grid: tuple[int, int, int], frame: 
     latents = inputs["hidden_states"]
     if name in PACKED:
         latents[:, (frame * height + y) * width + x] += torch.tensor([9.0, -9.0]).repeat(latents.shape[-1] // 2)
-    elif name == "stable_audio":
+    elif name.startswith("stable_audio"):
         latents[..., x] += 9.0
     elif name == "ace_step":
         latents[:, 2 * x : 2 * x + 2] += 9.0
