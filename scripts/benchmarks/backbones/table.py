@@ -88,8 +88,9 @@ def markdown(found: Sequence[Outcome]) -> str:
                 where.setdefault(one.backbone, []).append(one.row)
         alike: dict[str, list[str]] = {}
         for backbone, rows in where.items():
-            alike.setdefault(", ".join(rows), []).append(backbone)
-        lines += [f"- {method} on {', '.join(names)} ({rows}): `{reason}`" for rows, names in alike.items()]
+            asked = [one.row for one in found if (one.method, one.backbone) == (method, backbone)]
+            alike.setdefault("all properties" if rows == asked else ", ".join(rows), []).append(backbone)
+        lines += [f"- {method} on {', '.join(names)}, {rows}: `{reason}`" for rows, names in alike.items()]
     return "\n".join(lines)
 
 
