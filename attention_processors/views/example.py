@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from weftwork.attention_processors.core.example import Example
-from weftwork.attention_processors.core.families import base_description
+from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.batch import EncodedViews
 from weftwork.attention_processors.views.conditions import ReferenceView
@@ -36,18 +36,20 @@ def example(denoiser: nn.Module) -> Example:
         for name, parameter in adapter.named_parameters():
             if "lora_B" in name and parameter.requires_grad:  # zero-initialised
                 parameter.normal_(std=0.05)
-    vae = AutoencoderKL(
-        block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    ).requires_grad_(False)  # fmt: skip
-    context = torch.randn(1, 3, base_description(denoiser)["context_dim"])
+    sizes: dict[str, Any] = {"block_out_channels": (8,) * 4, "norm_num_groups": 4}
+    blocks: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+    }
+    unet: Any = unwrapped(denoiser)
+    context = torch.randn(1, 3, unet.config.cross_attention_dim)
 
     def conditions(seed: int, **options: Any) -> list[ReferenceView]:
         image = np.random.default_rng(seed).random((SIDE, SIDE, 3))
         view = ReferenceView.of_depth(image, np.full((SIDE, SIDE), 3.0), _camera(0.2))
         return [ReferenceView(view.image, view.points, view.camera, **options)]
 
-    return ViewsExample(adapter, conditions, {"vae": vae, "context": context})
+    return ViewsExample(adapter, conditions, {"vae": AutoencoderKL(**sizes, **blocks), "context": context})
 
 
 def _camera(aside: float) -> Camera:
