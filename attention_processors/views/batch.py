@@ -74,7 +74,7 @@ class ViewsBatch(Batch):
         grey = [[np.where(one.warped.seen[..., None], one.warped.image, 0.5)] for one in scenes]
         return cls.of(
             [one.references for one in scenes],
-            [],
+            {"layers": ()},
             images=stacked([[view.image for view in one.references] for one in scenes]),
             points=stacked([[(one.span.scaled(view.points) + 1) / 2 for view in one.references] for one in scenes]),
             geometry=torch.stack([torch.stack([*map(one.span.geometry, (*one.known, one.warped))]) for one in scenes]),
