@@ -9,7 +9,7 @@ bound of the ratio of steps, and the ratio of time in text attention within the 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,18 +57,19 @@ TEXT_TOKENS = 77
 class TextAttentionClock:
     """Accumulates the seconds spent in text attention layers; set to 0 before a forward pass."""
 
-    def __init__(self, denoiser: UNet2DConditionModel) -> None:
+    def __init__(self, denoiser: UNet2DConditionModel, clock: Callable[[], float]) -> None:
         self.seconds = self._entered = 0.0
+        self.clock = clock
         layers = attention_layers(denoiser)
         for name in select_names(list(layers), "all"):
             layers[name].register_forward_pre_hook(self._enter)
             layers[name].register_forward_hook(self._leave)
 
     def _enter(self, *_: object) -> None:
-        self._entered = time.perf_counter()
+        self._entered = self.clock()
 
     def _leave(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._entered
+        self.seconds += self.clock() - self._entered
 
 
 @dataclass
@@ -98,12 +99,12 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     for name, config in DENOISERS[size].items():
         torch.manual_seed(0)
         denoiser = UNet2DConditionModel(**config).eval().requires_grad_(False)
-        measured = {**_timed(steps(denoiser), rounds), "card": {"percent": card_percent(denoiser)}}
+        measured = {**timed(steps(denoiser), rounds), "card": {"percent": card_percent(denoiser)}}
         rows |= {f"{name}_{row}": scores for row, scores in measured.items()}
     return rows
 
 
-def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
+def steps(denoiser: UNet2DConditionModel, clock: Callable[[], float] = time.perf_counter) -> dict[str, Step]:
     """Returns the stock step, and steps of diffusers and weftwork with one image and with two masked images."""
     context, side = denoiser.config["cross_attention_dim"], denoiser.config["sample_size"]
     adapter = ReferenceAdapter.for_denoiser(denoiser, image_dim=IMAGE_DIM, token_dim=context).eval()
@@ -112,7 +113,7 @@ def steps(denoiser: UNet2DConditionModel) -> dict[str, Step]:
     latents, text = torch.randn(2, denoiser.config["in_channels"], side, side), torch.randn(2, TEXT_TOKENS, context)
     images, added = torch.randn(2, IMAGE_DIM), _added(denoiser)
     layout = Layout(layer_levels(ours), (side, side), halves=GUIDED)
-    clocks = {twin: TextAttentionClock(twin) for twin in (denoiser, theirs, ours)}
+    clocks = {twin: TextAttentionClock(twin, clock) for twin in (denoiser, theirs, ours)}
 
     def step(twin: UNet2DConditionModel, images: Mapping[str, object], **kwargs: object) -> Step:
         options = {"added_cond_kwargs": {**added, **images}, "cross_attention_kwargs": kwargs or None}
@@ -156,11 +157,16 @@ def card_percent(denoiser: UNet2DConditionModel) -> float:
     return 100 * held / all_of_it
 
 
-def _timed(tasks: Mapping[str, Step], rounds: int) -> dict[str, dict[str, float]]:
+def timed(
+    tasks: Mapping[str, Step],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    suffixes: Sequence[str] = ("", "_masked"),
+) -> dict[str, dict[str, float]]:
     """Returns rows without and with masks, each with the stock step."""
-    seconds = interleaved(rounds, **tasks)
+    seconds = interleaved(rounds, clock, **tasks)
     rows: dict[str, dict[str, float]] = {}
-    for suffix in ("", "_masked"):
+    for suffix in suffixes:
         ours, theirs = f"weftwork{suffix}", f"diffusers{suffix}"
         beside = {f"stock{suffix}": "stock", theirs: theirs, ours: ours}
         whole = ratios({row: seconds[task] for row, task in beside.items()}, theirs)

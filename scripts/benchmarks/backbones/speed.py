@@ -3,7 +3,7 @@
 Rows of a backbone are steps relative to `stock`: `again` is the stock step once more, whose difference is noise,
 `unused` has wrapped processors without conditions, `pairs` four pairs in regions. `references` rows are the peak
 memory of tensors of a step with two references, per number of image tokens, without and with weights in regions.
-`masked` rows are those of `weftwork benchmark style`: two images in regions beside diffusers' own IP-Adapter.
+`_masked` rows are those of `weftwork benchmark style`, on a CPU: two images in regions beside diffusers' IP-Adapter.
 
 On a CPU the clock is the time that this process computes, in one thread, so that other processes disturb it little.
 """
@@ -27,6 +27,7 @@ from weftwork.attention_processors.core.processor import attention_layers, condi
 from weftwork.attention_processors.core.strength import Schedule
 from weftwork.attention_processors.in_context.adapter import InContextAdapter
 from weftwork.attention_processors.in_context.conditions import InContextReference
+from weftwork.scripts.benchmarks import style
 from weftwork.scripts.benchmarks.backbones.tiny import Made, ids
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.converters.ip_adapter import BASES
@@ -254,6 +255,15 @@ def _peak(denoiser: nn.Module, inputs: Mapping[str, Any], acting: Conditioning) 
     return memory.peak / 2**20
 
 
+def masked(size: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Returns two images in regions beside diffusers' IP-Adapter with masks, as time within text attention too."""
+    config = {**SD15, "sample_size": 32} if size == "full" else style.DENOISERS["tiny"]["tiny_sd15"]
+    denoiser = diffusers.UNet2DConditionModel(**config).eval().requires_grad_(False)
+    tasks = style.steps(denoiser, clock)
+    chosen = {name: task for name, task in tasks.items() if name == "stock" or name.endswith("_masked")}
+    return style.timed(chosen, rounds, clock, ["_masked"])
+
+
 BACKBONES: Final[Mapping[str, Callable[[Size], Made]]] = {"sd15": sd15, "sdxl": sdxl, "flux": flux, "z_image": z_image}
 
 
@@ -265,5 +275,4 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     for name, make in BACKBONES.items():
         denoiser, inputs = make(SIZES[size])
         rows |= {f"{name}_{row}": scores for row, scores in steps(denoiser, moved(inputs), rounds).items()}
-    rows |= reference_memory(SIZES[size])
-    return rows
+    return {**rows, **reference_memory(SIZES[size]), **masked(size, rounds)}
