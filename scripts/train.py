@@ -35,6 +35,7 @@ from weftwork.training.core.trainer import Groups, Prepared, Trainer
 if TYPE_CHECKING:
     from accelerate import PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin
+    from diffusers import DiffusionPipeline, ModelMixin
 
     from weftwork.training.core.loop import Evaluate
 
@@ -194,7 +195,14 @@ def _processes(
     return state, plugin if state.num_processes > 1 else None
 
 
-def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any, *, split: bool) -> None:
+def _place(
+    pipe: "DiffusionPipeline",
+    denoiser: "ModelMixin",
+    arguments: argparse.Namespace,
+    device: Any,
+    *,
+    split: bool,
+) -> None:
     """Moves the frozen parts to their device and dtype; a denoiser that is to be split is moved later."""
     import torch
 
@@ -210,7 +218,7 @@ def _place(pipe: Any, denoiser: Any, arguments: argparse.Namespace, device: Any,
         denoiser.enable_gradient_checkpointing()
 
 
-def _check_prompts(arguments: argparse.Namespace, pipe: Any) -> None:
+def _check_prompts(arguments: argparse.Namespace, pipe: "DiffusionPipeline") -> None:
     """Raises for validation prompts that are longer than the backbone reads."""
     from weftwork.training.data.prompts import PromptTokens, check_lengths
 
@@ -238,7 +246,7 @@ def _steps(epochs: int, prepared: Prepared, config: TrainingConfig) -> int:
     return math.ceil(epochs * batches / config.gradient_accumulation_steps)
 
 
-def _preview(prepared: Prepared, config: TrainingConfig, pipe: Any) -> None:
+def _preview(prepared: Prepared, config: TrainingConfig, pipe: "DiffusionPipeline") -> None:
     import torch
 
     from weftwork.training.core.preview import preview
@@ -248,7 +256,9 @@ def _preview(prepared: Prepared, config: TrainingConfig, pipe: Any) -> None:
     print(preview(prepared.task, prepared.data, config, parts))
 
 
-def _evaluate(arguments: argparse.Namespace, method: Method, module: Any, pipe: Any) -> "Evaluate | None":
+def _evaluate(
+    arguments: argparse.Namespace, method: Method, module: "ModelMixin", pipe: "DiffusionPipeline"
+) -> "Evaluate | None":
     """Scores cases at every validation, and shows the first ones below the truth."""
     if not arguments.validation_cases or method.validation is None:
         return None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, ModelMixin
+from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
@@ -92,7 +93,7 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
         module = AutoencoderKL.from_pretrained(arguments.init_from / "vae", use_safetensors=True)
     else:
         module = build_autoencoder()
-    module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    convert_conv2d_weight_memory_format(module, torch.channels_last)
     task = AutoencoderTask(
         module,
         np.concatenate([images[: 32 // len(held_out)] for images in held_out]),
@@ -135,7 +136,7 @@ def _train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> No
         module = TextDenoiser(unet, build_text_encoder(tokenizer), tokenizer)
     if arguments.block_out_channels:
         module.unet = build_denoiser(vae.config["latent_channels"], arguments.block_out_channels)
-    module.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    convert_conv2d_weight_memory_format(module.unet, torch.channels_last)
     folder = train(TextToImageTask(module, build_scheduler(), vae), ConcatDataset(data), config)
     export_pipeline(folder, vae, Path(config.output_dir) / "pipeline")
 

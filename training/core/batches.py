@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence, Sized
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 from accelerate.utils import send_to_device
@@ -127,7 +127,7 @@ class Batches(Generic[SampleT, BatchT]):
         while True:
             for batch in self._of_epoch():
                 self.drawn += 1
-                yield send_to_device(batch, device)  # pyright: ignore[reportReturnType]
+                yield cast(BatchT, send_to_device(batch, device))
             if not self.drawn:
                 raise UserError("dataset: got less than one batch per process; lower --train_batch_size or add data")
             self.place(self.epoch + 1, 0)

@@ -5,6 +5,7 @@ parameters.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -27,7 +28,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         return
     present = [parameter.grad is not None for parameter in parameters]
     grads = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
-    total: Tensor = reduce(torch.cat([*grads, grads[0].new_tensor(present)]), "sum")  # pyright: ignore
+    total = cast(Tensor, reduce(torch.cat([*grads, grads[0].new_tensor(present)]), "sum"))
     *means, counts = total.split([p.numel() for p in parameters] + [len(present)])
     for parameter, mean, count in zip(parameters, means, counts.tolist(), strict=True):
         parameter.grad = mean.view_as(parameter) / processes if count else None
