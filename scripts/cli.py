@@ -20,6 +20,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "generate": ("generate", "an image from a design file"),
     "demo": ("demo.command", "open a page in the browser to draw, describe and generate"),
     "sound": ("sound", "stereo audio for a video, or for boxes over time"),
+    "view": ("view", "the view of another camera from a photograph and its depth"),
+    "render": ("render", "posed views of OpenArena's maps, to train on"),
     "train": ("train", "train a method on your own data"),
     "evaluate": ("evaluate", "measure a method against its baselines"),
     "inspect": ("inspect_folder", "describe an adapter: method, base, layers, parameters, training"),

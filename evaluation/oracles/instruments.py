@@ -86,7 +86,8 @@ def inpainted(
     color = values.ndim == 3
     given = (values * 255).round().astype(np.uint8) if color else values.astype(np.float32)
     result = cv2.inpaint(given, holes.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA)
-    return np.where(holes[..., None] if color else holes, result / 255 if color else result, values)
+    result = result / 255 if color else result.clip(values[~holes].min(), values[~holes].max())
+    return np.where(holes[..., None] if color else holes, result, values)
 
 
 class ShiftTolerantAlexNet:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from scipy.ndimage import map_coordinates
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.warping import WarpedView
-from weftwork.datasets.readers.cameras import Camera
 
 TOLERANCE: Final = 0.02
 """Largest difference of depths of one surface, as a share of the depth."""
@@ -48,12 +48,15 @@ class KnownPixels:
     mask: Mask
 
     @classmethod
-    def of(cls, references: Sequence[ReferenceView], warped: WarpedView, camera: Camera) -> "KnownPixels":
-        """Returns the known pixels of references that were warped to a camera."""
-        mask = reliable(references, warped, camera)
+    def of(cls, references: Sequence[ReferenceView], warped: WarpedView) -> "KnownPixels":
+        """Returns the known pixels of references that were warped to a camera.
+
+        Where several references see a surface, colours are their mean, weighted by the solid angle of a pixel there.
+        """
+        mask, image = reliable(references, warped)
         some = mask if mask.any() else warped.seen
         near = np.where(some, 1 / np.where(some, warped.depth, 1), 0)
-        values = filled(np.concatenate([warped.image, near[..., None]], -1), some)
+        values = filled(np.concatenate([image, near[..., None]], -1), some)
         return cls(values[..., :3].clip(0, 1), 1 / values[..., 3], mask)
 
     def cells(self, height: int, width: int) -> Float[Tensor, "1 1 height width"]:
@@ -98,23 +101,30 @@ class KnownLatents:
         return self.cells * known + (1 - self.cells) * denoised
 
 
-def reliable(references: Sequence[ReferenceView], warped: WarpedView, camera: Camera) -> Mask:
-    """Returns the pixels whose surface a reference sees at its own depth and no reference sees through."""
-    facing, through = np.zeros(warped.seen.shape), np.zeros(warped.seen.shape, bool)
-    size = np.array(warped.seen.shape[::-1])
+def reliable(references: Sequence[ReferenceView], warped: WarpedView) -> tuple[Mask, Values]:
+    """Returns the pixels whose surface a reference sees at its own depth and none sees through, and their colours."""
+    shape = warped.seen.shape
+    facing, through, total = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape)
+    colors = np.zeros((*shape, 3))
     for one in references:
         places, depth = one.camera.project(warped.points)
+        size = np.array(one.image.shape[1::-1])
         column, row = np.moveaxis(np.floor(np.nan_to_num(places) * size).clip(-1, size).astype(np.int64), -1, 0)
         inside = (depth > 0) & (row >= 0) & (column >= 0) & (row < size[1]) & (column < size[0])
-        seen = np.full(warped.seen.shape, np.nan)
-        own = one.camera.project(one.points)[1]
-        seen[inside] = own[row[inside], column[inside]]
+        seen = np.full(shape, np.nan)
+        seen[inside] = one.camera.project(one.points)[1][row[inside], column[inside]]
         rays = one.camera.position - warped.points
         rays /= np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-12)
         same = np.abs(seen - depth) < TOLERANCE * depth
-        facing = np.maximum(facing, np.where(same, np.abs((rays * warped.normals).sum(-1)), 0))
+        cosine = np.where(same, np.abs((rays * warped.normals).sum(-1)), 0)
+        weight = cosine / np.where(same, depth, 1) ** 2
+        where = np.moveaxis(np.nan_to_num(places) * size - 0.5, -1, 0)[::-1]
+        sampled = [map_coordinates(one.image[..., i], where, order=1, mode="nearest") for i in range(3)]
+        colors, total = colors + weight[..., None] * np.stack(sampled, -1), total + weight
+        facing = np.maximum(facing, cosine)
         through |= seen > (1 + TOLERANCE) * depth
-    return warped.seen & (facing > GRAZING) & ~through
+    mask = warped.seen & (facing > GRAZING) & ~through
+    return mask, np.where(mask[..., None], colors / np.where(mask, total, 1)[..., None], warped.image)
 
 
 def filled(values: Values, mask: Mask, reach: float = np.inf) -> Values:

@@ -173,7 +173,7 @@ class MoAIPipeline(DiffusionPipeline):
         scene = WarpedScene.of(references, camera, mesh=mesh)
         scene = replace(scene, span=PointRange.over(references, camera, margin=0))
         check_seen(scene.warped)
-        known = KnownPixels.of(references, scene.warped, camera)
+        known = KnownPixels.of(references, scene.warped)
         guided, device, dtype = guidance_scale > 1, self._execution_device, self.image.dtype
         scheduler = self.scheduler
         scheduler.set_timesteps(num_inference_steps, device=device)

@@ -94,7 +94,7 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         batch = views.collate([references], cameras=[camera], mesh=mesh)
         (scene,) = batch.scenes
         check_seen(scene.warped)
-        known = KnownPixels.of(references, scene.warped, camera)
+        known = KnownPixels.of(references, scene.warped)
         guided = guidance_scale > 1
         context = self._context(prompt, negative_prompt, guided)
         batch = batch.to(self._execution_device)

@@ -18,6 +18,7 @@ from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import read_array
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
+from weftwork.pipelines.views.turning import pivot_of
 from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage
 from weftwork.scripts.demo.points import points_shown, points_viewer
@@ -163,10 +164,7 @@ def view_request(
         camera = Camera.looking((0, 0, 0), (0, 0, -1), field_of_view=angle, aspect=aspect)
         references = (ReferenceView.of_image(upload, read_array(Path(depth)), camera, size),)
     first = references[0]
-    height, width = size
-    middle = first.points[height // 3 : -height // 3, width // 3 : -width // 3].reshape(-1, 3)
-    known = middle[np.isfinite(middle).all(-1)] if np.isfinite(middle).any() else first.points[first.known]
-    return ViewRequest(references, first.camera.orbited(np.median(known, 0), *orbit))
+    return ViewRequest(references, first.camera.orbited(pivot_of(first), *orbit))
 
 
 def _own_image() -> list[Component]:
