@@ -125,7 +125,7 @@ def _pipeline(arguments: argparse.Namespace) -> "VideoToAudioPipeline":
     from weftwork.pretrained import model_name, shipped
 
     pipe = VideoToAudioPipeline.from_pretrained(arguments.model or shipped("tiny-audio"), use_safetensors=True)
-    pipe.load_spatial(arguments.spatial or shipped("spatial-audio"))
+    pipe.load_adapter(arguments.spatial or shipped("spatial-audio"), "spatial")
     pipe.to(device_named(arguments.device))
     assert pipe.spatial is not None
     trained_with = (pipe.spatial.config.get("training") or {}).get("audio_encoder")

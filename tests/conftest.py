@@ -38,3 +38,9 @@ def _seed() -> None:
 @pytest.fixture(params=METHODS, ids=lambda m: m.name)
 def method(request: pytest.FixtureRequest) -> Method:
     return request.param
+
+
+@pytest.fixture(params=[one for one in METHODS if one.trained], ids=lambda m: m.name)
+def trained(request: pytest.FixtureRequest) -> Method:
+    """A method with weights."""
+    return request.param

@@ -19,6 +19,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
+from weftwork.attention_processors.regional.adapter import RegionalAdapter, RegionalPrompt
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
 from weftwork.attention_processors.views.adapter import AlignedViews
 
@@ -182,6 +183,11 @@ def paired_conditions(seed: int = 0, **options: Any) -> list[SketchTextPair]:
     ]
 
 
+def regional_conditions(seed: int = 0, **options: Any) -> list[RegionalPrompt]:
+    texts = ("a red jacket", "a blue skirt", "a hat", "an umbrella")
+    return [RegionalPrompt(texts[(seed + one) % 4], **options) for one in range(2)]
+
+
 STYLES = ("ink", "pastel", "neon", "woodcut")
 
 
@@ -221,6 +227,7 @@ class Method:
     name: str
     adapter: Callable[..., Any]
     conditions: Callable[..., Any]
+    trained: bool = True
 
 
 METHODS = (
@@ -231,6 +238,7 @@ METHODS = (
     Method("style", style_adapter, style_conditions),
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
     Method("reference", reference_adapter, reference_conditions),
+    Method("regional", RegionalAdapter.for_denoiser, regional_conditions, trained=False),
 )
 
 

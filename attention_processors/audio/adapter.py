@@ -32,9 +32,8 @@ from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.conditioning import EncodedTokens
-from weftwork.attention_processors.core.layers import key_width
-from weftwork.attention_processors.core.processor import unwrapped
-from weftwork.attention_processors.style.fusions import JointBranch
+from weftwork.attention_processors.core.joint_branch import JointBranch
+from weftwork.attention_processors.core.layers import OwnProjections
 from weftwork.datasets.readers.errors import UserError
 
 PERIODS = (0.05, 50.0)
@@ -72,7 +71,7 @@ class AudioBatch(Batch):
     null: Bool[Tensor, "design part"] | None = None
 
 
-class FrozenProjections:
+class FrozenProjections(OwnProjections):
     """A transformer's own projections from context to keys and values, applied once per generation.
 
     Args:
@@ -80,9 +79,9 @@ class FrozenProjections:
     """
 
     def __init__(self, transformer: nn.Module) -> None:
-        self.transformer: Any = unwrapped(transformer)
-        name = next(name for name in CONTEXT if hasattr(self.transformer, name))
-        self.projection = self.transformer.get_submodule(name)
+        super().__init__(transformer)
+        name = next(name for name in CONTEXT if hasattr(self.denoiser, name))
+        self.projection = self.denoiser.get_submodule(name)
 
     @property
     def input_dim(self) -> int:
@@ -90,19 +89,7 @@ class FrozenProjections:
         return next(part for part in self.projection.modules() if isinstance(part, nn.Linear)).in_features
 
     def context(self, tokens: Float[Tensor, "design token input_dim"]) -> Float[Tensor, "design token context_dim"]:
-        return self.projection(tokens.to(self.transformer.dtype))
-
-    def keys_and_values(self, context: Tensor, layers: Sequence[str]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Keys and values by layer, [design, token, inner] each."""
-
-        def of(name: str) -> tuple[Tensor, Tensor]:
-            layer: Any = self.transformer.get_submodule(name)
-            if hasattr(layer, "to_kv"):  # keys, those of a second attention, values
-                width, both = key_width(layer, name), layer.to_kv(context)
-                return both[..., :width], both[..., -width:]
-            return layer.to_k(context), layer.to_v(context)
-
-        return {name: of(name) for name in layers}
+        return self.projection(tokens.to(next(self.denoiser.parameters()).dtype))
 
 
 @dataclass(frozen=True)
@@ -153,6 +140,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
     """
 
     condition_type = (AudioPrompt, DepthClip, BoxTrack)
+    keeps_precision = True
 
     @register_to_config
     def __init__(  # noqa: PLR0913  (each is a key of the config)
@@ -184,6 +172,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             BoxTokens(box_rate, input_dim),
         ]
         self.readers: Any = nn.ModuleList(readers)
+        self.frozen: FrozenProjections | None = None
         self.null = nn.Parameter(torch.zeros(len(readers), input_dim))
         self.time = nn.Linear(input_dim, input_dim) if time_code == "sinusoidal" else None
         if projections == "own":
@@ -192,6 +181,10 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
     def initialize_from(self, layers: Mapping[str, nn.Module]) -> None:
         if self.config["projections"] == "own":
             super().initialize_from(layers)
+
+    def bind(self, denoiser: nn.Module) -> None:
+        """Lets tokens be read through a transformer's own projections."""
+        self.frozen = FrozenProjections(denoiser)
 
     def collate(
         self, conditions: Sequence[Sequence[OverTime]], *, seconds: float | None = None, starts: Sequence[float] = ()
@@ -253,17 +246,14 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             parts[part].values[row, 0] = embeds.to(parts[part].values)
         return replace(batch, parts=tuple(parts), prompts=())
 
-    def forward(self, features: AudioBatch, projections: FrozenProjections | None = None) -> EncodedTokens:
+    def forward(self, features: AudioBatch) -> EncodedTokens:
         """Returns keys and values of all tokens.
 
-        Args:
-            projections: of the transformer that reads the tokens.
-
         Raises:
-            ValueError: no projections.
+            ValueError: an adapter that is not bound to a transformer.
         """
-        if projections is None:
-            raise UserError("projections: got none, expected FrozenProjections(transformer); pass them to the adapter")
+        if self.frozen is None:
+            raise UserError("adapter: got one that is not attached; attach it to a pipeline first")
         tokens, nulls, times, counts = [], [], [], []
         device = self.null.device
         for index, part in enumerate(features.parts):
@@ -280,8 +270,8 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         design = len(features.weight)
         token_part = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
         return EncodedTokens(
-            self._keys_and_values(torch.cat(tokens, 1), projections),
-            self._keys_and_values(torch.cat(nulls, 1), projections),
+            self._keys_and_values(torch.cat(tokens, 1), self.frozen),
+            self._keys_and_values(torch.cat(nulls, 1), self.frozen),
             torch.ones(design, sum(counts), dtype=torch.bool, device=device),
             token_part,
             **features.strengths(list(self.config["layers"]), device),

@@ -15,8 +15,12 @@ AUDIO_DIM = 6
 
 def example(denoiser: nn.Module) -> Example:
     """Returns an adapter, and conditions of a box that moves and of an audio prompt."""
-    frozen = FrozenProjections(denoiser)
-    sizes = {"input_dim": frozen.input_dim, "seconds": 1.0, "latent_rate": 16.0, "audio_dim": AUDIO_DIM}
+    sizes = {
+        "input_dim": FrozenProjections(denoiser).input_dim,
+        "seconds": 1.0,
+        "latent_rate": 16.0,
+        "audio_dim": AUDIO_DIM,
+    }
     adapter = SpatialAudioAdapter.for_denoiser(denoiser, depth_size=16, **sizes)
     torch.nn.init.normal_(adapter.null)
 
@@ -25,4 +29,4 @@ def example(denoiser: nn.Module) -> Example:
         boxes = np.stack([left, 0 * left + 0.2, left + 0.2, 0 * left + 0.9], -1)
         return [BoxTrack(times, boxes, **options), AudioPrompt(np.linspace(-1, 1, AUDIO_DIM), **options)]
 
-    return Example(adapter, conditions, arguments={"projections": frozen})
+    return Example(adapter, conditions)

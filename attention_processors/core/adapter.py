@@ -86,13 +86,14 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         settings: dict[str, object] = {"layers": chosen, "base": base_description(denoiser), **config}
         adapter = cls(**settings)
         adapter.initialize_from(attention_layers(denoiser))
+        adapter.bind(denoiser)
         return adapter
 
     def initialize_from(self, layers: Mapping[str, nn.Module]) -> None:
         """Copies the frozen layers' key and value projections where the widths agree."""
 
     def bind(self, denoiser: nn.Module) -> None:
-        """Prepares for a denoiser the adapter was checked for, whose own modules it may use; called by `attach`."""
+        """Prepares for a denoiser whose own modules the adapter uses; called by `for_denoiser` and `attach`."""
 
     def check_base(self, denoiser: nn.Module) -> None:
         """Raises unless this adapter fits a denoiser; changes nothing.

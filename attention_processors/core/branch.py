@@ -27,7 +27,7 @@ class OwnAttention:
     mask: Tensor | None
     out: Float[Tensor, "row query head dim"]
     early: Mapping[str, Float[Tensor, "row token head dim"]] = field(default_factory=dict)
-    """Where the layer has norms of queries and keys: "query" and "key" behind these and before rotary embeddings, and
+    """Queries and keys of layers that normalise them: "query" and "key" behind these and before rotary embeddings, and
     "raw query" and "raw key" before both; in layers of two streams, of the image's tokens alone."""
 
 
@@ -197,4 +197,4 @@ class Acting:
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that are added to the inputs of blocks, by the block's path."""
     reads: int = 0
-    """How often the branches were read in this call; not counted in compiled code."""
+    """Number of times that the branches were read in this call; not counted in compiled code."""

@@ -19,7 +19,6 @@ class Example:
         adapter: made for the denoiser, with random weights.
         conditions: function of a seed, and of options of `Condition` by name, that returns the conditions of a design.
         encoders: frozen encoders that `Adapter.features` reads.
-        arguments: further arguments of the adapter's call.
         inputs: function of the denoiser's inputs that returns those of a call in which the conditions act.
         neutral: options at which conditions leave the model as it is, bit for bit; None if there are none.
     """
@@ -27,11 +26,10 @@ class Example:
     adapter: Adapter[Any, Any]
     conditions: Callable[..., Sequence[Any]]
     encoders: Mapping[str, Any] = field(default_factory=dict)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
     inputs: Callable[[Inputs], Inputs] = dict
     neutral: Mapping[str, Any] | None = field(default_factory=lambda: {"weight": 0.0})
 
     def encoded(self, designs: Sequence[Sequence[Any]]) -> Encoded:
         """Returns the encoded conditions of designs."""
         features = self.adapter.features(self.adapter.collate(designs), self.encoders)
-        return self.adapter(features, **self.arguments)
+        return self.adapter(features)

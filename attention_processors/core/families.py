@@ -44,10 +44,10 @@ Role = Literal["cross", "joint", "self", "text", "linear", "other"]
 alone; of image tokens without a softmax; or of something else, such as another stream."""
 
 Place = Literal["all", "first", "last", "after caption"]
-"""Where image tokens stand among the queries of joint layers; references stand behind those of the target."""
+"""Place of image tokens among the queries of joint layers; references stand behind those of the target."""
 
 Guidance = Literal["one batch", "one batch, conditional first", "two calls", "unknown"]
-"""How the pipelines of a family run the two halves of guidance: the unconditional rows first, or the conditional ones;
+"""Order of the halves of guidance in the pipelines of a family: the unconditional rows first, or the conditional ones;
 of two calls, the conditional one is first. A distilled model, or one without guidance, runs the conditional half."""
 
 PRESETS: Mapping[str, str] = {

@@ -140,7 +140,8 @@ class EncodedKeyBias(Encoded):
             return {}, ()  # no conditions
         plain = all(one == Schedule() for row in given["schedules"] for one in row)
         factors = [given["weight"], *given["layer_weight"].values()]
-        if not self.isolates and plain and region is None and all(bool((one == 1).all()) for one in factors):
+        plain = plain and not self.isolates and region is None and all(bool((one == 1).all()) for one in factors)
+        if plain or not bool(members.any()):
             return {}, ()  # the stock model, bit for bit
         regions = None
         if region is not None:

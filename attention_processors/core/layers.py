@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.families import PRESETS, family_of
 from weftwork.attention_processors.core.frozen_weights import plain_weight
-from weftwork.attention_processors.core.processor import attention_layers, context_projections
+from weftwork.attention_processors.core.processor import attention_layers, context_projections, unwrapped
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -64,6 +65,37 @@ def own_projections(layer: Any, name: str) -> tuple[Tensor, Tensor]:
         fused = plain_weight(layer.to_qkv_mlp_proj, f"{name}.to_qkv_mlp_proj")
         return fused[width : 2 * width], fused[2 * width : 3 * width]
     return plain_weight(projections[0], f"{name}, keys"), plain_weight(projections[1], f"{name}, values")
+
+
+class OwnProjections:
+    """A denoiser's own projections of what its layers read to keys and values; copies of an adapter share them."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        self.denoiser = unwrapped(denoiser)
+
+    def __deepcopy__(self, memo: Mapping[int, object]) -> Self:
+        return self
+
+    def keys_and_values(
+        self, context: Float[Tensor, "design token dim"], layers: Sequence[str]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Returns keys and values by layer, [design, token, inner] each.
+
+        Raises:
+            ValueError: a layer whose projections are fused.
+        """
+        known: Mapping[str, Any] = attention_layers(self.denoiser)
+        made: dict[str, tuple[Tensor, Tensor]] = {}
+        for name in layers:
+            layer, projections = known[name], context_projections(known[name])
+            if projections is not None:
+                made[name] = projections[0](context), projections[1](context)
+            elif hasattr(layer, "to_kv"):  # keys, those of a second attention, values
+                width, both = key_width(layer, name), layer.to_kv(context)
+                made[name] = both[..., :width], both[..., -width:]
+            else:
+                raise UserError(f"layers: got {name!r}, which has no projection of keys (to_k); choose other layers")
+        return made
 
 
 def select_names(

@@ -43,6 +43,7 @@ class Method:
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
         example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
             all families of denoisers.
+        trained: False for a method without weights, whose adapter is made for the denoiser by `for_denoiser`.
         usage: Python lines of a model card, imports first, that use a pipeline `pipe` with the trained adapter.
     """
 
@@ -58,6 +59,7 @@ class Method:
     validation: str | None = None
     demo_page: str | None = None
     example: str | None = None
+    trained: bool = True
     usage: tuple[str, ...] = ()
 
     def snippet(self, base: str, adapter: str) -> str:

@@ -27,10 +27,13 @@ class TextEncoders:
         models: Sequence[PreTrainedModel],
         device: torch.device | str = "cpu",
         expand: Callable[[str, PreTrainedTokenizerBase], str] | None = None,
+        encode_prompt: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
         self.tokenizers, self.models, self.device = list(tokenizers), list(models), device
         self.expand = expand
         """Replaces the tokens of textual inversion by all of their vectors, for a tokenizer."""
+        self.encode_prompt = encode_prompt
+        """`encode_prompt` of the pipeline."""
 
     @classmethod
     def of(cls, pipe: DiffusionPipeline) -> "TextEncoders":
@@ -42,6 +45,7 @@ class TextEncoders:
             [getattr(pipe, f"text_encoder{s}") for s in suffixes],
             pipe._execution_device,
             getattr(pipe, "maybe_convert_prompt", None),
+            getattr(pipe, "encode_prompt", None),
         )
 
     @contextmanager
@@ -83,6 +87,21 @@ class TextEncoders:
         """
         read = [(m, *self._ids(t, texts, length)) for t, m in zip(self.tokenizers, self.models, strict=True)]
         return torch.cat([_states(*one) for one in read], -1), read[0][2]
+
+    @torch.no_grad()
+    def prompts(self, texts: Sequence[str]) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
+        """Prompt embeddings as the pipeline makes them of its prompt, and which of the tokens belong to the text.
+
+        Raises:
+            ValueError: a text that has more tokens than a prompt, or a pipeline without `encode_prompt`.
+        """
+        if self.encode_prompt is None:
+            raise UserError("prompt: got a text for a pipeline without encode_prompt; encode it and pass tokens")
+        keep = self._ids(self.tokenizers[0], texts)[1]
+        for tokenizer in self.tokenizers[1:]:
+            self._ids(tokenizer, texts)
+        options = {"device": self.device, "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+        return self.encode_prompt(list(texts), **options)[0], keep
 
     def width(self, length: int) -> int:
         """Width of the states of `tokens`, or of the vectors of `pooled` for a `length` of 0."""

@@ -13,4 +13,5 @@ METHOD = Method(
     modalities=("image", "video"),
     conditions=(f"{FOLDER}.conditions:InContextReference",),
     example=f"{FOLDER}.example:example",
+    trained=False,
 )

@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch import Batch, padded
+from weftwork.attention_processors.core.families import family_of
+from weftwork.attention_processors.core.grids import from_ids, from_shapes
 from weftwork.attention_processors.core.key_bias import EncodedKeyBias, KeyBiasAdapter
+from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.in_context.conditions import InContextReference
 from weftwork.datasets.readers.errors import UserError
@@ -60,6 +63,15 @@ class InContextAdapter(KeyBiasAdapter[InContextBatch]):
     """Strengths of in-context references; there is nothing to train."""
 
     condition_type = (InContextReference,)
+
+    def check_base(self, denoiser: nn.Module) -> None:
+        """Raises unless the denoiser is of a family that reads references, and the one that this was made for."""
+        if family_of(denoiser).grid not in (from_ids, from_shapes):
+            raise UserError(
+                f"denoiser: got {type(unwrapped(denoiser)).__name__}, which reads no reference images, expected that "
+                "of FLUX.1 Kontext, FLUX.2 or Qwen-Image Edit; choose another backbone"
+            )
+        super().check_base(denoiser)
 
     def collate(self, conditions: Sequence[Sequence[InContextReference]]) -> InContextBatch:
         """Returns padded tensors, one row per design.

@@ -1,4 +1,4 @@
-"""Regional prompts: parts of a prompt that act in regions of the image."""
+"""Regional prompts: texts and parts of the prompt that act in regions of the image."""
 
 from typing import Final
 
@@ -8,8 +8,9 @@ FOLDER: Final = "weftwork.attention_processors.regional"
 
 METHOD = Method(
     name="regional",
-    summary="parts of a prompt that act in regions of the image",
+    summary="texts that act in regions of the image",
     adapters=(f"{FOLDER}.adapter:RegionalAdapter",),
     conditions=(f"{FOLDER}.conditions:RegionalPrompt",),
     example=f"{FOLDER}.example:example",
+    trained=False,
 )

@@ -7,31 +7,47 @@ With a_p(x) = weight * layer factor * schedule * region of part p of the prompt 
 In joint attention a part's own tokens see all but the other parts, and the rest of the prompt sees no part, so that
 parts reach the image in their regions alone. No weights are trained.
 
+Texts beside the prompt, on U-Nets, are read through the layers' own keys and values in one softmax with the prompt.
+With g(x) = max_p a_p(x), so that the layer is the stock one, bit for bit, where nothing acts:
+
+    (1 - g) softmax(Q K^T / sqrt(d)) V + g softmax(Q [K, K_p]^T / sqrt(d) + [0, log(a_p(x) / g(x))]) [V, V_p]
+
 Source: the masks of Regional-Prompting-FLUX (arXiv 2411.02395) and of cross-attention control by layout.
 Differs: weights, soft regions and schedules; as channels of queries and keys instead of a mask [query, key]; a part's
 tokens see the whole image.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch import Batch, padded
+from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.conditioning import Encoded, EncodedTokens
+from weftwork.attention_processors.core.families import UNET, family_of
+from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.core.key_bias import EncodedKeyBias, KeyBiasAdapter
+from weftwork.attention_processors.core.layers import OwnProjections
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.regional.conditions import RegionalPrompt
+from weftwork.datasets.readers.errors import UserError
 
-ABSENT = RegionalPrompt((0, 1))
+ABSENT = RegionalPrompt(tokens=(0, 1))
+NO_TEXT = Condition(weight=0.0)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RegionalBatch(Batch):
-    """Parts of prompts, by which of its tokens they have."""
+    """Parts of prompts, by which of its tokens they have; or texts, and their states once they are encoded."""
 
-    members: Float[Tensor, "design token part"]
+    members: Float[Tensor, "design token part"] | None = None
+    texts: tuple[tuple[str, ...], ...] = ()
+    states: Float[Tensor, "design part token dim"] | None = None
+    keep: Bool[Tensor, "design part token"] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,16 +65,28 @@ class EncodedRegions(EncodedKeyBias):
 
 
 class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
-    """Parts of the prompt in regions; there is nothing to train."""
+    """Texts and parts of the prompt in regions; there is nothing to train."""
 
     condition_type = (RegionalPrompt,)
+    own: OwnProjections | None = None
+
+    def bind(self, denoiser: nn.Module) -> None:
+        """Lets texts be read through a U-Net's own projections."""
+        self.own = OwnProjections(denoiser) if family_of(denoiser) is UNET else None
 
     def collate(self, conditions: Sequence[Sequence[RegionalPrompt]]) -> RegionalBatch:
         """Returns padded tensors, one row per design.
 
         Raises:
-            ValueError: as for `Batch.of`.
+            ValueError: texts beside tokens, or as for `Batch.of`.
         """
+        kinds = {one.prompt is None for row in conditions for one in row}
+        if len(kinds) > 1:
+            raise UserError("prompt: got texts beside tokens, expected one kind in a call; encode the texts, too")
+        if kinds == {False}:
+            filled = padded(conditions, NO_TEXT)
+            texts = tuple(tuple(getattr(one, "prompt", "") for one in row) for row in filled)
+            return RegionalBatch.of(filled, self.config, texts=texts)
         rows = padded(conditions, ABSENT)
         most = max(end for row in rows for one in row for _, end in one.spans)
         members = torch.zeros(len(rows), most, len(rows[0]))
@@ -68,9 +96,39 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
                     members[design, first:end, part] = 1
         return RegionalBatch.of(rows, self.config, members=members)
 
-    def forward(self, features: RegionalBatch) -> EncodedRegions:
+    def features(self, batch: RegionalBatch, encoders: Mapping[str, Any]) -> RegionalBatch:
+        """Returns the batch with the prompt embeddings of its texts.
+
+        Args:
+            encoders: `text`, the pipeline's text encoders.
+
+        Raises:
+            ValueError: texts for a transformer, in which they pass through all layers, or texts that are too long.
+        """
+        if not batch.texts:
+            return batch
+        if self.own is None:
+            raise UserError(
+                "prompt: got a text for a transformer, or an adapter that is not attached; join the text to the prompt "
+                "with joined_prompts and pass its tokens, or attach the adapter"
+            )
+        states, keep = encoders["text"].prompts([text for row in batch.texts for text in row])
+        shape = len(batch.texts), -1
+        return replace(batch, states=states.unflatten(0, shape), keep=keep.unflatten(0, shape))
+
+    def forward(self, features: RegionalBatch) -> Encoded:
         layers = list(self.config["layers"])
         strengths = features.strengths(layers, features.weight.device)
-        return EncodedRegions(
-            layers, strengths, torch.ones_like(features.guided, dtype=torch.bool), of_prompt=features.members
+        if features.members is not None:
+            free = torch.ones_like(features.guided, dtype=torch.bool)
+            return EncodedRegions(layers, strengths, free, of_prompt=features.members)
+        assert self.own is not None and features.states is not None and features.keep is not None
+        parts, tokens = features.keep.shape[1:]
+        return EncodedTokens(
+            self.own.keys_and_values(features.states.flatten(1, 2), layers),
+            None,
+            features.keep.flatten(1),
+            torch.arange(parts, device=features.keep.device).repeat_interleave(tokens),
+            **strengths,
+            branch=JointBranch,
         )

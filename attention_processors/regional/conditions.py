@@ -1,15 +1,17 @@
-"""A part of the prompt and where it acts, as a condition; and prompts joined of several texts."""
+"""Texts and parts of the prompt that act in a region, as conditions; and prompts joined of several texts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.records import TextKind, recorded
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.texts import check_characters
 
 Span = tuple[int, int]
 """First position and end of tokens among those of the prompt."""
@@ -17,27 +19,42 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class RegionalPrompt(Condition):
-    """Tokens of the prompt that are seen in a region alone; the other arguments are those of `Condition`.
+    """A text beside the prompt, or tokens of the prompt, that are seen in a region alone.
 
-    The unconditional half of guidance, where other tokens stand, is always the stock model.
+    The other arguments are those of `Condition`. The unconditional half of guidance is always the stock model.
 
     Args:
-        tokens: (first, end) of the text's tokens among those of the prompt, as `joined_prompts` returns it, or several
-            such spans, for a text that several encoders read.
+        prompt: the text, which the pipeline encodes as it does its prompt; for U-Nets.
+        tokens: instead, (first, end) of the text's tokens among those of the prompt, as `joined_prompts` returns it, or
+            several such spans, for a text that several encoders read.
 
     Raises:
-        ValueError: no tokens, or spans that are not 0 <= first < end; and as for `Condition`.
+        ValueError: both or neither, an empty text, no tokens, or spans that are not 0 <= first < end; and as for
+            `Condition`.
     """
 
-    tokens: Span | Sequence[Span]
+    needs: ClassVar[tuple[str, ...]] = ("prompt",)
+
+    prompt: str | None = field(default=None, metadata=recorded(TextKind(), "Text that acts in the region."))
+    _: KW_ONLY
+    tokens: Span | Sequence[Span] | None = None
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """Spans of the tokens."""
-        return self.tokens  # pyright: ignore[reportReturnType]  (checked on construction)
+        return self.tokens or ()  # pyright: ignore[reportReturnType]  (checked on construction)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if (self.prompt is None) == (self.tokens is None):
+            raise UserError(
+                f"prompt: got {self.prompt!r} and tokens {self.tokens!r}, expected one of both; pass a text or tokens"
+            )
+        if self.prompt is not None:
+            if not isinstance(self.prompt, str) or not self.prompt.strip():
+                raise UserError(f"prompt: got {self.prompt!r}, expected a text; describe what is in the region")
+            check_characters(self.prompt)
+            return
         given: Any = self.tokens
         single = isinstance(given, Sequence) and len(given) == 2 and all(isinstance(one, int) for one in given)
         spans = [given] if single else given

@@ -13,6 +13,6 @@ def example(denoiser: nn.Module) -> Example:
     """Returns an adapter, and conditions of one token of the prompt; apart from the others it is no stock model's."""
 
     def conditions(seed: int, **options: Any) -> list[RegionalPrompt]:
-        return [RegionalPrompt((seed % 3, seed % 3 + 1), **{"weight": 0.5, **options})]
+        return [RegionalPrompt(tokens=(seed % 3, seed % 3 + 1), **{"weight": 0.5, **options})]
 
     return Example(RegionalAdapter.for_denoiser(denoiser), conditions, neutral=None)

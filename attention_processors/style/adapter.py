@@ -27,9 +27,9 @@ from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.branch import DecoupledBranch
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
+from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
-from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.datasets.readers.errors import UserError
 
 __all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]

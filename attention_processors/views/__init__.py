@@ -5,7 +5,7 @@ from typing import Final
 from weftwork.attention_processors.core.method import Method
 
 SHARINGS: Final = ("instillation", "concatenated", "distilled", "none")
-"""What the geometry role gets of the image role, see `AlignedViews`."""
+"""Inputs of the geometry role from the image role, see `AlignedViews`."""
 
 METHOD = Method(
     name="aligned-views",

@@ -31,7 +31,7 @@ from weftwork.datasets.synthetic.outfits.sketches import draw_sketch
 
 SketchStyle = Literal["steady", "wild"]
 LINE_WEIGHT: Final = 0.35
-"""How often drawings of a set without colours are shown, against those of the others."""
+"""Relative frequency of drawings of a set without colours."""
 
 
 @dataclass(frozen=True)

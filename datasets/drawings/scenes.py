@@ -15,10 +15,10 @@ SIDES: Final = {1: (56, 124), 2: (48, 80), 3: (40, 66), 4: (34, 62)}
 """Least and most pixels of a drawing's side, by the number of drawings."""
 COUNT_SHARES: Final = (0.5, 0.2, 0.15, 0.15)
 FULL_SHARE: Final = 0.3
-"""How often a single drawing fills the canvas."""
+"""Share of single drawings that fill the canvas."""
 WHITE_SHARE: Final = 0.5
 PALER: Final = (0.0, 0.4, 0.75)
-"""How far grounds are mixed with white."""
+"""Shares of white in grounds."""
 
 Canvas = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 Mask = np.ndarray[tuple[int, int], np.dtype[np.bool_]]

@@ -40,8 +40,8 @@ FARTHER: Final = 1.5
 """Factor of all depths in the counterfactual of distance."""
 FARTHEST_START: Final = 7.0
 """In metres; only clips whose walker stays within can be moved by `FARTHER`."""
-Modules = tuple[Path | SpatialAudioAdapter, StableAudioControlNetModel | None]
-"""Arguments of `load_spatial`: an adapter and its ControlNet, or the folder of both."""
+Modules = Path | tuple[SpatialAudioAdapter, StableAudioControlNetModel]
+"""The folder of an adapter and its ControlNet, or both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
     @classmethod
     def open(cls, pipe: VideoToAudioPipeline, folders: Mapping[str, Sequence[Path]]) -> Self:
         pipe.set_encoders(audio=AudioStatistics(pipe.vae))
-        return cls(pipe=pipe, modules={name: (several[0], None) for name, several in folders.items()})
+        return cls(pipe=pipe, modules={name: several[0] for name, several in folders.items()})
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         true = [clip.audio for clip in self.clips]
@@ -142,7 +142,12 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
     def _drawn(self, desc: str, given: Sequence[Sequence[OverTime]], modules: str | None) -> list[Audio]:
         """Generates audio for each clip from its own noise, with these modules or the backbone alone."""
         if modules is not None:
-            self.pipe.load_spatial(*self.modules[modules])
+            self.pipe.detach()
+            match self.modules[modules]:
+                case Path() as folder:
+                    self.pipe.load_adapter(folder, TRAINED)
+                case adapter, controlnet:
+                    self.pipe.attach(spatial=adapter, controlnet=controlnet)
         self.pipe.set_progress_bar_config(disable=True)
         outputs: list[Audio] = []
         for start in tqdm(range(0, len(given), BATCH), desc=desc):

@@ -21,6 +21,8 @@ from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.paired.conditions import SketchTextPair
 from weftwork.attention_processors.paired.samples import merged, pairs
 from weftwork.attention_processors.reference.adapter import Reference
+from weftwork.attention_processors.regional.adapter import RegionalAdapter
+from weftwork.attention_processors.regional.conditions import RegionalPrompt
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.drawings.captions import color_list, full_caption, setting
 from weftwork.datasets.drawings.dataset import DrawingScenes, SketchStyle
@@ -28,10 +30,10 @@ from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import Mask, compose
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
+from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.evaluation.core.images import as_bytes, as_tensor
 from weftwork.evaluation.core.loading import load_adapters, lora_loaded
 from weftwork.evaluation.core.runner import Drawn, Evaluation
-from weftwork.evaluation.methods.regional_prompts import RegionalPrompts
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores
@@ -177,10 +179,14 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         """Cuts texts to what the adapter reads."""
         assert self.pipe.adapters is not None
         most = min(self.pipe.adapters[adapter].config.get("text_states") or text.longest, text.longest)
-        return [
-            replace(one, text=text.shortened(one.text, most)) if isinstance(one, SketchTextPair) and one.text else one
-            for one in design
-        ]
+        fitted: list[Condition] = []
+        for one in design:
+            if isinstance(one, SketchTextPair) and one.text:
+                one = replace(one, text=text.shortened(one.text, most))
+            elif isinstance(one, RegionalPrompt) and one.prompt:
+                one = replace(one, prompt=text.shortened(one.prompt, most))
+            fitted.append(one)
+        return fitted
 
     def _generated(
         self, name: str, designs: Mapping[str, Design] | None = None, prompt: Callable[[Case], str] | None = None
@@ -191,13 +197,10 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         return self._scored(self._images("pairs_wild", {"paired": pairs}, self._cases("wild")))
 
     def _regional(self) -> Drawn:
-        """Attaches the baseline for this row alone."""
-        text = TextEncoders.of(self.pipe)
-        states = min(40, text.longest)
-        baseline = RegionalPrompts.for_denoiser(self.pipe.unet, text_dim=text.width(states), text_states=states)
-        self.pipe.attach(**{REGIONAL: baseline})
+        """Attaches the adapter, which needs no training, for this row alone."""
+        self.pipe.attach(**{REGIONAL: RegionalAdapter.for_denoiser(self.pipe.unet)})
         try:
-            return self._generated(REGIONAL, {REGIONAL: pairs}, prompt=_caption)
+            return self._generated(REGIONAL, {REGIONAL: _regional_prompts}, prompt=_caption)
         finally:
             self.pipe.detach(REGIONAL)
 
@@ -276,6 +279,18 @@ def _setting(case: Case) -> str:
 
 def _ground(case: Case) -> str:
     return setting(case.shown, styled=False)
+
+
+def _regional_prompts(case: Case) -> list[RegionalPrompt]:
+    """Returns the texts of the pairs in the regions of their sketches."""
+    found = []
+    for one in pairs(case):
+        if isinstance(one.sketch, Image.Image):
+            mask = Image.fromarray((stroke_region(one.sketch) * 255).round().astype(np.uint8))
+            found.append(RegionalPrompt(one.text, region=mask))
+        else:
+            found.append(RegionalPrompt(one.text))
+    return found
 
 
 def _caption(case: Case) -> str:

@@ -10,7 +10,6 @@ from diffusers import StableAudioPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.audio.adapter import FrozenProjections
 from weftwork.attention_processors.audio.conditions import Envelope, OverTime
 from weftwork.attention_processors.audio.control import aligned_boxes, shares, tracks_of
 from weftwork.attention_processors.core.conditioning import Conditioning
@@ -45,7 +44,7 @@ class AudioCall:
         adapter = self.pipe.spatial
         batch = adapter.collate([tokens_of(row) for row in self.rows], seconds=windows.seconds, starts=starts)
         features = adapter.features(batch, self.pipe.frozen_encoders)
-        encoded = adapter(features, FrozenProjections(self.pipe.transformer))
+        encoded = adapter(features)
         levels, halves = layer_levels(self.pipe.transformer), GUIDED if self.guided else GUIDED[1:]
         return Conditioning.of({"spatial": encoded}, Layout(levels, (1, windows.latents), halves=halves))
 

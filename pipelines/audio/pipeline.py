@@ -1,7 +1,7 @@
 """Pipeline of spatial audio for video (after StereoSync, arXiv 2510.05828).
 
     pipe = VideoToAudioPipeline.from_pretrained(backbone)
-    pipe.load_spatial(folder)
+    pipe.load_adapter(folder, "spatial")
     out = pipe([BoxTrack(times, boxes), DepthClip(times, depth), Envelope.from_audio(loudness, rate)], seconds=6.0)
     out.save("steps.wav")
 
@@ -26,16 +26,15 @@ from torch import Tensor, nn
 from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime, warn_of_gaps
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
-from weftwork.attention_processors.core.processor import (
-    install,
-    install_inputs,
-    restore,
-)
+from weftwork.attention_processors.core.adapter import Adapter
+from weftwork.attention_processors.core.attached import AdapterBank, adapter_class
+from weftwork.attention_processors.core.processor import install_inputs
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.audio.call import AudioCall
 from weftwork.pipelines.audio.cosine_scheduler import STOCK, CosineScheduler
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.windows import Windows
+from weftwork.pipelines.core.attach import attach, attached, detach
 from weftwork.pipelines.core.stock_config import named_as
 
 AT_ONCE = 16
@@ -46,12 +45,13 @@ Trained = TypeVar("Trained", bound=ModelMixin)
 class VideoToAudioPipeline(StableAudioPipeline):
     """Stable Audio pipeline with spatial conditions: boxes, depth, audio prompts and an envelope.
 
-    `load_spatial` loads the trained modules. Folders are stock ones; the scheduler is opened as `CosineScheduler`.
+    Attach one `SpatialAudioAdapter`, by any name, with its ControlNet where it has one. Folders are stock ones; the
+    scheduler is opened as `CosineScheduler`.
     """
 
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
 
-    spatial: SpatialAudioAdapter | None = None
+    adapters: AdapterBank | None = None
     controlnet: StableAudioControlNetModel | None = None
     frozen_encoders: Mapping[str, Any] = MappingProxyType({})
 
@@ -84,39 +84,35 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     # -- trained modules -----------------------------------------------------------------------------------
 
-    def load_spatial(
-        self,
-        spatial: str | Path | SpatialAudioAdapter,
-        controlnet: StableAudioControlNetModel | None = None,
-    ) -> None:
-        """Loads trained modules, or a folder with `adapter` and optionally `controlnet`.
+    @property
+    def spatial(self) -> SpatialAudioAdapter | None:
+        """The attached adapter of spatial audio."""
+        return next((one for one in attached(self).values() if isinstance(one, SpatialAudioAdapter)), None)
 
-        Raises:
-            ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
-        """
-        if not isinstance(spatial, SpatialAudioAdapter):
-            folder = Path(spatial)
-            spatial = SpatialAudioAdapter.from_pretrained(folder / "adapter")
-            if (folder / "controlnet").is_dir():
-                controlnet = StableAudioControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
-        spatial.check_base(self.transformer)
-        spatial.warn_of_other_weights(self.transformer)
-        if self.spatial is None:
-            install(self.transformer)
-        self.spatial = self._as_loaded(spatial)
+    def attach(self, *, controlnet: StableAudioControlNetModel | None = None, **adapters: Adapter) -> None:
+        """Attaches an adapter by name, see `weftwork.pipelines.attach`, and the ControlNet that was trained with it."""
+        attach(self, **adapters)
         self.controlnet = None if controlnet is None else self._as_loaded(controlnet)
         if self.controlnet is not None:
             install_inputs(self.transformer, self.controlnet.blocks)
 
-    def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str = "spatial") -> SpatialAudioAdapter:
-        """Load trained modules from their folder, by the name that all pipelines have for this; `name` is not used.
+    def detach(self, *names: str) -> None:
+        """Detaches adapters (all, without names), see `weftwork.pipelines.detach`, and the ControlNet with the last."""
+        detach(self, *names)
+        self.controlnet = self.controlnet if attached(self) else None
+
+    def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str) -> Adapter:
+        """Loads and attaches what a folder has: `adapter`, and optionally `controlnet`.
 
         Raises:
-            ValueError: as `load_spatial`.
+            ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
         """
-        self.load_spatial(pretrained_model_name_or_path)
-        assert self.spatial is not None
-        return self.spatial
+        folder, controlnet = Path(pretrained_model_name_or_path), None
+        adapter = adapter_class(folder / "adapter").from_pretrained(folder / "adapter")
+        if (folder / "controlnet").is_dir():
+            controlnet = StableAudioControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
+        self.attach(controlnet=controlnet, **{name: adapter})
+        return adapter
 
     def _as_loaded(self, module: Trained) -> Trained:
         """Returns the module on the device and in the precision of the transformer; of another precision, a copy."""
@@ -125,11 +121,11 @@ class VideoToAudioPipeline(StableAudioPipeline):
         nn.Module.to(module, self._execution_device, dtype)
         return module.eval()
 
-    def unload_spatial(self) -> None:
-        """Remove the trained modules and restore the processors that `load_spatial` found."""
-        if self.spatial is not None:
-            restore(self.transformer)
-            self.spatial = self.controlnet = None
+    def _move(self) -> None:
+        """Moves the trained modules to where the pipeline is now."""
+        if here := attached(self):
+            self.adapters = AdapterBank({name: self._as_loaded(one) for name, one in here.items()})
+        self.controlnet = self.controlnet and self._as_loaded(self.controlnet)
 
     def set_encoders(self, **encoders: Any) -> None:
         """Set frozen encoders: `audio` encodes audio [channel, sample] and its rate in Hz as a vector, for prompts."""
@@ -170,8 +166,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         """
         voices = _voices(conditions)
         self._check(voices)
-        self.spatial = self.spatial and self._as_loaded(self.spatial)  # the pipeline may have been moved since
-        self.controlnet = self.controlnet and self._as_loaded(self.controlnet)
+        self._move()
         windows = self._windows(voices, seconds, overlap)
         rows = [voice for voice in voices for _ in windows.starts]
         shape = len(rows), self.transformer.config["in_channels"], windows.latents
@@ -220,7 +215,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
             if envelopes and self.controlnet is None:
                 raise UserError("conditions: got an envelope, but there is no ControlNet; load one beside the adapter")
             if len(voice) > len(envelopes) and self.spatial is None:
-                raise UserError("conditions: got some without trained modules; call load_spatial(folder) first")
+                raise UserError("conditions: got some without an adapter; call load_adapter(folder, 'spatial') first")
 
     def _windows(self, voices: Sequence[Sequence[OverTime]], seconds: float | None, overlap: float) -> Windows:
         known = [_end(one) for voice in voices for one in voice]

@@ -6,7 +6,8 @@
 
 - only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are rejected;
 - a condition is of the registered class whose `needs` it has: `{"sketch": …, "text": …}`, `{"global_sketch": …}`,
-  `{"style": "ink"}`, `{"image": "reference.png"}`; each also takes `weight`, `region`, `start`, `end`, `layers`, `cfg`;
+  `{"style": "ink"}`, `{"image": "reference.png"}`, `{"prompt": "a red car"}`; each also takes `weight`, `region`,
+  `start`, `end`, `layers`, `cfg`;
 - paths are relative to the file; images may also be in it, as PNG in data URIs;
 - `loras` and `controlnets` are what diffusers' `load_lora_weights` and `ControlNetModel.from_pretrained` read;
 - `$schema` is ignored; editors can check designs by `design.schema.json` beside this file.

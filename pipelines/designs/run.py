@@ -13,10 +13,11 @@ from diffusers import ControlNetModel
 from PIL import Image, PngImagePlugin
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
-from weftwork.attention_processors.core.method import methods
+from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
+from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
@@ -64,7 +65,7 @@ def open_pipeline(
 
 
 def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], conditions: Mapping[str, object]) -> None:
-    """Attaches the given adapters and style cards, and shipped adapters for conditions that have none.
+    """Attaches the given adapters and style cards; for other conditions shipped ones, or those that need no weights.
 
     Raises:
         ValueError: nothing at a path, or conditions without an adapter.
@@ -78,16 +79,25 @@ def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], condit
             pipe.load_adapter(located(path), name)
         else:
             raise UserError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
+    for name, path in untrained().items():
+        if name in conditions and name not in (pipe.adapters or ()):
+            pipe.attach(**{name: load(path).for_denoiser(denoisers(pipe)[0])})
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
     ready = [name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()]
     for name in missing:
         if name not in ready:
             raise UserError(
                 f"conditions: got {name!r}, for which there is no adapter, expected a name among "
-                f"{', '.join(pipe.adapters or ()) or 'none'} (attached) or {', '.join(ready) or 'none'} (shipped); "
+                f"{', '.join(pipe.adapters or ()) or 'none'} (attached), {', '.join(ready) or 'none'} (shipped) or "
+                f"{', '.join(untrained())} (without weights); "
                 f"pass --adapter {name}=PATH"
             )
         pipe.load_adapter(shipped(name), name)
+
+
+def untrained() -> dict[str, str]:
+    """Returns paths of the adapter classes of methods without weights, by adapter name."""
+    return {name.replace("-", "_"): one.adapters[0] for name, one in methods().items() if not one.trained}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 from diffusers import StableAudioDiTModel
 from torch import Tensor
 
-from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.audio.stable_audio import Rotary, rotary_embedding_for
@@ -91,7 +91,7 @@ def _shipped(rounds: int, steps: int) -> dict[str, dict[str, float]]:
         words = ["sound", "--boxes", f"{folder}/boxes.npz", "--seconds", "2", "--output", f"{folder}/out"]
         command = timed_command([*words, "--num_inference_steps", str(steps)], rounds)
     pipe = VideoToAudioPipeline.from_pretrained(shipped("tiny-audio"))
-    pipe.load_spatial(shipped("spatial-audio"))
+    pipe.load_adapter(shipped("spatial-audio"), "spatial")
     pipe.set_progress_bar_config(disable=True)
     track = BoxTrack(clip.box_times, clip.boxes)
     tasks = {
@@ -120,6 +120,7 @@ def _conditioning(model: StableAudioDiTModel) -> Conditioning:
         DepthClip(np.array([0.0, 1.0]), torch.ones(2, 32, 32).numpy()),
         BoxTrack.along([0.0, 2.0], [[0.0, 0.0, 0.2, 1.0], [0.8, 0.0, 1.0, 1.0]]),
     ]
-    encoded = adapter(adapter.features(adapter.collate([conditions]), {}), FrozenProjections(model))
+    adapter.bind(model)
+    encoded = adapter(adapter.features(adapter.collate([conditions]), {}))
     levels = dict.fromkeys(attention_layers(model), 0)
     return Conditioning.of({"spatial": encoded}, Layout(levels, (1, LATENTS), halves=GUIDED))

@@ -9,6 +9,7 @@ in the queue, and requests are rejected while the queue is full. Needs gradio: p
 """
 
 import argparse
+import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -107,14 +108,16 @@ def run(arguments: argparse.Namespace) -> None:
 def open_studio(
     model: str, adapters: Mapping[str, Path], device: str, image_encoder: str | None = None
 ) -> "ImageStudio":
-    """Opens the model with the named adapters; the default model also with available `DEFAULT_ADAPTERS`.
+    """Opens the model with the named adapters and those without weights, the default one with `DEFAULT_ADAPTERS`.
 
     Raises:
         ValueError: something that cannot be opened.
     """
+    from weftwork.attention_processors.core.method import load
+    from weftwork.pipelines.core.call import denoisers
     from weftwork.pipelines.core.hardware import device_named
     from weftwork.pipelines.designs.design import Design
-    from weftwork.pipelines.designs.run import open_pipeline
+    from weftwork.pipelines.designs.run import open_pipeline, untrained
     from weftwork.pretrained import available, shipped
     from weftwork.scripts.demo.studio import ImageStudio
 
@@ -125,7 +128,12 @@ def open_studio(
                 given.setdefault(name, shipped(folder))
         if image_encoder is None and "reference" in given and ENCODER in available():
             image_encoder = str(shipped(ENCODER))
-    return ImageStudio(open_pipeline(model, given, Design(""), image_encoder).to(device_named(device)), model)
+    pipe = open_pipeline(model, given, Design(""), image_encoder)
+    for name, path in untrained().items():
+        if name not in (pipe.adapters or ()):
+            with contextlib.suppress(UserError):  # not for this backbone
+                pipe.attach(**{name: load(path).for_denoiser(denoisers(pipe)[0])})
+    return ImageStudio(pipe.to(device_named(device)), model)
 
 
 def _folders(option: str, text: str) -> tuple[str, str]:

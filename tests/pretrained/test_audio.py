@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif("spatial-audio" not in available(), reason="the 
 @pytest.fixture(scope="module")
 def pipe() -> Any:
     pipe = VideoToAudioPipeline.from_pretrained(shipped("tiny-audio"), use_safetensors=True)
-    pipe.load_spatial(shipped("spatial-audio"))
+    pipe.load_adapter(shipped("spatial-audio"), "spatial")
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

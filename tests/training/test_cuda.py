@@ -119,7 +119,7 @@ def test_views_are_trained_and_drawn(sharing: str, rooms: Any, tmp_path: Path) -
 
 def test_audio_is_the_same_there() -> None:
     pipe = tiny_audio_pipe(VideoToAudioPipeline)
-    pipe.load_spatial(spatial_adapter(pipe.transformer))
+    pipe.attach(spatial=spatial_adapter(pipe.transformer))
     heard = []
     for device in ("cuda", "cpu"):
         pipe.to(device)

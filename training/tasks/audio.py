@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.audio.adapter import AudioBatch, FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.adapter import AudioBatch, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.audio.control import BOX_CHANNELS, aligned_boxes
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
@@ -95,7 +95,7 @@ def _modules(trainer: AudioTrainer, pipe: VideoToAudioPipeline, audio_dim: int) 
 
 
 class SpatialModules(nn.Module):
-    """The trained modules, saved in the format of `VideoToAudioPipeline.load_spatial`."""
+    """The trained modules, saved in the format of `VideoToAudioPipeline.load_adapter`."""
 
     def __init__(self, adapter: SpatialAudioAdapter, controlnet: StableAudioControlNetModel) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         pipe.transformer.requires_grad_(False).eval()
         install(pipe.transformer)
         install_inputs(pipe.transformer, module.controlnet.blocks)
-        self.projections = FrozenProjections(pipe.transformer)
+        module.adapter.bind(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
         context = context_of(pipe, prompt, module.adapter.config["seconds"])
         self.context, self.whole = (states.float() for states in context)
@@ -175,7 +175,7 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         none = torch.rand(rows, generator=generator) < self.config.condition_dropout
         features = self.module.adapter.features(batch.conditions, {})
         dropped = self._dropped(batch, generator)
-        encoded = self.module.adapter(replace(features, null=dropped | none[:, None]), self.projections)
+        encoded = self.module.adapter(replace(features, null=dropped | none[:, None]))
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = sigmoid_normal_timesteps(rows, generator, self.config.time_mean).to(latents)
@@ -226,7 +226,8 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         """Writes audio as WAV and, if matplotlib is installed, its direction and that of the boxes as PNG."""
         if not self.validation:
             return {}
-        self.pipe.load_spatial(self.module.adapter, self.module.controlnet)
+        self.pipe.detach()
+        self.pipe.attach(spatial=self.module.adapter, controlnet=self.module.controlnet)
         self.pipe.set_progress_bar_config(disable=True)
         seconds = self.module.adapter.config["seconds"]
         for index, conditions in enumerate(self.validation):

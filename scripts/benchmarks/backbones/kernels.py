@@ -113,7 +113,7 @@ def _refuses(call: Callable[[], Any]) -> bool:
 
 @torch.no_grad()
 def refused_in_parallel(cell: Cell) -> None:
-    """Where processes share the tokens of a call, conditions are refused by name, and nothing else is."""
+    """Conditions are refused by name, and nothing else is, if processes share the tokens of a call."""
     parts = cell.parts()
     install(parts.denoiser)
     stock = parts.run()

@@ -16,7 +16,7 @@ from tiny_audio import (
 )
 from tiny_audio import spatial_adapter as adapter
 
-from weftwork.attention_processors.audio.adapter import FrozenProjections, SpatialAudioAdapter
+from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
 from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.core.processor import attention_layers
@@ -95,7 +95,8 @@ def test_bad_conditions_are_refused(make: Any, message: str) -> None:
 
 
 def conditioning(made: SpatialAudioAdapter, rows: list[list[Any]], transformer: Any, **options: Any) -> Any:
-    return made(made.features(made.collate(rows, **options), {}), FrozenProjections(transformer))
+    made.bind(transformer)
+    return made(made.features(made.collate(rows, **options), {}))
 
 
 def test_tokens_carry_their_time_unless_told_not_to() -> None:

@@ -30,6 +30,7 @@ from weftwork.attention_processors.encoders.audio_statistics import AudioStatist
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.windows import Windows
+from weftwork.pipelines.core.attach import attach, conditions
 
 RATE = 16_000
 
@@ -38,11 +39,15 @@ RATE = 16_000
 def pipe() -> Any:
     pipe = tiny_audio_pipe(VideoToAudioPipeline)
     net = StableAudioControlNetModel.from_transformer(pipe.transformer, 2)
-    for out in net.control_out:
-        torch.nn.init.normal_(out.weight, std=0.1)
-    torch.nn.init.normal_(net.control_in.weight)
-    pipe.load_spatial(adapter(pipe.transformer), net.eval().requires_grad_(False))
+    for part, std in ((net.control_out[0], 0.1), (net.control_out[1], 0.1), (net.control_in, 1.0)):
+        torch.nn.init.normal_(part.weight, std=std)
+    pipe.attach(spatial=adapter(pipe.transformer), controlnet=net.eval().requires_grad_(False))
     return pipe
+
+
+def replaced(pipe: Any, spatial: Any, controlnet: Any = None) -> None:
+    pipe.detach()
+    pipe.attach(spatial=spatial, controlnet=controlnet)
 
 
 def sound(pipe: Any, conditions: Any = (), seed: int = 0, **options: Any) -> np.ndarray[Any, Any]:
@@ -67,9 +72,18 @@ def test_without_conditions_it_is_the_stock_pipeline(pipe: Any) -> None:
         off = [dataclasses.replace(c, weight=0.0) for c in (TRACK, DEPTH, PROMPT, LOUD)]
         assert np.array_equal(sound(pipe, off, guidance_scale=scale), expected)
     hooks = dict(pipe.transformer._forward_pre_hooks)
-    pipe.unload_spatial()
+    pipe.detach()
     assert not hooks and np.array_equal(sound(pipe), stock_sound(pipe))
     assert all(type(p).__name__ == "StableAudioAttnProcessor2_0" for p in pipe.transformer.attn_processors.values())
+
+
+def test_the_adapter_acts_in_any_pipeline_of_the_transformer() -> None:
+    pipe = tiny_audio_pipe(StableAudioPipeline)
+    expected = stock_sound(pipe)
+    attach(pipe, spatial=adapter(pipe.transformer))
+    for weight in (0.0, 1.0):
+        with conditions(pipe, {"spatial": [dataclasses.replace(TRACK, weight=weight)]}):
+            assert np.array_equal(stock_sound(pipe), expected) == (weight == 0)
 
 
 @pytest.mark.parametrize("condition", [TRACK, DEPTH, PROMPT, LOUD], ids=["track", "depth", "prompt", "envelope"])
@@ -96,7 +110,7 @@ def test_boxes_as_channels_are_aligned_in_time(pipe: Any) -> None:
     torch.nn.init.eye_(net.control_out[0].weight)
     torch.nn.init.normal_(net.control_in.weight)
     deaf = adapter(pipe.transformer)
-    pipe.load_spatial(deaf, net.eval().requires_grad_(False))
+    replaced(pipe, deaf, net.eval().requires_grad_(False))
     for scale in (1.0, 2.0):
         plain = sound(pipe, guidance_scale=scale)
         track = sound(pipe, [dataclasses.replace(TRACK, layers={"all": 0.0})], guidance_scale=scale)  # channels alone
@@ -111,7 +125,7 @@ def test_envelope_and_channels_keep_their_own_weights_and_schedules(pipe: Any) -
     net = StableAudioControlNetModel.from_transformer(pipe.transformer, 1, CHANNELS + 5)
     torch.nn.init.eye_(net.control_out[0].weight)
     torch.nn.init.normal_(net.control_in.weight)
-    pipe.load_spatial(adapter(pipe.transformer), net.eval().requires_grad_(False))
+    replaced(pipe, adapter(pipe.transformer), net.eval().requires_grad_(False))
     track = dataclasses.replace(TRACK, layers={"all": 0.0})  # channels alone
 
     def heard(*given: Any, **changes: Any) -> Any:
@@ -153,8 +167,7 @@ def test_clipping_at_saving_logs_a_warning(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_a_pipeline_that_was_moved_takes_its_modules_along(pipe: Any) -> None:
-    made = adapter(pipe.transformer)
-    pipe.load_spatial(made)
+    replaced(pipe, made := adapter(pipe.transformer))
     heard = sound(pipe, [TRACK])
     pipe.to(torch.float64)
     assert np.isfinite(sound(pipe, [TRACK])).all()
@@ -179,7 +192,7 @@ def test_depth_may_be_embedded_already_and_needs_no_unit(pipe: Any) -> None:
     affine = [DepthClip(DEPTH.times, values, metric=False) for values in (maps, 0.1 * maps + 3)]
     np.testing.assert_allclose(sound(pipe, affine[:1]), sound(pipe, affine[1:]), atol=1e-4)
     assert not np.array_equal(sound(pipe, affine[:1]), sound(pipe, [DepthClip(DEPTH.times, maps)]))
-    pipe.load_spatial(adapter(pipe.transformer, depth_dim=7))
+    replaced(pipe, adapter(pipe.transformer, depth_dim=7))
     noise = np.random.default_rng(0)
     given = [DepthClip(DEPTH.times, embeds=noise.normal(size=(4, 7))) for _ in range(2)]
     heard = [sound(pipe), *(sound(pipe, [one]) for one in given)]
@@ -187,7 +200,7 @@ def test_depth_may_be_embedded_already_and_needs_no_unit(pipe: Any) -> None:
 
 
 def test_times_by_rotation_reach_the_sound(pipe: Any) -> None:
-    pipe.load_spatial(adapter(pipe.transformer, time_code="rotary", projections="own"))
+    replaced(pipe, adapter(pipe.transformer, time_code="rotary", projections="own"))
     turned = BoxTrack(TRACK.times, TRACK.boxes[::-1])
     assert len({sound(pipe, given).tobytes() for given in ([], [TRACK], [turned])}) == 3
 
@@ -268,7 +281,7 @@ def test_folders_stay_stock_and_bring_everything_back(pipe: Any, tmp_path: Path)
     assert "CosineDPMSolverMultistepScheduler" in index and '"StableAudioDiTModel"' in index and "weftwork" not in index
     again = VideoToAudioPipeline.from_pretrained(tmp_path / "model")
     again.set_progress_bar_config(disable=True)
-    again.load_spatial(tmp_path / "spatial")
+    again.load_adapter(tmp_path / "spatial", "spatial")
     np.testing.assert_allclose(sound(again, [TRACK, LOUD]), expected, atol=1e-5)
 
 
@@ -291,15 +304,15 @@ def test_calls_that_cannot_be_are_refused(pipe: Any) -> None:
         sound(pipe, [AudioPrompt(audio=np.ones((2, 9)), sample_rate=RATE)])
     pipe.set_encoders(audio=lambda audio, rate: torch.full((6,), float(audio.mean())))
     assert not np.array_equal(sound(pipe, [AudioPrompt(audio=np.ones((2, 9)), sample_rate=RATE)]), sound(pipe))
-    pipe.load_spatial(pipe.spatial)
+    replaced(pipe, pipe.spatial)
     with pytest.raises(ValueError, match="there is no ControlNet"):
         sound(pipe, [LOUD])
-    pipe.unload_spatial()
-    with pytest.raises(ValueError, match=r"call load_spatial\(folder\) first"):
+    pipe.detach()
+    with pytest.raises(ValueError, match=r"call load_adapter\(folder, 'spatial'\) first"):
         sound(pipe, [TRACK])
     other = adapter(tiny_transformer(num_key_value_attention_heads=4))
     with pytest.raises(ValueError, match="base: got width 64"):
-        pipe.load_spatial(other)
+        pipe.attach(spatial=other)
 
 
 def test_each_step_is_told_and_may_stop_the_sound(pipe: Any) -> None:

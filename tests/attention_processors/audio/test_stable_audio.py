@@ -17,8 +17,8 @@ from tiny_audio import CHANNELS, LATENTS, tiny_transformer, transformer_inputs
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
 from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.core.processor import conditioned, install, install_inputs, restore
-from weftwork.attention_processors.style.fusions import JointBranch
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler, at_time
 
 WIDTH, DIM = 32, 64  # keys, tokens

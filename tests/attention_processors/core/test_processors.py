@@ -177,16 +177,16 @@ def test_two_adapters_add_up_in_any_order(method: Method) -> None:
     assert np.array_equal(run(pipe, conditions={"it": method.conditions()}), alone)
 
 
-def test_gradients_reach_the_adapter_and_nothing_else(method: Method) -> None:
+def test_gradients_reach_the_adapter_and_nothing_else(trained: Method) -> None:
     """With gradient checkpointing on and off: the same bits, in every parameter, and none in the denoiser."""
-    pipe = build(method)
+    pipe = build(trained)
     unet, adapter = pipe.unet, pipe.adapters["it"]
     gradients = []
     for checkpointing in (False, True):
         unet.train()
         (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
         adapter.zero_grad()
-        _training_loss(pipe, adapter, method).backward()
+        _training_loss(pipe, adapter, trained).backward()
         gradients.append({n: None if p.grad is None else p.grad.clone() for n, p in adapter.named_parameters()})
     assert all(p.grad is None for p in unet.parameters())
     for name, gradient in gradients[0].items():
@@ -264,16 +264,16 @@ def test_guidance_cut_off_keeps_the_conditional_half(method: Method) -> None:
     assert np.isfinite(run(pipe, conditions={"it": method.conditions()}, callback_on_step_end=cut)).all()
 
 
-def test_nothing_of_a_condition_is_recomputed_per_step(method: Method) -> None:
-    pipe = build(method)
+def test_nothing_of_a_condition_is_recomputed_per_step(trained: Method) -> None:
+    pipe = build(trained)
     counts: dict[str, int] = {}
     for name, module in pipe.adapters["it"].named_modules():
         if not list(module.children()):
             module.register_forward_hook(lambda *_, name=name: counts.__setitem__(name, counts.get(name, 0) + 1))
     once = dict(counts)
-    run(pipe, conditions={"it": method.conditions()}, num_inference_steps=1)
+    run(pipe, conditions={"it": trained.conditions()}, num_inference_steps=1)
     once, _ = dict(counts), counts.clear()
-    run(pipe, conditions={"it": method.conditions()}, num_inference_steps=5)
+    run(pipe, conditions={"it": trained.conditions()}, num_inference_steps=5)
     assert counts == once and counts
 
 

@@ -1,4 +1,4 @@
-"""Where and how strongly pairs act: regions and weights, through whole pipelines and at one layer."""
+"""Regions and weights of pairs, through whole pipelines and at one layer."""
 
 from typing import Any
 

@@ -154,9 +154,11 @@ def test_bad_references() -> None:
         laid_out(model, inputs, [reference(1, weight=0.5)], [])
     with pytest.raises(ValueError, match=r"index: got \[0, 0\], expected one condition per reference image"):
         laid_out(model, inputs, [reference(0), reference(0)])
-    model, inputs = parts(sd3)
+    model, inputs = parts(flux)
     with pytest.raises(ValueError, match="index: got 0, but this call of the denoiser has 0 reference images"):
         laid_out(model, inputs, [reference(0, weight=0.5)] * 1, [])
+    with pytest.raises(ValueError, match="denoiser: got SD3Transformer2DModel, which reads no reference images"):
+        InContextAdapter.for_denoiser(parts(sd3)[0]).check_base(parts(sd3)[0])
 
 
 def test_files(tmp_path: Any) -> None:

@@ -59,7 +59,7 @@ def test_a_region_acts_in_its_places(backbone: Callable[[], Made]) -> None:
     install(model)
     outs = {}
     for name, prompt in (("off", {"weight": 0.0}), ("left", {"region": LEFT}), ("on", {})):
-        conditioning = laid_out(model, inputs, RegionalPrompt(SPAN, **prompt))
+        conditioning = laid_out(model, inputs, RegionalPrompt(tokens=SPAN, **prompt))
         first = next(iter(conditioning.branches))
         spy = Spy()
         branches = {**conditioning.branches, first: (*conditioning.branches[first], spy)}
@@ -86,7 +86,9 @@ def test_zero_is_the_prompt_without_the_text(backbone: Callable[[], Made]) -> No
         shorter["txt_ids"] = inputs["txt_ids"][:5]
     wanted, stock = run(model, shorter), run(model, inputs)
     install(model)
-    torch.testing.assert_close(output(model, inputs, RegionalPrompt(SPAN, weight=0.0)), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        output(model, inputs, RegionalPrompt(tokens=SPAN, weight=0.0)), wanted, atol=1e-5, rtol=0
+    )
     assert (wanted - stock).abs().max() > 1e-4
 
 
@@ -95,13 +97,13 @@ def test_schedules_and_halves_of_guidance() -> None:
     model, inputs = parts(flux)
     stock = run(model, inputs)
     install(model)
-    off, on = (output(model, inputs, RegionalPrompt(SPAN, weight=weight)) for weight in (0.0, 1.0))
-    conditioning = laid_out(model, inputs, RegionalPrompt(SPAN, start=0.5))
+    off, on = (output(model, inputs, RegionalPrompt(tokens=SPAN, weight=weight)) for weight in (0.0, 1.0))
+    conditioning = laid_out(model, inputs, RegionalPrompt(tokens=SPAN, start=0.5))
     with conditioned(model, conditioning):
         for step, wanted in ((0, off), (1, off), (2, on), (3, on)):
             conditioning.set_step(step, 4)
             torch.testing.assert_close(run(model, inputs), wanted, atol=1e-6, rtol=0)
-    got = output(model, inputs, RegionalPrompt(SPAN, weight=0.0), halves=GUIDED)
+    got = output(model, inputs, RegionalPrompt(tokens=SPAN, weight=0.0), halves=GUIDED)
     torch.testing.assert_close(got[:1], stock[:1], atol=1e-6, rtol=0)
     torch.testing.assert_close(got[1:], off[1:], atol=1e-6, rtol=0)
 
@@ -117,7 +119,7 @@ def test_two_regions_swap_with_their_texts() -> None:
         embeds, spans = joined_prompts(base, *order)
         assert spans == [(0, 3), (3, 5), (5, 7)]
         regions = [LEFT if one is first else (0.5, 0, 1, 1) for one in order]
-        prompts = (RegionalPrompt(span, region=region) for span, region in zip(spans[1:], regions, strict=True))
+        prompts = (RegionalPrompt(tokens=span, region=region) for span, region in zip(spans[1:], regions, strict=True))
         results.append(output(model, {**inputs, "encoder_hidden_states": embeds}, *prompts))
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
     assert (results[0] - run(model, inputs)).abs().max() > 1e-4
@@ -141,7 +143,7 @@ def test_together_with_references_in_one_call() -> None:
     def both(weight: float, region: Any = None) -> Tensor:
         options: dict[str, Any] = {"weight": weight, "region": region}
         given = references.collate([[InContextReference(0, **options)]] * 2)
-        prompts = texts.collate([[RegionalPrompt(SPAN, **options)]] * 2)
+        prompts = texts.collate([[RegionalPrompt(tokens=SPAN, **options)]] * 2)
         made = {"references": references(given), "texts": texts(prompts)}
         with conditioned(model, Conditioning.of(made, call_layout(model, inputs))):
             return run(model, inputs)[:, :16]
@@ -157,16 +159,26 @@ def test_together_with_references_in_one_call() -> None:
 
 
 def test_bad_prompts() -> None:
+    for given in ({}, {"prompt": "a", "tokens": (0, 1)}):
+        with pytest.raises(ValueError, match=r"prompt: got .* expected one of both"):
+            RegionalPrompt(**given)
+    with pytest.raises(ValueError, match="prompt: got ' ', expected a text"):
+        RegionalPrompt(" ")
     for tokens in ((3, 3), (-1, 2), (), [(0, 1), (4, 2)], 3):
         with pytest.raises(ValueError, match="tokens: got"):
-            RegionalPrompt(tokens)  # pyright: ignore[reportArgumentType]
+            RegionalPrompt(tokens=tokens)  # pyright: ignore[reportArgumentType]
     for embeds in ((), (noise(1, 3, 4), noise(1, 3, 5)), (noise(3, 4),)):
         with pytest.raises(ValueError, match="embeds: got shapes"):
             joined_prompts(*embeds)
     model, inputs = parts(flux)
     install(model)
+    adapter = RegionalAdapter.for_denoiser(model)
+    with pytest.raises(ValueError, match="prompt: got texts beside tokens"):
+        adapter.collate([[RegionalPrompt("a"), RegionalPrompt(tokens=SPAN)]])
+    with pytest.raises(ValueError, match="prompt: got a text for a transformer"):
+        adapter.features(adapter.collate([[RegionalPrompt("a")]]), {})
     with pytest.raises(ValueError, match="tokens: got some up to 9, but the prompt has 7"):
-        output(model, inputs, RegionalPrompt((5, 9), weight=0.5))
+        output(model, inputs, RegionalPrompt(tokens=(5, 9), weight=0.5))
 
 
 @pytest.mark.slow
@@ -174,7 +186,7 @@ def test_bad_prompts() -> None:
 def test_compiled_blocks_take_new_strengths() -> None:
     model, inputs = parts(flux)
     install(model)
-    conditioning = laid_out(model, inputs, RegionalPrompt(SPAN, region=LEFT, end=0.5))
+    conditioning = laid_out(model, inputs, RegionalPrompt(tokens=SPAN, region=LEFT, end=0.5))
     with conditioned(model, conditioning):
         wanted = run(model, inputs)
     torch._dynamo.reset()

@@ -11,8 +11,8 @@ from tiny import STYLES, attend, style_adapter, style_conditions, tiny_unet
 from variants import SD, run
 
 from weftwork.attention_processors.core.branch import OwnAttention
+from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.style.adapter import FUSIONS, Style, StyleCard, StyleCards
-from weftwork.attention_processors.style.fusions import JointBranch
 
 
 def build(adapter: Any = None, **options: Any) -> Any:

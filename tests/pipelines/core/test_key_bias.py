@@ -18,7 +18,7 @@ def test_regional_prompts(tiny: Tiny) -> None:
     pipe = tiny.make()
     stock = run_tiny(pipe, tiny.arguments())
     attach(pipe, texts=RegionalAdapter.for_denoiser(pipe.transformer))
-    with conditions(pipe, {"texts": RegionalPrompt(SPAN, region=LEFT)}):
+    with conditions(pipe, {"texts": RegionalPrompt(tokens=SPAN, region=LEFT)}):
         first, again = (run_tiny(pipe, tiny.arguments()) for _ in range(2))
     assert torch.equal(first, again) and (first - stock).abs().max() > 1e-6
     detach(pipe)
@@ -42,11 +42,13 @@ def test_references_beside_regional_prompts() -> None:
     for given, wanted in (
         ({"images": InContextReference(0)}, stock),
         ({"images": InContextReference(0, weight=0.0)}, alone),
-        ({"images": InContextReference(0, weight=0.0), "texts": RegionalPrompt(SPAN, weight=0.0)}, neither),
+        ({"images": InContextReference(0, weight=0.0), "texts": RegionalPrompt(tokens=SPAN, weight=0.0)}, neither),
     ):
         with conditions(pipe, given):
             torch.testing.assert_close(edited(pipe), wanted, atol=1e-5, rtol=0)
-    with conditions(pipe, {"images": InContextReference(0, region=LEFT), "texts": RegionalPrompt(SPAN, region=LEFT)}):
+    with conditions(
+        pipe, {"images": InContextReference(0, region=LEFT), "texts": RegionalPrompt(tokens=SPAN, region=LEFT)}
+    ):
         halves = edited(pipe)
     assert all((halves - other).abs().max() > 1e-4 for other in (stock, alone, neither))
     with conditions(pipe, {"images": InContextReference(0)}):

@@ -60,3 +60,17 @@ def test_layers_and_guidance_of_pairs_count(models: Path) -> None:
     assert np.array_equal(drawn(models, "paired", {**pair, "layers": {"all": 0}}), off)
     guided = drawn(models, "paired", {**pair, "cfg": "cond_only"})
     assert np.abs(acting - off).max() > 0 and np.abs(guided - acting).max() > 0 and np.abs(guided - off).max() > 0
+
+
+def test_texts_act_in_regions_without_a_folder(models: Path) -> None:
+    def generated(**changes: object) -> np.ndarray:
+        record = {"prompt": "a", "seed": 1, "num_inference_steps": 2}
+        text = {"prompt": "a red car", "region": [0, 0, 0.5, 1], **changes}
+        (models / "regional.json").write_text(json.dumps({**record, "conditions": {"regional": [text]}}))
+        model = ["--model", str(models / "model"), "--output", str(models / "regional.png")]
+        assert main(["generate", str(models / "regional.json"), *model]) == 0
+        with Image.open(models / "regional.png") as image:
+            return np.asarray(image, np.int16)
+
+    acting, off, other = generated(), generated(weight=0), generated(prompt="a blue hat")
+    assert np.abs(acting - off).max() > 0 and np.abs(acting - other).max() > 0

@@ -32,6 +32,9 @@ pytest.importorskip("matplotlib")
 
 from weftwork.scripts.demo import audio as demo_sound
 from weftwork.scripts.demo import views as demo_view
+from weftwork.scripts.demo.command import open_studio
+from weftwork.scripts.demo.form import FormPage
+from weftwork.scripts.demo.pages import Context
 from weftwork.scripts.demo.points import points_shown
 
 PATH = json.dumps(demo_sound.PATHS["From left to right"])
@@ -66,7 +69,7 @@ def views(queue: JobQueue) -> demo_view.ViewStudio:
 @pytest.fixture(scope="module")
 def sounds(queue: JobQueue) -> demo_sound.AudioStudio:
     pipe = tiny_audio_pipe(Wordless)
-    pipe.load_spatial(spatial_adapter(pipe.transformer))
+    pipe.attach(spatial=spatial_adapter(pipe.transformer))
     return demo_sound.AudioStudio(pipe, "tiny", queue)
 
 
@@ -230,3 +233,11 @@ def test_views_and_audio_have_tabs(views: demo_view.ViewStudio, sounds: demo_sou
     assert [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"] == ["View", "Sound"]
     names = {one.api_name for one in blocks.fns.values()}
     assert {"view", "sound", "generate"} <= names
+
+
+def test_methods_without_weights_have_a_form_where_the_backbone_fits(tmp_path: Path) -> None:
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path)
+    context = Context(open_studio(str(tmp_path), {}, "cpu"))
+    assert FormPage.open(methods()["regional"], context) is not None
+    assert FormPage.open(methods()["in-context"], context) is None
+    assert list(context.studio.pipe.adapters) == ["regional"]

@@ -119,7 +119,7 @@ def test_spatial_modules_are_trained_and_measured(
         assert first["envelope_l1"] != last["envelope_l1"]  # of the modules as they are, not as they were
     assert (tmp_path / "validation/000003-cases.png").is_file()
     pipe: Any = VideoToAudioPipeline.from_pretrained(model)
-    pipe.load_spatial(tmp_path / "final")
+    pipe.load_adapter(tmp_path / "final", "spatial")
     assert state_sha256(pipe.transformer) == before
     assert pipe.spatial.config["training"]["parameters"]["controlnet"] > 1000
     assert pipe.controlnet.control_out[0].weight.abs().sum() > 0
@@ -217,7 +217,7 @@ def test_user_audio_is_trained_on(own: Path, model: Path, cache: Path, tmp_path:
                "--checkpointing_steps", "0"]  # fmt: skip
     assert main(command) == 0
     pipe: Any = VideoToAudioPipeline.from_pretrained(model)
-    pipe.load_spatial(tmp_path / "out/final")
+    pipe.load_adapter(tmp_path / "out/final", "spatial")
     assert pipe.spatial.config["seconds"] == 0.512 and pipe.spatial.config["training"]["data"] == "sounds"
     assert pipe.spatial.config["training"]["samples"] == 16
     found = {path.name for path in (tmp_path / "out/validation").iterdir()}

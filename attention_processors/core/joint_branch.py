@@ -1,4 +1,4 @@
-"""Fusions of condition tokens with the frozen attention, other than addition."""
+"""Branch that reads condition tokens in one softmax with the text."""
 
 import torch
 from torch import Tensor
