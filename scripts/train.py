@@ -30,6 +30,7 @@ from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.training.core import config_file
 from weftwork.training.core.config import TrainingConfig, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
+from weftwork.training.core.quantization import PACKAGES, quantization_options
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _model_arguments(parser: argparse.ArgumentParser, method: Method) -> "argpar
     model.add_argument(
         "--frozen_dtype", choices=DTYPES, default="float32", help="of the backbone; trained weights stay float32"
     )
+    model.add_argument("--quantization", choices=tuple(PACKAGES), help="of the backbone's weights, as they are loaded")
     model.add_argument(
         "--gradient_checkpointing",
         action=argparse.BooleanOptionalAction,
@@ -131,7 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     state, plugin = _processes(arguments, trainer)
     source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))
-    pipe = load(method.pipeline)(source, use_safetensors=True)
+    quantized = quantization_options(arguments.quantization, arguments.frozen_dtype) if arguments.quantization else {}
+    pipe = load(method.pipeline)(source, use_safetensors=True, **quantized)
     denoiser = denoiser_of(pipe)
     original = state_sha256(denoiser)
     _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
@@ -191,6 +194,8 @@ def _processes(
     plugin = sharding()
     if plugin is not None and not trainer.shards:
         raise UserError(f"fsdp: got it for {arguments.method}, which does not split; launch with --multi_gpu")
+    if plugin is not None and arguments.quantization:
+        raise UserError("fsdp: got it with --quantization, which does not split; leave one of them out")
     state = PartialState(cpu=arguments.use_cpu)
     return state, plugin if state.num_processes > 1 else None
 
@@ -212,7 +217,7 @@ def _place(
         move_except(denoiser, pipe, device)
     else:
         pipe.to(device)
-    if arguments.frozen_dtype != "float32":
+    if arguments.frozen_dtype != "float32" and not arguments.quantization:
         pipe.to(getattr(torch, arguments.frozen_dtype))
     if arguments.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()

@@ -1,7 +1,7 @@
 """Files of adapters: their names, what is checked before they are loaded, and hashes of weights."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,18 @@ def state_sha256(module: nn.Module) -> str:
     own = {name.replace(".base_layer", ""): t for name, t in module.state_dict().items() if ".lora_" not in name}
     for name, tensor in sorted(own.items()):
         digest.update(name.encode())
-        here = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        digest.update(here.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        for here in _plain(tensor.to_local() if isinstance(tensor, DTensor) else tensor):
+            digest.update(here.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _plain(tensor: Any) -> Iterator[Tensor]:
+    """Yields the tensors that a quantised one of torchao is made of, or a plain one itself."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _plain(getattr(tensor, name))
 
 
 def weights_name(variant: str | None = None) -> str:

@@ -64,10 +64,6 @@ class AdapterBank(ModelMixin, ConfigMixin):
         with computing(self[name]):
             return self._modules_by_name[name](features, **arguments)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return super().dtype if len(self) else torch.float32
-
     def save_pretrained(  # pyright: ignore
         self, save_directory: Any, variant: str | None = None, **kwargs: Any
     ) -> None:

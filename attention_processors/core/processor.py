@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Acting
 from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.versions import warn_of_untested_diffusers
 from weftwork.attention_processors.core.wrapper import BUSY, WrappedProcessor, can_wrap, wrap, wrapped_class
 from weftwork.datasets.readers.errors import UserError
 
@@ -99,6 +100,7 @@ _USES: WeakKeyDictionary[nn.Module, _Use] = WeakKeyDictionary()
 
 def install(denoiser: nn.Module) -> None:
     """Wraps the processors of attention layers, where they can be; each call wants its own `restore`."""
+    warn_of_untested_diffusers()
     inner = unwrapped(denoiser)
     for layer in attention_layers(inner).values():
         if not isinstance(layer.processor, WrappedProcessor) and can_wrap(layer.processor):

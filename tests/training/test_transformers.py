@@ -1,6 +1,7 @@
 """Adapters are trained on transformers: Flux, SD3, Qwen-Image and Z-Image."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_transformers import FAMILIES, tiny_transformer_pipe
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -127,6 +129,32 @@ def test_a_style_is_trained_resumed_and_generated(folder: Path, family: str) -> 
         return pipe("a cat", conditions={"style": Style("ink", weight=weight)}, **given).images
 
     assert np.isfinite(drawn(1.0)).all() and np.abs(drawn(50.0) - drawn(0.0)).max() > 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
+@pytest.mark.parametrize("family", ["flux", "sd3", "qwen-image", "z-image"])
+def test_a_backbone_in_8_bits_trains(folder: Path, family: str) -> None:
+    whole, output = folder / f"{family}-whole", folder / f"{family}-int8"
+    plain = ["--max_train_steps=1", "--optimizer=sgd", "--learning_rate=0.1", "--no-use_ema"]
+    assert main(command(folder, family, "style", whole, *plain)) == 0
+    assert (
+        main(command(folder, family, "style", output, *plain, "--quantization=int8", "--gradient_checkpointing")) == 0
+    )
+    expected, trained = (load_file(one / "final/diffusion_pytorch_model.safetensors") for one in (whole, output))
+    start = StyleAdapter.from_pretrained(output / "final").state_dict()
+    assert trained.keys() == expected.keys() == start.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(trained[name], value, atol=0.02, rtol=0)
+
+
+def test_quantization_needs_its_package(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("weftwork.training.core.quantization.find_spec", lambda _: None)
+    assert main(command(folder, "flux", "style", folder / "none", "--quantization=nf4")) == 2
+    assert "quantization: got nf4, which needs bitsandbytes; pip install bitsandbytes" in capsys.readouterr().err
+    assert not (folder / "none").exists()
 
 
 @pytest.mark.parametrize("family", ["flux", "qwen-image"])

@@ -13,6 +13,7 @@ from tiny import Method, RawTokensAdapter, raw_adapter, raw_conditions, tiny_pip
 from torch import Tensor, nn
 from variants import add_lora
 
+from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -98,6 +99,25 @@ def test_projections_start_as_those_of_a_quantised_layer(kind: str) -> None:
             torch.testing.assert_close(
                 made.to_value[name.replace(".", "-")].weight, layer.to_v.weight, atol=0.005, rtol=0
             )
+
+
+class Flattened(Tensor):
+    """As torchao's: its codes are other tensors."""
+
+    codes: Tensor
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        return ["codes"], None
+
+
+def test_hashes_of_quantised_weights_are_those_of_their_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, hashes = nn.Linear(2, 2), []
+    for code in (1, 1, 2):
+        weight = torch.zeros(2, 2).as_subclass(Flattened)
+        weight.codes = torch.full((2, 2), code, dtype=torch.int8)
+        monkeypatch.setattr(layer, "state_dict", lambda own=weight: {"weight": own})
+        hashes.append(state_sha256(layer))
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 @pytest.mark.parametrize(

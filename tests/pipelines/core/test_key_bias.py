@@ -8,7 +8,7 @@ from tiny_pipelines import PIPELINES, Tiny, embeds, run_tiny
 from torch import Tensor
 
 from weftwork.attention_processors import InContextAdapter, InContextReference, RegionalAdapter, RegionalPrompt
-from weftwork.pipelines import attach, conditions, detach
+from weftwork.pipelines import ConditionedStableDiffusion3Pipeline, attach, conditions, detach
 
 LEFT, SPAN = (0.0, 0.0, 0.5, 1.0), (5, 7)
 
@@ -23,6 +23,17 @@ def test_regional_prompts(tiny: Tiny) -> None:
     assert torch.equal(first, again) and (first - stock).abs().max() > 1e-6
     detach(pipe)
     assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+
+
+def test_adapters_without_parameters_alone_in_a_pipeline_with_conditions() -> None:
+    tiny = next(one for one in PIPELINES if one.name == "sd3")
+    pipe = tiny.make(ConditionedStableDiffusion3Pipeline)
+    stock = run_tiny(pipe, tiny.arguments())
+    pipe.attach(texts=RegionalAdapter.for_denoiser(pipe.transformer))
+    assert pipe.adapters.device == pipe.device == pipe.transformer.device and pipe.adapters.dtype == torch.float32
+    assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+    moved = run_tiny(pipe, tiny.arguments(), conditions={"texts": RegionalPrompt(SPAN, region=LEFT)})
+    assert (moved - stock).abs().max() > 1e-6
 
 
 def edited(pipe: Any, image: bool = True, short: bool = False, **more: Any) -> Tensor:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import drawn_sketch, paired_adapter, tiny_pipe
+from tiny_transformers import tiny_transformer_pipe
 
 from weftwork.datasets.readers.pair_folder import PairSample, write_pair_folder
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -111,6 +112,35 @@ def test_a_sharded_backbone_trains_the_same(own: Path, changed: dict[str, str]) 
     assert int(here.replace(",", "")) * 2 == pytest.approx(int(total.replace(",", "")), rel=0.01)
     images = [np.asarray(Image.open(own / name / "validation/000004.png"), np.int16) for name in ("split", "whole")]
     assert np.abs(images[0] - images[1]).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["flux", "sd3", "qwen-image", "z-image"])
+def test_a_sharded_transformer_trains_the_same(family: str, tmp_path: Path) -> None:
+    tiny_transformer_pipe(family).save_pretrained(tmp_path / "model")
+    rows = []
+    for index in range(4):
+        Image.new("RGB", (64, 64), (60 * index, 0, 90)).save(tmp_path / f"{index}.png")
+        rows.append(json.dumps({"file_name": f"{index}.png", "text": "a cat", "style": ["ink", "oil"][index % 2]}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    options = {
+        "pretrained_model_name_or_path": tmp_path / "model", "train_data_dir": tmp_path, "resolution": 64,
+        "cache_dir": tmp_path / "cache", "train_batch_size": 1, "max_sequence_length": 16, "max_train_steps": 3,
+        "validation_steps": 0, "checkpointing_steps": 0, "lr_warmup_steps": 0, "layers": "all", "optimizer": "sgd",
+        "learning_rate": 0.1,
+    }  # fmt: skip
+    words = [f"--{name}={value}" for name, value in options.items()]
+    words += ["--use_cpu", "--no-use_ema", "--gradient_checkpointing"]
+    trained = []
+    for name, settings in (("split", FSDP), ("whole", {})):
+        done = weftwork(2, "train", "style", *words, f"--output_dir={tmp_path / name}", **settings)
+        assert done.returncode == 0, done.stderr[-3000:]
+        printed = re.findall(r"backbone: ([\d,]+) of ([\d,]+) numbers", done.stdout)
+        assert bool(printed) == (name == "split")
+        trained.append(load_file(tmp_path / name / WEIGHTS))
+    split, whole = trained
+    assert split.keys() == whole.keys()
+    assert max(float((split[name] - whole[name]).abs().max()) for name in whole) <= 1e-5
 
 
 @pytest.mark.slow

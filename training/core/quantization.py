@@ -1,0 +1,41 @@
+"""Quantisation of frozen backbones as they are loaded: 8 bits by torchao, 4 bits by bitsandbytes."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Final
+
+from weftwork.datasets.readers.errors import UserError
+
+PACKAGES: Final[Mapping[str, str]] = {"int8": "torchao", "nf4": "bitsandbytes"}
+"""Packages by kind of quantisation."""
+
+
+def quantization_options(kind: str, dtype: str) -> dict[str, Any]:
+    """Returns arguments of a pipeline's `from_pretrained` that quantise the weights of its denoiser.
+
+    Args:
+        kind: a key of `PACKAGES`.
+        dtype: of computation, by name.
+
+    Raises:
+        ValueError: the kind's package is not installed, or 4 bits without a GPU.
+    """
+    import torch
+
+    package = PACKAGES[kind]
+    if find_spec(package) is None:
+        raise UserError(f"quantization: got {kind}, which needs {package}; pip install {package}")
+    from diffusers import BitsAndBytesConfig, TorchAoConfig
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+    compute = getattr(torch, dtype)
+    if kind == "nf4":
+        if not torch.cuda.is_available():
+            raise UserError("quantization: got nf4, for which diffusers needs a GPU; use int8, or leave it out")
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    else:
+        from torchao.quantization import Int8WeightOnlyConfig  # pyright: ignore[reportMissingImports]
+
+        config = TorchAoConfig(Int8WeightOnlyConfig())
+    mapping: dict[str, Any] = {"unet": config, "transformer": config}
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping=mapping), "torch_dtype": compute}
