@@ -92,8 +92,8 @@ def _set_bank(pipe: DiffusionPipeline, adapters: Mapping[str, Adapter]) -> None:
     before, bank = getattr(pipe, "adapters", None), AdapterBank(adapters) if adapters else None
     if bank is not None and before is not None:
         bank.weights.update({name: weight for name, weight in before.weights.items() if name in bank})
-    if bank is not None and hasattr(bank, "place"):
-        bank.place.data = bank.place.to(denoisers(pipe)[0].device)
+    if isinstance(place := getattr(bank, "place", None), nn.Parameter):
+        place.data = place.to(next(denoisers(pipe)[0].parameters()).device)
     if _is_component(pipe):
         pipe.register_modules(adapters=bank)
     else:
