@@ -133,8 +133,8 @@ def run(arguments: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     state, plugin = _processes(arguments, trainer)
     source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))
-    quantized = quantization_options(arguments.quantization, arguments.frozen_dtype) if arguments.quantization else {}
-    pipe = load(method.pipeline)(source, use_safetensors=True, **quantized)
+    options = quantization_options(arguments.quantization, arguments.frozen_dtype)
+    pipe = load(method.pipeline)(source, use_safetensors=True, **options)
     denoiser = denoiser_of(pipe)
     original = state_sha256(denoiser)
     _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
@@ -150,8 +150,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         _preview(prepared, config, pipe)
         return
-    before = state_sha256(denoiser)
-    provenance = _provenance(config, prepared, original)
+    before, provenance = state_sha256(denoiser), _provenance(config, prepared, original)
     if arguments.init_from:
         provenance["after"] = task.module.config["training"]
     task.module.register_to_config(training=provenance)

@@ -10,16 +10,18 @@ PACKAGES: Final[Mapping[str, str]] = {"int8": "torchao", "nf4": "bitsandbytes"}
 """Packages by kind of quantisation."""
 
 
-def quantization_options(kind: str, dtype: str) -> dict[str, Any]:
+def quantization_options(kind: str | None, dtype: str) -> dict[str, Any]:
     """Returns arguments of a pipeline's `from_pretrained` that quantise the weights of its denoiser.
 
     Args:
-        kind: a key of `PACKAGES`.
+        kind: a key of `PACKAGES`; None for the weights as they are.
         dtype: of computation, by name.
 
     Raises:
         ValueError: the kind's package is not installed, or 4 bits without a GPU.
     """
+    if kind is None:
+        return {}
     import torch
 
     package = PACKAGES[kind]
