@@ -81,7 +81,7 @@ def checked(arguments: argparse.Namespace, name: str) -> str | None:
     stock = drawn("stock")
     attach(pipe, part=RegionalAdapter.for_denoiser(denoisers(pipe)[0]))
     unused = drawn("unused")
-    with conditions(pipe, {"part": RegionalPrompt(PART, region=(0.0, 0.0, 0.5, 1.0))}):
+    with conditions(pipe, {"part": RegionalPrompt(tokens=PART, region=(0.0, 0.0, 0.5, 1.0))}):
         left = drawn("left")
     detach(pipe)
     detached = drawn("detached")

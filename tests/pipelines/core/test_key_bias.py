@@ -32,7 +32,7 @@ def test_adapters_without_parameters_alone_in_a_pipeline_with_conditions() -> No
     pipe.attach(texts=RegionalAdapter.for_denoiser(pipe.transformer))
     assert pipe.adapters.device == pipe.device == pipe.transformer.device and pipe.adapters.dtype == torch.float32
     assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
-    moved = run_tiny(pipe, tiny.arguments(), conditions={"texts": RegionalPrompt(SPAN, region=LEFT)})
+    moved = run_tiny(pipe, tiny.arguments(), conditions={"texts": RegionalPrompt(tokens=SPAN, region=LEFT)})
     assert (moved - stock).abs().max() > 1e-6
 
 
