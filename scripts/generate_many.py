@@ -132,5 +132,5 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
         changed = [thing for thing, digest in made_of.items() if before and before.get(thing) != digest]
         if changed or (before and set(before) - set(made_of)):
             other = changed[0] if changed else min(set(before) - set(made_of))
-            raise UserError(f"{path}: got an image made with another {other}; choose another --output, or remove it")
+            raise UserError(f"{path}: got an image made with other {other}; choose another --output, or remove it")
     return whole

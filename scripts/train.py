@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import located, model_name, shipped
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.training.core import config_file
+from weftwork.training.core.checkpoints import checkpoint_to_resume
 from weftwork.training.core.config import TrainingConfig, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
 from weftwork.training.core.quantization import PACKAGES, quantization_options
@@ -121,6 +123,8 @@ def run(arguments: argparse.Namespace) -> None:
     trainer = _trainer(method)(arguments)
     trainer.check()
     _check_validation(arguments, method, trainer)
+    if not arguments.dry_run:
+        checkpoint_to_resume(config.resume_from_checkpoint, Path(config.output_dir))  # before encoding all images
     import torch
 
     from weftwork.attention_processors.core.adapter_files import state_sha256
@@ -305,12 +309,13 @@ def _finish(
     """Writes the card, and uploads the result if --push_to_hub is given."""
     from weftwork.training.core.model_card import push, write_card
 
+    written = folder / "config.json"
     about = {
         "method": method.name,
         "base": model_name(arguments.pretrained_model_name_or_path or method.backbone),
         "license": arguments.license,
         "parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
-        "training": provenance,
+        "training": read_json(written)["training"] if written.is_file() else provenance,
         "usage": _usage(arguments, method),
     }
     write_card(folder, folder.parent, about)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import uniform_filter1d
 
 from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.regions import on_canvas
 from weftwork.datasets.readers.errors import UserError
 
 LONGEST_GAP = 0.5
@@ -66,7 +67,7 @@ class BoxTrack(OverTime):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        times, boxes = checked_times(self.times), np.asarray(self.boxes, np.float64)
+        times, boxes = checked_times(self.times), on_canvas(self.boxes)
         if boxes.shape != (len(times), 4):
             raise UserError(
                 f"boxes: got shape {boxes.shape} for {len(times)} times, expected ({len(times)}, 4): left, top, right, "

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                 check_numbers(path, name, file.get_tensor(name))
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:  # pyright: ignore
-        """Writes `config.json` and safetensors; the folder has no local paths and is byte-stable.
+        """Writes `config.json` and one file of safetensors; the folder has no local paths and is byte-stable.
 
         Raises:
             ValueError: the name of a file.
@@ -204,7 +205,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
             raise UserError(f"save_directory: got the file {str(target)!r}, expected a folder; choose another name")
         if kwargs.get("push_to_hub"):
             kwargs.setdefault("repo_id", target.name)
-        kwargs["safe_serialization"] = True
+        kwargs |= {"safe_serialization": True, "max_shard_size": sys.maxsize}
         self.register_to_config(_name_or_path="")
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as stage:

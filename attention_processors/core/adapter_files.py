@@ -59,7 +59,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
         ValueError: names the missing file and the files that are there.
     """
     for name in ("config.json", weights_name(variant)):
-        if not (folder / name).is_file() and not (folder / f"{name}.index.json").is_file():
+        if not (folder / name).is_file():
             here = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) if folder.is_dir() else "no such folder"
             raise UserError(
                 f"{folder}: {name} is missing (found: {here or 'an empty folder'}); weftwork loads safetensors only, "

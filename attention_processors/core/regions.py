@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
@@ -33,7 +34,8 @@ def checked_area(area: Area) -> Box | Image.Image | None:
         return None
     if isinstance(area, str) and area == "sketch":
         raise UserError('region: got "sketch", which only pairs have, expected a box or a mask; pass one of these')
-    return check_box(area) if isinstance(area, tuple | list) else _mask_image(area)
+    four = isinstance(area, tuple | list) or getattr(area, "shape", None) == (4,)
+    return check_box(area) if four else _mask_image(area)
 
 
 def area_map(area: Box | Image.Image | None, size: tuple[int, int]) -> Float[Tensor, "height width"]:
@@ -68,7 +70,7 @@ def check_box(box: Sequence[float]) -> Box:
     numbers = [number(value) for value in box]
     if len(box) != 4 or not all(value is not None and math.isfinite(value) for value in numbers):
         raise UserError(f"region: got {box!r}, expected four numbers: left, top, right, bottom")
-    left, top, right, bottom = (_on_canvas(value) for value in numbers if value is not None)
+    left, top, right, bottom = on_canvas(numbers).tolist()
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise UserError(
             f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
@@ -77,10 +79,11 @@ def check_box(box: Sequence[float]) -> Box:
     return left, top, right, bottom
 
 
-def _on_canvas(value: float) -> float:
-    """Moves a value that is off the canvas by rounding to its edge."""
-    nearest = min(max(value, 0.0), 1.0)
-    return nearest if abs(value - nearest) < 1e-6 else value
+def on_canvas(values: ArrayLike) -> Float[np.ndarray, "..."]:
+    """Returns numbers with those that are off the canvas by rounding moved to its edge."""
+    given = np.asarray(values, np.float64)
+    nearest = given.clip(0, 1)
+    return np.where(abs(given - nearest) < 1e-6, nearest, given)
 
 
 def box_region(box: Box, size: tuple[int, int]) -> Float[Tensor, "height width"]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import SharesKind, recorded
+from weftwork.attention_processors.core.strength import number
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -34,10 +35,12 @@ class Style(Condition):
         if not shares or not all(isinstance(name, str) and name for name in shares):
             raise UserError(f"styles: got {self.styles!r}, expected a name or shares by name")
         for name, share in shares.items():
-            if not (isinstance(share, int | float) and math.isfinite(share) and share >= 0):
+            value = number(share)
+            if value is None or not (math.isfinite(value) and value >= 0):
                 raise UserError(
                     f"styles: got a share of {share!r} for {name!r}, expected a finite number of at least 0"
                 )
+            shares[name] = value
         total = sum(shares.values())
         if total == 0:
             raise UserError("styles: got shares that sum to 0; give one more than 0, or weight=0 to turn the style off")

@@ -43,15 +43,15 @@ def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
 
 def _without_frame(ink: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
     """Clears lines along all four edges, as scans have."""
-    ink = ink.copy()
-    for depth in range(min(ink.shape) // FRAME_SHARE):
-        ring = np.ones_like(ink)
-        ring[depth + 1 : -depth - 1, depth + 1 : -depth - 1] = False
-        ring[:depth] = ring[len(ink) - depth :] = ring[:, :depth] = ring[:, ink.shape[1] - depth :] = False
-        if ink[ring].mean() < FRAME_INK:
-            break
-        ink[ring] = False
-    return ink
+    most = min(ink.shape) // FRAME_SHARE
+    means = [lines.mean(1)[:most] for lines in (ink, ink[::-1], ink.T, ink.T[::-1])]
+    top, bottom, left, right = (int(np.append(full >= FRAME_INK, False).argmin()) for full in means)
+    if not min(top, bottom, left, right):
+        return ink
+    kept = np.zeros_like(ink)
+    inside = np.s_[top : len(ink) - bottom, left : ink.shape[1] - right]
+    kept[inside] = ink[inside]
+    return kept
 
 
 def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:

@@ -164,7 +164,7 @@ class Video:
                 source.seek(0)
                 track = target.add_stream("aac", rate=sample_rate, layout="stereo")
                 for packet in source.demux(images):
-                    if packet.dts is not None:
+                    if packet.size:  # the last one is empty, and Matroska has no decoding times of the first ones
                         packet.stream = copied
                         target.mux(packet)
                 frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio), format="fltp", layout="stereo")

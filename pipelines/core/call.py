@@ -23,8 +23,13 @@ def denoisers(pipe: DiffusionPipeline) -> list[nn.Module]:
     """Returns the denoisers of a pipeline: its U-Net, or its transformers.
 
     Raises:
-        ValueError: a pipeline without either.
+        ValueError: a pipeline without either, or one of perturbed-attention guidance.
     """
+    if hasattr(type(pipe), "do_perturbed_attention_guidance"):  # raises before the first call
+        raise UserError(
+            f"pipe: got {type(pipe).__name__}, whose perturbed-attention guidance adds rows that conditions do not "
+            "know; use the pipeline without it"
+        )
     found = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
     found = [one for one in found if isinstance(one, nn.Module)]
     if not found:

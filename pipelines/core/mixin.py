@@ -28,7 +28,7 @@ from weftwork.attention_processors.core.attached import AdapterBank, adapter_cla
 from weftwork.attention_processors.core.attention_maps import MapRecorder
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import layer_levels
-from weftwork.attention_processors.core.strength import GUIDED, Layout
+from weftwork.attention_processors.core.strength import GUIDED, Layout, check_weight
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.attach import attach, detach, encoded, frozen_encoders, set_encoders
 from weftwork.pipelines.core.auto import register_auto
@@ -165,15 +165,14 @@ class ConditionedPipelineMixin(_Pipeline):
         """Set default weights of adapters by name, which multiply the weights of their conditions.
 
         Raises:
-            ValueError: an unknown name, or not a finite number of at least 0.
+            ValueError: an unknown name, or not a number that a condition's weight may be.
         """
         for name, weight in weights.items():
             if self.adapters is None or name not in self.adapters:
                 raise UserError(f"set_weights: got {name!r}, attached are: {', '.join(self.adapters or ()) or 'none'}")
-            if not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
-                raise UserError(f"set_weights: got {weight!r} for {name!r}, expected a finite number of at least 0")
+            check_weight(weight, f"set_weights, {name}")
         if self.adapters is not None:
-            self.adapters.weights.update(weights)
+            self.adapters.weights.update({name: float(weight) for name, weight in weights.items()})
 
     def set_encoders(self, **encoders: Any) -> None:
         """Sets frozen encoders beside the pipeline's own; `save_pretrained` leaves them out."""
@@ -203,13 +202,17 @@ class ConditionedPipelineMixin(_Pipeline):
                 one such list, or None, per prompt.
 
         Raises:
-            ValueError: an unknown name, a condition of the wrong type, or another number of designs than prompts.
+            ValueError: an unknown name, a condition of the wrong type, another number of designs than prompts, or a
+                side that the pipeline cannot generate.
         """
         if getattr(self, "unet", None) is None:
             raise UserError(
                 "encode_conditions: got a pipeline of a transformer, whose conditions are laid out when it runs; pass "
                 "conditions= to each call"
             )
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (side <= 0 or side % self.vae_scale_factor):
+                raise UserError(f"{name}: got {side}, expected a multiple of {self.vae_scale_factor}; round it")
         default = self.unet.config["sample_size"]
         sides = (default, default) if isinstance(default, int) else default
         rows, columns = (

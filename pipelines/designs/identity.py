@@ -47,8 +47,9 @@ def identity(
     for index, control in enumerate(design.controlnets):
         found[f"controlnet {index + 1}"] = path_digest(Path(control.controlnet), "controlnet")
         found[f"image of controlnet {index + 1}"] = content_digest(control.image)
-    if image_encoder is not None and Path(image_encoder).exists():
-        found["image_encoder"] = path_digest(Path(image_encoder), "image_encoder")
+    if image_encoder is not None:
+        local = Path(image_encoder)
+        found["image_encoder"] = path_digest(local, "image_encoder") if local.exists() else content_digest(image_encoder)
     return found
 
 

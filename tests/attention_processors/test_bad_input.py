@@ -163,7 +163,7 @@ def test_bad_calls_are_named_and_leave_nothing(
 
 @pytest.mark.parametrize("weight", [-1, NAN, INF, "1", None])
 def test_bad_default_weights_are_named(pipe: Any, weight: Any) -> None:
-    with pytest.raises(ValueError, match="set_weights: got"):
+    with pytest.raises(ValueError, match="set_weights, paired: got"):
         pipe.set_weights(paired=weight)
     assert pipe.adapters.weights == {"paired": 1.0}
 

@@ -108,7 +108,12 @@ def other_model(folder: Path, models: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("change", "thing"),
-    [(edited_sketch, "conditions"), (trained_adapter, "adapter paired"), (other_model, "model")],
+    [
+        (edited_sketch, "conditions"),
+        (trained_adapter, "adapter paired"),
+        (other_model, "model"),
+        (lambda *_: ("--image_encoder", "owner/encoder"), "image_encoder"),
+    ],
 )
 def test_images_made_with_other_things_are_named(
     change: Change, thing: str, folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
@@ -121,7 +126,7 @@ def test_images_made_with_other_things_are_named(
     given |= dict([more] if more else [])
     command = ["generate", "--input", str(folder / "all.jsonl"), "--output", str(folder / "many")]
     assert main([*command, *(word for option in given.items() for word in option)]) == 2
-    assert f"000001.png: got an image made with another {thing}" in capsys.readouterr().err
+    assert f"000001.png: got an image made with other {thing}" in capsys.readouterr().err
 
 
 def test_paths_are_checked_when_nothing_is_missing(

@@ -32,6 +32,26 @@ def check_unused(folder: Path) -> None:
         raise UserError(f"output_dir: got {folder}, which holds the result of another run; pass another folder")
 
 
+def checkpoint_to_resume(source: str | None, folder: Path) -> Path | None:
+    """Returns the checkpoint that `--resume_from_checkpoint` names: "latest", one of the run's folder, or a path.
+
+    Without one, and for "latest" in a folder without checkpoints, a run begins.
+
+    Raises:
+        ValueError: not a checkpoint, naming those that are there; or a run that would replace another.
+    """
+    known = checkpoints(folder)
+    if source == "latest" and known:
+        return known[-1]
+    if source in (None, "latest"):
+        return check_unused(folder)
+    for path in (Path(source), folder / source):
+        if (path / "state" / "progress.json").is_file():
+            return path
+    found = ", ".join(p.name for p in known) or "none"
+    raise UserError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}; pass one of these")
+
+
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
     """Holds the folder of a run, so that no other run writes to it.

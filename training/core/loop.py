@@ -30,13 +30,13 @@ from tqdm.auto import tqdm
 from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.errors import NotFiniteError
 from weftwork.training.core.batches import Batches
-from weftwork.training.core.checkpoints import check_unused, checkpoints, only_run, truncate_metrics
+from weftwork.training.core.checkpoints import checkpoint_to_resume, checkpoints, only_run, truncate_metrics
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.gradients import average_gradients, broadcast_parameters
 from weftwork.training.core.interruptions import Terminated, deferred_signals, terminable
 from weftwork.training.core.optimizers import build_optimizer
 from weftwork.training.core.sharding import sharding, unsharded
-from weftwork.training.core.state import TrainingState, checkpoint_to_resume
+from weftwork.training.core.state import TrainingState
 from weftwork.training.core.task import BatchT, SampleT, Task
 from weftwork.training.core.trackers import log_images, peak_memory, tracker
 
@@ -82,8 +82,7 @@ class _Run:
                 log_with=tracker(config.report_to),
                 project_dir=str(self.folder / "logs"),
             )
-        if not config.resume_from_checkpoint:
-            check_unused(self.folder)
+        self.source = checkpoint_to_resume(config.resume_from_checkpoint, self.folder)
         set_seed(config.seed)
         self.batches = Batches(
             dataset,
@@ -129,8 +128,11 @@ class _Run:
 
     def _run(self) -> Path:
         config, accelerator = self.config, self.accelerator
-        if config.resume_from_checkpoint:
-            self._resume(config.resume_from_checkpoint)
+        result = self.folder / "final"
+        self._resume()
+        if self.step == config.max_train_steps and result.exists():
+            logger.warning("all %d steps were done before, so %s stays as it is", self.step, result)
+            return result
         if accelerator.is_main_process:
             (self.folder / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
         accelerator.init_trackers("training")
@@ -155,7 +157,7 @@ class _Run:
             raise
         finally:
             progress.close()
-        result = self._save(self.folder / "final")
+        self._save(result)
         accelerator.end_training()
         return result
 
@@ -315,12 +317,12 @@ class _Run:
         scaler = self.accelerator.scaler
         return TrainingState(self.module, self.optimizer, self.schedule, scaler, self.ema)
 
-    def _resume(self, source: str) -> None:
-        folder = checkpoint_to_resume(source, self.folder)
-        if folder is None:
-            logger.warning("no checkpoint in %s: starting from step 0", self.folder)
+    def _resume(self) -> None:
+        if self.source is None:
+            if self.config.resume_from_checkpoint:
+                logger.warning("no checkpoint in %s: starting from step 0", self.folder)
             return
-        progress = self._state().read(folder, self.config)
+        progress = self._state().read(self.source, self.config)
         self.step = progress["step"]
         places = progress["places"]
         self.place = places[min(self.accelerator.process_index, len(places) - 1)]

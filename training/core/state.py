@@ -15,7 +15,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.training.core.checkpoints import checkpoints
 from weftwork.training.core.config import TrainingConfig
 
 FIXED: Final = ("optimizer", "use_ema", "train_batch_size", "seed", "mixed_precision")
@@ -61,10 +60,16 @@ class TrainingState:
         """Restores the state of a checkpoint and returns its progress; rates and decays are those of `config`.
 
         Raises:
-            ValueError: an option that cannot change, or weights of other shapes, by name; nothing is changed.
+            ValueError: more steps than `config` asks for, an option that cannot change, or weights of other shapes, by
+                name; nothing is changed.
         """
         folder = checkpoint / "state"
         progress = json.loads((folder / "progress.json").read_text())
+        if progress["step"] > config.max_train_steps:
+            raise UserError(
+                f"max_train_steps: got {config.max_train_steps} for a run of {progress['step']} steps; pass more, or "
+                "another folder"
+            )
         for name, before in progress.get("options", {}).items():
             if getattr(config, name) != before:
                 raise UserError(
@@ -108,19 +113,3 @@ class TrainingState:
 
 
 OPTIONS: Final = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
-
-
-def checkpoint_to_resume(source: str, folder: Path) -> Path | None:
-    """Returns the checkpoint that `--resume_from_checkpoint` names: "latest", one of the run's folder, or a path.
-
-    Raises:
-        ValueError: not a checkpoint, naming those that are there.
-    """
-    known = checkpoints(folder)
-    if source == "latest":
-        return known[-1] if known else None
-    for path in (Path(source), folder / source):
-        if (path / "state" / "progress.json").is_file():
-            return path
-    found = ", ".join(p.name for p in known) or "none"
-    raise UserError(f"resume_from_checkpoint: got {source!r}, expected 'latest' or one of: {found}")

@@ -26,10 +26,10 @@ from weftwork.datasets.synthetic.creatures import Creature
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
 from weftwork.datasets.synthetic.rooms import Scene
 from weftwork.training.core.building import built
+from weftwork.training.core.checkpoints import checkpoint_to_resume
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.denoisers import denoiser_of, guidance_arguments
 from weftwork.training.core.objectives import diffusion_loss
-from weftwork.training.core.state import checkpoint_to_resume
 from weftwork.training.core.task import Task
 from weftwork.training.data.image_cache import CachedLatents, Latents
 

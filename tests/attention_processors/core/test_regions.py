@@ -9,12 +9,14 @@ from PIL import Image
 from tiny import attend, drawn_sketch, paired_conditions
 from variants import SD, half_mask, picture, run
 
+from weftwork.attention_processors.audio.conditions import BoxTrack
 from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
+from weftwork.attention_processors.style.conditions import Style
 
 
 def pairs(*weights: float, **options: Any) -> list[SketchTextPair]:
@@ -184,7 +186,11 @@ def test_numbers_of_numpy_and_torch() -> None:
     other = SketchTextPair(text="a", weight=torch.tensor(0.5), start=np.float64(0.25), end=torch.tensor(1))  # pyright: ignore
     assert one.weight == other.weight == 0.5 and one.region == (0, 0, 0.5, 1)
     assert (other.start, other.end) == (0.25, 1.0) and isinstance(other.end, float)
-    assert SketchTextPair(text="a", region=(np.float32(0), 0, torch.tensor(0.5), 1)).region == (0, 0, 0.5, 1)  # pyright: ignore
+    boxes: list[Any] = [(np.float32(0), 0, torch.tensor(0.5), 1), np.array([0, 0, 0.5, 1]), torch.tensor([0, 0, 0.5, 1])]
+    assert all(SketchTextPair(text="a", region=box).region == (0, 0, 0.5, 1) for box in boxes)
+    assert Style({"ink": np.float32(1), "neon": torch.tensor(3)}).shares == {"ink": 0.25, "neon": 0.75}  # pyright: ignore
+    track = BoxTrack(torch.tensor([0, 1]), torch.tensor([[-1e-7, 0, 0.5, 1.0000001]]).repeat(2, 1))  # pyright: ignore
+    assert track.boxes[0].tolist() == [0, 0, 0.5, 1]
 
 
 @pytest.mark.parametrize("weight", [1e6, float("nan"), -1, "1", True, np.zeros(2)])

@@ -326,10 +326,11 @@ def test_hairlines_stay_visible_on_large_sheets() -> None:
     assert letterbox(thick, 256).tobytes() == plain.tobytes()
 
 
-def test_a_frame_is_no_region() -> None:
-    drawn = Image.new("L", (128, 128), 255)
+@pytest.mark.parametrize(("size", "width"), [((128, 128), 1), ((400, 300), 4)])
+def test_a_frame_is_no_region(size: tuple[int, int], width: int) -> None:
+    drawn = Image.new("L", size, 255)
     ImageDraw.Draw(drawn).ellipse((40, 40, 88, 88), outline=0, width=2)
     framed = drawn.copy()
-    ImageDraw.Draw(framed).rectangle((0, 0, 127, 127), outline=0, width=1)
+    ImageDraw.Draw(framed).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=0, width=width)
     expected, region = stroke_region(drawn), stroke_region(framed)
     assert expected.mean() < 0.3 and abs(float(region.mean() - expected.mean())) < 0.02

@@ -75,6 +75,22 @@ def test_what_mp4_does_not_hold_goes_to_matroska(clip: Path, tmp_path: Path) -> 
     assert Video.open(made).size == (32, 32)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_matroska_without_decoding_times_keeps_its_first_frames(tmp_path: Path, suffix: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), np.uint8)
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:  # H.264 with frames that are not in order
+        stream = container.add_stream("h264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for one in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(one, format="rgb24")))
+        container.mux(stream.encode(None))
+    video = Video.open(tmp_path / "clip.mkv")
+    made = video.with_audio(np.zeros((2, 4_800), np.float32), 16_000, tmp_path / f"with{suffix}")
+    before, after = ([frame for _, frame in one.frames(10)] for one in (video, Video.open(made)))
+    assert len(before) == 12
+    np.testing.assert_array_equal(before, after)
+
+
 def test_pictures_without_times_are_refused(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "raw.h264"), "w") as container:
         stream = container.add_stream("h264", rate=10)

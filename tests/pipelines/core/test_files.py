@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from safetensors import safe_open
-from tiny import paired_adapter, tiny_pipe
+from tiny import paired_adapter, tiny_pipe, tiny_unet
 
+from weftwork.attention_processors import PairedAdapter
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 
 CONFIG = {
@@ -37,6 +38,12 @@ TENSORS = {
     *(f"whole.{name}" for name in WHOLE),
     *(f"stroke_encoder.stages.{i}.{part}" for i in (0, 2, 4, 6, 8) for part in ("weight", "bias")),
 }
+
+
+def test_an_adapter_is_one_file(tmp_path: Path) -> None:
+    paired_adapter(tiny_unet()).save_pretrained(tmp_path, max_shard_size="10KB")
+    assert {p.name for p in tmp_path.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert PairedAdapter.from_pretrained(tmp_path)
 
 
 def test_the_names_in_an_adapter_folder_stay(tmp_path: Path) -> None:

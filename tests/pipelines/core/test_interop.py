@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoPipelineForImage2Image, ControlNetModel, DiffusionPipeline, StableDiffusionImg2ImgPipeline
 from peft import LoraConfig
-from tiny import drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions, tiny_unet
+from tiny import drawn_sketch, paired_adapter, paired_conditions, raw_adapter, raw_conditions, tiny_pipe, tiny_unet
 from variants import SD, VARIANTS, Variant, add_lora, controlnet_parts, half_mask, picture, run, xl_parts
 
 from weftwork.attention_processors import SketchTextPair
@@ -207,6 +207,14 @@ def test_sketches_need_no_text_encoder() -> None:
 
 
 # -- other pipelines of U-Nets -----------------------------------------------------------------------------
+
+
+def test_perturbed_attention_is_refused_before_it_begins() -> None:
+    """Its processors would stay in the denoiser after an error."""
+    cls: Any = type("Perturbed", (ConditionedPipelineMixin, diffusers.StableDiffusionPAGPipeline), {})
+    pipe = tiny_pipe(cls, pag_applied_layers=["mid"])
+    with pytest.raises(ValueError, match=r"pipe: got Perturbed, whose perturbed-attention guidance .* without it"):
+        pipe.attach(it=paired_adapter(pipe.unet))
 
 
 def xl_controlnet() -> dict[str, Any]:

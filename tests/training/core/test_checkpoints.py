@@ -168,5 +168,18 @@ def test_results_are_not_replaced_and_runs_do_not_interleave(tmp_path: Path) -> 
     run(tmp_path, max_train_steps=2)
     with pytest.raises(ValueError, match="which holds the result of another run; pass another folder"):
         run(tmp_path, max_train_steps=2)
-    with only_run(tmp_path), pytest.raises(ValueError, match="to which another run writes; pass another folder"):
-        run(tmp_path, max_train_steps=3, resume_from_checkpoint="latest")
+    with pytest.raises(ValueError, match="which holds the result of another run; pass another folder"):
+        run(tmp_path, max_train_steps=2, resume_from_checkpoint="latest")
+    with only_run(tmp_path / "other"), pytest.raises(ValueError, match="to which another run writes"):
+        run(tmp_path / "other", max_train_steps=3)
+
+
+def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "logs" not in path.parts}
+    run(tmp_path, resume_from_checkpoint="latest", max_train_steps=2, learning_rate=1.0)
+    with pytest.raises(ValueError, match="max_train_steps: got 1 for a run of 2 steps; pass more"):
+        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=1)
+    assert {path: path.read_bytes() for path in files} == files
+    run(tmp_path, resume_from_checkpoint="latest", max_train_steps=3)
+    assert sorted(losses(tmp_path)) == [1, 2, 3]

@@ -69,7 +69,8 @@ def test_user_images_are_trained_on_and_generated_from(
         ).images for color in ("red", "blue")
     ]  # fmt: skip
     assert not torch.equal(*drawn)
-    assert main([*command, "--init_from", str(tmp_path / "out/final"), "--resume_from_checkpoint", "latest"]) == 0
+    more = ["--output_dir", str(tmp_path / "more"), "--resume_from_checkpoint", "latest"]
+    assert main([*command, "--init_from", str(tmp_path / "out/final"), *more]) == 0
 
 
 def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path) -> None:
