@@ -48,8 +48,9 @@ def identity(
         found[f"controlnet {index + 1}"] = path_digest(Path(control.controlnet), "controlnet")
         found[f"image of controlnet {index + 1}"] = content_digest(control.image)
     if image_encoder is not None:
-        local = Path(image_encoder)
-        found["image_encoder"] = path_digest(local, "image_encoder") if local.exists() else content_digest(image_encoder)
+        local = Path(image_encoder).exists()
+        digest = path_digest(Path(image_encoder), "image_encoder") if local else content_digest(image_encoder)
+        found["image_encoder"] = digest
     return found
 
 

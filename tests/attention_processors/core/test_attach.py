@@ -91,7 +91,7 @@ def test_attach_refuses_a_taken_name_and_detach_an_unknown_one() -> None:
     with pytest.raises(ValueError, match="set_weights: got 'other', attached are: it"):
         pipe.set_weights(other=1.0)
     for weight in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="set_weights, it: got .* expected a finite number of at least 0"):
+        with pytest.raises(ValueError, match=r"set_weights, it: got .* expected a finite number of at least 0"):
             pipe.set_weights(it=weight)
     pipe.set_weights(it=np.float32(0.5))
     assert pipe.adapters.weights == {"it": 0.5}

@@ -186,7 +186,8 @@ def test_numbers_of_numpy_and_torch() -> None:
     other = SketchTextPair(text="a", weight=torch.tensor(0.5), start=np.float64(0.25), end=torch.tensor(1))  # pyright: ignore
     assert one.weight == other.weight == 0.5 and one.region == (0, 0, 0.5, 1)
     assert (other.start, other.end) == (0.25, 1.0) and isinstance(other.end, float)
-    boxes: list[Any] = [(np.float32(0), 0, torch.tensor(0.5), 1), np.array([0, 0, 0.5, 1]), torch.tensor([0, 0, 0.5, 1])]
+    four = [0, 0, 0.5, 1]
+    boxes: list[Any] = [(np.float32(0), 0, torch.tensor(0.5), 1), np.array(four), torch.tensor(four)]
     assert all(SketchTextPair(text="a", region=box).region == (0, 0, 0.5, 1) for box in boxes)
     assert Style({"ink": np.float32(1), "neon": torch.tensor(3)}).shares == {"ink": 0.25, "neon": 0.75}  # pyright: ignore
     track = BoxTrack(torch.tensor([0, 1]), torch.tensor([[-1e-7, 0, 0.5, 1.0000001]]).repeat(2, 1))  # pyright: ignore
