@@ -34,8 +34,9 @@ def checked_area(area: Area) -> Box | Image.Image | None:
         return None
     if isinstance(area, str) and area == "sketch":
         raise UserError('region: got "sketch", which only pairs have, expected a box or a mask; pass one of these')
-    four = isinstance(area, tuple | list) or getattr(area, "shape", None) == (4,)
-    return check_box(area) if four else _mask_image(area)
+    if isinstance(area, tuple | list) or getattr(area, "shape", None) == (4,):
+        return check_box(tuple(area))
+    return _mask_image(area)
 
 
 def area_map(area: Box | Image.Image | None, size: tuple[int, int]) -> Float[Tensor, "height width"]:
@@ -69,8 +70,10 @@ def region_size(aspect: float) -> tuple[int, int]:
 def check_box(box: Sequence[float]) -> Box:
     numbers = [number(value) for value in box]
     if len(box) != 4 or not all(value is not None and math.isfinite(value) for value in numbers):
-        raise UserError(f"region: got {box!r}, expected four numbers: left, top, right, bottom")
-    left, top, right, bottom = on_canvas(numbers).tolist()
+        raise UserError(
+            f"region: got {box!r}, expected four numbers: left, top, right, bottom; pass fractions of the canvas"
+        )
+    left, top, right, bottom = on_canvas([value for value in numbers if value is not None]).tolist()
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise UserError(
             f"region: got {tuple(box)}, expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
