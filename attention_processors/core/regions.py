@@ -67,7 +67,7 @@ def region_size(aspect: float) -> tuple[int, int]:
     return max(1, round(REGION_SIZE * aspect)), REGION_SIZE
 
 
-def check_box(box: Sequence[float]) -> Box:
+def check_box(box: Sequence[Any]) -> Box:
     numbers = [number(value) for value in box]
     if len(box) != 4 or not all(value is not None and math.isfinite(value) for value in numbers):
         raise UserError(
