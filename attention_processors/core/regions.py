@@ -34,9 +34,9 @@ def checked_area(area: Area) -> Box | Image.Image | None:
         return None
     if isinstance(area, str) and area == "sketch":
         raise UserError('region: got "sketch", which only pairs have, expected a box or a mask; pass one of these')
-    if isinstance(area, tuple | list) or getattr(area, "shape", None) == (4,):
-        return check_box(tuple(area))
-    return _mask_image(area)
+    if isinstance(area, tuple | list):
+        return check_box(area)
+    return check_box([*np.asarray(area)]) if getattr(area, "shape", None) == (4,) else _mask_image(area)
 
 
 def area_map(area: Box | Image.Image | None, size: tuple[int, int]) -> Float[Tensor, "height width"]:
@@ -67,7 +67,7 @@ def region_size(aspect: float) -> tuple[int, int]:
     return max(1, round(REGION_SIZE * aspect)), REGION_SIZE
 
 
-def check_box(box: Sequence[Any]) -> Box:
+def check_box(box: Sequence[object]) -> Box:
     numbers = [number(value) for value in box]
     if len(box) != 4 or not all(value is not None and math.isfinite(value) for value in numbers):
         raise UserError(
