@@ -122,9 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
     config, method = from_arguments(TrainingConfig, arguments), methods()[arguments.method]
     trainer = _trainer(method)(arguments)
     trainer.check()
-    _check_validation(arguments, method, trainer)
-    if not arguments.dry_run:
-        checkpoint_to_resume(config.resume_from_checkpoint, Path(config.output_dir))  # before encoding all images
+    _check(arguments, method, trainer)
     import torch
 
     from weftwork.attention_processors.core.adapter_files import state_sha256
@@ -177,7 +175,10 @@ def _set_steps(arguments: argparse.Namespace) -> None:
     arguments.max_train_steps = STEPS if steps is None else steps
 
 
-def _check_validation(arguments: argparse.Namespace, method: Method, trainer: Trainer) -> None:
+def _check(arguments: argparse.Namespace, method: Method, trainer: Trainer) -> None:
+    """Raises, before images are encoded, for validation cases that do not exist and for a folder of another run."""
+    if not arguments.dry_run:
+        checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     cases = arguments.validation_cases
     if cases and (trainer.world is None or method.validation is None):
         raise UserError(
