@@ -180,8 +180,8 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         for start, place in enumerate(PLACES[: self.count]):
             part = asdict(score_views(*(column[start :: len(PLACES)] for column in columns)))
             scores |= {f"{name}_{place}": part[name] for name in ("psnr", "depth_error_unseen")}
-        if (distance := _distance()) is not None:
-            scores["stlpips"] = float(distance(images.float(), self._true).mean())
+        if (measure := stlpips()) is not None:
+            scores["stlpips"] = float(measure(images.float(), self._true).mean())
         return images, scores
 
 
@@ -204,7 +204,8 @@ def _filled(values: np.ndarray, holes: Mask) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _distance() -> Distance | None:
+def stlpips() -> Distance | None:
+    """STLPIPS, or None where its package is not installed."""
     try:
         return perceptual_distance()
     except UserError as error:

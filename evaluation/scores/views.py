@@ -98,7 +98,7 @@ def alignment(image: Image, depth: Depth) -> float:
     Contrast is averaged around each pixel. Painted patterns keep true views below 1, and similar positions of room
     corners keep shuffled views above 0.5, so compare scores with both.
     """
-    contrast, breaks = _contrast(image), _breaks(depth)
+    contrast, breaks = _contrast(image), depth_breaks(depth)
     edge = breaks >= np.quantile(breaks, 1 - EDGE_SHARE)
     if edge.all():
         return 0.5
@@ -114,7 +114,7 @@ def _contrast(image: Image) -> Depth:
     return F.avg_pool2d(strength, 3, stride=1, padding=1, count_include_pad=False)[0, 0].numpy()
 
 
-def _breaks(depth: Depth) -> Depth:
+def depth_breaks(depth: Depth) -> Depth:
     """Larger absolute second difference of inverse depth along rows and columns."""
     near = np.pad(1 / np.maximum(depth, 1e-3), 1, mode="reflect", reflect_type="odd")
     bends = [np.diff(near, 2, axis=axis) for axis in (0, 1)]

@@ -90,16 +90,20 @@ class VideoToAudioPipeline(StableAudioPipeline):
         return next((one for one in attached(self).values() if isinstance(one, SpatialAudioAdapter)), None)
 
     def attach(self, *, controlnet: StableAudioControlNetModel | None = None, **adapters: Adapter) -> None:
-        """Attaches an adapter by name, see `weftwork.pipelines.attach`, and the ControlNet that was trained with it."""
+        """Attaches adapters by name, see `weftwork.pipelines.attach`.
+
+        Args:
+            controlnet: the ControlNet that was trained with an adapter of spatial audio, and is detached with it.
+        """
         attach(self, **adapters)
-        self.controlnet = None if controlnet is None else self._as_loaded(controlnet)
-        if self.controlnet is not None:
+        if controlnet is not None:
+            self.controlnet = self._as_loaded(controlnet)
             install_inputs(self.transformer, self.controlnet.blocks)
 
     def detach(self, *names: str) -> None:
-        """Detaches adapters (all, without names), see `weftwork.pipelines.detach`, and the ControlNet with the last."""
+        """Detaches adapters, see `weftwork.pipelines.detach`, and the ControlNet with the adapter of spatial audio."""
         detach(self, *names)
-        self.controlnet = self.controlnet if attached(self) else None
+        self.controlnet = self.controlnet if self.spatial is not None else None
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str) -> Adapter:
         """Loads and attaches what a folder has: `adapter`, and optionally `controlnet`.

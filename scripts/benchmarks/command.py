@@ -16,6 +16,7 @@ import argparse
 import statistics
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int | None:
     if arguments.name in here:
         measured = here[arguments.name](arguments)
     else:
-        name = "backbones.speed" if arguments.name == "backbones" else arguments.name
+        name = "blocks" if arguments.name == "backbones" else arguments.name
         module = import_module(f"weftwork.scripts.benchmarks.{name}")
         measured = module.measure(arguments.size, arguments.rounds)
     rows = [Row(name, scores) for name, scores in measured.items()]
@@ -136,17 +137,17 @@ def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         with torch.inference_mode():
             unet(latents, 500, context)
 
-    stock = dict(unet.attn_processors)
+    stock: dict[str, Any] = {**unet.attn_processors}
     install(unet)
     conditioning = Conditioning.of({"pairs": encoded}, Layout(layer_levels(unet), (64, 64)))
-    ours = dict(unet.attn_processors)
+    ours: dict[str, Any] = {**unet.attn_processors}
 
     def plain() -> None:
-        unet.set_attn_processor(dict(stock))  # pyright: ignore[reportArgumentType]
+        unet.set_attn_processor(dict(stock))
         step()
 
     def four_pairs() -> None:
-        unet.set_attn_processor(dict(ours))  # pyright: ignore[reportArgumentType]
+        unet.set_attn_processor(dict(ours))
         with conditioned(unet, conditioning):
             step()
 

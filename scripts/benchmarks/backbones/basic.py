@@ -1,7 +1,5 @@
 """Rows of the table about single calls: bits, batches, regions, schedules, sums, LoRA and gradients."""
 
-from typing import Any
-
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -66,7 +64,7 @@ def detached(cell: Cell) -> None:
     equal(parts.run(), stock, "detached")
 
 
-def _processors(denoiser: nn.Module) -> dict[str, Any]:
+def _processors(denoiser: nn.Module) -> dict[str, object]:
     return {name: layer.processor for name, layer in attention_layers(denoiser).items()}
 
 

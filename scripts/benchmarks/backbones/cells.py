@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.example import Example, Inputs
 from weftwork.attention_processors.core.families import call_layout, family_of
@@ -57,12 +58,12 @@ class Parts:
         """Returns the output of a call."""
         return run(self.denoiser, self.inputs if inputs is None else inputs)
 
-    def conditions(self, **options: Any) -> list[list[Any]]:
+    def conditions(self, **options: Any) -> list[list[Condition]]:
         """Returns conditions of two designs, which differ."""
         return [list(self.example.conditions(seed, **options)) for seed in (0, 1)]
 
     def conditioning(
-        self, designs: Sequence[Sequence[Any]] | None = None, inputs: Inputs | None = None, **options: Any
+        self, designs: Sequence[Sequence[Condition]] | None = None, inputs: Inputs | None = None, **options: Any
     ) -> Conditioning:
         """Returns what acts in a call with these inputs; without designs those of `conditions`."""
         encoded = self.example.encoded(self.conditions(**options) if designs is None else designs)
@@ -111,7 +112,7 @@ class Cell:
 
     method: Method
     make: Callable[[], Made]
-    shared: dict[str, Any] = field(default_factory=dict)
+    shared: dict[str, object] = field(default_factory=dict)
     """Results that rows keep for other rows of this cell."""
 
     @property
@@ -123,7 +124,7 @@ class Cell:
         """Returns a denoiser and the inputs of a call for two prompts."""
         return copy.deepcopy(_made(self.make))
 
-    def parts(self, change: Callable[[nn.Module], Any] = lambda denoiser: None) -> Parts:
+    def parts(self, change: Callable[[nn.Module], object] = lambda denoiser: None) -> Parts:
         """Returns the parts of the cell.
 
         Args:

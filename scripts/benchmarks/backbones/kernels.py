@@ -12,6 +12,7 @@ from diffusers.models import attention_dispatch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor, nn
 
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.datasets.readers.errors import UserError
@@ -54,6 +55,10 @@ def _restored() -> Iterator[None]:
         attention_dispatch._check_attention_backend_requirements = required
 
 
+class NoMaskError(ValueError):
+    """The error of flash attention."""
+
+
 class Unmasked:
     """The native kernel as one that takes no masks, and fewer heads of keys and values, as flash attention does."""
 
@@ -62,7 +67,7 @@ class Unmasked:
 
     def __call__(self, *, attn_mask: Tensor | None = None, **arguments: Any) -> Tensor:
         if attn_mask is not None:
-            raise ValueError("`attn_mask` is not supported for flash-attn 2.")
+            raise NoMaskError("`attn_mask` is not supported for flash-attn 2.")
         self.calls += 1
         grouped = arguments["query"].shape[2] != arguments["key"].shape[2]
         native: Any = _AttentionBackendRegistry._backends[AttentionBackendName.NATIVE]
@@ -103,7 +108,7 @@ def _needless(parts: Parts, name: str, mask: Tensor) -> bool:
     return bool(mask.all())
 
 
-def _refuses(call: Callable[[], Any]) -> bool:
+def _refuses(call: Callable[[], object]) -> bool:
     try:
         call()
     except ValueError as error:
@@ -196,7 +201,7 @@ def _compiled(backend: str, tolerance: float) -> Callable[[Cell], None]:
     return check
 
 
-def _changed(parts: Parts, index: int) -> list[list[Any]]:
+def _changed(parts: Parts, index: int) -> list[list[Condition]]:
     """Returns conditions of two designs, which differ by the index in tokens, weights, regions and schedules.
 
     Among three successive seeds all examples have as many tokens.

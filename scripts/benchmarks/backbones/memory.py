@@ -27,10 +27,10 @@ def encoded_output(parts: Parts, bank: AdapterBank) -> Tensor:
     """Returns the output with conditions that are encoded as pipelines do it."""
     example = parts.example
     features = example.adapter.features(example.adapter.collate(parts.conditions()), example.encoders)
-    return parts.output(parts.laid_out({"it": bank("it", features, **example.arguments)}))
+    return parts.output(parts.laid_out({"it": bank("it", features)}))
 
 
-def _offloaded(offload: Callable[[nn.Module], Any]) -> Callable[[Cell], None]:
+def _offloaded(offload: Callable[[nn.Module], object]) -> Callable[[Cell], None]:
     @torch.no_grad()
     def check(cell: Cell) -> None:
         """Weights of denoiser and adapter that come and go do not change a bit, before attaching or after."""

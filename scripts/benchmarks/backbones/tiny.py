@@ -7,7 +7,9 @@ import diffusers
 import torch
 from torch import Tensor
 
-Made = tuple[Any, dict[str, Any]]
+from weftwork.attention_processors.core.example import Inputs
+
+Made = tuple[Any, Inputs]
 
 
 def noise(*shape: int) -> Tensor:
@@ -25,11 +27,11 @@ def ids(height: int, width: int, axes: int = 3, image: int = 0) -> Tensor:
 
 HALF = torch.tensor([0.5, 0.5])
 FIVE = torch.tensor([500, 500])
-FLUX: dict[str, Any] = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+FLUX: Inputs = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
 
 
 def unet() -> Made:
-    blocks: dict[str, Any] = {
+    blocks: Inputs = {
         "down_block_types": ("CrossAttnDownBlock2D",) * 2,
         "up_block_types": ("CrossAttnUpBlock2D",) * 2,
     }
@@ -294,7 +296,7 @@ def parts(backbone: Callable[[], Made]) -> Made:
     return model.eval().requires_grad_(False), inputs
 
 
-def run(model: Any, inputs: dict[str, Any]) -> Tensor:
+def run(model: Any, inputs: Inputs) -> Tensor:
     """Returns the output of a call; of the first row alone where that is a list."""
     torch.manual_seed(1)  # Z-Image's padding is random in none of them, but a draw would show
     out = model(**inputs, return_dict=False)
@@ -303,7 +305,7 @@ def run(model: Any, inputs: dict[str, Any]) -> Tensor:
     return out
 
 
-def rows_of(inputs: dict[str, Any], row: slice) -> dict[str, Any]:
+def rows_of(inputs: Inputs, row: slice) -> Inputs:
     """Returns the inputs of some of two rows."""
     lists = ("x", "cap_feats", "img_shapes")
     return {

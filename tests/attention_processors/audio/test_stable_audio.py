@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from tiny_audio import CHANNELS, LATENTS, tiny_transformer, transformer_inputs
+from tiny_audio import CHANNELS, LATENTS, spatial_adapter, tiny_audio_pipe, tiny_transformer, transformer_inputs
 
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.core.processor import conditioned, install, install_inputs, restore
+from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler, at_time
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 
 WIDTH, DIM = 32, 64  # keys, tokens
 
@@ -175,6 +177,20 @@ def test_a_controlnet_reads_conditions_too() -> None:
     for gain in (0.0, 1.0):
         with conditioned(net, conditioning(branch(gain=gain))):
             assert torch.equal(plain, net(**inputs, control=control)[0]) == (gain == 0)
+
+
+def test_a_controlnet_comes_and_goes_with_its_adapter() -> None:
+    pipe: Any = tiny_audio_pipe(VideoToAudioPipeline)
+    pipe.attach(
+        spatial=spatial_adapter(pipe.transformer),
+        controlnet=StableAudioControlNetModel.from_transformer(pipe.transformer, 1),
+    )
+    pipe.attach(style=StyleAdapter.for_denoiser(pipe.transformer, styles=("a",)))
+    assert pipe.controlnet is not None
+    pipe.detach("style")
+    assert pipe.controlnet is not None
+    pipe.detach("spatial")
+    assert pipe.controlnet is None
 
 
 def test_a_controlnet_has_a_fifth_of_the_blocks_and_comes_back_from_disk(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from weftwork.datasets.synthetic.rooms import View, sample
-from weftwork.evaluation.scores.views import alignment, psnr, score_views, ssim
+from weftwork.evaluation.scores.views import alignment, depth_breaks, psnr, score_views, ssim
 
 RNG = np.random.default_rng(0)
 
@@ -46,10 +46,8 @@ def test_alignment_knows_perfect_and_chance() -> None:
 
 def test_a_plane_has_no_edges(views: list[View]) -> None:
     """Inverse depth over a slanted plane is straight, so what is taken for an edge lies at the steps."""
-    from weftwork.evaluation.scores.views import _breaks
-
     slanted = 1 / (0.2 + 0.3 * np.linspace(0, 1, 50))[None].repeat(50, 0)
-    assert np.abs(_breaks(slanted)).max() < 1e-9
+    assert np.abs(depth_breaks(slanted)).max() < 1e-9
 
 
 def test_depth_is_scored_apart_where_references_show_nothing() -> None:

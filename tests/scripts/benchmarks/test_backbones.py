@@ -10,7 +10,8 @@ from weftwork.attention_processors.core.example import Example
 from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.style.example import example as style
 from weftwork.datasets.readers.errors import UserError
-from weftwork.scripts.benchmarks.backbones import basic, kernels, memory, speed
+from weftwork.scripts.benchmarks import blocks
+from weftwork.scripts.benchmarks.backbones import basic, kernels, memory
 from weftwork.scripts.benchmarks.backbones.basic import off, unused
 from weftwork.scripts.benchmarks.backbones.cells import Row, cells
 from weftwork.scripts.benchmarks.backbones.table import BEGIN, END, ROWS, check, markdown, outcomes, written
@@ -106,8 +107,8 @@ def test_kernels_and_precisions() -> None:
 
 
 def test_speed_has_its_rows() -> None:
-    rows = speed.measure("tiny", 1)
-    assert {f"{name}_{row}" for name in speed.BACKBONES for row in ("stock", "again", "unused", "pairs")} <= set(rows)
+    rows = blocks.measure("tiny", 1)
+    assert {f"{name}_{row}" for name in blocks.BACKBONES for row in ("stock", "again", "unused", "pairs")} <= set(rows)
     few, many = (rows[name] for name in rows if name.startswith("references_"))
     assert many["weighted_mb"] > few["weighted_mb"] > few["stock_mb"]
     assert many["added_kb_per_token"] == pytest.approx(few["added_kb_per_token"], rel=0.1)  # linear

@@ -178,7 +178,7 @@ def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.C
     truth = sample("train", 0, size=SIZE).views["interpolating"].image
     assert np.abs(shown[:SIZE, 2 * SIZE : 3 * SIZE].astype(int) - truth).max() <= 1
     (data / "clip" / "1.npy").unlink()
-    assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2") == 2
+    assert command(pipe, tmp_path / "again", "--train_data_dir", str(data), "--margin", "2") == 2
     assert "got a frame without depth, expected 1.npy beside it" in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
+from weftwork.attention_processors.core.example import Inputs
 from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
@@ -36,7 +37,7 @@ PAIRS: Final = 4
 TOKENS: Final = 32
 """Tokens of a pair, the default of `PairFormer`."""
 REGION: Final = (0.0, 0.0, 0.5, 1.0)
-SD15: Final[Mapping[str, Any]] = {
+SD15: Final[Inputs] = {
     **BASES["sd15"],
     "block_out_channels": (320, 640),
     "down_block_types": ("CrossAttnDownBlock2D",) * 2,
@@ -44,7 +45,7 @@ SD15: Final[Mapping[str, Any]] = {
     "layers_per_block": 1,
 }
 """The first two levels of Stable Diffusion 1.5, with fewer blocks."""
-SDXL: Final[Mapping[str, Any]] = {
+SDXL: Final[Inputs] = {
     **BASES["sdxl"],
     "transformer_layers_per_block": (1, 1, 2),
     "layers_per_block": 1,
@@ -71,7 +72,7 @@ class Size:
     tokens: int
     text: int
     heads: int | None
-    unet: Mapping[str, Any]
+    unet: Inputs
     grids: tuple[int, ...]
 
 
@@ -106,11 +107,11 @@ def empty(kind: type, **config: Any) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _unet(config: Mapping[str, Any], narrow: tuple[int, ...], size: Size) -> Made:
+def _unet(config: Inputs, narrow: tuple[int, ...], size: Size) -> Made:
     channels = {"block_out_channels": narrow} if size.unet else {}
     model = empty(diffusers.UNet2DConditionModel, **{**config, **size.unet, **channels})
     width = model.config["cross_attention_dim"]
-    inputs: dict[str, Any] = {"sample": torch.randn(1, 4, size.latents, size.latents), "timestep": torch.tensor(500)}
+    inputs: dict[str, object] = {"sample": torch.randn(1, 4, size.latents, size.latents), "timestep": torch.tensor(500)}
     inputs["encoder_hidden_states"] = torch.randn(1, 77, width)
     if model.config["addition_embed_type"]:
         inputs["added_cond_kwargs"] = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.ones(1, 6)}
@@ -148,7 +149,7 @@ def z_image(size: Size) -> Made:
     return model, {"x": [latents], "t": torch.tensor([0.5]), "cap_feats": [torch.randn(size.text, 2560)]}
 
 
-def four_pairs(denoiser: Any) -> EncodedTokens:
+def four_pairs(denoiser: nn.Module) -> EncodedTokens:
     """Returns keys and values of four pairs, each with a soft region of its own, at all layers that read the text."""
     count = PAIRS * TOKENS
     return EncodedTokens(
@@ -176,7 +177,7 @@ def moved(value: Any) -> Any:
 
 
 @torch.no_grad()
-def steps(denoiser: Any, inputs: Mapping[str, Any], rounds: int) -> dict[str, dict[str, float]]:
+def steps(denoiser: nn.Module, inputs: Inputs, rounds: int) -> dict[str, dict[str, float]]:
     """Returns the rows of one backbone."""
     stock = {name: layer.processor for name, layer in attention_layers(denoiser).items()}
     acting = Conditioning.of({"pairs": four_pairs(denoiser)}, call_layout(denoiser, inputs)).to(device())
@@ -231,13 +232,13 @@ class TensorMemory(TorchDispatchMode):
         self.known: dict[int, int] = {}
         self.now = self.peak = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._count((args, kwargs), made=False)
         out = func(*args, **(kwargs or {}))
         self._count(out, made=True)
         return out
 
-    def _count(self, values: Any, made: bool) -> None:
+    def _count(self, values: object, made: bool) -> None:
         for one in tree_leaves(values):
             if isinstance(one, Tensor) and id(storage := one.untyped_storage()) not in self.known:
                 self.known[id(storage)] = storage.nbytes() if made else 0
@@ -249,7 +250,7 @@ class TensorMemory(TorchDispatchMode):
         self.now -= self.known.pop(key)
 
 
-def _peak(denoiser: nn.Module, inputs: Mapping[str, Any], acting: Conditioning) -> float:
+def _peak(denoiser: nn.Module, inputs: Inputs, acting: Conditioning) -> float:
     with conditioned(denoiser, acting), TensorMemory() as memory:
         denoiser(**inputs, return_dict=False)
     return memory.peak / 2**20
