@@ -278,10 +278,11 @@ def krea2() -> Made:
 
 BACKBONES: tuple[Callable[[], Made], ...] = (
     sd3, flux, chroma, flux2, qwen_image, z_image, wan, wan_image_to_video, ltx, cogvideox, cogview4, hunyuan_video,
-    lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2, flux3,
-    stable_audio3,
+    lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2, stable_audio3,
 )  # fmt: skip
 """Transformers with a record in `core.families`."""
+if hasattr(diffusers, "Flux3Transformer2DModel"):  # not in the oldest version
+    BACKBONES += (flux3,)
 FAMILIES: tuple[Callable[[], Made], ...] = (unet, *BACKBONES)
 """All denoisers of the table."""
 

@@ -234,15 +234,14 @@ def test_a_running_job_can_be_cancelled(page: Any) -> None:
 def test_a_waiting_job_can_be_cancelled(browser: Any, address: str) -> None:
     with opened(browser, address) as first, opened(browser, address) as second:
         seeded(first, 1, steps=100)
+        seeded(second, 2)  # before the first starts, which is to last until the end
         pressed(first, ".tabitem:visible button.generate", f"({STATE}).includes(' of 100')")
-        seeded(second, 2)
         second.locator(".tabitem:visible button.generate").click()
         second.get_by_text("queue: 1/1").first.wait_for()
         second.locator(".tabitem:visible button.cancel").click()
         second.get_by_text("Stopping").wait_for()
-        first.locator(".tabitem:visible button.cancel").click()
-        for one in (first, second):
-            one.get_by_text("Cancelled.").wait_for(timeout=WAIT)
+        pressed(first, ".tabitem:visible button.cancel", f"({STATE}).includes('Cancelled.')")
+        second.get_by_text("Cancelled.").wait_for(timeout=WAIT)
         assert not second.evaluate(IMAGE)
         generate(second)
 
