@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: an option out of its range, an unreadable image or depth, or missing weights.
     """
+    import numpy as np
     import torch
 
     from weftwork.attention_processors.views.conditions import ReferenceView
@@ -86,8 +87,8 @@ def run(arguments: argparse.Namespace) -> None:
         written = _write(name, generate([view], camera.orbited(pivot_of(view), *orbit)), photo)
         if arguments.turn is not None:
             frames = turned(generate, view, arguments.turn, arguments.frames)
-            images = [_unsqueezed(frame, photo) for frame in frames]
-            written.append(save_video(name.with_name(f"{name.name}.mp4"), list(map(_array, images))))
+            video = [np.asarray(_unsqueezed(frame, photo)) for frame in frames]
+            written.append(save_video(name.with_name(f"{name.name}.mp4"), video))
         print(", ".join(map(str, written)))
 
 
@@ -153,9 +154,3 @@ def _unsqueezed(pixels: "np.ndarray", photo: "Image.Image") -> "Image.Image":
     scale = min(pixels.shape[:2]) / min(photo.size)
     size = round(photo.width * scale), round(photo.height * scale)
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-
-
-def _array(image: "Image.Image") -> "np.ndarray":
-    import numpy as np
-
-    return np.asarray(image)

@@ -59,10 +59,10 @@ class AdapterBank(ModelMixin, ConfigMixin):
     def items(self) -> Iterator[tuple[str, Adapter]]:
         return ((name, self[name]) for name in self)
 
-    def forward(self, name: str, features: Batch, **arguments: Any) -> Encoded:
+    def forward(self, name: str, features: Batch) -> Encoded:
         """Runs one adapter on its features; called through this module so that offloading hooks run."""
         with computing(self[name]):
-            return self._modules_by_name[name](features, **arguments)
+            return self._modules_by_name[name](features)
 
     def save_pretrained(  # pyright: ignore
         self, save_directory: Any, variant: str | None = None, **kwargs: Any

@@ -141,7 +141,7 @@ class EncodedKeyBias(Encoded):
         plain = all(one == Schedule() for row in given["schedules"] for one in row)
         factors = [given["weight"], *given["layer_weight"].values()]
         plain = plain and not self.isolates and region is None and all(bool((one == 1).all()) for one in factors)
-        if plain or not bool(members.any()):
+        if plain:
             return {}, ()  # the stock model, bit for bit
         regions = None
         if region is not None:

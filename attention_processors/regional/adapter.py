@@ -42,7 +42,12 @@ NO_TEXT = Condition(weight=0.0)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RegionalBatch(Batch):
-    """Parts of prompts, by which of its tokens they have; or texts, and their states once they are encoded."""
+    """Parts of the prompt, or texts beside it.
+
+    Args:
+        members: 1 for the tokens of the prompt that a part has, else 0.
+        states, keep: encoded texts, and which of their tokens are no padding.
+    """
 
     members: Float[Tensor, "design token part"] | None = None
     texts: tuple[tuple[str, ...], ...] = ()

@@ -10,7 +10,7 @@ from weftwork.attention_processors.regional.conditions import RegionalPrompt
 
 
 def example(denoiser: nn.Module) -> Example:
-    """Returns an adapter, and conditions of one token of the prompt; apart from the others it is no stock model's."""
+    """Returns an adapter, and conditions of one token of the prompt, which no weight turns into the stock model."""
 
     def conditions(seed: int, **options: Any) -> list[RegionalPrompt]:
         return [RegionalPrompt(tokens=(seed % 3, seed % 3 + 1), **{"weight": 0.5, **options})]

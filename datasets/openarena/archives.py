@@ -14,7 +14,7 @@ from weftwork.datasets.readers.errors import UserError
 
 ENDINGS: Final = (".tga", ".jpg", ".png")
 FOLDER: Final = Path("/usr/share/games/openarena/baseoa")
-"""Where Debian installs the maps."""
+"""Folder of the maps on Debian."""
 
 
 class Archives:

@@ -32,10 +32,12 @@ Triangles = Float[np.ndarray, "corner 7"]
 
 @dataclass(frozen=True)
 class Surface:
-    """What triangles of a map have in common.
+    """Texture and lightmap that triangles of a map share.
 
     Args:
+        texture: its name.
         lightmap: its index; -1 for none.
+        sky: whether it shows the sky.
     """
 
     texture: str

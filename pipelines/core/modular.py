@@ -15,6 +15,7 @@ from typing import Any
 from diffusers.modular_pipelines import ModularPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline_utils import InputParam
 
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.attach import conditions
 
@@ -82,5 +83,6 @@ class ConditionedBlocks(ModularPipelineBlocks):
         module = (
             f'"""Conditions of weftwork in a modular pipeline."""\n\nfrom {__name__} import {type(self).__name__}\n'
         )
-        (Path(save_directory) / f"{__name__.rpartition('.')[2]}.py").write_text(module)
+        with atomic_path(Path(save_directory) / f"{__name__.rpartition('.')[2]}.py") as stage:
+            stage.write_text(module, encoding="utf-8")
         super().save_config(save_directory, push_to_hub, **kwargs)

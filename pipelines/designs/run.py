@@ -79,9 +79,9 @@ def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], condit
             pipe.load_adapter(located(path), name)
         else:
             raise UserError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
-    for name, path in untrained().items():
-        if name in conditions and name not in (pipe.adapters or ()):
-            pipe.attach(**{name: load(path).for_denoiser(denoisers(pipe)[0])})
+    for name in untrained():
+        if name in conditions:
+            attach_untrained(pipe, name)
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
     ready = [name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()]
     for name in missing:
@@ -98,6 +98,16 @@ def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], condit
 def untrained() -> dict[str, str]:
     """Returns paths of the adapter classes of methods without weights, by adapter name."""
     return {name.replace("-", "_"): one.adapters[0] for name, one in methods().items() if not one.trained}
+
+
+def attach_untrained(pipe: ConditionedPipelineMixin, name: str) -> None:
+    """Attaches a new adapter of a method without weights, unless there is one of this name.
+
+    Raises:
+        ValueError: a method that does not act in this backbone.
+    """
+    if name not in (pipe.adapters or ()):
+        pipe.attach(**{name: load(untrained()[name]).for_denoiser(denoisers(pipe)[0])})
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ GRAZING: Final = 0.15
 """Smallest cosine between the normal and the ray of the best reference, about 81 degrees."""
 REACH: Final = 8.0
 """Pixels over which differences of colour at the border of known pixels decay outwards; those of depth do not."""
+NEIGHBORS: Final = (np.s_[:-1, :], np.s_[1:, :]), (np.s_[:, :-1], np.s_[:, 1:])
+"""Slices of pixels and of those below, and of pixels and of those to the right."""
 
 Map = Float[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
@@ -138,12 +140,11 @@ def filled(values: Values, mask: Mask, reach: float = np.inf) -> Values:
         return values
     index = np.full(mask.shape, -1)
     index[unknown] = np.arange(count := int(unknown.sum()))
-    ones = np.ones(mask.shape, bool)
     degree, right = np.zeros(count), np.zeros((count, values.shape[-1]))
     rows, columns = [], []
-    for here, there in _neighbors():
+    for here, there in NEIGHBORS:
         for mine, other in ((here, there), (there, here)):
-            free = unknown[mine] & ones[other]
+            free = unknown[mine]
             i = index[mine][free]
             np.add.at(degree, i, 1)
             inner = unknown[other][free]
@@ -156,7 +157,3 @@ def filled(values: Values, mask: Mask, reach: float = np.inf) -> Values:
     result = values.copy()
     result[unknown] = splu(system.tocsc()).solve(right)
     return result
-
-
-def _neighbors() -> tuple[tuple[tuple[slice, slice], tuple[slice, slice]], ...]:
-    return (np.s_[:-1, :], np.s_[1:, :]), (np.s_[:, :-1], np.s_[:, 1:])

@@ -173,7 +173,7 @@ class MoAIPipeline(DiffusionPipeline):
         scene = WarpedScene.of(references, camera, mesh=mesh)
         scene = replace(scene, span=PointRange.over(references, camera, margin=0))
         check_seen(scene.warped)
-        known = KnownPixels.of(references, scene.warped)
+        known = KnownPixels.of(references, scene.warped) if blend_latents or blend_pixels else None
         guided, device, dtype = guidance_scale > 1, self._execution_device, self.image.dtype
         scheduler = self.scheduler
         scheduler.set_timesteps(num_inference_steps, device=device)
@@ -187,7 +187,7 @@ class MoAIPipeline(DiffusionPipeline):
                 scheduler,
                 noise,
                 guidance_scale if guided else None,
-                known_latents(known, scene.span, self.vae, dtype) if blend_latents else None,
+                known_latents(known, scene.span, self.vae, dtype) if known and blend_latents else None,
                 self.progress_bar,
                 lambda step, time, latents: None,
             )

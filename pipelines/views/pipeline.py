@@ -94,7 +94,7 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         batch = views.collate([references], cameras=[camera], mesh=mesh)
         (scene,) = batch.scenes
         check_seen(scene.warped)
-        known = KnownPixels.of(references, scene.warped)
+        known = KnownPixels.of(references, scene.warped) if blend_latents or blend_pixels else None
         guided = guidance_scale > 1
         context = self._context(prompt, negative_prompt, guided)
         batch = batch.to(self._execution_device)
@@ -113,7 +113,7 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
             scheduler,
             noise,
             guidance_scale if guided else None,
-            known_latents(known, scene.span, self.vae, self.unet.dtype) if blend_latents else None,
+            known_latents(known, scene.span, self.vae, self.unet.dtype) if known and blend_latents else None,
             self.progress_bar,
             on_step,
         )

@@ -113,11 +113,9 @@ def open_studio(
     Raises:
         ValueError: something that cannot be opened.
     """
-    from weftwork.attention_processors.core.method import load
-    from weftwork.pipelines.core.call import denoisers
     from weftwork.pipelines.core.hardware import device_named
     from weftwork.pipelines.designs.design import Design
-    from weftwork.pipelines.designs.run import open_pipeline, untrained
+    from weftwork.pipelines.designs.run import attach_untrained, open_pipeline, untrained
     from weftwork.pretrained import available, shipped
     from weftwork.scripts.demo.studio import ImageStudio
 
@@ -129,10 +127,9 @@ def open_studio(
         if image_encoder is None and "reference" in given and ENCODER in available():
             image_encoder = str(shipped(ENCODER))
     pipe = open_pipeline(model, given, Design(""), image_encoder)
-    for name, path in untrained().items():
-        if name not in (pipe.adapters or ()):
-            with contextlib.suppress(UserError):  # not for this backbone
-                pipe.attach(**{name: load(path).for_denoiser(denoisers(pipe)[0])})
+    for name in untrained():
+        with contextlib.suppress(UserError):  # not for this backbone
+            attach_untrained(pipe, name)
     return ImageStudio(pipe.to(device_named(device)), model)
 
 

@@ -299,7 +299,7 @@ def parts(backbone: Callable[[], Made]) -> Made:
 
 def run(model: Any, inputs: Inputs) -> Tensor:
     """Returns the output of a call; of the first row alone where that is a list."""
-    torch.manual_seed(1)  # Z-Image's padding is random in none of them, but a draw would show
+    torch.manual_seed(1)  # so that calls that draw random numbers agree
     out = model(**inputs, return_dict=False)
     while not isinstance(out, Tensor):
         out = out[0]

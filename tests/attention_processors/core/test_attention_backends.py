@@ -14,22 +14,8 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
 from weftwork.attention_processors.core.wrapper import can_wrap
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.scripts.benchmarks.backbones.kernels import Unmasked
 from weftwork.scripts.benchmarks.backbones.tiny import flux, made, wan
-
-NATIVE = _AttentionBackendRegistry._backends[AttentionBackendName.NATIVE]
-
-
-class Unmasked:
-    """The native backend, as one that refuses masks."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, *, attn_mask: Tensor | None = None, **arguments: Any) -> Tensor:
-        if attn_mask is not None:
-            raise ValueError("`attn_mask` is not yet supported")
-        self.calls += 1
-        return NATIVE(**arguments)
 
 
 @pytest.fixture(params=[AttentionBackendName.FLASH, AttentionBackendName.SAGE])
