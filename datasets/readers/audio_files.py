@@ -52,7 +52,7 @@ def read_audio(
     if seconds - samples.shape[1] / own > 1 / own:
         raise UserError(
             f"{path}: got {samples.shape[1] / own:.4g} s of audio from {start:.4g} s on, expected {seconds:.4g} s; "
-            "copy the file again"
+            "copy the file again, or read less"
         )
     if not np.isfinite(samples).all():
         raise UserError(f"{path}: got NaN or infinite samples, expected finite ones; extract it again")

@@ -54,7 +54,8 @@ class Camera:
         if off > TOLERANCE or np.linalg.det(rotation) < 0 or np.abs(matrix[3] - [0, 0, 0, 1]).max() > TOLERANCE:
             raise UserError(
                 f"world_to_camera: got a matrix that is not a rigid motion (R R^T is off by {off:.2g}, determinant "
-                f"{np.linalg.det(rotation):.2g}), expected a rotation and a translation; drop scales and mirrorings"
+                f"{np.linalg.det(rotation):.2g}), expected a rotation and a translation; drop scales and "
+                "mirrorings, and put the translation in the last column"
             )
         object.__setattr__(self, "world_to_camera", matrix)
 

@@ -30,9 +30,10 @@ def find_image_column(features: Features, given: str | None) -> str:
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if given is None:
         if len(images) != 1:
+            remedy = "pass image_column" if images else "cast one with cast_column(NAME, Image())"
             raise UserError(
                 f"image_column: got {', '.join(images) or 'none'} with an Image feature among the columns "
-                f"{', '.join(features)}, expected one; pass image_column"
+                f"{', '.join(features)}, expected one; {remedy}"
             )
         return images[0]
     _check_column("image_column", given, features)

@@ -202,7 +202,9 @@ def _read(folder: Path) -> tuple[list[_Row], list[Problem]]:
     try:
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        got, remedy = ("other bytes", "save it so") if isinstance(error, ValueError) else ("no such file", "write one")
+        got, remedy = (
+            ("other bytes", "save it as UTF-8") if isinstance(error, ValueError) else ("no such file", "write one")
+        )
         return [], [Problem(METADATA, "", f"got {got} in {str(folder)!r}, expected lines of UTF-8 text; {remedy}")]
     rows: list[_Row] = []
     problems: list[Problem] = []

@@ -158,7 +158,9 @@ class WalkingTheMaps(Dataset[MapChunk]):
         envelopes: str | Path | None = None,
     ) -> None:
         if not 0 < seconds < math.inf or (sample_rate is not None and sample_rate < 1):
-            raise UserError(f"seconds, sample_rate: got {seconds} and {sample_rate}, expected both above 0; raise them")
+            raise UserError(
+                f"seconds, sample_rate: got {seconds} and {sample_rate}, expected finite numbers above 0; correct them"
+            )
         folders = [_folder(Path(root), name) for name in _names(Path(split))]
         predicted = None if envelopes is None else Path(envelopes)
         self._chunks = [
