@@ -223,7 +223,7 @@ def _by(image: Image.Image) -> str:
 
 def ground_tone(values: UInt8[np.ndarray, "height width"]) -> float:
     """Tone of the paper: scans and screenshots may have a frame, and drawings may be filled up to the border."""
-    inset = np.asarray(values.shape) // 16
+    inset = np.asarray(values.shape) // 6
     inner = values[inset[0] : values.shape[0] - inset[0], inset[1] : values.shape[1] - inset[1]]
     borders = [np.concatenate([one[0], one[-1], one[:, 0], one[:, -1]]) for one in (values, inner)]
     return float(np.median([np.median(one) for one in (*borders, values)]))

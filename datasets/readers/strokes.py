@@ -14,9 +14,16 @@ REGION_CELLS: Final = 128
 CLOSINGS: Final = (1, 4, 12)
 CLOSED_SHARE: Final = 0.7
 MARGIN: Final = 1
+FRAMES: Final = 2
+"""Frames one inside the other, as of double lines."""
 FRAME_SHARE: Final = 12
-"""A frame is at most this part of the shorter side."""
-FRAME_INK: Final = 0.95
+"""A frame is within this part of the shorter side from each edge."""
+FRAME_SLACK: Final = 1 / 32
+"""Share of the shorter side by which its sides may be skew."""
+FRAME_STRAIGHT: Final = 0.75
+"""Share of each side that is straight; the corners may be round."""
+LEAST_INSIDE: Final = 1 / 8
+"""Cells with a stroke inside a frame, as a share of the shorter side: with fewer, the frame is the drawing itself."""
 SOFTNESS: Final = 1.0
 
 
@@ -42,16 +49,32 @@ def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
 
 
 def _without_frame(ink: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """Clears lines along all four edges, as scans have."""
-    most = min(ink.shape) // FRAME_SHARE
-    means = [lines.mean(1)[:most] for lines in (ink, ink[::-1], ink.T, ink.T[::-1])]
-    top, bottom, left, right = (int(np.append(full >= FRAME_INK, False).argmin()) for full in means)
-    if not min(top, bottom, left, right):
-        return ink
-    kept = np.zeros_like(ink)
-    inside = np.s_[top : len(ink) - bottom, left : ink.shape[1] - right]
-    kept[inside] = ink[inside]
-    return kept
+    """Clears frames along all four edges, or a little further inside, as scans and screenshots have."""
+    for _ in range(FRAMES):
+        frame = _frame(ink)
+        inside = ink & ~frame
+        if not frame.any() or np.count_nonzero(inside) < LEAST_INSIDE * min(ink.shape):
+            return ink  # no frame, or one that is the drawing itself
+        ink = inside
+    return ink
+
+
+def _frame(ink: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    """Mask of the outermost strokes if all four sides are nearly straight and near an edge; empty otherwise."""
+    most, frame = min(ink.shape) // FRAME_SHARE, np.zeros_like(ink)
+    for turn in range(4):  # each edge is at the top once
+        lines = np.rot90(ink, turn)
+        columns = np.flatnonzero(lines.any(0))
+        depth = lines.argmax(0)[columns]
+        if not columns.size or (typical := np.median(depth)) > most:
+            return np.zeros_like(ink)
+        straight = np.count_nonzero(abs(depth - typical) <= FRAME_SLACK * min(ink.shape))
+        if straight < FRAME_STRAIGHT * (columns[-1] - columns[0] + 1):
+            return np.zeros_like(ink)
+        begun = np.logical_or.accumulate(lines, 0)
+        stroke = lines & ~np.logical_or.accumulate(begun & ~lines, 0) & (np.arange(len(lines)) < 2 * most)[:, None]
+        np.rot90(frame, turn)[...] |= stroke
+    return frame
 
 
 def _ink(values: UInt8[np.ndarray, "height width"]) -> Bool[np.ndarray, "rows columns"]:

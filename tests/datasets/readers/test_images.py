@@ -1,6 +1,5 @@
 """People's pictures: everything that opens is brought to one convention, everything else is one clear line."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from weftwork.datasets.readers.images import (
     read_sketch,
 )
 from weftwork.datasets.readers.masks import as_mask
-from weftwork.datasets.readers.strokes import stroke_region
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8))
@@ -235,68 +233,6 @@ def test_center_crop_of_odd_shapes_is_small_and_square(size: tuple[int, int]) ->
     assert center_crop(Image.new("L", size)).size == (224, 224)
 
 
-# Regions
-
-
-def drawn(size: int, *lines: tuple[float, ...], width: int = 2) -> Image.Image:
-    image = Image.new("L", (size, size), 255)
-    for line in lines:
-        ImageDraw.Draw(image).line([round(part * size) for part in line], fill=0, width=width)
-    return image
-
-
-BROKEN = [(0.2, 0.2, 0.45, 0.2), (0.55, 0.2, 0.8, 0.2, 0.8, 0.8), (0.7, 0.8, 0.2, 0.8, 0.2, 0.3)]
-HORSESHOE = [(0.1, 0.1, 0.9, 0.1, 0.9, 0.9, 0.6, 0.9, 0.6, 0.3, 0.4, 0.3, 0.4, 0.9, 0.1, 0.9, 0.1, 0.1)]
-LEAVING = [(0.3, 1.0, 0.3, 0.5, 0.7, 0.5, 0.7, 1.0)]
-
-
-@pytest.mark.parametrize("size", [128, 512, 1024])
-@pytest.mark.parametrize(
-    ("lines", "inside", "outside"),
-    [
-        ([(0.2, 0.2, 0.8, 0.2, 0.8, 0.8, 0.2, 0.8, 0.2, 0.2)], (0.5, 0.5), (0.1, 0.5)),
-        (BROKEN, (0.5, 0.5), (0.5, 0.1)),
-        (HORSESHOE, (0.2, 0.6), (0.5, 0.7)),
-        (LEAVING, (0.5, 0.95), (0.5, 0.3)),
-        ([(0.2, 0.5, 0.8, 0.5)], (0.5, 0.5), (0.5, 0.3)),
-    ],
-    ids=["whole", "broken", "bay", "leaving the canvas", "one line"],
-)
-def test_the_region_is_what_the_strokes_enclose(
-    size: int, lines: list[tuple[float, ...]], inside: tuple[float, float], outside: tuple[float, float]
-) -> None:
-    sketch = drawn(size, *lines)
-    region = stroke_region(sketch)
-    at = {where: region[int(y * size), int(x * size)] for where, (x, y) in (("in", inside), ("out", outside))}
-    assert region.shape == (size, size) and region.dtype == np.float32
-    assert at["in"] > 0.75 and at["out"] == 0
-    assert region[np.asarray(sketch) == 0].min() > 0.5
-
-
-def test_the_region_is_soft_and_within_0_and_1() -> None:
-    region = stroke_region(drawn(128, *BROKEN))
-    assert region.min() == 0 and region.max() == 1
-    assert np.abs(np.diff(region, axis=0)).max() < 0.6
-    assert np.count_nonzero((region > 0.1) & (region < 0.9)) > 100
-
-
-def test_regions_follow_the_canvas_and_blank_sketches_have_none() -> None:
-    sketch = drawn(128, *BROKEN).resize((200, 50), Image.Resampling.BICUBIC)
-    assert stroke_region(sketch).shape == (50, 200)
-    assert stroke_region(Image.new("L", (20, 10), 255)).max() == 0
-    assert stroke_region(Image.new("L", (1, 1), 255)).shape == (1, 1)
-
-
-def test_regions_are_fast() -> None:
-    sketch = drawn(128, *BROKEN)
-    rounds = []
-    for _ in range(5):
-        start = time.process_time()
-        stroke_region(sketch)
-        rounds.append(time.process_time() - start)
-    assert min(rounds) < 0.02  # 3 ms of one core
-
-
 def turned(image: Image.Image, path: Path) -> Image.Image:
     """The image lying on its side in a file whose EXIF says so, opened."""
     exif = Image.Exif()
@@ -324,13 +260,3 @@ def test_hairlines_stay_visible_on_large_sheets() -> None:
     ImageDraw.Draw(thick).ellipse((300, 300, 2700, 2700), outline=0, width=24)
     plain = thick.resize((256, 256), Image.Resampling.BICUBIC)
     assert letterbox(thick, 256).tobytes() == plain.tobytes()
-
-
-@pytest.mark.parametrize(("size", "width"), [((128, 128), 1), ((400, 300), 4)])
-def test_a_frame_is_no_region(size: tuple[int, int], width: int) -> None:
-    drawn = Image.new("L", size, 255)
-    ImageDraw.Draw(drawn).ellipse((40, 40, 88, 88), outline=0, width=2)
-    framed = drawn.copy()
-    ImageDraw.Draw(framed).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=0, width=width)
-    expected, region = stroke_region(drawn), stroke_region(framed)
-    assert expected.mean() < 0.3 and abs(float(region.mean() - expected.mean())) < 0.02
