@@ -1,5 +1,6 @@
 """Conditions, adapters and the branches that they add to the attention of frozen denoisers; imported on first use."""
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -48,43 +49,35 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.views.instillation import Taps as Taps
     from weftwork.attention_processors.views.reference_attention import References as References
 
-_MODULES = {
-    "core.adapter": "Adapter KeyValueAdapter",
-    "core.attached": "AdapterBank adapter_class",
-    "core.condition": "Condition",
-    "core.branch": "Branch DecoupledBranch",
-    "core.conditioning": "Conditioning EncodedTokens",
-    "core.method": "Method methods",
-    "core.strength": "Layout Schedule",
-    "core.attention_maps": "MapRecorder overlay",
-    "core.processor": "conditioned",
-    "encoders": "ImageEncoder SketchEncoder TextEncoders",
-    "views.adapter": "AlignedViews",
-    "views.conditions": "ReferenceView",
-    "views.instillation": "Instillation Taps",
-    "views.reference_attention": "References",
-    "in_context.adapter": "InContextAdapter",
-    "in_context.conditions": "InContextReference",
-    "paired.adapter": "PairedAdapter",
-    "paired.conditions": "GlobalSketch SketchTextPair",
-    "reference.adapter": "ReferenceAdapter",
-    "reference.conditions": "Reference",
-    "regional.adapter": "RegionalAdapter",
-    "regional.conditions": "RegionalPrompt joined_prompts",
-    "style.adapter": "StyleAdapter StyleCards",
-    "style.card": "StyleCard",
-    "style.conditions": "Style",
-    "audio.adapter": "SpatialAudioAdapter",
-    "audio.conditions": "AudioPrompt BoxTrack DepthClip Envelope",
+_CORE = {
+    f"{__name__}.core.adapter": "Adapter KeyValueAdapter",
+    f"{__name__}.core.attached": "AdapterBank adapter_class",
+    f"{__name__}.core.condition": "Condition",
+    f"{__name__}.core.branch": "Branch DecoupledBranch",
+    f"{__name__}.core.conditioning": "Conditioning EncodedTokens",
+    f"{__name__}.core.method": "Method methods",
+    f"{__name__}.core.strength": "Layout Schedule",
+    f"{__name__}.core.attention_maps": "MapRecorder overlay",
+    f"{__name__}.core.processor": "conditioned",
+    f"{__name__}.encoders": "ImageEncoder SketchEncoder TextEncoders",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+_CORE_NAMES = {name: module for module, names in _CORE.items() for name in names.split()}
 
-__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+@cache
+def _module_of() -> dict[str, str]:
+    """Modules by public name: of the core, and of the methods' folders."""
+    methods = import_module(f"{__name__}.core.method").own_methods().values()
+    paths = [path for one in methods for path in (*one.adapters, *one.conditions, *one.exports)]
+    return _CORE_NAMES | {name: module for module, _, name in (path.partition(":") for path in paths)}
 
 
 def __getattr__(name: str) -> Any:
     if name == "ModelMixin":  # diffusers looks here for it when it loads an `AdapterBank` of this module
         return import_module("diffusers").ModelMixin
-    if name not in _MODULE_OF:
+    if name == "__all__":
+        return sorted(_module_of())
+    module = _CORE_NAMES.get(name) or _module_of().get(name)  # methods import the core's names while they are found
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(module), name)

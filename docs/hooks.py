@@ -51,8 +51,16 @@ def summary(name: str) -> str:
     return text.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
+def method_pages(nav: list[dict[str, Any]]) -> list[str]:
+    """Returns the pages of docs/ that the navigation does not name, which are those of methods."""
+    named = re.findall(r"[\w/]+\.md", str(nav))
+    return [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named]
+
+
 def on_config(config: Any) -> Any:
-    """Appends the sections of models and of the API reference to the navigation."""
+    """Fills the section of methods, and appends those of models and of the API reference."""
+    section = next(one for one in config.nav if "Methods" in one)
+    section["Methods"] = method_pages(config.nav)
     models = [page for path, page in pages().items() if path.startswith("pretrained") and "baselines" not in path]
     baselines = [page for path, page in pages().items() if "baselines" in path]
     reference: dict[str, Any] = {}

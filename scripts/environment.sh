@@ -5,7 +5,7 @@
 #   set_up docs           also those of the optional group `docs`, for the documentation site
 #
 # WEFTWORK_PYTHON selects another interpreter than python3. An installation is repeated only after a change of
-# pyproject.toml, constraints.txt or the interpreter.
+# pyproject.toml, setup.py, constraints.txt or the interpreter.
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
@@ -15,7 +15,7 @@ set_up() {
   if ! [ -x .venv/bin/python ]; then
     make_venv "$python"
   fi
-  wanted="$(cat pyproject.toml constraints.txt | sha256sum | cut -d ' ' -f 1) $(.venv/bin/python --version)"
+  wanted="$(cat pyproject.toml setup.py constraints.txt | sha256sum | cut -d ' ' -f 1) $(.venv/bin/python --version)"
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return
   fi

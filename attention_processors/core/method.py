@@ -21,6 +21,9 @@ SHARED: Final = ("core", "encoders")
 """Folders that are not methods."""
 
 
+OPEN_CONDITIONED: Final = "weftwork.pipelines.core.opening:open_conditioned"
+
+
 @dataclass(frozen=True)
 class Method:
     """One conditioning method as commands, pipelines and the demo see it.
@@ -44,6 +47,9 @@ class Method:
         example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
             all families of denoisers.
         trained: False for a method without weights, whose adapter is made for the denoiser by `for_denoiser`.
+        exports: names beside adapters and conditions that `weftwork.attention_processors` exports.
+        shipped: shipped folder of its trained modules, where it is not named as the method.
+        image_encoder: shipped image encoder that these read through.
         usage: Python lines of a model card, imports first, that use a pipeline `pipe` with the trained adapter.
     """
 
@@ -53,14 +59,32 @@ class Method:
     conditions: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("image", "video", "audio")
     backbone: str = "tiny-diffusion"
-    pipeline: str = "weftwork.pipelines.core.opening:open_conditioned"
+    pipeline: str = OPEN_CONDITIONED
     trainer: str | None = None
     evaluation: str | None = None
     validation: str | None = None
     demo_page: str | None = None
     example: str | None = None
     trained: bool = True
+    exports: tuple[str, ...] = ()
+    shipped: str = ""
+    image_encoder: str = ""
     usage: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Name of the shipped folder of its trained modules."""
+        return self.shipped or self.name
+
+    @property
+    def option(self) -> str:
+        """Its name in Python and in options."""
+        return self.name.replace("-", "_")
+
+    @property
+    def opens_itself(self) -> bool:
+        """Whether the method has a pipeline of its own."""
+        return self.pipeline != OPEN_CONDITIONED
 
     def snippet(self, base: str, adapter: str) -> str:
         """Returns the Python text of a model card that opens a backbone with the trained adapter and uses it.
@@ -73,10 +97,24 @@ class Method:
         if "shipped(" in f"{base}{adapter}":
             imports.append("from weftwork.pretrained import shipped")
         imports.append(f"from {module} import {opener.partition('.')[0]}")
-        name = self.name.replace("-", "_")
-        made = [f"pipe = {opener}({base})", f'pipe.load_adapter({adapter}, "{name}")']
+        made = [f"pipe = {opener}({base})", f'pipe.load_adapter({adapter}, "{self.option}")']
         calls = [line for line in self.usage if not line.startswith("from ")]
         return "\n".join([*sorted(imports), "", *made, *calls, ""])
+
+
+@cache
+def own_methods() -> Mapping[str, Method]:
+    """Returns the methods of this package's folders by name; a folder is one if its `__init__` has `METHOD`.
+
+    Raises:
+        ValueError: two methods of one name.
+    """
+    found: dict[str, Method] = {}
+    package = importlib.import_module(__name__.removesuffix(".core.method"))
+    for folder in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if folder.ispkg and folder.name.rpartition(".")[2] not in SHARED:
+            _add(found, getattr(importlib.import_module(folder.name), "METHOD", None), folder.name)
+    return found
 
 
 @cache
@@ -86,12 +124,7 @@ def methods() -> Mapping[str, Method]:
     Raises:
         ValueError: two methods of one name.
     """
-    from weftwork import attention_processors
-
-    found: dict[str, Method] = {}
-    for folder in pkgutil.iter_modules(attention_processors.__path__, f"{attention_processors.__name__}."):
-        if folder.ispkg and folder.name.rpartition(".")[2] not in SHARED:
-            _add(found, getattr(importlib.import_module(folder.name), "METHOD", None), folder.name)
+    found = dict(own_methods())
     for entry in entry_points(group=GROUP):
         try:
             method = entry.load()
@@ -121,3 +154,8 @@ def load(path: str) -> Any:
 def adapter_path(class_name: str) -> str | None:
     """Returns the path of a registered adapter class, as its folder's `config.json` names it."""
     return next((p for m in methods().values() for p in m.adapters if p.partition(":")[2] == class_name), None)
+
+
+def method_of(class_name: str) -> Method | None:
+    """Returns the method of a registered adapter class."""
+    return next((one for one in methods().values() if adapter_path(class_name) in one.adapters), None)

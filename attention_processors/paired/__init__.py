@@ -11,7 +11,7 @@ METHOD = Method(
         "weftwork.attention_processors.paired.conditions:GlobalSketch",
     ),
     trainer="weftwork.training.trainers.paired:PairedTrainer",
-    evaluation="weftwork.evaluation.measurements:PAIRED",
+    evaluation="weftwork.evaluation.measurements.paired:MEASUREMENT",
     validation="weftwork.evaluation.methods.paired:validate",
     demo_page="weftwork.scripts.demo.outfit:OutfitPage",
     example="weftwork.attention_processors.paired.example:example",

@@ -12,5 +12,6 @@ METHOD = Method(
     adapters=(f"{FOLDER}.adapter:RegionalAdapter",),
     conditions=(f"{FOLDER}.conditions:RegionalPrompt",),
     example=f"{FOLDER}.example:example",
+    exports=(f"{FOLDER}.conditions:joined_prompts",),
     trained=False,
 )

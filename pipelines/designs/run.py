@@ -97,7 +97,7 @@ def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], condit
 
 def untrained() -> dict[str, str]:
     """Returns paths of the adapter classes of methods without weights, by adapter name."""
-    return {name.replace("-", "_"): one.adapters[0] for name, one in methods().items() if not one.trained}
+    return {one.option: one.adapters[0] for one in methods().values() if not one.trained}
 
 
 def attach_untrained(pipe: ConditionedPipelineMixin, name: str) -> None:

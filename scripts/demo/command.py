@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from weftwork.attention_processors.core.method import Method, methods
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths
@@ -30,12 +31,6 @@ QUEUE: Final = 32
 UPLOAD: Final = "8mb"
 SESSIONS: Final = 200
 """Sessions in memory; gradio copies the settings of every widget for each, and a call from a program is one."""
-FOLDERS: Final = {"views": "aligned-views", "sounds": "spatial-audio"}
-"""By option the method whose folders it names."""
-DEFAULT_ADAPTERS: Final = {"paired": "paired", "style": "style", "reference": "style-reference"}
-"""Models of the adapters by name; those among the baselines are in a checkout only."""
-ENCODER: Final = "creature-encoder"
-"""Image encoder of the default `reference`, a baseline, too."""
 HEAD: Final = """<script>
 document.addEventListener("change", async (event) => {
   const input = event.target;
@@ -59,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adapter", action="append", default=[], metavar="NAME=PATH", help="an adapter by name, instead of the shipped"
     )
     parser.add_argument("--image_encoder", help="CLIP's folder or Hub id, for references (default: the shipped one)")
-    parser.add_argument("--views", metavar="BACKBONE=MODULES", help="folders for the page of views (default: shipped)")
-    parser.add_argument("--sounds", metavar="BACKBONE=MODULES", help="folders for the page of audio (default: shipped)")
+    for method in with_pipelines():
+        text = f"folders for {method.name} (default: shipped)"
+        parser.add_argument(f"--{method.option}", metavar="BACKBONE=MODULES", help=text)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, help="the port to listen on (default: the first free one from 7860 on)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before anything is shown")
@@ -81,8 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("auth: got no colon, expected USER:PASSWORD; write both")
     if arguments.queue < 1:
         raise UserError(f"queue: got {arguments.queue}, expected at least 1")
-    given = {option: text for option in FOLDERS if (text := getattr(arguments, option)) is not None}
-    folders = {FOLDERS[option]: _folders(option, text) for option, text in given.items()}
+    given = {one: text for one in with_pipelines() if (text := getattr(arguments, one.option)) is not None}
+    folders = {one.name: _folders(one.option, text) for one, text in given.items()}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="weftwork-gradio-"))  # before gradio is imported
     from weftwork.scripts.demo.guards import restrict_image_formats
@@ -105,10 +101,15 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
 
+def with_pipelines() -> list[Method]:
+    """Returns the methods with a pipeline of their own."""
+    return [one for one in methods().values() if one.opens_itself]
+
+
 def open_studio(
     model: str, adapters: Mapping[str, Path], device: str, image_encoder: str | None = None
 ) -> "ImageStudio":
-    """Opens the model with the named adapters and those without weights, the default one with `DEFAULT_ADAPTERS`.
+    """Opens the model with the named adapters and those without weights, the default one with shipped adapters.
 
     Raises:
         ValueError: something that cannot be opened.
@@ -121,11 +122,11 @@ def open_studio(
 
     given = dict(adapters)
     if model == DEFAULT_MODEL:
-        for name, folder in DEFAULT_ADAPTERS.items():
-            if folder in available():
-                given.setdefault(name, shipped(folder))
-        if image_encoder is None and "reference" in given and ENCODER in available():
-            image_encoder = str(shipped(ENCODER))
+        for name, method in methods().items():  # baselines are in a checkout only
+            if method.backbone == model and method.folder in available():
+                given.setdefault(name, shipped(method.folder))
+            if image_encoder is None and name in given and method.image_encoder in available():
+                image_encoder = str(shipped(method.image_encoder))
     pipe = open_pipeline(model, given, Design(""), image_encoder)
     for name in untrained():
         with contextlib.suppress(UserError):  # not for this backbone

@@ -29,7 +29,7 @@ class Context:
         """Returns the folders of a method's backbone and trained modules; None where they are not there."""
         if method.name in self.folders:
             return self.folders[method.name]
-        names = (method.backbone, method.name)
+        names = (method.backbone, method.folder)
         return (str(shipped(names[0])), str(shipped(names[1]))) if set(names) <= set(available()) else None
 
 
@@ -85,7 +85,7 @@ class PipelinePage(Page, Generic[Owned]):
             return None
         backbone, modules = models
         pipe = load(method.pipeline)(backbone, use_safetensors=True).to(context.studio.pipe.device)
-        pipe.load_adapter(modules, method.name.replace("-", "_"))
+        pipe.load_adapter(modules, method.option)
         return cls(cls.studio_class(pipe, Path(backbone).name, context.studio.queue))
 
 

@@ -7,24 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from weftwork.attention_processors.core.method import methods
-from weftwork.pretrained import shipped
+from weftwork.attention_processors.core.method import Method, method_of
+from weftwork.pretrained import available, shipped
+from weftwork.scripts.inspect_folder import describe
 
-ADAPTERS: Final[Mapping[str, str]] = {
-    "paired": "paired",
-    "paired-global-sketch": "paired",
-    "style": "style",
-    "style-creatures": "style",
-    "style-gated": "style",
-    "style-concat": "style",
-    "style-reference": "reference",
-    "aligned-views": "aligned-views",
-    "spatial-audio": "spatial-audio",
-    "spatial-audio-tokens": "spatial-audio",
-    "spatial-audio-no-time-code": "spatial-audio",
-    "spatial-audio-own-projections": "spatial-audio",
-}
-"""Methods of shipped adapters."""
 BACKBONES: Final[Mapping[str, tuple[str, str]]] = {
     "tiny-diffusion": (
         "diffusers:StableDiffusionPipeline",
@@ -40,6 +26,12 @@ BACKBONES: Final[Mapping[str, tuple[str, str]]] = {
 FENCE: Final = re.compile(r"```python\n.*?```\n", re.DOTALL)
 
 
+def shipped_adapters() -> dict[str, Method]:
+    """Returns methods by the shipped folder of their adapter."""
+    found = {name: method_of(str(describe(shipped(name))["class"])) for name in available()}
+    return {name: method for name, method in found.items() if method is not None}
+
+
 def snippet(name: str) -> str:
     """Returns the Python text of the card of a shipped model."""
     if name in BACKBONES:
@@ -47,9 +39,9 @@ def snippet(name: str) -> str:
         module, _, kind = path.partition(":")
         imports = f"from {module} import {kind}\nfrom weftwork.pretrained import shipped\n\n"
         return f'{imports}pipe = {kind}.from_pretrained(shipped("{name}"))\n{call}\n'
-    method = methods()[ADAPTERS[name]]
+    method = shipped_adapters()[name]
     text = method.snippet(f'shipped("{method.backbone}")', f'shipped("{name}")')
-    return text.replace('"image-encoder"', 'str(shipped("creature-encoder"))')
+    return text.replace('"image-encoder"', f'str(shipped("{method.image_encoder}"))')
 
 
 def with_snippet(card: str, text: str) -> str:
@@ -63,7 +55,7 @@ def with_snippet(card: str, text: str) -> str:
 
 def main() -> None:
     """Writes all cards."""
-    for name in (*ADAPTERS, *BACKBONES):
+    for name in (*shipped_adapters(), *BACKBONES):
         path = shipped(name) / "README.md"
         path.write_text(with_snippet(path.read_text(encoding="utf-8"), snippet(name)), encoding="utf-8")
 

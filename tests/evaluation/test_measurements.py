@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from weftwork.evaluation.measurements import PAIRED, measured
+from weftwork.evaluation.measurements import measured
+from weftwork.evaluation.measurements.paired import MEASUREMENT as PAIRED
 from weftwork.scripts.cli import main
 
 

@@ -50,9 +50,11 @@ def test_a_path_may_be_a_name_or_the_folder_of_a_run(tmp_path: Path, monkeypatch
 @pytest.mark.skipif(not (ROOT / "baselines").is_dir(), reason="not in a checkout")
 def test_cards_of_adapters_and_backbones_say_how_to_use_them() -> None:
     """`python -m weftwork.scripts.maintenance.write_usage` writes the snippets."""
-    from weftwork.scripts.maintenance.write_usage import ADAPTERS, BACKBONES, snippet, with_snippet
+    from weftwork.scripts.maintenance.write_usage import BACKBONES, shipped_adapters, snippet, with_snippet
 
-    for name in (*ADAPTERS, *BACKBONES):
+    adapters = shipped_adapters()
+    assert {"paired-global-sketch", "style-reference", "aligned-views", "spatial-audio-tokens"} <= set(adapters)
+    for name in (*adapters, *BACKBONES):
         card = (shipped(name) / "README.md").read_text(encoding="utf-8")
         assert with_snippet(card, snippet(name)) == card, name
     assert with_snippet("# a\n", "x = 1\n") == "# a\n\n```python\nx = 1\n```\n"

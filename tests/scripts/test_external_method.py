@@ -1,4 +1,4 @@
-"""A method in another package is trained, generated with, evaluated, inspected and shown in the demo."""
+"""Methods in another package or a new folder are trained, generated with, evaluated, inspected, and in the demo."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_pipe
 
+from weftwork import attention_processors
 from weftwork.attention_processors.core.method import methods
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.design import condition_classes
@@ -134,9 +135,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(root: Path, text: str) -> str:
-    """Output of a program that sees the package."""
-    environment = {**os.environ, "PYTHONPATH": str(root / "site"), "TQDM_DISABLE": "1"}
+def run(root: Path, text: str, site: str = "site") -> str:
+    """Output of a program that sees the packages of a folder."""
+    environment = {**os.environ, "PYTHONPATH": str(root / site), "TQDM_DISABLE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", text], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
@@ -198,6 +199,30 @@ def page_labels(adapters: Mapping[str, Path], title: str) -> set[str | None]:
     studio = open_studio("model", adapters, "cpu")
     (page,) = [page for page in open_pages(Context(studio)) if page.title == title]
     return {getattr(block, "label", None) for block in demo(studio, [page]).blocks.values()}
+
+
+def test_a_new_folder_needs_no_table(root: Path) -> None:
+    """All commands know a method by its folder beside the others."""
+    package = root / "with_folder/weftwork/attention_processors"
+    (package / "mood").mkdir(parents=True)
+    for path in Path(attention_processors.__path__[0]).iterdir():
+        if path.name != "__pycache__":
+            (package / path.name).symlink_to(path)
+    for name, text in MODULES.items():
+        (package / f"mood/{name}.py").write_text(text.replace("moods.", "weftwork.attention_processors.mood."))
+    commands = [command.replace("out/", "own/").replace(" out ", " own ") for command in COMMANDS]
+    program = f"""
+from weftwork import attention_processors
+from weftwork.scripts.cli import main
+assert attention_processors.Mood(mood="calm").weight == 1 and "MoodAdapter" in attention_processors.__all__
+assert not any(main(command.split()) for command in {commands})
+from pathlib import Path
+from weftwork.scripts.demo.command import open_studio
+from weftwork.scripts.demo.pages import Context, open_pages
+print(*(page.title for page in open_pages(Context(open_studio("model", {{"mood": Path("own/final")}}, "cpu")))))
+"""
+    said = run(root, program, "with_folder")
+    assert "Mood" in said.splitlines()[-1] and "brightness" in said
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

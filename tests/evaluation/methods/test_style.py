@@ -17,7 +17,7 @@ from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.evaluation.core.curve import plot_curve
-from weftwork.evaluation.measurements import STYLE
+from weftwork.evaluation.measurements.style import MEASUREMENT as STYLE
 from weftwork.evaluation.methods.style import CURVE, StyleEvaluation
 from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline

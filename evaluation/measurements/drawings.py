@@ -1,0 +1,33 @@
+"""The measurement of drawings."""
+
+from pathlib import Path
+from typing import Final
+
+from weftwork.datasets.drawings.sets import TARBALLS
+from weftwork.evaluation.core.measurement import Measurement, Weights
+
+
+def _drawings(kind: str, *rows: str) -> Weights:
+    return Weights(f"drawings-{kind}", f"folder of the {kind}", rows)
+
+
+MEASUREMENT: Final = Measurement(
+    "Measurement of pairs, styles and references on drawings that training left out: --split cells shows subjects that "
+    "other designers showed in training, --split subjects those of no designer. Needs the drawings (docs/drawings.md) "
+    'and networks of others: pip install ".[drawings,instruments]".',
+    "weftwork.evaluation.methods.drawings:DrawingsEvaluation",
+    {
+        "oracle": _drawings("oracle"),
+        "paired": _drawings("paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped"),
+        "global_sketch": _drawings("global-sketch", "global_sketch", "global_sketch_unnamed"),
+        "style": _drawings("style", "style", "pairs_style"),
+        "reference": _drawings("reference", "reference"),
+        "image_encoder": _drawings("encoder", "reference"),
+        "lora": _drawings("lora", "lora"),
+    },
+    splits=("cells", "subjects"),
+    places={
+        "drawings": (TARBALLS, "npm tarballs, or SVG files"),
+        "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
+    },
+)

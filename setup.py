@@ -1,0 +1,13 @@
+"""Packages of the wheel: the folders at the repository's root are the sub-packages of `weftwork`."""
+
+from setuptools import find_namespace_packages, setup
+
+ROOTS = ("attention_processors", "datasets", "evaluation", "pipelines", "pretrained", "scripts", "training")
+LEFT_OUT = ("pretrained.*", "training.recipes*", "scripts.maintenance*", "*.__pycache__")
+"""Models, which are data, and what is for maintainers."""
+
+found = find_namespace_packages(include=[*ROOTS, *(f"{root}.*" for root in ROOTS)], exclude=LEFT_OUT)
+setup(
+    packages=[f"weftwork.{folder}" for folder in found],
+    package_dir={f"weftwork.{root}": root for root in ROOTS},
+)
