@@ -255,7 +255,7 @@ def test_unreadable_uploads_are_reported_by_name(tmp_path: Path) -> None:
     [
         ({"auth": "me"}, "auth: got no colon"),
         ({"queue": 0}, "queue: got 0"),
-        ({"views": "a"}, "views: got 'a', expected BACKBONE=MODULES"),
+        ({"aligned_views": "a"}, "aligned_views: got 'a', expected BACKBONE=MODULES"),
     ],
 )
 def test_bad_options_are_refused(option: dict[str, Any], match: str) -> None:
