@@ -100,10 +100,9 @@ _USERS: WeakKeyDictionary[nn.Module, WeakSet[nn.Module]] = WeakKeyDictionary()
 
 
 def own_copy(adapter: Adapter, denoiser: nn.Module) -> Adapter:
-    """Returns the adapter for a pipeline: a copy if that of another denoiser uses it in another precision or place."""
-    wanted, some = next(denoiser.parameters()), next(adapter.parameters(), None)
-    elsewhere = some is not None and (some.dtype, some.device) != (wanted.dtype, wanted.device)
-    if elsewhere and any(other is not denoiser for other in _USERS.get(adapter, ())):
+    """Returns the adapter for a pipeline: a copy if that of another denoiser uses it, since pipelines move and cast
+    their parts, at once or later."""
+    if any(other is not denoiser for other in _USERS.get(adapter, ())):
         adapter = copy.deepcopy(adapter)
     _USERS.setdefault(adapter, WeakSet()).add(denoiser)
     return adapter

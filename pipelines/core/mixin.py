@@ -6,7 +6,7 @@ pipe("a person", conditions={"paired": [SketchTextPair(sketch, "a red jacket")]}
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,19 @@ from weftwork.pipelines.core.stock_config import named_as
 OWN = ("adapters", "encoders")
 """Components that stock pipelines do not have."""
 EXTRA_ARGUMENTS = ("conditions", "conditioning", "recorder")
+if TYPE_CHECKING:
+    from _collections_abc import dict_keys
 _Pipeline = DiffusionPipeline if TYPE_CHECKING else object
+
+
+class _Components(dict[str, Any]):
+    """Components whose keys, which `**` unpacks, are those of a stock pipeline; items and values are all."""
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in super().__iter__() if name not in OWN)
+
+    def keys(self) -> "dict_keys[str, Any]":
+        return dict.fromkeys(self).keys()
 
 
 class ConditionedPipelineMixin(_Pipeline):
@@ -142,8 +154,8 @@ class ConditionedPipelineMixin(_Pipeline):
 
     @property
     def components(self) -> dict[str, Any]:
-        """Components by name, for other pipelines; `adapters` and `encoders` only where there are some."""
-        return {name: part for name, part in super().components.items() if name not in OWN or part is not None}
+        """Components by name. `Stock(**pipe.components)` is a stock pipeline, `from_pipe` carries adapters over."""
+        return _Components(super().components)
 
     # -- adapters ------------------------------------------------------------------------------------------
 

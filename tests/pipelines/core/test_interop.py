@@ -34,11 +34,18 @@ def test_other_tasks_open_a_saved_folder(tmp_path: Path) -> None:
     assert type(opened) is StableDiffusionImg2ImgPipeline
 
 
-def test_components_are_those_of_a_stock_pipeline() -> None:
-    pipe = SD.make(SD.conditioned)
+@pytest.mark.parametrize("attached", [False, True])
+def test_components_make_a_stock_pipeline(attached: bool) -> None:
+    pipe = SD.attached() if attached else SD.make(SD.conditioned)
     other = StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
     assert other.unet is pipe.unet
-    assert "adapters" in SD.attached().components
+    expected = StableDiffusionImg2ImgPipeline(**SD.make(SD.stock).components, requires_safety_checker=False)
+    assert np.array_equal(run(other, image=picture()), run(expected, image=picture()))
+
+
+def test_components_of_attached_adapters_are_moved() -> None:
+    pipe = SD.attached()
+    assert pipe.adapters in pipe.components.values() and "adapters" in pipe.components
 
 
 @pytest.mark.parametrize("stock", [False, True])
@@ -60,12 +67,16 @@ def test_variants_of_an_adapter(tmp_path: Path) -> None:
         assert all(torch.equal(tensor, loaded[name]) for name, tensor in adapter.state_dict().items())
 
 
-def test_an_adapter_of_two_pipelines_keeps_the_precision_of_each() -> None:
-    first, second = SD.make(SD.conditioned), SD.make(SD.conditioned).to(torch.bfloat16)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_adapter_of_two_pipelines_keeps_the_precision_of_each(when: str) -> None:
+    first, second = SD.make(SD.conditioned), SD.make(SD.conditioned)
     adapter = raw_adapter(first.unet)
     first.attach(it=adapter)
     expected = run(first, conditions={"it": raw_conditions()})
+    if when == "before":
+        second.to(torch.bfloat16)
     second.attach(it=adapter)
+    second.to(torch.bfloat16)
     assert first.adapters["it"] is adapter and adapter.dtype == torch.float32
     assert second.adapters["it"].dtype == torch.bfloat16
     assert np.array_equal(run(first, conditions={"it": raw_conditions()}), expected)
@@ -74,6 +85,17 @@ def test_an_adapter_of_two_pipelines_keeps_the_precision_of_each() -> None:
     second.detach()
     second.attach(it=adapter)
     assert second.adapters["it"] is adapter
+
+
+def test_offloading_a_pipeline_leaves_the_adapters_of_another() -> None:
+    first, second = SD.make(SD.conditioned), SD.make(SD.conditioned)
+    adapter = raw_adapter(first.unet)
+    first.attach(it=adapter)
+    second.attach(it=adapter)
+    expected = run(first, conditions={"it": raw_conditions()})
+    second.enable_sequential_cpu_offload(device="cpu")
+    assert {one.device.type for one in adapter.parameters()} == {"cpu"}
+    assert np.array_equal(run(first, conditions={"it": raw_conditions()}), expected)
 
 
 def test_another_denoiser_is_named() -> None:
