@@ -14,6 +14,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -109,15 +110,29 @@ def z_image() -> Any:
     return diffusers.ZImagePipeline(scheduler, vae(16), model, language_tokenizer(), transformer)  # pyright: ignore
 
 
+def flux2_klein() -> Any:
+    """FLUX.2 with a text encoder of as many layers as the pipeline reads; no `DenoiserCall` trains on it."""
+    transformer = diffusers.Flux2Transformer2DModel(
+        in_channels=16, joint_attention_dim=48, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), **FLUX
+    )
+    model = Qwen3ForCausalLM(Qwen3Config(**{**WIDE, "num_hidden_layers": 28}, head_dim=8))
+    frames = diffusers.AutoencoderKLFlux2(
+        block_out_channels=(8,), latent_channels=4, norm_num_groups=4, down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",), layers_per_block=1,
+    )  # fmt: skip
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    return diffusers.Flux2KleinPipeline(scheduler, frames, model, language_tokenizer(), transformer)  # pyright: ignore
+
+
 FAMILIES: Mapping[str, Callable[[], Any]] = {
     "flux": flux, "flux-distilled": flux_distilled, "sd3": sd3, "qwen-image": qwen_image, "z-image": z_image,
 }  # fmt: skip
 
 
-def tiny_transformer_pipe(family: str) -> Any:
+def tiny_transformer_pipe(family: str | Callable[[], Any]) -> Any:
     """A stock pipeline whose zero-initialised layers are random too."""
     torch.manual_seed(0)
-    pipe = FAMILIES[family]()
+    pipe = FAMILIES[family]() if isinstance(family, str) else family()
     for parameter in pipe.transformer.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)

@@ -9,6 +9,7 @@
   `{"style": "ink"}`, `{"image": "reference.png"}`, `{"prompt": "a red car"}`; each also takes `weight`, `region`,
   `start`, `end`, `layers`, `cfg`;
 - paths are relative to the file; images may also be in it, as PNG in data URIs;
+- `images` are read by editing models; a condition `{"index": 0, "weight": 0.5}` sets the strength of the first;
 - `loras` and `controlnets` are what diffusers' `load_lora_weights` and `ControlNetModel.from_pretrained` read;
 - `$schema` is ignored; editors can check designs by `design.schema.json` beside this file.
 """
@@ -100,8 +101,11 @@ class Control(Recorded):
         Schedule(self.start, self.end)
         if self.start == self.end:
             raise UserError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
-        if isinstance(self.image, Path):
-            object.__setattr__(self, "image", read_image(self.image))
+        object.__setattr__(self, "image", _opened(self.image))
+
+
+def _opened(image: Image.Image | Path) -> Image.Image:
+    return read_image(image) if isinstance(image, Path) else image
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,17 @@ class ListKind(Kind):
 
     def schema(self) -> Schema:
         return {"type": "array", "items": self.entry.schema()}
+
+
+@dataclass(frozen=True)
+class ImagesKind(Kind):
+    """A list of images, which are opened."""
+
+    def read(self, value: object, locate: Locate) -> tuple[Image.Image, ...]:
+        return _each(value, "", lambda one: _opened(ImageKind().read(one, locate)))
+
+    def schema(self) -> Schema:
+        return {"type": "array", "items": ImageKind().schema()}
 
 
 @dataclass(frozen=True)
@@ -152,8 +167,8 @@ def _each(value: object, place: str, read: Callable[[object], Read]) -> tuple[Re
 
 @cache
 def condition_classes() -> list[tuple[str, type[Condition]]]:
-    """Returns method names and the condition classes that records can describe, those with one `needs` key first."""
-    found = [(method.name, load(path)) for method in methods().values() for path in method.conditions]
+    """Returns usual adapter names and the condition classes of records, those with one `needs` key first."""
+    found = [(method.option, load(path)) for method in methods().values() for path in method.conditions]
     return sorted(((name, kind) for name, kind in found if kind.needs), key=lambda one: len(one[1].needs))
 
 
@@ -182,6 +197,7 @@ class Design(Recorded):
         seed: seed of the noise; None draws one.
         height, width: in pixels, multiples of 8; None takes the model's own size.
         conditions: by adapter name.
+        images: reference images of an editing model, whose strengths are conditions of `in-context`.
         loras, controlnets: added to the pipeline by diffusers itself.
         source: the file's content as it was read.
 
@@ -202,6 +218,9 @@ class Design(Recorded):
     width: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     conditions: Mapping[str, Sequence[Condition]] = field(
         default_factory=dict, metadata=recorded(ConditionsKind(), "Lists of conditions by the name of their adapter.")
+    )
+    images: Sequence[Image.Image] = field(
+        default=(), metadata=recorded(ImagesKind(), "Paths of reference images that an editing model reads, in order.")
     )
     loras: Sequence[Lora] = field(default=(), metadata=recorded(ListKind(Lora), "LoRAs of diffusers' format."))
     controlnets: Sequence[Control] = field(

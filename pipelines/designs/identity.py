@@ -40,6 +40,8 @@ def identity(
         "conditions": content_digest(design.conditions),
         "versions": _digest(*(f"{name} {version(name)}".encode() for name in PACKAGES)),
     }
+    if design.images:
+        found["images"] = content_digest(design.images)
     for name, path in {**adapters, **used}.items():
         found[f"adapter {name}"] = path_digest(located(path), f"adapter {name}")
     for index, lora in enumerate(design.loras):

@@ -14,13 +14,13 @@ from PIL import Image, PngImagePlugin
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.method import load, methods
-from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned
-from weftwork.pipelines.designs.design import SETTINGS, Control, Design, Lora
+from weftwork.pipelines.designs.arguments import call_arguments
+from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
 TEXT_CHUNK: Final = "weftwork"
@@ -150,32 +150,21 @@ def draw(
         options: arguments of the pipeline's call.
 
     Raises:
-        ValueError: a prompt that is too long.
+        ValueError: as `call_arguments`, or a pipeline of something else than images.
         FloatingPointError: NaN or infinite pixels.
     """
     assert design.seed is not None
-    for name, text in (("prompt", design.prompt), ("negative_prompt", design.negative_prompt or "")):
-        tokens, most = len(pipe.tokenizer(text).input_ids) - 2, pipe.tokenizer.model_max_length - 2
-        if tokens > most:
-            raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
-        warn_of_unknown_words(pipe.tokenizer, text, name)
-    size = pipe.unet.config["sample_size"]
-    height, width = (side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size))
-    images = pipe(
-        design.prompt,
-        negative_prompt=design.negative_prompt,
-        num_inference_steps=design.num_inference_steps,
-        guidance_scale=design.guidance_scale,
-        height=design.height or height,
-        width=design.width or width,
+    out = pipe(
         num_images_per_prompt=count,
         generator=[torch.Generator().manual_seed(design.seed + index) for index in range(count)],
         conditions={name: list(some) for name, some in design.conditions.items()},
         recorder=recorder,
         output_type="np",
         **options,
-        **_control_arguments(design.controlnets),
-    ).images
+        **call_arguments(pipe, design),
+    )
+    if (images := getattr(out, "images", None)) is None:
+        raise UserError(f"model: got {type(pipe).__name__}, which makes no images, expected one that does; change it")
     if not np.isfinite(images).all():
         raise NotFiniteError("image: got NaN or infinite numbers; lower guidance_scale or the weights")
     return pipe.image_processor.numpy_to_pil(images)
@@ -224,17 +213,6 @@ def check_maps(design: Design) -> None:
     """Raises for a design without conditions, which have no maps."""
     if not any(design.conditions.values()):
         raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
-
-
-def _control_arguments(controls: Sequence[Control]) -> dict[str, Any]:
-    if not controls:
-        return {}
-    return {
-        "image": [control.image for control in controls],
-        "controlnet_conditioning_scale": [control.weight for control in controls],
-        "control_guidance_start": [control.start for control in controls],
-        "control_guidance_end": [control.end for control in controls],
-    }
 
 
 def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Image]) -> list[Image.Image]:

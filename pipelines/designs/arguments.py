@@ -1,0 +1,85 @@
+"""Arguments of a pipeline's call from a design: those that all pipelines share, and those that some lack."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
+from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.designs.design import Control, Design
+
+
+def call_arguments(pipe: DiffusionPipeline, design: Design) -> dict[str, Any]:
+    """Returns prompts, size, guidance, reference images and ControlNets as the pipeline's call takes them.
+
+    Raises:
+        ValueError: a prompt that is too long, or something that this pipeline does not take.
+    """
+    taken = inspect.signature(pipe.__call__).parameters
+    given = {
+        "prompt": design.prompt,
+        "negative_prompt": design.negative_prompt,
+        "num_inference_steps": design.num_inference_steps,
+        **_size(pipe, design, taken),
+        **_guidance(pipe, design, taken),
+        **_images(pipe, design, taken),
+        **_control_arguments(design.controlnets),
+    }
+    for name, value in given.items():
+        if name not in taken and value is not None:
+            raise UserError(f"{name}: got one, but {type(pipe).__name__} takes none; leave it out")
+    return {name: value for name, value in given.items() if name in taken}
+
+
+def _size(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
+    """Returns height and width; those that are left out are the U-Net's own, or the pipeline's default."""
+    height, width = design.height, design.width
+    if getattr(pipe, "unet", None) is None:
+        areas = {"max_area": height * width} if height and width and "max_area" in taken else {}
+        return {"height": height, "width": width, **areas}
+    _check_prompts(pipe, design)
+    size = pipe.unet.config["sample_size"]
+    own = [side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size)]
+    return {"height": height or own[0], "width": width or own[1]}
+
+
+def _check_prompts(pipe: Any, design: Design) -> None:
+    for name, text in (("prompt", design.prompt), ("negative_prompt", design.negative_prompt or "")):
+        tokens, most = len(pipe.tokenizer(text).input_ids) - 2, pipe.tokenizer.model_max_length - 2
+        if tokens > most:
+            raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
+        warn_of_unknown_words(pipe.tokenizer, text, name)
+
+
+def _guidance(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the scale of guidance; models that are not distilled for guidance have it as `true_cfg_scale`."""
+    transformer = getattr(pipe, "transformer", None)
+    is_distilled = transformer is None or transformer.config.get("guidance_embeds", False)
+    name = "true_cfg_scale" if "true_cfg_scale" in taken and not is_distilled else "guidance_scale"
+    return {name: design.guidance_scale} if name in taken else {}
+
+
+def _images(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
+    if not design.images:
+        return {}
+    if "image" not in taken or design.controlnets:
+        raise UserError(
+            f"images: got {len(design.images)}, but {type(pipe).__name__} reads no reference images; use a model of "
+            "FLUX.1 Kontext, FLUX.2 or Qwen-Image Edit, or a condition with an image"
+        )
+    images: list[Image.Image] = list(design.images)
+    return {"image": images if len(images) > 1 else images[0]}
+
+
+def _control_arguments(controls: Sequence[Control]) -> dict[str, Any]:
+    if not controls:
+        return {}
+    return {
+        "image": [control.image for control in controls],
+        "controlnet_conditioning_scale": [control.weight for control in controls],
+        "control_guidance_start": [control.start for control in controls],
+        "control_guidance_end": [control.end for control in controls],
+    }

@@ -1,0 +1,70 @@
+"""Designs with reference images that an editing model reads by itself, and their strengths."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_pipe
+from tiny_transformers import flux2_klein, tiny_transformer_pipe
+
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.identity import identity
+from weftwork.pipelines.designs.reader import read_design
+from weftwork.pipelines.designs.run import draw
+from weftwork.scripts.cli import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny FLUX.2 with two images."""
+    folder = tmp_path_factory.mktemp("references")
+    tiny_transformer_pipe(flux2_klein).save_pretrained(folder / "model")
+    for index in range(2):
+        Image.effect_noise((64, 64), 60 + 60 * index).save(folder / f"{index}.png")
+    return folder
+
+
+def generated(folder: Path, *strengths: dict[str, Any], images: tuple[str, ...] = ("0.png", "1.png")) -> np.ndarray:
+    size = {"height": 32, "width": 32, "num_inference_steps": 2, "seed": 0}
+    record = {"prompt": "a", **size, "images": images, "conditions": {"in_context": list(strengths)}}
+    (folder / "design.json").write_text(json.dumps(record))
+    model = ["--model", str(folder / "model"), "--output", str(folder / "out.png")]
+    assert main(["generate", str(folder / "design.json"), *model]) == 0
+    with Image.open(folder / "out.png") as image:
+        return np.asarray(image, np.int16)
+
+
+def test_strengths_of_images_in_a_design_count(folder: Path) -> None:
+    whole, weak = generated(folder), generated(folder, {"index": 0, "weight": 0.2})
+    assert whole.shape == (32, 32, 3) and np.abs(whole - weak).max() > 0
+    assert np.array_equal(generated(folder, {"index": 1, "weight": 1.0}), whole)
+    other = generated(folder, {"index": 1, "weight": 0.2})
+    assert np.abs(other - weak).max() > 0
+
+
+def test_images_need_no_conditions(folder: Path) -> None:
+    both, one = generated(folder), generated(folder, images=("0.png",))
+    assert np.abs(both - one).max() > 0 and np.abs(one - generated(folder, images=())).max() > 0
+
+
+def test_images_count_in_the_identity_of_a_result(folder: Path) -> None:
+    generated(folder)
+    before = identity(read_design(folder / "design.json"), folder / "model", {})
+    generated(folder, images=("1.png", "0.png"))
+    after = identity(read_design(folder / "design.json"), folder / "model", {})
+    assert [name for name in after if after[name] != before[name]] == ["images"]
+
+
+def test_a_reference_that_is_not_there_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError):
+        generated(folder, {"index": 2, "weight": 0.5})
+    assert "index: got 2" in capsys.readouterr().err
+
+
+def test_models_that_read_no_images_refuse_them(folder: Path) -> None:
+    generated(folder)
+    with pytest.raises(ValueError, match="images: got 2, but ConditionedStableDiffusionPipeline reads no reference"):
+        draw(tiny_pipe(ConditionedStableDiffusionPipeline), read_design(folder / "design.json"))
