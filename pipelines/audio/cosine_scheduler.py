@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
+from diffusers import SchedulerMixin as SchedulerMixin  # diffusers looks for it here when it opens a folder
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor

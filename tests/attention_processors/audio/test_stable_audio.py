@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import StableAudioPipeline
 from peft import LoraConfig, inject_adapter_in_model
 from tiny_audio import CHANNELS, LATENTS, spatial_adapter, tiny_audio_pipe, tiny_transformer, transformer_inputs
 
@@ -22,6 +23,7 @@ from weftwork.attention_processors.core.processor import conditioned, install, i
 from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler, at_time
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+from weftwork.pipelines.core.attach import attach
 
 WIDTH, DIM = 32, 64  # keys, tokens
 
@@ -248,3 +250,13 @@ def test_what_is_asked_for_at_a_time_leads_back_to_the_data() -> None:
     torch.testing.assert_close(scheduler.precondition_inputs(noisy, sigma), at_time(latents, drawn, time.expand(3))[0])
     target = at_time(latents, drawn, time.expand(3))[1]
     torch.testing.assert_close(scheduler.precondition_outputs(noisy, target, sigma), latents, atol=1e-4, rtol=1e-4)
+
+
+def test_a_stock_pipeline_with_an_attached_transformer_and_our_scheduler_is_saved_and_opened(tmp_path: Path) -> None:
+    pipe = tiny_audio_pipe(StableAudioPipeline)
+    attach(pipe, spatial=spatial_adapter(pipe.transformer))
+    pipe.save_pretrained(tmp_path)
+    opened = StableAudioPipeline.from_pretrained(tmp_path, text_encoder=None, tokenizer=None)
+    assert type(opened) is StableAudioPipeline and type(opened.scheduler) is CosineScheduler
+    inputs = transformer_inputs()
+    assert torch.equal(opened.transformer(**inputs).sample, pipe.transformer(**inputs).sample)
