@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.datasets.readers.images import read_image
 from weftwork.pipelines import ConditionedStableDiffusionPipeline
 from weftwork.training.core.batches import BatchOrder
-from weftwork.training.core.checkpoints import checkpoints, only_run
+from weftwork.training.core.checkpoints import checkpoints
 from weftwork.training.core.loop import train
 from weftwork.training.data.pairs import PairRecord
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
@@ -164,14 +166,35 @@ def test_a_checkpoint_is_found_by_its_name(tmp_path: Path) -> None:
     assert sorted(losses(tmp_path)) == [1, 2, 3, 4, 5]
 
 
-def test_results_are_not_replaced_and_runs_do_not_interleave(tmp_path: Path) -> None:
+def test_results_are_not_replaced(tmp_path: Path) -> None:
     run(tmp_path, max_train_steps=2)
     with pytest.raises(ValueError, match="which holds the result of another run; pass another folder"):
         run(tmp_path, max_train_steps=2)
     with pytest.raises(ValueError, match="which holds the result of another run; pass another folder"):
         run(tmp_path, max_train_steps=2, resume_from_checkpoint="latest")
-    with only_run(tmp_path / "other"), pytest.raises(ValueError, match="to which another run writes"):
-        run(tmp_path / "other", max_train_steps=3)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from weftwork.training.core.checkpoints import only_run
+with only_run(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
+    options = {"max_train_steps": 4, "resume_from_checkpoint": "latest"}
+    with Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="output_dir: got .*, to which another run writes; pass another folder"):
+            run(tmp_path, **options)
+        other.kill()
+    assert sorted(losses(tmp_path)) == [1, 2]
+    run(tmp_path, **options)
+    assert sorted(losses(tmp_path)) == [1, 2, 3, 4]
 
 
 def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
