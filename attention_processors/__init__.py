@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.encoders import TextEncoders as TextEncoders
     from weftwork.attention_processors.in_context.adapter import InContextAdapter as InContextAdapter
     from weftwork.attention_processors.in_context.conditions import InContextReference as InContextReference
+    from weftwork.attention_processors.in_context.conditions import ReferenceOnly as ReferenceOnly
+    from weftwork.attention_processors.in_context.reference_only import ReferenceOnlyAdapter as ReferenceOnlyAdapter
     from weftwork.attention_processors.paired.adapter import PairedAdapter as PairedAdapter
     from weftwork.attention_processors.paired.conditions import GlobalSketch as GlobalSketch
     from weftwork.attention_processors.paired.conditions import SketchTextPair as SketchTextPair

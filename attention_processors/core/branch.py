@@ -1,8 +1,8 @@
 """Branches: what one method adds at one attention layer, in optional stages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,17 @@ from torch import Tensor
 from weftwork.attention_processors.core.strength import ImageTokens
 from weftwork.datasets.readers.errors import UserError
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""Attention function of (query, key, value, mask), on the kernel of the user's choice; heads are the third axis."""
+Biases = Sequence[tuple[Tensor, Tensor]]
+"""Biases on keys, as channels of queries [row, query, part] and keys [row, key, part] each."""
+
+
+class Attend(Protocol):
+    """Attention function on the kernel of the user's choice; heads are the third axis."""
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, biases: Biases = (), /
+    ) -> Tensor: ...
+
 
 Project = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A layer's projections of tokens [row, token, dim] to keys and values, [row, token, head, dim] each."""
@@ -29,6 +38,16 @@ class OwnAttention:
     early: Mapping[str, Float[Tensor, "row token head dim"]] = field(default_factory=dict)
     """Queries and keys of layers that normalise them: "query" and "key" behind these and before rotary embeddings, and
     "raw query" and "raw key" before both; in layers of two streams, of the image's tokens alone."""
+    biases: Biases = ()
+    """Biases that act in it."""
+
+    def of_queries(self, begin: int, end: int) -> "OwnAttention":
+        """Returns that of the queries from `begin` to `end`; `early` is as it was."""
+        mask = self.mask
+        if mask is not None and mask.ndim == 4 and mask.shape[2] == self.out.shape[1]:
+            mask = mask[:, :, begin:end]
+        biases = [(query[:, begin:end], key) for query, key in self.biases]
+        return replace(self, mask=mask, out=self.out[:, begin:end], biases=biases)
 
 
 class Branch:
@@ -137,11 +156,7 @@ class DecoupledBranch(Branch):
         queries = query.shape[1]
         if (begin, end) == (0, queries):
             return self._mixed(self.queries(query, own), out, attend, own)
-        mask = own.mask
-        if mask is not None and mask.ndim == 4 and mask.shape[2] == queries:
-            mask = mask[:, :, begin:end]
-        inner = replace(own, mask=mask, out=own.out[:, begin:end])
-        mixed = self._mixed(self.queries(query, own), out[:, begin:end], attend, inner)
+        mixed = self._mixed(self.queries(query, own), out[:, begin:end], attend, own.of_queries(begin, end))
         return torch.cat([out[:, :begin], mixed, out[:, end:]], 1)
 
     def span(self, query: Tensor) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Acting, Branch, DecoupledBranch
 from weftwork.attention_processors.core.strength import Layout, Schedule, Strength, anchor_windows
@@ -210,6 +210,21 @@ class Conditioning:
         for strength in self.strengths:
             if strength.on_timestep is not None:
                 strength.on_timestep(timestep)
+
+    def on_call(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Lets strengths see the arguments of a call of the denoiser, before it runs."""
+        for strength in self.strengths:
+            if strength.on_call is not None:
+                strength.on_call(denoiser, args, kwargs)
+
+    def set_noise_level(self, signal: float, noise: float) -> None:
+        """Sets the factors of signal and noise in the latents of the next call; (1, 0) at first."""
+        for strength in self.strengths:
+            strength.noise_level = (signal, noise)
+
+    @property
+    def reads_calls(self) -> bool:
+        return any(strength.on_call is not None for strength in self.strengths)
 
     @property
     def reads_timestep(self) -> bool:

@@ -233,7 +233,8 @@ def layer_levels(denoiser: nn.Module) -> dict[str, int]:
 def call_arguments(denoiser: nn.Module, args: Sequence[object], kwargs: Given) -> Given:
     """Returns the arguments of one call of a denoiser by name."""
     inner = unwrapped(denoiser)
-    return _signature(type(inner)).bind(inner, *args, **kwargs).arguments
+    found = _signature(type(inner)).bind(inner, *args, **kwargs).arguments
+    return {name: value for name, value in found.items() if name != "self"}
 
 
 @cache

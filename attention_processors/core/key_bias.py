@@ -9,6 +9,7 @@ and keys, not as a mask [query, key]: memory is linear in tokens, and kernels wi
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,34 @@ class KeyStrength(Strength):
         self.free = free
         none = weight.new_zeros(0, dtype=torch.long)
         super().__init__(weight, schedules, none, free[:, :0], regions, None, layer_weights)
+
+    @classmethod
+    def of(
+        cls,
+        given: Strengths,
+        layers: Sequence[str],
+        layout: Layout,
+        free_null: Bool[Tensor, "design part"],
+        null_weight: Tensor | None = None,
+    ) -> Self:
+        """Lays out the strengths of designs.
+
+        Args:
+            free_null: parts that stay as in the stock model in the unconditional half.
+            null_weight: weights in that half; None for those of the conditional one.
+        """
+        region, regions = given["region"], None
+        if region is not None:
+            region, grids = layout.expand(region.float()), {layout.grid(layer) for layer in layers}
+            pooled = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
+            regions = {grid: one.repeat(1, 1, layout.frames) for grid, one in pooled.items()}
+        return cls(
+            layout.expand(torch.zeros_like(free_null), free_null),
+            layout.expand(given["weight"].float(), null_weight),
+            [row for row in given["schedules"] for _ in range(layout.repeat)] * len(layout.halves),
+            regions,
+            {layer: layout.expand(factor.float()) for layer, factor in given["layer_weight"].items()},
+        )
 
     def _gain(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
         acting = torch.where(self.free.unsqueeze(-1), 1, self._acting(grid, layer))
@@ -143,18 +172,7 @@ class EncodedKeyBias(Encoded):
         plain = plain and not self.isolates and region is None and all(bool((one == 1).all()) for one in factors)
         if plain:
             return {}, ()  # the stock model, bit for bit
-        regions = None
-        if region is not None:
-            region, grids = layout.expand(region.float()), {layout.grid(layer) for layer in self.layers}
-            pooled = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
-            regions = {grid: one.repeat(1, 1, layout.frames) for grid, one in pooled.items()}
-        strength = KeyStrength(
-            layout.expand(torch.zeros_like(self.free_null), self.free_null),
-            layout.expand(given["weight"].float()),
-            [row for row in given["schedules"] for _ in range(layout.repeat)] * len(layout.halves),
-            regions,
-            {layer: layout.expand(factor.float()) for layer, factor in given["layer_weight"].items()},
-        )
+        strength = KeyStrength.of(given, self.layers, layout, self.free_null)
         keys, isolated = layout.expand(members), (~strength.free).float() if self.isolates else None
         return {
             layer: KeyBias(strength.gain(layout.grid(layer), layer), keys, layout.tokens, isolated, layout.conditional)

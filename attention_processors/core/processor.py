@@ -215,7 +215,10 @@ def conditioned(
     outer, use.thread = use.thread, thread
     try:
         let(conditioning or Conditioning({}))
-        with _all_read(denoiser, slots, acting), _recomputed_alike(inner, slots, acting), shown:
+        with ExitStack() as hooks, _all_read(denoiser, slots, acting), _recomputed_alike(inner, slots, acting), shown:
+            if conditioning is not None and conditioning.reads_calls:
+                hook = denoiser.register_forward_pre_hook(conditioning.on_call, with_kwargs=True)
+                hooks.callback(hook.remove)
             yield let
     finally:
         _set(slots, before)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.strength import number
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.images import as_image, read_image
 from weftwork.datasets.readers.masks import as_mask, read_mask
 
 ImageLike = Image.Image | np.ndarray | str | Path
@@ -104,6 +105,11 @@ def _mask_image(given: object) -> Image.Image:
     if isinstance(given, str | Path):
         return read_mask(given)
     return as_mask(from_array(given, "region"), name="region")
+
+
+def opened(given: ImageLike) -> Image.Image:
+    """Returns an image from an image, an array or a path."""
+    return read_image(given) if isinstance(given, str | Path) else as_image(from_array(given, "image"))
 
 
 def from_array(given: object, name: str) -> Image.Image:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -172,6 +172,10 @@ class Strength:
         self.layer_weights = layer_weights or {}
         self.on_timestep: Callable[[Tensor], None] | None = None
         """Overwrites what depends on the timestep, [row], before the denoiser runs at it."""
+        self.on_call: Callable[[Any, Sequence[Any], Mapping[str, Any]], None] | None = None
+        """Is given the denoiser and the arguments of each of its calls, before it runs."""
+        self.noise_level = (1.0, 0.0)
+        """Factors of signal and noise in the latents of the next call."""
         self.competes = weight.shape[1] > 1 or windows is not None or not bool(token_mask.all())
         self._gains: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}
         self._biases: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}
@@ -205,6 +209,11 @@ class Strength:
         for key, bias in self._biases.items():
             bias.copy_(self._bias(*key))
         return True
+
+    @property
+    def active(self) -> bool:
+        """Whether any part acts at the current step."""
+        return bool(self._active.any())
 
     def _factors(self, step: int, num_steps: int) -> Float[Tensor, "row part"]:
         factors = [[schedule.at(step, num_steps) for schedule in row] for row in self.schedules]

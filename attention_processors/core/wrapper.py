@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.attention_backends import backend_for
 from weftwork.attention_processors.core.biases import biased
-from weftwork.attention_processors.core.branch import Acting, OwnAttention
+from weftwork.attention_processors.core.branch import Acting, Biases, OwnAttention
 from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
 
@@ -235,11 +235,14 @@ class WrappedProcessor:
         mask: Tensor | None,
         scale: float | None,
     ) -> Tensor:
-        def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        def attend(
+            query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, biases: Biases = (), /
+        ) -> Tensor:
             groups = query.shape[2] // key.shape[2]
             if groups > 1:
                 key, value = key.repeat_interleave(groups, 2), value.repeat_interleave(groups, 2)
-            return run(query, key, value, mask, True)
+            own = partial(run, branch=True)
+            return biased(own, query, key, value, mask, biases, scale) if biases else own(query, key, value, mask)
 
         layer, call = place
         branches, tokens = tuple(branch.rows(query.shape[0]) for branch in self.acting.branches), key.shape[1]
@@ -252,7 +255,7 @@ class WrappedProcessor:
         if call in self.subtracted:
             return out
         early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
-        own = OwnAttention(key, value, mask, text, early)
+        own = OwnAttention(key, value, mask, text, early, biases)
         for branch in branches:
             out = branch.mix(query, out, attend, own)
             residual = branch.residual(query, attend, own)

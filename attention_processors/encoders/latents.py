@@ -1,12 +1,19 @@
 """Latents of images and audio from a frozen autoencoder."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from diffusers import ModelMixin
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
+
+from weftwork.datasets.readers.errors import UserError
+
+PROBE: Final = 64
+"""Side in pixels of the image with which an autoencoder's factor is measured."""
 
 
 def to_unit(images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
@@ -22,11 +29,49 @@ def encode_latents(vae: ModelMixin, values: Float[Tensor, "batch channel *size"]
         scaled: False leaves out the normalisation, for latents that are decoded without reversing it.
     """
     values = values.to(vae.device, vae.dtype)
-    if "temperal_downsample" in vae.config:  # (sic) of video: an image is one frame
+    if any(isinstance(module, nn.Conv3d) for module in vae.modules()):  # of video: an image is one frame
         latents = vae.encode(values.unsqueeze(2)).latent_dist.mode().squeeze(2)
     else:
         latents = vae.encode(values).latent_dist.mode()
-    return normalized(latents, vae.config) if scaled else latents
+    if not scaled:
+        return latents
+    if (norm := getattr(vae, "bn", None)) is not None:  # of FLUX.2: channels of patches are normalised
+        patches = F.pixel_unshuffle(latents, 2)
+        mean, var = (one.view(1, -1, 1, 1).to(latents) for one in (norm.running_mean, norm.running_var))
+        return F.pixel_shuffle((patches - mean) / (var + norm.eps).sqrt(), 2)
+    buffers = {name: one.tolist() for name, one in vae.named_buffers(recurse=False) if name.startswith("latents_")}
+    return normalized(latents, {**vae.config, **buffers})
+
+
+class ImageLatents:
+    """Encoder of an image of any size to latents of a given one: the middle part of their aspect is read."""
+
+    def __init__(self, vae: ModelMixin) -> None:
+        self.vae = vae
+
+    @cached_property
+    def factor(self) -> int:
+        """Pixels per latent."""
+        return PROBE // encode_latents(self.vae, torch.zeros(1, 3, PROBE, PROBE), scaled=False).shape[-1]
+
+    def __call__(self, image: Float[Tensor, "3 height width"], size: tuple[int, int]) -> Float[Tensor, "channel h w"]:
+        """Returns the latents of an image in [-1, 1].
+
+        Raises:
+            ValueError: an autoencoder whose numbers overflow in its precision.
+        """
+        height, width = (side * self.factor for side in size)
+        scale = max(height / image.shape[-2], width / image.shape[-1])
+        sides = [max(least, round(side * scale)) for side, least in zip(image.shape[-2:], (height, width), strict=True)]
+        resized = F.interpolate(image[None], sides, mode="bicubic", antialias=True).clamp(-1, 1)
+        top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+        latents = encode_latents(self.vae, resized[..., top : top + height, left : left + width])[0]
+        if not bool(latents.isfinite().all()):
+            raise UserError(
+                f"vae: got latents that are not finite from {type(self.vae).__name__} in {self.vae.dtype}, expected "
+                "numbers; load the autoencoder in float32"
+            )
+        return latents
 
 
 def normalized(

@@ -1,4 +1,4 @@
-"""In-context references: strengths of the reference images that FLUX.1 Kontext, FLUX.2 and Qwen-Image Edit read."""
+"""In-context references: strengths of those that editing models read, and reference images for all other models."""
 
 from typing import Final
 
@@ -8,10 +8,10 @@ FOLDER: Final = "weftwork.attention_processors.in_context"
 
 METHOD = Method(
     name="in-context",
-    summary="strengths of reference images that an editing model reads",
-    adapters=(f"{FOLDER}.adapter:InContextAdapter",),
+    summary="reference images without training, or strengths of those that an editing model reads",
+    adapters=(f"{FOLDER}.adapter:InContextAdapter", f"{FOLDER}.reference_only:ReferenceOnlyAdapter"),
     modalities=("image", "video"),
-    conditions=(f"{FOLDER}.conditions:InContextReference",),
+    conditions=(f"{FOLDER}.conditions:InContextReference", f"{FOLDER}.conditions:ReferenceOnly"),
     example=f"{FOLDER}.example:example",
     trained=False,
 )

@@ -13,14 +13,13 @@ Differs: other tools scale the latents of references, which a LayerNorm undoes f
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch import Batch, padded
-from weftwork.attention_processors.core.families import family_of
-from weftwork.attention_processors.core.grids import from_ids, from_shapes
 from weftwork.attention_processors.core.key_bias import EncodedKeyBias, KeyBiasAdapter
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.core.strength import Layout
@@ -59,6 +58,11 @@ class EncodedReferences(EncodedKeyBias):
         return (of_key.to(self.index.device)[None, :, None] == self.index[:, None]).float()
 
 
+def reads_references(denoiser: nn.Module) -> bool:
+    """Whether a denoiser is of a family whose pipelines put tokens of references behind those of the target."""
+    return not {"img_ids", "img_shapes"}.isdisjoint(signature(type(unwrapped(denoiser)).forward).parameters)
+
+
 class InContextAdapter(KeyBiasAdapter[InContextBatch]):
     """Strengths of in-context references; there is nothing to train."""
 
@@ -66,10 +70,10 @@ class InContextAdapter(KeyBiasAdapter[InContextBatch]):
 
     def check_base(self, denoiser: nn.Module) -> None:
         """Raises unless the denoiser is of a family that reads references, and the one that this was made for."""
-        if family_of(denoiser).grid not in (from_ids, from_shapes):
+        if not reads_references(denoiser):
             raise UserError(
                 f"denoiser: got {type(unwrapped(denoiser)).__name__}, which reads no reference images, expected that "
-                "of FLUX.1 Kontext, FLUX.2 or Qwen-Image Edit; choose another backbone"
+                "of FLUX.1 Kontext, FLUX.2 or Qwen-Image Edit; use ReferenceOnlyAdapter"
             )
         super().check_base(denoiser)
 

@@ -1,10 +1,11 @@
-"""Strength of one of the reference images of a call, as a condition."""
+"""Strength of one of the reference images of a call, and reference images themselves, as conditions."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import NumberKind, recorded
+from weftwork.attention_processors.core.regions import ImageLike, opened
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -31,3 +32,28 @@ class InContextReference(Condition):
         if not float(self.index).is_integer() or self.index < 0:
             raise UserError(f"index: got {self.index!r}, expected a whole number of at least 0: which reference image")
         object.__setattr__(self, "index", int(self.index))
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceOnly(Condition):
+    """A reference image for a denoiser that reads none by itself; the other arguments are those of `Condition`.
+
+    A weight of 1 lets the image read the reference as itself, and with `cfg="both"` it is read in the unconditional
+    half of guidance too. At a weight of 0 there need be no image.
+
+    Args:
+        image: an image, an array or a path; the middle part of the generated image's aspect is read.
+
+    Raises:
+        ValueError: no image at a weight above 0; and as for `Condition`.
+    """
+
+    image: ImageLike | None = None
+    cfg: str = field(default="cond_only", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.image is not None:
+            object.__setattr__(self, "image", opened(self.image))
+        elif self.weight > 0:
+            raise UserError("image: got none at a weight above 0, expected the reference image; give one")

@@ -1,30 +1,54 @@
-"""The smallest use of in-context references."""
+"""The smallest uses of in-context references."""
 
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.example import Example, Inputs
+from weftwork.attention_processors.core.families import family_of
+from weftwork.attention_processors.core.image_latents import PATCHES
 from weftwork.attention_processors.core.processor import unwrapped
-from weftwork.attention_processors.in_context.adapter import InContextAdapter
-from weftwork.attention_processors.in_context.conditions import InContextReference
+from weftwork.attention_processors.in_context.adapter import InContextAdapter, reads_references
+from weftwork.attention_processors.in_context.conditions import InContextReference, ReferenceOnly
+from weftwork.attention_processors.in_context.reference_only import ReferenceOnlyAdapter
 
 SIDES = 2, 3
 """Height and width of the reference in tokens."""
 
 
 def example(denoiser: nn.Module) -> Example:
-    """Returns an adapter, and conditions of one reference image that stands behind the target."""
+    """Returns an adapter, and conditions of one reference image, which stands behind the target where that is known."""
+    if not reads_references(denoiser):
+        return _reference_only(denoiser)
 
     def conditions(seed: int, **options: Any) -> list[InContextReference]:
         return [InContextReference(0, **{"weight": 0.5, **options})]
 
     inputs = partial(with_reference, unwrapped(denoiser))
     return Example(InContextAdapter.for_denoiser(denoiser), conditions, inputs=inputs, neutral={"weight": 1.0})
+
+
+def _reference_only(denoiser: nn.Module) -> Example:
+    """Returns an adapter, and conditions of two reference images."""
+    config: Any = unwrapped(denoiser).config
+    channels = config.get("in_channels") or config["in_visual_dim"]
+    patch = PATCHES.get(family_of(denoiser).grid, 1)
+    mixed = torch.randn(channels // patch**2, 3, generator=torch.Generator().manual_seed(0))
+
+    def encode(image: Tensor, size: tuple[int, int]) -> Tensor:
+        return torch.einsum("dc,chw->dhw", mixed, F.adaptive_avg_pool2d(image, size))
+
+    def conditions(seed: int, **options: Any) -> list[ReferenceOnly]:
+        images = np.random.default_rng(seed).random((2, 8, 8, 3))
+        return [ReferenceOnly(image, **options) for image in images]
+
+    adapter = ReferenceOnlyAdapter.for_denoiser(denoiser)
+    return Example(adapter, conditions, {"latents": encode})
 
 
 def with_reference(denoiser: Any, given: Inputs) -> Inputs:

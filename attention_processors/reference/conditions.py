@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import ImageKind, recorded
-from weftwork.attention_processors.core.regions import ImageLike, from_array
+from weftwork.attention_processors.core.regions import ImageLike, opened
 from weftwork.attention_processors.reference.projections import check_embeds
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import as_image, read_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +60,9 @@ class Reference(Condition):
                 f"null_embeds: got shape {tuple(self.null_embeds.shape)} beside {beside}; encode zero pixels as embeds"
             )
         if self.image is not None:
-            object.__setattr__(self, "image", _opened(self.image))
+            object.__setattr__(self, "image", opened(self.image))
         if callable(self.face) and not isinstance(self.face, Tensor):
             if not isinstance(self.image, Image.Image):
                 raise UserError("face: got a function and no image to call it with; give the image, or the embedding")
             object.__setattr__(self, "face", torch.as_tensor(self.face(self.image)))
         check_embeds("face", self.face)
-
-
-def _opened(given: ImageLike) -> Image.Image:
-    return read_image(given) if isinstance(given, str | Path) else as_image(from_array(given, "image"))

@@ -17,6 +17,7 @@ from weftwork.attention_processors.core.families import Given, call_arguments, c
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
 from weftwork.attention_processors.core.strength import GUIDED, Half
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.noise_level import noise_level
 
 
 def denoisers(pipe: DiffusionPipeline) -> list[nn.Module]:
@@ -144,7 +145,11 @@ class ConditionedCall:
             self._restart()
         given = call_arguments(denoiser, args, kwargs)
         halves = self._halves(denoiser, given)
-        let(self._conditioning(denoiser, given, halves))
+        made = self._conditioning(denoiser, given, halves)
+        let(made)
+        if made.reads_calls:
+            made.set_noise_level(*noise_level(self.pipe.scheduler, given))
+            made.on_call(denoiser, args, kwargs)
         self.calls += 1
 
     def _halves(self, denoiser: nn.Module, given: Given) -> tuple[Half, ...]:

@@ -1,0 +1,176 @@
+"""Reference-only attention: reference images on denoisers that read none by themselves.
+
+Before each call of the denoiser, the frozen denoiser itself runs on the latents of each reference, noised to the level
+of that call, with the call's other arguments. There, the keys and values of image tokens are kept in each layer in
+which image tokens read each other; in the call, image queries read them beside the layer's own (`core.captured`):
+
+    softmax([Q K^T, Q K_r^T + log(a_r(x))] / sqrt(d)) [V, V_r]
+
+with a_r(x) = weight * layer factor * schedule * region of reference r at place x; where all are 0 the attention is the
+stock one, bit for bit. Keys are kept behind rotary embeddings: a place of the reference is near the same place of the
+image. No weights are trained.
+
+After reference-only control of ControlNet's authors (https://github.com/Mikubill/sd-webui-controlnet, discussion 1236).
+Differs: there, a reference replaces keys of its own share of steps and layers; here weights, regions and schedules are
+biases of one softmax, for any number of references, and the noise is the same at all steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from weftwork.attention_processors.core.adapter import Encoders
+from weftwork.attention_processors.core.batch import Batch, Strengths, padded
+from weftwork.attention_processors.core.branch import Branch, conditional_half
+from weftwork.attention_processors.core.captured import Capture, Captured, ReadCaptured
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded, check_layout
+from weftwork.attention_processors.core.families import call_arguments, sample_of
+from weftwork.attention_processors.core.image_latents import latent_size, with_latents
+from weftwork.attention_processors.core.key_bias import KeyBiasAdapter, KeyStrength
+from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
+from weftwork.attention_processors.core.strength import Layout, Strength
+from weftwork.attention_processors.in_context.conditions import ReferenceOnly
+from weftwork.datasets.readers.errors import UserError
+
+ABSENT: Final = ReferenceOnly(weight=0)
+
+
+class EncodeImage(Protocol):
+    """Encoder of an image in [-1, 1] to latents of a given height and width."""
+
+    def __call__(
+        self, image: Float[Tensor, "3 height width"], size: tuple[int, int], /
+    ) -> Float[Tensor, "channel h w"]: ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReferenceOnlyBatch(Batch):
+    """Reference images in [-1, 1], of any size, by design and part; None for none.
+
+    Args:
+        encode: the frozen encoder, which runs when the size of the latents is known.
+    """
+
+    images: tuple[tuple[Float[Tensor, "3 height width"] | None, ...], ...]
+    encode: EncodeImage | None = None
+
+
+@dataclass(frozen=True)
+class EncodedReferenceImages(Encoded):
+    """References to be read at these layers."""
+
+    layers: Sequence[str]
+    strengths: Strengths
+    images: tuple[tuple[Tensor | None, ...], ...]
+    encode: EncodeImage
+
+    def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
+        check_layout(self.layers, self.strengths["region"], self.strengths["region_aspect"], layout)
+        unconditional = "conditional" not in layout.halves
+        unread = unconditional and not bool(self.strengths["null_weight"].any())
+        if unread or all(one is None for row in self.images for one in row):
+            return {}, ()
+        nothing = torch.zeros_like(self.strengths["null_weight"], dtype=torch.bool)
+        strength = KeyStrength.of(self.strengths, self.layers, layout, nothing, self.strengths["null_weight"])
+        kept = {layer: Captured() for layer in self.layers}
+        strength.on_call = ReferencePasses(self, layout, strength, kept)
+        return {
+            layer: ReadCaptured(one, strength.gain(layout.grid(layer), layer), layout.tokens, layout.conditional)
+            for layer, one in kept.items()
+        }, (strength,)
+
+    def latents(self, size: tuple[int, int]) -> Float[Tensor, "design part channel h w"]:
+        """Returns the latents of all references, 0 for those that are absent."""
+        known = [[None if one is None else self.encode(one, size) for one in row] for row in self.images]
+        nothing = torch.zeros_like(next(one for row in known for one in row if one is not None))
+        return torch.stack([torch.stack([nothing if one is None else one for one in row]) for row in known])
+
+
+@dataclass(eq=False)
+class ReferencePasses:
+    """Runs a denoiser on the references before each of its calls in which they act."""
+
+    encoded: EncodedReferenceImages
+    layout: Layout
+    strength: KeyStrength
+    kept: Mapping[str, Captured]
+    latents: Tensor | None = field(default=None, init=False)
+
+    @torch.no_grad()
+    def __call__(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Keeps the keys and values of a pass over each reference.
+
+        Raises:
+            ValueError: a denoiser whose cache would mix up passes and calls.
+        """
+        if not self.strength.active and not is_compiled(denoiser):  # compiled code has one form
+            return
+        if getattr(unwrapped(denoiser), "is_cache_enabled", False):
+            raise UserError(
+                f"{type(unwrapped(denoiser)).__name__}: got a cache beside reference images, whose passes it would "
+                "take for the call's; disable_cache()"
+            )
+        given = call_arguments(denoiser, args, kwargs)
+        passes = {layer: Capture(Captured(), self.layout.tokens) for layer in self.kept}
+        parts: list[dict[str, Captured]] = []
+        with conditioned(denoiser, Conditioning({layer: (one,) for layer, one in passes.items()})):
+            for noisy in self._noisy(denoiser, given).unbind(1):
+                with torch.random.fork_rng([noisy.device] if noisy.is_cuda else []):
+                    denoiser.forward(**with_latents(denoiser, given, noisy))
+                parts.append({layer: replace(one.captured) for layer, one in passes.items()})
+        for layer, one in self.kept.items():
+            one.key = torch.cat([part[layer].key for part in parts], 1)  # pyright: ignore[reportArgumentType]
+            one.value = torch.cat([part[layer].value for part in parts], 1)  # pyright: ignore[reportArgumentType]
+
+    def _noisy(self, denoiser: nn.Module, given: Mapping[str, Any]) -> Float[Tensor, "row part channel h w"]:
+        if self.latents is None:
+            self.latents = self.layout.expand(self.encoded.latents(latent_size(denoiser, given)))
+        rows, latents = len(sample_of(given)), self.latents
+        if len(latents) != rows:
+            latents = latents[conditional_half(len(latents), rows, self.layout.conditional)]
+        (signal, noise), drawn = self.strength.noise_level, torch.Generator().manual_seed(0)
+        return signal * latents + noise * torch.randn(latents.shape[2:], generator=drawn).to(latents)
+
+
+class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
+    """Reference images on any denoiser; there is nothing to train."""
+
+    condition_type = (ReferenceOnly,)
+
+    @classmethod
+    def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "self", **config: object) -> Self:
+        """Makes an adapter for layers of a denoiser in which image tokens read each other.
+
+        Raises:
+            ValueError: as for `Adapter`, or a denoiser whose grid is not known.
+        """
+        return super().for_denoiser(denoiser, layers=layers, **config)
+
+    def collate(self, conditions: Sequence[Sequence[ReferenceOnly]]) -> ReferenceOnlyBatch:
+        rows = padded(conditions, ABSENT)
+        images = tuple(tuple(_tensor(one) for one in row) for row in rows)
+        return ReferenceOnlyBatch.of(rows, self.config, images=images)
+
+    def features(self, batch: ReferenceOnlyBatch, encoders: Encoders) -> ReferenceOnlyBatch:
+        if "latents" not in encoders:
+            raise UserError("latents: got a pipeline without an autoencoder (vae), which reads the references; load it")
+        return replace(batch, encode=encoders["latents"])
+
+    def forward(self, features: ReferenceOnlyBatch) -> EncodedReferenceImages:
+        assert features.encode is not None
+        layers = list(self.config["layers"])
+        strengths = features.strengths(layers, features.weight.device)
+        return EncodedReferenceImages(layers, strengths, features.images, features.encode)
+
+
+def _tensor(condition: ReferenceOnly) -> Float[Tensor, "3 height width"] | None:
+    if condition.image is None:
+        return None
+    assert isinstance(condition.image, Image.Image)
+    return torch.from_numpy(np.array(condition.image.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1

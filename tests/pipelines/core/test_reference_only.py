@@ -1,0 +1,118 @@
+"""Reference-only attention on stock pipelines: halves of guidance, several prompts, and the noise of references."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from tiny import tiny_pipe
+from tiny_pipelines import PIPELINES, Tiny, run_tiny
+from torch import Tensor
+
+from weftwork.attention_processors import ReferenceOnly, ReferenceOnlyAdapter
+from weftwork.pipelines import ConditionedStableDiffusionPipeline, attach, conditions, detach
+from weftwork.pipelines.core.noise_level import noise_level
+
+IMAGE = Image.effect_noise((48, 40), 90).convert("RGB")
+VISUAL = [
+    one for one in PIPELINES if one.vae() is not None and one.name not in ("stable_audio", "stable_audio3", "ace_step")
+]
+SERVED = [one for one in VISUAL if one.name != "sana"]
+
+
+def reference(**options: Any) -> dict[str, ReferenceOnly]:
+    return {"images": ReferenceOnly(IMAGE, **options)}
+
+
+@pytest.mark.parametrize("tiny", SERVED, ids=lambda one: one.name)
+def test_references_act_and_leave_nothing(tiny: Tiny) -> None:
+    pipe = tiny.make()
+    stock = run_tiny(pipe, tiny.arguments())
+    attach(pipe, images=ReferenceOnlyAdapter.for_denoiser(pipe.transformer))
+    assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+    with conditions(pipe, reference(weight=0.0)):
+        assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+    with conditions(pipe, reference()):
+        first, again = (run_tiny(pipe, tiny.arguments()) for _ in range(2))
+    assert torch.equal(first, again) and (first - stock).abs().max() > 1e-5
+    detach(pipe)
+    assert torch.equal(run_tiny(pipe, tiny.arguments()), stock)
+
+
+# -- U-Nets ------------------------------------------------------------------------------------------------
+
+
+def drawn(pipe: Any, prompts: list[str], given: Any = None, **options: Any) -> Tensor:
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
+    settings = {"num_inference_steps": 3, "output_type": "latent", "generator": generators, **options}
+    return pipe(prompts, height=64, width=64, conditions=given, **settings).images
+
+
+def halves(pipe: Any, given: Any) -> list[Tensor]:
+    """Returns both halves of the first prediction."""
+    seen: list[Tensor] = []
+    hook = pipe.unet.register_forward_hook(lambda module, args, out: seen.append(out[0]))
+    drawn(pipe, ["a"], given)
+    hook.remove()
+    return list(seen[0])
+
+
+def unet_pipe() -> Any:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.attach(images=ReferenceOnlyAdapter.for_denoiser(pipe.unet))
+    return pipe
+
+
+def test_the_unconditional_half_reads_nothing_unless_it_is_asked_to() -> None:
+    pipe = unet_pipe()
+    stock, asked, both = halves(pipe, None), halves(pipe, reference()), halves(pipe, reference(cfg="both"))
+    assert torch.equal(asked[0], stock[0]) and not torch.allclose(asked[1], stock[1], atol=1e-4)
+    assert not torch.allclose(both[0], stock[0], atol=1e-4) and torch.allclose(both[1], asked[1], atol=1e-5)
+
+
+def test_prompts_have_references_of_their_own() -> None:
+    pipe, other = unet_pipe(), ReferenceOnly(IMAGE.rotate(180), weight=0.5)
+    given = [[*reference().values(), other], [], [other]]
+    together = drawn(pipe, ["a", "b", "c"], {"images": given})
+    for row in range(3):
+        generator = [torch.Generator().manual_seed(row)]
+        alone = drawn(pipe, ["abc"[row]], {"images": [given[row]]} if given[row] else None, generator=generator)
+        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=0)
+
+
+def test_a_pipeline_without_an_autoencoder_is_refused() -> None:
+    tiny = next(one for one in SERVED if one.name == "sd3")
+    pipe = tiny.make()
+    attach(pipe, images=ReferenceOnlyAdapter.for_denoiser(pipe.transformer))
+    pipe.vae = None
+    with (
+        pytest.raises(ValueError, match="latents: got a pipeline without an autoencoder"),
+        conditions(pipe, reference()),
+    ):
+        pass
+
+
+# -- noise -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler])
+def test_references_have_the_noise_of_each_step(kind: Any) -> None:
+    """A denoiser that knows the image gets latents of the same level at all steps, by the scheduler's own account."""
+    scheduler = kind()
+    scheduler.set_timesteps(4)
+    for index, timestep in enumerate(scheduler.timesteps):
+        if kind is FlowMatchEulerDiscreteScheduler:
+            sigma = float(scheduler.sigmas[index])
+            wanted = 1 - sigma, sigma
+        elif kind is EulerDiscreteScheduler:
+            sigma = float(scheduler.sigmas[index])
+            wanted = (sigma**2 + 1) ** -0.5, sigma * (sigma**2 + 1) ** -0.5
+        else:
+            signal = float(scheduler.alphas_cumprod[timestep])
+            wanted = signal**0.5, (1 - signal) ** 0.5
+        assert noise_level(scheduler, {"timestep": timestep}) == pytest.approx(wanted, abs=1e-5)
+        sample = torch.zeros(1, 1)
+        if hasattr(scheduler, "scale_model_input"):
+            sample = scheduler.scale_model_input(sample, timestep)
+        scheduler.step(torch.zeros(1, 1), timestep, sample)
