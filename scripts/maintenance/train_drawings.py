@@ -33,11 +33,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
+from weftwork.datasets.drawings.scenes import SIZE
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.drawings import SceneImages
-from weftwork.training.data.image_cache import OutfitImages, cached_latents
+from weftwork.training.data.drawings import SceneImages, SingleDrawings
+from weftwork.training.data.image_cache import OutfitImages, cached_latents, cached_latents_of
 from weftwork.training.recipes.autoencoder import frozen_autoencoder, standardized, widened
 from weftwork.training.recipes.backbone import (
     LatentDataset,
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stage in (second, third):
         stage.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
         stage.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
+        stage.add_argument("--resolution", type=int, choices=(64, SIZE), default=SIZE, help="64: single drawings alone")
         options = {"max_train_steps": 30_000, "train_batch_size": 32, "validation_steps": 500}
         add_arguments(stage, TrainingConfig, learning_rate=5e-4, **options)
     for stage in (first, second, third):
@@ -125,6 +127,7 @@ def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawin
     if not torch.accelerator.is_available():
         module.unet.set_attn_processor(AttnProcessor())  # bfloat16 on a CPU: a third of the time of fused kernels
     task = DrawingTask(module, build_scheduler(), vae)
+    task.sampling = {"height": arguments.resolution, "width": arguments.resolution}
     if len(module.tokenizer) < arguments.vocabulary:
         module.grow(tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed), arguments.vocabulary))
     folder = train(task, ConcatDataset(data), config)
@@ -148,8 +151,11 @@ def _latents(
     """Opens the frozen autoencoder, and the latents of scenes and outfits."""
     vae, cache = frozen_autoencoder(arguments.vae, config), arguments.cache_dir
     scenes = SceneImages(cache, drawings, "train", arguments.scenes)
-    outfits = OutfitImages(cache, "train", arguments.outfits)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        if arguments.resolution < SIZE:
+            small = SingleDrawings(scenes, arguments.resolution)
+            return vae, [LatentDataset(cached_latents_of(cache, vae, small, small.name), small.depicted)]
+        outfits = OutfitImages(cache, "train", arguments.outfits)
         return vae, [
             LatentDataset(cached_latents(cache, vae, scenes), scenes.depicted),
             LatentDataset(cached_latents(cache, vae, outfits), outfits.garments),

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,16 @@ JobT = TypeVar("JobT")
 TruthT = TypeVar("TruthT")
 Pixels = UInt8[np.ndarray, "*size"]
 Latents = Float16[np.ndarray, "sample *size"]
+
+
+class Rows(Protocol):
+    """Images by slices of their indices."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice, /) -> Pixels: ...
+
+
 CHUNK = 32
 """Images per job of a worker process."""
 
@@ -147,12 +157,16 @@ def _draw(pixels: Path, truth: Path, draw: Callable[[JobT], tuple[Pixels, object
 
 def cached_latents(cache_dir: Path, vae: ModelMixin, images: DrawnImages[Any]) -> Latents:
     """Scaled latents (posterior means) of all images, cached per autoencoder."""
+    return cached_latents_of(cache_dir, vae, images.images, images.name)
+
+
+def cached_latents_of(cache_dir: Path, vae: ModelMixin, images: Rows, name: str) -> Latents:
+    """`cached_latents` of [image, height, width, 3] uint8, named in the cache."""
 
     def encode(rows: slice) -> Tensor:
-        return encode_latents(vae, to_unit(torch.from_numpy(np.array(images.images[rows]))))
+        return encode_latents(vae, to_unit(torch.from_numpy(np.array(images[rows]))))
 
-    path = cache_dir / f"latents-{images.name}-{vae_key(vae)}.npy"
-    return saved_once(path, lambda: encoded_rows(encode, len(images), 64))
+    return saved_once(cache_dir / f"latents-{name}-{vae_key(vae)}.npy", lambda: encoded_rows(encode, len(images), 64))
 
 
 def vae_key(vae: ModelMixin) -> str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -271,7 +271,7 @@ class TextToImageTask(Task[Any, Sample, Batch]):
         "a person wearing a brown pinstriped sweater, green plain trousers and a red plain scarf",
     )
     """Eight, for validation images."""
-    sampling: ClassVar[Mapping[str, Any]] = {}
+    sampling: Mapping[str, Any] = {}
     """Further arguments of the pipeline for validation images."""
 
     def __init__(self, module: nn.Module, scheduler: ConfigMixin, vae: AutoencoderKL) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel, ModelMixin
@@ -127,7 +127,7 @@ class FluxDenoiser(nn.Module):
 class FluxTask(DrawingTask):
     """Latents from captions by flow matching; guidance is that of two calls (`true_cfg_scale`)."""
 
-    sampling: ClassVar[Mapping[str, Any]] = {
+    sampling: Mapping[str, Any] = {
         "height": 128,
         "width": 128,
         "max_sequence_length": 64,
