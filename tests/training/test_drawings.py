@@ -15,7 +15,7 @@ from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
-from weftwork.training.data.drawings import SceneImages, ScenePairs, StyledScenes
+from weftwork.training.data.drawings import SceneImages, ScenePairs, SingleDrawings, StyledScenes
 
 SAMPLE = Path(__file__).parents[2] / "examples/drawings"
 CODES = ["1F346", "1F34C", "1F690", "1F685"]
@@ -54,6 +54,16 @@ def test_scenes_have_pairs_styles_and_captions(folder: Path) -> None:
             assert set((nameless.text or "").replace(", ", " and ").split(" and ")) == set(one.colors)
         assert all(SETS[styled[index].style].words in caption for caption in styled[index].captions)
     assert not any("noto" in caption for i in range(4) for caption in StyledScenes(images, latents)[i].captions)
+
+
+def test_small_images_are_of_single_drawings(folder: Path) -> None:
+    scenes = SceneImages(folder / "cache", open_rendered(folder / "drawings", folder / "cache"), "train", 4)
+    small = SingleDrawings(scenes, 64)
+    assert 0 < len(small) == len(small.depicted) and all(len(one.drawings) == 1 for one in small.depicted)
+    image = small[0:1][0]
+    assert image.shape == (64, 64, 3) and small.depicted[0] == scenes.depicted[small.rows[0]]
+    full = scenes.images[small.rows[0]].astype(np.float32)
+    assert abs(image[5, 9] - full[10:12, 18:20].mean((0, 1))).max() <= 0.5
 
 
 @pytest.mark.parametrize("method", ["paired", "style", "reference"])
