@@ -189,7 +189,7 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
     options = {"max_train_steps": 4, "resume_from_checkpoint": "latest"}
     with Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="output_dir: got .*, to which another run writes; pass another folder"):
+        with pytest.raises(ValueError, match=r"output_dir: got .*, to which another run writes; pass another folder"):
             run(tmp_path, **options)
         other.kill()
     assert sorted(losses(tmp_path)) == [1, 2]
