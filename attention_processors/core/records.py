@@ -45,7 +45,7 @@ class TextKind(Kind):
 
     def read(self, value: object, locate: Locate) -> str:
         if not isinstance(value, str):
-            raise UserError(f"got {short(value)}, expected words; quote it")
+            raise UserError(f"got {short(value)}, expected words; write some, in quotes")
         return check_characters(value)
 
     def schema(self) -> Schema:
@@ -58,7 +58,7 @@ class ImageKind(Kind):
 
     def read(self, value: object, locate: Locate) -> Path | Image.Image:
         if not isinstance(value, str):
-            raise UserError(f"got {short(value)}, expected the path of an image; quote it")
+            raise UserError(f"got {short(value)}, expected the path of an image; write one, in quotes")
         return locate(value)
 
     def schema(self) -> Schema:
@@ -113,7 +113,7 @@ class NumberKind(Kind):
 
     def read(self, value: object, locate: Locate) -> float:
         if not is_number(value):
-            raise UserError(f"got {short(value)}, expected a number; write it without quotes")
+            raise UserError(f"got {short(value)}, expected a number; write one, without quotes")
         return value
 
     def schema(self) -> Schema:
@@ -130,7 +130,7 @@ class ChoiceKind(Kind):
 
     def read(self, value: object, locate: Locate) -> str:
         if not isinstance(value, str):
-            raise UserError(f"got {short(value)}, expected one of {', '.join(self.options)}; quote it")
+            raise UserError(f"got {short(value)}, expected one of {', '.join(self.options)}; write one, in quotes")
         return value
 
     def schema(self) -> Schema:
@@ -148,7 +148,8 @@ class SharesKind(Kind):
         if self.alone and isinstance(value, str):
             return value
         if not (isinstance(value, dict) and all(map(is_number, value.values()))):
-            raise UserError(f'got {short(value)}, expected numbers by name; write {{"name": 0.5}}')
+            expected = f"{'a name, or ' if self.alone else ''}numbers by name"
+            raise UserError(f'got {short(value)}, expected {expected}; write {{"name": 0.5}}')
         return value
 
     def schema(self) -> Schema:
@@ -164,13 +165,14 @@ class RegionKind(Kind):
     """A box in fractions of the canvas or the path of a mask; with `sketch` also the word "sketch"."""
 
     sketch: bool = False
-    expected: ClassVar[str] = 'expected "sketch", [left, top, right, bottom] or the path of a mask'
 
     def read(self, value: object, locate: Locate) -> Any:
         if isinstance(value, list) and all(map(is_number, value)):
             return value
         if not isinstance(value, str):
-            raise UserError(f"got {short(value)}, {self.expected}; use one of these or leave it out")
+            word = '"sketch", ' if self.sketch else ""
+            expected = f"{word}[left, top, right, bottom] or the path of a mask"
+            raise UserError(f"got {short(value)}, expected {expected}; use one of these or leave it out")
         return value if value == "sketch" else locate(value)
 
     def schema(self) -> Schema:

@@ -60,8 +60,10 @@ def read_designs(path: str | Path) -> dict[str, Design]:
             designs[name] = as_design(record, partial(located, folder=path.parent), place)
         except ValueError as error:
             wrong.append(str(error))
-    if wrong or not designs:
-        raise UserError(f"{path}: " + ("\n  ".join(["got lines that are wrong", *wrong]) if wrong else "got no design"))
+    if wrong:
+        raise UserError("\n  ".join([f"{path}: got lines that are wrong", *wrong]))
+    if not designs:
+        raise UserError(f"{path}: got no design, expected one on each line; write some")
     return designs
 
 
