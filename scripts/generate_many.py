@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     if state.is_main_process:
         print(f"{folder}: {len(designs) - len(missing)} of {len(designs)} designs were there, {len(missing)} to make")
     if failed:
-        raise UserError("\n  ".join([f"images: {len(failed)} could not be made; run the command again", *failed]))
+        count = f"images: {len(failed)} could not be made; correct these designs and run the command again"
+        raise UserError("\n  ".join([count, *failed]))
 
 
 def _make(

@@ -5,6 +5,7 @@ Files for these calls are made in the test's folder by functions of it, which re
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -16,9 +17,12 @@ import soundfile
 from PIL import Image
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.scripts.cli import main
 
 Make = Callable[[Path], Any]
 Row = tuple[str, Make, Make]
+Wrong = tuple[str, str]
+"""A command, and words of its error."""
 
 
 def row(call: Callable[[Any], Any], wrong: Make, words: str, right: Make) -> Row:
@@ -47,6 +51,17 @@ def check(row: Row, folder: Path) -> None:
         wrong(folder)
     assert "Traceback" not in str(caught.value)
     assert right(folder) is not None
+
+
+def check_command(right: str, wrong: list[Wrong], capsys: pytest.CaptureFixture[str]) -> None:
+    """All these commands fail, each with its words, and write nothing; the one that all of them advise succeeds."""
+    before = sorted(Path().rglob("*"))
+    for command, words in wrong:
+        assert main(command.split()) == 2, command
+        said = capsys.readouterr().err
+        assert re.search(words, said) and "Traceback" not in said, said
+    assert sorted(Path().rglob("*")) == before
+    assert main(right.split()) == 0, capsys.readouterr().err
 
 
 # What calls are given
