@@ -79,7 +79,7 @@ class StyleEvaluation(Evaluation[ConditionedPipelineMixin]):
     def __post_init__(self) -> None:
         if self.count < NOISES:
             raise UserError(
-                f"cases: got {self.count}, expected at least {NOISES}, the number of noises per content; raise it"
+                f"count: got {self.count}, expected at least {NOISES}, the number of noises per content; raise --limit"
             )
         for name, adapter in () if self.pipe.adapters is None else self.pipe.adapters.items():
             if name in BY_NAME and (

@@ -4,13 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from remedies import Wrong, check_command
-from tiny import drawn_sketch
+from tiny import drawn_sketch, reference_adapter, tiny_pipe
 from tiny_designs import PAIR
 
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.evaluation.core.report import Report, Row
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.pretrained import available
 from weftwork.scripts.cli import main
 
+ORACLES = {"oracle", "creature-oracle"}
 DESIGN: dict[str, Any] = {"prompt": "a", "seed": 3, "num_inference_steps": 1, "height": 64}
 DESIGNS: dict[str, Any] = {
     "plain": DESIGN,
@@ -28,17 +35,33 @@ LINES: dict[str, list[Any]] = {
 }
 
 
-@pytest.fixture
-def place(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a tiny model, adapters and designs."""
-    for path in models.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    drawn_sketch().save(tmp_path / "jacket.png")
+@pytest.fixture(scope="module")
+def things(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A tiny model, adapters, designs, and a photograph with depth and modules for its views."""
+    folder = tmp_path_factory.mktemp("things")
+    drawn_sketch().save(folder / "jacket.png")
     for name, design in DESIGNS.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(design))
+        (folder / f"{name}.json").write_text(json.dumps(design))
     for name, lines in LINES.items():
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "folder.png").mkdir()
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    AlignedViews.for_denoiser(pipe.unet, rank=1).save_pretrained(folder / "modules")
+    reference_adapter(pipe.unet).save_pretrained(folder / "reference")
+    pipe.save_pretrained(folder / "views")
+    Image.new("RGB", (64, 64), "navy").save(folder / "photo.png")
+    np.save(folder / "depth.npy", 2 + np.linspace(0, 1, 64)[:, None] + np.zeros((64, 64)))
+    np.save(folder / "wide.npy", np.ones((9, 64)))
+    (folder / "moai/geometry_reference").mkdir(parents=True)
+    (folder / "moai/geometry_reference/config.json").write_text("{}")
+    (folder / "folder.png").mkdir()
+    return [*folder.iterdir(), *models.iterdir()]
+
+
+@pytest.fixture
+def place(tmp_path: Path, things: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with links to these things."""
+    for path in things:
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -102,3 +125,59 @@ def test_other_images_are_kept_elsewhere_or_removed(place: Path, capsys: pytest.
     assert "got an image that weftwork did not make; choose another --output, or remove it" in capsys.readouterr().err
     made.unlink()
     assert main(many.split()) == 0
+
+
+SOUND = "sound --prompt steps --seconds 1 --num_inference_steps 1"
+VIEW = "view photo.png --depth depth.npy --model views --adapter modules --num_inference_steps 1"
+MEASURE = "evaluate paired --model model --adapter paired --rows real --limit 1 --output reports"
+COMMANDS: dict[str, list[Wrong]] = {
+    "inspect paired": [
+        ("inspect folder.png", "no safetensors files found; see `weftwork convert`"),
+        ("inspect jacket.png", "got no valid safetensors .*; copy or convert it again"),
+    ],
+    SOUND: [("sound --seconds 1", "got nothing to follow; pass a video, --prompt or one of --boxes, --depth")],
+    VIEW: [
+        (f"{VIEW} --field_of_view 180", "expected degrees between 1 and 179; change it"),
+        (f"{VIEW} --turn 120", "expected up to 90 degrees and at least 3 frames; change them"),
+        (f"{VIEW} --vae x", "vae: has no effect with views, which is no folder of convert moai; leave it out"),
+        (VIEW.replace("depth.npy", "wide.npy"), "expected .* of its aspect; save the depth of the whole image"),
+        (VIEW.replace("depth.npy", "model"), "without a depth model .*; download a model of transformers"),
+        (VIEW.replace("views", "moai"), "needed by the MoAI networks in moai; pass --vae FOLDER"),
+        (
+            f"{VIEW.replace('views', 'moai')} --vae x --image_encoder y",
+            "adapter: got 'modules', has no effect with MoAI networks; leave it out",
+        ),
+    ],
+    MEASURE: [
+        (MEASURE.replace("1", "0"), "limit: got 0, expected at least 1; raise it"),
+        (MEASURE.replace("real", "false"), "rows: got false, expected some of real, .*; correct the names"),
+        (MEASURE.replace("--adapter paired", ""), "adapter: got none, .*; train one, pass --adapter"),
+        ("report .", "no reports found in .; run weftwork evaluate or weftwork benchmark first"),
+    ],
+    "evaluate style --model model --rows real --limit 2 --output reports": [
+        (
+            "evaluate style --model model --rows real --limit 1",
+            "count: got 1, expected at least 2, the number of noises per content; raise --limit",
+        ),
+        (
+            "evaluate style --model model --reference reference --rows real",
+            "image_encoder: got none, needed by --reference; pass the encoder it was trained with",
+        ),
+        (
+            "evaluate style --model model --style style --rows real",
+            "style: got an adapter without the styles .*; look at images of your own styles instead",
+        ),
+    ],
+    "report reports --output page.html": [
+        ("report reports --output page.txt", "expected a name that ends in .html; change it"),
+    ],
+}
+
+
+@pytest.mark.parametrize("right", COMMANDS)
+def test_remedies_of_commands(right: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if right.startswith("evaluate") and not set(available()) >= ORACLES:
+        pytest.skip("the oracles are in a checkout only")
+    if right.startswith("report"):
+        Report("evaluation", "paired", [Row("a", {"x": 0.5})]).write(place / "reports")
+    check_command(right, COMMANDS[right], capsys)

@@ -74,7 +74,7 @@ class TrainingState:
             if getattr(config, name) != before:
                 raise UserError(
                     f"{name}: got {getattr(config, name)!r} for a run of {before!r}, which cannot change; pass "
-                    f"{before!r}, or start a new run with --init_from {checkpoint}"
+                    f"{before!r}, or start a new run in another folder with --init_from {checkpoint}"
                 )
         weights = load_file(folder / "weights.safetensors")
         own = dict([*self.module.named_parameters(), *self.module.named_buffers()])

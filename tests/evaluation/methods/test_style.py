@@ -129,7 +129,7 @@ def test_styles_and_references_train_on_creatures(tmp_path: Path) -> None:
 
 
 def test_too_few_cases_are_refused(evaluation: StyleEvaluation) -> None:
-    with pytest.raises(ValueError, match="cases: got 1, expected at least 2"):
+    with pytest.raises(ValueError, match="count: got 1, expected at least 2"):
         replace(evaluation, count=1)
 
 

@@ -1,0 +1,114 @@
+"""What errors of `weftwork train` advise: the same command succeeds after it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from remedies import Wrong, check_command
+from tiny import drawn_sketch, tiny_pipe
+
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.scripts.cli import main
+
+MODEL = "--pretrained_model_name_or_path model --cache_dir cache --train_batch_size 2 --validation_steps 0"
+STYLE = f"train style --train_data_dir styles {MODEL} --output_dir run"
+DRY = f"{STYLE} --dry_run"
+PAIRED = f"train paired --train_data_dir pairs {MODEL} --output_dir run --dry_run"
+FILES = {
+    "unknown": ("learning_rat = 1e-3", "unknown option 'learning_rat'; did you mean 'learning_rate'"),
+    "strange": ("zzz = 1", "unknown option 'zzz'; see --help for all options"),
+    "broken": ("use_ema = ", "cannot be read as TOML .*; correct the file"),
+    "switched": ("learning_rate = true", "got true for 'learning_rate', which takes a value; write one"),
+    "nested": ("seed = {a = 1}", "expected a number, a text or a list; write one of these"),
+    "numbered": ("use_ema = 1", "got 1 for 'use_ema', expected true or false; write one of them"),
+    "worded": ("seed = 'a'", "got 'a' for 'seed', expected int; correct it"),
+    "chosen": ("frozen_dtype = 'float8'", "expected one of float32, bfloat16, float16; write one of these"),
+}
+GOOD = "learning_rate = 1e-3\nuse_ema = true\nseed = 1\nfrozen_dtype = 'float32'\n"
+TRAININGS: dict[str, list[Wrong]] = {
+    f"{DRY} --config good.toml": [
+        *((f"{DRY} --config {name}.toml", words) for name, (_, words) in FILES.items()),
+        (
+            f"train style {MODEL} --output_dir run",
+            "data: got none; pass exactly one of --train_data_dir, --dataset_name",
+        ),
+        (f"{DRY} --world creatures", "got --train_data_dir and --world; pass exactly one of"),
+        (f"{DRY} --num_train_epochs 0", "got 0, expected at least 1; pass more"),
+        (f"{DRY} --num_train_epochs 1 --max_train_steps 1", "beside max_train_steps 1; leave one of them out"),
+        (f"{DRY} --validation_cases 2", "has cases to score; leave it out, and look at the validation images"),
+        (f"{DRY} --drawings x", "drawings: has no effect without --world drawings; leave it out"),
+        (f"{DRY} --optimizer x", "optimizer: got 'x', expected one of adamw, .*; pass one of these"),
+        (f"{DRY} --optimizer adamw8bit", "needs bitsandbytes, which is not installed; pip install bitsandbytes"),
+        (f"{DRY} --quantization int8", "got int8, which needs torchao; pip install torchao"),
+        (f"{DRY} --weighting_scheme x", "expected one of logit_normal, .*; pass one of these"),
+        (f"{DRY} --weighting_scheme mode", "weighting_scheme: has no effect with .*; leave it out"),
+        (f"{DRY} --weighting_scheme mode --logit_mean 1", "weighting_scheme 'mode'; leave one of them out"),
+        (f"{DRY} --resolution 60", "got 60, expected a multiple of 16; the backbone needs it"),
+        (f"{DRY} --train_batch_size 64", "got 2 samples, .* 64 per process; lower --train_batch_size or add data"),
+        (f"{DRY} --streaming", "streaming: got it without --dataset_name.*; stream a dataset, in squares"),
+        (f"{DRY} --report_to zzz", "report_to: got 'zzz', .*; install it or choose another"),
+        (f"{DRY} --train_data_dir long", "texts: got 1 that are too long; shorten these:\n  row 1: 'a a"),
+        (f"{DRY} --validation_prompt {'a' * 400}", "texts: got 1 that are too long; shorten these:\n  validation"),
+    ],
+    PAIRED: [
+        (f"{PAIRED} --merged", "merged: has no effect with own data of paired; leave it out"),
+        (f"{PAIRED} --train_data_dir empty", "images: .*|got 1 problems in metadata.jsonl"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A tiny model, captioned images, pairs and files of options."""
+    folder = tmp_path_factory.mktemp("things")
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(folder / "model")
+    rows = {
+        "styles": [{"file_name": f"{i}.png", "text": "a thing", "style": "red"} for i in range(2)],
+        "long": [{"file_name": f"{i}.png", "text": "a " * (1 + 99 * i), "style": "red"} for i in range(2)],
+        "pairs": [{"file_name": f"{i}.png", "pairs": [{"text": "a", "sketch": "0.png"}]} for i in range(2)],
+    }
+    for name, lines in rows.items():
+        (folder / name).mkdir()
+        for i in range(2):
+            drawn_sketch(i).convert("RGB").save(folder / name / f"{i}.png")
+        (folder / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "empty").mkdir()
+    for name, (text, _) in {**FILES, "good": (GOOD, "")}.items():
+        (folder / f"{name}.toml").write_text(text)
+    return list(folder.iterdir())
+
+
+@pytest.fixture
+def place(tmp_path: Path, things: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with links to these things."""
+    for path in things:
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / ".datasets")
+    return tmp_path
+
+
+@pytest.mark.parametrize("right", TRAININGS, ids=["style", "paired"])
+@pytest.mark.usefixtures("place")
+def test_remedies_of_train(right: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check_command(right, TRAININGS[right], capsys)
+
+
+@pytest.mark.usefixtures("place")
+def test_runs_are_continued_or_begun_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    run = f"{STYLE} --lr_warmup_steps 0 --report_to none --max_train_steps 1"
+    assert main(f"{run} --checkpointing_steps 1".split()) == 0
+    latest = f"{run} --resume_from_checkpoint latest --max_train_steps 2"
+    wrong = [
+        (run, "holds checkpoint-1 of another run; resume it with --resume_from_checkpoint latest"),
+        (f"{run} --resume_from_checkpoint x", "expected 'latest' or one of: checkpoint-1; pass one of these"),
+        (f"{latest} --seed 7", "seed: got 7 for a run of 0, which cannot change; pass 0"),
+        (f"{latest} --num_tokens 2", "; resume with the options of the adapter that the run began with"),
+    ]
+    check_command(latest, wrong, capsys)
+    wrong = [
+        (f"{latest} --max_train_steps 1", "max_train_steps: got 1 for a run of 2 steps; pass more, or another folder"),
+        (f"{latest} --seed 7", "or start a new run in another folder with --init_from run/checkpoint-2"),
+        (run, "or pass another folder"),
+    ]
+    check_command(f"{run} --seed 7 --init_from run/checkpoint-2 --output_dir new", wrong, capsys)
