@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
     config, method = from_arguments(TrainingConfig, arguments), methods()[arguments.method]
     trainer = _trainer(method)(arguments)
     trainer.check()
-    _check(arguments, method, trainer)
+    config = _checked(config, arguments, method, trainer)
     import torch
 
     from weftwork.attention_processors.core.adapter_files import state_sha256
@@ -175,8 +175,12 @@ def _set_steps(arguments: argparse.Namespace) -> None:
     arguments.max_train_steps = STEPS if steps is None else steps
 
 
-def _check(arguments: argparse.Namespace, method: Method, trainer: Trainer) -> None:
-    """Raises, before images are encoded, for validation cases that do not exist and for a folder of another run."""
+def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Method, trainer: Trainer) -> TrainingConfig:
+    """Returns the options with an installed tracker, before images are encoded.
+
+    Raises:
+        ValueError: a folder of another run, validation cases that do not exist, or a tracker that is not installed.
+    """
     if not arguments.dry_run:
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     cases = arguments.validation_cases
@@ -185,6 +189,9 @@ def _check(arguments: argparse.Namespace, method: Method, trainer: Trainer) -> N
             f"validation_cases: got {cases}, but only a --world of a method with an evaluation has cases to score; "
             "leave it out, and look at the validation images"
         )
+    from weftwork.training.core.trackers import tracker
+
+    return replace(config, report_to=tracker(config.report_to))
 
 
 def _processes(

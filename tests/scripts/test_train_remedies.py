@@ -47,12 +47,12 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{DRY} --train_batch_size 64", "got 2 samples, .* 64 per process; lower --train_batch_size or add data"),
         (f"{DRY} --streaming", "streaming: got it without --dataset_name.*; stream a dataset, in squares"),
         (f"{DRY} --report_to zzz", "report_to: got 'zzz', .*; install it or choose another"),
-        (f"{DRY} --train_data_dir long", "texts: got 1 that are too long; shorten these:\n  row 1: 'a a"),
+        (f"{DRY} --train_data_dir long", "texts: got 1 that are too long; shorten these:\n  row 2: 'a a"),
         (f"{DRY} --validation_prompt {'a' * 400}", "texts: got 1 that are too long; shorten these:\n  validation"),
     ],
     PAIRED: [
         (f"{PAIRED} --merged", "merged: has no effect with own data of paired; leave it out"),
-        (f"{PAIRED} --train_data_dir empty", "images: .*|got 1 problems in metadata.jsonl"),
+        (f"{PAIRED} --train_data_dir empty", "metadata.jsonl: got no such file in 'empty', .*; write one"),
     ],
 }
 
@@ -75,7 +75,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (folder / "empty").mkdir()
     for name, (text, _) in {**FILES, "good": (GOOD, "")}.items():
         (folder / f"{name}.toml").write_text(text)
-    return list(folder.iterdir())
+    return sorted(folder.iterdir())
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def place(tmp_path: Path, things: list[Path], monkeypatch: pytest.MonkeyPatch) -
     for path in things:
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / ".datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", things[0].parent / "datasets")
     return tmp_path
 
 
@@ -96,8 +96,8 @@ def test_remedies_of_train(right: str, capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.usefixtures("place")
 def test_runs_are_continued_or_begun_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    run = f"{STYLE} --lr_warmup_steps 0 --report_to none --max_train_steps 1"
-    assert main(f"{run} --checkpointing_steps 1".split()) == 0
+    run = f"{STYLE} --lr_warmup_steps 0 --report_to none --checkpointing_steps 1 --max_train_steps 1"
+    assert main(run.split()) == 0
     latest = f"{run} --resume_from_checkpoint latest --max_train_steps 2"
     wrong = [
         (run, "holds checkpoint-1 of another run; resume it with --resume_from_checkpoint latest"),

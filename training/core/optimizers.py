@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from weftwork.datasets.readers.errors import UserError
@@ -38,18 +39,17 @@ def build_optimizer(
         ValueError: an unknown name, or a library that is not installed.
     """
     check_optimizer(name)
-    where, kind, library = OPTIMIZERS[name]
-    try:
-        module = importlib.import_module(where)
-    except ImportError as error:
-        raise UserError(
-            f"optimizer: {name!r} needs {library}, which is not installed; pip install {library}"
-        ) from error
+    where, kind, _ = OPTIMIZERS[name]
     options = adam if name in ADAMS else {}
-    return getattr(module, kind)(parameters, lr=learning_rate, weight_decay=weight_decay, **options)
+    return getattr(importlib.import_module(where), kind)(
+        parameters, lr=learning_rate, weight_decay=weight_decay, **options
+    )
 
 
 def check_optimizer(name: str) -> None:
-    """Raises unless the name is known."""
+    """Raises unless the name is known and its library is installed."""
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}; pass one of these")
+    library = OPTIMIZERS[name][2]
+    if library and find_spec(library) is None:
+        raise UserError(f"optimizer: {name!r} needs {library}, which is not installed; pip install {library}")
