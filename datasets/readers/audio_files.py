@@ -9,6 +9,7 @@ from scipy.signal import resample_poly
 
 from weftwork.datasets.readers.errors import UserError
 
+SUFFIXES = (".wav", ".flac", ".ogg")
 MOST_CHANNELS = 2
 
 

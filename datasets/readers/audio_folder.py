@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Float32
 from torch.utils.data import Dataset
 
-from weftwork.datasets.readers.audio_files import audio_seconds, read_audio
+from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds, read_audio
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
 
-SUFFIXES: Final = (".wav", ".flac", ".ogg")
 SIDECARS: Final = (".npz", ".json")
 
 Read = TypeVar("Read")

@@ -1,6 +1,7 @@
 """Synthetic dataset of people who walk before a camera, with exact boxes, depth, steps and stereo audio.
 
-A walk has a surface, a side it begins at, a side it ends at, and comes nearer or goes farther. Such combinations are
+A walk has a surface, a side it begins at, a side it ends at, and comes nearer or goes farther. Its surface is one of
+`SURFACES` with synthetic steps, or one of a folder of recorded ones (`recordings`). Such combinations are
 divided between the splits so that one and its mirror image are in the same split, and training shows all pairs of
 surface, sides and direction: the test split joins three things that training has shown two by two.
 """
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -22,13 +24,12 @@ from weftwork.datasets.synthetic.walks.scenes import (
     HALF_WIDTH,
     LOUDEST,
     NEAREST,
-    SURFACES,
     Boxes,
     Times,
     Walk,
     times_at,
 )
-from weftwork.datasets.synthetic.walks.sounds import Audio, sound
+from weftwork.datasets.synthetic.walks.sounds import SYNTHETIC, Audio, StepSounds, sound
 
 PROMPT: Final = "a person walks"
 SPLITS: Final = ("train", "validation", "test")
@@ -49,7 +50,7 @@ FREE: Final = (0.02, 0.1)
 
 
 class Combination(NamedTuple):
-    """A cell of the splits: one of `SURFACES`, two of `SIDES`, and one of `HEADINGS`."""
+    """A cell of the splits: a surface, two of `SIDES`, and one of `HEADINGS`."""
 
     surface: str
     start: str
@@ -102,47 +103,60 @@ def split_of(surface: str, start: str, end: str, heading: str) -> str:
     test split and one for validation.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name of a side or heading.
     """
-    known("surface", surface, SURFACES)
     known("start", start, SIDES)
     known("end", end, SIDES)
     known("heading", heading, HEADINGS)
     way = _way(SIDES.index(start), SIDES.index(end))
-    place = way + list(SURFACES).index(surface) + 2 * HEADINGS.index(heading)
+    place = way + _place_of(surface) + 2 * HEADINGS.index(heading)
     return {0: "test", 1: "validation"}.get(place % 5, "train")
 
 
 @cache
-def combinations(split: str) -> tuple[Combination, ...]:
-    """All of a split.
+def combinations(split: str, surfaces: tuple[str, ...] = SYNTHETIC.surfaces) -> tuple[Combination, ...]:
+    """All of a split, on these surfaces.
 
     Raises:
         ValueError: an unknown split.
     """
     known("split", split, SPLITS)
-    every = product(SURFACES, SIDES, SIDES, HEADINGS)
+    every = product(surfaces, SIDES, SIDES, HEADINGS)
     return tuple(Combination(*names) for names in every if split_of(*names) == split)
 
 
 def sample(
-    split: str, index: int, *, seed: int = 0, seconds: float = SECONDS, sample_rate: int = SAMPLE_RATE
+    split: str,
+    index: int,
+    *,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    sample_rate: int = SAMPLE_RATE,
+    steps: StepSounds = SYNTHETIC,
 ) -> WalkSample:
     """The sample of a split at an index; the same arguments give the same sample, everywhere and always.
 
     Raises:
         ValueError: as `walk_of`, or a rate below 8000 Hz.
     """
-    return render(walk_of(split, index, seed=seed, seconds=seconds), sample_rate)
+    walk = walk_of(split, index, seed=seed, seconds=seconds, surfaces=steps.surfaces)
+    return render(walk, sample_rate, steps)
 
 
-def walk_of(split: str, index: int, *, seed: int = 0, seconds: float = SECONDS) -> Walk:
-    """The walk of a sample, with nothing rendered.
+def walk_of(
+    split: str,
+    index: int,
+    *,
+    seed: int = 0,
+    seconds: float = SECONDS,
+    surfaces: tuple[str, ...] = SYNTHETIC.surfaces,
+) -> Walk:
+    """The walk of a sample on one of these surfaces, with nothing rendered.
 
     Raises:
         ValueError: an unknown split, a negative index or seed, or less than one second.
     """
-    options = combinations(split)
+    options = combinations(split, surfaces)
     if index < 0 or seed < 0 or not 1 <= seconds < np.inf:
         raise UserError(f"index, seed, seconds: got {index}, {seed} and {seconds}, expected at least 0, 0 and 1")
     key = (SPLITS.index(split), seed, index)
@@ -153,12 +167,16 @@ def walk_of(split: str, index: int, *, seed: int = 0, seconds: float = SECONDS) 
     return Walk(_knots(kind, seconds, rng), steps, levels, kind.surface, seconds, key)
 
 
-def render(walk: Walk, sample_rate: int = SAMPLE_RATE) -> WalkSample:
-    """Renders a walk as a sample."""
+def render(walk: Walk, sample_rate: int = SAMPLE_RATE, steps: StepSounds = SYNTHETIC) -> WalkSample:
+    """Renders a walk as a sample.
+
+    Raises:
+        ValueError: as `sound`.
+    """
     box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
     return WalkSample(
         walk=walk,
-        audio=sound(walk, sample_rate),
+        audio=sound(walk, sample_rate, steps=steps),
         sample_rate=sample_rate,
         box_times=box_times,
         boxes=walk.boxes(box_times),
@@ -177,6 +195,12 @@ def mirrored(clip: WalkSample) -> WalkSample:
         boxes=np.stack([1 - right, top, 1 - left, bottom], 1),
         depth=clip.depth[:, :, ::-1].copy(),
     )
+
+
+def _place_of(surface: str) -> int:
+    """A number that does not depend on which other surfaces there are."""
+    names = SYNTHETIC.surfaces
+    return names.index(surface) if surface in names else crc32(surface.encode())
 
 
 def _way(start: int, end: int) -> int:

@@ -1,6 +1,7 @@
 """Images of a walk: a flat wall and floor, and a walker whose feet meet the floor when the steps are heard."""
 
 from typing import Final
+from zlib import crc32
 
 import numpy as np
 from jaxtyping import UInt8
@@ -41,11 +42,7 @@ def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size 
 
 
 def scene(surface: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """RGB, wall and floor without a walker.
-
-    Raises:
-        KeyError: no surface of `SURFACES`.
-    """
+    """RGB, wall and floor without a walker."""
     return np.asarray(_room(surface, size * FINE).resize((size, size), Image.Resampling.BOX))
 
 
@@ -60,13 +57,21 @@ def _phases(walk: Walk, times: Times) -> Times:
     return np.interp(times, clock, np.arange(len(clock)) - len(gaps))
 
 
+def floor_color(surface: str) -> tuple[float, float, float]:
+    """Returns the color of a floor in [0, 1], that of `SURFACES` or any other that its name gives."""
+    if surface in SURFACES:
+        return SURFACES[surface].color
+    red, green, blue = np.random.default_rng(crc32(surface.encode())).uniform(0.3, 0.8, 3)
+    return float(red), float(green), float(blue)
+
+
 def _room(surface: str, side: int) -> Image.Image:
     """Wall and floor; tiles of the floor tell how far it goes."""
     across, down = np.meshgrid(*[(np.arange(side) + 0.5) / side - 0.5] * 2)
     z = FOCAL * EYE / np.maximum(down, 1e-6)
     x = across * z / FOCAL
     odd = (np.floor(x / TILE) + np.floor(z / TILE)) % 2
-    floor = np.array(SURFACES[surface].color) * (1 - 0.12 * odd)[..., None]
+    floor = np.array(floor_color(surface)) * (1 - 0.12 * odd)[..., None]
     colors = np.where((z < WALL)[..., None], floor, np.array(WALL_COLOR))
     return Image.fromarray((colors * 255 + 0.5).astype(np.uint8))
 

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Float
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
 
 FIELD_OF_VIEW: Final = 70.0
 """Across the image, in degrees."""
@@ -72,12 +71,12 @@ class Walk:
         knots: [knot, 2], X and Z in metres, from X = 0 before the camera; evenly spread over the clip.
         steps: when feet meet the floor, in seconds, increasing.
         levels: by step how much louder than usual it is, in dB.
-        surface: one of `SURFACES`.
+        surface: of the floor; what it sounds like is said by the `StepSounds` that render the walk.
         seconds: length of the clip.
         key: seed of what the steps sound like; walks that differ in all else may share it.
 
     Raises:
-        ValueError: an unknown surface; knots that are not two or more pairs, finite, and between `NEAREST` and `WALL`;
+        ValueError: knots that are not two or more pairs, finite, and between `NEAREST` and `WALL`;
             steps that do not increase or are outside the clip; not as many levels as steps, or one above `LOUDEST`.
     """
 
@@ -89,7 +88,6 @@ class Walk:
     key: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        known("surface", self.surface, SURFACES)
         for name in ("knots", "steps", "levels"):
             object.__setattr__(self, name, np.array(getattr(self, name), np.float64))
         _check_knots(self.knots)

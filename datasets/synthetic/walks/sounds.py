@@ -1,4 +1,4 @@
-"""The sound of a walk in stereo: a burst of noise per step, panned, delayed at the far ear, softer from afar.
+"""The sound of a walk in stereo: one sound per step, panned, delayed at the far ear, softer from afar.
 
     gain = GAIN / max(r, 0.5), -6.02 dB per doubling of the distance r
     left, right = cos, sin of pi / 4 (1 + pan): their squares add up to 1 everywhere
@@ -8,12 +8,14 @@
 heard when they happen: the way of the sound through the air takes no time.
 """
 
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32
+from scipy.signal import fftconvolve
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.synthetic.checks import known
 from weftwork.datasets.synthetic.walks.scenes import HALF_WIDTH, SURFACES, Surface, Walk
 
 GAIN: Final = 0.055
@@ -30,10 +32,51 @@ PAD: Final = 64
 """Samples that a burst is given before and after, for the ripples of delays that are no whole samples."""
 
 Audio = Float32[np.ndarray, "2 sample"]
+Impulses = Float[np.ndarray, "2 sample"]
+"""Impulse response of a room at both ears, as loud as a step 1 m away if its energy is 1."""
+
+
+class StepSounds(Protocol):
+    """What single steps, and the room around them, sound like."""
+
+    @property
+    def surfaces(self) -> tuple[str, ...]:
+        """Surfaces that steps can be made on."""
+        ...
+
+    def burst(self, surface: str, sample_rate: int, rng: np.random.Generator) -> Float[np.ndarray, " sample"]:
+        """Draws one step, of energy 1 in seconds and with peaks up to `CREST`."""
+        ...
+
+    def room(self, sample_rate: int, rng: np.random.Generator) -> Impulses | None:
+        """Draws a room; none in the open."""
+        ...
+
+
+class SyntheticSteps:
+    """Bursts of noise on the surfaces of `SURFACES`, without a room."""
+
+    surfaces = tuple(SURFACES)
+
+    def burst(self, surface: str, sample_rate: int, rng: np.random.Generator) -> Float[np.ndarray, " sample"]:
+        return burst(SURFACES[surface], sample_rate, rng)
+
+    def room(self, sample_rate: int, rng: np.random.Generator) -> None:
+        return None
+
+
+SYNTHETIC: Final = SyntheticSteps()
 
 
 def sound(
-    walk: Walk, sample_rate: int, *, draw: int = 0, pan: bool = True, delay: bool = True, distance: bool = True
+    walk: Walk,
+    sample_rate: int,
+    *,
+    draw: int = 0,
+    pan: bool = True,
+    delay: bool = True,
+    distance: bool = True,
+    steps: StepSounds = SYNTHETIC,
 ) -> Audio:
     """Renders the audio of a walk, within [-1, 1], with a floor of noise that differs between the channels.
 
@@ -42,10 +85,12 @@ def sound(
         pan: off, all steps are in the middle, and none is delayed.
         delay: off, no step is later at the far ear.
         distance: off, all steps are as loud as if `USUAL` metres away.
+        steps: what steps and their room sound like.
 
     Raises:
-        ValueError: a sample rate below 8000 Hz, or a negative draw.
+        ValueError: a sample rate below 8000 Hz, a negative draw, or a surface that the steps do not have.
     """
+    known("surface", walk.surface, steps.surfaces)
     if sample_rate < 8000 or draw < 0:
         raise UserError(f"sample_rate, draw: got {sample_rate} and {draw}, expected at least 8000 and 0")
     rng = np.random.default_rng([*walk.key, draw, 1])
@@ -54,10 +99,16 @@ def sound(
     distances = walk.distance if distance else np.full(len(walk.steps), USUAL)
     gains = GAIN * 10 ** (walk.levels / 20) / np.maximum(distances, 0.5)
     audio = NOISE * rng.standard_normal((2, round(walk.seconds * sample_rate)))
+    room = steps.room(sample_rate, np.random.default_rng([*walk.key, draw, 3]))
+    dry = np.zeros(audio.shape[1])
     for i, time in enumerate(walk.steps):
-        one = burst(SURFACES[walk.surface], sample_rate, np.random.default_rng([*walk.key, draw, 2, i]))
+        one = steps.burst(walk.surface, sample_rate, np.random.default_rng([*walk.key, draw, 2, i]))
         late = np.maximum([delays[i], -delays[i]], 0)
         _add(audio, one, (time + late) * sample_rate, gains[i] * channel_gains(pans[i]))
+        start = int(time * sample_rate)
+        dry[start : start + len(one)] += 10 ** (walk.levels[i] / 20) * one[: len(dry) - start]
+    if room is not None:
+        audio += GAIN * fftconvolve(dry[None], room, axes=1)[:, : len(dry)]
     return np.clip(audio, -1, 1).astype(np.float32)
 
 

@@ -1,0 +1,131 @@
+"""Reader of a folder of recorded footsteps, with their surfaces and a split by recording.
+
+folder/<surface>/<name>.wav       or .flac, .ogg; one step per file, one or two channels
+folder/<surface>_<name>.wav       in the folder itself: the name up to its first "_", "-", "." or digit
+folder/footsteps.json             optional: by path in the folder surface, license, author and source
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds
+from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.json_object import read_json
+
+CREDITS: Final = "footsteps.json"
+SPLITS: Final = ("train", "validation", "test")
+HELD_OUT: Final = 5
+"""One in so many recordings of a surface is for validation, and as many are for the test split."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file with one recorded footstep; empty texts are unknown."""
+
+    path: Path
+    surface: str
+    license: str = ""
+    author: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class FootstepFolder:
+    """Recorded footsteps by surface.
+
+    Raises:
+        ValueError: no audio files, files that cannot be read, or credits of files that are not there.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        _ = self.recordings
+
+    @cached_property
+    def recordings(self) -> tuple[Recording, ...]:
+        """All recordings, sorted by path."""
+        paths = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not paths:
+            ends = ", ".join(SUFFIXES)
+            raise UserError(f"{self.folder}: got no footsteps, expected <surface>/<name> that ends in {ends}; add some")
+        names = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        credited = read_credits(self.folder)
+        if missing := sorted(set(credited) - set(names)):
+            raise UserError(
+                f"{self.folder / CREDITS}: got {missing[0]!r}, which is not in the folder; remove its entry"
+            )
+        for path in paths:
+            audio_seconds(path)  # refuses what cannot be read
+        return tuple(
+            Recording(path, **{"surface": surface_of(name), **credited.get(name, {})}) for name, path in names.items()
+        )
+
+    @property
+    def surfaces(self) -> tuple[str, ...]:
+        """All surfaces, sorted."""
+        return tuple(sorted({one.surface for one in self.recordings}))
+
+    def of(self, split: str) -> dict[str, list[Recording]]:
+        """Returns the recordings of a split by surface; surfaces with one recording are in the train split alone.
+
+        Recordings of a surface are ordered by the hash of their content, so that names do not matter. With two
+        recordings, one is for training and one for the test.
+
+        Raises:
+            ValueError: an unknown split, or one without recordings.
+        """
+        if split not in SPLITS:
+            raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+        found = {surface: self._split(surface)[SPLITS.index(split)] for surface in self.surfaces}
+        found = {surface: some for surface, some in found.items() if some}
+        if not found:
+            raise UserError(
+                f"{self.folder}: got no recordings for the {split} split, expected three or more of a surface; add some"
+            )
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all recordings and their surfaces."""
+        parts = [f"{one.surface} {_hash(one.path)}" for one in self.recordings]
+        return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+
+    def _split(self, surface: str) -> tuple[list[Recording], list[Recording], list[Recording]]:
+        every = sorted((one for one in self.recordings if one.surface == surface), key=lambda one: _hash(one.path))
+        held_out = max(1, round(len(every) / HELD_OUT))
+        test, validation = held_out * (len(every) > 1), held_out * (len(every) > 2)
+        return every[test + validation :], every[test : test + validation], every[:test]
+
+
+def surface_of(name: str) -> str:
+    """Returns the surface that the path of a recording in its folder names."""
+    parts = name.split("/")
+    return parts[-2].lower() if len(parts) > 1 else re.split(r"[\d_.\- ]", parts[0])[0].lower()
+
+
+def read_credits(folder: Path) -> Mapping[str, dict[str, str]]:
+    """Returns what a folder says of its recordings, by path in it; nothing without the file.
+
+    Raises:
+        ValueError: no JSON object of objects with texts by known names.
+    """
+    path, names = folder / CREDITS, {"surface", "license", "author", "source"}
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    for name, entry in found.items():
+        texts = isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())
+        if not texts or set(entry) - names:
+            expected = f"texts named {', '.join(sorted(names))}"
+            raise UserError(f"{path}: got {entry!r} for {name!r}, expected {expected}; correct the entry")
+    return found
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
