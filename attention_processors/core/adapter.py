@@ -25,7 +25,7 @@ from weftwork.attention_processors.core.adapter_files import (
     state_sha256,
     weights_name,
 )
-from weftwork.attention_processors.core.batch import Batch
+from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
@@ -39,7 +39,7 @@ from weftwork.datasets.readers.json_object import read_json
 logger = logging.getLogger(__name__)
 
 BatchT = TypeVar("BatchT", bound=Batch)
-FeaturesT = TypeVar("FeaturesT", bound=Batch)
+FeaturesT = TypeVar("FeaturesT", bound=TensorFields)
 
 Encoders = Mapping[str, Any]
 """Frozen encoders by name, such as `text`."""

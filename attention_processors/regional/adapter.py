@@ -114,8 +114,10 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
             return batch
         if self.own is None:
             raise UserError(
-                "prompt: got a text for a transformer, or an adapter that is not attached; join the text to the prompt "
-                "with joined_prompts and pass its tokens, or attach the adapter"
+                f"prompt: got {batch.texts[0][0]!r} on a transformer (or before the adapter is attached), where a text "
+                "runs through all layers as a part of the prompt, expected tokens; encode prompt and texts with the "
+                "pipeline's encode_prompt, pass joined_prompts of them as prompt_embeds, and "
+                "RegionalPrompt(tokens=span) with the spans that it returns (docs/regional.md)"
             )
         states, keep = encoders["text"].prompts([text for row in batch.texts for text in row])
         shape = len(batch.texts), -1

@@ -209,7 +209,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         designs = len(batch.images)
         views = [encoded(one.flatten(0, 1)).unflatten(0, (designs, -1)) for one in (batch.images, batch.points)]
         latents = {"images": views[0], "points": views[1], "warped": encoded(batch.warped)}
-        return batch.derived(ViewsFeatures, context=encoders["context"], **latents)
+        return ViewsFeatures(geometry=batch.geometry, context=encoders["context"], **latents)
 
     def forward(self, features: ViewsFeatures) -> EncodedViews:
         """Reads the references, once for all steps."""

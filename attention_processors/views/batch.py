@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.batch import Batch
+from weftwork.attention_processors.core.batch import Batch, TensorFields
 from weftwork.attention_processors.core.branch import Branch
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.strength import Layout, Strength
@@ -84,8 +84,8 @@ class ViewsBatch(Batch):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ViewsFeatures(Batch):
-    """Latents of references and of the references warped to the target, beside their geometry.
+class ViewsFeatures(TensorFields):
+    """Latents of references and of the references warped to the target, beside their geometry; without strengths.
 
     Args:
         context: prompt embeddings; under guidance those of both halves, the unconditional one first.

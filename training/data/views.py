@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.attention_processors.views.batch import WarpedScene
+from weftwork.attention_processors.views.batch import ViewsBatch, WarpedScene
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.posed_views import Frame, PosedViews
@@ -30,19 +30,19 @@ class Prepared(Protocol):
 
 
 def prepared(references: Sequence[ReferenceView], target: ReferenceView) -> Float[np.ndarray, "view 17 height width"]:
-    """Stacks the references and then the target, in the target's frame and the references' range.
+    """Stacks the collated references and then the target, in the target's frame and the references' range.
 
-    Channels: the view's image, its true points, the input of the correspondence encoder, and the references warped to
-    the view's camera, 0 where they are not visible.
+    Channels: the view's image, its true points, the input of the correspondence encoder, and, of the target alone, the
+    references warped to its camera, 0 where they are not visible.
     """
     scene = WarpedScene.of(references, target.camera)
-    rows = []
-    for view, warped in zip((*references, target), (*scene.known, scene.warped), strict=True):
-        flat = np.concatenate([view.image * 2 - 1, scene.span.scaled(view.points)], -1)
-        colors = np.where(warped.seen[..., None], warped.image * 2 - 1, 0)
-        parts = [np.moveaxis(flat, -1, 0), scene.span.geometry(warped).numpy(), np.moveaxis(colors, -1, 0)]
-        rows.append(np.concatenate(parts))
-    return np.stack(rows)
+    batch = ViewsBatch.of_scenes([scene])
+    known = torch.cat([batch.images[0], batch.points[0]], 1).numpy() * 2 - 1
+    sought = np.concatenate([target.image * 2 - 1, scene.span.scaled(target.points)], -1)
+    planes = np.concatenate([known, np.moveaxis(sought, -1, 0)[None]])
+    warped = np.zeros_like(planes[:, :COLORS])
+    warped[-1] = batch.warped[0].numpy() * 2 - 1
+    return np.concatenate([planes, batch.geometry[0].numpy(), warped], 1)
 
 
 class RoomImages(DrawnImages[str]):

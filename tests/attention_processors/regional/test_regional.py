@@ -175,7 +175,7 @@ def test_bad_prompts() -> None:
     adapter = RegionalAdapter.for_denoiser(model)
     with pytest.raises(ValueError, match="prompt: got texts beside tokens"):
         adapter.collate([[RegionalPrompt("a"), RegionalPrompt(tokens=SPAN)]])
-    with pytest.raises(ValueError, match="prompt: got a text for a transformer"):
+    with pytest.raises(ValueError, match=r"got 'a' on a transformer .* pass joined_prompts of them as prompt_embeds"):
         adapter.features(adapter.collate([[RegionalPrompt("a")]]), {})
     with pytest.raises(ValueError, match="tokens: got some up to 9, but the prompt has 7"):
         output(model, inputs, RegionalPrompt(tokens=(5, 9), weight=0.5))

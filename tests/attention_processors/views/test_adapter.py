@@ -37,9 +37,6 @@ def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
 def features_of(count: int = 2) -> ViewsFeatures:
     """Two designs with `count` references each."""
     return ViewsFeatures(
-        weight=torch.ones(2, count),
-        guided=torch.ones(2, count),
-        schedules=(),
         images=noise(1, 2, count, 4, 8, 8),
         points=noise(2, 2, count, 4, 8, 8),
         geometry=torch.cat([noise(3, 2, count, 8, 64, 64), noise(4, 2, 1, 8, 64, 64)], 1),
