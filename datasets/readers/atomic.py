@@ -5,24 +5,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from safetensors import SafetensorError
+
+CUT: Final = "unexpected pos"
+"""In errors of torch.save, of a file that is cut short."""
+
+
+class WriteError(OSError):
+    """A file or folder could not be written; the message names it."""
 
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turns errors of safetensors, such as those of a full disk, into `OSError`."""
+    """Turns errors of writing that name no file, such as those of a full disk, into a `WriteError` that names the path.
+
+    Raises:
+        WriteError: the path cannot be written.
+    """
     try:
         yield
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written ({error}); make room, or choose another place") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        named = isinstance(error, WriteError) or getattr(error, "filename", None) is not None
+        if named or (isinstance(error, RuntimeError) and CUT not in str(error)):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise WriteError(f"{path}: cannot be written ({reason}); make room, or choose another place") from error
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path of the same name to write a file or folder to, which then replaces `path`.
 
-    Parent folders are made. After an exception, `path` is as it was and the temporary file is gone.
+    Parent folders are made. After an exception, `path` is as it was and the temporary file is gone. Errors of writing
+    name `path`, see `write_errors`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,15 @@ class AudioOutput(BaseOutput):
 
         Raises:
             ValueError: an unknown suffix.
+            OSError: the file cannot be written.
         """
         path = Path(path)
         if path.suffix[1:].upper() not in soundfile.available_formats():
             raise UserError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")
         if (peak := float(np.abs(self.audio).max())) > 1:
             logger.warning("%s: the audio reaches %.2f and is clipped at 1; pass fewer voices, or scale it", path, peak)
+        encoded = BytesIO()  # soundfile's own errors of writing are no OSError
+        soundfile.write(encoded, self.audio.T, self.sample_rate, format=path.suffix[1:])
         with atomic_path(path) as partial:
-            soundfile.write(partial, self.audio.T, self.sample_rate)
+            partial.write_bytes(encoded.getvalue())
         return path

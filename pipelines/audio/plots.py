@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.signal import stft
 
 from weftwork.attention_processors.audio.conditions import BoxTrack
+from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.pipelines.audio.events import Audio, loudness_curve, pan_curve
 
 BINS, FRAMES = 64, 160
@@ -46,6 +47,6 @@ def plot_audio(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path:
     bottom.set(xlabel="seconds", ylabel="loudness (dB)")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=120)
     return path

@@ -124,6 +124,7 @@ class _Run:
             if self.accelerator.is_main_process:
                 stack.enter_context(only_run(self.folder))
             stack.enter_context(terminable())
+            stack.enter_context(write_errors(self.folder))
             return self._run()
 
     def _run(self) -> Path:

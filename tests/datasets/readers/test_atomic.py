@@ -1,11 +1,13 @@
 """Atomic writes."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.atomic import WriteError, atomic_path, write_errors
 
 
 def test_a_file_appears_with_the_permissions_of_the_umask(tmp_path: Path) -> None:
@@ -34,3 +36,32 @@ def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path: Path, fails: bo
     except OSError:
         assert fails
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "old" if fails else "new"]
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+LIBRARIES = [
+    FULL,
+    SafetensorError("I/O error"),
+    RuntimeError("[enforce fail] . unexpected pos 64 vs 12"),
+    OSError("9 requested and 5 written"),
+]
+
+
+@pytest.mark.parametrize("error", LIBRARIES, ids=lambda one: type(one).__name__)
+def test_a_full_disk_is_an_error_that_names_the_path_once(tmp_path: Path, error: Exception) -> None:
+    target = tmp_path / "a.txt"
+    with pytest.raises(WriteError) as raised, write_errors(tmp_path), atomic_path(target) as partial:
+        partial.write_text("half")
+        raise error
+    assert str(raised.value).startswith(f"{target}: cannot be written (")
+    assert str(raised.value).count("make room, or choose another place") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape"), FileNotFoundError(errno.ENOENT, "none", "b.txt"), ValueError()]
+)
+def test_other_errors_are_left_as_they_are(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, atomic_path(tmp_path / "a.txt"):
+        raise error
+    assert raised.value is error

@@ -1,5 +1,7 @@
 """Videos: frames at their own times, detectors and depth models as callables, a new sound beside the old pictures."""
 
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ av = pytest.importorskip("av")
 from tiny_video import write_video  # noqa: E402
 
 from weftwork.attention_processors.audio.conditions import BoxTrack  # noqa: E402
+from weftwork.pipelines.audio.output import AudioOutput  # noqa: E402
+from weftwork.pipelines.audio.plots import plot_audio  # noqa: E402
 from weftwork.pipelines.audio.videos import Video  # noqa: E402
+
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 16_000)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +193,19 @@ def test_frames_that_cannot_be_copied_are_refused_before_the_work(
     assert main(["sound", "--output", str(tmp_path / "out")]) == 2
     assert "sound: got nothing to follow; pass a video, --prompt or one of --boxes" in capsys.readouterr().err
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("write", [
+    lambda folder: AudioOutput(NOISE, [NOISE], 16_000).save(folder / "a.wav"),
+    lambda folder: plot_audio(NOISE, 16_000, [], folder / "a.png"),
+], ids=["audio", "plot"])  # fmt: skip
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match=r"a\.(wav|png): cannot be written \(File too large\); make room"):
+            write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+    assert write(tmp_path).is_file()
