@@ -117,7 +117,7 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
     """Whether all files of a design are there and whole.
 
     Raises:
-        ValueError: an image of another design, or one that was made by other things.
+        ValueError: an image of another design, or one that was made with another model or adapter.
     """
     from weftwork.pipelines.designs.run import stored, stored_in
 
@@ -130,7 +130,7 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
         before = found.pop("made_of", {})  # images of earlier versions have none
         if found != json.loads(stored(design, index)):
             raise UserError(f"{path}: got an image of another design; choose another --output, or remove it")
-        changed = [thing for thing, digest in made_of.items() if before and before.get(thing) != digest]
+        changed = [name for name, digest in made_of.items() if before and before.get(name) != digest]
         if changed or (before and set(before) - set(made_of)):
             other = changed[0] if changed else min(set(before) - set(made_of))
             raise UserError(f"{path}: got an image made with other {other}; choose another --output, or remove it")

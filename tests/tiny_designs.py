@@ -27,7 +27,7 @@ def generate(folder: Path, models: Path, *options: str) -> int:
 
 
 def read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Pixels and stored design of a written picture."""
+    """Pixels and stored design of a written image."""
     with Image.open(path) as image:
         return np.asarray(image, np.int16), json.loads(image.info["weftwork"])
 

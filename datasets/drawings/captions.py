@@ -31,7 +31,7 @@ class DepictedScene:
 
 
 def caption(scene: DepictedScene, rng: np.random.Generator, style_share: float = 0.7) -> str:
-    """One of many captions of a scene; each tells only part of what there is to see.
+    """One of many captions of a scene; each describes a part of it.
 
     Args:
         style_share: share of captions that name the style.

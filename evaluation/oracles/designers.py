@@ -19,7 +19,7 @@ class DesignerOracle(ModelMixin, ConfigMixin):
     """Convolutions whose features at 1/4, 1/8 and 1/16 of the side are pooled over the image.
 
     Args:
-        styles: names of the sets that it tells apart.
+        styles: names of the sets that it distinguishes.
         channels: widths at 1/2, 1/4, 1/8 and 1/16, multiples of 8.
     """
 

@@ -39,7 +39,7 @@ class Instruments:
 
     Args:
         distance: perceptual distance of images, pair by pair; 0 for equal ones.
-        encode: vectors whose cosine tells subjects.
+        encode: vectors whose cosine distinguishes subjects.
     """
 
     distance: Distance

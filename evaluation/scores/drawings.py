@@ -85,7 +85,7 @@ def retrieval(
 ) -> tuple[float, float]:
     """Shares of queries whose subject is the first, and among the first `TOP`, of itself and `OTHERS` others.
 
-    Means of queries and gallery, which tell the style, are taken off before cosines are compared.
+    Means of queries and gallery, which encode the style, are taken off before cosines are compared.
 
     Args:
         truth: place of each query's subject in the gallery.

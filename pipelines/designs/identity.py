@@ -27,7 +27,7 @@ PACKAGES: Final = ("weftwork", "diffusers", "torch")
 def identity(
     design: Design, model: str | Path, adapters: Mapping[str, Path], image_encoder: str | None = None
 ) -> dict[str, str]:
-    """Returns a digest of each thing that makes an image beside the numbers of its design; the arguments are those of
+    """Returns a digest of each input of an image beside the numbers of its design; the arguments are those of
     `open_pipeline`.
 
     Raises:

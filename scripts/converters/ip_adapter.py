@@ -58,7 +58,7 @@ IMAGE_ENCODERS: Mapping[tuple[bool, int], str] = {
 }
 """The authors' encoder by whether pooled features are read, and their width."""
 HEAD_DIM = 64
-"""Of the resampler's heads, which no tensor tells."""
+"""Width of the resampler's heads, which no tensor's shape determines."""
 NOTHING_SAID: Mapping[str, Any] = {"merging": "joint", "head_dim": HEAD_DIM}
 """Options of ours that a checkpoint of theirs cannot say, and what it means."""
 RESAMPLER: Mapping[str, str] = {

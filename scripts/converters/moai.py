@@ -5,7 +5,7 @@ their references lack the four of the output, which are never used: they come ou
 ours.
 
 Source: the authors' code at 8cfc44f (MoAI/main/models). Sizes are read off the tensors; heads and groups of
-normalisation are in none, and are those of Stable Diffusion 2.1 unless told otherwise.
+normalisation are in none, and are those of Stable Diffusion 2.1 unless others are given.
 """
 
 import re

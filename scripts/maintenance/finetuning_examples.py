@@ -42,7 +42,7 @@ SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale
 SEED: Final = 5
 """Seed of the images; models were trained on those of seed 0."""
 
-Picture = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
+Pixels = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def draw(folder: Path) -> None:
     write_pair_folder(pairs, folder / "pairs")
 
 
-def chalk(drawn: CreatureSample) -> Picture:
+def chalk(drawn: CreatureSample) -> Pixels:
     """Turns a neutral render into coloured chalk on a green board: outlines and hatching."""
     values = drawn.image.astype(np.float32)
     rng = np.random.default_rng(int(values.sum()))
@@ -184,13 +184,13 @@ def _looks() -> dict[str, np.ndarray]:
     return looks
 
 
-def _histogram(image: Picture) -> np.ndarray:
+def _histogram(image: Pixels) -> np.ndarray:
     counts, _ = np.histogramdd(image.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
     soft = ndimage.gaussian_filter(counts, BLUR)  # makes bins tolerant to small shifts of colour
     return np.sqrt(soft / soft.sum())
 
 
-def _nearest(image: Picture, looks: Mapping[str, np.ndarray]) -> str:
+def _nearest(image: Pixels, looks: Mapping[str, np.ndarray]) -> str:
     seen = _histogram(image)
     return min(looks, key=lambda name: float(((seen - looks[name]) ** 2).sum()))
 
@@ -230,7 +230,7 @@ def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[st
     return rows
 
 
-def _color(image: Picture, mask: np.ndarray) -> str:
+def _color(image: Pixels, mask: np.ndarray) -> str:
     """Returns the colour nearest to the median of the inner part of a mask."""
     inner: np.ndarray = ndimage.binary_erosion(mask, iterations=2)
     median = np.median(image[inner if inner.any() else mask], 0)

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(second, TrainingConfig, **defaults)
     for stage in (first, second):
         stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
-        stage.add_argument("--pictures", type=int, default=30_000, help="outfits to render")
+        stage.add_argument("--outfits", type=int, default=30_000, help="outfits to render")
         stage.add_argument("--creatures", type=int, default=0, help="creatures to render")
         stage.add_argument("--rooms", type=int, default=0, help="rooms to render, instead of outfits and creatures")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="cached images and latents")
@@ -113,7 +113,7 @@ def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
             RoomImages(cache, split, count).planes() for split, count in (("train", arguments.rooms), ("validation", 8))
         ]
         return sources[:1], sources[1:]
-    sources = [OutfitImages(cache, "train", arguments.pictures).images]
+    sources = [OutfitImages(cache, "train", arguments.outfits).images]
     held_out = [OutfitImages(cache, "validation", 256).images]
     if count:
         sources += [
@@ -148,7 +148,7 @@ def _latents(arguments: argparse.Namespace, vae: ModelMixin) -> list[LatentDatas
         rooms = RoomImages(cache, "train", arguments.rooms)
         latents = cached_room_latents(cache, vae, rooms)
         return [LatentDataset(latents[:, view], rooms.scenes) for view in range(latents.shape[1] // 2)]
-    outfits = OutfitImages(cache, "train", arguments.pictures)
+    outfits = OutfitImages(cache, "train", arguments.outfits)
     data = [LatentDataset(cached_latents(cache, vae, outfits), outfits.garments)]
     if arguments.creatures:
         creatures = CreatureImages(cache, "train", arguments.creatures, NEUTRAL)

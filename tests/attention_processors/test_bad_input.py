@@ -24,7 +24,7 @@ from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 KEY = "to_key.mid_block-attentions-0-transformer_blocks-0-attn2.weight"
 
 
-# Pictures
+# Images
 
 
 def strokes(mode: str) -> Image.Image:
@@ -44,7 +44,7 @@ def strokes(mode: str) -> Image.Image:
     ("mode", "suffix"),
     [("1", "png"), ("L", "png"), ("P", "png"), ("I;16", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("CMYK", "tif")],
 )
-def test_odd_pictures_are_read_as_what_they_show(tmp_path: Path, mode: str, suffix: str) -> None:
+def test_odd_images_are_read_as_what_they_show(tmp_path: Path, mode: str, suffix: str) -> None:
     path = tmp_path / f"sketch.{suffix}"
     strokes(mode).save(path)
     sketch = SketchTextPair(path, region="sketch").sketch
@@ -70,7 +70,7 @@ PICTURES: list[tuple[Callable[[Path], Any], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), PICTURES)
-def test_bad_pictures_are_named(tmp_path: Path, make: Callable[[Path], Any], message: str) -> None:
+def test_bad_images_are_named(tmp_path: Path, make: Callable[[Path], Any], message: str) -> None:
     path = tmp_path / "it.png"
     make(path)
     for condition in (SketchTextPair, GlobalSketch):

@@ -169,7 +169,7 @@ def added(branch: DecoupledBranch, queries: int) -> torch.Tensor:
     return (branch.mix(query, out, attend, OwnAttention(key, value, None, out)) - out)[0].flatten(1)
 
 
-def test_a_picture_of_two_halves_is_neither_style() -> None:
+def test_an_image_of_two_halves_is_neither_style() -> None:
     pipe = composed(("style",))
     both = run(pipe, conditions={"style": [Style("ink", region=LEFT), Style("neon", region=RIGHT)]})
     for name in ("ink", "neon"):

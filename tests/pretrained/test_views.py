@@ -41,7 +41,7 @@ def seen(pipe: Any) -> Callable[[str, int], Any]:
 
 
 @pytest.mark.parametrize("target", ["interpolating", pytest.param("extrapolating", marks=pytest.mark.slow)])
-def test_picture_and_geometry_are_those_of_the_room(seen: Callable[[str, int], Any], target: str) -> None:
+def test_image_and_geometry_are_those_of_the_room(seen: Callable[[str, int], Any], target: str) -> None:
     truth = sample("test", 0, size=SIZE, views=(target,)).views[target]
     out, other = seen(target, 0), seen(target, 5)
     near, far = (float(np.square(one.images[0] - truth.image / 255).mean()) for one in (out, other))

@@ -19,7 +19,7 @@ from weftwork.pipelines.designs.reader import read_design
 from weftwork.scripts.cli import COMMANDS, commands, main
 
 
-def test_the_picture_holds_its_design_and_seed(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_image_holds_its_design_and_seed(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, DESIGN)
     assert generate(folder, models) == 0
     path = folder / "out" / "picture.png"
@@ -32,7 +32,7 @@ def test_the_picture_holds_its_design_and_seed(folder: Path, models: Path, capsy
     assert stored["design"]["conditions"] == DESIGN["conditions"]
 
 
-def test_a_stored_design_makes_the_same_picture_again(folder: Path, models: Path) -> None:
+def test_a_stored_design_makes_the_same_image_again(folder: Path, models: Path) -> None:
     write(folder, {**DESIGN, "seed": None})
     assert generate(folder, models, "--guidance_scale", "2.5", "--height", "72") == 0
     first, stored = read(folder / "out" / "picture.png")
@@ -60,7 +60,7 @@ def test_several_images_count_their_seeds_on(folder: Path, models: Path) -> None
     assert np.abs(several[1][0] - alone).max() <= 1
 
 
-def test_maps_stand_beside_the_picture(folder: Path, models: Path) -> None:
+def test_maps_stand_beside_the_image(folder: Path, models: Path) -> None:
     write(folder, {**DESIGN, "conditions": {"paired": [PAIR, {"text": "boots"}]}})
     assert generate(folder, models, "--maps") == 0
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["picture-maps.png", "picture.png"]

@@ -150,7 +150,7 @@ def test_no_design(folder: Path, models: Path, capsys: pytest.CaptureFixture[str
     assert "got no file at" in refused(generate(folder, models), folder, capsys)
 
 
-def test_a_full_disk_leaves_the_old_picture_and_no_rest(
+def test_a_full_disk_leaves_the_old_image_and_no_rest(
     folder: Path, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, DESIGN)

@@ -73,7 +73,7 @@ def test_every_wrong_line_is_told_and_nothing_is_made(
     assert main(["generate"]) == 2 and main(["generate", "a.json", "--input", "b"]) == 2
 
 
-def test_one_picture_that_fails_keeps_no_other_from_being_made(
+def test_one_image_that_fails_keeps_no_other_from_being_made(
     folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_many(folder, {"name": "bad", "prompt": "a", "conditions": {"nothing": [{"text": "d"}]}}, FEW[0])

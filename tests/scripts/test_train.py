@@ -29,7 +29,7 @@ def command(folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A tiny model, and three captioned pictures of one style."""
+    """A tiny model, and three captioned images of one style."""
     tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
     (tmp_path / "data").mkdir()
     rows = []

@@ -117,7 +117,7 @@ class ObjectiveConfig:
         Args:
             flow: whether it is trained with flow matching.
             distilled: whether it reads the guidance scale.
-            transformer: whether its pipelines can be told how many tokens to read.
+            transformer: whether its pipelines take a number of tokens (`max_sequence_length`).
         """
         used = {
             "snr_gamma": not flow,

@@ -85,7 +85,7 @@ class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
         self.merged, self.unnamed_share = merged, unnamed_share
 
     def unnamed(self, index: int) -> Sequence[tuple[int, str]]:
-        """Returns the pairs in an order that tells nothing, with texts that name no object."""
+        """Returns the pairs in random order, with texts that name no object."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> PairRecord:

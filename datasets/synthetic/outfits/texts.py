@@ -90,7 +90,7 @@ def attributes(garment: Garment) -> str:
 
 
 def unnamed(garments: Sequence[Garment]) -> list[tuple[int, str]]:
-    """Colour and pattern of every garment, with its index, sorted by the words: nothing tells whose they are."""
+    """Colour and pattern of every garment, with its index, sorted by the words: without the names of the garments."""
     return sorted(((i, attributes(garment)) for i, garment in enumerate(garments)), key=lambda pair: pair[1])
 
 

@@ -66,7 +66,7 @@ def floor_color(surface: str) -> tuple[float, float, float]:
 
 
 def _room(surface: str, side: int) -> Image.Image:
-    """Wall and floor; tiles of the floor tell how far it goes."""
+    """Wall and floor; tiles of the floor show its depth."""
     across, down = np.meshgrid(*[(np.arange(side) + 0.5) / side - 0.5] * 2)
     z = FOCAL * EYE / np.maximum(down, 1e-6)
     x = across * z / FOCAL

@@ -4,7 +4,7 @@
     left, right = cos, sin of pi / 4 (1 + pan): their squares add up to 1 everywhere
     the far ear is late by (0.0875 m / 343 m/s) (angle + sin angle), at most 0.26 ms (Woodworth's sphere)
 
-`GAIN` is one number for all clips, so that loudness tells distance; nothing is ever scaled by its own peak. Steps are
+`GAIN` is one number for all clips, so that loudness depends on distance; nothing is ever scaled by its own peak. Steps are
 heard when they happen: the way of the sound through the air takes no time.
 """
 
@@ -37,7 +37,7 @@ Impulses = Float[np.ndarray, "2 sample"]
 
 
 class StepSounds(Protocol):
-    """What single steps, and the room around them, sound like."""
+    """Audio of single steps and of the room around them."""
 
     @property
     def surfaces(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Attention maps: right against a plain computation in float64, bounded, and without a trace in the picture."""
+"""Attention maps: right against a plain computation in float64, bounded, and without a trace in the image."""
 
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_the_influences_of_a_single_part_are_the_branch_over_the_text(pipe: Any)
 
 
 @pytest.mark.parametrize("options", [{}, {"end": 0.5}, {"region": (0.0, 0.0, 0.5, 1.0)}])
-def test_recording_changes_no_bit_of_the_picture(pipe: Any, options: dict[str, Any]) -> None:
+def test_recording_changes_no_bit_of_the_image(pipe: Any, options: dict[str, Any]) -> None:
     conditions = {"it": paired_conditions(**options)}
     plain = run(pipe, conditions=conditions)
     recorder = MapRecorder()
@@ -134,7 +134,7 @@ def test_each_pair_has_its_own_map(pipe: Any) -> None:
     assert influence[0, 1, :, -1].min() > 0 == influence[0, 0, :, -1].abs().max()
 
 
-def test_rows_are_the_pictures_of_the_call_in_order(pipe: Any) -> None:
+def test_rows_are_the_images_of_the_call_in_order(pipe: Any) -> None:
     designs = [paired_conditions(0), None]
     recorder = MapRecorder()
     options = {"prompt": ["a", "b"], "num_images_per_prompt": 2, "conditions": {"it": designs}}

@@ -86,7 +86,7 @@ def _raising(*_: Any) -> dict[str, Any]:
 
 
 def test_batch_equals_single_runs(method: Method) -> None:
-    """Two prompts with different designs, two pictures each, against four single runs."""
+    """Two prompts with different designs, two images each, against four single runs."""
     pipe = build(method)
     designs = [method.conditions(0), method.conditions(2)]
     if method.name != "paired_shared_norm":  # whose statistics, as published, run over padding too

@@ -156,14 +156,14 @@ def _covered(height: int, width: int) -> torch.Tensor:
     return rows[:, None] & columns[None]
 
 
-def test_a_region_acts_in_the_picture_where_it_is(pipe: Any, stock: np.ndarray) -> None:
+def test_a_region_acts_in_the_image_where_it_is(pipe: Any, stock: np.ndarray) -> None:
     """Through the network it spreads, but one step changes its own half most."""
     conditions = {"it": pairs(1.0, 1.0, region=(0.0, 0.0, 0.5, 1.0))}
     change = np.abs(run(pipe, conditions=conditions) - stock).mean((0, 1, 2))
     assert change[:4].mean() > change[4:].mean()
 
 
-def test_latents_and_pictures_give_the_size(pipe: Any) -> None:
+def test_latents_and_images_give_the_size(pipe: Any) -> None:
     conditions = {"it": paired_conditions(region=(0.0, 0.0, 1.0, 0.5))}
     latents = torch.randn(1, 4, 10, 6, generator=torch.Generator().manual_seed(1))
     assert run(pipe, conditions=conditions, latents=latents, height=80, width=48).shape == (1, 4, 10, 6)

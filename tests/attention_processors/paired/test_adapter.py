@@ -156,7 +156,7 @@ def test_half_pairs_lack_what_they_lack(unet: Any) -> None:
 @pytest.mark.parametrize("text_states", [0, 20], ids=["pooled", "states"])
 @pytest.mark.parametrize("masking", ["compression", "pair", "modality", "all"])
 @pytest.mark.parametrize("fusion", ["deferred", "mean"])
-def test_options_make_finite_pictures(unet: Any, masking: str, fusion: str, text_states: int) -> None:
+def test_options_make_finite_images(unet: Any, masking: str, fusion: str, text_states: int) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     adapter = paired_adapter(pipe.unet, masking=masking, fusion=fusion, text_states=text_states)
     designs = [[PAIR, *paired_conditions(1)], [], [SketchTextPair(text="a hat")]]

@@ -84,7 +84,7 @@ def test_latents_with_embeds_are_equal(pipes: tuple[str, Any, Any], scale: float
     apart(wanted, stock)
 
 
-def test_latents_with_pictures_are_equal(pipes: tuple[str, Any, Any]) -> None:
+def test_latents_with_images_are_equal(pipes: tuple[str, Any, Any]) -> None:
     """Through the vision model, resizing and cropping included, and with the null of zero pixels."""
     _, theirs, ours = pipes
     theirs.set_ip_adapter_scale(1.0)
@@ -207,7 +207,7 @@ def test_references_of_each_prompt(pipe: Any) -> None:
         close(batch[i], single[0])
 
 
-def test_no_picture_and_no_encoder_at_weight_zero(stock: np.ndarray) -> None:
+def test_no_image_and_no_encoder_at_weight_zero(stock: np.ndarray) -> None:
     for kind in KINDS:
         pipe = SD.make(SD.conditioned)
         pipe.attach(ref=reference_adapter(pipe.unet, projection=kind))

@@ -25,7 +25,7 @@ def shifted(x: float = 0.0, z: float = 0.0) -> Camera:
 
 
 def wall(depth: float, color: float = 0.5, camera: Camera = AHEAD) -> ReferenceView:
-    """All of a picture at one depth, darker to the left."""
+    """All of an image at one depth, darker to the left."""
     image = np.full((*SIZE, 3), color) * np.linspace(0.5, 1, SIZE[1])[None, :, None]
     return ReferenceView.of_depth(image, np.full(SIZE, depth), camera)
 
@@ -41,7 +41,7 @@ def references(room: RoomSample) -> list[ReferenceView]:
 
 
 @pytest.mark.parametrize("warp", WARPS)
-def test_the_camera_itself_sees_its_picture(warp: Warp, room: RoomSample) -> None:
+def test_the_camera_itself_sees_its_image(warp: Warp, room: RoomSample) -> None:
     (first, _), truth = references(room), room.views["reference_0"]
     warped = warp([first], truth.camera, SIZE)
     inner = np.s_[2:-2, 2:-2]
@@ -114,7 +114,7 @@ def test_a_step_in_depth_tears_the_mesh() -> None:
 
 
 def test_the_back_of_a_face_is_not_seen() -> None:
-    """From behind a wall that was pictured from its front."""
+    """From behind a wall that was drawn from its front."""
     turned = np.diag([-1.0, 1.0, -1.0, 1.0])
     turned[:3, 3] = 0, 0, 4
     behind = Camera((1.0, 1.0), turned)

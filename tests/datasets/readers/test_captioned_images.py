@@ -1,4 +1,4 @@
-"""People's styled pictures: folders and data sets are read alike, and what is wrong is said when they are made."""
+"""People's styled images: folders and data sets are read alike, and what is wrong is said when they are made."""
 
 import gc
 import json
@@ -63,7 +63,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def made(**columns: Any) -> datasets.Dataset:
-    """A data set in memory, with its pictures in it; these columns instead of the usual ones, None for none."""
+    """A data set in memory, with its images in it; these columns instead of the usual ones, None for none."""
     usual = {"image": [photo(1), photo(2)], "text": ["a fox", "an owl"], "style": ["neon", "ink"]}
     given = {name: values for name, values in (usual | columns).items() if values is not None}
     texts = datasets.Dataset.from_dict({name: given[name] for name in given if name not in ("image", "art")}).features
@@ -265,7 +265,7 @@ def test_wrong_data_sets_are_refused(rows: datasets.Dataset, options: dict[str, 
     assert str(caught.value).startswith("mine: ") and "\n" not in str(caught.value)
 
 
-# Pictures
+# Images
 
 
 def oriented() -> bytes:
@@ -275,7 +275,7 @@ def oriented() -> bytes:
 
 
 @pytest.mark.parametrize("stored", ["file", "bytes"])
-def test_pictures_are_brought_to_upright_rgb_on_white(tmp_path: Path, stored: str) -> None:
+def test_images_are_brought_to_upright_rgb_on_white(tmp_path: Path, stored: str) -> None:
     clear = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
     palette = Image.new("P", (8, 6))
     palette.putpalette([255, 255, 255])

@@ -1,4 +1,4 @@
-"""Streams of captioned pictures: an order by seed and epoch, shares of processes, wrong rows left out and counted."""
+"""Streams of captioned images: an order by seed and epoch, shares of processes, wrong rows left out and counted."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""People's pictures: everything that opens is brought to one convention, everything else is one clear line."""
+"""People's images: everything that opens is brought to one convention, everything else is one clear line."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def png(path: Path, image: Image.Image = NOISE, **options: object) -> Path:
 # Reading
 
 
-def test_a_plain_picture_comes_back_as_it_is(tmp_path: Path) -> None:
+def test_a_plain_image_comes_back_as_it_is(tmp_path: Path) -> None:
     assert read_image(png(tmp_path / "a.png")).tobytes() == NOISE.tobytes()
 
 
@@ -81,7 +81,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert read_image(png(tmp_path / "a.png", exif=exif)).tobytes() == NOISE.rotate(-90, expand=True).tobytes()
 
 
-def test_broken_exif_leaves_the_picture_as_stored(tmp_path: Path) -> None:
+def test_broken_exif_leaves_the_image_as_stored(tmp_path: Path) -> None:
     NOISE.save(tmp_path / "a.jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff")
     assert read_image(tmp_path / "a.jpg").size == NOISE.size
 
@@ -92,7 +92,7 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.gif", "L").getextrema() == (10, 10)
 
 
-def test_one_pixel_is_a_picture(tmp_path: Path) -> None:
+def test_one_pixel_is_an_image(tmp_path: Path) -> None:
     image = read_image(png(tmp_path / "a.png", Image.new("CMYK", (1, 1), (0, 255, 255, 0)).convert("RGB")))
     assert image.getpixel((0, 0)) == (255, 0, 0)
 

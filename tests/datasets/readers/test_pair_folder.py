@@ -58,7 +58,7 @@ def contents(sample: PairSample) -> list[Any]:
 
 
 def lines(folder: Path, *rows: Any) -> Path:
-    """A folder with these lines and a few pictures; a line that is no text is written as JSON."""
+    """A folder with these lines and a few images; a line that is no text is written as JSON."""
     for name in ("images", "sketches", "out/images"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     photo(1).save(folder / "images/1.png")
@@ -208,7 +208,7 @@ def test_all_problems_are_found_with_their_lines(tmp_path: Path) -> None:
     assert text.startswith("6 problems\n  metadata.jsonl, line 1: pairs[2].text: got") and text.count("\n") == 6
 
 
-def test_damaged_pictures_are_named_when_read(tmp_path: Path) -> None:
+def test_damaged_images_are_named_when_read(tmp_path: Path) -> None:
     folder = lines(tmp_path / "pairs", row({"sketch": "sketches/short.png"}))
     with pytest.raises(ValueError, match=r"short.png', which cannot be read"):
         PairFolder(folder)[0]

@@ -192,7 +192,7 @@ def test_descriptions_may_be_missing_but_are_listed(tmp_path: Path) -> None:
     assert {problem.where for problem in validate(root)} == {"annotation 1", "annotation 7"}
 
 
-def test_all_bad_pictures_are_listed(tmp_path: Path) -> None:
+def test_all_bad_images_are_listed(tmp_path: Path) -> None:
     root = build(tmp_path)
     (root / "train/images/5/5.jpg").write_bytes(b"nothing")
     (root / "train/full_sketches/12/12.png").unlink()

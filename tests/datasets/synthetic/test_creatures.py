@@ -52,7 +52,7 @@ def test_the_same_arguments_give_the_same_sample(split: str) -> None:
     assert np.array_equal(first.mask, again.mask)
 
 
-def test_split_seed_and_index_change_the_picture() -> None:
+def test_split_seed_and_index_change_the_image() -> None:
     pictures = [sample("train", 0), sample("train", 1), sample("test", 0), sample("train", 0, seed=1)]
     for one, other in itertools.combinations(pictures, 2):
         assert not np.array_equal(one.image, other.image)
@@ -159,7 +159,7 @@ def test_accessories_are_seen_and_leave_the_rest_of_the_figure() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_other_sizes_show_the_same_picture(size: int) -> None:
+def test_other_sizes_show_the_same_image(size: int) -> None:
     one, resized = (sample("train", 1, style=NEUTRAL, size=pixels) for pixels in (128, size))
     assert resized.image.shape == (size, size, 3)
     shrunk = [np.asarray(Image.fromarray(s.image).resize((32, 32), Image.Resampling.BOX), int) for s in (one, resized)]

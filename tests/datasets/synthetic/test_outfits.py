@@ -49,7 +49,7 @@ def test_the_same_arguments_give_the_same_sample(split: str) -> None:
         assert np.array_equal(getattr(first, name), getattr(again, name))
 
 
-def test_split_seed_and_index_change_the_picture() -> None:
+def test_split_seed_and_index_change_the_image() -> None:
     pictures = [sample("train", 0), sample("train", 1), sample("test", 0), sample("train", 0, seed=1)]
     for one, other in itertools.combinations(pictures, 2):
         assert not np.array_equal(one.image, other.image)
@@ -163,7 +163,7 @@ def test_other_garments_leave_the_person_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_other_sizes_show_the_same_picture(size: int) -> None:
+def test_other_sizes_show_the_same_image(size: int) -> None:
     outfit, resized = sample("train", 1), sample("train", 1, size=size)
     assert resized.image.shape == (size, size, 3)
     shrunk = [
@@ -206,7 +206,7 @@ def test_every_kind_can_be_worn_with_every_other() -> None:
 
 
 @pytest.mark.parametrize("index", [1, 3])
-def test_a_style_changes_the_picture_and_nothing_else(index: int) -> None:
+def test_a_style_changes_the_image_and_nothing_else(index: int) -> None:
     plain, *styled = (sample("test", index, style=style) for style in (None, *STYLES))
     for one in styled:
         assert (one.garments, one.texts, one.caption) == (plain.garments, plain.texts, plain.caption)
@@ -227,7 +227,7 @@ def test_garments_keep_their_colors_in_every_style(style: str) -> None:
         assert redder > 60 if upper == "red" else redder < -60
 
 
-def test_a_styled_picture_repeats_and_is_alike_in_other_sizes() -> None:
+def test_a_styled_image_repeats_and_is_alike_in_other_sizes() -> None:
     first, again = (sample("train", 2, style="woodcut").image for _ in range(2))
     assert np.array_equal(first, again)
     large = Image.fromarray(sample("train", 2, style="poster", size=256).image).resize((128, 128))

@@ -100,7 +100,7 @@ def test_views_of_one_room_agree(rooms: list[RoomSample]) -> None:
 
 
 def test_some_edges_are_painted_and_some_are_not(rooms: list[RoomSample]) -> None:
-    """Edges of the picture are stronger at edges of the geometry, and there are many elsewhere."""
+    """Edges of the image are stronger at edges of the geometry, and there are many elsewhere."""
     for view in (room.views["reference_0"] for room in rooms):
         grey, edges = view.image.astype(float).mean(-1), geometry_edges(view)
         contrast = np.abs(np.diff(grey, axis=0))[:, :-1] + np.abs(np.diff(grey, axis=1))[:-1]

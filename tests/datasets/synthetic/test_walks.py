@@ -84,7 +84,7 @@ def test_depth_is_of_the_floor_the_wall_and_the_walker(clips: list[WalkSample]) 
             np.testing.assert_allclose(depth, np.where(there, np.minimum(z, room), room), rtol=1e-6)
 
 
-def test_pan_is_where_the_walker_is_in_the_picture(clips: list[WalkSample]) -> None:
+def test_pan_is_where_the_walker_is_in_the_image(clips: list[WalkSample]) -> None:
     for clip in clips:
         boxes = clip.walk.whole_boxes(clip.steps)
         np.testing.assert_allclose(clip.pan, boxes[:, 0] + boxes[:, 2] - 1, atol=1e-9)
@@ -110,7 +110,7 @@ def test_a_clock_of_any_phase_gives_about_four_steps(clips: list[WalkSample]) ->
     assert np.abs(levels).max() <= 1 and levels.std() > 0.4
 
 
-def test_pictures_show_the_walker_in_the_box_on_the_surface() -> None:
+def test_images_show_the_walker_in_the_box_on_the_surface() -> None:
     for surface in SURFACES:
         walk = standing(0.3, 3.0, surface)
         picture, size = frames(walk, 96, 10)[0].astype(float), 96

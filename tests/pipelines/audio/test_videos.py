@@ -1,4 +1,4 @@
-"""Videos: frames at their own times, detectors and depth models as callables, a new sound beside the old pictures."""
+"""Videos: frames at their own times, detectors and depth models as callables, a new sound beside the old images."""
 
 import resource
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def test_frames_keep_their_own_times_where_rates_vary(tmp_path: Path) -> None:
     assert abs(video.seconds - 0.933) < 0.01  # the last one is shown for as long as the file says
 
 
-def test_a_new_sound_starts_with_the_first_picture(tmp_path: Path) -> None:
+def test_a_new_sound_starts_with_the_first_image(tmp_path: Path) -> None:
     late = write_video(tmp_path / "late.mkv", 1.5 + np.arange(30) / 30)
     made = Video.open(late).with_audio(np.zeros((2, 16_000), np.float32), 16_000, tmp_path / "with.mkv")
     with av.open(str(made)) as container:
@@ -97,7 +97,7 @@ def test_matroska_without_decoding_times_keeps_its_first_frames(tmp_path: Path, 
     np.testing.assert_array_equal(before, after)
 
 
-def test_pictures_without_times_are_refused(tmp_path: Path) -> None:
+def test_images_without_times_are_refused(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "raw.h264"), "w") as container:
         stream = container.add_stream("h264", rate=10)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
@@ -138,7 +138,7 @@ def test_bad_files_are_refused_and_leave_nothing(clip: Path, tmp_path: Path) -> 
         video.check([BoxTrack([0.0, 2.0], [[0, 0, 1, 1]] * 2)])
 
 
-def test_sound_without_pictures_is_no_video(tmp_path: Path) -> None:
+def test_sound_without_images_is_no_video(tmp_path: Path) -> None:
     import soundfile
 
     soundfile.write(tmp_path / "only.wav", np.zeros((100, 2)), 16_000)

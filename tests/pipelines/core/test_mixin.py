@@ -109,7 +109,7 @@ def test_from_pipe_carries_adapters_over_and_detaches_them() -> None:
 
 
 def test_the_mid_batch_of_variants_is_laid_out_per_prompt(variant: Variant) -> None:
-    """Two prompts and two pictures of each equal single calls, in pipelines with picture inputs too."""
+    """Two prompts and two images of each equal single calls, in pipelines with image inputs too."""
     pipe = variant.attached()
     inputs = variant.inputs()
     many = {k: [v, v] if k in ("image", "mask_image") else v for k, v in inputs.items()}
@@ -196,7 +196,7 @@ def test_user_callbacks_are_chained() -> None:
 
 
 def test_guidance_cut_off_keeps_the_right_half() -> None:
-    """From the cut on, the picture is denoised by the conditional half alone: as with that half's rows by hand."""
+    """From the cut on, the image is denoised by the conditional half alone: as with that half's rows by hand."""
     pipe = SD.attached()
     cut = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=0)
     seen: list[int] = []

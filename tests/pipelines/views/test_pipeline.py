@@ -39,7 +39,7 @@ def view(pipe: Any, references: Any = REFERENCES, camera: Camera = TARGET.camera
 
 
 @pytest.mark.parametrize("mesh", [True, False])
-def test_a_view_has_picture_and_geometry(pipe: Any, mesh: bool) -> None:
+def test_a_view_has_image_and_geometry(pipe: Any, mesh: bool) -> None:
     out = view(pipe, mesh=mesh)
     assert out.images[0].size == (64, 64)
     assert out.points.shape == out.normals.shape == (64, 64, 3)
