@@ -145,7 +145,7 @@ def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | No
 def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
     """An adapter folder to a folder with `ip-adapter.safetensors`, which diffusers' `load_ip_adapter` reads.
 
-    That of FaceID Plus of version 2 is named `ip-adapter-faceid-plusv2.safetensors`: its tensors do not contain the version.
+    That of FaceID Plus of version 2 is named `ip-adapter-faceid-plusv2.safetensors`: tensors have no version.
 
     Raises:
         ValueError: see `adapter_to_ip_adapter`; a source that is no adapter folder or lacks its LoRA, a target that is

@@ -1,9 +1,9 @@
 """Recorded footsteps as the steps of walks, in rooms of varied reverberation.
 
 A step is cut at its onset, played a little faster or slower, and scaled to energy 1 in its first 60 ms, so that
-loudness depends on distance as with synthetic steps. A room is exponentially decaying noise, different at the two ears. Its
-level does not depend on the distance of a step, so that steps from afar are more reverberant than near ones; both are
-equally loud at the room's critical distance.
+loudness depends on distance as with synthetic steps. A room is exponentially decaying noise, different at the two ears.
+Its level does not depend on the distance of a step, so that steps from afar are more reverberant than near ones; both
+are equally loud at the room's critical distance.
 """
 
 from functools import lru_cache

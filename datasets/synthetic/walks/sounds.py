@@ -4,8 +4,8 @@
     left, right = cos, sin of pi / 4 (1 + pan): their squares add up to 1 everywhere
     the far ear is late by (0.0875 m / 343 m/s) (angle + sin angle), at most 0.26 ms (Woodworth's sphere)
 
-`GAIN` is one number for all clips, so that loudness depends on distance; nothing is ever scaled by its own peak. Steps are
-heard when they happen: the way of the sound through the air takes no time.
+`GAIN` is one number for all clips, so that loudness depends on distance; nothing is ever scaled by its own peak. Steps
+are heard when they happen: the way of the sound through the air takes no time.
 """
 
 from typing import Final, Protocol
