@@ -41,6 +41,8 @@ PERIODS = (0.05, 50.0)
 CONTEXT = ("cross_attention_proj", "condition_embedder", "to_cond_embed")
 """Projections of the text in denoisers of audio."""
 ABSENT = OverTime(weight=0.0)
+UNTOLD = OverTime()
+"""Stands for the null token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ class AudioBatch(Batch):
     Args:
         seconds: length of the clips.
         prompts: prompts given as audio, with their part and design, for the audio encoder.
-        null: parts that get the null token, where training drops conditions; None for no part.
+        null: parts that get the null token, where conditions are dropped or boxes not given; None for no part.
     """
 
     parts: tuple[AudioPart, ...]
@@ -133,6 +135,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             needs `projections="own"`), or "none".
         projections: "frozen" reads tokens through the layers' own keys and values, in one softmax with the text; "own"
             through trained copies of them, beside it.
+        null_boxes: whether designs without boxes get the null token in their place, which tells that they are missing.
         training: origin of the weights, recorded in `config.json`.
 
     Raises:
@@ -157,6 +160,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         depth_rate: float = 4.0,
         time_code: str = "sinusoidal",
         projections: str = "frozen",
+        null_boxes: bool = False,
         training: dict[str, object] | None = None,
         format_version: int = FORMAT_VERSION,
     ) -> None:
@@ -201,7 +205,9 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         seconds = self.config["seconds"] if seconds is None else seconds
         kinds: list[tuple[int, list[OverTime | None]]] = []
         for index, reader in enumerate(self.readers):
-            of_kind = [[one for one in row if isinstance(one, reader.kind)] for row in conditions]
+            of_kind: list[list[OverTime]] = [[one for one in row if isinstance(one, reader.kind)] for row in conditions]
+            if self.config["null_boxes"] and reader.kind is BoxTrack:
+                of_kind = [row or [UNTOLD] for row in of_kind]
             for slot in range(max(map(len, of_kind))):
                 kinds.append((index, [row[slot] if slot < len(row) else None for row in of_kind]))
         kinds = kinds or [(0, [None] * len(conditions))]
@@ -218,7 +224,15 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             if isinstance(one, AudioPrompt) and one.audio is not None
         ]
         rows = [[column[i] or ABSENT for _, column in kinds] for i in range(len(conditions))]
-        return AudioBatch.of(rows, self.config, parts=tuple(parts), seconds=seconds, prompts=tuple(prompts))
+        null = torch.tensor([[one is UNTOLD for one in row] for row in rows])
+        return AudioBatch.of(
+            rows,
+            self.config,
+            parts=tuple(parts),
+            seconds=seconds,
+            prompts=tuple(prompts),
+            null=null if null.any() else None,
+        )
 
     def features(self, batch: AudioBatch, encoders: Encoders) -> AudioBatch:
         """Returns the batch with its audio prompts encoded.

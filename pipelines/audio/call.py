@@ -34,7 +34,9 @@ class AudioCall:
     ) -> None:
         self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
         self.inputs: dict[str, Tensor] = {}
-        self.conditioning = self._encode(starts, windows) if any(map(tokens_of, rows)) else Conditioning({})
+        adapter = pipe.spatial
+        told = any(map(tokens_of, rows)) or (adapter is not None and adapter.config["null_boxes"])
+        self.conditioning = self._encode(starts, windows) if told else Conditioning({})
         net = pipe.controlnet
         self.boxes = net is not None and net.reads_boxes
         controlled = net is not None and any(envelope_of(row) or (self.boxes and tracks_of(row)) for row in rows)

@@ -18,20 +18,19 @@ from diffusers import AutoencoderOobleck, StableAudioDiTModel
 from diffusers.pipelines.stable_audio.modeling_stable_audio import StableAudioProjectionModel
 from transformers import T5EncoderModel, T5Tokenizer
 
-from weftwork.datasets.synthetic.walks import SECONDS, SURFACES
+from weftwork.datasets.synthetic.walks import SECONDS
+from weftwork.datasets.synthetic.walks.prompts import words
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.building import built
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents
+from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents, steps_in
 from weftwork.training.recipes.audio_autoencoder import OobleckTask, build_oobleck, with_unit_latents
 from weftwork.training.recipes.audio_backbone import (
-    GENERIC,
     LONGEST,
     TEXT_WIDTH,
-    TEXTS,
     TextToAudio,
     TextToAudioTask,
     build_text_encoder,
@@ -54,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(second, TrainingConfig, max_train_steps=4000, train_batch_size=32, learning_rate=7e-4)
     for stage in (first, second):
         stage.add_argument("--walks", type=int, default=8_000, help="walks to render")
+        stage.add_argument("--footsteps", type=Path, help="folder of recorded footsteps, instead of synthetic ones")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/sounds"), help="cached audio and latents")
     arguments, config = started(parser, argv)
     if arguments.stage == "autoencoder":
@@ -63,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    sounds: Any = WalkSounds(arguments.cache_dir, "train", arguments.walks).sounds
-    held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32).sounds)
+    folder = arguments.footsteps
+    sounds: Any = WalkSounds(arguments.cache_dir, "train", arguments.walks, footsteps=folder).sounds
+    held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32, footsteps=folder).sounds)
     module = build_oobleck()
     if arguments.compile:
         for part in (module.encoder, module.decoder):
@@ -80,11 +81,10 @@ def _floats(sounds: np.ndarray) -> torch.Tensor:
 
 def _train_transformer(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     vae = AutoencoderOobleck.from_pretrained(arguments.vae, use_safetensors=True).requires_grad_(False).eval()
-    sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks)
+    sounds = WalkSounds(arguments.cache_dir, "train", arguments.walks, footsteps=arguments.footsteps)
     latents = cached_audio_latents(arguments.cache_dir, vae, sounds)
     both = [LatentDataset(latents[:, VERSIONS.index(one)], sounds.surfaces) for one in ("heard", "mirrored")]
-    words = sorted({word for text in (*TEXTS, *GENERIC) for word in text.format("").replace(",", "").split()})
-    tokenizer = build_text_tokenizer([*words, *SURFACES])
+    tokenizer = build_text_tokenizer([*words(), *steps_in(arguments.footsteps, "train").surfaces])
     module = TextToAudio(
         build_transformer(latents.shape[-1]),
         build_text_encoder(tokenizer),

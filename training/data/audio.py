@@ -18,14 +18,20 @@ from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack
 from weftwork.attention_processors.encoders.audio_statistics import mono, statistics
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.datasets.readers.audio_folder import AudioPiece
-from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sample, walk_of
+from weftwork.datasets.readers.footsteps import FootstepFolder
+from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sound, walk_of
+from weftwork.datasets.synthetic.walks.prompts import caption
+from weftwork.datasets.synthetic.walks.recordings import steps_of
 from weftwork.datasets.synthetic.walks.scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
+from weftwork.datasets.synthetic.walks.sounds import SYNTHETIC, StepSounds
 from weftwork.training.core.batches import Samples
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
 from weftwork.training.data.image_cache import DrawnImages, Latents, Pixels, encoded_rows, saved_once
 
 VERSIONS: Final = ("heard", "mirrored", "envelope", "mono")
 """Encoded versions of audio: as it is, channels exchanged, mono envelope, mean of the channels."""
+CENTRED: Final = ("heard", "envelope")
+"""Encoded versions of centred audio."""
 
 
 class WalkSounds(DrawnImages[str]):
@@ -33,23 +39,58 @@ class WalkSounds(DrawnImages[str]):
 
     Args:
         sample_rate: in Hz, that of the autoencoder.
+        footsteps: folder of recorded steps, of the same split; synthetic steps if None.
+        centred: render steps in the middle and as loud as usual, whatever the side and distance of the walker.
+
+    Raises:
+        ValueError: as `FootstepFolder`.
     """
 
-    def __init__(self, folder: Path, split: str, count: int, seed: int = 0, *, sample_rate: int = SAMPLE_RATE) -> None:
-        self.split, self.seed, self.sample_rate = split, seed, sample_rate
-        jobs = [(split, i, seed, sample_rate) for i in range(count)]
-        super().__init__(folder, f"walks-{sample_rate}-{split}-{seed}-{count}", _draw_walk, jobs)
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        count: int,
+        seed: int = 0,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        footsteps: Path | None = None,
+        centred: bool = False,
+    ) -> None:
+        self.split, self.seed, self.sample_rate, self.footsteps = split, seed, sample_rate, footsteps
+        name = f"walks-{sample_rate}-{split}-{seed}-{count}{'-centred' if centred else ''}"
+        if footsteps is not None:
+            name = f"{name}-{FootstepFolder(footsteps).digest[:12]}"
+        jobs = [(split, i, seed, sample_rate, footsteps, centred) for i in range(count)]
+        super().__init__(folder, name, _draw_walk, jobs)
         self.sounds: Int16[np.ndarray, "clip 2 sample"] = self.images.view(np.int16)[..., 0]
 
     @property
     def surfaces(self) -> list[str]:
         return self.truth
 
+    def walk(self, index: int) -> Walk:
+        """Returns the walk of a clip."""
+        surfaces = steps_in(self.footsteps, self.split).surfaces
+        return walk_of(self.split, index, seed=self.seed, surfaces=surfaces)
 
-def _draw_walk(arguments: tuple[str, int, int, int]) -> tuple[Pixels, str]:
-    split, index, seed, sample_rate = arguments
-    walk = sample(split, index, seed=seed, sample_rate=sample_rate)
-    return np.round(walk.audio * 32767).astype(np.int16)[..., None].view(np.uint8), walk.surface
+
+def steps_in(footsteps: Path | None, split: str) -> StepSounds:
+    """Returns the recorded steps of a split of a folder, or synthetic steps without a folder.
+
+    Raises:
+        ValueError: as `RecordedSteps`.
+    """
+    return SYNTHETIC if footsteps is None else steps_of(footsteps, split)
+
+
+def _draw_walk(arguments: tuple[str, int, int, int, Path | None, bool]) -> tuple[Pixels, str]:
+    split, index, seed, sample_rate, footsteps, centred = arguments
+    steps = steps_in(footsteps, split)
+    walk = walk_of(split, index, seed=seed, surfaces=steps.surfaces)
+    placed = not centred
+    audio = sound(walk, sample_rate, pan=placed, delay=placed, distance=placed, steps=steps)
+    return np.round(audio * 32767).astype(np.int16)[..., None].view(np.uint8), walk.surface
 
 
 @dataclass(frozen=True)
@@ -58,11 +99,15 @@ class AudioRecord:
 
     Args:
         envelope: latents of the mono envelope.
+        centred: latents and envelope of the same steps in the middle, the target without boxes; None if unknown.
+        text: text prompt; None for that of all samples.
     """
 
     latents: Float[Tensor, "channel place"]
     envelope: Float[Tensor, "channel place"]
     conditions: tuple[OverTime, ...]
+    centred: Float[Tensor, "2 channel place"] | None = None
+    text: str | None = None
 
 
 class SpatialAudio(Dataset[AudioRecord]):
@@ -87,14 +132,23 @@ class SpatialAudio(Dataset[AudioRecord]):
 
     def __getitem__(self, index: int) -> AudioRecord:
         place, mirrored = divmod(index, 2)
-        sound, envelope = (
+        audio, envelope = (
             torch.from_numpy(self.latents[place, VERSIONS.index(name)].astype(np.float32))
             for name in ("mirrored" if mirrored else "heard", "envelope")
         )
         rng = np.random.default_rng([17, index])
         other = int(rng.choice(self.prompts_of(place)))
         seen = self.seen(place, rng, mirrored=bool(mirrored))
-        return AudioRecord(sound, envelope, (AudioPrompt(self.prompts[other]), *seen))
+        conditions = AudioPrompt(self.prompts[other]), *seen
+        return AudioRecord(audio, envelope, conditions, self.centred_of(place), self.text(place, rng))
+
+    def centred_of(self, place: int) -> Float[Tensor, "2 channel place"] | None:
+        """Returns latents and envelope of a clip in the middle."""
+        return None
+
+    def text(self, place: int, rng: np.random.Generator) -> str | None:
+        """Draws the text prompt of a clip; None for that of all samples."""
+        return None
 
     def prompts_of(self, place: int) -> list[int]:
         """Returns the clips that may be the prompt of a clip."""
@@ -114,16 +168,26 @@ class SpatialWalks(SpatialAudio):
 
     Args:
         latents: of `cached_audio_latents`.
+        centred: the same of centred audio, of the versions `CENTRED`; None if boxes are never left out.
+        worded: whether the text prompts of clips name their surfaces.
     """
 
-    def __init__(self, sounds: WalkSounds, latents: Latents) -> None:
+    def __init__(
+        self, sounds: WalkSounds, latents: Latents, centred: Latents | None = None, *, worded: bool = False
+    ) -> None:
         alone = torch.from_numpy(latents[:, VERSIONS.index("mono")].astype(np.float32))
         super().__init__(latents, statistics(alone).numpy(), sounds.surfaces)
-        self.sounds = sounds
+        self.sounds, self.centred, self.worded = sounds, centred, worded
 
     def seen(self, place: int, rng: np.random.Generator, *, mirrored: bool) -> tuple[DepthClip, BoxTrack]:
-        walk = walk_of(self.sounds.split, place, seed=self.sounds.seed)
+        walk = self.sounds.walk(place)
         return visual_conditions(walk.mirrored() if mirrored else walk, metric=bool(rng.random() < 0.5))
+
+    def centred_of(self, place: int) -> Float[Tensor, "2 channel place"] | None:
+        return None if self.centred is None else torch.from_numpy(self.centred[place].astype(np.float32))
+
+    def text(self, place: int, rng: np.random.Generator) -> str | None:
+        return caption(self.sounds.surfaces[place], rng) if self.worded else None
 
     def heard(self, index: int) -> Envelope:
         audio = self.sounds.sounds[index // 2].astype(np.float32) / 32768
@@ -136,11 +200,13 @@ def visual_conditions(walk: Walk, *, metric: bool = True) -> tuple[DepthClip, Bo
     return DepthClip(depth_times, walk.depth(depth_times), metric=metric), BoxTrack(box_times, walk.boxes(box_times))
 
 
-def cached_audio_latents(cache_dir: Path, vae: ModelMixin, sounds: WalkSounds) -> Latents:
-    """Latents (posterior means) of all walks, [clip, one of `VERSIONS`, channel, place], cached per autoencoder."""
+def cached_audio_latents(
+    cache_dir: Path, vae: ModelMixin, sounds: WalkSounds, versions: Sequence[str] = VERSIONS
+) -> Latents:
+    """Latents (posterior means) of all walks, [clip, version, channel, place], cached per autoencoder."""
 
     def encode(rows: slice) -> Tensor:
-        return _encoded(vae, sounds.sounds[rows].astype(np.float32) / 32768, sounds.sample_rate)
+        return _encoded(vae, sounds.sounds[rows].astype(np.float32) / 32768, sounds.sample_rate, versions)
 
     path = cache_dir / f"latents-{sounds.name}-{encoder_key('sound', vae)}.npy"
     return saved_once(path, lambda: encoded_rows(encode, len(sounds), 16))
@@ -199,9 +265,10 @@ class SpatialPieces(SpatialAudio):
 
 
 def _encoded(
-    vae: ModelMixin, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int
+    vae: ModelMixin, audio: Float32[np.ndarray, "clip 2 sample"], sample_rate: int, versions: Sequence[str] = VERSIONS
 ) -> Float[Tensor, "clip version channel place"]:
-    """Encodes the `VERSIONS` of audio clips as latents (posterior means)."""
+    """Encodes versions of audio clips as latents (posterior means)."""
     loud = np.stack([Envelope.from_audio(one, sample_rate).signal(one.shape[1], sample_rate) for one in audio])
-    every = torch.from_numpy(np.stack([audio, audio[:, ::-1], loud, mono(audio)], 1)).flatten(0, 1)
-    return encode_latents(vae, every).unflatten(0, (-1, len(VERSIONS)))
+    made = {"heard": audio, "mirrored": audio[:, ::-1], "envelope": loud, "mono": mono(audio)}
+    every = torch.from_numpy(np.stack([made[name] for name in versions], 1)).flatten(0, 1)
+    return encode_latents(vae, every).unflatten(0, (-1, len(versions)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from weftwork.attention_processors.audio.stable_audio import rotary_embedding_for
-from weftwork.datasets.synthetic.walks import PROMPT
+from weftwork.datasets.synthetic.walks.prompts import caption
 from weftwork.pipelines.audio.cosine_scheduler import at_time
 from weftwork.training.core.objectives import sigmoid_normal_timesteps
 from weftwork.training.core.task import Task
@@ -24,8 +23,6 @@ WIDTH, HEADS, BLOCKS = 192, 6, 6
 TEXT_WIDTH, TEXT_LENGTH = 96, 16
 LONGEST = 10.0
 """Longest duration of the length conditioner, in seconds."""
-TEXTS: Final = ("a person walks on {}", "footsteps on {}", "someone walking on {}", "steps on {}", "walking, {}")
-GENERIC: Final = (PROMPT, "footsteps", "someone walking", "the sound of steps")
 
 
 def build_transformer(latents: int = 128) -> StableAudioDiTModel:
@@ -63,13 +60,6 @@ def build_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
             feed_forward_proj="gated-gelu",
         )
     )  # fmt: skip
-
-
-def captions(surface: str, rng: np.random.Generator) -> str:
-    """Draws a caption of a walk; three in four name its surface."""
-    if rng.random() < 0.25:
-        return str(rng.choice(GENERIC))
-    return str(rng.choice(TEXTS)).format(surface)
 
 
 class TextToAudio(nn.Module):
@@ -122,7 +112,7 @@ class TextToAudioTask(Task[TextToAudio, Sample, Batch]):
         latents, surfaces = batch
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
         words = self.tokenizer(
-            [captions(one, rng) for one in surfaces], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+            [caption(one, rng) for one in surfaces], padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
         ).to(latents.device)
         context, whole = self.module.states(words.input_ids, words.attention_mask.bool(), self.seconds)
         kept = (torch.rand(len(latents), 1, 1, generator=generator) >= self.drop).to(latents.device)

@@ -32,6 +32,7 @@ from weftwork.training.core.objectives import sigmoid_normal_timesteps
 from weftwork.training.core.task import Task
 from weftwork.training.core.trainer import Prepared
 from weftwork.training.data.audio import (
+    CENTRED,
     AudioRecord,
     SpatialAudio,
     SpatialPieces,
@@ -69,9 +70,15 @@ def _data(trainer: AudioTrainer, pipe: VideoToAudioPipeline, seconds: float, cla
         encoder = None if clap is None else CachedClapEncoder(clap, cache, dry=dry)
         pieces = AudioFolder(arguments.train_data_dir, seconds)
         return SpatialPieces(pieces, pipe.vae, cache, encoder=encoder, dry=dry)
+    folder, cache = arguments.footsteps, arguments.cache_dir
     rate = pipe.vae.config["sampling_rate"]
-    sounds = WalkSounds(arguments.cache_dir, "train", arguments.samples, sample_rate=rate)
-    return SpatialWalks(sounds, cached_audio_latents(arguments.cache_dir, pipe.vae, sounds))
+    sounds, centred = (
+        WalkSounds(cache, "train", arguments.samples, sample_rate=rate, footsteps=folder, centred=middle)
+        for middle in (False, True)
+    )
+    middles = cached_audio_latents(cache, pipe.vae, centred, CENTRED)
+    worded = folder is not None and arguments.prompt is None
+    return SpatialWalks(sounds, cached_audio_latents(cache, pipe.vae, sounds), middles, worded=worded)
 
 
 def _modules(trainer: AudioTrainer, pipe: VideoToAudioPipeline, audio_dim: int) -> "SpatialModules":
@@ -88,6 +95,7 @@ def _modules(trainer: AudioTrainer, pipe: VideoToAudioPipeline, audio_dim: int) 
         audio_dim=audio_dim,
         time_code=model.time_code,
         projections=model.projections,
+        null_boxes=trainer.world is not None,
     )
     channels = config["in_channels"] + (BOX_CHANNELS if model.control == "boxes" else 0)
     net = StableAudioControlNetModel.from_transformer(pipe.transformer, model.num_layers, channels)
@@ -121,12 +129,16 @@ class SpatialAudioBatch(TensorFields):
     Args:
         envelope: latents of mono envelopes.
         boxes: of `aligned_boxes`, if the ControlNet reads them.
+        centred: latents and envelope to train without boxes; None for those with boxes.
+        texts: text prompts, None for that of the task.
     """
 
     conditions: AudioBatch
     latents: Float[Tensor, "design channel place"]
     envelope: Float[Tensor, "design channel place"]
     boxes: Float[Tensor, "design box_channel place"] | None = None
+    centred: Float[Tensor, "design 2 channel place"] | None = None
+    texts: tuple[str | None, ...] = ()
 
 
 class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
@@ -134,7 +146,7 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
 
     Args:
         pipe: a `VideoToAudioPipeline` with nothing loaded.
-        prompt: text prompt of all samples.
+        prompt: text prompt of samples that have none.
         validation: conditions of the audio that validation generates.
     """
 
@@ -154,8 +166,8 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         install_inputs(pipe.transformer, module.controlnet.blocks)
         module.adapter.bind(pipe.transformer)
         self.levels = dict.fromkeys(attention_layers(pipe.transformer), 0)
-        context = context_of(pipe, prompt, module.adapter.config["seconds"])
-        self.context, self.whole = (states.float() for states in context)
+        self.contexts: dict[str, tuple[Tensor, Tensor]] = {}
+        _, self.whole = self._states(prompt)
         samples = round(module.adapter.config["seconds"] * pipe.vae.config.sampling_rate)
         self.silence = encode_latents(pipe.vae, torch.zeros(1, 2, samples))
         module.float().train()  # a new ControlNet has the precision of its transformer
@@ -167,15 +179,25 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         if self.module.controlnet.reads_boxes:
             seen = [aligned_boxes(one.conditions, latents.shape[-1], conditions.seconds) for one in samples]
             boxes = torch.stack(seen)
-        return SpatialAudioBatch(conditions, latents, torch.stack([record.envelope for record in samples]), boxes)
+        middles = [record.centred for record in samples if record.centred is not None]
+        return SpatialAudioBatch(
+            conditions,
+            latents,
+            torch.stack([record.envelope for record in samples]),
+            boxes,
+            torch.stack(middles) if len(middles) == len(samples) else None,
+            tuple(record.text for record in samples),
+        )
 
     def loss(self, batch: SpatialAudioBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        latents = batch.latents
-        rows, places = len(latents), latents.shape[-1]
+        rows, places = len(batch.latents), batch.latents.shape[-1]
         none = torch.rand(rows, generator=generator) < self.config.condition_dropout
         features = self.module.adapter.features(batch.conditions, {})
         dropped = self._dropped(batch, generator)
-        encoded = self.module.adapter(replace(features, null=dropped | none[:, None]))
+        batch = self._heard(batch, dropped, none)
+        latents = batch.latents
+        unknown = dropped if features.null is None else dropped | features.null
+        encoded = self.module.adapter(replace(features, null=unknown | none[:, None]))
         conditioning = Conditioning.of({"spatial": encoded}, Layout(self.levels, (1, places)))
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         timesteps = sigmoid_normal_timesteps(rows, generator, self.config.time_mean).to(latents)
@@ -184,7 +206,7 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         shared = (
             noisy,
             timesteps,
-            self.context.expand(rows, -1, -1) * ~none[:, None, None].to(latents.device),
+            self._context(batch.texts).to(latents) * ~none[:, None, None].to(latents.device),
             self.whole.expand(rows, -1, -1),
         )
         turns = rotary_embedding_for(self.transformer, places)
@@ -197,6 +219,31 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
             predicted = self.transformer(*(tensor.to(frozen) for tensor in shared), turns).sample
         return F.mse_loss(predicted, target)
 
+    def _heard(
+        self, batch: SpatialAudioBatch, dropped: Bool[Tensor, "design part"], none: Bool[Tensor, " design"]
+    ) -> SpatialAudioBatch:
+        """Returns the batch with centred audio where boxes are dropped, unless prompts and all conditions are."""
+        if batch.centred is None:
+            return batch
+        untold = ~none & (dropped | ~self._tracks(batch)).all(1)
+        middle = untold.to(batch.latents.device)[:, None, None]
+        latents, envelope = batch.centred.unbind(1)
+        return replace(
+            batch,
+            latents=torch.where(middle, latents, batch.latents),
+            envelope=torch.where(middle, envelope, batch.envelope),
+        )
+
+    def _context(self, texts: Sequence[str | None]) -> Float[Tensor, "design token dim"]:
+        return torch.cat([self._states(self.prompt if text is None else text)[0] for text in texts])
+
+    def _states(self, text: str) -> tuple[Tensor, Tensor]:
+        """Returns context and global state of a text, encoded once."""
+        if text not in self.contexts:
+            states = context_of(self.pipe, text, self.module.adapter.config["seconds"])
+            self.contexts[text] = states[0].float(), states[1].float()
+        return self.contexts[text]
+
     def _control(
         self, batch: SpatialAudioBatch, kept: Bool[Tensor, "design 1 1"], dropped: Bool[Tensor, "design part"]
     ) -> tuple[Float[Tensor, "design channel place"], Float[Tensor, "design 1 1"]]:
@@ -205,11 +252,13 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         kept = kept.to(envelope.device)
         if batch.boxes is None:
             return envelope, kept.to(envelope)
-        tracks = torch.tensor([kind is BoxTrack for kind in self._kinds(batch)])
-        seen = (~dropped & tracks).any(1).to(envelope.device)[:, None, None]
+        seen = (~dropped & self._tracks(batch)).any(1).to(envelope.device)[:, None, None]
         silent = self.silence.to(envelope).expand_as(envelope)
         both = torch.cat([torch.where(kept, envelope, silent), batch.boxes * seen], 1)
         return both, (kept | seen).to(envelope)
+
+    def _tracks(self, batch: SpatialAudioBatch) -> Bool[Tensor, " part"]:
+        return torch.tensor([kind is BoxTrack for kind in self._kinds(batch)])
 
     def _kinds(self, batch: SpatialAudioBatch) -> list[type[OverTime]]:
         return [self.module.adapter.readers[part.reader].kind for part in batch.conditions.parts]

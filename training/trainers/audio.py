@@ -1,12 +1,14 @@
 """Train spatial audio: boxes, depth, prompts and envelopes over time (docs/spatial_audio.md)."""
 
+import argparse
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import check_shares, option
-from weftwork.training.core.trainer import Trainer
+from weftwork.training.core.trainer import Groups, Trainer
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class SpatialConfig:
     condition_dropout: float = option(0.1, "share of audio without any condition and prompt")
     prompt_dropout: float = option(0.2, "share of prompts left out")
     depth_dropout: float = option(0.1, "share of depth left out")
-    box_dropout: float = option(0.1, "share of tracks left out")
+    box_dropout: float = option(0.1, "share of tracks left out; walks without boxes are heard in the middle")
     envelope_dropout: float = option(0.2, "share of envelopes left out")
     time_mean: float = option(1.2, "mean logit of timesteps; sides are decided at high ones")
 
@@ -45,10 +47,12 @@ class SpatialModel:
 
 @dataclass(frozen=True)
 class SpatialData:
-    """Options of audio files."""
+    """Options of audio files, and of walks."""
 
     seconds: float | None = option(None, "length of the pieces that audio is cut into; none = 2")
-    prompt: str | None = option(None, "prompt of all samples; none = that of the synthetic dataset")
+    prompt: str | None = option(
+        None, "prompt of all samples; none = that of the synthetic dataset, with --footsteps varied ones"
+    )
 
 
 class AudioTrainer(Trainer):
@@ -60,13 +64,23 @@ class AudioTrainer(Trainer):
     data_options = SpatialData
     preparation = "weftwork.training.tasks.audio:prepare"
     folder = "folder of audio files, with boxes and depth beside them"
+    world_only = ("footsteps",)
     worlds = ("walks",)
     samples = 8_000
     own_only = ("seconds", "audio_encoder")
     without_effect = ("cache_features", "resolution", "validation_prompt")
     shards = False
 
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
+        super().add_arguments(parser, groups)
+        groups.data.add_argument("--footsteps", type=Path, help="folder of recorded footsteps for --world walks")
+
     def check(self) -> None:
         super().check()
+        if self.arguments.footsteps:
+            from weftwork.datasets.readers.footsteps import FootstepFolder
+
+            FootstepFolder(self.arguments.footsteps)
         if self.arguments.seconds and self.arguments.init_from:
             raise UserError("seconds: got it beside --init_from, whose modules have a fixed length; leave it out")

@@ -1,7 +1,6 @@
 """Synthetic dataset: walks with footsteps: video boxes, depth and stereo audio."""
 
 from weftwork.datasets.synthetic.walks.dataset import (
-    PROMPT,
     SAMPLE_RATE,
     SECONDS,
     SPLITS,
@@ -15,6 +14,7 @@ from weftwork.datasets.synthetic.walks.dataset import (
     walk_of,
 )
 from weftwork.datasets.synthetic.walks.images import frames
+from weftwork.datasets.synthetic.walks.prompts import PROMPT
 from weftwork.datasets.synthetic.walks.scenes import SURFACES, Walk
 from weftwork.datasets.synthetic.walks.sounds import sound
 

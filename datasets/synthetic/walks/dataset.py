@@ -31,7 +31,6 @@ from weftwork.datasets.synthetic.walks.scenes import (
 )
 from weftwork.datasets.synthetic.walks.sounds import SYNTHETIC, Audio, StepSounds, sound
 
-PROMPT: Final = "a person walks"
 SPLITS: Final = ("train", "validation", "test")
 SAMPLE_RATE: Final = 16_000
 SECONDS: Final = 2.048

@@ -17,6 +17,8 @@ from weftwork.scripts.maintenance import train_tiny_audio
 from weftwork.training.data.audio import WalkSounds
 from weftwork.training.recipes.audio_autoencoder import build_oobleck, distance, side_error, with_unit_latents
 
+FOOTSTEPS = Path(__file__).parents[3] / "examples/footsteps"
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,10 +60,10 @@ def test_audio_passes_an_untrained_autoencoder() -> None:
 
 def test_a_backbone_is_trained_from_scratch_and_is_stock(cache: Path, tmp_path: Path) -> None:
     common = ["--walks", "4", "--cache_dir", str(cache), "--max_train_steps", "2", "--train_batch_size", "2",
-              "--checkpointing_steps", "0", "--validation_steps", "0"]  # fmt: skip
+              "--checkpointing_steps", "0", "--validation_steps", "0", "--footsteps", str(FOOTSTEPS)]  # fmt: skip
     train_tiny_audio.main(["autoencoder", "--output_dir", str(tmp_path / "vae"), *common])
     trained: Any = AutoencoderOobleck.from_pretrained(tmp_path / "vae/final")
-    sounds = torch.from_numpy(WalkSounds(cache, "train", 4).sounds.astype(np.float32) / 32768)
+    sounds = torch.from_numpy(WalkSounds(cache, "train", 4, footsteps=FOOTSTEPS).sounds.astype(np.float32) / 32768)
     assert abs(trained.encode(sounds).latent_dist.mode().std().item() - 1) < 0.02
     vae = str(tmp_path / "vae/final")
     train_tiny_audio.main(["transformer", "--vae", vae, "--output_dir", str(tmp_path / "dit"), *common])
@@ -69,6 +71,8 @@ def test_a_backbone_is_trained_from_scratch_and_is_stock(cache: Path, tmp_path: 
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableAudioPipeline"
     assert all("_name_or_path" not in path.read_text() for path in folder.rglob("config.json"))
     pipe: Any = VideoToAudioPipeline.from_pretrained(folder)
+    known = set(pipe.tokenizer.get_vocab())
+    assert {"▁across", "▁hard", "▁ice", "▁sand"} <= known and "▁gravel" not in known
     out = pipe(prompt="footsteps on snow", num_inference_steps=1, generator=torch.Generator().manual_seed(0))
     assert out.audio.shape == (2, 32_768) and np.isfinite(out.audio).all()
     pytest.importorskip("torchsde")  # without it diffusers does not open the folder's scheduler
