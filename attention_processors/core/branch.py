@@ -108,7 +108,7 @@ def check_places(places: int, queries: int) -> None:
     Raises:
         ValueError: another number of queries.
     """
-    if places not in (1, queries):
+    if places > 1 and places != queries:
         raise UserError(
             f"region: got a grid of {places} places for a layer with {queries} queries; the conditioning was built for "
             "another latent size: build it for the height and width being denoised"
