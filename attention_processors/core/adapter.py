@@ -64,6 +64,9 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
     keeps_precision: ClassVar[bool] = False
     """True for weights that keep their precision on a denoiser of another one."""
 
+    reads_linear: ClassVar[bool] = False
+    """Whether its branches can act in layers of linear attention."""
+
     @abstractmethod
     def collate(self, conditions: Sequence[Sequence[Any]]) -> BatchT:
         """Returns a batch of tensors on the CPU from the conditions of each design, which may have none."""
@@ -83,7 +86,7 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         Raises:
             ValueError: `layers` names or matches nothing there, or weights of the layers cannot be read.
         """
-        chosen = select_layers(denoiser, layers)
+        chosen = select_layers(denoiser, layers, cls.reads_linear)
         settings: dict[str, object] = {"layers": chosen, "base": base_description(denoiser), **config}
         adapter = cls(**settings)
         adapter.initialize_from(attention_layers(denoiser))

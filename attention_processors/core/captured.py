@@ -36,6 +36,8 @@ class Capture(Branch):
         image: place of the image's tokens; None if all queries are the image's.
     """
 
+    linear = True
+
     captured: Captured
     image: ImageTokens | None = None
 
@@ -55,6 +57,8 @@ class ReadCaptured(Branch):
         image: place of the image's tokens; None if all queries are the image's.
         conditional: index of the conditional half of the rows, where a batch has both.
     """
+
+    linear = True
 
     captured: Captured
     log_strength: Float[Tensor, "row place part"]
@@ -82,7 +86,8 @@ class ReadCaptured(Branch):
         read = attend(query[:, begin:end], keys, values, mask, biases)
         acts = (strength > ABSENT).any(-1)[:, :, None, None]
         mixed = torch.where(acts, out[:, begin:end] + (read - own.out), out[:, begin:end])
-        return torch.cat([out[:, :begin], mixed, out[:, end:]], 1)
+        # Copies have other strides, at which the projection of the output rounds differently.
+        return mixed if (begin, end) == (0, queries) else torch.cat([out[:, :begin], mixed, out[:, end:]], 1)
 
     def rows(self, count: int) -> "ReadCaptured":
         if self.log_strength.shape[0] == count:

@@ -13,11 +13,12 @@ from weftwork.attention_processors.core.processor import attention_layers, conte
 from weftwork.datasets.readers.errors import UserError
 
 
-def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str, int]:
+def select_layers(denoiser: nn.Module, layers: str | Sequence[str], linear: bool = False) -> dict[str, int]:
     """Selects attention layers: returns the widths of their keys by name.
 
     Args:
         layers: a preset of `PRESETS`, a regular expression for whole names, or a list of names.
+        linear: whether layers of linear attention may be among them.
 
     Raises:
         ValueError: an unknown name, no match, a layer of text tokens alone, of linear attention, or of unknown width.
@@ -27,7 +28,7 @@ def select_layers(denoiser: nn.Module, layers: str | Sequence[str]) -> dict[str,
     for name in chosen:
         if family.role(name) == "text":
             raise UserError(f"layers: got {name!r}, whose tokens are the text's; choose layers that read the image")
-        if family.role(name) == "linear":
+        if family.role(name) == "linear" and not linear:
             raise UserError(
                 f"layers: got {name!r}, whose attention is linear, without a softmax that conditions could enter; "
                 'choose layers that read the text, as "all"'

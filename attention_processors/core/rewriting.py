@@ -35,6 +35,7 @@ METHODS: Final[Mapping[str, str]] = {
     "dispatch_attention_fn": "attend_tokens",
     "scaled_dot_product_attention": "attend_heads",
     "memory_efficient_attention": "attend_folded",
+    "linear_attention": "attend_linear",
 }
 """Attention functions by name, and the methods that replace their calls, by the order of axes."""
 NORMS: Final[Mapping[str, str]] = {"norm_q": "query", "norm_k": "key"}

@@ -7,7 +7,7 @@ of the original, with its calls of attention functions sent to `self`: `core.rew
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, ClassVar, Final, Self
 
@@ -15,34 +15,15 @@ import torch
 import torch.nn.functional as F
 from diffusers.hooks._helpers import AttentionProcessorRegistry
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.attention_backends import backend_for
 from weftwork.attention_processors.core.biases import biased
-from weftwork.attention_processors.core.branch import Acting, Biases, OwnAttention
+from weftwork.attention_processors.core.branch import Acting, Attend, Biases, OwnAttention
+from weftwork.attention_processors.core.processor_classes import EQUAL, MAIN_CALLS, SUBTRACTED
 from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
-
-MAIN_CALLS: Final[Mapping[str, tuple[int, ...]]] = {
-    "WanAttnProcessor": (1,),  # the first reads the image of image-to-video models
-    "FluxIPAdapterAttnProcessor": (0,),
-    "SD3IPAdapterJointAttnProcessor2_0": (0,),
-    "IPAdapterAttnProcessor2_0": (0,),
-    "IPAdapterXFormersAttnProcessor": (0,),
-    "StableAudio3SelfAttnProcessor": (0, 2),  # the third is that of models without a difference of two
-    "StableAudio3CrossAttnProcessor": (0, 2),
-}
-"""Of processors that call attention at several places: the calls that branches belong to, in the order of the source;
-one of them runs."""
-SUBTRACTED: Final[Mapping[str, tuple[int, ...]]] = {
-    "StableAudio3SelfAttnProcessor": (1,),
-    "StableAudio3CrossAttnProcessor": (1,),
-}
-"""Calls whose result is subtracted from that of the main one: biases on keys that are there act in both."""
-EQUAL: Final[Mapping[type, type]] = {AttnProcessor: AttnProcessor2_0}
-"""Processors without an attention function: the one whose code runs while there are branches."""
 
 Kept = dict[str, Tensor]
 """Tensors of one call of a processor, by name."""
@@ -219,6 +200,25 @@ class WrappedProcessor:
         mask = None if attn_bias is None else attn_bias.unflatten(0, (-1, layer.heads))
         query, key, value = (unfold(x) for x in (query, key, value))
         return fold(self._attention(kept, (layer, call), run, query, key, value, mask, options.get("scale")))
+
+    def attend_linear(
+        self, kept: Kept, layer: nn.Module, call: int, function: Attend, query: Tensor, key: Tensor, value: Tensor
+    ) -> Float[Tensor, "row query head dim"]:
+        """Computes linear attention with branches that change its output alone, in place of `linear_attention`.
+
+        Raises:
+            ValueError: another branch.
+        """
+        out = function(query, key, value)
+        own = OwnAttention(key, value, None, out)
+        for branch in self.acting.branches:
+            if not branch.linear:
+                raise UserError(
+                    f"{self.stock.__name__}: got {type(branch).__name__} in a layer of linear attention, without a "
+                    "softmax that it could enter; restrict the adapter to other layers"
+                )
+            out = branch.rows(query.shape[0]).mix(query, out, function, own)
+        return out
 
     def _reads(self, call: int) -> bool:
         """Whether there are branches, and this call of an attention function is theirs."""

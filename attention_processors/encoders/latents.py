@@ -29,10 +29,11 @@ def encode_latents(vae: ModelMixin, values: Float[Tensor, "batch channel *size"]
         scaled: False leaves out the normalisation, for latents that are decoded without reversing it.
     """
     values = values.to(vae.device, vae.dtype)
-    if any(isinstance(module, nn.Conv3d) for module in vae.modules()):  # of video: an image is one frame
-        latents = vae.encode(values.unsqueeze(2)).latent_dist.mode().squeeze(2)
-    else:
-        latents = vae.encode(values).latent_dist.mode()
+    video = any(isinstance(module, nn.Conv3d) for module in vae.modules())  # an image is one frame
+    made = vae.encode(values.unsqueeze(2) if video else values)
+    latents = made.latent if hasattr(made, "latent") else made.latent_dist.mode()
+    if video:
+        latents = latents.squeeze(2)
     if not scaled:
         return latents
     if (norm := getattr(vae, "bn", None)) is not None:  # of FLUX.2: channels of patches are normalised

@@ -142,6 +142,7 @@ class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
     """Reference images on any denoiser; there is nothing to train."""
 
     condition_type = (ReferenceOnly,)
+    reads_linear = True
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "self", **config: object) -> Self:

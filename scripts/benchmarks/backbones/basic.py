@@ -126,12 +126,17 @@ def scheduled(cell: Cell) -> None:
 
 @torch.no_grad()
 def summed(cell: Cell) -> None:
-    """Beside styles, each of the two adds what it adds alone; with styles at 0, its output keeps its bits."""
+    """Beside styles, each of the two adds what it adds alone; with styles at 0, its output keeps its bits.
+
+    Styles do not act in layers of linear attention; there, it stands beside another one of the same method.
+    """
     parts = cell.parts()
     install(parts.denoiser)
     mine = parts.example.encoded(parts.conditions())
     alone = parts.laid_out({"mine": mine})
-    other = style(parts.denoiser, list(alone.branches))
+    layers = list(alone.branches)
+    linear = any(family_of(parts.denoiser).role(name) == "linear" for name in layers)
+    other = parts.example if linear else style(parts.denoiser, layers)
     theirs, absent = (other.encoded([other.conditions(seed, weight=w) for seed in (0, 1)]) for w in (1.0, 0.0))
     beside_absent = parts.output(parts.laid_out({"mine": mine, "other": absent}))
     equal(beside_absent, parts.output(alone), "beside styles of weight 0")

@@ -95,6 +95,8 @@ class Parts:
 class Seen(Branch):
     """Last branch of a layer, which keeps what the layer attends with and returns."""
 
+    linear = True
+
     out: Tensor
     """Attention with all branches, [row, query, head, dim]."""
 

@@ -193,8 +193,8 @@ def pixart() -> Made:
 
 def sana() -> Made:
     model = diffusers.SanaTransformer2DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=4, num_layers=2,
-        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=8,
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=2,
+        num_cross_attention_heads=2, cross_attention_head_dim=8, cross_attention_dim=16, caption_channels=8,
     )  # fmt: skip
     return model, {"hidden_states": noise(2, 4, 8, 8), "encoder_hidden_states": noise(2, 7, 8), "timestep": FIVE}
 

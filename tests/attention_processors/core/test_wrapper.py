@@ -16,7 +16,6 @@ from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttenti
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import (
     attention_layers,
-    check_wrappable,
     conditioned,
     install,
     restore,
@@ -27,6 +26,8 @@ from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, made
 
 class Counted(Branch):
     """Attention to random tokens; counts how often it is read."""
+
+    linear = True
 
     def __init__(self, gain: float) -> None:
         self.gain, self.calls = gain, 0
@@ -64,10 +65,12 @@ def test_branches_act_in_every_layer_of_every_family(backbone: Any) -> None:
 
 
 def test_linear_attention_is_refused_by_name() -> None:
-    model, _ = made(next(one for one in BACKBONES if one.__name__ == "sana"))
-    with pytest.raises(ValueError, match=r"transformer_blocks\.0\.attn1: SanaLinearAttnProcessor2_0: got none in its"):
-        check_wrappable(model, ["transformer_blocks.0.attn1"])
-    check_wrappable(model, ["transformer_blocks.0.attn2"])
+    model, call = made(next(one for one in BACKBONES if one.__name__ == "sana"))
+    install(model)
+    acting = Conditioning({"transformer_blocks.0.attn1": (Branch(),)})
+    refused = pytest.raises(ValueError, match="SanaLinearAttnProcessor2_0: got Branch in a layer of linear attention")
+    with conditioned(model, acting), refused:
+        call(model)
 
 
 # -- one layer ---------------------------------------------------------------------------------------------
