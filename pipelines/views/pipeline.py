@@ -130,7 +130,8 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
             )
         ((name, views),) = found.items()
         if self.adapters is not None and self.adapters.weights[name] != 1:
-            raise UserError(f"weight: got {self.adapters.weights[name]} for {name!r}, expected 1; set it to 1")
+            weight = self.adapters.weights[name]
+            raise UserError(f"weight: got {weight} for {name!r}, expected 1; call set_weights({name}=1)")
         return views
 
     def _context(self, prompt: str, negative_prompt: str | None, guided: bool) -> Float[Tensor, "row token dim"]:

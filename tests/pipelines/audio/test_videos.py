@@ -10,9 +10,12 @@ import pytest
 
 av = pytest.importorskip("av")
 
+from PIL import Image  # noqa: E402
+from remedies import Make, Row, check, row, sound, table, text  # noqa: E402
 from tiny_video import write_video  # noqa: E402
 
 from weftwork.attention_processors.audio.conditions import BoxTrack  # noqa: E402
+from weftwork.pipelines.audio import videos  # noqa: E402
 from weftwork.pipelines.audio.output import AudioOutput  # noqa: E402
 from weftwork.pipelines.audio.plots import plot_audio  # noqa: E402
 from weftwork.pipelines.audio.videos import Video  # noqa: E402
@@ -209,3 +212,42 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, write: Call
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
     assert write(tmp_path).is_file()
+
+
+def made(seconds: float = 1.0, size: int = 32) -> Make:
+    return lambda folder: write_video(folder / "clip.mp4", np.arange(round(10 * seconds)) / 10, size)
+
+
+def animated(folder: Path) -> Path:
+    images = [Image.new("L", (32, 32), 40 * i) for i in range(5)]
+    images[0].save(folder / "clip.gif", save_all=True, append_images=images[1:], duration=100)
+    return folder / "clip.gif"
+
+
+def followed(seconds: float) -> Make:
+    track = BoxTrack([0.0, seconds], np.array([[0, 0, 1, 1]] * 2))
+    return lambda folder: Video.open(made()(folder)).check([track]) or folder
+
+
+def with_audio(name: str) -> Make:
+    silence = np.zeros((2, 8000), np.float32)
+    return lambda folder: Video.open(made()(folder)).with_audio(silence, 8000, folder / name)
+
+
+def encoded(side: int) -> Make:
+    return lambda folder: videos.write_video(np.zeros((2, side, side, 3), np.uint8), 10, folder / "new.mp4")
+
+
+@table(
+    row(Video.open, text("x", "clip.mp4"), "expected a video; copy it again, or convert it to MP4", made()),
+    row(Video.open, sound(np.zeros(99)), "got a file without frames, expected a video; choose another", made()),
+    row(lambda path: Video.open(path, longest=2), made(3), "more than 2 s, expected a shorter one; cut it", made(1)),
+    row(lambda path: Video.open(path, largest=8e3), made(), "scale it down", made(size=16)),
+    row(lambda path: Video.open(path, largest=2e4), made(3), "or drop frames", made(1)),
+    row(lambda path: Video.open(path).container, animated, "codec gif, .*; convert it to MP4 first", made()),
+    ("up to 2.00 s for a video of 0.93 s; cut it", followed(2), followed(0.9)),
+    ("cannot be written .*; choose a name that ends in .mkv", with_audio("a.xyz"), with_audio("a.mkv")),
+    ("got 33x33, expected even sides; crop a line", encoded(33), encoded(32)),
+)
+def test_remedies_of_videos(row: Row, tmp_path: Path) -> None:
+    check(row, tmp_path)
