@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.synthetic.checks import check_draw, check_side, known
 from weftwork.datasets.synthetic.creatures.figure import Canvas, draw_figure
 from weftwork.datasets.synthetic.creatures.layers import read_scene
 from weftwork.datasets.synthetic.creatures.legged import LEGGED
@@ -92,8 +92,7 @@ def sample(split: str, index: int, *, seed: int = 0, style: str | None = None, s
     Args:
         style: the style to show; drawn when left out, and then never the neutral look.
     """
-    if index < 0 or seed < 0:
-        raise UserError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
+    check_draw(index, seed)
     options = cells(split, style)
     if not options:
         raise UserError(
@@ -114,8 +113,7 @@ def render(creature: Creature, style: str, *, seed: int | Sequence[int], size: i
     (index of split, seed, index).
     """
     known("style", style, (NEUTRAL, *STYLES))
-    if size not in (64, 128, 256):
-        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the image for other sizes")
+    check_side(size)
     key = [seed] if isinstance(seed, int) else list(seed)
     if min(key, default=0) < 0:
         raise UserError(f"seed: got {seed}, expected integers of at least 0; pass non-negative ones")

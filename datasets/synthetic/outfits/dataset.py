@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.synthetic.checks import check_draw, check_side, known
 from weftwork.datasets.synthetic.creatures.vocabulary import STYLES
 from weftwork.datasets.synthetic.outfits.drawing import paint_image, read_layers
 from weftwork.datasets.synthetic.outfits.figure import (
@@ -92,8 +92,7 @@ def sample(
         style: how it is painted, one of the creatures' `STYLES`; all but the image is the same without it.
     """
     known("split", split, SPLITS)
-    if index < 0 or seed < 0:
-        raise UserError(f"index, seed: got {index} and {seed}, expected both at least 0; pass non-negative integers")
+    check_draw(index, seed)
     if count is not None and not 1 <= count <= len(SLOTS):
         raise UserError(f"count: got {count}, expected 1 to {len(SLOTS)} garments; pass one of these or leave it out")
     key = (SPLITS.index(split), seed, index)
@@ -121,8 +120,7 @@ def render(
     slots = [garment.slot for garment in garments]
     if len(set(slots)) != len(slots):
         raise UserError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
-    if size not in (64, 128, 256):
-        raise UserError(f"size: got {size}, expected 64, 128 or 256; resize the image for other sizes")
+    check_side(size)
     if style is not None:
         known("style", style, STYLES)
     key = [seed] if isinstance(seed, int) else list(seed)

@@ -176,4 +176,7 @@ def _check_steps(steps: Float[np.ndarray, "..."], levels: Float[np.ndarray, "...
     if not (np.isfinite(levels) & (levels <= LOUDEST)).all():
         raise UserError(f"levels: got {levels.tolist()}, expected finite ones up to {LOUDEST} dB; louder steps clip")
     if not np.isfinite(steps).all() or (np.diff(steps) <= 0).any() or ((steps < 0) | (steps >= seconds)).any():
-        raise UserError(f"steps: got {steps.tolist()}, expected increasing times in [0, {seconds}) seconds; sort them")
+        raise UserError(
+            f"steps: got {steps.tolist()}, expected increasing times in [0, {seconds}) seconds; sort them, and drop "
+            "others"
+        )
