@@ -10,8 +10,8 @@ from torch import Tensor
 from weftwork.attention_processors.core.biases import biased
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
-from weftwork.attention_processors.core.wrapper import can_wrap
 from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, flux, made, sd3, wan
 
 
@@ -44,7 +44,8 @@ def by_token(heads: Tensor, like: Tensor) -> Tensor:
 def test_queries_and_keys_on_both_sides_of_norms(backbone: Any) -> None:
     model, call = made(backbone)
     install(model)
-    layers: dict[str, Any] = {n: one for n, one in attention_layers(model).items() if can_wrap(one.processor)}
+    family = family_of(model)
+    layers: dict[str, Any] = {n: one for n, one in attention_layers(model).items() if family.role(n) != "linear"}
     branches, wanted = {name: Looking() for name in layers}, {name: {} for name in layers}
     for name, layer in layers.items():
         for side in ("query", "key"):
