@@ -49,7 +49,7 @@ class Measurement:
         num_inference_steps, guidance_scale: defaults of the options.
         curve: scores that the option `--curve` plots over the weight of the condition; none for no such option.
         splits: of the cases; the first is the default.
-        places: further folders by option, with their defaults and contents.
+        places: further folders by option, with their defaults, None for no folder, and contents.
     """
 
     description: str
@@ -59,7 +59,7 @@ class Measurement:
     guidance_scale: float = 3.0
     curve: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("test", "validation")
-    places: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    places: Mapping[str, tuple[Path | None, str]] = field(default_factory=dict)
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Adds the options of this method."""
@@ -74,7 +74,8 @@ class Measurement:
             else:
                 parser.add_argument(f"--{name}", type=Path, help=text)
         for name, (default, text) in self.places.items():
-            parser.add_argument(f"--{name}", type=Path, default=default, help=f"{text} (default: {default})")
+            text = text if default is None else f"{text} (default: {default})"
+            parser.add_argument(f"--{name}", type=Path, default=default, help=text)
         if self.curve:
             text = "scores over the weight, as a plot; needs matplotlib"
             parser.add_argument("--curve", action="store_true", help=text)
@@ -99,7 +100,9 @@ class Measurement:
         Raises:
             ValueError: required weights are neither given nor shipped.
         """
-        found: dict[str, Sequence[Path]] = {name: [getattr(arguments, name)] for name in self.places}
+        found: dict[str, Sequence[Path]] = {
+            name: [getattr(arguments, name)] for name in self.places if getattr(arguments, name) is not None
+        }
         for name, one in self.weights.items():
             given = getattr(arguments, name)
             if given is not None:

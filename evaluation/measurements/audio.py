@@ -10,7 +10,7 @@ def _audio(name: str, *rows: str) -> Weights:
 
 
 MEASUREMENT: Final = Measurement(
-    "Measurement of spatial audio: side, distance and time of audible footsteps.",
+    "Measurement of spatial audio: side, distance, time and surface of audible footsteps.",
     "weftwork.evaluation.methods.audio:SpatialAudioEvaluation",
     {
         "spatial": _audio("spatial-audio"),
@@ -20,4 +20,5 @@ MEASUREMENT: Final = Measurement(
     },
     num_inference_steps=50,
     guidance_scale=2.0,
+    places={"footsteps": (None, "folder of recorded footsteps (default: synthetic ones)")},
 )

@@ -20,13 +20,14 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from weftwork.datasets.synthetic.walks import SECONDS
 from weftwork.datasets.synthetic.walks.prompts import words
+from weftwork.datasets.synthetic.walks.recordings import steps_in
 from weftwork.pipelines.audio.cosine_scheduler import CosineScheduler
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.building import built
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents, steps_in
+from weftwork.training.data.audio import VERSIONS, WalkSounds, cached_audio_latents
 from weftwork.training.recipes.audio_autoencoder import OobleckTask, build_oobleck, with_unit_latents
 from weftwork.training.recipes.audio_backbone import (
     LONGEST,

@@ -21,9 +21,8 @@ from weftwork.datasets.readers.audio_folder import AudioPiece
 from weftwork.datasets.readers.footsteps import FootstepFolder
 from weftwork.datasets.synthetic.walks import SAMPLE_RATE, sound, walk_of
 from weftwork.datasets.synthetic.walks.prompts import caption
-from weftwork.datasets.synthetic.walks.recordings import steps_of
+from weftwork.datasets.synthetic.walks.recordings import steps_in
 from weftwork.datasets.synthetic.walks.scenes import BOX_RATE, DEPTH_RATE, Walk, times_at
-from weftwork.datasets.synthetic.walks.sounds import SYNTHETIC, StepSounds
 from weftwork.training.core.batches import Samples
 from weftwork.training.data.feature_cache import encoder_key, feature_cache
 from weftwork.training.data.image_cache import DrawnImages, Latents, Pixels, encoded_rows, saved_once
@@ -73,15 +72,6 @@ class WalkSounds(DrawnImages[str]):
         """Returns the walk of a clip."""
         surfaces = steps_in(self.footsteps, self.split).surfaces
         return walk_of(self.split, index, seed=self.seed, surfaces=surfaces)
-
-
-def steps_in(footsteps: Path | None, split: str) -> StepSounds:
-    """Returns the recorded steps of a split of a folder, or synthetic steps without a folder.
-
-    Raises:
-        ValueError: as `RecordedSteps`.
-    """
-    return SYNTHETIC if footsteps is None else steps_of(footsteps, split)
 
 
 def _draw_walk(arguments: tuple[str, int, int, int, Path | None, bool]) -> tuple[Pixels, str]:

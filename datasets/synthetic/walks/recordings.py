@@ -17,7 +17,7 @@ from scipy.signal import lfilter, resample
 
 from weftwork.datasets.readers.audio_files import audio_seconds, read_audio
 from weftwork.datasets.readers.footsteps import FootstepFolder
-from weftwork.datasets.synthetic.walks.sounds import ATTACK, CREST, Impulses
+from weftwork.datasets.synthetic.walks.sounds import ATTACK, CREST, SYNTHETIC, Impulses, StepSounds
 
 LONGEST: Final = 0.6
 """Seconds after which a step is cut off."""
@@ -73,7 +73,8 @@ class RecordedSteps:
 def one_step(path: Path, sample_rate: int) -> Float[np.ndarray, " sample"]:
     """Returns a recorded step, mono, from its onset on."""
     mono = read_audio(path, 0.0, audio_seconds(path), sample_rate).mean(0, dtype=np.float64)
-    level = np.sqrt(uniform_filter1d(np.square(mono), max(1, round(0.004 * sample_rate))))
+    power = uniform_filter1d(np.square(mono), max(1, round(0.004 * sample_rate)))
+    level = np.sqrt(np.maximum(power, 0))  # its running sum rounds below 0
     start = max(0, int(np.argmax(level > ONSET * level.max())) - round(ATTACK * sample_rate))
     step = mono[start : start + round(LONGEST * sample_rate)].copy()
     fade = min(len(step), round(FADE * sample_rate))
@@ -81,11 +82,15 @@ def one_step(path: Path, sample_rate: int) -> Float[np.ndarray, " sample"]:
     return step
 
 
-@lru_cache(maxsize=8)
-def steps_of(folder: Path, split: str) -> RecordedSteps:
-    """Returns the steps of a split of a folder, opened once per process.
+def steps_in(folder: Path | None, split: str) -> StepSounds:
+    """Returns the recorded steps of a split of a folder, opened once, or synthetic steps without a folder.
 
     Raises:
         ValueError: as `FootstepFolder`.
     """
+    return SYNTHETIC if folder is None else _opened(folder, split)
+
+
+@lru_cache(maxsize=8)
+def _opened(folder: Path, split: str) -> RecordedSteps:
     return RecordedSteps(FootstepFolder(folder), split)

@@ -13,10 +13,11 @@ from weftwork.attention_processors.audio.adapter import UNTOLD
 from weftwork.attention_processors.audio.conditions import BoxTrack
 from weftwork.datasets.synthetic.walks import PROMPT, SAMPLE_RATE, sound
 from weftwork.datasets.synthetic.walks.prompts import GENERIC, words
+from weftwork.datasets.synthetic.walks.recordings import steps_in
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
-from weftwork.training.data.audio import CENTRED, SpatialWalks, WalkSounds, cached_audio_latents, steps_in
+from weftwork.training.data.audio import CENTRED, SpatialWalks, WalkSounds, cached_audio_latents
 from weftwork.training.tasks.audio import SpatialAudioTask, SpatialModules
 from weftwork.training.trainers.audio import SpatialConfig
 
