@@ -8,4 +8,4 @@ began=$SECONDS
 set_up runtime
 HF_HUB_OFFLINE=1 .venv/bin/weftwork generate examples/outfit/outfit.json --output outputs/quickstart.png
 echo "saved $PWD/outputs/quickstart.png after $((SECONDS - began)) s"
-echo "run 'source .venv/bin/activate' to use the command weftwork in this shell"
+printf 'to use the command weftwork in this shell, run:\n  source %q\n' "$PWD/.venv/bin/activate"

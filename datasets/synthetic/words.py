@@ -1,10 +1,11 @@
 """Words of captions, shared by the synthetic datasets."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 DETAILS: Final = ("full", "partial", "kinds", "generic")
 """The details of captions, from everything to nothing."""
 
@@ -13,5 +14,5 @@ def with_article(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def pick(options: Sequence[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[T], rng: np.random.Generator) -> T:
     return options[int(rng.integers(len(options)))]

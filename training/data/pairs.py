@@ -28,7 +28,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import resized_sketch
 from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
-from weftwork.datasets.synthetic.outfits.texts import unnamed
+from weftwork.datasets.synthetic.outfits.texts import reworded, unnamed
 from weftwork.training.core.batches import Samples
 from weftwork.training.data.image_cache import CachedLatents, DrawnImages, JobT, Latents, OutfitImages, Pixels
 from weftwork.training.data.image_latents import Sizes, encoded_once
@@ -38,6 +38,8 @@ ConditionT = TypeVar("ConditionT", SketchTextPair, GlobalSketch)
 
 WILD_SHARE = 0.3
 """Share of training samples with unpractised sketches."""
+REWORDED_SHARE = 0.25
+"""Share of outfits whose texts give the pattern first, or no article."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,16 @@ class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
         CachedLatents.__init__(self, latents)
         self.merged, self.unnamed_share = merged, unnamed_share
 
+    def texts(self, index: int) -> list[str]:
+        """Returns the text of each pair."""
+        return self.truth[index]["texts"]
+
     def unnamed(self, index: int) -> Sequence[tuple[int, str]]:
         """Returns the pairs in random order, with texts that name no object."""
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> PairRecord:
-        words = self.truth[index]
-        texts: list[str] = words["texts"]
+        texts = self.texts(index)
         pixels = torch.from_numpy(self.images[index, : len(texts)].astype(np.float32) / 255)
         if np.random.default_rng([11, index]).random() < self.unnamed_share:
             order, texts = map(list, zip(*self.unnamed(index), strict=True))
@@ -100,7 +105,7 @@ class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
         pairs = [
             PreparedPair(p, t, region=_region(p[1]), region_aspect=1.0) for p, t in zip(pixels, texts, strict=True)
         ]
-        return PairRecord(self.latent(index), tuple(pairs), tuple(words["captions"]))
+        return PairRecord(self.latent(index), tuple(pairs), tuple(self.truth[index]["captions"]))
 
 
 class OutfitPairs(DrawnPairs):
@@ -117,6 +122,12 @@ class OutfitPairs(DrawnPairs):
         jobs = [(index, size) for index in range(len(images))]
         super().__init__(folder, f"pairs-train-{len(images)}-{size}", _draw_one, jobs, latents, **options)
         self.garments = images.garments
+
+    def texts(self, index: int) -> list[str]:
+        rng = np.random.default_rng([13, index])
+        if rng.random() < REWORDED_SHARE:
+            return [reworded(garment, rng) for garment in self.garments[index]]
+        return super().texts(index)
 
     def unnamed(self, index: int) -> Sequence[tuple[int, str]]:
         return unnamed(self.garments[index])

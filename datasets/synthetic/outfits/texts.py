@@ -65,6 +65,17 @@ def describe(garment: Garment, rng: np.random.Generator) -> str:
     return words if garment.kind in PLURAL else with_article(words)
 
 
+def reworded(garment: Garment, rng: np.random.Generator) -> str:
+    """One garment in words that `describe` never has: the pattern before the colour, or no article."""
+    color = pick(COLOR_WORDS.get(garment.color, (garment.color,)), rng)
+    kind = pick(KIND_WORDS.get(garment.kind, (garment.kind,)), rng)
+    looks = [color, pick(BEFORE[garment.pattern], rng)]
+    plural = garment.kind in PLURAL  # without an article in any case
+    turned, bare = pick(((True, True), (True, False), (plural, True)), rng)
+    words = " ".join([*(reversed(looks) if turned else looks), kind])
+    return words if bare or plural else with_article(words)
+
+
 def caption(garments: Sequence[Garment], rng: np.random.Generator, detail: str = "full") -> str:
     """The outfit in words.
 

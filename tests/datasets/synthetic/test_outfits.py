@@ -27,6 +27,7 @@ from weftwork.datasets.synthetic.outfits import (
     triples,
 )
 from weftwork.datasets.synthetic.outfits.drawing import RGB
+from weftwork.datasets.synthetic.outfits.texts import reworded
 from weftwork.datasets.synthetic.words import DETAILS
 
 
@@ -183,6 +184,21 @@ def test_texts_name_their_garment_in_few_words() -> None:
     assert all(text.isascii() and text == text.lower() and text == text.strip() for text in everything)
     assert not any("  " in text for text in everything)
     assert PROMPT in GENERIC_CAPTIONS
+
+
+def test_other_words_of_a_garment() -> None:
+    rng = np.random.default_rng(0)
+    skirt, jacket, boots = (
+        Garment.of("skirt", "blue", "dotted"),
+        Garment.of("jacket", "brown", "plain"),
+        Garment.of("boots", "black", "checked"),
+    )
+    found = [{reworded(garment, rng) for _ in range(200)} for garment in (skirt, jacket, boots)]
+    assert {"a dotted blue skirt", "polka dot blue skirt", "blue dotted skirt"} <= found[0]
+    assert {"plain brown jacket", "a solid brown jacket", "brown plain jacket"} <= found[1]
+    usual = {describe(garment, rng) for garment in (skirt, jacket, boots) for _ in range(400)}
+    assert found[2] == {"checked black boots", "plaid black boots"}
+    assert not usual & set.union(*found)
 
 
 def test_full_captions_name_all_and_lesser_ones_less(outfits: list[OutfitSample]) -> None:

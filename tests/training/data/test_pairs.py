@@ -38,6 +38,14 @@ def test_synthetic_datasets_are_drawn_once(tmp_path: Path) -> None:
         assert pair.pixels is not None and torch.equal(pair.pixels, record.pairs[whose].pixels)
 
 
+def test_some_outfits_are_worded_with_the_pattern_first_or_without_an_article(tmp_path: Path) -> None:
+    images = OutfitImages(tmp_path, "train", 12)
+    pairs = OutfitPairs(tmp_path, images, np.zeros((12, 4, 8, 8), np.float16), size=64)
+    changed = [i for i in range(12) if [p.text for p in pairs[i].pairs] != list(sample("train", i).texts)]
+    assert 1 <= len(changed) <= 6
+    assert [p.text for p in pairs[changed[0]].pairs] == [p.text for p in pairs[changed[0]].pairs], "in every epoch"
+
+
 def test_own_pairs_are_encoded_once(tmp_path: Path) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     image, sketch = Image.new("RGB", (64, 64), "red"), drawn_sketch()
