@@ -1,13 +1,14 @@
 """Opens the conditioned pipeline that fits a folder."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import diffusers
 from diffusers import DiffusionPipeline
 
-from weftwork import pipelines
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core import mixin
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 
@@ -33,7 +34,9 @@ def open_conditioned(source: str | Path, **options: Any) -> ConditionedPipelineM
     return conditioned_class(getattr(diffusers, name)).from_pretrained(source, **options)
 
 
+@cache
 def conditioned_class(stock: type) -> type[ConditionedPipelineMixin]:
-    """Returns the class of a stock pipeline with conditions, made by the mixin where there is none yet."""
+    """Returns the class of a stock pipeline with conditions, `weftwork.pipelines.Conditioned…`; each is made once."""
     name = f"Conditioned{stock.__name__}"
-    return getattr(pipelines, name, None) or type(name, (ConditionedPipelineMixin, stock), {})
+    found = getattr(mixin, name, None)
+    return found or type(name, (ConditionedPipelineMixin, stock), {"__module__": "weftwork.pipelines"})

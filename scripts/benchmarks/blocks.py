@@ -176,14 +176,15 @@ def moved(value: Any) -> Any:
     return [moved(one) for one in value] if isinstance(value, list) else value
 
 
-@torch.no_grad()
-def steps(denoiser: nn.Module, inputs: Inputs, rounds: int) -> dict[str, dict[str, float]]:
-    """Returns the rows of one backbone."""
+def step_tasks(denoiser: nn.Module, inputs: Inputs) -> dict[str, Callable[[], None]]:
+    """Returns steps of one backbone: stock ones, and wrapped ones without conditions and with four pairs."""
+    here = next(denoiser.parameters()).device
     stock = {name: layer.processor for name, layer in attention_layers(denoiser).items()}
-    acting = Conditioning.of({"pairs": four_pairs(denoiser)}, call_layout(denoiser, inputs)).to(device())
+    acting = Conditioning.of({"pairs": four_pairs(denoiser)}, call_layout(denoiser, inputs)).to(here)
     install(denoiser)
     wrapped = {name: layer.processor for name, layer in attention_layers(denoiser).items()}
 
+    @torch.no_grad()
     def step(processors: Mapping[str, Any], acting: Conditioning | None = None) -> None:
         for name, layer in attention_layers(denoiser).items():
             layer.set_processor(processors[name])
@@ -193,13 +194,12 @@ def steps(denoiser: nn.Module, inputs: Inputs, rounds: int) -> dict[str, dict[st
         with conditioned(denoiser, acting):
             denoiser(**inputs, return_dict=False)
 
-    tasks = {
+    return {
         "stock": lambda: step(stock),
         "again": lambda: step(stock),
         "unused": lambda: step(wrapped),
         "pairs": lambda: step(wrapped, acting),
     }
-    return ratios(interleaved(rounds, clock, **tasks), "stock")
 
 
 @torch.no_grad()
@@ -275,5 +275,6 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     rows = {}
     for name, make in BACKBONES.items():
         denoiser, inputs = make(SIZES[size])
-        rows |= {f"{name}_{row}": scores for row, scores in steps(denoiser, moved(inputs), rounds).items()}
+        seconds = interleaved(rounds, clock, **step_tasks(denoiser, moved(inputs)))
+        rows |= {f"{name}_{row}": scores for row, scores in ratios(seconds, "stock").items()}
     return {**rows, **reference_memory(SIZES[size]), **masked(size, rounds)}

@@ -16,11 +16,14 @@ import argparse
 import statistics
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 from weftwork.scripts.outputs import naming_replaced
+
+if TYPE_CHECKING:
+    from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio", "backbones")
 SIZES = ("full", "tiny")
@@ -88,15 +91,9 @@ def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _generation_alone(arguments: argparse.Namespace) -> list[float]:
-    from weftwork.attention_processors.paired.adapter import PairedAdapter
-    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
     from weftwork.pipelines.designs.reader import read_design
-    from weftwork.pretrained import shipped
 
-    design = read_design(arguments.design)
-    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
-    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
-    pipe.set_progress_bar_config(disable=True)
+    design, pipe = read_design(arguments.design), _shipped_pipeline()
     return interleaved(
         arguments.rounds,
         generation=lambda: pipe(
@@ -108,63 +105,35 @@ def _generation_alone(arguments: argparse.Namespace) -> list[float]:
     )["generation"]
 
 
+def _shipped_pipeline() -> "ConditionedPipelineMixin":
+    from weftwork.pipelines.designs.design import Design
+    from weftwork.pipelines.designs.run import open_pipeline
+    from weftwork.pretrained import DEFAULT_MODEL, shipped
+
+    return open_pipeline(DEFAULT_MODEL, {"paired": shipped("paired")}, Design(""))
+
+
 def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
-    from weftwork.attention_processors.core.families import layer_levels
-    from weftwork.attention_processors.core.processor import attention_layers, conditioned, install
-    from weftwork.attention_processors.core.strength import Layout, Schedule
+    from weftwork.scripts.benchmarks.blocks import step_tasks
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(cross_attention_dim=768, sample_size=64).eval().requires_grad_(False)  # SD 1.5's layout
-    latents, context = torch.randn(1, 4, 64, 64), torch.randn(1, 77, 768)
-    layers = {n: layer.inner_kv_dim for n, layer in attention_layers(unet).items() if n.endswith("attn2")}
-    pairs, tokens = 4, 32
-    key_value = {n: (torch.randn(1, pairs * tokens, w), torch.randn(1, pairs * tokens, w)) for n, w in layers.items()}
-    encoded = EncodedTokens(
-        key_value,
-        None,
-        torch.ones(1, pairs * tokens, dtype=torch.bool),
-        torch.arange(pairs).repeat_interleave(tokens),
-        torch.ones(1, pairs),
-        [[Schedule()] * pairs],
-        torch.rand(1, pairs, 128, 128),
-    )
-
-    def step() -> None:
-        with torch.inference_mode():
-            unet(latents, 500, context)
-
-    stock: dict[str, Any] = {**unet.attn_processors}
-    install(unet)
-    conditioning = Conditioning.of({"pairs": encoded}, Layout(layer_levels(unet), (64, 64)))
-    ours: dict[str, Any] = {**unet.attn_processors}
-
-    def plain() -> None:
-        unet.set_attn_processor(dict(stock))
-        step()
-
-    def four_pairs() -> None:
-        unet.set_attn_processor(dict(ours))
-        with conditioned(unet, conditioning):
-            step()
-
-    return ratios(interleaved(arguments.rounds, plain=plain, four_pairs=four_pairs), "plain")
+    inputs = {"sample": torch.randn(1, 4, 64, 64), "timestep": torch.tensor(500)}
+    tasks = step_tasks(unet, {**inputs, "encoder_hidden_states": torch.randn(1, 77, 768)})
+    rounds = interleaved(arguments.rounds, plain=tasks["stock"], four_pairs=tasks["pairs"])
+    return ratios(rounds, "plain")
 
 
 def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     import torch
 
-    from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
+    from weftwork.attention_processors.paired.conditions import SketchTextPair
     from weftwork.datasets.synthetic.outfits import sample
-    from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-    from weftwork.pretrained import shipped
 
-    pipe = ConditionedStableDiffusionPipeline.from_pretrained(str(shipped("tiny-diffusion")))
-    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
-    drawn = sample("test", 0, count=1)
+    pipe, drawn = _shipped_pipeline(), sample("test", 0, count=1)
     pair = SketchTextPair(drawn.sketches[0], drawn.texts[0], region="sketch")
 
     def encode(number: int) -> None:
