@@ -9,6 +9,7 @@ from PIL import Image
 
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.guidance import guidance_name
 from weftwork.pipelines.designs.design import Control, Design
 
 
@@ -21,7 +22,6 @@ def call_arguments(pipe: DiffusionPipeline, design: Design) -> dict[str, Any]:
     taken = inspect.signature(pipe.__call__).parameters
     given = {
         "prompt": design.prompt,
-        "negative_prompt": design.negative_prompt,
         "num_inference_steps": design.num_inference_steps,
         **_size(pipe, design, taken),
         **_guidance(pipe, design, taken),
@@ -54,12 +54,12 @@ def _check_prompts(pipe: Any, design: Design) -> None:
         warn_of_unknown_words(pipe.tokenizer, text, name)
 
 
-def _guidance(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
-    """Returns the scale of guidance; models that are not distilled for guidance have it as `true_cfg_scale`."""
-    transformer = getattr(pipe, "transformer", None)
-    is_distilled = transformer is None or transformer.config.get("guidance_embeds", False)
-    name = "true_cfg_scale" if "true_cfg_scale" in taken and not is_distilled else "guidance_scale"
-    return {name: design.guidance_scale} if name in taken else {}
+def _guidance(pipe: DiffusionPipeline, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the scale of guidance, and the negative prompt, which two calls need."""
+    name, negative = guidance_name(pipe), design.negative_prompt
+    if name == "true_cfg_scale" and design.guidance_scale > 1:
+        negative = negative or ""
+    return {"negative_prompt": negative, **({name: design.guidance_scale} if name in taken else {})}
 
 
 def _images(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A family's record has what its pipelines do around the denoiser: prompts are enc
 itself, latents are packed and timesteps scaled as in its loop, and timesteps are shifted as for generation.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.guidance import guidance_name, is_distilled
 
 Embeds = Mapping[str, Any]
 """Prompt embeddings as arguments of a denoiser, one row per prompt."""
@@ -196,17 +196,10 @@ def denoiser_of(pipe: DiffusionPipeline) -> ModelMixin:
     return getattr(pipe, "transformer", None) or pipe.unet
 
 
-def is_distilled(denoiser: ModelMixin) -> bool:
-    """Whether a denoiser reads the guidance scale."""
-    return bool(denoiser.config.get("guidance_embeds"))
-
-
 def guidance_arguments(pipe: DiffusionPipeline, prompts: int, guidance_scale: float) -> dict[str, Any]:
     """Returns arguments of a pipeline that guide the generation of images for a number of prompts."""
-    true_cfg = "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters
-    if true_cfg and not is_distilled(denoiser_of(pipe)):
-        return {"true_cfg_scale": guidance_scale, "negative_prompt": [""] * prompts}
-    return {"guidance_scale": guidance_scale}
+    name = guidance_name(pipe)
+    return {name: guidance_scale} | ({"negative_prompt": [""] * prompts} if name == "true_cfg_scale" else {})
 
 
 def timestep_shift(scheduler: ConfigMixin, latents: Noisy) -> float | None:

@@ -19,6 +19,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning, Encode
 from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.encoders import TextEncoders
+from weftwork.pipelines.core.guidance import is_distilled
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.training.core.config import ObjectiveConfig
 from weftwork.training.core.denoisers import (
@@ -26,7 +27,6 @@ from weftwork.training.core.denoisers import (
     call_of,
     denoiser_of,
     guidance_arguments,
-    is_distilled,
     timestep_shift,
 )
 from weftwork.training.core.objectives import diffusion_loss, flow_matching_loss, is_flow, training_scheduler

@@ -1,6 +1,7 @@
 """Designs with reference images that an editing model reads by itself, and their strengths."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from tiny import tiny_pipe
 from tiny_transformers import flux2_klein, tiny_transformer_pipe
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.core.opening import conditioned_class
+from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.identity import identity
 from weftwork.pipelines.designs.reader import read_design
 from weftwork.pipelines.designs.run import draw
@@ -68,3 +71,13 @@ def test_models_that_read_no_images_refuse_them(folder: Path) -> None:
     generated(folder)
     with pytest.raises(ValueError, match="images: got 2, but ConditionedStableDiffusionPipeline reads no reference"):
         draw(tiny_pipe(ConditionedStableDiffusionPipeline), read_design(folder / "design.json"))
+
+
+@pytest.mark.parametrize("family", ["flux", "flux-distilled", "sd3", "qwen-image", "z-image"])
+def test_designs_are_drawn_by_transformers(family: str) -> None:
+    stock = tiny_transformer_pipe(family)
+    pipe = conditioned_class(type(stock))(**stock.components)
+    pipe.set_progress_bar_config(disable=True)
+    design = Design("a", seed=0, num_inference_steps=2, height=32, width=32)
+    plain, guided = (np.asarray(draw(pipe, replace(design, guidance_scale=scale))[0], int) for scale in (1.0, 5.0))
+    assert plain.shape == (32, 32, 3) and np.abs(plain - guided).max() > 0
