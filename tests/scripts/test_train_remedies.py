@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from remedies import Wrong, check_command
+from remedies import Wrong, array, check_command, image, sound, text
 from tiny import drawn_sketch, tiny_pipe
+from tiny_baselines import tiny_vision_model
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
@@ -14,6 +16,10 @@ MODEL = "--pretrained_model_name_or_path model --cache_dir cache --train_batch_s
 STYLE = f"train style --train_data_dir styles {MODEL} --output_dir run"
 DRY = f"{STYLE} --dry_run"
 PAIRED = f"train paired --train_data_dir pairs {MODEL} --output_dir run --dry_run"
+REFERENCE = f"train reference --train_data_dir styles {MODEL} --output_dir run --dry_run"
+CREATURES = f"train style --world creatures --samples 2 {MODEL} --output_dir run --dry_run"
+VIEWS = f"train aligned-views --train_data_dir clips --margin 2 {MODEL} --output_dir run --dry_run"
+AUDIO = "train spatial-audio --train_data_dir sounds --train_batch_size 1 --output_dir run --dry_run"
 FILES = {
     "unknown": ("learning_rat = 1e-3", "unknown option 'learning_rat'; did you mean 'learning_rate'"),
     "strange": ("zzz = 1", "unknown option 'zzz'; see --help for all options"),
@@ -50,7 +56,30 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{DRY} --train_data_dir long", "texts: got 1 that are too long; shorten these:\n  row 2: 'a a"),
         (f"{DRY} --validation_prompt {'a' * 400}", "texts: got 1 that are too long; shorten these:\n  validation"),
     ],
+    f"{REFERENCE} --image_encoder encoder": [
+        (REFERENCE, "image_encoder: got none for your own images; name a CLIP vision model"),
+    ],
+    CREATURES: [
+        (f"{CREATURES} --style a", "style: got 'a' beside --world, which has its own styles; leave it out"),
+        (f"{CREATURES} --aspect_buckets", "aspect_buckets: has no effect with a --world of style; leave it out"),
+    ],
+    VIEWS: [
+        (VIEWS.replace("clips", "flat"), "got a frame without depth, .*; write the output of a depth model to it"),
+        (VIEWS.replace("margin 2", "margin 30"), "margin: got 30 for clips of up to 4 frames, .*; lower it"),
+        (f"{VIEWS} --distillation_kind x", "expected one of kl, mse, logits; pass one of these"),
+        (f"{VIEWS} --geometry_weight -1", "geometry_weight: got -1.0, expected a number of at least 0; raise it"),
+        (f"{VIEWS} --cache_features", "cache_features: has no effect with own data of aligned-views; leave it out"),
+    ],
+    AUDIO: [
+        (f"{AUDIO} --time_mean nan", "time_mean: got nan, expected a finite number; 0 is Stable-V2A's"),
+        (f"{AUDIO} --seconds 1 --init_from spatial-audio", "whose modules have a fixed length; leave it out"),
+        (f"{AUDIO} --resolution 64", "resolution: has no effect with own data of spatial-audio; leave it out"),
+    ],
     PAIRED: [
+        (
+            f"train paired --world outfits --merged --validation_cases 2 {MODEL} --output_dir run",
+            "has no effect with --merged, .*; leave it out, and look at the validation images",
+        ),
         (f"{PAIRED} --merged", "merged: has no effect with own data of paired; leave it out"),
         (f"{PAIRED} --train_data_dir empty", "metadata.jsonl: got no such file in 'empty', .*; write one"),
     ],
@@ -73,8 +102,17 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             drawn_sketch(i).convert("RGB").save(folder / name / f"{i}.png")
         (folder / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "empty").mkdir()
-    for name, (text, _) in {**FILES, "good": (GOOD, "")}.items():
-        (folder / f"{name}.toml").write_text(text)
+    tiny_vision_model().save_pretrained(folder / "encoder")
+    sound(0.1 * np.sin(np.arange(800)), "sounds/a.wav")(folder)
+    lens = "0.5 0.5 0.5 0.5 0 0 1 0 0 0 0 1 0 0 0 0 1 0"
+    for name in ("clips", "flat"):
+        text("\n".join(["", *(f"{time} {lens}" for time in range(4))]), f"{name}/one.txt")(folder)
+        for time in range(4):
+            image(drawn_sketch(), name=f"{name}/one/{time}.png")(folder)
+            if name == "clips":
+                array(2 + np.linspace(0, 1, 64)[:, None] + np.zeros((64, 64)), f"clips/one/{time}.npy")(folder)
+    for name, (options, _) in {**FILES, "good": (GOOD, "")}.items():
+        (folder / f"{name}.toml").write_text(options)
     return sorted(folder.iterdir())
 
 
@@ -88,7 +126,7 @@ def place(tmp_path: Path, things: list[Path], monkeypatch: pytest.MonkeyPatch) -
     return tmp_path
 
 
-@pytest.mark.parametrize("right", TRAININGS, ids=["style", "paired"])
+@pytest.mark.parametrize("right", TRAININGS, ids=lambda right: " ".join(right.split()[1:4]))
 @pytest.mark.usefixtures("place")
 def test_remedies_of_train(right: str, capsys: pytest.CaptureFixture[str]) -> None:
     check_command(right, TRAININGS[right], capsys)
