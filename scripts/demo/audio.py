@@ -20,7 +20,7 @@ from weftwork.attention_processors.encoders.audio_statistics import AudioStatist
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.datasets.readers.sidecar_files import read_boxes
-from weftwork.datasets.synthetic.walks.dataset import PROMPT, render
+from weftwork.datasets.synthetic.walks import PROMPT, render
 from weftwork.datasets.synthetic.walks.images import frames, scene
 from weftwork.datasets.synthetic.walks.scenes import (
     BOX_RATE,
