@@ -78,8 +78,11 @@ def located(source: str | Path) -> Path:
 
 
 def model_name(source: str) -> str:
-    """Returns the name of a model in configs and cards: of a folder, or its id on the Hub."""
-    return Path(source).name if Path(source).is_dir() else source
+    """Returns the name of a model in configs and cards: of a folder (for a run's result, of the run), or its Hub id."""
+    if not Path(source).is_dir():
+        return source
+    folder = Path(source).resolve()
+    return folder.parent.name if folder.name == "final" else folder.name
 
 
 def _folders() -> dict[str, Path]:

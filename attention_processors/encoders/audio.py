@@ -11,6 +11,7 @@ from transformers import ClapAudioModelWithProjection, ClapFeatureExtractor
 
 from weftwork.datasets.readers.audio_files import resampled
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pretrained import located
 
 
 class ClapEncoder:
@@ -33,6 +34,7 @@ class ClapEncoder:
     @classmethod
     def from_pretrained(cls, name: str, device: torch.device | str = "cpu") -> Self:
         """Loads a folder or a Hub id, for example `laion/clap-htsat-unfused`; safetensors only."""
+        name = str(located(name))
         model = ClapAudioModelWithProjection.from_pretrained(name, use_safetensors=True)
         nn.Module.to(model, device)
         return cls(model, ClapFeatureExtractor.from_pretrained(name))

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weftwork.pretrained import located
+
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection, PreTrainedModel, SiglipVisionModel
 
@@ -59,9 +61,11 @@ class ImageEncoder(VisionEncoder):
 
     @classmethod
     def from_pretrained(cls, name: str, revision: str | None = None) -> Self:
-        """Load a folder, "owner/repository", or "owner/repository/folder/in/it" on the Hub; safetensors only."""
+        """Load a folder (also of a training run), the name of a shipped model, "owner/repository" or
+        "owner/repository/folder/in/it" on the Hub; safetensors only."""
         from transformers import AutoConfig, CLIPVisionModelWithProjection, SiglipVisionModel
 
+        name = str(located(name))
         parts = [name, ""] if Path(name).is_dir() else ["/".join(name.split("/")[:2]), "/".join(name.split("/")[2:])]
         place: dict[str, Any] = {"subfolder": parts[1], "revision": revision or "main"}
         siglip = AutoConfig.from_pretrained(parts[0], **place).model_type.startswith("siglip")
@@ -108,7 +112,7 @@ class SketchEncoder(VisionEncoder):
         """Load for example "facebook/dinov2-small" from the Hub or a folder; safetensors only."""
         from transformers import AutoModel
 
-        return cls(AutoModel.from_pretrained(name, revision=revision, use_safetensors=True))
+        return cls(AutoModel.from_pretrained(str(located(name)), revision=revision, use_safetensors=True))
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "image 3 size size"]) -> Float[Tensor, "image token dim"]:
