@@ -89,7 +89,7 @@ class BoxTrack(OverTime):
         return float(np.diff(self.times).max(initial=0.0))
 
     @classmethod
-    def along(cls, times: ArrayLike, boxes: ArrayLike, *, rate: float = 30.0, **acting: Any) -> Self:
+    def along(cls, times: ArrayLike, boxes: ArrayLike, *, rate: float = 30.0, **options: Any) -> Self:
         """Makes a track by linear interpolation between boxes, however far apart in time they are.
 
         Raises:
@@ -97,7 +97,7 @@ class BoxTrack(OverTime):
         """
         if not rate > 0:
             raise UserError(f"rate: got {rate}, expected boxes per second, above 0")
-        drawn = cls(np.asarray(times), np.asarray(boxes), **acting)
+        drawn = cls(np.asarray(times), np.asarray(boxes), **options)
         every = np.append(np.arange(drawn.times[0], drawn.times[-1], 1 / rate), drawn.times[-1])
         every = every[np.append(np.diff(every) > 1e-9, True)]
         return replace(
@@ -229,7 +229,7 @@ class Envelope(OverTime):
         object.__setattr__(self, "values", values)
 
     @classmethod
-    def from_audio(cls, audio: ArrayLike, sample_rate: int, *, stereo: bool = False, **acting: Any) -> Self:
+    def from_audio(cls, audio: ArrayLike, sample_rate: int, *, stereo: bool = False, **options: Any) -> Self:
         """Computes the envelope of audio: root of a causal mean of squares, smoothed.
 
         Args:
@@ -249,7 +249,7 @@ class Envelope(OverTime):
         padded = np.pad(squares.astype(np.float64), ((0, 0), (width, 0))).cumsum(-1)
         means = np.maximum(padded[:, width:] - padded[:, :-width], 0) / width
         smoothed = uniform_filter1d(np.sqrt(means), smooth, mode="constant")  # its running sum rounds below 0
-        return cls(np.maximum(smoothed, 0).astype(np.float32), sample_rate, **acting)
+        return cls(np.maximum(smoothed, 0).astype(np.float32), sample_rate, **options)
 
     def signal(self, samples: int, sample_rate: int, start: float = 0.0) -> Float[np.ndarray, "2 sample"]:
         """Samples the envelope at a rate from a second on, scaled to a maximum of `PEAK`; 0 beyond its end."""

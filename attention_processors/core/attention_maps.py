@@ -36,14 +36,14 @@ class _Sums:
     """Sums over the recorded steps of one adapter at one layer."""
 
     share: Float[Tensor, "row part query"]
-    acting: Float[Tensor, "row 1 query"]
+    active: Float[Tensor, "row 1 query"]
     influence: Float[Tensor, "row part query"]
     steps: int = 1
 
     def add(self, other: "_Sums") -> "_Sums":
         return _Sums(
             self.share + other.share,
-            self.acting + other.acting,
+            self.active + other.active,
             self.influence + other.influence,
             self.steps + other.steps,
         )
@@ -132,8 +132,8 @@ class MapRecorder:
         if kind == "influence":
             return torch.stack([at_size(one.influence / one.steps, n) for n, one in sums.items()]).mean(0).cpu()
         share = torch.stack([at_size(one.share, n) for n, one in sums.items()]).sum(0)
-        acting = torch.stack([at_size(one.acting, n) for n, one in sums.items()]).sum(0)
-        return torch.where(acting > 0, share / acting.clamp(min=torch.finfo(acting.dtype).tiny), 0).cpu()
+        active = torch.stack([at_size(one.active, n) for n, one in sums.items()]).sum(0)
+        return torch.where(active > 0, share / active.clamp(min=torch.finfo(active.dtype).tiny), 0).cpu()
 
     def _of(self, adapter: str | None) -> dict[str, _Sums]:
         if not self._sums:
@@ -162,7 +162,7 @@ def _measure(branch: DecoupledBranch, query: Tensor, own: OwnAttention) -> _Sums
     logits = query @ key.transpose(-1, -2) * head_dim**-0.5
     weights = (logits if branch.bias is None else logits + branch.bias).softmax(-1)
     gain = branch.gain[:, :, 0, 0].unsqueeze(1)  # [row, 1, place]
-    acting = (gain != 0).to(weights).expand(-1, -1, query.shape[2])
+    active = (gain != 0).to(weights).expand(-1, -1, query.shape[2])
     text_norm = text.norm(dim=-1).mean(1).clamp(min=torch.finfo(text.dtype).tiny)
     assert branch.token_part is not None
     shares, norms = [], []
@@ -171,7 +171,7 @@ def _measure(branch: DecoupledBranch, query: Tensor, own: OwnAttention) -> _Sums
         of_part = weights[..., mine]
         shares.append(of_part.sum(-1).mean(1))
         norms.append((of_part @ value[:, :, mine]).norm(dim=-1).mean(1) / text_norm)
-    return _Sums(torch.stack(shares, 1) * acting, acting, torch.stack(norms, 1) * gain)
+    return _Sums(torch.stack(shares, 1) * active, active, torch.stack(norms, 1) * gain)
 
 
 def refuse_compiled(compiled: bool) -> None:

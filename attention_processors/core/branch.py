@@ -205,7 +205,7 @@ class DecoupledBranch(Branch):
 
 
 @dataclass(eq=False)
-class Acting:
+class LayerBranches:
     """Branches of one attention layer, and inputs of blocks, in the running call of a denoiser."""
 
     branches: tuple[Branch, ...] = ()

@@ -23,7 +23,7 @@ from diffusers import DiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.branch import Acting, Branch, DecoupledBranch
+from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, LayerBranches
 from weftwork.attention_processors.core.strength import Layout, Schedule, Strength, anchor_windows
 from weftwork.datasets.readers.errors import UserError
 
@@ -194,12 +194,12 @@ class Conditioning:
         conditioning.set_step(0, 1)
         return conditioning
 
-    def at(self, layer: str) -> Acting:
+    def at(self, layer: str) -> LayerBranches:
         """Returns what acts at a layer, branches in the order of attaching."""
         branches, record = self.branches.get(layer, ()), None
         if self.recorder is not None and branches:
             record = partial(self.recorder.record, layer, self.names[layer])
-        return Acting(branches, record, self.inputs)
+        return LayerBranches(branches, record, self.inputs)
 
     def set_step(self, step: int, num_steps: int) -> bool:
         """Sets every schedule to loop index `step` of `num_steps`; returns whether a strength changed."""

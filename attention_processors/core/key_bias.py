@@ -77,8 +77,8 @@ class KeyStrength(Strength):
         )
 
     def _gain(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
-        acting = torch.where(self.free.unsqueeze(-1), 1, self._acting(grid, layer))
-        return acting.log().clamp(min=ABSENT).transpose(1, 2)
+        strength = torch.where(self.free.unsqueeze(-1), 1, self._strength_at(grid, layer))
+        return strength.log().clamp(min=ABSENT).transpose(1, 2)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from diffusers import ModelMixin
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.branch import Acting
+from weftwork.attention_processors.core.branch import LayerBranches
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.versions import warn_of_untested_diffusers
 from weftwork.attention_processors.core.wrapper import BUSY, WrappedProcessor, can_wrap, wrap, wrapped_class
@@ -65,15 +65,15 @@ class BlockInput:
     """Forward pre-hook of a block that adds a tensor to its first input."""
 
     def __init__(self, block: str) -> None:
-        self.block, self.acting = block, Acting()
+        self.block, self.current = block, LayerBranches()
 
-    def set(self, acting: Acting) -> None:
-        self.acting = acting
+    def set(self, current: LayerBranches) -> None:
+        self.current = current
 
     def __call__(
         self, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]] | None:
-        added = self.acting.inputs.get(self.block)
+        added = self.current.inputs.get(self.block)
         if added is None:
             return None
         if args:
@@ -198,7 +198,7 @@ def conditioned(
     if use.thread not in (None, thread):
         raise RuntimeError(BUSY)
     slots = _slots(inner)
-    before, acting, shown = {name: slot.acting for name, slot in slots.items()}, {}, ExitStack()
+    before, current, shown = {name: slot.current for name, slot in slots.items()}, {}, ExitStack()
 
     def let(conditioning: Conditioning) -> None:
         check_installed(inner, conditioning.branches)
@@ -209,13 +209,13 @@ def conditioned(
             raise RuntimeError(f"inputs: got some for {absent[0]}, which takes none; call install_inputs() first")
         shown.close()
         shown.enter_context(_timestep_shown(inner, conditioning))
-        acting.update({name: conditioning.at(name) for name in slots})
-        _set(slots, acting)
+        current.update({name: conditioning.at(name) for name in slots})
+        _set(slots, current)
 
     outer, use.thread = use.thread, thread
     try:
         let(conditioning or Conditioning({}))
-        with ExitStack() as hooks, _all_read(denoiser, slots, acting), _recomputed_alike(inner, slots, acting), shown:
+        with ExitStack() as hooks, _all_read(denoiser, slots, current), _recomputed_alike(inner, slots, current), shown:
             if conditioning is not None and conditioning.reads_calls:
                 hook = denoiser.register_forward_pre_hook(conditioning.on_call, with_kwargs=True)
                 hooks.callback(hook.remove)
@@ -246,30 +246,30 @@ def _slots(denoiser: nn.Module) -> dict[str, Slot]:
     return {**_processors(denoiser), **{name: slot for name, slot in blocks if slot is not None}}
 
 
-def _set(slots: Mapping[str, Slot], acting: Mapping[str, Acting]) -> dict[str, Acting]:
+def _set(slots: Mapping[str, Slot], current: Mapping[str, LayerBranches]) -> dict[str, LayerBranches]:
     """Sets what acts at each layer and block, in calls from this thread; returns what did."""
     before = {}
     for name, slot in slots.items():
-        before[name] = slot.acting
-        slot.set(acting[name])
+        before[name] = slot.current
+        slot.set(current[name])
     return before
 
 
 @contextmanager
-def _all_read(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Mapping[str, Acting]) -> Iterator[None]:
+def _all_read(denoiser: nn.Module, slots: Mapping[str, Slot], current: Mapping[str, LayerBranches]) -> Iterator[None]:
     """Checks after each call of the denoiser that every layer has read its branches once; not in compiled code."""
     if is_compiled(denoiser):
         yield
         return
 
     def reset(*_: object) -> None:
-        for one in acting.values():
+        for one in current.values():
             one.reads = 0
 
     def check(*_: object) -> None:
-        for name, one in acting.items():
+        for name, one in current.items():
             # Another block may run inside of this one; caches and layer skipping of diffusers leave out layers.
-            if one.branches and one.reads != 1 and slots[name].acting is one and not _has_hooks(denoiser):
+            if one.branches and one.reads != 1 and slots[name].current is one and not _has_hooks(denoiser):
                 raise RuntimeError(
                     f"{name}: the conditions of this layer were read {one.reads} times in one call of the denoiser, "
                     "expected once; detach() and attach() the adapters again"
@@ -317,7 +317,9 @@ def _has_hooks(denoiser: nn.Module) -> bool:
 
 
 @contextmanager
-def _recomputed_alike(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Mapping[str, Acting]) -> Iterator[None]:
+def _recomputed_alike(
+    denoiser: nn.Module, slots: Mapping[str, Slot], current: Mapping[str, LayerBranches]
+) -> Iterator[None]:
     """Lets gradient checkpointing recompute the calls within the block with what acts in them.
 
     A checkpoint is recomputed in the backward pass, when the block has ended or another one runs: the checkpointed
@@ -329,7 +331,7 @@ def _recomputed_alike(denoiser: nn.Module, slots: Mapping[str, Slot], acting: Ma
     functions = [module._gradient_checkpointing_func for module in modules]
 
     def checkpointed(checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any) -> Any:
-        now = dict(acting)
+        now = dict(current)
 
         def run(*args: Any) -> Any:
             before = _set(slots, now)

@@ -219,18 +219,18 @@ class Strength:
         factors = [[schedule.at(step, num_steps) for schedule in row] for row in self.schedules]
         return self.weight * torch.tensor(factors, dtype=self.weight.dtype, device=self.weight.device)
 
-    def _acting(self, grid: tuple[int, int] | None, layer: str | None) -> Float[Tensor, "row part place"]:
-        acting = (self._active if layer is None else self._active * self.layer_weights[layer]).unsqueeze(-1)
-        return acting if grid is None or self.regions is None else acting * self.regions[grid]
+    def _strength_at(self, grid: tuple[int, int] | None, layer: str | None) -> Float[Tensor, "row part place"]:
+        strength = (self._active if layer is None else self._active * self.layer_weights[layer]).unsqueeze(-1)
+        return strength if grid is None or self.regions is None else strength * self.regions[grid]
 
     def _gain(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
-        return self._acting(grid, layer).amax(1)[:, :, None, None]
+        return self._strength_at(grid, layer).amax(1)[:, :, None, None]
 
     def _bias(self, grid: tuple[int, int] | None, layer: str | None) -> Tensor:
-        acting = self._acting(grid, layer)
-        most = acting.amax(1, keepdim=True)
+        strength = self._strength_at(grid, layer)
+        most = strength.amax(1, keepdim=True)
         nothing = most == 0
-        relative = torch.where(nothing, 0, (acting / torch.where(nothing, 1, most)).log())  # [row, part, place]
+        relative = torch.where(nothing, 0, (strength / torch.where(nothing, 1, most)).log())  # [row, part, place]
         bias = relative.transpose(1, 2)[..., self.token_part]
         if self.windows is not None and grid is not None:
             bias = bias + self.windows[grid]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.attention_backends import backend_for
 from weftwork.attention_processors.core.biases import biased
-from weftwork.attention_processors.core.branch import Acting, Attend, Biases, OwnAttention
+from weftwork.attention_processors.core.branch import Attend, Biases, LayerBranches, OwnAttention
 from weftwork.attention_processors.core.processor_classes import EQUAL, MAIN_CALLS, SUBTRACTED
 from weftwork.attention_processors.core.rewriting import METHODS, Rewriter
 from weftwork.datasets.readers.errors import UserError
@@ -46,7 +46,7 @@ class WrappedProcessor:
     main_calls: ClassVar[tuple[int, ...]]
     subtracted: ClassVar[tuple[int, ...]]
     found: Any
-    acting: Acting
+    current: LayerBranches
     thread: int
 
     _attention_backend = None
@@ -55,7 +55,7 @@ class WrappedProcessor:
     def __new__(cls, *_: object, **__: object) -> Self:
         self: Any = object.__new__(cls)
         object.__setattr__(self, "found", None)
-        self.set(Acting())
+        self.set(LayerBranches())
         return self
 
     def __repr__(self) -> str:
@@ -74,10 +74,10 @@ class WrappedProcessor:
         object.__setattr__(plain, "__dict__", self.__dict__)
         return plain
 
-    def set(self, acting: Acting) -> None:
+    def set(self, current: LayerBranches) -> None:
         """Sets what acts in calls from this thread."""
         # Some processors are modules, which have a `__setattr__` of their own.
-        object.__setattr__(self, "acting", acting)
+        object.__setattr__(self, "current", current)
         object.__setattr__(self, "thread", threading.get_ident())
 
     def begin(self, hidden_states: Tensor) -> Kept:
@@ -86,9 +86,9 @@ class WrappedProcessor:
         Raises:
             RuntimeError: the branches belong to a call in another thread.
         """
-        branches = self.acting.branches
+        branches = self.current.branches
         if branches and not torch.compiler.is_compiling():
-            self.acting.reads += 1
+            self.current.reads += 1
             if self.thread != threading.get_ident():
                 raise RuntimeError(BUSY)
         for branch in branches:
@@ -98,7 +98,7 @@ class WrappedProcessor:
     def normed(self, kept: Kept, name: str, norm: Callable[..., Tensor], heads: Tensor, *more: object) -> Tensor:
         """Computes the layer's norm of queries or keys, and keeps both sides of it for the branches."""
         out = norm(heads, *more)
-        if self.acting.branches:
+        if self.current.branches:
             kept[name], kept[f"raw {name}"] = out, heads
         return out
 
@@ -211,7 +211,7 @@ class WrappedProcessor:
         """
         out = function(query, key, value)
         own = OwnAttention(key, value, None, out)
-        for branch in self.acting.branches:
+        for branch in self.current.branches:
             if not branch.linear:
                 raise UserError(
                     f"{self.stock.__name__}: got {type(branch).__name__} in a layer of linear attention, without a "
@@ -222,7 +222,7 @@ class WrappedProcessor:
 
     def _reads(self, call: int) -> bool:
         """Whether there are branches, and this call of an attention function is theirs."""
-        return bool(self.acting.branches) and call in (*self.main_calls, *self.subtracted)
+        return bool(self.current.branches) and call in (*self.main_calls, *self.subtracted)
 
     def _attention(
         self,
@@ -245,7 +245,7 @@ class WrappedProcessor:
             return biased(own, query, key, value, mask, biases, scale) if biases else own(query, key, value, mask)
 
         layer, call = place
-        branches, tokens = tuple(branch.rows(query.shape[0]) for branch in self.acting.branches), key.shape[1]
+        branches, tokens = tuple(branch.rows(query.shape[0]) for branch in self.current.branches), key.shape[1]
         for branch in branches if call in self.main_calls else ():
             query, key, value = branch.qkv(query, key, value, partial(_projected, layer, key.shape[-1]))
         if mask is not None and key.shape[1] > tokens:  # what branches append is visible
@@ -261,8 +261,8 @@ class WrappedProcessor:
             residual = branch.residual(query, attend, own)
             if residual is not None:
                 kept["residual"] = residual.flatten(2) + kept.get("residual", 0)
-        if self.acting.record is not None:
-            self.acting.record(branches, query, own)
+        if self.current.record is not None:
+            self.current.record(branches, query, own)
         return out
 
 
@@ -321,7 +321,7 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
         )
     if kind in EQUAL:
         conditioned = _while_branches(conditioned, getattr(kind, name))
-    members: dict[str, Any] = {"__slots__": ("found", "acting", "thread"), name: conditioned}
+    members: dict[str, Any] = {"__slots__": ("found", "current", "thread"), name: conditioned}
     members |= {"stock": kind, "main_calls": main, "subtracted": SUBTRACTED.get(kind.__name__, ())}
     members |= {"__module__": __name__, **functions.inherited}
     made = type(f"Conditioned{kind.__name__}", (WrappedProcessor, kind), members)
@@ -332,7 +332,7 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
 
 def _while_branches(conditioned: Callable[..., Tensor], stock: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def __call__(self: WrappedProcessor, *args: object, **kwargs: object) -> Tensor:
-        return (conditioned if self.acting.branches else stock)(self, *args, **kwargs)
+        return (conditioned if self.current.branches else stock)(self, *args, **kwargs)
 
     __call__.__signature__ = inspect.signature(stock)  # `Attention.forward` filters arguments by it
     return __call__

@@ -73,7 +73,7 @@ class AudioCall:
         return torch.cat([control.to(self.pipe.transformer.dtype)] * (2 if self.guided else 1))
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         hook = self.pipe.transformer.register_forward_pre_hook(self._control, with_kwargs=True)
         try:
             with conditioned(self.pipe.transformer, replace(self.conditioning, inputs=self.inputs)):

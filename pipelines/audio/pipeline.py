@@ -180,7 +180,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         for some in (slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)):
             count = len(rows[some])
             call = AudioCall(self, rows[some], starts[some], windows, guidance_scale > 1, callback)
-            with call.acting():
+            with call.active():
                 out: Any = super().__call__(
                     [prompt] * count if prompt_embeds is None else None,  # pyright: ignore[reportArgumentType]
                     negative_prompt=None if negative_prompt is None else [negative_prompt] * count,

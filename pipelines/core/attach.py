@@ -170,5 +170,5 @@ def conditions(pipe: DiffusionPipeline, given: Conditions, *, recorder: MapRecor
         ValueError: as `encoded`.
     """
     made, designs = encoded(pipe, given)
-    with ConditionedCall(pipe, made, designs, recorder).acting():
+    with ConditionedCall(pipe, made, designs, recorder).active():
         yield

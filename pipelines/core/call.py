@@ -109,7 +109,7 @@ class ConditionedCall:
         self.laid_out: dict[tuple[int, tuple[Half, ...]], Conditioning] = {}
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Lets the conditions act in the denoisers' calls within the block."""
         components = getattr(self.pipe, "components", {})
         guiders = [one for one in components.values() if isinstance(one, BaseGuidance)]

@@ -137,7 +137,7 @@ class ConditionedPipelineMixin(_Pipeline):
             scale = next((arguments[name].get("scale") for name in kinds if arguments.get(name)), None)
             made = encoded(self, conditions or {}, 1 if isinstance(prompts, str) else len(prompts), scale)
             call = ConditionedCall(self, *made, recorder)
-        with call.acting():
+        with call.active():
             return stock(*args, **kwargs)
 
     @classmethod

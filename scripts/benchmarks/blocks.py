@@ -180,25 +180,25 @@ def step_tasks(denoiser: nn.Module, inputs: Inputs) -> dict[str, Callable[[], No
     """Returns steps of one backbone: stock ones, and wrapped ones without conditions and with four pairs."""
     here = next(denoiser.parameters()).device
     stock = {name: layer.processor for name, layer in attention_layers(denoiser).items()}
-    acting = Conditioning.of({"pairs": four_pairs(denoiser)}, call_layout(denoiser, inputs)).to(here)
+    conditioning = Conditioning.of({"pairs": four_pairs(denoiser)}, call_layout(denoiser, inputs)).to(here)
     install(denoiser)
     wrapped = {name: layer.processor for name, layer in attention_layers(denoiser).items()}
 
     @torch.no_grad()
-    def step(processors: Mapping[str, Any], acting: Conditioning | None = None) -> None:
+    def step(processors: Mapping[str, Any], conditioning: Conditioning | None = None) -> None:
         for name, layer in attention_layers(denoiser).items():
             layer.set_processor(processors[name])
-        if acting is None:
+        if conditioning is None:
             denoiser(**inputs, return_dict=False)
             return
-        with conditioned(denoiser, acting):
+        with conditioned(denoiser, conditioning):
             denoiser(**inputs, return_dict=False)
 
     return {
         "stock": lambda: step(stock),
         "again": lambda: step(stock),
         "unused": lambda: step(wrapped),
-        "pairs": lambda: step(wrapped, acting),
+        "pairs": lambda: step(wrapped, conditioning),
     }
 
 
@@ -214,9 +214,9 @@ def reference_memory(size: Size) -> dict[str, dict[str, float]]:
         install(denoiser)
         designs = [[InContextReference(index, weight=0.5, region=REGION) for index in range(2)]]
         encoded = adapter(adapter.features(adapter.collate(designs), {}))
-        acting = Conditioning.of({"references": encoded}, call_layout(denoiser, inputs)).to(device())
+        conditioning = Conditioning.of({"references": encoded}, call_layout(denoiser, inputs)).to(device())
         tokens = inputs["hidden_states"].shape[1]
-        peaks = [_peak(denoiser, inputs, one) for one in (Conditioning({}), acting)]
+        peaks = [_peak(denoiser, inputs, one) for one in (Conditioning({}), conditioning)]
         mask = (tokens + size.text) ** 2 * denoiser.dtype.itemsize / 2**20
         added = {"added_kb_per_token": 1024 * (peaks[1] - peaks[0]) / tokens}
         peak = {"stock_mb": peaks[0], "weighted_mb": peaks[1]}
@@ -250,8 +250,8 @@ class TensorMemory(TorchDispatchMode):
         self.now -= self.known.pop(key)
 
 
-def _peak(denoiser: nn.Module, inputs: Inputs, acting: Conditioning) -> float:
-    with conditioned(denoiser, acting), TensorMemory() as memory:
+def _peak(denoiser: nn.Module, inputs: Inputs, conditioning: Conditioning) -> float:
+    with conditioned(denoiser, conditioning), TensorMemory() as memory:
         denoiser(**inputs, return_dict=False)
     return memory.peak / 2**20
 

@@ -120,10 +120,10 @@ def steps(denoiser: UNet2DConditionModel, clock: Callable[[], float] = time.perf
         return Step(lambda: twin(latents, 500, text, **options).sample, clocks[twin])
 
     def our_step(*references: Reference) -> Step:
-        acting = conditioning(*references)
+        encoded = conditioning(*references)
 
         def run() -> Tensor:
-            with conditioned(ours, acting):
+            with conditioned(ours, encoded):
                 return ours(latents, 500, text, added_cond_kwargs=added).sample
 
         return Step(run, clocks[ours])

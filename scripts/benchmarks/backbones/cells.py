@@ -75,8 +75,8 @@ class Parts:
 
     def output(self, conditioning: Conditioning | None = None, inputs: Inputs | None = None, **options: Any) -> Tensor:
         """Returns the output of a call with conditions; the denoiser's processors are wrapped before."""
-        acting = self.conditioning(inputs=inputs, **options) if conditioning is None else conditioning
-        with conditioned(self.denoiser, acting):
+        made = self.conditioning(inputs=inputs, **options) if conditioning is None else conditioning
+        with conditioned(self.denoiser, made):
             return self.run(inputs)
 
     def seen(self, conditioning: Conditioning) -> "Seen":

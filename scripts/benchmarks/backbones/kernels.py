@@ -122,10 +122,10 @@ def refused_in_parallel(cell: Cell) -> None:
     parts = cell.parts()
     install(parts.denoiser)
     stock = parts.run()
-    acting = parts.conditioning()
+    conditioning = parts.conditioning()
     parts.denoiser._parallel_config = ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=2))
     try:
-        parts.output(acting)
+        parts.output(conditioning)
     except UserError as error:
         if "context parallelism" not in str(error):
             raise
@@ -185,12 +185,12 @@ def _compiled(backend: str, tolerance: float) -> Callable[[Cell], None]:
             compile_blocks(compiled, backend)
             graphs = 0
             for index in range(CHANGES + 1):
-                acting = parts.conditioning(_changed(parts, index))
-                acting.set_step(index % 4, 4)
-                out = parts.output(acting)
+                conditioning = parts.conditioning(_changed(parts, index))
+                conditioning.set_step(index % 4, 4)
+                out = parts.output(conditioning)
                 if index % 4 == 0:
                     moved(out, stock)
-                with torch._dynamo.config.patch(error_on_recompile=index > 0), conditioned(compiled, acting):
+                with torch._dynamo.config.patch(error_on_recompile=index > 0), conditioned(compiled, conditioning):
                     close(run(compiled, parts.inputs), out, tolerance, f"compiled, change {index}")
                 graphs = graphs or _graphs()
             if graphs > expected:

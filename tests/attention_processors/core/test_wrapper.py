@@ -175,7 +175,7 @@ def test_copies_and_pickles() -> None:
     stock = pickle.loads(pickle.dumps(unet))
     assert all(type(layer.processor) is AttnProcessor2_0 for layer in attention_layers(stock).values())
     for layer_ in attention_layers(twin).values():
-        assert isinstance(layer_.processor, WrappedProcessor) and not layer_.processor.acting.branches
+        assert isinstance(layer_.processor, WrappedProcessor) and not layer_.processor.current.branches
     assert type(pickle.loads(pickle.dumps(wrapped_class(AttnProcessor2_0)()))) is AttnProcessor2_0
 
 
