@@ -27,6 +27,7 @@ from weftwork.attention_processors.reference.conditions import Reference
 from weftwork.attention_processors.regional.adapter import RegionalAdapter, RegionalPrompt
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.conditions import ReferenceView
+from weftwork.pipelines.core.conditions import number_of_designs
 
 Options = dict[str, Any]
 
@@ -139,6 +140,49 @@ CONDITIONS = [
         given(np.ones((64, 64, 1))),
         r"expected \[height, width\]; drop the other axes",
         given(np.ones((64, 64))),
+    ),
+]
+
+
+FACE = torch.ones(12)
+
+
+def faced(make: Reference) -> Any:
+    return collated(lambda unet: reference_adapter(unet, projection="faceid", face_dim=12), make)
+
+
+CONDITIONS += [
+    row(faced, given(Reference(embeds=EMBEDS)), '"faceid" reads one; give the embedding', given(Reference(face=FACE))),
+    row(faced, given(Reference(face=FACE[1:])), "of one face; use the face recogniser", given(Reference(face=FACE))),
+    row(
+        faced,
+        given(Reference(embeds=EMBEDS, face=FACE)),
+        'no effect with the projection "faceid"; leave them out',
+        given(Reference(face=FACE)),
+    ),
+    row(
+        lambda some: collated(lambda unet: paired_adapter(unet, global_sketch=True), *some),
+        given([GlobalSketch(drawn_sketch())] * 2),
+        "several GlobalSketch in one design, expected at most one; merge them",
+        given([GlobalSketch(drawn_sketch())]),
+    ),
+    row(
+        lambda other: [paired_adapter(unet()).check_base(other)],
+        given(tiny_unet(block_out_channels=(32, 32))),
+        "base: got width .*; load an adapter that was trained for this backbone",
+        given(unet()),
+    ),
+    row(
+        lambda other: [paired_adapter(unet()).check_base(other)],
+        given(tiny_unet(mid_block_type=None)),
+        "which this UNet2DConditionModel does not have; load an adapter that was trained",
+        given(unet()),
+    ),
+    row(
+        number_of_designs,
+        given({"one": [[], None], "two": [[]]}),
+        r"got lists for \[1, 2\] prompts; pass as many for each adapter",
+        given({"one": [[], None], "two": [[], []]}),
     ),
 ]
 

@@ -13,6 +13,7 @@ from remedies import (
     Row,
     array,
     arrays,
+    as_json,
     check,
     given,
     image,
@@ -33,6 +34,7 @@ from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.audio_files import audio_rate, audio_seconds, read_audio
 from weftwork.datasets.readers.audio_folder import AudioFolder
 from weftwork.datasets.readers.cameras import Camera
+from weftwork.datasets.readers.footsteps import FootstepFolder
 from weftwork.datasets.readers.images import as_image, as_sketch, read_image, read_sketch
 from weftwork.datasets.readers.inline_images import PREFIX, as_text, from_text
 from weftwork.datasets.readers.json_object import read_json
@@ -230,6 +232,29 @@ CLIPS = [
 ]
 
 
-@table(*IMAGES, *FILES, *CLIPS)
+def footsteps(*names: str, **credits: Any) -> Make:
+    files = [sound(np.full(99, index), f"wood/{name}.wav") for index, name in enumerate(names)]
+    return inside(*files, as_json({f"wood/{name}.wav": entry for name, entry in credits.items()}, "footsteps.json"))
+
+
+def split(name: str) -> Make:
+    return lambda folder: FootstepFolder(footsteps("a", "b", "c")(folder)).of(name)
+
+
+FOOTSTEPS = [
+    row(FootstepFolder, itself, "expected <surface>/<name> that ends in .wav, .*; add some", footsteps("a")),
+    row(FootstepFolder, footsteps("a", b={}), "'wood/b.wav', which is not in the folder; remove its", footsteps("a")),
+    row(
+        FootstepFolder,
+        footsteps("a", a={"x": ""}),
+        "expected texts named .*; correct",
+        footsteps("a", a={"author": ""}),
+    ),
+    row(lambda folder: FootstepFolder(folder).of("test"), footsteps("a"), "; add some", footsteps("a", "b", "c")),
+    ("got 'tset', expected one of train, validation, test; pass one of these", split("tset"), split("test")),
+]
+
+
+@table(*IMAGES, *FILES, *CLIPS, *FOOTSTEPS)
 def test_the_promised_error_comes_with_its_words(row: Row, tmp_path: Path) -> None:
     check(row, tmp_path)

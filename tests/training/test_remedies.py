@@ -1,0 +1,86 @@
+"""What errors of training advise: the same call succeeds after it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import patch_environment
+from remedies import Row, check, given, row, table, text
+
+from weftwork.attention_processors.views.instillation import Recorded
+from weftwork.training.core.checkpoints import check_unused, only_run
+from weftwork.training.core.sharding import sharding
+from weftwork.training.tasks.attention_distillation import attention_distillation_loss
+
+FSDP = {"accelerate_use_fsdp": "true"}
+
+
+def launched(options: dict[str, str]) -> Any:
+    with patch_environment(fsdp_cpu_ram_efficient_loading="true", **options):
+        return [sharding()]
+
+
+def held(folder: Path, other: Path) -> list[Path]:
+    """Two runs at once."""
+    with only_run(folder), only_run(other):
+        return [folder, other]
+
+
+def maps(places: int = 4) -> Recorded:
+    return Recorded(torch.rand(1, places, 2, 8), torch.rand(1, 4, 2, 8), True)
+
+
+ONE = {"one": maps()}
+
+
+def new(folder: Path) -> Path:
+    (folder / "new").mkdir(exist_ok=True)
+    return folder / "new"
+
+
+@table(
+    row(
+        launched,
+        given({"accelerate_use_deepspeed": "true"}),
+        "got DeepSpeed, .*; launch with --multi_gpu",
+        given({}),
+    ),
+    row(
+        launched,
+        given({"accelerate_use_megatron_lm": "true"}),
+        "or with --use_fsdp --fsdp_version 2",
+        given({**FSDP, "fsdp_version": "2"}),
+    ),
+    row(launched, given(FSDP), "got 1, expected 2; launch with --use_fsdp", given({**FSDP, "fsdp_version": "2"})),
+    (
+        "to which another run writes; pass another folder, or wait",
+        lambda folder: held(folder, folder),
+        lambda folder: [held(folder, new(folder)), held(folder, new(folder))],
+    ),
+    row(
+        lambda folder: [check_unused(folder)],
+        lambda folder: text("", "final/config.json")(folder).parents[1],
+        "which holds the result of another run; pass another folder",
+        new,
+    ),
+    row(
+        lambda kind: attention_distillation_loss(ONE, ONE, kind),
+        given("l1"),
+        "kind: got 'l1', expected one of kl, mse, logits; pass one of these",
+        given("mse"),
+    ),
+    row(
+        lambda other: attention_distillation_loss(ONE, other),
+        given({"two": maps()}),
+        "from one of teacher and student only; record the same layers of both",
+        given({"one": maps()}),
+    ),
+    row(
+        lambda other: attention_distillation_loss(ONE, other),
+        given({"one": maps(9)}),
+        "expected equal ones; choose layers that agree",
+        given({"one": maps(4)}),
+    ),
+)
+def test_remedies_of_training(row: Row, tmp_path: Path) -> None:
+    check(row, tmp_path)
