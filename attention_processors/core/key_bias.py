@@ -29,6 +29,13 @@ ABSENT = -1000.0
 """Bias of a part at strength 0: its share is exactly 0 in float32, and half precision can hold it."""
 
 
+def is_plain(given: Strengths) -> bool:
+    """Whether all weights are 1, everywhere and at all steps."""
+    factors = [given["weight"], *given["layer_weight"].values()]
+    timeless = all(one == Schedule() for row in given["schedules"] for one in row)
+    return timeless and given["region"] is None and all(bool((one == 1).all()) for one in factors)
+
+
 class KeyStrength(Strength):
     """Strengths whose gains are the logarithms of what acts, [row, place, part].
 
@@ -167,10 +174,7 @@ class EncodedKeyBias(Encoded):
         members = self.members(layout)
         if not bool(members.any()):
             return {}, ()  # no conditions
-        plain = all(one == Schedule() for row in given["schedules"] for one in row)
-        factors = [given["weight"], *given["layer_weight"].values()]
-        plain = plain and not self.isolates and region is None and all(bool((one == 1).all()) for one in factors)
-        if plain:
+        if is_plain(given) and not self.isolates:
             return {}, ()  # the stock model, bit for bit
         strength = KeyStrength.of(given, self.layers, layout, self.free_null)
         keys, isolated = layout.expand(members), (~strength.free).float() if self.isolates else None

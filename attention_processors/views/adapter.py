@@ -28,7 +28,7 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION, check_config, read_tensors, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import base_description, layer_levels
-from weftwork.attention_processors.core.layers import select_layers
+from weftwork.attention_processors.core.layers import select_layers, select_names
 from weftwork.attention_processors.core.processor import conditioned, unwrapped
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
@@ -102,6 +102,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         self.correspondence: CorrespondenceEncoder | None = None
         self._loras: Mapping[str, Mapping[str, Tensor]] = {}
         self._bound: ref[nn.Module] | None = None
+        self.levels: Mapping[str, int] = {}
 
     @property
     def sharing(self) -> str:
@@ -174,18 +175,20 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         """Warps the references of each design to its target camera.
 
         Args:
-            cameras: target camera of each design.
+            cameras: target camera of each design; without references in any of them it has no effect.
             mesh: warp references as meshes; as points otherwise.
 
         Raises:
-            ValueError: no camera for a design, no reference or another number of them than in other designs, images of
-                different sizes, or a camera with no point in front of it.
+            ValueError: no camera for a design, another number of references than in other designs, images of different
+                sizes, or a camera with no point in front of it.
         """
         if len(cameras) != len(conditions):
             raise UserError(
                 f"cameras: got {len(cameras)} for {len(conditions)} designs, expected one for each; generate views "
                 "with AlignedViewsPipeline"
             )
+        if not any(conditions):
+            return ViewsBatch.of_nothing(len(conditions))
         counts, sizes = {len(row) for row in conditions}, {one.image.shape for row in conditions for one in row}
         if len(counts) != 1 or len(sizes) != 1:
             raise UserError(
@@ -193,7 +196,8 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
                 "size; give every design its views"
             )
         return ViewsBatch.of_scenes(
-            [WarpedScene.of(row, camera, mesh=mesh) for row, camera in zip(conditions, cameras, strict=True)]
+            [WarpedScene.of(row, camera, mesh=mesh) for row, camera in zip(conditions, cameras, strict=True)],
+            References().names(self.levels),
         )
 
     def features(self, batch: ViewsBatch, encoders: Mapping[str, Any]) -> ViewsFeatures:
@@ -202,14 +206,16 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         Args:
             encoders: `vae`, the pipeline's autoencoder, and `context`, the prompt embeddings of all rows.
         """
-
-        def encoded(images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image channel h w"]:
-            return encode_latents(encoders["vae"], images * 2 - 1)
-
-        designs = len(batch.images)
-        views = [encoded(one.flatten(0, 1)).unflatten(0, (designs, -1)) for one in (batch.images, batch.points)]
-        latents = {"images": views[0], "points": views[1], "warped": encoded(batch.warped)}
-        return ViewsFeatures(geometry=batch.geometry, context=encoders["context"], **latents)
+        vae, parts = encoders["vae"], batch.images.shape[:2]
+        warped = encode_latents(vae, batch.warped * 2 - 1)
+        nothing = warped.new_zeros(*parts, *warped.shape[1:])  # if no design has a reference
+        images, points = (
+            encode_latents(vae, one.flatten(0, 1) * 2 - 1).unflatten(0, parts) if parts[1] else nothing
+            for one in (batch.images, batch.points)
+        )
+        latents = {"images": images, "points": points, "warped": warped}
+        strengths = batch.strengths_at(References().names(self.levels))
+        return ViewsFeatures(geometry=batch.geometry, context=encoders["context"], strengths=strengths, **latents)
 
     def forward(self, features: ViewsFeatures) -> EncodedViews:
         """Reads the references, once for all steps."""
@@ -228,9 +234,10 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
             ("image_reference", features.images, image),
             ("geometry_reference", features.points, geometry),
         ):
-            self._run(role, rows(latents), times, context, known, references=references.record())
+            if views:
+                self._run(role, rows(latents), times, context, known, references=references.record())
         target = self.correspondence(features.geometry[:, -1], features.warped).repeat(halves, 1, 1, 1)
-        return EncodedViews(image, geometry, views, target, features.context)
+        return EncodedViews(image, geometry, views, target, features.context, features.strengths)
 
     # -- denoising -----------------------------------------------------------------------------------------
 
@@ -240,13 +247,19 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         geometry: Float[Tensor, "row channel h w"],
         timesteps: Int[Tensor, " row"],
         encoded: EncodedViews,
+        step: tuple[int, int] = (0, 1),
     ) -> tuple[Tensor, Tensor]:
-        """Returns both roles' predictions for noisy latents of the target, at one step."""
+        """Returns both roles' predictions for noisy latents of the target.
+
+        Args:
+            step: loop index and number of steps, for schedules.
+        """
         self.link.store.clear()
         given, taken = self._taps()
-        shared = timesteps, encoded.context, encoded.features
+        shared = timesteps, encoded.context, encoded.features, step
         first = self._run("image", image, *shared, references=encoded, **given)
-        references = encoded.geometry.extend(encoded.views)
+        taught = select_names(list(self.levels), self.link.layers) if self.sharing == "instillation" else ()
+        references = encoded.of_geometry(taught, self.config["gradient"])
         return first, self._run("geometry", geometry, *shared, references=references, **taken)
 
     def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:
@@ -262,11 +275,19 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         return given, {"own": self.own.record()}
 
     def _run(
-        self, role: str, latents: Tensor, timesteps: Tensor, context: Tensor, features: Tensor, **taps: Encoded
+        self,
+        role: str,
+        latents: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        features: Tensor,
+        step: tuple[int, int] = (0, 1),
+        **taps: Encoded,
     ) -> Tensor:
         if not self.roles:
             raise UserError("views: got an adapter that is not attached; attach it to a pipeline first")
         conditioning = Conditioning.of(taps, Layout(self.levels, (latents.shape[-2], latents.shape[-1])))
+        conditioning.set_step(*step)
         network: Any = self.roles[role]
         dtype = network.conv_in.weight.dtype  # `network.dtype` walks through all modules
         with added_after_conv_in(network, features), conditioned(network, conditioning):

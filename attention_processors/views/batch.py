@@ -1,23 +1,28 @@
 """Batches of new views: references warped to the target camera, their latents, and what all steps read of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.batch import Batch, TensorFields
+from weftwork.attention_processors.core.batch import Batch, Strengths, TensorFields
 from weftwork.attention_processors.core.branch import Branch
-from weftwork.attention_processors.core.conditioning import Encoded
-from weftwork.attention_processors.core.strength import Layout, Strength
+from weftwork.attention_processors.core.captured import Captured
+from weftwork.attention_processors.core.conditioning import Encoded, check_layout
+from weftwork.attention_processors.core.key_bias import KeyStrength, is_plain
+from weftwork.attention_processors.core.strength import GUIDED, Layout, Strength
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.point_maps import PointRange
-from weftwork.attention_processors.views.reference_attention import References
+from weftwork.attention_processors.views.reference_attention import ExtendContext, ReadReferences, References
 from weftwork.attention_processors.views.warping import WarpedView, warp_mesh, warp_points
 from weftwork.datasets.readers.cameras import Camera
+
+SIDE: Final = 64
+"""Of the canvas of designs without references, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +70,19 @@ class ViewsBatch(Batch):
     scenes: tuple[WarpedScene, ...]
 
     @classmethod
-    def of_scenes(cls, scenes: Sequence[WarpedScene]) -> Self:
-        """Stacks scenes with equally many references of one size."""
+    def of_nothing(cls, designs: int) -> Self:
+        """Returns a batch of designs without references, in which nothing is seen."""
+        none, seen = torch.zeros(designs, 0, 3, SIDE, SIDE), torch.full((designs, 3, SIDE, SIDE), 0.5)
+        geometry, rows = torch.zeros(designs, 1, 8, SIDE, SIDE), [()] * designs
+        return cls.of(rows, {"layers": ()}, images=none, points=none, geometry=geometry, warped=seen, scenes=())
+
+    @classmethod
+    def of_scenes(cls, scenes: Sequence[WarpedScene], layers: Sequence[str] = ()) -> Self:
+        """Stacks scenes with equally many references of one size.
+
+        Args:
+            layers: in which references are read, for factors on their weights.
+        """
 
         def stacked(rows: Sequence[Sequence[Float[np.ndarray, "height width 3"]]]) -> Tensor:
             return torch.from_numpy(np.stack([np.stack(row) for row in rows])).movedim(-1, 2).float()
@@ -74,7 +90,7 @@ class ViewsBatch(Batch):
         grey = [[np.where(one.warped.seen[..., None], one.warped.image, 0.5)] for one in scenes]
         return cls.of(
             [one.references for one in scenes],
-            {"layers": ()},
+            {"layers": layers},
             images=stacked([[view.image for view in one.references] for one in scenes]),
             points=stacked([[(one.span.scaled(view.points) + 1) / 2 for view in one.references] for one in scenes]),
             geometry=torch.stack([torch.stack([*map(one.span.geometry, (*one.known, one.warped))]) for one in scenes]),
@@ -82,12 +98,18 @@ class ViewsBatch(Batch):
             scenes=tuple(scenes),
         )
 
+    def strengths_at(self, layers: Sequence[str]) -> Strengths | None:
+        """Returns the strengths of the references at layers; None where all are 1."""
+        given = self.strengths(layers if self.images.shape[1] else (), self.weight.device)
+        return None if is_plain(given) and bool((self.guided == 1).all()) else given
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ViewsFeatures(TensorFields):
-    """Latents of references and of the references warped to the target, beside their geometry; without strengths.
+    """Latents of references and of the references warped to the target, beside their geometry.
 
     Args:
+        strengths: of the references; None where all are 1.
         context: prompt embeddings; under guidance those of both halves, the unconditional one first.
     """
 
@@ -96,6 +118,7 @@ class ViewsFeatures(TensorFields):
     geometry: Float[Tensor, "design view 8 height width"]
     warped: Float[Tensor, "design channel h w"]
     context: Float[Tensor, "row token dim"]
+    strengths: Strengths | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +130,9 @@ class EncodedViews(Encoded):
         views: references per row.
         features: what is added to the output of `conv_in`.
         context: prompt embeddings.
+        strengths: of the references; None where all are 1.
+        kept: keys and values of the references in the layers of the image role, while it runs.
+        taught: `kept` of the image role in the layers whose keys the geometry role takes; empty for the image role.
     """
 
     image: References
@@ -114,6 +140,43 @@ class EncodedViews(Encoded):
     views: int
     features: Float[Tensor, "row channel h w"]
     context: Float[Tensor, "row token dim"]
+    strengths: Strengths | None = None
+    kept: dict[str, Captured] = field(default_factory=dict)
+    taught: Mapping[str, Captured] = field(default_factory=dict)
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
-        return self.image.extend(self.views).build(layout)
+        given = self.strengths
+        if not self.views:
+            return {}, ()
+        if given is None:
+            return self.image.extend(self.views).build(layout)
+        halves = len(self.context) // len(given["weight"])
+        layout = replace(layout, halves=GUIDED[2 - halves :])
+        layers = self.image.names(layout.levels)
+        check_layout(layers, given["region"], given["region_aspect"], layout)
+        nothing = torch.zeros_like(given["weight"], dtype=torch.bool)
+        strength = KeyStrength.of(given, layers, layout, nothing, given["null_weight"])
+        self.kept.update({layer: Captured() for layer in layers})
+        return {
+            layer: ReadReferences(
+                self.kept[layer],
+                strength.gain(layout.grid(layer), layer),
+                layout.tokens,
+                layout.conditional,
+                context=ExtendContext(layer, self.image.store, self.views),
+                taught=self.taught.get(layer),
+            )
+            for layer in layers
+        }, (strength,)
+
+    def of_geometry(self, taught: Collection[str], gradient: str) -> Encoded:
+        """Returns the references of the geometry role, after the image role has run.
+
+        Args:
+            taught: layers whose queries and keys are those of the image role.
+            gradient: "live" or "detach", whether it reaches the image role.
+        """
+        known = {layer: replace(one) for layer, one in self.kept.items() if layer in taught}
+        for one in known.values() if gradient == "detach" else ():
+            one.key = None if one.key is None else one.key.detach()
+        return replace(self, image=self.geometry, kept={}, taught=known)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 Values = np.ndarray
 DepthModel = Callable[[Image.Image], Float[np.ndarray, "height width"]]
-WHOLE: Final = Condition().common_fields()
-"""Arguments of `Condition` of a view that is read whole."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceView(Condition):
-    """Reference image with its geometry; it is read whole, so that the arguments of `Condition` have no effect.
+    """Reference image with its geometry; the other arguments are those of `Condition`.
+
+    They are the strength with which both denoising roles read it. What is warped to the target camera has all
+    references, whatever their weights. With `cfg="cond_only"` the unconditional half of guidance does not read it.
 
     Args:
         image: [height, width, 3] in [0, 1].
         points: world points of the pixels; NaN where unknown.
 
     Raises:
-        ValueError: shapes that differ, colours outside [0, 1], no point that is known, or an argument of `Condition`.
+        ValueError: shapes that differ, colours outside [0, 1], or no point that is known; and as for `Condition`.
     """
 
     image: Float[np.ndarray, "height width 3"]
@@ -39,9 +40,6 @@ class ReferenceView(Condition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in self.common_fields().items():
-            if value != WHOLE[name]:
-                raise UserError(f"{name}: has no effect on a reference view, which is read whole; leave it out")
         if self.image.shape != self.points.shape or self.image.ndim != 3 or self.image.shape[2] != 3:
             raise UserError(
                 f"reference: got an image of shape {self.image.shape} and points of {self.points.shape}, expected "

@@ -47,7 +47,7 @@ def example(denoiser: nn.Module) -> Example:
     def conditions(seed: int, **options: Any) -> list[ReferenceView]:
         image = np.random.default_rng(seed).random((SIDE, SIDE, 3))
         view = ReferenceView.of_depth(image, np.full((SIDE, SIDE), 3.0), _camera(0.2))
-        return [ReferenceView(view.image, view.points, view.camera, **options)]
+        return [ReferenceView(view.image, view.points, view.camera, **{"weight": 0.5, **options})]
 
     return ViewsExample(adapter, conditions, {"vae": AutoencoderKL(**sizes, **blocks), "context": context})
 

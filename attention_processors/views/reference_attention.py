@@ -4,13 +4,15 @@ After MoAI (arXiv 2506.11924). Two taps, as those of `views.instillation`: `Reco
 `ExtendContext` appends it to another pass's. `References` makes both.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from weftwork.attention_processors.core.branch import Branch, Project
+from weftwork.attention_processors.core.captured import Captured, ReadCaptured
+from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.views.instillation import Taps, missing
 from weftwork.datasets.readers.errors import UserError
 
@@ -42,6 +44,11 @@ class ExtendContext(Branch):
     views: int
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
+        more = self.projected(query, project)
+        return query, torch.cat([key, more[0]], 1), torch.cat([value, more[1]], 1)
+
+    def projected(self, query: Tensor, project: Project) -> tuple[Tensor, Tensor]:
+        """Returns keys and values of the recorded tokens."""
         if self.layer not in self.store:
             raise UserError(missing(self.layer, "input"))
         kept, rows = self.store[self.layer], query.shape[0]
@@ -50,8 +57,25 @@ class ExtendContext(Branch):
                 f"{self.layer}: got references of shape {tuple(kept.shape)}, expected {rows} x {self.views} rows; run "
                 "the reference pass with all views of these rows"
             )
-        more = project(kept.to(query.dtype).reshape(rows, -1, kept.shape[2]))
-        return query, torch.cat([key, more[0]], 1), torch.cat([value, more[1]], 1)
+        return project(kept.to(query.dtype).reshape(rows, -1, kept.shape[2]))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReadReferences(ReadCaptured):
+    """Branch that reads recorded tokens at the strength of their views.
+
+    Args:
+        context: the recorded tokens.
+        taught: keys of another pass, which has run before, to be read in the place of the layer's own.
+    """
+
+    context: ExtendContext
+    taught: Captured | None = None
+
+    def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
+        own, self.captured.value = self.context.projected(query, project)
+        self.captured.key = own if self.taught is None else self.taught.key
+        return query, key, value
 
 
 class References:
@@ -65,6 +89,10 @@ class References:
     def __init__(self, layers: str | Sequence[str] = "self", *, kept_as: torch.dtype | None = None) -> None:
         self.layers, self.kept_as = layers, kept_as
         self.store: dict[str, Tensor] = {}
+
+    def names(self, known: Collection[str]) -> list[str]:
+        """Returns the names of the layers among those of a denoiser; none without any."""
+        return select_names(list(known), self.layers) if known else []
 
     def record(self) -> Taps:
         """Branches for the pass over the references; its rows are [target row, view], views of a row together."""

@@ -13,6 +13,7 @@ the first, the point map.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -108,8 +109,9 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
             if callback_on_step_end is not None:
                 callback_on_step_end(self, step, time, {"latents": latents})
 
+        index, count = itertools.count(), len(scheduler.timesteps)
         latents = denoised(
-            lambda image, points, times: views.denoise(image, points, times, encoded),
+            lambda image, points, times: views.denoise(image, points, times, encoded, (next(index), count)),
             scheduler,
             noise,
             guidance_scale if guided else None,

@@ -15,6 +15,7 @@ from torch import Tensor
 from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.views.adapter import ROLES, SHARINGS, AlignedViews
 from weftwork.attention_processors.views.batch import ViewsFeatures
+from weftwork.attention_processors.views.reference_attention import References
 
 CONTEXT = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
 
@@ -107,8 +108,6 @@ def test_every_design_has_its_camera_and_equally_many_views() -> None:
         views.collate([REFERENCES])
     with pytest.raises(ValueError, match=r"references: got \[1, 2\] per design"):
         views.collate([REFERENCES, REFERENCES[:1]], cameras=[TARGET.camera] * 2)
-    with pytest.raises(ValueError, match="weight: has no effect on a reference view"):
-        replace(REFERENCES[0], weight=0.5)
     batch = views.collate([REFERENCES, REFERENCES[::-1]], cameras=[TARGET.camera] * 2)
     assert batch.images.shape == batch.points.shape == (2, 2, 3, 64, 64) and batch.geometry.shape == (2, 3, 8, 64, 64)
     assert torch.equal(batch.images[0, 0], batch.images[1, 1])
@@ -204,3 +203,57 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
         loaded_views(tmp_path, unet)
     with pytest.raises(ValueError, match="sharing: got 'all', expected one of instillation, concatenated, dist"):
         AlignedViews.for_denoiser(unet, sharing="all")
+
+
+# -- strengths of references -------------------------------------------------------------------------------
+
+
+def strengths_of(**options: Any) -> Any:
+    """Strengths of two designs with two references, the second one at full weight."""
+    views = views_of(tiny_unet())
+    second = [REFERENCES[1], REFERENCES[0]]
+    rows = [[replace(REFERENCES[0], **options), second[0]], second]
+    return views, views.collate(rows, cameras=[TARGET.camera] * 2).strengths_at(References().names(views.levels))
+
+
+def both(views: AlignedViews, strengths: Any, count: int = 2, at: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:
+    encoded = views(replace(features_of(count), strengths=strengths))
+    return views.denoise(noise(5, 2, 4, 8, 8), noise(6, 2, 4, 8, 8), torch.tensor([400, 700]), encoded, at)
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+@torch.no_grad()
+def test_both_roles_read_references_at_their_strengths(sharing: str) -> None:
+    """At weights of almost 1 as without them; the second design is as it was."""
+    _, almost = strengths_of(weight=1.0000001)
+    _, half = strengths_of(weight=0.5)
+    views = views_of(tiny_unet(), sharing=sharing)
+    wanted = both(views, None)
+    for got, one in zip(both(views, almost), wanted, strict=True):
+        torch.testing.assert_close(got, one, atol=2e-5, rtol=0)
+    for got, one in zip(both(views, half), wanted, strict=True):
+        assert (got[0] - one[0]).abs().max() > 1e-4
+        torch.testing.assert_close(got[1], one[1], atol=2e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_schedules_and_regions_of_references() -> None:
+    views, none = strengths_of(weight=0.0)
+    _, late = strengths_of(start=0.5)
+    _, left = strengths_of(region=(0.0, 0.0, 0.5, 1.0))
+    for at, wanted in (((0, 2), both(views, none)), ((1, 2), both(views, None))):
+        for got, one in zip(both(views, late, at=at), wanted, strict=True):
+            torch.testing.assert_close(got, one, atol=2e-5, rtol=0)
+    placed, whole, without = (both(views, one)[0] for one in (left, None, none))
+    assert (placed - whole).abs().max() > 1e-4 and (placed - without).abs().max() > 1e-4
+    assert views.collate([REFERENCES], cameras=[TARGET.camera]).strengths_at(()) is None
+    _, guided = strengths_of(cfg="cond_only")
+    assert guided is not None and guided["null_weight"].tolist() == [[0.0, 1.0], [1.0, 1.0]]
+
+
+def test_a_detached_image_role_gets_no_gradient_from_weighted_references() -> None:
+    for gradient, reached in (("live", True), ("detach", False)):
+        views = views_of(tiny_unet(), gradient=gradient)
+        both(views, strengths_of(weight=0.5)[1])[1].square().mean().backward()
+        grads = [p.grad for p in views.roles["image"].parameters() if p.requires_grad]
+        assert any(grad is not None and bool(grad.any()) for grad in grads) is reached
