@@ -82,6 +82,7 @@ class BlockInput:
 
 
 Slot = WrappedProcessor | BlockInput
+Slots = Mapping[str, Slot]
 """Holds what acts at one place."""
 
 
@@ -246,17 +247,16 @@ def _slots(denoiser: nn.Module) -> dict[str, Slot]:
     return {**_processors(denoiser), **{name: slot for name, slot in blocks if slot is not None}}
 
 
-def _set(slots: Mapping[str, Slot], current: Mapping[str, LayerBranches]) -> dict[str, LayerBranches]:
+def _set(slots: Slots, current: Mapping[str, LayerBranches]) -> dict[str, LayerBranches]:
     """Sets what acts at each layer and block, in calls from this thread; returns what did."""
-    before = {}
+    before = {name: slot.current for name, slot in slots.items()}
     for name, slot in slots.items():
-        before[name] = slot.current
         slot.set(current[name])
     return before
 
 
 @contextmanager
-def _all_read(denoiser: nn.Module, slots: Mapping[str, Slot], current: Mapping[str, LayerBranches]) -> Iterator[None]:
+def _all_read(denoiser: nn.Module, slots: Slots, current: Mapping[str, LayerBranches]) -> Iterator[None]:
     """Checks after each call of the denoiser that every layer has read its branches once; not in compiled code."""
     if is_compiled(denoiser):
         yield
@@ -317,9 +317,7 @@ def _has_hooks(denoiser: nn.Module) -> bool:
 
 
 @contextmanager
-def _recomputed_alike(
-    denoiser: nn.Module, slots: Mapping[str, Slot], current: Mapping[str, LayerBranches]
-) -> Iterator[None]:
+def _recomputed_alike(denoiser: nn.Module, slots: Slots, current: Mapping[str, LayerBranches]) -> Iterator[None]:
     """Lets gradient checkpointing recompute the calls within the block with what acts in them.
 
     A checkpoint is recomputed in the backward pass, when the block has ended or another one runs: the checkpointed
