@@ -32,8 +32,12 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 """Module and description by command."""
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
-FALLBACKS: Final = "transformers.utils.import_utils"
-"""Logger that says at import what runs without torchvision, whatever is used of it."""
+ROUTINE: Final[Mapping[str, str]] = {
+    "transformers.utils.import_utils": "requires torchvision",
+    "diffusers.models.modeling_utils": "that should be kept in float32: []",
+    "diffusers.loaders.lora_base": "No LoRA keys associated to",
+}
+"""By logger a part of warnings that libraries give whatever a user does; they stay out of the output."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +95,8 @@ def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logging.getLogger(FALLBACKS).addFilter(_is_no_fallback)
+    for name in ROUTINE:
+        logging.getLogger(name).addFilter(_is_unusual)
     try:
         with warnings.catch_warnings():
             for kind in (FutureWarning, DeprecationWarning):  # for those who write code with a library
@@ -106,13 +111,14 @@ def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
         print(f"weftwork: {error}", file=sys.stderr)
         return BAD_INPUT
     finally:
-        logging.getLogger(FALLBACKS).removeFilter(_is_no_fallback)
+        for name in ROUTINE:
+            logging.getLogger(name).removeFilter(_is_unusual)
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-def _is_no_fallback(record: logging.LogRecord) -> bool:
-    return "requires torchvision" not in record.getMessage()
+def _is_unusual(record: logging.LogRecord) -> bool:
+    return ROUTINE[record.name] not in record.getMessage()
 
 
 if __name__ == "__main__":

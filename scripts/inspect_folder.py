@@ -21,6 +21,8 @@ from weftwork.pretrained import located
 SUFFIX = ".safetensors"
 CONFIGS = ("config.json", "model_index.json", "adapter/config.json")
 """Config files of a folder, by precedence."""
+STATE = "state"
+"""Folder in a checkpoint, with the weights again and the optimizer's."""
 SHOWN = ("base", "layers", "training")
 """Config keys that are shown apart from the options."""
 
@@ -41,9 +43,13 @@ def describe(path: Path) -> dict[str, Any]:
     """Returns class, base, layers, sizes, options and metadata of a folder or file.
 
     Raises:
-        ValueError: no safetensors found, or invalid JSON or safetensors files.
+        ValueError: no safetensors found, checkpoints of a run without a result, or invalid JSON or safetensors files.
     """
+    unfinished = sorted((p for p in path.glob("checkpoint-*") if p.is_dir()), key=lambda one: one.stat().st_mtime)
+    if unfinished:
+        raise UserError(f"{path}: got a run without a result; pass one of its checkpoints, {unfinished[-1]}")
     files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
+    files = [one for one in files if one.parent != path / STATE]
     if not files:
         raise UserError(f"{path}: no safetensors files found; see `weftwork convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: Header.read(file) for file in files}

@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork sound`."""
     parser.add_argument("video", nargs="?", type=Path, help="video to copy with the new audio")
     parser.add_argument("--boxes", type=Path, help="NPZ with times and boxes, of one or several tracks")
+    parser.add_argument("--keyframes", action="store_true", help="interpolate between boxes, however far apart in time")
     parser.add_argument("--depth", type=Path, help="NPZ with times, depth, metric")
     parser.add_argument("--loudness", type=Path, help="audio whose loudness to follow")
     parser.add_argument("--like", type=Path, help="audio prompt")
@@ -115,7 +116,8 @@ def _conditions(arguments: argparse.Namespace) -> "tuple[list[OverTime], list[Bo
             audio = read_audio(path, 0.0, audio_seconds(path))
             shared.append(kind(audio, rate) if kind else AudioPrompt(audio=audio, sample_rate=rate))
     tracks = [] if arguments.boxes is None else read_boxes(arguments.boxes, 0.0, float("inf"))
-    return shared, [BoxTrack(track.times, track.boxes) for track in tracks]
+    track_of = BoxTrack.along if arguments.keyframes else BoxTrack
+    return shared, [track_of(track.times, track.boxes) for track in tracks]
 
 
 def _pipeline(arguments: argparse.Namespace) -> "VideoToAudioPipeline":

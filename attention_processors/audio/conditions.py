@@ -266,7 +266,7 @@ def warn_of_gaps(conditions: Sequence[OverTime]) -> None:
     if longest > LONGEST_GAP:
         logger.warning(
             "boxes: got a gap of %.2f s between times, in which the object is not seen (above %.1f s); "
-            "BoxTrack.along interpolates between keyframes",
+            "interpolate between keyframes by BoxTrack.along, or --keyframes of weftwork sound",
             longest,
             LONGEST_GAP,
         )

@@ -72,3 +72,17 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_shipped_model_is_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "paired"]) == 0
     assert "PairedAdapter" in capsys.readouterr().out
+
+
+def test_a_checkpoint_counts_once_and_a_run_without_a_result_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = paired_adapter(tiny_unet())
+    for step in (4, 12):
+        adapter.save_pretrained(tmp_path / f"run/checkpoint-{step}")
+        adapter.save_pretrained(tmp_path / f"run/checkpoint-{step}/state")
+    assert main(["inspect", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "got a run without a result; pass one of its checkpoints" in said
+    assert main(["inspect", said.split()[-1], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == sum(p.numel() for p in adapter.parameters())

@@ -10,7 +10,7 @@ import pytest
 from tiny_designs import DESIGN, generate, write
 
 from weftwork.scripts import report
-from weftwork.scripts.cli import FALLBACKS, main
+from weftwork.scripts.cli import ROUTINE, main
 from weftwork.scripts.outputs import naming_replaced
 
 
@@ -48,11 +48,12 @@ def test_warnings_for_developers_stay_out_of_the_output(
 ) -> None:
     def run(_: Any) -> None:
         warnings.warn("torch.nn.utils.weight_norm is deprecated", FutureWarning, stacklevel=1)
-        logging.getLogger(FALLBACKS).warning("`CLIPImageProcessor` requires torchvision (not installed); falling back")
-        logging.getLogger(FALLBACKS).warning("some weights are missing")
+        for name, part in ROUTINE.items():
+            logging.getLogger(name).warning("Something %s, in a sentence", part)
+            logging.getLogger(name).warning("some weights are missing")
 
     monkeypatch.setattr(report, "run", run)
     assert main(["report", "x"]) == 0
-    assert [record.getMessage() for record in caplog.records] == ["some weights are missing"]
+    assert [record.getMessage() for record in caplog.records] == ["some weights are missing"] * len(ROUTINE)
     with pytest.warns(FutureWarning):
         run(None)

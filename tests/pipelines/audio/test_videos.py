@@ -1,5 +1,6 @@
 """Videos: frames at their own times, detectors and depth models as callables, a new sound beside the old images."""
 
+import argparse
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,12 @@ from PIL import Image  # noqa: E402
 from remedies import Make, Row, check, row, sound, table, text  # noqa: E402
 from tiny_video import write_video  # noqa: E402
 
-from weftwork.attention_processors.audio.conditions import BoxTrack  # noqa: E402
+from weftwork.attention_processors.audio.conditions import BoxTrack, warn_of_gaps  # noqa: E402
 from weftwork.pipelines.audio import videos  # noqa: E402
 from weftwork.pipelines.audio.output import AudioOutput  # noqa: E402
 from weftwork.pipelines.audio.plots import plot_audio  # noqa: E402
 from weftwork.pipelines.audio.videos import Video  # noqa: E402
+from weftwork.scripts import sound as command  # noqa: E402
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 16_000)).astype(np.float32)
 
@@ -251,3 +253,17 @@ def encoded(side: int) -> Make:
 )
 def test_remedies_of_videos(row: Row, tmp_path: Path) -> None:
     check(row, tmp_path)
+
+
+def test_the_remedy_of_gaps_for_the_command(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "boxes.npz"
+    np.savez(path, times=np.array([0.0, 2.0]), boxes=np.array([[0.0, 0.2, 0.2, 0.9], [0.7, 0.2, 0.9, 0.9]]))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    for options, gaps in (([], True), (["--keyframes"], False)):
+        caplog.clear()
+        _, tracks = command._conditions(parser.parse_args(["--boxes", str(path), *options]))
+        warn_of_gaps(tracks)
+        assert ("or --keyframes of weftwork sound" in caplog.text) == gaps
+        boxes, seen = tracks[0].at(np.array([1.0]))
+        assert seen[0] != gaps and boxes[0].tolist() == pytest.approx([0.35, 0.2, 0.55, 0.9])
