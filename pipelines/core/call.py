@@ -1,4 +1,4 @@
-"""Conditions in the calls of a pipeline's denoiser: laid out when it is first called, for the half that it computes."""
+"""Conditions in the calls of a pipeline's denoiser, laid out at its first call for each half of guidance."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -140,7 +140,7 @@ class ConditionedCall:
     def _begin(
         self, let: Callable[[Conditioning], None], denoiser: nn.Module, args: Sequence[object], kwargs: Given
     ) -> None:
-        """Lets the conditions of the half that is computed act in a call of the denoiser."""
+        """Sets the conditions of a call of the denoiser: those of the half of guidance that it computes."""
         if self.steps and self.step >= self.steps:  # a scheduler without set_timesteps runs once more
             self._restart()
         given = call_arguments(denoiser, args, kwargs)
@@ -174,13 +174,13 @@ class ConditionedCall:
             return (GUIDED[1 - self.calls],)
         if name not in (None, "cond_uncond"):
             raise UserError(f"conditions: got a pass named {name!r}, which they do not know; turn off what adds it")
-        told = getattr(self.pipe, "do_classifier_free_guidance", None)
+        is_guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         if not self.images:
-            self.images = self._images(self.prepared or rows, 1 if self.prepared else 1 + self._is_guided(told))
+            self.images = self._images(self.prepared or rows, 1 if self.prepared else 1 + self._is_guided(is_guided))
         parts, rest = divmod(rows, self.designs * self.images)
         if rest or parts not in (1, 2):
             raise self._wrong(rows)
-        if parts == 1 or told is False:  # without guidance, a second part perturbs the conditional half
+        if parts == 1 or is_guided is False:  # without guidance, a second part perturbs the conditional half
             return GUIDED[1:] * parts
         if guidance == "unknown":
             raise UserError(
@@ -202,13 +202,13 @@ class ConditionedCall:
             "prompt (a batch with a third part, as of perturbed-attention guidance, is not supported)"
         )
 
-    def _is_guided(self, told: bool | None) -> bool:
-        if told is None:
+    def _is_guided(self, is_guided: bool | None) -> bool:
+        if is_guided is None:
             raise UserError(
                 f"guidance: got {type(self.pipe).__name__}, which neither prepares latents nor says whether it is "
                 "guided; add the property do_classifier_free_guidance to its class"
             )
-        return told
+        return is_guided
 
     def _conditioning(self, denoiser: nn.Module, given: Given, halves: tuple[Half, ...]) -> Conditioning:
         if isinstance(self.encoded, Conditioning) and halves == GUIDED[:1]:
