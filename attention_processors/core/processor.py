@@ -218,8 +218,7 @@ def conditioned(
         let(conditioning or Conditioning({}))
         with ExitStack() as hooks, _all_read(denoiser, slots, current), _recomputed_alike(inner, slots, current), shown:
             if conditioning is not None and conditioning.reads_calls:
-                hook = denoiser.register_forward_pre_hook(conditioning.on_call, with_kwargs=True)
-                hooks.callback(hook.remove)
+                hooks.callback(denoiser.register_forward_pre_hook(conditioning.on_call, with_kwargs=True).remove)
             yield let
     finally:
         _set(slots, before)
