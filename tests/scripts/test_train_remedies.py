@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from remedies import Wrong, array, check_command, image, sound, text
@@ -18,6 +19,7 @@ DRY = f"{STYLE} --dry_run"
 PAIRED = f"train paired --train_data_dir pairs {MODEL} --output_dir run --dry_run"
 REFERENCE = f"train reference --train_data_dir styles {MODEL} --output_dir run --dry_run"
 CREATURES = f"train style --world creatures --samples 2 {MODEL} --output_dir run --dry_run"
+STREAM = f"train style --dataset_name stream --streaming --styles red {MODEL} --output_dir run --dry_run"
 VIEWS = f"train aligned-views --train_data_dir clips --margin 2 {MODEL} --output_dir run --dry_run"
 AUDIO = "train spatial-audio --train_data_dir sounds --train_batch_size 1 --output_dir run --dry_run"
 FILES = {
@@ -63,9 +65,12 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{CREATURES} --style a", "style: got 'a' beside --world, which has its own styles; leave it out"),
         (f"{CREATURES} --aspect_buckets", "aspect_buckets: has no effect with a --world of style; leave it out"),
     ],
+    f"{STREAM} --max_train_steps 1": [
+        (f"{STREAM} --num_train_epochs 1", "got 1 of a stream, whose length is not known; give --max_train_steps"),
+        (STREAM.replace("--styles red", ""), "styles: got none for the column 'style', .*; pass them, in order"),
+    ],
     VIEWS: [
         (VIEWS.replace("clips", "flat"), "got a frame without depth, .*; write the output of a depth model to it"),
-        (VIEWS.replace("margin 2", "margin 30"), "margin: got 30 for clips of up to 4 frames, .*; lower it"),
         (f"{VIEWS} --distillation_kind x", "expected one of kl, mse, logits; pass one of these"),
         (f"{VIEWS} --geometry_weight -1", "geometry_weight: got -1.0, expected a number of at least 0; raise it"),
         (f"{VIEWS} --cache_features", "cache_features: has no effect with own data of aligned-views; leave it out"),
@@ -102,6 +107,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             drawn_sketch(i).convert("RGB").save(folder / name / f"{i}.png")
         (folder / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "empty").mkdir()
+    rows = {"image": [drawn_sketch()] * 2, "text": ["a", "b"], "style": ["red"] * 2}
+    (folder / "stream").mkdir()
+    datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(folder / "stream/a.parquet")
     tiny_vision_model().save_pretrained(folder / "encoder")
     sound(0.1 * np.sin(np.arange(800)), "sounds/a.wav")(folder)
     lens = "0.5 0.5 0.5 0.5 0 0 1 0 0 0 0 1 0 0 0 0 1 0"

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate.utils import patch_environment
 from remedies import Row, check, given, row, table, text
+from tiny_training import run
 
 from weftwork.attention_processors.views.instillation import Recorded
 from weftwork.training.core.checkpoints import check_unused, only_run
@@ -62,6 +63,11 @@ def new(folder: Path) -> Path:
         lambda folder: text("", "final/config.json")(folder).parents[1],
         "which holds the result of another run; pass another folder",
         new,
+    ),
+    (
+        "loss: got nan at step 2, .*; lower --learning_rate",
+        lambda folder: run(folder / "high", learning_rate=1e30, lr_warmup_steps=0, max_train_steps=2),
+        lambda folder: run(folder / "low", learning_rate=1e-3, lr_warmup_steps=0, max_train_steps=2),
     ),
     row(
         lambda kind: attention_distillation_loss(ONE, ONE, kind),
