@@ -5,7 +5,6 @@ import functools
 import importlib
 import importlib.util
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -51,8 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exception: any other error; the process prints its traceback and exits with 1.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Threads of torch that wait would spin, which slows them down beside other processes; read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     def run() -> int | None:
         parsed = _parser().parse_args(arguments)

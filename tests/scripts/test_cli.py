@@ -1,5 +1,6 @@
 """The command line: help without heavy imports, the version, and options of trainers that mirror the adapters'."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -33,6 +34,24 @@ def test_help_imports_no_heavy_library() -> None:
     program = PROGRAM.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+WAITING = """
+import importlib, os, sys
+importlib.import_module(sys.argv[1])
+assert "torch" not in sys.modules
+print(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize("module", ["cli", "maintenance", "benchmarks"])
+def test_threads_do_not_spin_unless_the_user_wants_it(module: str) -> None:
+    for given, expected in ((None, "passive"), ("active", "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+        command = [sys.executable, "-c", WAITING, f"weftwork.scripts.{module}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{expected}\n"
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
