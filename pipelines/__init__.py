@@ -40,11 +40,11 @@ _MODULE_OF = {
     "shipped": "pretrained",
 }
 
-__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
-
 
 def __getattr__(name: str) -> Any:
     """Imports a name; `ConditionedXPipeline` is made for every pipeline `XPipeline` of diffusers."""
+    if name == "__all__":
+        return sorted(_MODULE_OF)
     if name in _MODULE_OF:
         return getattr(import_module(f"weftwork.{_MODULE_OF[name]}"), name)
     if name.startswith("Conditioned") and name.endswith("Pipeline"):
