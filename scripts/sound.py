@@ -1,5 +1,6 @@
 """Generate spatial audio for a video from boxes, depth and audio prompts.
 
+    weftwork sound clip.mp4 --detector motion --output outputs/clip
     weftwork sound clip.mp4 --boxes clip.boxes.npz --depth clip.depth.npz --output outputs/clip
     weftwork sound --boxes path.npz --loudness steps.wav --seconds 6 --output outputs/walk
 
@@ -37,12 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", nargs="?", type=Path, help="video to copy with the new audio")
     parser.add_argument("--boxes", type=Path, help="NPZ with times and boxes, of one or several tracks")
     parser.add_argument("--keyframes", action="store_true", help="interpolate between boxes, however far apart in time")
+    parser.add_argument(
+        "--detector",
+        help="finds the walkers of the video: motion (of a camera that stands still), or package.module:name of a "
+        "function from a frame to boxes by track; each is generated separately",
+    )
     parser.add_argument("--depth", type=Path, help="NPZ with times, depth, metric")
     parser.add_argument("--loudness", type=Path, help="audio whose loudness to follow")
     parser.add_argument("--like", type=Path, help="audio prompt")
     parser.add_argument("--audio_encoder", help="CLAP folder or Hub id, for modules trained with CLAP")
     parser.add_argument("--prompt", help=f"text prompt (default: {PROMPT}, all that the shipped modules know)")
-    parser.add_argument("--apart", action="store_true", help="generate each track separately and sum them")
+    parser.add_argument(
+        "--apart", action="store_true", help="generate each track separately, while it is seen, and sum them"
+    )
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
     parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
     parser.add_argument("--device", default="cpu", help="device of the model, for example cuda (default: %(default)s)")
@@ -57,11 +65,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes audio, video and plot."""
     import torch
 
+    from weftwork.attention_processors.audio.conditions import BoxTrack
     from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
     from weftwork.pipelines.audio.videos import Video
+    from weftwork.pipelines.audio.voices import mixed, pan_correlation
 
     if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
         raise UserError(f"sound: got nothing to follow; pass a video, --prompt or one of --{', --'.join(INPUTS)}")
+    if arguments.detector and (arguments.video is None or arguments.boxes is not None):
+        raise UserError("detector: got it without a video, or beside --boxes; pass a video and no boxes with it")
     video = None if arguments.video is None else Video.open(arguments.video)
     if video is not None:
         _ = video.container  # refuses frames that cannot be copied, before the work
@@ -71,19 +83,38 @@ def run(arguments: argparse.Namespace) -> None:
     shared, tracks = _conditions(arguments)
     if video is not None:
         video.check([*shared, *tracks])
-    voices = [[track, *shared] for track in tracks] if arguments.apart and tracks else [[*tracks, *shared]]
+    voices = [[track, *shared] for track in tracks] if arguments.apart else []
+    if video is not None and arguments.detector:
+        voices = [[*found, *shared] for found in _found(arguments, video)]
+        tracks = [track for track, *_ in voices if isinstance(track, BoxTrack)]
     pipe, prompt = _pipeline(arguments), arguments.prompt or PROMPT
     warn_of_unknown_words(pipe.tokenizer, prompt, "prompt")
-    out = pipe(
-        voices,
-        prompt,
-        seconds=seconds,
-        num_inference_steps=arguments.num_inference_steps,
-        guidance_scale=arguments.guidance_scale,
-        generator=torch.Generator().manual_seed(arguments.seed),
-    )
+    options = {
+        "num_inference_steps": arguments.num_inference_steps,
+        "guidance_scale": arguments.guidance_scale,
+        "generator": torch.Generator().manual_seed(arguments.seed),
+    }
+    if voices:
+        end = max(float(track.times[-1]) for track in tracks)
+        out = mixed(pipe, voices, prompt, seconds=seconds or end, **options)
+        for track, voice in zip(tracks, out.voices, strict=True):
+            follows = pan_correlation(voice, out.sample_rate, track)
+            print(
+                f"{track.times[0]:.1f} to {track.times[-1]:.1f} s: correlation of sides, heard and seen: {follows:.2f}"
+            )
+    else:
+        out = pipe([[*tracks, *shared]], prompt, seconds=seconds, **options)
     with naming_replaced(arguments.output.with_name(f"{arguments.output.name}{suffix}") for suffix in SUFFIXES):
         print(", ".join(map(str, _write(arguments.output, out, video, tracks))))
+
+
+def _found(arguments: argparse.Namespace, video: "Video") -> "list[list[OverTime]]":
+    """Returns the track of each walker in a video and, unless loudness is given, the envelope of its gait."""
+    from weftwork.pipelines.audio.gait import gait
+    from weftwork.pipelines.audio.motion import detector_named, smoothed, walkers
+
+    found = walkers(video, detector_named(arguments.detector, video))
+    return [[smoothed(track), *([] if arguments.loudness else [gait(track)])] for track in found]
 
 
 def _write(name: Path, out: "AudioOutput", video: "Video | None", tracks: "Sequence[BoxTrack]") -> list[Path]:

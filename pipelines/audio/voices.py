@@ -1,0 +1,96 @@
+"""Audio of several walkers: each is generated over the time in which it is seen, and all are mixed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import torch
+
+from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.pipelines.audio.events import Audio, hear, onsets
+from weftwork.pipelines.audio.output import AudioOutput
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+
+LAST: Final = 0.3
+"""Seconds for which the last step of a track is heard after the track ends."""
+FADE: Final = 0.05
+
+
+def mixed(
+    pipe: VideoToAudioPipeline,
+    voices: Sequence[Sequence[OverTime]],
+    prompt: str,
+    *,
+    seconds: float,
+    generator: torch.Generator,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 2.0,
+) -> AudioOutput:
+    """Generates each voice alone, from the first time of its first track to the last, and sums all.
+
+    Args:
+        voices: conditions by voice, with a track in each.
+        seconds: length of the mix.
+
+    Raises:
+        ValueError: as the pipeline.
+    """
+    rate = pipe.vae.config["sampling_rate"]
+    placed = []
+    for voice in voices:
+        track = next(one for one in voice if isinstance(one, BoxTrack))
+        start, end = float(track.times[0]), min(float(track.times[-1]) + LAST, seconds)
+        part = [cut for one in voice if (cut := during(one, start, end)) is not None]
+        made = pipe(
+            [part],
+            prompt,
+            seconds=end - start,
+            generator=generator,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        ).audio
+        placed.append(_placed(made, round(start * rate), round(seconds * rate), round(FADE * rate)))
+    return AudioOutput(np.sum(placed, 0), placed, rate)
+
+
+def during(condition: OverTime, start: float, end: float) -> OverTime | None:
+    """Returns a condition from one second to another, with times from the first; None where it has nothing there."""
+    if isinstance(condition, Envelope):
+        first, last = (round(time * condition.rate) for time in (start, end))
+        values = condition.values[:, first:last]
+        return replace(condition, values=values) if values.size else None
+    if not isinstance(condition, BoxTrack | DepthClip):
+        return condition
+    kept = (condition.times >= start) & (condition.times <= end)
+    if not kept.any():
+        return None
+    times = condition.times[kept] - start
+    if isinstance(condition, BoxTrack):
+        return replace(condition, times=times, boxes=condition.boxes[kept])
+    parts = {name: None if (rows := getattr(condition, name)) is None else rows[kept] for name in ("depth", "embeds")}
+    return replace(condition, times=times, **parts)
+
+
+def pan_correlation(voice: Audio, sample_rate: int, track: BoxTrack) -> float:
+    """Computes the correlation of the sides at which a voice's steps are heard with those of the boxes.
+
+    NaN for fewer than three steps, or a track that stays at one side.
+    """
+    times = onsets(voice, sample_rate)
+    boxes, seen = track.at(times)
+    heard, place = hear(voice, sample_rate, times).pan, boxes[:, [0, 2]].sum(1) - 1
+    known = seen & np.isfinite(heard)
+    if known.sum() < 3 or place[known].std() < 1e-3 or heard[known].std() < 1e-9:
+        return float("nan")
+    return float(np.corrcoef(heard[known], place[known])[0, 1])
+
+
+def _placed(voice: Audio, start: int, length: int, fade: int) -> Audio:
+    """Returns a voice at its place in silence, with its end faded out."""
+    placed = np.zeros((2, length), np.float32)
+    size = min(voice.shape[1], length - start)
+    placed[:, start : start + size] = voice[:, :size]
+    fade = min(fade, size)
+    placed[:, start + size - fade : start + size] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return placed
