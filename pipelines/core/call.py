@@ -1,6 +1,7 @@
 """Conditions in the calls of a pipeline's denoiser, laid out at its first call for each half of guidance."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -178,6 +179,9 @@ class ConditionedCall:
         if not self.images:
             self.images = self._images(self.prepared or rows, 1 if self.prepared else 1 + self._is_guided(is_guided))
         parts, rest = divmod(rows, self.designs * self.images)
+        edits = "image_guidance_scale" in inspect.signature(type(self.pipe).__call__).parameters
+        if edits and parts == 3 and not rest and self.recorder is None:
+            return GUIDED[1], GUIDED[0], GUIDED[0]  # InstructPix2Pix: the last part is without the image too
         if rest or parts not in (1, 2):
             raise self._wrong(rows)
         if parts == 1 or is_guided is False:  # without guidance, a second part perturbs the conditional half
@@ -199,7 +203,7 @@ class ConditionedCall:
     def _wrong(self, rows: int) -> UserError:
         return UserError(
             f"conditions: got a batch of {rows} rows for conditions of {self.designs} prompts; pass one list per "
-            "prompt (a batch with a third part, as of perturbed-attention guidance, is not supported)"
+            "prompt (a batch with a third part is not supported, but that of InstructPix2Pix without a recorder)"
         )
 
     def _is_guided(self, is_guided: bool | None) -> bool:

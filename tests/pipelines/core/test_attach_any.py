@@ -1,7 +1,7 @@
 """Adapters and conditions on any stock pipeline: halves of guidance, schedules, and what is left behind."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from variants import VARIANTS, picture, run, xl_parts
 
 from weftwork import pipelines
-from weftwork.attention_processors import Style, StyleAdapter
+from weftwork.attention_processors import MapRecorder, Style, StyleAdapter
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import call_arguments, call_layout
 from weftwork.attention_processors.core.processor import attention_layers, conditioned
@@ -287,14 +287,24 @@ def test_modular_pipelines_condition_the_half_that_their_guider_names() -> None:
 # -- what is refused ---------------------------------------------------------------------------------------
 
 
-def test_a_batch_of_three_parts_is_refused() -> None:
+def test_the_three_parts_of_instruct_pix2pix() -> None:
+    """The condition acts in the first part alone; a recorder, which knows two halves, is refused."""
     parts = {**tiny_parts(), "unet": tiny_unet(in_channels=8)}
     none: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = diffusers.StableDiffusionInstructPix2PixPipeline(**parts, **none)
     pipe.set_progress_bar_config(disable=True)
     attach(pipe, it=raw_adapter(pipe.unet))
-    with conditions(pipe, {"it": raw_conditions()}), pytest.raises(ValueError, match="a batch with a third part"):
-        run(pipe, image=picture(), num_images_per_prompt=2)
+    given = {"it": raw_conditions(cfg="cond_only")}
+    firsts: list[Tensor] = []
+    for acting in (nullcontext(), conditions(pipe, given)):
+        with acting, calls_of(pipe.unet) as calls:
+            run(pipe, image=picture(), num_images_per_prompt=2)
+        firsts.append(calls[0][1])
+    assert firsts[0].shape[0] == 6 and torch.equal(firsts[1][2:], firsts[0][2:])
+    assert all((firsts[1][row] - firsts[0][row]).abs().max() > 1e-4 for row in range(2))
+    refused = pytest.raises(ValueError, match="a batch with a third part is not supported")
+    with conditions(pipe, given, recorder=MapRecorder()), refused:
+        run(pipe, image=picture())
 
 
 def test_a_pipeline_without_a_denoiser_is_refused() -> None:
