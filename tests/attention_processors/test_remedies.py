@@ -124,12 +124,6 @@ CONDITIONS = [
     ),
     row(lambda name: collated(style_adapter, Style(name)), given("inc"), "; did you mean 'ink'", given("ink")),
     row(lambda name: collated(style_adapter, Style(name)), given("x"), "of ink, .*; use one of these", given("neon")),
-    row(
-        lambda one: replace(FIRST, weight=one),
-        given(0.5),
-        "no effect on a reference view, .*; leave it out",
-        given(1.0),
-    ),
     row(lambda one: replace(FIRST, image=one), given(FIRST.image[1:]), "; resize one of them", given(FIRST.image)),
     row(lambda one: replace(FIRST, image=one), given(FIRST.image * 255), "; divide bytes by 255", given(FIRST.image)),
     row(
