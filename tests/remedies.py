@@ -53,6 +53,11 @@ def check(row: Row, folder: Path) -> None:
     assert right(folder) is not None
 
 
+def check_call(call: Callable[[Any], Any], wrong: Any, words: str, right: Any) -> None:
+    """Does the same for a function of one value that reads no file."""
+    check((words, lambda _: call(wrong), lambda _: call(right)), Path())
+
+
 def check_command(right: str, wrong: list[Wrong], capsys: pytest.CaptureFixture[str]) -> None:
     """All these commands fail, each with its words, and write nothing; the one that all of them advise succeeds."""
     before = sorted(Path().rglob("*"))

@@ -47,7 +47,7 @@ def to_lora(theirs: Mapping[str, Tensor], denoiser: nn.Module) -> dict[str, Tens
             if (up.shape[0], down.shape[1]) != wanted or up.shape[1] != down.shape[0]:
                 raise UserError(
                     f"{path}: got a LoRA of shapes {tuple(down.shape)} and {tuple(up.shape)} for a layer of "
-                    f"{tuple(wanted)}; the file is for another denoiser, or damaged"
+                    f"{tuple(wanted)}; pass a whole file for this denoiser"
                 )
     return lora
 

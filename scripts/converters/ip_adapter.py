@@ -28,6 +28,7 @@ from weftwork.scripts.converters.published import (
     Key,
     adapter_on_meta,
     check_names,
+    check_options,
     check_shapes,
     own_tensors,
     shape_of,
@@ -132,7 +133,7 @@ def grouped(tensors: Mapping[str, Tensor]) -> Groups:
     if unknown:
         raise UserError(
             f"keys: got {len(unknown)} that are no IP-Adapter's (first: {unknown[0]}), expected image_proj.… and "
-            "ip_adapter.…, or a denoiser that diffusers saved with one IP-Adapter; the file is of another method"
+            "ip_adapter.…, or a denoiser that diffusers saved with one IP-Adapter; pass one of these"
         )
     return groups
 
@@ -175,12 +176,7 @@ def adapter_to_ip_adapter(
             that are not all text attention layers of the denoiser.
     """
     adapter = adapter_on_meta(ReferenceAdapter, config)
-    for name, only in NOTHING_SAID.items():
-        if adapter.config[name] != only:
-            raise UserError(
-                f"{name}: got {adapter.config[name]!r}, but an IP-Adapter checkpoint always means {only!r}; "
-                "this adapter cannot be written as one"
-            )
+    check_options(adapter.config, NOTHING_SAID, "an IP-Adapter")
     positions = layer_positions(denoiser_for(adapter.config["token_dim"]) if denoiser is None else denoiser)
     check_names("layers", adapter.config["layers"], positions)
     table, shapes = _table(adapter, positions, (False, False))
@@ -230,8 +226,8 @@ def _projection(groups: Groups) -> str:
             return kind
     raise UserError(
         f"image_proj: got keys like {next(iter(keys), 'none')!r}, expected latents (plus), proj.weight (basic), "
-        "proj.3.weight (full), proj.2.weight (FaceID) or perceiver_resampler.… (FaceID Plus); the file is incomplete "
-        "or of another method"
+        "proj.3.weight (full), proj.2.weight (FaceID) or perceiver_resampler.… (FaceID Plus); pass a whole "
+        "file of this method"
     )
 
 

@@ -21,6 +21,7 @@ from weftwork.scripts.converters.published import (
     Key,
     adapter_on_meta,
     check_names,
+    check_options,
     check_shapes,
     own_tensors,
     shape_of,
@@ -129,12 +130,7 @@ def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> t
     Raises:
         ValueError: an adapter with what the published format cannot say, or keys and shapes beside its config.
     """
-    for name, only in ONLY_POSSIBLE.items():
-        if config.get(name, only) != only:
-            raise UserError(
-                f"{name}: got {config[name]!r}, but a LOTS checkpoint always means {only!r}; "
-                "this adapter cannot be written as one"
-            )
+    check_options(config, ONLY_POSSIBLE, "a LOTS")
     adapter = adapter_on_meta(PairedAdapter, config)
     table, shapes = _table(adapter)
     check_shapes(state, shapes)
@@ -152,7 +148,7 @@ def _ordered(layers: Iterable[str]) -> list[str]:
     if {n.split(".")[0] for n in layers} != set(BLOCK_ORDER) or not all(n.endswith(".attn2") for n in layers):
         raise UserError(
             f"layers: got {len(layers)} like {next(iter(layers), None)!r}, expected every text attention (attn2) of "
-            "down, up and mid blocks; the published format counts them and has no names"
+            "down, up and mid blocks, which the published format counts; pass all"
         )
 
     def place(name: str) -> tuple[int, list[int]]:
@@ -178,7 +174,7 @@ def _table(adapter: PairedAdapter) -> tuple[dict[Key, list[str]], dict[str, torc
         if name != READOUTS:
             module, dot, kind = name.rpartition(".")
             if module + dot not in modules:
-                raise UserError(f"{name}: a LOTS checkpoint has no place for it; write this adapter as weftwork's only")
+                raise UserError(f"{name}: a LOTS checkpoint has no place for it; convert an adapter without it")
             group, prefix = modules[module + dot]
             key = (group, prefix + kind)
         table.setdefault(key, []).append(name)
@@ -195,14 +191,14 @@ def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, An
     if len(groups["cross_attn"]) != 2 * len(layers):
         raise UserError(
             f"cross_attn: got {len(groups['cross_attn'])} tensors, expected two for each of {len(layers)} layers; "
-            "the file is for another denoiser"
+            "pass a whole file for this denoiser"
         )
     sizes = _sizes(groups)
     for name, value in settings.items():
         if sizes.get(SETTINGS[name], value) != value:
             raise UserError(
                 f"pair_former_config.json: {name} is {value}, but the tensors say {sizes[SETTINGS[name]]}; "
-                "the two files do not belong together"
+                "put the two files of one model side by side"
             )
     config = {
         "layers": {name: layers[name] for name in _ordered(layers)},

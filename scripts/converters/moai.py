@@ -17,8 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder
-from weftwork.datasets.readers.errors import UserError
-from weftwork.scripts.converters.published import check_names
+from weftwork.scripts.converters.published import check_shapes, shape_of
 
 FILES: Final[Mapping[str, str]] = {
     "image": "denoising_unet.pth",
@@ -30,6 +29,7 @@ FILES: Final[Mapping[str, str]] = {
 """By role, what the authors call it."""
 OUTPUT: Final = ("conv_norm_out.weight", "conv_norm_out.bias", "conv_out.weight", "conv_out.bias")
 HEAD_DIM, GROUPS = 64, 32
+FITTING: Final = "beside the others; pass a whole file of this method"
 
 
 def to_denoiser(state: Mapping[str, Tensor], head_dim: int = HEAD_DIM, groups: int = GROUPS) -> UNet2DConditionModel:
@@ -43,8 +43,7 @@ def to_denoiser(state: Mapping[str, Tensor], head_dim: int = HEAD_DIM, groups: i
         module = UNet2DConditionModel(**config)
     wanted = module.state_dict()
     filled = {**{name: torch.zeros(wanted[name].shape) for name in OUTPUT}, **state}
-    check_names("keys", filled, wanted)
-    _check_shapes(filled, wanted)
+    check_shapes(filled, {name: tensor.shape for name, tensor in wanted.items()}, FITTING)
     module.load_state_dict(filled, assign=True)
     return module
 
@@ -55,24 +54,15 @@ def to_encoder(state: Mapping[str, Tensor]) -> CorrespondenceEncoder:
     Raises:
         ValueError: as `to_denoiser`; channels that no combination of points, depth and normals has.
     """
-    for name in ("conv_in.weight", "conv_out.weight"):
-        if name not in state:
-            raise UserError(f"keys: {name} is missing; the file is no pose guider's")
-    module = CorrespondenceEncoder(state["conv_in.weight"].shape[1], state["conv_out.weight"].shape[0])
+    module = CorrespondenceEncoder(shape_of(state, 4, "conv_in.weight")[1], shape_of(state, 4, "conv_out.weight")[0])
     wanted = module.state_dict()
-    check_names("keys", state, wanted)
-    _check_shapes(state, wanted)
+    check_shapes(state, {name: tensor.shape for name, tensor in wanted.items()}, FITTING)
     module.load_state_dict(dict(state))
     return module
 
 
 def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> dict[str, Any]:
     """The config of a U-Net from the names and shapes of its tensors."""
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in state:
-            raise UserError(f"keys: {name} is missing; the file is no U-Net of Stable Diffusion's layout")
-        return tuple(state[name].shape)
 
     def count(prefix: str) -> int:
         return len({found[1] for name in state if (found := re.match(rf"{prefix}\.(\d+)\.", name))})
@@ -81,27 +71,19 @@ def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> dict[str
         return any(name.startswith(f"{side}_blocks.{block}.attentions.") for name in state)
 
     blocks = range(count("down_blocks"))
-    widths = [shape(f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in blocks]
+    widths = [shape_of(state, 4, f"down_blocks.{i}.resnets.0.conv1.weight")[0] for i in blocks]
     first = next((i for i in blocks if attends("down", i)), 0)
     attention = f"down_blocks.{first}.attentions.0"
     return {
-        "in_channels": shape("conv_in.weight")[1],
-        "out_channels": shape("conv_out.weight")[0] if "conv_out.weight" in state else 4,
+        "in_channels": shape_of(state, 4, "conv_in.weight")[1],
+        "out_channels": shape_of(state, 4, "conv_out.weight")[0] if "conv_out.weight" in state else 4,
         "block_out_channels": tuple(widths),
         "layers_per_block": count(r"down_blocks\.0\.resnets"),
         "down_block_types": tuple("CrossAttnDownBlock2D" if attends("down", i) else "DownBlock2D" for i in blocks),
         "up_block_types": tuple("CrossAttnUpBlock2D" if attends("up", i) else "UpBlock2D" for i in blocks),
-        "cross_attention_dim": shape(f"{attention}.transformer_blocks.0.attn2.to_k.weight")[1],
+        "cross_attention_dim": shape_of(state, 2, f"{attention}.transformer_blocks.0.attn2.to_k.weight")[1],
         "attention_head_dim": tuple(max(1, width // head_dim) for width in widths),
-        "use_linear_projection": len(shape(f"{attention}.proj_in.weight")) == 2,
+        "use_linear_projection": f"{attention}.proj_in.weight" in state
+        and state[f"{attention}.proj_in.weight"].ndim == 2,
         "norm_num_groups": groups,
     }
-
-
-def _check_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            raise UserError(
-                f"{name}: got shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)} beside the others; the "
-                "file is damaged"
-            )

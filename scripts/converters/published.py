@@ -40,8 +40,7 @@ def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
     if missing or unexpected:
         raise UserError(
             f"{what}: {len(missing)} are missing (first: {next(iter(missing), 'none')}) and {len(unexpected)} "
-            f"unexpected (first: {next(iter(unexpected), 'none')}); the file is incomplete, of another method, or for "
-            "another denoiser"
+            f"unexpected (first: {next(iter(unexpected), 'none')}); pass a whole file of this method and denoiser"
         )
 
 
@@ -64,7 +63,7 @@ def own_tensors(
         if tensor.shape != wanted(names):
             raise UserError(
                 f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted(names))} for {names[0]}; "
-                "the file is for another denoiser, or damaged"
+                "pass a whole file for this denoiser"
             )
         parts = [tensor.contiguous()] if len(names) == 1 else [part.clone() for part in tensor.chunk(len(names))]
         state |= dict(zip(names, parts, strict=True))
@@ -83,10 +82,7 @@ def shape_of(tensors: Mapping[str, Tensor], dims: int, *names: str, prefix: str 
     name = next((name for name in names if name in tensors), names[0])
     if name not in tensors or tensors[name].ndim != dims:
         got = f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
-        raise UserError(
-            f"{prefix}{name}: got {got}, expected {dims} dimensions; the file is incomplete, damaged, or of another "
-            "method"
-        )
+        raise UserError(f"{prefix}{name}: got {got}, expected {dims} dimensions; pass a whole file of this method")
     return tensors[name].shape
 
 
@@ -95,8 +91,29 @@ def shapes_of(adapter: Adapter) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in adapter.state_dict().items()}
 
 
-def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:
-    """Raise unless these tensors are the adapter's.
+def check_options(config: Mapping[str, object], only: Mapping[str, object], format: str) -> None:
+    """Raise unless the options of an adapter have the only values that a published format can mean.
+
+    Raises:
+        ValueError: another value.
+    """
+    for name, value in only.items():
+        if config.get(name, value) != value:
+            raise UserError(
+                f"{name}: got {config[name]!r}, but {format} checkpoint always means {value!r}; convert an adapter "
+                "that has it"
+            )
+
+
+def check_shapes(
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
+    why: str = "as in config.json; convert the original again",
+) -> None:
+    """Raise unless these tensors are the model's.
+
+    Args:
+        why: end of the error of a shape: what the expected one comes from, and a remedy.
 
     Raises:
         ValueError: keys or a shape beside its config.
@@ -104,7 +121,4 @@ def check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) 
     check_names("keys", state, shapes)
     for name, wanted in shapes.items():
         if state[name].shape != wanted:
-            got = tuple(state[name].shape)
-            raise UserError(
-                f"{name}: got shape {got}, config.json asks for {tuple(wanted)}; convert the original again"
-            )
+            raise UserError(f"{name}: got shape {tuple(state[name].shape)}, expected {tuple(wanted)} {why}")

@@ -175,9 +175,11 @@ def test_a_lora_of_another_denoiser_is_refused(tmp_path: Path) -> None:
     ):
         spoilt = {**groups, "ip_adapter": {**groups["ip_adapter"], key: torch.zeros(shape)}}
         save_file(flat(spoilt), tmp_path / "spoilt.safetensors")
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"{message}.*; pass a whole file"):
             convert_from_ip_adapter(tmp_path / "spoilt.safetensors", tmp_path / "adapter", tiny_unet())
         assert not (tmp_path / "adapter").exists()
+    save_file(flat(groups), tmp_path / "whole.safetensors")
+    convert_from_ip_adapter(tmp_path / "whole.safetensors", tmp_path / "adapter", tiny_unet())
 
 
 def test_a_design_without_references_reads_no_face() -> None:
