@@ -126,7 +126,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
             ValueError: another denoiser, or one that is not a U-Net.
         """
         if not hasattr(unwrapped(denoiser), "conv_in"):
-            raise UserError("denoiser: got a model without conv_in, expected a U-Net; use another model")
+            raise UserError("denoiser: got a model without conv_in, expected a U-Net; load one of Stable Diffusion")
         here, training = _sha256(denoiser), self.config["training"] or {}
         trained_on = self.config["base_sha256"] or training.get("base_sha256")
         if None not in (trained_on, here) and trained_on != here:
