@@ -44,10 +44,10 @@ def table(*rows: Row) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=[f"{index}-{one[0][-24:]}" for index, one in enumerate(rows)])
 
 
-def check(row: Row, folder: Path) -> None:
-    """The error is one of users, with these words; after its remedy the call succeeds, in the same folder."""
+def check(row: Row, folder: Path, kind: type[Exception] = UserError) -> None:
+    """The error is of this kind, with these words; after its remedy the call succeeds, in the same folder."""
     words, wrong, right = row
-    with pytest.raises(UserError, match=f"(?s){words}") as caught:
+    with pytest.raises(kind, match=f"(?s){words}") as caught:
         wrong(folder)
     assert "Traceback" not in str(caught.value)
     assert right(folder) is not None
