@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weftwork.attention_processors.core.method import Method, load
-from weftwork.datasets.readers.errors import UserError
-from weftwork.evaluation.core.curve import check_plots, plot_curve
+from weftwork.datasets.readers.errors import check_counts, check_installed
+from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.core.measurement import Measurement
 from weftwork.evaluation.measurements import measured
 from weftwork.pipelines.core.hardware import device_named
@@ -58,10 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     method = measured()[arguments.method]
     measurement, curve = _measurement(method), getattr(arguments, "curve", False)
-    if arguments.limit < 1:
-        raise UserError(f"limit: got {arguments.limit}, expected at least 1; raise it")
+    check_counts(limit=arguments.limit)
     if curve:
-        check_plots()
+        check_installed("curve", "matplotlib")
     device = device_named(arguments.device)
     pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(device)
     evaluation = measurement.open(pipe, arguments)

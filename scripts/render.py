@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 
 from weftwork.datasets.openarena.archives import FOLDER, Archives
 from weftwork.datasets.openarena.clips import SPLITS, maps_of, write_clips
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.atomic import check_new_folder
+from weftwork.datasets.readers.errors import UserError, check_counts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,12 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: numbers below 1, a folder that is not empty or without maps, or an unknown map.
     """
-    for name in ("clips_per_map", "resolution"):
-        if getattr(arguments, name) < 1:
-            raise UserError(f"{name}: got {getattr(arguments, name)}, expected at least 1; raise it")
+    check_counts(clips_per_map=arguments.clips_per_map, resolution=arguments.resolution)
     output = arguments.output
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"output: got {str(output)!r}, expected a new or empty folder; name another")
+    check_new_folder(output)
     archives = Archives(arguments.maps_dir)
     names = maps_of(archives, arguments.split)
     unknown = [name for name in arguments.maps or () if name not in names]

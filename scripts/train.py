@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from weftwork.attention_processors.core.method import Method, load, methods
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import located, model_name, shipped
 from weftwork.scripts.lazy_parser import LazyParser
@@ -168,8 +168,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _set_steps(arguments: argparse.Namespace) -> None:
     """Checks epochs and steps, and sets the default of the latter."""
     epochs, steps = arguments.num_train_epochs, arguments.max_train_steps
-    if epochs is not None and epochs < 1:
-        raise UserError(f"num_train_epochs: got {epochs}, expected at least 1; pass more")
+    if epochs is not None:
+        check_counts(num_train_epochs=epochs)
     if epochs is not None and steps is not None:
         raise UserError(f"num_train_epochs: got {epochs} beside max_train_steps {steps}; leave one of them out")
     arguments.max_train_steps = STEPS if steps is None else steps

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import check_installed
 
 Rgba = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 Gray = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
@@ -31,8 +31,7 @@ def on_white(image: Rgba) -> Gray:
 
 
 def _resvg() -> Any:
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise UserError("resvg_py: not found; install it with pip install resvg-py") from error
+    check_installed("drawings", "resvg_py")
+    import resvg_py
+
     return resvg_py

@@ -10,7 +10,7 @@ from PIL import Image
 from weftwork.datasets.openarena.archives import Archives
 from weftwork.datasets.openarena.maps import LIGHTMAP_SIDE, Map
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 
 NEAR, FAR = 0.05, 200.0
 """Metres."""
@@ -121,12 +121,9 @@ def projection(camera: Camera) -> Float[np.ndarray, "4 4"]:
 
 
 def _context() -> Any:
-    try:
-        import moderngl  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(
-            'places: got no package moderngl, expected it; install it with pip install ".[places]"'
-        ) from error
+    check_installed("places", "moderngl")
+    import moderngl  # pyright: ignore[reportMissingImports]
+
     try:
         return moderngl.create_standalone_context(backend="egl")
     except Exception as error:  # drivers raise anything

@@ -9,6 +9,8 @@ from typing import Final
 
 from safetensors import SafetensorError
 
+from weftwork.datasets.readers.errors import UserError
+
 CUT: Final = "unexpected pos"
 """In errors of torch.save, of a file that is cut short."""
 
@@ -32,6 +34,16 @@ def write_errors(path: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or error
         raise WriteError(f"{path}: cannot be written ({reason}); make room, or choose another place") from error
+
+
+def check_new_folder(path: Path) -> None:
+    """Raises unless a folder can be written there without replacing anything.
+
+    Raises:
+        ValueError: a file, or a folder with files.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path}: got a file or a folder with files, expected none; name another, or remove it")
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Errors that users can fix; commands show them as one line, without a traceback."""
 
+from importlib.util import find_spec
+
 
 class UserError(ValueError):
     """Invalid input of the user: "name: got X, expected Y; remedy"."""
@@ -7,3 +9,28 @@ class UserError(ValueError):
 
 class NotFiniteError(UserError, FloatingPointError):
     """A training step or a generation gave NaN or infinite numbers."""
+
+
+def check_installed(user: str, *packages: str) -> None:
+    """Raises unless optional packages, whose modules have their names, are installed.
+
+    Args:
+        user: name of what needs them, for the error.
+
+    Raises:
+        ValueError: the first that is not installed.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise UserError(f"{user}: needs {package}, which is not installed; pip install {package}")
+
+
+def check_counts(**counts: int) -> None:
+    """Raises unless these numbers are 1 or more.
+
+    Raises:
+        ValueError: the first that is not.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{name}: got {count}, expected at least 1; raise it")

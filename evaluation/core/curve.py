@@ -1,22 +1,10 @@
 """Scores over the weight of a condition, as a table in JSON and a plot."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from weftwork.datasets.readers.atomic import atomic_path
-from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.report import Report, Row
-
-
-def check_plots() -> None:
-    """Checks that matplotlib is installed.
-
-    Raises:
-        ValueError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise UserError("plot: matplotlib not found; install it with pip install matplotlib")
 
 
 def plot_curve(name: str, rows: Sequence[Row], scores: Sequence[str], folder: Path) -> Path:

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime
 from weftwork.datasets.readers.atomic import atomic_path
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -201,10 +201,9 @@ def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, 
 
 
 def _av() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise UserError("video: got no PyAV; install it with pip install av") from error
+    check_installed("video", "av")
+    import av
+
     return av
 
 

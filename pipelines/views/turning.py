@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import check_installed
 from weftwork.pipelines.views.sampling import AlignedViewsOutput
 
 FRAME_RATE = 12
@@ -65,10 +65,9 @@ def save_video(path: Path, frames: Sequence[UInt8[np.ndarray, "height width 3"]]
     Raises:
         ValueError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise UserError('video: got no package av, expected it; install it with pip install ".[video]"') from error
+    check_installed("video", "av")
+    import av
+
     with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE))
         height, width = frames[0].shape[:2]

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 from weftwork.scripts.outputs import naming_replaced
 
@@ -65,8 +65,7 @@ def run(arguments: argparse.Namespace) -> int | None:
         return check(arguments.only, arguments.write)
     from weftwork.evaluation.core.report import Report, Row
 
-    if arguments.rounds < 1:
-        raise UserError(f"rounds: got {arguments.rounds}, expected at least 1; raise it")
+    check_counts(rounds=arguments.rounds)
     here = {"generate": _generate, "step": _step, "encoding": _encoding}
     if arguments.name in here:
         measured = here[arguments.name](arguments)

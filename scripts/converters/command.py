@@ -15,7 +15,7 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME, check_folder, read_tensors
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
-from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
@@ -96,7 +96,7 @@ def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | No
     Raises:
         ValueError: see `read_lots` and `lots_to_adapter`; a target that is not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     settings_path = source.with_name(SETTINGS_NAME)
     settings = read_json(settings_path) if settings_path.is_file() else None
     config, state = lots_to_adapter(read_lots(source), layers or sdxl_layers(), settings)
@@ -109,7 +109,7 @@ def convert_to_lots(source: Path, target: Path) -> None:
     Raises:
         ValueError: see `adapter_to_lots`; a source that is no adapter folder, a target that is not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     groups, settings = adapter_to_lots(*_read_adapter(source))
 
     def write(folder: Path) -> None:
@@ -128,7 +128,7 @@ def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | No
     Raises:
         ValueError: see `read_ip_adapter` and `ip_adapter_to_adapter`; a target that is not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     groups, theirs = without_lora(read_ip_adapter(source))
     config, state = ip_adapter_to_adapter(groups, denoiser)
     config["shortcut"] = config["projection"] == "faceid_plus" and FACE_V2 in source.name
@@ -151,7 +151,7 @@ def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None
         ValueError: see `adapter_to_ip_adapter`; a source that is no adapter folder or lacks its LoRA, a target that is
             not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     config, state = _read_adapter(source)
     groups = adapter_to_ip_adapter(config, state, denoiser)
     if config.get("lora"):
@@ -167,7 +167,7 @@ def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module
     Raises:
         ValueError: a file that is missing or damaged; see `published_to_adapter`; a target that is not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     found = _opened(source, "an IP-Adapter checkpoint (.bin or .safetensors)")
     if isinstance(found, dict) and found and all(_is_group(name, group) for name, group in found.items()):
         found = _flat(found)
@@ -183,7 +183,7 @@ def restore_published(kind: str, source: Path, target: Path, denoiser: nn.Module
     Raises:
         ValueError: see `adapter_to_published`; a source that is no adapter folder, a target that is not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     tensors = adapter_to_published(kind, *_read_adapter(source), denoiser)
     _write_folder(target, lambda folder: save_file(tensors, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
 
@@ -197,7 +197,7 @@ def convert_from_moai(source: Path, target: Path, **options: int) -> None:
     Raises:
         ValueError: a file that is missing or damaged; see `to_denoiser` and `to_encoder`; a target that is not empty.
     """
-    _check_target(target)
+    check_new_folder(target)
     states = {role: _opened(source / name, "a MoAI checkpoint") for role, name in moai_checkpoint.FILES.items()}
     models: dict[str, Any] = {}
     for role, state in states.items():
@@ -263,11 +263,6 @@ def _write_adapter(
             save_file(dict(lora), folder / LORA_NAME, metadata={"format": "pt"})
 
     _write_folder(target, write)
-
-
-def _check_target(target: Path) -> None:
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target}: already there and not an empty folder; name another target, or remove it first")
 
 
 def _write_folder(target: Path, write: Callable[[Path], None]) -> None:

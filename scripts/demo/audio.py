@@ -5,7 +5,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +16,7 @@ from PIL import Image
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.datasets.readers.sidecar_files import read_boxes
 from weftwork.datasets.synthetic.walks import PROMPT, render
@@ -202,9 +201,7 @@ def audio_request(path: str, surface: str, seconds: float, clip: str | None, box
         raise UserError(f"Surface: got {surface!r}, expected one of {', '.join(SURFACES)}")
     if not 0 < seconds <= LONGEST:
         raise UserError(f"Seconds: got {seconds}, expected more than 0 and at most {LONGEST:.0f}")
-    for package in ("av", "matplotlib"):
-        if find_spec(package) is None:
-            raise UserError(f"Sound: {package} is not installed; install it with pip install {package}")
+    check_installed("Sound", "av", "matplotlib")
     video = None if clip is None else Video.open(clip, longest=LONGEST, largest=LARGEST)
     if video is not None:
         seconds = video.seconds

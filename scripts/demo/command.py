@@ -13,12 +13,11 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from weftwork.attention_processors.core.method import Method, methods
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_counts, check_installed
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths
 
@@ -71,12 +70,10 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: gradio is not installed.
         ValueError: a wrong option, or a model or adapter that cannot be opened.
     """
-    if find_spec("gradio") is None:
-        raise UserError("demo: gradio is not installed; install it with pip install gradio")
+    check_installed("demo", "gradio")
     if arguments.auth is not None and ":" not in arguments.auth:
         raise UserError("auth: got no colon, expected USER:PASSWORD; write both")
-    if arguments.queue < 1:
-        raise UserError(f"queue: got {arguments.queue}, expected at least 1")
+    check_counts(queue=arguments.queue)
     given = {one: text for one in with_pipelines() if (text := getattr(arguments, one.option)) is not None}
     folders = {one.name: _folders(one.option, text) for one, text in given.items()}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

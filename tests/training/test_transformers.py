@@ -151,9 +151,12 @@ def test_a_backbone_in_8_bits_trains(folder: Path, family: str) -> None:
 def test_quantization_needs_its_package(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("weftwork.training.core.quantization.find_spec", lambda _: None)
+    monkeypatch.setattr("weftwork.datasets.readers.errors.find_spec", lambda _: None)
     assert main(command(folder, "flux", "style", folder / "none", "--quantization=nf4")) == 2
-    assert "quantization: got nf4, which needs bitsandbytes; pip install bitsandbytes" in capsys.readouterr().err
+    assert (
+        "quantization nf4: needs bitsandbytes, which is not installed; pip install bitsandbytes"
+        in capsys.readouterr().err
+    )
     assert not (folder / "none").exists()
 
 

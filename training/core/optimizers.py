@@ -2,10 +2,9 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +49,5 @@ def check_optimizer(name: str) -> None:
     """Raises unless the name is known and its library is installed."""
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}; pass one of these")
-    library = OPTIMIZERS[name][2]
-    if library and find_spec(library) is None:
-        raise UserError(f"optimizer: {name!r} needs {library}, which is not installed; pip install {library}")
+    if library := OPTIMIZERS[name][2]:
+        check_installed(f"optimizer {name}", library)

@@ -1,10 +1,9 @@
 """Quantisation of frozen backbones as they are loaded: 8 bits by torchao, 4 bits by bitsandbytes."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, Final
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 
 PACKAGES: Final[Mapping[str, str]] = {"int8": "torchao", "nf4": "bitsandbytes"}
 """Packages by kind of quantisation."""
@@ -24,9 +23,7 @@ def quantization_options(kind: str | None, dtype: str) -> dict[str, Any]:
         return {}
     import torch
 
-    package = PACKAGES[kind]
-    if find_spec(package) is None:
-        raise UserError(f"quantization: got {kind}, which needs {package}; pip install {package}")
+    check_installed(f"quantization {kind}", PACKAGES[kind])
     from diffusers import BitsAndBytesConfig, TorchAoConfig
     from diffusers.quantizers import PipelineQuantizationConfig
 

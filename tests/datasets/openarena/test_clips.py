@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from remedies import check_command
 
 from weftwork.datasets.openarena.archives import Archives, shader_images
 from weftwork.datasets.openarena.clips import Shot, maps_of, paths, split_of, write_clips
@@ -166,15 +167,17 @@ def test_clips_are_those_that_training_reads(archives: Archives, folder: Path, t
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["box-000", "box-000.txt"]
 
 
-def test_bad_commands_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["render", str(tmp_path / "new"), "--maps_dir", str(folder), "--split", split_of("box")]
-    for options, message in (
-        (["--clips_per_map", "0"], "clips_per_map: got 0"),
-        (["--maps", "q3dm17"], "maps: got 'q3dm17', expected some of the split"),
-    ):
-        assert main([*command, *options]) == 2
-        assert message in capsys.readouterr().err
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "file").touch()
-    assert main(command) == 2
-    assert "expected a new or empty folder" in capsys.readouterr().err
+def test_remedies_of_bad_commands(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("weftwork.scripts.render.write_clips", lambda *_, count, size, **__: count * size)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").touch()
+    command = f"render new --maps_dir {folder} --split {split_of('box')}"
+    wrong = [
+        (f"{command} --clips_per_map 0", "clips_per_map: got 0, expected at least 1; raise it"),
+        (f"{command} --maps q3dm17", "maps: got 'q3dm17', expected some of the split '.*': box; correct it"),
+        (command.replace("new", "old"), "old: got .* a folder with files, expected none; name another, or remove it"),
+    ]
+    check_command(f"{command} --clips_per_map 1 --maps box", wrong, capsys)

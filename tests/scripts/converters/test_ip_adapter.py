@@ -294,7 +294,10 @@ def test_the_command_converts_and_refuses(
     monkeypatch.chdir(tmp_path)
     convert = "convert ip-adapter adapter"
     refused = [
-        ("convert ip-adapter ip.bin adapter", "already there and not an empty folder; name another target, or remove"),
+        (
+            "convert ip-adapter ip.bin adapter",
+            "adapter: got .* a folder with files, expected none; name another, or remove it",
+        ),
         (f"{convert} new --to lots", "--to: got 'lots' for the format .*; change it"),
         ("convert lots adapter new --to ip-adapter", "--to: got 'ip-adapter' for the format .*; change it"),
         ("convert lots adapter new --base sdxl", "--base: got 'sdxl', has no effect .*; leave it out"),

@@ -320,7 +320,7 @@ def test_the_command_converts_and_refuses(tmp_path: Path, capsys: pytest.Capture
     assert main(["convert", "lots", str(tmp_path / "adapter"), str(tmp_path / "again"), "--to", "lots"]) == 0
     assert_same(read_lots(tmp_path / "again" / "lots.bin"), groups)
     for source, target, message in (
-        ("adapter", "again", "already there and not an empty folder; name another target"),
+        ("adapter", "again", "a folder with files, expected none; name another"),
         ("nowhere", "new", "config.json is missing"),
         ("again", "new", "config.json is missing"),
     ):
