@@ -25,6 +25,7 @@ from weftwork.attention_processors.core.attention_maps import MapRecorder, overl
 from weftwork.attention_processors.paired.conditions import GlobalSketch
 from weftwork.attention_processors.reference.conditions import Reference
 from weftwork.attention_processors.regional.adapter import RegionalAdapter, RegionalPrompt
+from weftwork.attention_processors.style.card import METADATA_KEY
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.pipelines.core.conditions import number_of_designs
@@ -247,8 +248,22 @@ def card(change: Callable[[StyleCard], StyleCard] | None = None) -> Make:
     return lambda folder: (made if change is None else change(made)).save(folder / "card.safetensors")
 
 
+def marked(content: str) -> Make:
+    """A card with this text as its metadata."""
+
+    def make(folder: Path) -> Path:
+        save_file({"a": EMBEDS}, folder / "card.safetensors", metadata={METADATA_KEY: content})
+        return folder / "card.safetensors"
+
+    return make
+
+
 def poisoned(one: StyleCard) -> StyleCard:
     return replace(one, tensors={name: tuple(part * math.nan for part in row) for name, row in one.tensors.items()})
+
+
+def emptied(folder: Path) -> None:
+    save_file({"odd": EMBEDS}, folder / WEIGHTS_NAME)
 
 
 INK, NEON = (style_adapter(unet()).bake(name) for name in ("ink", "neon"))
@@ -259,6 +274,17 @@ FILES = [
     row(read, weighed(lambda one: one.int()), "has dtype torch.int32, expected one of .*; convert it", WHOLE),
     row(read, weighed(lambda one: one * math.nan), "holds NaN or infinite .*; train or download it again", WHOLE),
     row(read, saved(lambda folder: (folder / WEIGHTS_NAME).write_bytes(b"")), "; it is damaged .*: copy or", WHOLE),
+    row(read, configured({"a b": 1}), "got the key 'a b' in config.json, .*; restore the file", WHOLE),
+    row(read, configured({"format_version": 9}), "expected at most 1; update weftwork", WHOLE),
+    row(read, saved(lambda folder: (folder / WEIGHTS_NAME).unlink()), "loads safetensors only, `weftwork conv", WHOLE),
+    row(read, saved(emptied), "keys are missing .*; the file and config.json do not belong together", WHOLE),
+    row(adapter_class, configured({"_class_name": "X"}), "got class 'X', .*; install the package that has it", WHOLE),
+    row(
+        lambda folder: [read(folder).check_base(unet())],
+        configured({"base": {"family": "FluxTransformer2DModel"}}),
+        "got an adapter for Flux.*; load one that was trained for it",
+        WHOLE,
+    ),
     row(adapter_class, lambda folder: WHOLE(folder).parent, "config.json is missing; give the folder of one", WHOLE),
     (
         "got a PairedAdapter, expected a StyleAdapter; load it with PairedAdapter.from_pretrained",
@@ -273,6 +299,13 @@ FILES = [
     row(StyleCard.load, text("x", "card.safetensors"), "; .*: save it again with StyleCard.save", card()),
     row(StyleCard.load, lambda folder: WHOLE(folder) / WEIGHTS_NAME, r"; bake one with adapter.bake\(name\)", card()),
     row(StyleCard.load, card(poisoned), "holds NaN or infinite numbers; bake the style again", card()),
+    row(StyleCard.load, marked("{"), "got damaged metadata .*; save it again", card()),
+    row(
+        StyleCard.load,
+        marked(json.dumps({"version": 9, "name": "a", "base": {}, "fusion": ""})),
+        "expected at most 1; update weftwork",
+        card(),
+    ),
     row(StyleCards.of, given([INK, INK]), "each name once; rename or drop one", given([INK, NEON])),
     row(
         StyleCards.of,
