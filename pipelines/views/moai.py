@@ -96,8 +96,8 @@ class MoAIPipeline(DiffusionPipeline):
         width, dim = image.config["cross_attention_dim"], image_encoder.config.projection_dim
         if width != dim:
             raise UserError(
-                f"image_encoder: got embeddings of width {dim}, expected {width}; the published weights read "
-                "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+                f"image_encoder: got embeddings of width {dim}, expected {width}; pass one of this width, for the "
+                "published weights laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
             )
         denoisers = (image, geometry, image_reference, geometry_reference)
         self.register_modules(

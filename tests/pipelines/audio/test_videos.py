@@ -160,20 +160,29 @@ def test_a_path_is_drawn_from_few_boxes() -> None:
         BoxTrack.along([0.0], [[0, 0, 1, 1]], rate=0)
 
 
+def turned(turn: int) -> Make:
+    """A clip that players turn, as phones store it."""
+
+    def make(folder: Path) -> Path:
+        with av.open(str(folder / "side.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height = (64, 32) if turn % 180 == 0 else (32, 64)
+            stream.set_display_rotation(turn)
+            for step in range(10):
+                upright = np.zeros((32, 64, 3), np.uint8)
+                upright[8:16, 4 + 4 * step : 12 + 4 * step] = 255
+                stored = np.ascontiguousarray(np.rot90(upright, -turn // 90))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+            container.mux(stream.encode(None))
+        return folder / "side.mp4"
+
+    return make
+
+
 @pytest.mark.parametrize("turn", [90, 180, -90])
 def test_clips_that_lie_on_their_side_are_read_upright(turn: int, tmp_path: Path) -> None:
     """As phones store them; a copy with new audio is shown as the original."""
-    with av.open(str(tmp_path / "side.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height = (64, 32) if turn % 180 == 0 else (32, 64)
-        stream.set_display_rotation(turn)
-        for step in range(10):
-            upright = np.zeros((32, 64, 3), np.uint8)
-            upright[8:16, 4 + 4 * step : 12 + 4 * step] = 255
-            stored = np.ascontiguousarray(np.rot90(upright, -turn // 90))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
-        container.mux(stream.encode(None))
-    video = Video.open(tmp_path / "side.mp4")
+    video = Video.open(turned(turn)(tmp_path))
     copy = Video.open(video.with_audio(np.zeros((2, 8000), np.float32), 8000, tmp_path / "copy.mp4"))
     for one in (video, copy):
         assert one.size == (32, 64)
@@ -226,6 +235,19 @@ def animated(folder: Path) -> Path:
     return folder / "clip.gif"
 
 
+def backwards(folder: Path) -> Path:
+    """Two frames at one time."""
+    with av.open(str(folder / "clip.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10, options={})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuvj420p"
+        for _ in range(2):
+            for packet in stream.encode(av.VideoFrame(32, 32, "yuvj420p")):
+                packet.pts = packet.dts = 0
+                container.mux(packet)
+    return folder / "clip.mkv"
+
+
 def followed(seconds: float) -> Make:
     track = BoxTrack([0.0, seconds], np.array([[0, 0, 1, 1]] * 2))
     return lambda folder: Video.open(made()(folder)).check([track]) or folder
@@ -247,6 +269,8 @@ def encoded(side: int) -> Make:
     row(lambda path: Video.open(path, largest=8e3), made(), "scale it down", made(size=16)),
     row(lambda path: Video.open(path, largest=2e4), made(3), "or drop frames", made(1)),
     row(lambda path: Video.open(path).container, animated, "codec gif, .*; convert it to MP4 first", made()),
+    row(Video.open, turned(45), "turned by 45.* degrees, expected quarters; export it upright", turned(0)),
+    row(Video.open, backwards, "got frames whose times do not increase; export the video again", made()),
     ("up to 2.00 s for a video of 0.93 s; cut it", followed(2), followed(0.9)),
     ("cannot be written .*; choose a name that ends in .mkv", with_audio("a.xyz"), with_audio("a.mkv")),
     ("got 33x33, expected even sides; crop a line", encoded(33), encoded(32)),
