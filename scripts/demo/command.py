@@ -71,8 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: a wrong option, or a model or adapter that cannot be opened.
     """
     check_installed("demo", "gradio")
-    if arguments.auth is not None and ":" not in arguments.auth:
-        raise UserError("auth: got no colon, expected USER:PASSWORD; write both")
+    auth = None if arguments.auth is None else _account(arguments.auth)
     check_counts(queue=arguments.queue)
     given = {one: text for one in with_pipelines() if (text := getattr(arguments, one.option)) is not None}
     folders = {one.name: _folders(one.option, text) for one, text in given.items()}
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace) -> None:
     demo(studio, open_pages(Context(studio, folders)), arguments.queue).launch(
         server_name=arguments.host,
         server_port=arguments.port,
-        auth=tuple(arguments.auth.split(":", 1)) if arguments.auth else None,
+        auth=auth,
         max_file_size=UPLOAD,
         state_session_capacity=SESSIONS,
         show_error=True,
@@ -96,6 +95,13 @@ def run(arguments: argparse.Namespace) -> None:
         css=CSS,
         head=HEAD,
     )
+
+
+def _account(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not colon:
+        raise UserError("auth: got no colon, expected USER:PASSWORD; write both")
+    return user, password
 
 
 def with_pipelines() -> list[Method]:

@@ -1,6 +1,7 @@
 """What errors of commands advise: the same command succeeds after it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def things(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     (folder / "moai/geometry_reference").mkdir(parents=True)
     (folder / "moai/geometry_reference/config.json").write_text("{}")
     (folder / "folder.png").mkdir()
+    shutil.copytree(models / "paired", folder / "unfinished/checkpoint-1")
     return [*folder.iterdir(), *models.iterdir()]
 
 
@@ -134,6 +136,9 @@ COMMANDS: dict[str, list[Wrong]] = {
     "inspect paired": [
         ("inspect folder.png", "no safetensors files found; see `weftwork convert`"),
         ("inspect jacket.png", "got no valid safetensors .*; copy or convert it again"),
+    ],
+    "inspect unfinished/checkpoint-1": [
+        ("inspect unfinished", "got a run without a result; pass one of its checkpoints, unfinished/checkpoint-1"),
     ],
     SOUND: [("sound --seconds 1", "got nothing to follow; pass a video, --prompt or one of --boxes, --depth")],
     VIEW: [

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from accelerate.utils import patch_environment
 from remedies import Row, check, given, row, table, text
+from tiny import tiny_unet
 from tiny_training import run
 
 from weftwork.attention_processors.views.instillation import Recorded
 from weftwork.training.core.checkpoints import check_unused, only_run
+from weftwork.training.core.denoisers import call_of
+from weftwork.training.core.quantization import quantization_options
 from weftwork.training.core.sharding import sharding
 from weftwork.training.tasks.attention_distillation import attention_distillation_loss
 
@@ -32,6 +36,13 @@ def maps(places: int = 4) -> Recorded:
 
 
 ONE = {"one": maps()}
+
+
+def quantized(kind: str | None) -> Any:
+    """Options as with all packages, without a GPU."""
+    packages, gpu = "weftwork.datasets.readers.errors.find_spec", "torch.cuda.is_available"
+    with patch(packages, lambda name: name), patch(gpu, lambda: False):
+        return quantization_options(kind, "float32")
 
 
 def new(folder: Path) -> Path:
@@ -80,6 +91,13 @@ def new(folder: Path) -> Path:
         given({"two": maps()}),
         "from one of teacher and student only; record the same layers of both",
         given({"one": maps()}),
+    ),
+    row(quantized, given("nf4"), "for which diffusers needs a GPU; use int8, or leave it out", given(None)),
+    row(
+        call_of,
+        given(torch.nn.Linear(1, 1)),
+        "denoiser: got Linear, expected one of UNet2DConditionModel, .*; train on one of these",
+        lambda _: tiny_unet(),
     ),
     row(
         lambda other: attention_distillation_loss(ONE, other),

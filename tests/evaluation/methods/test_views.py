@@ -131,4 +131,6 @@ def test_the_command_evaluates_folders(
     rows = json.loads((tmp_path / "out" / "aligned-views.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [*FIXED, "concatenated"]
     assert main([*command, *few]) == 2
-    assert "views: got none, and none are shipped" in capsys.readouterr().err
+    assert (
+        "views: got none, and none are shipped for this backbone; pass the folder of a row" in capsys.readouterr().err
+    )

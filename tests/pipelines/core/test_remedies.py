@@ -3,16 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from tiny import drawn_sketch, paired_adapter, tiny_pipe, tiny_unet
-from variants import SD, run
+from tiny import drawn_sketch, paired_adapter, tiny_parts, tiny_pipe, tiny_unet
+from tiny_transformers import tiny_transformer_pipe
+from variants import SD, VARIANTS, picture, run
 
-from weftwork.attention_processors import SketchTextPair, Style
+from weftwork.attention_processors import SketchTextPair, Style, StyleAdapter
 from weftwork.attention_processors.audio.conditions import BoxTrack, Envelope
 from weftwork.attention_processors.core.attention_maps import MapRecorder
+from weftwork.pipelines import ConditionedBlocks
 from weftwork.pipelines.core.attach import attach, conditions
+from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.pipelines.core.opening import conditioned_class
 
 Case = tuple[str, Callable[[], Any], Callable[[], Any]]
 PAIR = SketchTextPair(text="a red jacket")
@@ -56,6 +61,35 @@ def stock(attached: bool) -> Any:
         return run(pipe)
 
 
+INK = Style("ink")
+INPAINT = next(one for one in VARIANTS if one.name == "inpaint")
+
+
+def perturbed() -> Any:
+    kind: Any = type("Perturbed", (ConditionedPipelineMixin, diffusers.StableDiffusionPAGPipeline), {})
+    return tiny_pipe(kind, pag_applied_layers=["mid"])
+
+
+def transformer() -> Any:
+    made = tiny_transformer_pipe("sd3")
+    pipe: Any = conditioned_class(type(made))(**made.components)
+    pipe.attach(it=StyleAdapter.for_denoiser(pipe.transformer, styles=("ink",), token_dim=8, style_dim=4))
+    return pipe
+
+
+def shown(pipe: Any, **options: Any) -> Any:
+    return pipe("a", height=64, width=64, num_inference_steps=1, output_type="latent", **options).images
+
+
+def edited(_: Any, recorder: MapRecorder | None = None) -> Any:
+    """A call of InstructPix2Pix, in three parts."""
+    parts = {**tiny_parts(), "unet": tiny_unet(in_channels=8), "safety_checker": None, "feature_extractor": None}
+    pipe = diffusers.StableDiffusionInstructPix2PixPipeline(**parts, requires_safety_checker=False)
+    attach(pipe, it=paired_adapter(pipe.unet))
+    with conditions(pipe, {"it": PAIR}, recorder=recorder):
+        return run(pipe, image=picture())
+
+
 PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (r"detach\(\) and attach\(\) the adapters again", replaced_unet, lambda p: replaced_unet(p, "again")),
     (r"undo that call, then detach\(\) and attach", lambda p: fused(p, undo=False), lambda p: fused(p, undo=True)),
@@ -81,6 +115,42 @@ PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
         lambda p: run(p, recorder=MapRecorder(), conditions={"it": PAIR}),
     ),
     (
+        "use the pipeline without it",
+        lambda p: perturbed().attach(it=paired_adapter(p.unet)),
+        lambda p: run(p, conditions={"it": PAIR}),
+    ),
+    ("pass another pipeline", lambda _: [attach(object())], lambda p: [attach(p)]),
+    (
+        "got the name 'a b', expected letters and digits; use another name",
+        lambda p: [p.attach(**{"a b": paired_adapter(p.unet)})],
+        lambda p: [p.attach(ab=paired_adapter(p.unet))],
+    ),
+    (
+        "whose conditions are laid out when it runs; pass conditions= to each call",
+        lambda _: transformer().encode_conditions({"it": INK}),
+        lambda _: shown(transformer(), conditions={"it": INK}),
+    ),
+    (
+        "which would act on the crop; leave it out",
+        lambda _: run(INPAINT.attached(), **INPAINT.inputs(), conditions={"it": PAIR}, padding_mask_crop=8),
+        lambda _: run(INPAINT.attached(), **INPAINT.inputs(), conditions={"it": PAIR}),
+    ),
+    (
+        "condition: unknown argument of the pipeline's call; did you mean 'conditions'",
+        lambda p: run(p, condition={"it": PAIR}),
+        lambda p: run(p, conditions={"it": PAIR}),
+    ),
+    (
+        r"blocks: got none, expected those of a pipeline; pass blocks=FluxAutoBlocks\(\) .* or to the class",
+        lambda _: ConditionedBlocks().init_pipeline(),
+        lambda _: ConditionedBlocks(blocks=diffusers.FluxAutoBlocks()).init_pipeline(),
+    ),
+    (
+        "conditions: got a batch of 3 rows for conditions of 1 prompts; .* but that of InstructPix2Pix without a rec",
+        lambda p: edited(p, MapRecorder()),
+        edited,
+    ),
+    (
         "round it",
         lambda p: p.encode_conditions({"it": PAIR}, height=66, width=64),
         lambda p: p.encode_conditions({"it": PAIR}, height=64, width=64),
@@ -97,7 +167,7 @@ PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
 
 @pytest.mark.parametrize(("message", "wrong", "right"), PIPELINES, ids=[row[0][:24] for row in PIPELINES])
 def test_remedies_of_pipelines(message: str, wrong: Callable[[Any], Any], right: Callable[[Any], Any]) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    with pytest.raises((ValueError, RuntimeError, TypeError), match=message):
         wrong(SD.attached())
     assert right(SD.attached()) is not None
 

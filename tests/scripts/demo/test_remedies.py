@@ -17,7 +17,7 @@ from weftwork.pipelines.designs.design import ListKind, Lora
 pytest.importorskip("gradio")
 
 from weftwork.scripts.demo.audio import audio_request
-from weftwork.scripts.demo.command import _folders
+from weftwork.scripts.demo.command import _account, _folders
 from weftwork.scripts.demo.form import FieldInput
 from weftwork.scripts.demo.views import view_request
 
@@ -59,6 +59,7 @@ def room(name: str = "Room 1", image: Any = None, depth: Any = None) -> Any:
     field(SharesKind(), ["a 0.5"], "expected name=share; separate several by commas", ["a=0.5, b=0.5"]),
     field(ListKind(Lora), ["a"], "expected JSON; quote texts", ['"a"']),
     row(partial(_folders, "views"), given("a"), "expected BACKBONE=MODULES; name both folders", given("a=b")),
+    row(_account, given("me"), "auth: got no colon, expected USER:PASSWORD; write both", given("me:secret")),
     row(room, given("Room 0"), "expected Room 1 to Room .*; choose one", given("Room 1")),
     (
         "got no depth, expected both; upload it",

@@ -29,5 +29,5 @@ def test_models_at_hand_are_checked(
     monkeypatch.setattr(check_published, "conditions", lambda pipe, given: nullcontext())
     assert check_published.main([str(tmp_path), *options, "--no-table"]) == 1
     assert "sd-1.5: a region does not change the image" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"models: got a folder with none of sd-1\.5"):
+    with pytest.raises(ValueError, match=r"models: got a folder with none of sd-1\.5.*; put diffusers folders there"):
         check_published.main([str(tmp_path / "out")])

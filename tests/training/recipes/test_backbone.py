@@ -42,8 +42,9 @@ def test_a_run_goes_on_with_the_tokenizer_of_its_checkpoint(tmp_path: Path) -> N
     assert tokenizer_to_resume(replace(config, resume_from_checkpoint="latest")) is None
     (tmp_path / "checkpoint-2/state").mkdir(parents=True)
     (tmp_path / "checkpoint-2/state/progress.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"checkpoint: got .*checkpoint-2 without a tokenizer"):
+    with pytest.raises(ValueError, match=r"checkpoint: got .*checkpoint-2 without a tokenizer.*; start a new run"):
         tokenizer_to_resume(replace(config, resume_from_checkpoint="latest"))
+    assert tokenizer_to_resume(replace(config, output_dir=str(tmp_path / "new"))) is None
     saved = build_tokenizer(iter(["a red skirt"] * 20))
     saved.save_pretrained(tmp_path / "checkpoint-2/tokenizer")
     found = tokenizer_to_resume(replace(config, resume_from_checkpoint="checkpoint-2"))

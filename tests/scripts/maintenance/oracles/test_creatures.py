@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from remedies import check_call
 
 from weftwork.datasets.synthetic.creatures import ACCESSORIES, NEUTRAL, STYLES, Creature, CreatureSample, render, sample
 from weftwork.evaluation.oracles.creatures import (
@@ -176,15 +177,16 @@ def test_wrong_images_raise(images: torch.Tensor, text: str) -> None:
     ("make", "text"),
     [
         (lambda: CreatureOracle((8, 8, 8, 8, 12)), r"channels: got \(8, 8, 8, 8, 12\), expected five multiples of 8"),
-        (
-            lambda: MaskedCreatures(Path(), 0, 3, seed=1),
-            "styled, neutral: got 0 and 3, expected at least 1 and 0; draw",
-        ),
     ],
 )
 def test_wrong_settings_raise(make: Callable[[], object], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         make()
+
+
+def test_remedies_of_counts(tmp_path: Path) -> None:
+    words = "styled, neutral: got 0 and 1, expected at least 1 and 0; draw more images"
+    check_call(lambda styled: MaskedCreatures(tmp_path, styled, 1, seed=1), 0, words, 1)
 
 
 def test_drawn_images_are_samples_of_the_training_split(drawn: MaskedCreatures) -> None:
