@@ -271,7 +271,7 @@ def _all_read(denoiser: nn.Module, slots: Slots, current: Mapping[str, LayerBran
             if one.branches and one.reads != 1 and slots[name].current is one and not _has_hooks(denoiser):
                 raise RuntimeError(
                     f"{name}: the conditions of this layer were read {one.reads} times in one call of the denoiser, "
-                    "expected once; detach() and attach() the adapters again"
+                    "expected once; undo what skips or repeats the layer, then detach() and attach() the adapters again"
                 )
 
     hooks = [denoiser.register_forward_pre_hook(reset), denoiser.register_forward_hook(check)]

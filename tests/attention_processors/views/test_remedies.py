@@ -151,6 +151,10 @@ def without_a_tensor(folder: Path) -> None:
     save_file(dict(list(load_file(path).items())[1:]), path)
 
 
+def without_a_file(folder: Path) -> None:
+    (folder / "image" / "pytorch_lora_weights.safetensors").unlink()
+
+
 def configured(**content: object) -> Make:
     def change(folder: Path) -> None:
         path = folder / "config.json"
@@ -171,6 +175,7 @@ FILES = [
     row(lambda one: [views().check_base(one)], lambda _: other_weights(), "the one that its card names", given(unet())),
     row(AlignedViews.from_pretrained, itself, "; give the folder that save_pretrained wrote", saved()),
     row(AlignedViews.from_pretrained, configured(format_version=9), "expected at most 1; update weftwork", saved()),
+    row(AlignedViews.from_pretrained, saved(without_a_file), "; .* incomplete: copy or download it again", saved()),
     row(lambda one: loaded_views(one, unet()), saved(without_a_tensor), "; copy or save the folder again", saved()),
     (
         "got an adapter that is not attached; attach it to a pipeline first",

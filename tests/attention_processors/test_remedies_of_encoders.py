@@ -1,4 +1,4 @@
-"""What errors of conditions that meet an encoder or a denoiser advise: the same call succeeds after it."""
+"""What errors of conditions that meet an encoder advise: the same call succeeds after it."""
 
 from functools import cache
 from pathlib import Path
@@ -6,31 +6,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FirstBlockCacheConfig
 from remedies import Row, check, given, row, table
-from tiny import drawn_sketch, paired_adapter, reference_adapter, tiny_parts, tiny_pipe, tiny_unet
+from tiny import (
+    drawn_sketch,
+    paired_adapter,
+    reference_adapter,
+    tiny_parts,
+    tiny_pipe,
+    tiny_unet,
+)
 from tiny_audio import DEPTH, PROMPT, TRACK, spatial_adapter, tiny_oobleck, tiny_transformer
 from torch import Tensor
 
-from weftwork.attention_processors import Conditioning, ReferenceOnly, ReferenceOnlyAdapter, SketchTextPair, conditioned
+from weftwork.attention_processors import SketchTextPair
 from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import AudioPrompt, DepthClip
-from weftwork.attention_processors.core.families import call_layout
-from weftwork.attention_processors.core.processor import install
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.attention_processors.encoders.latents import ImageLatents
 from weftwork.attention_processors.encoders.text import TextEncoders
-from weftwork.attention_processors.in_context.adapter import InContextAdapter
-from weftwork.attention_processors.in_context.conditions import InContextReference
 from weftwork.attention_processors.paired.pair_former import ImageProjector, PairFormer
 from weftwork.attention_processors.reference.conditions import Reference
 from weftwork.attention_processors.reference.projections import filled_in
 from weftwork.attention_processors.regional.adapter import RegionalAdapter
-from weftwork.attention_processors.regional.conditions import RegionalPrompt, joined_prompts
+from weftwork.attention_processors.regional.conditions import RegionalPrompt
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.scripts.benchmarks.backbones import tiny
-
-parts = cache(tiny.parts)
 
 
 @cache
@@ -189,88 +188,7 @@ READ = [
     ),
 ]
 
-# Transformers
 
-IMAGE = np.zeros((8, 8, 3))
-
-
-def laid_out(model: Any, inputs: Any, adapter: Any, *conditions: Any, **encoders: Any) -> Conditioning:
-    install(model)
-    batch = adapter.features(adapter.collate([list(conditions)] * 2), encoders)
-    return Conditioning.of({"it": adapter(batch)}, call_layout(model, inputs))
-
-
-def kontext(images: bool, index: int = 0) -> Any:
-    """The layout of a call with or without one reference image."""
-    model, inputs = parts(tiny.flux)
-    if images:
-        ids = torch.cat([tiny.ids(4, 4), tiny.ids(2, 3, image=1)])
-        inputs = {**inputs, "hidden_states": torch.ones(2, 22, 4), "img_ids": ids}
-    return laid_out(model, inputs, InContextAdapter.for_denoiser(model), InContextReference(index, weight=0.5))
-
-
-@torch.no_grad()
-def with_cache(on: bool) -> Any:
-    model, inputs = tiny.parts(tiny.flux)
-    model.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    if not on:
-        model.disable_cache()
-    encode = lambda _, size: torch.ones(1, *size)  # noqa: E731
-    made = laid_out(model, inputs, ReferenceOnlyAdapter.for_denoiser(model), ReferenceOnly(IMAGE), latents=encode)
-    with conditioned(model, made):
-        return tiny.run(model, inputs)
-
-
-PROMPTS = parts(tiny.flux)[1]["encoder_hidden_states"]
-JOINED, SPANS = joined_prompts(PROMPTS[:, :5], PROMPTS[:, 5:])
-
-
-@torch.no_grad()
-def regional(prompt: RegionalPrompt) -> Any:
-    model, inputs = parts(tiny.flux)
-    inputs = {**inputs, "encoder_hidden_states": JOINED}
-    with conditioned(model, laid_out(model, inputs, RegionalAdapter.for_denoiser(model), prompt)):
-        return tiny.run(model, inputs)
-
-
-def fits(adapter: Any) -> Any:
-    model, _ = parts(tiny.sd3)
-    return [adapter.for_denoiser(model).check_base(model)]
-
-
-TRANSFORMERS = [
-    row(lambda index: kontext(True, index), given(1), "got 1, but this call of the denoiser has 1 ref", given(0)),
-    row(kontext, given(False), "has 0 reference images; pass the images to a pipeline of", given(True)),
-    row(fits, given(InContextAdapter), "; use ReferenceOnlyAdapter", given(ReferenceOnlyAdapter)),
-    row(
-        lambda some: InContextAdapter.for_denoiser(parts(tiny.flux)[0]).collate([some]),
-        given([InContextReference(0)] * 2),
-        "expected one condition per reference image; merge them",
-        given([InContextReference(0)]),
-    ),
-    row(lambda image: ReferenceOnly(image), given(None), "expected the reference image; give one", given(IMAGE)),
-    row(with_cache, given(True), r"whose passes it would take for the call's; disable_cache\(\)", given(False)),
-    row(
-        lambda encoders: features(ReferenceOnlyAdapter.for_denoiser(unet()), ReferenceOnly(IMAGE), **encoders),
-        given({}),
-        "without an autoencoder .*; load it",
-        given({"latents": ImageLatents(tiny_parts()["vae"])}),
-    ),
-    row(
-        regional,
-        given(RegionalPrompt("a")),
-        r"pass joined_prompts of them as prompt_embeds, and RegionalPrompt\(tokens=span\)",
-        given(RegionalPrompt(tokens=SPANS[1])),
-    ),
-    row(
-        regional,
-        given(RegionalPrompt(tokens=(5, 9))),
-        "got some up to 9, .* has 7; give those of the prompt that is being denoised",
-        given(RegionalPrompt(tokens=(5, 7))),
-    ),
-]
-
-
-@table(*HEARD, *READ, *TRANSFORMERS)
+@table(*HEARD, *READ)
 def test_remedies(row: Row, tmp_path: Path) -> None:
     check(row, tmp_path)
