@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import MotionAdapter, UNetMotionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from tiny import RawTokens, RawTokensAdapter, paired_adapter, paired_conditions, tiny_unet
 from variants import SD, run
@@ -250,10 +249,3 @@ def test_adapters_for_other_families() -> None:
     fused, _ = made(flux2)  # its single blocks have one matrix for queries, keys, values and more
     widths = RawTokensAdapter.for_denoiser(fused).config["layers"]
     assert widths == {"transformer_blocks.0.attn": 32, "single_transformer_blocks.0.attn": 32}
-
-
-def test_frames_as_rows_are_refused() -> None:
-    motion = MotionAdapter(block_out_channels=(32, 64), motion_layers_per_block=1, motion_num_attention_heads=2)
-    unet = UNetMotionModel.from_unet2d(tiny_unet(), motion)
-    with pytest.raises(ValueError, match=r"got UNetMotionModel, whose rows are frames \(AnimateDiff\)"):
-        layer_levels(unet)

@@ -166,12 +166,6 @@ def test_conditions_take_presets_of_transformers() -> None:
         conditions(model, inputs, layers={"middle": 0.0})
 
 
-def test_linear_attention_is_refused_by_name() -> None:
-    model, _ = parts(next(one for one in BACKBONES if one.__name__ == "sana"))
-    with pytest.raises(ValueError, match=r"layers: got 'transformer_blocks.0.attn1', whose attention is linear"):
-        select_layers(model, "self")
-
-
 @pytest.mark.parametrize(("name", "layer"), [("z_image", r"context_refiner.*"), ("hunyuan_video", r"context_embed.*")])
 def test_layers_of_text_alone_are_refused(name: str, layer: str) -> None:
     model, _ = parts(next(one for one in BACKBONES if one.__name__ == name))

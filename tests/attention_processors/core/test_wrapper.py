@@ -64,15 +64,6 @@ def test_branches_act_in_every_layer_of_every_family(backbone: Any) -> None:
     assert all(layer.processor is found[name] for name, layer in attention_layers(model).items())
 
 
-def test_linear_attention_is_refused_by_name() -> None:
-    model, call = made(next(one for one in BACKBONES if one.__name__ == "sana"))
-    install(model)
-    acting = Conditioning({"transformer_blocks.0.attn1": (Branch(),)})
-    refused = pytest.raises(ValueError, match="SanaLinearAttnProcessor2_0: got Branch in a layer of linear attention")
-    with conditioned(model, acting), refused:
-        call(model)
-
-
 # -- one layer ---------------------------------------------------------------------------------------------
 
 

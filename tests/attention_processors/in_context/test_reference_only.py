@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig
 from torch import Tensor
 
 from weftwork.attention_processors import Conditioning, ReferenceOnly, ReferenceOnlyAdapter, conditioned
@@ -131,13 +130,3 @@ def flux_kontext() -> Made:
     model, inputs = parts(tiny.flux)
     ids = torch.cat([tiny.ids(4, 4), tiny.ids(2, 3, image=1)])
     return model, {**inputs, "hidden_states": torch.randn(2, 22, 4), "img_ids": ids}
-
-
-def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="image: got none at a weight above 0"):
-        ReferenceOnly()
-    model, inputs = parts(tiny.flux)
-    model.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    row = [ReferenceOnly(IMAGE)]
-    with pytest.raises(ValueError, match="FluxTransformer2DModel: got a cache beside reference images"):
-        output(model, inputs, lambda _, size: torch.zeros(1, *size), row, row)

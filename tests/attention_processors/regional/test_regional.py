@@ -170,15 +170,6 @@ def test_bad_prompts() -> None:
     for embeds in ((), (noise(1, 3, 4), noise(1, 3, 5)), (noise(3, 4),)):
         with pytest.raises(ValueError, match="embeds: got shapes"):
             joined_prompts(*embeds)
-    model, inputs = parts(flux)
-    install(model)
-    adapter = RegionalAdapter.for_denoiser(model)
-    with pytest.raises(ValueError, match="prompt: got texts beside tokens"):
-        adapter.collate([[RegionalPrompt("a"), RegionalPrompt(tokens=SPAN)]])
-    with pytest.raises(ValueError, match=r"got 'a' on a transformer .* pass joined_prompts of them as prompt_embeds"):
-        adapter.features(adapter.collate([[RegionalPrompt("a")]]), {})
-    with pytest.raises(ValueError, match="tokens: got some up to 9, but the prompt has 7"):
-        output(model, inputs, RegionalPrompt(tokens=(5, 9), weight=0.5))
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """Attention recorded in one denoiser's pass and used in another's: references, gradients, compilation."""
 
-from typing import Any
-
 import pytest
 import torch
 from tiny_links import LAYER, denoised, denoiser, gradients, latents
@@ -116,20 +114,6 @@ def test_sources_are_rows_that_there_are() -> None:
     for wrong in ([0, 2], [-1, 1]):
         with pytest.raises(ValueError, match=r"attn1: got the source (2|-1), expected rows from 0 to 1; correct it"):
             denoised(unet, latents(1), link=link.use(torch.tensor(wrong)))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"keys": "first"}, "keys: got 'first'"),
-        ({"gradient": "off"}, "gradient: got 'off'"),
-        ({"strength": 1.5}, r"strength: got 1.5, expected a number in \[0, 1\]"),
-    ],
-    ids=str,
-)
-def test_bad_links_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Instillation(**options)
 
 
 @pytest.mark.slow
