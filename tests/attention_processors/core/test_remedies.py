@@ -12,7 +12,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from diffusers import MotionAdapter, UNetMotionModel
-from diffusers.models.attention_processor import AttnProcessor2_0
 from remedies import Row, check, given, row, table
 from tiny import RawTokensAdapter, paired_adapter, raw_conditions, tiny_unet
 from tiny_audio import tiny_transformer, transformer_inputs
@@ -239,22 +238,6 @@ def compiled(pipe: Any, behind: bool) -> None:
         pipe.unet = pipe.unet._orig_mod
 
 
-def replaced(pipe: Any, again: bool) -> None:
-    pipe.unet, adapter = tiny_unet(), pipe.adapters["it"]
-    if again:
-        pipe.detach()
-        pipe.attach(it=adapter)
-
-
-def sliced(pipe: Any, undone: bool) -> None:
-    before, adapter = pipe.unet.attn_processors, pipe.adapters["it"]
-    pipe.unet.set_attn_processor(AttnProcessor2_0())
-    if undone:
-        pipe.unet.set_attn_processor(before)
-        pipe.detach()
-        pipe.attach(it=adapter)
-
-
 def late(slicing: bool) -> Any:
     pipe = SD.make(SD.conditioned)
     pipe.enable_attention_slicing("max")
@@ -314,18 +297,6 @@ STATES = [
         lambda behind: attached(lambda pipe: compiled(pipe, behind), recorder=MapRecorder()),
         given(False),
         r"record with the module behind torch.compile \(pipe.unet = pipe.unet._orig_mod\)",
-        given(True),
-    ),
-    row(
-        lambda again: attached(lambda pipe: replaced(pipe, again)),
-        given(False),
-        r"pipe.unet was replaced since\); detach\(\) and attach\(\) the adapters again",
-        given(True),
-    ),
-    row(
-        lambda undone: attached(lambda pipe: sliced(pipe, undone)),
-        given(False),
-        r"undo that call, then detach\(\) and attach\(\) the adapters again",
         given(True),
     ),
 ]
