@@ -1,17 +1,21 @@
 """What errors of `weftwork train` advise: the same command succeeds after it."""
 
+import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
-from remedies import Wrong, array, check_command, image, sound, text
+from remedies import Wrong, array, check_call, check_command, image, sound, text
 from tiny import drawn_sketch, tiny_pipe
 from tiny_baselines import tiny_vision_model
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
+from weftwork.scripts.train import _processes
 
 MODEL = "--pretrained_model_name_or_path model --cache_dir cache --train_batch_size 2 --validation_steps 0"
 STYLE = f"train style --train_data_dir styles {MODEL} --output_dir run"
@@ -158,3 +162,18 @@ def test_runs_are_continued_or_begun_elsewhere(capsys: pytest.CaptureFixture[str
         (run, "or pass another folder"),
     ]
     check_command(f"{run} --seed 7 --init_from run/checkpoint-2 --output_dir new", wrong, capsys)
+
+
+def test_remedies_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launched(options: dict[str, Any]) -> Any:
+        plugin, trainer = options.get("plugin"), options.get("shards", True)
+        monkeypatch.setattr("weftwork.training.core.sharding.sharding", lambda: plugin)
+        arguments = argparse.Namespace(method="style", quantization=options.get("quantization"), use_cpu=True)
+        return _processes(arguments, SimpleNamespace(shards=trainer))  # pyright: ignore[reportArgumentType]
+
+    fsdp, kind = {"plugin": object()}, {"quantization": "int8"}
+    words = "fsdp: got it for style, which does not split; launch with --multi_gpu"
+    check_call(launched, {**fsdp, "shards": False}, words, {"shards": False})
+    words = "fsdp: got it with --quantization, which does not split; leave one of them out"
+    for right in (fsdp, kind):
+        check_call(launched, {**fsdp, **kind}, words, right)

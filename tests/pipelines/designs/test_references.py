@@ -2,17 +2,20 @@
 
 import json
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from remedies import check_call
 from tiny import tiny_pipe
 from tiny_transformers import flux2_klein, tiny_transformer_pipe
 
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.core.opening import conditioned_class
+from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
+from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.identity import identity
 from weftwork.pipelines.designs.reader import read_design
@@ -69,8 +72,30 @@ def test_a_reference_that_is_not_there_is_refused(folder: Path, capsys: pytest.C
 
 def test_models_that_read_no_images_refuse_them(folder: Path) -> None:
     generated(folder)
-    with pytest.raises(ValueError, match="images: got 2, but ConditionedStableDiffusionPipeline reads no reference"):
-        draw(tiny_pipe(ConditionedStableDiffusionPipeline), read_design(folder / "design.json"))
+    design = replace(read_design(folder / "design.json"), conditions={})
+    words = "images: got 2, but ConditionedStableDiffusionPipeline reads no .*; use a model of FLUX.1 Kontext, FLUX.2"
+    wrong, right = tiny_pipe(ConditionedStableDiffusionPipeline), open_conditioned(folder / "model")
+    check_call(lambda pipe: draw(pipe, design), wrong, words, right)
+
+
+def test_remedies_of_designs_for_other_models() -> None:
+    design = Design("a", seed=0, num_inference_steps=1, height=32, width=32)
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    words = "model: got WithoutImages, which makes no images, expected one that does; change it"
+    check_call(
+        lambda one: draw(one, design), WithoutImages(**pipe.components, requires_safety_checker=False), words, pipe
+    )
+    klein = tiny_transformer_pipe(flux2_klein)
+    words = "negative_prompt: got one, but Flux2KleinPipeline takes none; leave it out"
+    check_call(lambda one: call_arguments(klein, one), replace(design, negative_prompt="b"), words, design)
+
+
+class WithoutImages(ConditionedStableDiffusionPipeline):
+    """A pipeline whose output has no images."""
+
+    @wraps(ConditionedStableDiffusionPipeline.__call__)
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        return object()
 
 
 @pytest.mark.parametrize("family", ["flux", "flux-distilled", "sd3", "qwen-image", "z-image"])

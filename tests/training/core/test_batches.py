@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 import torch
+from remedies import check_call
 from torch.utils.data import Dataset
 
 from weftwork.training.core.batches import Batches, BatchOrder, Stream
@@ -99,5 +100,9 @@ def test_the_rest_of_a_bucket_is_in_later_epochs() -> None:
 def test_less_than_a_batch_per_process_is_refused() -> None:
     with pytest.raises(ValueError, match="dataset: got 3 samples, expected at least one batch of 2 per process"):
         batches(Numbers(3), 0, 2)
-    with pytest.raises(ValueError, match="dataset: got less than one batch per process; lower --train_batch_size"):
-        drawn(batches(Rotated(), 0, 7), 1)
+    words = "dataset: got less than one batch per process; lower --train_batch_size or add data"
+    for right in (1, 3):
+        check_call(
+            lambda size: drawn(Batches(Rotated(), torch.tensor, batch_size=size, seed=3, processes=2), 1),
+            5, words, right,
+        )  # fmt: skip
