@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import diffusers
 import numpy as np
 import pytest
 import torch
-from tiny import drawn_sketch, paired_adapter, tiny_parts, tiny_pipe, tiny_unet
+from tiny import drawn_sketch, paired_adapter, raw_adapter, raw_conditions, tiny_parts, tiny_pipe, tiny_unet
+from tiny_pipelines import PIPELINES as TINY
+from tiny_pipelines import run_tiny
 from tiny_transformers import tiny_transformer_pipe
 from variants import SD, VARIANTS, picture, run
 
 from weftwork.attention_processors import SketchTextPair, Style, StyleAdapter
 from weftwork.attention_processors.audio.conditions import BoxTrack, Envelope
 from weftwork.attention_processors.core.attention_maps import MapRecorder
+from weftwork.attention_processors.core.families import FAMILIES
 from weftwork.pipelines import ConditionedBlocks
 from weftwork.pipelines.core.attach import attach, conditions
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
@@ -90,6 +94,19 @@ def edited(_: Any, recorder: MapRecorder | None = None) -> Any:
         return run(pipe, image=picture())
 
 
+PIXART = next(one for one in TINY if one.name == "pixart")
+
+
+def without_record(*, guided: bool) -> Any:
+    """A call with a transformer whose class has no record; its layers are found by their names."""
+    with patch.dict(FAMILIES):
+        del FAMILIES["PixArtTransformer2DModel"]
+        pipe = PIXART.make()
+        attach(pipe, it=raw_adapter(pipe.transformer))
+        with conditions(pipe, {"it": raw_conditions()}):
+            return run_tiny(pipe, PIXART.arguments(guided))
+
+
 PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (r"detach\(\) and attach\(\) the adapters again", replaced_unet, lambda p: replaced_unet(p, "again")),
     (r"undo that call, then detach\(\) and attach", lambda p: fused(p, undo=False), lambda p: fused(p, undo=True)),
@@ -118,6 +135,11 @@ PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
         "use the pipeline without it",
         lambda p: perturbed().attach(it=paired_adapter(p.unet)),
         lambda p: run(p, conditions={"it": PAIR}),
+    ),
+    (
+        "whose order of halves is not known; turn guidance off",
+        lambda _: without_record(guided=True),
+        lambda _: without_record(guided=False),
     ),
     ("pass another pipeline", lambda _: [attach(object())], lambda p: [attach(p)]),
     (
