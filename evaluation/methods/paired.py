@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Final, Self
 
+import numpy as np
 from torch import nn
 
 from weftwork.attention_processors.paired.conditions import SketchTextPair
@@ -114,6 +115,12 @@ def unnamed(drawn: OutfitSample) -> OutfitSample:
     return replace(drawn, garments=garments, masks=drawn.masks[chosen], sketches=drawn.sketches[chosen], texts=texts)
 
 
+def reworded(drawn: OutfitSample) -> OutfitSample:
+    """Returns the outfit with texts in other words: the pattern before the colour, or no article."""
+    rng = np.random.default_rng(list(" ".join(drawn.texts).encode()))
+    return replace(drawn, texts=tuple(outfit_texts.reworded(garment, rng) for garment in drawn.garments))
+
+
 ROWS: Final[Mapping[str, PairedRow]] = {
     "no_condition": PairedRow(),
     "text_only": PairedRow(caption=True),
@@ -121,6 +128,7 @@ ROWS: Final[Mapping[str, PairedRow]] = {
     "global_sketch_unnamed": PairedRow(lambda s: merged(unnamed(s)), adapter="global_sketch"),
     "pairs_without_regions": PairedRow(partial(pairs, region=None)),
     "pairs": PairedRow(pairs),
+    "pairs_reworded": PairedRow(lambda s: pairs(reworded(s))),
     "pairs_unnamed": PairedRow(lambda s: pairs(unnamed(s))),
     "pairs_wild": PairedRow(pairs, style="wild"),
     "texts_swapped": PairedRow(_texts_swapped),

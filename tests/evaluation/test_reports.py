@@ -29,6 +29,7 @@ ROWS = [
         "text_only",
         "pairs_without_regions",
         "pairs",
+        "pairs_reworded",
         "pairs_unnamed",
         "pairs_wild",
     ),
