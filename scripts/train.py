@@ -1,13 +1,13 @@
 """Train a method on your own data, or on a synthetic dataset.
 
 weftwork train paired --train_data_dir my_pairs --output_dir outputs/mine
-weftwork train paired --world outfits --output_dir outputs/paired
+weftwork train paired --synthetic outfits --output_dir outputs/paired
 weftwork train style --train_data_dir my_images --output_dir outputs/my-styles
-weftwork train style --world creatures --output_dir outputs/style
+weftwork train style --synthetic creatures --output_dir outputs/style
 weftwork train reference --train_data_dir my_images --image_encoder my-clip --output_dir outputs/my-reference
-weftwork train aligned-views --world rooms --output_dir outputs/aligned-views
+weftwork train aligned-views --synthetic rooms --output_dir outputs/aligned-views
 weftwork train spatial-audio --train_data_dir my_audio --output_dir outputs/my-audio
-weftwork train spatial-audio --world walks --output_dir outputs/spatial-audio
+weftwork train spatial-audio --synthetic walks --output_dir outputs/spatial-audio
 weftwork train paired --config run.toml --learning_rate 1e-4 --dry_run
 
 A file in TOML holds options by the names of their flags; flags beside it replace its.
@@ -106,7 +106,10 @@ def _data_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup
         "--validation_prompt", nargs="+", metavar="PROMPT", help="of validation images (default: captions of the data)"
     )
     data.add_argument(
-        "--validation_cases", type=int, default=0, help="unseen cases of the --world that every validation scores"
+        "--validation_cases",
+        type=int,
+        default=0,
+        help="unseen cases of the synthetic dataset that every validation scores",
     )
     return data
 
@@ -184,10 +187,10 @@ def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Meth
     if not arguments.dry_run:
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     cases = arguments.validation_cases
-    if cases and (trainer.world is None or method.validation is None):
+    if cases and (trainer.synthetic is None or method.validation is None):
         raise UserError(
-            f"validation_cases: got {cases}, but only a --world of a method with an evaluation has cases to score; "
-            "leave it out, and look at the validation images"
+            f"validation_cases: got {cases}, but only a synthetic dataset of a method with an evaluation has cases to "
+            "score; leave it out, and look at the validation images"
         )
     from weftwork.training.core.trackers import tracker
 

@@ -117,8 +117,8 @@ def _trained(processes: int, cache: str) -> float:
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, *launch, "-m", "weftwork.scripts.cli", "train", "paired", "--world", "outfits", "--samples",
-            "32", "--cache_dir", cache, "--output_dir", f"{folder}/out", "--max_train_steps", str(STEPS),
+            sys.executable, *launch, "-m", "weftwork.scripts.cli", "train", "paired", "--synthetic", "outfits",
+            "--samples", "32", "--cache_dir", cache, "--output_dir", f"{folder}/out", "--max_train_steps", str(STEPS),
             "--train_batch_size", str(BATCH), "--validation_steps", "0", "--checkpointing_steps", "0", "--use_cpu",
         ]  # fmt: skip
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

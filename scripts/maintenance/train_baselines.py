@@ -4,8 +4,8 @@
     python -m weftwork.scripts.maintenance.train_baselines lora --output_dir outputs/style-lora
     python -m weftwork.scripts.maintenance.train_baselines controlnet --output_dir outputs/sketch-controlnet
 
-The first two learn styles: data, steps and objective are those of `weftwork train style --world creatures`, or, with
-`--drawings .cache/drawings`, of `--world drawings`. The last reads sketches of whole outfits.
+The first two learn styles: data, steps and objective are those of `weftwork train style --synthetic creatures`, or,
+with `--drawings .cache/drawings`, of `--synthetic drawings`. The last reads sketches of whole outfits.
 """
 
 import argparse

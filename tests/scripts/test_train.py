@@ -44,10 +44,10 @@ def own(tmp_path: Path) -> Path:
     "words",
     [
         "paired --train_data_dir x --merged",
-        "paired --world outfits --pair_buckets",
-        "style --world all --aspect_buckets",
-        "aligned-views --world rooms --cache_features",
-        "spatial-audio --world walks --resolution 64",
+        "paired --synthetic outfits --pair_buckets",
+        "style --synthetic all --aspect_buckets",
+        "aligned-views --synthetic rooms --cache_features",
+        "spatial-audio --synthetic walks --resolution 64",
     ],
 )
 def test_options_that_change_nothing_are_refused(

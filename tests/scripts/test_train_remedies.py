@@ -22,7 +22,7 @@ STYLE = f"train style --train_data_dir styles {MODEL} --output_dir run"
 DRY = f"{STYLE} --dry_run"
 PAIRED = f"train paired --train_data_dir pairs {MODEL} --output_dir run --dry_run"
 REFERENCE = f"train reference --train_data_dir styles {MODEL} --output_dir run --dry_run"
-CREATURES = f"train style --world creatures --samples 2 {MODEL} --output_dir run --dry_run"
+CREATURES = f"train style --synthetic creatures --samples 2 {MODEL} --output_dir run --dry_run"
 STREAM = f"train style --dataset_name stream --streaming --styles red {MODEL} --output_dir run --dry_run"
 VIEWS = f"train aligned-views --train_data_dir clips --margin 2 {MODEL} --output_dir run --dry_run"
 AUDIO = "train spatial-audio --train_data_dir sounds --train_batch_size 1 --output_dir run --dry_run"
@@ -44,11 +44,11 @@ TRAININGS: dict[str, list[Wrong]] = {
             f"train style {MODEL} --output_dir run",
             "data: got none; pass exactly one of --train_data_dir, --dataset_name",
         ),
-        (f"{DRY} --world creatures", "got --train_data_dir and --world; pass exactly one of"),
+        (f"{DRY} --synthetic creatures", "got --train_data_dir and --synthetic; pass exactly one of"),
         (f"{DRY} --num_train_epochs 0", "got 0, expected at least 1; raise it"),
         (f"{DRY} --num_train_epochs 1 --max_train_steps 1", "beside max_train_steps 1; leave one of them out"),
         (f"{DRY} --validation_cases 2", "has cases to score; leave it out, and look at the validation images"),
-        (f"{DRY} --drawings x", "drawings: has no effect without --world drawings; leave it out"),
+        (f"{DRY} --drawings x", "drawings: has no effect without --synthetic drawings; leave it out"),
         (f"{DRY} --optimizer x", "optimizer: got 'x', expected one of adamw, .*; pass one of these"),
         (f"{DRY} --optimizer adamw8bit", "needs bitsandbytes, which is not installed; pip install bitsandbytes"),
         (f"{DRY} --quantization int8", "int8: needs torchao, which is not installed; pip install torchao"),
@@ -66,8 +66,11 @@ TRAININGS: dict[str, list[Wrong]] = {
         (REFERENCE, "image_encoder: got none for your own images; name a CLIP vision model"),
     ],
     CREATURES: [
-        (f"{CREATURES} --style a", "style: got 'a' beside --world, which has its own styles; leave it out"),
-        (f"{CREATURES} --aspect_buckets", "aspect_buckets: has no effect with a --world of style; leave it out"),
+        (f"{CREATURES} --style a", "style: got 'a' beside --synthetic, which has its own styles; leave it out"),
+        (
+            f"{CREATURES} --aspect_buckets",
+            "aspect_buckets: has no effect with a synthetic dataset of style; leave it out",
+        ),
     ],
     f"{STREAM} --max_train_steps 1": [
         (f"{STREAM} --num_train_epochs 1", "got 1 of a stream, whose length is not known; give --max_train_steps"),
@@ -86,7 +89,7 @@ TRAININGS: dict[str, list[Wrong]] = {
     ],
     PAIRED: [
         (
-            f"train paired --world outfits --merged --validation_cases 2 {MODEL} --output_dir run",
+            f"train paired --synthetic outfits --merged --validation_cases 2 {MODEL} --output_dir run",
             "has no effect with --merged, .*; leave it out, and look at the validation images",
         ),
         (f"{PAIRED} --merged", "merged: has no effect with own data of paired; leave it out"),

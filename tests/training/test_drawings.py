@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, method: str, *more: str) -> list[str]:
-    return ["train", method, "--world", "drawings", "--drawings", str(folder / "drawings"), "--samples", "4",
+    return ["train", method, "--synthetic", "drawings", "--drawings", str(folder / "drawings"), "--samples", "4",
             "--pretrained_model_name_or_path", str(folder / "model"), "--cache_dir", str(folder / "cache"),
             "--output_dir", str(folder / method), "--train_batch_size", "2", "--validation_steps", "0",
             "--lr_warmup_steps", "0", "--checkpointing_steps", "1", "--report_to", "none", *more]  # fmt: skip
@@ -84,10 +84,10 @@ def test_adapters_learn_drawings_of_a_frozen_backbone(folder: Path, method: str)
 
 
 def test_options_of_drawings_are_for_drawings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outfits = ["train", "paired", "--world", "outfits", "--drawings", "x", "--output_dir", str(folder / "none")]
+    outfits = ["train", "paired", "--synthetic", "outfits", "--drawings", "x", "--output_dir", str(folder / "none")]
     assert main(outfits) == 2
-    assert "drawings: has no effect without --world drawings" in capsys.readouterr().err
+    assert "drawings: has no effect without --synthetic drawings" in capsys.readouterr().err
     assert main(command(folder, "paired", "--output_dir", str(folder / "none"), "--validation_cases", "2")) == 2
-    assert "validation_cases: has no effect with --world drawings" in capsys.readouterr().err
+    assert "validation_cases: has no effect with --synthetic drawings" in capsys.readouterr().err
     assert main(command(folder, "reference", "--output_dir", str(folder / "none"))) == 2
     assert "image_encoder: got none for drawings" in capsys.readouterr().err

@@ -70,15 +70,15 @@ class Trainer(ABC):
     """`"package.module:name"` of a function of the trainer and the pipeline, for `prepare`."""
     folder: ClassVar[str] = "folder of your own data"
     """Help of --train_data_dir."""
-    worlds: ClassVar[Sequence[str]] = ()
-    """Synthetic datasets, the choices of --world; without any there is no such option."""
+    synthetic_datasets: ClassVar[Sequence[str]] = ()
+    """Synthetic datasets, the choices of --synthetic; without any there is no such option."""
     samples: ClassVar[int] = 0
     """Default size of a synthetic dataset."""
-    sources: ClassVar[Sequence[str]] = ("train_data_dir", "world")
+    sources: ClassVar[Sequence[str]] = ("train_data_dir", "synthetic")
     """Options of which exactly one names the data."""
     own_only: ClassVar[Sequence[str]] = ()
     """Options without effect on a synthetic dataset."""
-    world_only: ClassVar[Sequence[str]] = ()
+    synthetic_only: ClassVar[Sequence[str]] = ()
     """Options without effect on user data."""
     without_effect: ClassVar[Sequence[str]] = ()
     """Options of all methods without effect on this one."""
@@ -93,12 +93,16 @@ class Trainer(ABC):
         """Adds the options of this method."""
         add_config_arguments(groups.model, cls.model_options)
         groups.data.add_argument("--train_data_dir", type=Path, help=cls.folder)
-        if cls.worlds:
-            groups.data.add_argument("--world", choices=cls.worlds, help="train on a synthetic dataset instead")
-            groups.data.add_argument("--samples", type=int, default=cls.samples, help="size of the synthetic dataset")
-        if DRAWINGS in cls.worlds:
+        if cls.synthetic_datasets:
             groups.data.add_argument(
-                "--drawings", type=Path, help=f"of --world {DRAWINGS}: SVG files, or npm tarballs (default: {TARBALLS})"
+                "--synthetic", choices=cls.synthetic_datasets, help="train on a synthetic dataset instead"
+            )
+            groups.data.add_argument("--samples", type=int, default=cls.samples, help="size of the synthetic dataset")
+        if DRAWINGS in cls.synthetic_datasets:
+            groups.data.add_argument(
+                "--drawings",
+                type=Path,
+                help=f"of --synthetic {DRAWINGS}: SVG files, or npm tarballs (default: {TARBALLS})",
             )
         add_config_arguments(groups.data, cls.data_options)
         add_config_arguments(parser.add_argument_group(cls.options_title), cls.options)
@@ -114,18 +118,18 @@ class Trainer(ABC):
         given = [f"--{name}" for name in self.sources if getattr(self.arguments, name, None) is not None]
         if len(given) != 1:
             raise UserError(f"data: got {' and '.join(given) or 'none'}; pass exactly one of {', '.join(sources)}")
-        where, idle = f"a --world of {self.arguments.method}", self.own_only
-        if self.world is None:
-            where, idle = f"own data of {self.arguments.method}", self.world_only
+        where, idle = f"a synthetic dataset of {self.arguments.method}", self.own_only
+        if self.synthetic is None:
+            where, idle = f"own data of {self.arguments.method}", self.synthetic_only
         for name in (*idle, *self.without_effect):
             if getattr(self.arguments, name, None):
                 raise UserError(f"{name}: has no effect with {where}; leave it out")
-        if self.world != DRAWINGS and getattr(self.arguments, "drawings", None):
-            raise UserError(f"drawings: has no effect without --world {DRAWINGS}; leave it out")
-        if self.world == DRAWINGS and self.arguments.validation_cases:
+        if self.synthetic != DRAWINGS and getattr(self.arguments, "drawings", None):
+            raise UserError(f"drawings: has no effect without --synthetic {DRAWINGS}; leave it out")
+        if self.synthetic == DRAWINGS and self.arguments.validation_cases:
             raise UserError(
-                f"validation_cases: has no effect with --world {DRAWINGS}; look at the validation images, and measure "
-                "the result with weftwork evaluate drawings"
+                f"validation_cases: has no effect with --synthetic {DRAWINGS}; look at the validation images, and "
+                "measure the result with weftwork evaluate drawings"
             )
 
     def prepare(self, pipe: "DiffusionPipeline") -> Prepared:
@@ -141,9 +145,9 @@ class Trainer(ABC):
         return from_arguments(config, self.arguments)
 
     @property
-    def world(self) -> str | None:
+    def synthetic(self) -> str | None:
         """Name of the synthetic dataset to train on, if any."""
-        return getattr(self.arguments, "world", None)
+        return getattr(self.arguments, "synthetic", None)
 
     def rendered(self) -> "RenderedDrawings":
         """Returns the drawings of `--drawings`, rendered once."""
@@ -154,4 +158,4 @@ class Trainer(ABC):
     @property
     def data_name(self) -> str:
         """Name of the training data for model cards."""
-        return self.world or getattr(self.arguments, "dataset_name", None) or self.arguments.train_data_dir.name
+        return self.synthetic or getattr(self.arguments, "dataset_name", None) or self.arguments.train_data_dir.name

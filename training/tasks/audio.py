@@ -65,7 +65,7 @@ def prepare(trainer: AudioTrainer, pipe: VideoToAudioPipeline) -> Prepared:
 
 def _data(trainer: AudioTrainer, pipe: VideoToAudioPipeline, seconds: float, clap: ClapEncoder | None) -> SpatialAudio:
     arguments = trainer.arguments
-    if trainer.world is None:
+    if trainer.synthetic is None:
         cache, dry = arguments.cache_dir / "features", arguments.dry_run
         encoder = None if clap is None else CachedClapEncoder(clap, cache, dry=dry)
         pieces = AudioFolder(arguments.train_data_dir, seconds)
@@ -95,7 +95,7 @@ def _modules(trainer: AudioTrainer, pipe: VideoToAudioPipeline, audio_dim: int) 
         audio_dim=audio_dim,
         time_code=model.time_code,
         projections=model.projections,
-        null_boxes=trainer.world is not None,
+        null_boxes=trainer.synthetic is not None,
     )
     channels = config["in_channels"] + (BOX_CHANNELS if model.control == "boxes" else 0)
     net = StableAudioControlNetModel.from_transformer(pipe.transformer, model.num_layers, channels)

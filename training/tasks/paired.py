@@ -41,9 +41,9 @@ def prepare(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     """Returns the task and the data of a trainer's options."""
     arguments = trainer.arguments
     adapter = _adapter(trainer, pipe)
-    if trainer.world is None:
+    if trainer.synthetic is None:
         data, validation = _own(trainer, adapter, pipe)
-    elif trainer.world == DRAWINGS:
+    elif trainer.synthetic == DRAWINGS:
         data, validation = _drawings(trainer, adapter, pipe)
     else:
         data, validation = _outfits(trainer, pipe)

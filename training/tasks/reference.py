@@ -79,9 +79,9 @@ def _data(
 ) -> tuple[Records, Iterable[Image.Image], list[tuple[str, Image.Image]]]:
     """Returns records with latents and captions, their images, and validation prompts with references."""
     cache = trainer.arguments.cache_dir
-    if trainer.world == DRAWINGS:
+    if trainer.synthetic == DRAWINGS:
         records, captions = drawn_scenes(trainer, pipe, SHOWN // 2)
-    elif trainer.world:
+    elif trainer.synthetic:
         drawn = CreatureImages(cache, "train", trainer.arguments.samples)
         records = StyledCreatures(drawn, cached_latents(cache, pipe.vae, drawn))
         captions = [creatures.sample("validation", index).caption for index in range(SHOWN)]

@@ -30,10 +30,10 @@ Data = tuple[Dataset[StyledRecord], Sequence[str], list[str]]
 
 def prepare(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     """Returns the task and the data of a trainer's options."""
-    data, styles, prompts = _world(trainer, pipe) if trainer.world else _own(trainer, pipe)
+    data, styles, prompts = _synthetic(trainer, pipe) if trainer.synthetic else _own(trainer, pipe)
     prompts = trainer.arguments.validation_prompt or prompts
     task = StyleTask(_adapter(trainer, pipe, styles), pipe, trainer.read(StyleConfig), prompts)
-    return Prepared(task, data, {"data": "creatures and outfits" if trainer.world == "all" else trainer.data_name})
+    return Prepared(task, data, {"data": "creatures and outfits" if trainer.synthetic == "all" else trainer.data_name})
 
 
 def _adapter(trainer: StyleTrainer, pipe: ConditionedPipelineMixin, styles: Sequence[str]) -> StyleAdapter:
@@ -57,15 +57,15 @@ def _own(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
     return StyledStream(stream, pipe.vae, Sizes.of(pipe, arguments.resolution)), stream.styles, []
 
 
-def _world(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
+def _synthetic(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
     cache, count = trainer.arguments.cache_dir, trainer.arguments.samples
-    if trainer.world == DRAWINGS:
+    if trainer.synthetic == DRAWINGS:
         scenes, prompts = drawn_scenes(trainer, pipe, 2)
         return scenes, scenes.styles, prompts
     shown = CreatureImages(cache, "train", count)
     data: Dataset[StyledRecord] = StyledCreatures(shown, cached_latents(cache, pipe.vae, shown))
     prompts = [creatures.sample("validation", index).caption for index in range(4)]
-    if trainer.world == "all":
+    if trainer.synthetic == "all":
         worn = OutfitImages(cache, "train", count, styled=True)
         data = ConcatDataset([data, StyledOutfits(worn, cached_latents(cache, pipe.vae, worn))])
         prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]

@@ -56,7 +56,7 @@ def _data(trainer: ViewsTrainer, pipe: AlignedViewsPipeline) -> tuple[PreparedVi
     arguments = trainer.arguments
     shown = SHOWN if arguments.validation_steps else 0
     resolution = arguments.resolution or pipe.unet.config["sample_size"] * pipe.vae_scale_factor
-    if trainer.world:
+    if trainer.synthetic:
         images = RoomImages(arguments.cache_dir, "train", arguments.samples, resolution)
         latents = cached_room_latents(arguments.cache_dir, pipe.vae, images)
         return PreparedViews(images, latents), [room_views("validation", i, resolution) for i in range(shown)]

@@ -64,8 +64,8 @@ class AudioTrainer(Trainer):
     data_options = SpatialData
     preparation = "weftwork.training.tasks.audio:prepare"
     folder = "folder of audio files, with boxes and depth beside them"
-    world_only = ("footsteps",)
-    worlds = ("walks",)
+    synthetic_only = ("footsteps",)
+    synthetic_datasets = ("walks",)
     samples = 8_000
     own_only = ("seconds", "audio_encoder")
     without_effect = ("cache_features", "resolution", "validation_prompt")
@@ -74,7 +74,7 @@ class AudioTrainer(Trainer):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
         super().add_arguments(parser, groups)
-        groups.data.add_argument("--footsteps", type=Path, help="folder of recorded footsteps for --world walks")
+        groups.data.add_argument("--footsteps", type=Path, help="folder of recorded footsteps for --synthetic walks")
 
     def check(self) -> None:
         super().check()

@@ -38,7 +38,7 @@ class CaptionedTrainer(Trainer):
     options = StyleConfig
     data_options: ClassVar[type[CaptionedData]] = CaptionedData
     samples = 12_000
-    sources = ("train_data_dir", "dataset_name", "world")
+    sources = ("train_data_dir", "dataset_name", "synthetic")
     own_only = ("aspect_buckets", "image_column", "caption_column")
 
     def column_options(self) -> dict[str, str | None]:

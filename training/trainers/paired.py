@@ -53,10 +53,10 @@ class PairedTrainer(Trainer):
     data_options = PairedData
     preparation = "weftwork.training.tasks.paired:prepare"
     folder = "folder with metadata.jsonl, or the Sketchy dataset"
-    worlds = ("outfits", "drawings")
+    synthetic_datasets = ("outfits", "drawings")
     samples = 6_000
     own_only = ("aspect_buckets", "pair_buckets", "ink")
-    world_only = ("merged", "unnamed_share")
+    synthetic_only = ("merged", "unnamed_share")
 
     def check(self) -> None:
         super().check()

@@ -13,7 +13,7 @@ class ReferenceModel:
     """Options of the image encoder and of a new adapter."""
 
     image_encoder: str | None = option(
-        None, "folder or Hub id of the frozen encoder; none = creature-encoder, of --world creatures"
+        None, "folder or Hub id of the frozen encoder; none = creature-encoder, of --synthetic creatures"
     )
     projection: str = option("basic", "of a new adapter", PROJECTIONS)
     num_tokens: int = option(4, "tokens per image of a new adapter")
@@ -26,12 +26,12 @@ class ReferenceTrainer(CaptionedTrainer):
     model_options = ReferenceModel
     preparation = "weftwork.training.tasks.reference:prepare"
     folder = "folder of images with metadata.jsonl: text"
-    worlds = ("creatures", "drawings")
+    synthetic_datasets = ("creatures", "drawings")
 
     def check(self) -> None:
         super().check()
-        if self.world != "creatures" and not self.arguments.image_encoder:
+        if self.synthetic != "creatures" and not self.arguments.image_encoder:
             raise UserError(
-                f"image_encoder: got none for {self.world or 'your own images'}; name a CLIP vision model, for example "
-                "openai/clip-vit-large-patch14"
+                f"image_encoder: got none for {self.synthetic or 'your own images'}; name a CLIP vision model, for "
+                "example openai/clip-vit-large-patch14"
             )

@@ -35,14 +35,16 @@ class StyleTrainer(CaptionedTrainer):
     data_options = StyleData
     preparation = "weftwork.training.tasks.style:prepare"
     folder = "folder of images with metadata.jsonl: text and style"
-    worlds = ("creatures", "all", "drawings")
+    synthetic_datasets = ("creatures", "all", "drawings")
     own_only = (*CaptionedTrainer.own_only, "style_column")
 
     def check(self) -> None:
         super().check()
         arguments = self.arguments
-        if self.world and arguments.style:
-            raise UserError(f"style: got {arguments.style!r} beside --world, which has its own styles; leave it out")
+        if self.synthetic and arguments.style:
+            raise UserError(
+                f"style: got {arguments.style!r} beside --synthetic, which has its own styles; leave it out"
+            )
         if arguments.streaming and (arguments.dataset_name is None or arguments.aspect_buckets):
             raise UserError(
                 "streaming: got it without --dataset_name or with --aspect_buckets; stream a dataset, in squares"

@@ -1,4 +1,4 @@
-"""The creature world: exact truth in every style, deterministic samples, splits without common triples."""
+"""The synthetic creatures: exact truth in every style, deterministic samples, splits without common triples."""
 
 import itertools
 import pickle

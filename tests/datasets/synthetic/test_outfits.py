@@ -1,4 +1,4 @@
-"""The outfit world: exact truth, deterministic samples, splits without common triples."""
+"""The synthetic outfits: exact truth, deterministic samples, splits without common triples."""
 
 import itertools
 import pickle

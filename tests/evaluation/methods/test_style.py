@@ -111,17 +111,17 @@ def test_styles_and_references_train_on_creatures(tmp_path: Path) -> None:
     few = ["--samples", "16", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "1", "--lr_warmup_steps"]
     few += ["0", "--train_batch_size", "8", "--validation_steps", "0", "--checkpointing_steps", "0"]
     scored = ["--validation_steps", "1", "--validation_cases", "2"]
-    style = ["train", "style", "--world", "creatures", "--output_dir", str(tmp_path / "style"), *few, *scored]
+    style = ["train", "style", "--synthetic", "creatures", "--output_dir", str(tmp_path / "style"), *few, *scored]
     assert main([*style, "--validation_prompt", "a red cat"]) == 0
     assert "style_accuracy" in (tmp_path / "style" / "metrics.jsonl").read_text()
     assert (tmp_path / "style" / "validation" / "000001-cases.png").is_file()
     adapter = StyleAdapter.from_pretrained(tmp_path / "style" / "final")
     assert tuple(adapter.config["styles"]) == STYLES
     assert adapter.config["training"]["data"] == "creatures" and adapter.config["training"]["samples"] == 16
-    assert main(["train", "style", "--world", "all", "--output_dir", str(tmp_path / "all"), *few]) == 0
+    assert main(["train", "style", "--synthetic", "all", "--output_dir", str(tmp_path / "all"), *few]) == 0
     about = StyleAdapter.from_pretrained(tmp_path / "all" / "final").config["training"]
     assert about["data"] == "creatures and outfits" and about["samples"] == 32
-    reference = ["train", "reference", "--world", "creatures", "--output_dir", str(tmp_path / "reference")]
+    reference = ["train", "reference", "--synthetic", "creatures", "--output_dir", str(tmp_path / "reference")]
     tiny_vision_model().save_pretrained(tmp_path / "encoder")
     assert main([*reference, *few, *scored, "--image_encoder", str(tmp_path / "encoder")]) == 0
     assert "style_accuracy" in (tmp_path / "reference" / "metrics.jsonl").read_text()
@@ -166,15 +166,15 @@ def test_styles_train_on_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "data: got none; pass exactly one of --train_data_dir, --dataset_name, --world"),
+        ([], "data: got none; pass exactly one of --train_data_dir, --dataset_name, --synthetic"),
         (
             ["--dataset_name", "a/b", "--validation_cases", "8"],
-            "validation_cases: got 8, but only a --world",
+            "validation_cases: got 8, but only a synthetic dataset",
         ),
-        (["--world", "creatures", "--streaming"], "streaming: got it without --dataset_name"),
-        (["--world", "creatures", "--dataset_name", "a/b"], "data: got --dataset_name and --world"),
-        (["--world", "creatures", "--style", "ink"], "style: got 'ink' beside --world"),
-        (["--world", "creatures", "--style_dropout", "2"], r"style_dropout: got 2.0, expected a share in \[0, 1\]"),
+        (["--synthetic", "creatures", "--streaming"], "streaming: got it without --dataset_name"),
+        (["--synthetic", "creatures", "--dataset_name", "a/b"], "data: got --dataset_name and --synthetic"),
+        (["--synthetic", "creatures", "--style", "ink"], "style: got 'ink' beside --synthetic"),
+        (["--synthetic", "creatures", "--style_dropout", "2"], r"style_dropout: got 2.0, expected a share in \[0, 1\]"),
         (["--train_data_dir", "nowhere"], "nowhere"),
     ],
 )

@@ -87,6 +87,6 @@ def test_sharded_saving_is_refused(
     task = make_task()
     with pytest.raises(ValueError, match=r"accelerate: got DeepSpeed, .*launch with --multi_gpu"):
         train(task, Records(task.module), config(tmp_path / "run"))
-    assert main(["train", "paired", "--world", "outfits", "--output_dir", str(tmp_path / "run")]) == 2
+    assert main(["train", "paired", "--synthetic", "outfits", "--output_dir", str(tmp_path / "run")]) == 2
     assert "accelerate: got DeepSpeed" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

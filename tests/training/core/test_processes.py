@@ -73,7 +73,7 @@ def test_two_processes_equal_one_with_twice_the_batch(own: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif("spatial-audio" not in available(), reason="the shipped models are not installed")
-@pytest.mark.parametrize("method", ["spatial-audio --world walks", "aligned-views --world rooms"])
+@pytest.mark.parametrize("method", ["spatial-audio --synthetic walks", "aligned-views --synthetic rooms"])
 def test_two_processes_train_modules_of_several_parts(method: str, tmp_path: Path) -> None:
     trained = []
     for processes in (1, 2):
@@ -146,9 +146,9 @@ def test_a_sharded_transformer_trains_the_same(family: str, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_unsupported_sharding_is_refused(own: Path) -> None:
     command = ("--output_dir", str(own / "refused"), "--use_cpu")
-    done = weftwork(2, "train", "paired", "--world", "outfits", *command, ACCELERATE_USE_FSDP="true")
+    done = weftwork(2, "train", "paired", "--synthetic", "outfits", *command, ACCELERATE_USE_FSDP="true")
     assert done.returncode and "fsdp_version: got 1, expected 2" in done.stderr
-    done = weftwork(2, "train", "aligned-views", "--world", "rooms", *command, **FSDP)
+    done = weftwork(2, "train", "aligned-views", "--synthetic", "rooms", *command, **FSDP)
     assert done.returncode and "fsdp: got it for aligned-views" in done.stderr
     assert not (own / "refused").exists()
 

@@ -107,7 +107,7 @@ def test_spatial_modules_are_trained_and_measured(
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     each = "1" if dtype == "float32" else "3"  # half precision is slow on some CPUs
     monkeypatch.setattr("weftwork.training.tasks.audio.SHOWN", 0)
-    command = ["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
+    command = ["train", "spatial-audio", "--synthetic", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "3",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
                "--lr_warmup_steps", "0", "--validation_steps", each, "--validation_cases", "2",
@@ -148,7 +148,7 @@ def test_audio_is_generated_from_files(
 
     clip = sample("validation", 0)
     modules = tmp_path / "trained"
-    assert main(["train", "spatial-audio", "--world", "walks", "--samples", "4", "--cache_dir", str(cache),
+    assert main(["train", "spatial-audio", "--synthetic", "walks", "--samples", "4", "--cache_dir", str(cache),
                  "--pretrained_model_name_or_path", str(model), "--output_dir", str(modules), "--max_train_steps", "1",
                  "--train_batch_size", "2", "--validation_steps", "0", "--checkpointing_steps", "0"]) == 0  # fmt: skip
     np.savez(tmp_path / "a.boxes.npz", times=clip.box_times, boxes=np.stack([clip.boxes, clip.boxes]))
@@ -290,8 +290,8 @@ def test_unusable_user_audio_is_listed(own: Path, tmp_path: Path, capsys: pytest
     (own / "b.boxes.json").unlink()
     with pytest.raises(ValueError, match=r"seconds: got 9\.0, expected at most the longest audio file"):
         AudioFolder(own, 9.0)
-    both = ["--world", "walks", "--train_data_dir", str(own)]
-    for more, sources in (([], "none"), (both, "--train_data_dir and --world")):
+    both = ["--synthetic", "walks", "--train_data_dir", str(own)]
+    for more, sources in (([], "none"), (both, "--train_data_dir and --synthetic")):
         assert main(["train", "spatial-audio", *more, "--output_dir", str(tmp_path / "out")]) == 2
-        assert f"data: got {sources}; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err
+        assert f"data: got {sources}; pass exactly one of --train_data_dir, --synthetic" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

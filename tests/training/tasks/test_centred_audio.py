@@ -115,8 +115,8 @@ def test_the_command_trains_on_recorded_footsteps(tmp_path: Path, capsys: pytest
                "--train_batch_size", "2", "--checkpointing_steps", "0", "--validation_steps", "0"]  # fmt: skip
     assert main([*command, "--train_data_dir", str(FOOTSTEPS)]) != 0
     assert "footsteps: has no effect with own data" in capsys.readouterr().err
-    assert main([*command, "--world", "walks", "--footsteps", str(tmp_path / "model")]) != 0
+    assert main([*command, "--synthetic", "walks", "--footsteps", str(tmp_path / "model")]) != 0
     assert "got no footsteps" in capsys.readouterr().err
-    assert main([*command, "--world", "walks"]) == 0
+    assert main([*command, "--synthetic", "walks"]) == 0
     pipe.load_adapter(tmp_path / "run/final", "spatial")
     assert pipe.spatial.config["null_boxes"] is True and PROMPT in GENERIC

@@ -140,6 +140,6 @@ def test_an_encoder_is_required(command: list[str], capsys: pytest.CaptureFixtur
     place = command.index("--image_encoder")
     assert main(command[:place] + command[place + 2 :]) == 2
     assert "image_encoder: got none for your own images" in capsys.readouterr().err
-    assert main([*command, "--world", "creatures"]) == 2
-    assert "data: got --train_data_dir and --world" in capsys.readouterr().err
+    assert main([*command, "--synthetic", "creatures"]) == 2
+    assert "data: got --train_data_dir and --synthetic" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

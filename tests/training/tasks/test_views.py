@@ -155,7 +155,7 @@ def command(pipe: Any, folder: Path, *more: str) -> int:
 
 @pytest.mark.slow
 def test_the_command_trains_on_rooms_and_resumes(pipe: Any, data: PreparedViews, tmp_path: Path) -> None:
-    rooms = ["--world", "rooms", "--samples", "4", "--sharing", "concatenated"]
+    rooms = ["--synthetic", "rooms", "--samples", "4", "--sharing", "concatenated"]
     assert command(pipe, tmp_path, *rooms, "--validation_steps", "1", "--validation_cases", "2") == 0
     last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"psnr", "depth_error_unseen", "alignment"} <= set(last)
@@ -184,4 +184,4 @@ def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.C
 
 def test_the_command_needs_one_source(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(pipe, tmp_path) == 2
-    assert "data: got none; pass exactly one of --train_data_dir, --world" in capsys.readouterr().err
+    assert "data: got none; pass exactly one of --train_data_dir, --synthetic" in capsys.readouterr().err
