@@ -86,8 +86,14 @@ class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):
 
     def loss(self, batch: ViewsRecord, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         image, points = batch.image, batch.points
-        known = {"images": image[:, :-1], "points": points[:, :-1], "geometry": batch.geometry, "warped": batch.warped}
-        encoded = self.module(ViewsFeatures(**known, context=self.context.to(image).expand(len(image), -1, -1)))
+        features = ViewsFeatures(
+            images=image[:, :-1],
+            points=points[:, :-1],
+            geometry=batch.geometry,
+            warped=batch.warped,
+            context=self.context.to(image).expand(len(image), -1, -1),
+        )
+        encoded = self.module(features)
 
         def denoise(noisy: Sequence[Tensor], timesteps: Tensor) -> Sequence[Tensor]:
             image, geometry = noisy
