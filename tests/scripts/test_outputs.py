@@ -53,6 +53,8 @@ def test_warnings_for_developers_stay_out_of_the_output(
             logging.getLogger(name).warning("some weights are missing")
 
     monkeypatch.setattr(report, "run", run)
+    for name in ROUTINE:
+        caplog.set_level(logging.WARNING, logger=name)  # whatever was set for the whole library
     assert main(["report", "x"]) == 0
     assert [record.getMessage() for record in caplog.records] == ["some weights are missing"] * len(ROUTINE)
     with pytest.warns(FutureWarning):
