@@ -44,7 +44,7 @@ print(os.environ["OMP_WAIT_POLICY"])
 """
 
 
-@pytest.mark.parametrize("module", ["cli", "maintenance", "benchmarks"])
+@pytest.mark.parametrize("module", ["cli", "benchmarks"])
 def test_threads_do_not_spin_unless_the_user_wants_it(module: str) -> None:
     for given, expected in ((None, "passive"), ("active", "active")):
         environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

@@ -1,6 +1,5 @@
-"""Folders of recorded footsteps: surfaces, splits by recording, credits; the shipped ones."""
+"""Folders of recorded footsteps: surfaces, splits by recording, credits."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from remedies import check
 
 from weftwork.datasets.readers.footsteps import SPLITS, FootstepFolder, surface_of
-from weftwork.scripts.maintenance.fetch_footsteps import FREE, PACKAGES, Package, fetch, notice
-
-SHIPPED = Path(__file__).parents[3] / "examples/footsteps"
 
 
 def write(folder: Path, names: Sequence[str]) -> Path:
@@ -74,22 +69,3 @@ def test_unusable_folders_are_named(tmp_path: Path) -> None:
     (folder / "wood/two.wav").write_bytes(b"no audio")
     with pytest.raises(ValueError, match=r"two\.wav: got a file that cannot be read"):
         FootstepFolder(folder)
-
-
-def test_shipped_footsteps_are_free_and_credited() -> None:
-    folder = FootstepFolder(SHIPPED)
-    assert len(folder.recordings) == 20 and len(folder.surfaces) == 6
-    assert {one.license for one in folder.recordings} == set(FREE)
-    assert all(one.author and PACKAGES[0].version in one.source for one in folder.recordings)
-    assert (SHIPPED / "NOTICE").read_text() == notice(json.loads((SHIPPED / "footsteps.json").read_text()))
-    assert set(folder.of("test")) == set(folder.surfaces) == set(folder.of("validation"))
-
-
-def test_the_remedy_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, path = Package("steps", "1", hashlib.sha256(b"whole").hexdigest(), "", ()), tmp_path / "steps_1_all.deb"
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: path.write_bytes(b"whole"))
-    path.write_bytes(b"other")
-    words = "steps_1_all.deb: got SHA-256 .*; remove the file and fetch it again"
-    check(
-        (words, lambda folder: fetch(package, folder), lambda folder: path.unlink() or fetch(package, folder)), tmp_path
-    )
