@@ -201,6 +201,7 @@ def page_labels(adapters: Mapping[str, Path], title: str) -> set[str | None]:
     return {getattr(block, "label", None) for block in demo(studio, [page]).blocks.values()}
 
 
+@pytest.mark.slow
 def test_a_new_folder_needs_no_table(root: Path) -> None:
     """All commands know a method by its folder beside the others."""
     package = root / "with_folder/weftwork/attention_processors"

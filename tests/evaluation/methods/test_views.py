@@ -63,6 +63,7 @@ def test_every_row_is_drawn_and_scored(evaluation: AlignedViewsEvaluation, tmp_p
     assert (tmp_path / "aligned-views.png").is_file()
 
 
+@pytest.mark.slow
 def test_variants_change_the_geometry_and_not_the_image(evaluation: AlignedViewsEvaluation) -> None:
     rows = evaluation.rows()
     image, scores = rows["instillation"]()

@@ -80,7 +80,9 @@ def test_latents_are_those_of_the_images(data: PreparedViews, pipe: Any) -> None
     torch.testing.assert_close(record.warped, seen, atol=5e-3, rtol=5e-3)
 
 
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize(
+    "sharing", [one if one == "instillation" else pytest.param(one, marks=pytest.mark.slow) for one in SHARINGS]
+)
 def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedViews, pipe: Any, tmp_path: Path) -> None:
     before = state_sha256(pipe.unet)
     torch.manual_seed(0)
