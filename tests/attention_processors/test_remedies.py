@@ -1,4 +1,4 @@
-"""What errors of conditions, adapters and their files advise: the same call succeeds after it."""
+"""Remedies in errors of conditions, adapters and their files: the same call succeeds after them."""
 
 import json
 import math

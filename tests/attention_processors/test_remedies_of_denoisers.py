@@ -1,4 +1,4 @@
-"""What errors of conditions that meet a denoiser advise: the same call succeeds after it."""
+"""Remedies in errors of conditions that meet a denoiser: the same call succeeds after them."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What errors of conditions that meet an encoder advise: the same call succeeds after it."""
+"""Remedies in errors of conditions that meet an encoder: the same call succeeds after them."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What errors of scores and oracles advise: the same call succeeds after it."""
+"""Remedies in errors of scores and oracles: the same call succeeds after them."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What errors of the pipelines of audio, videos and views advise: the same call succeeds after it."""
+"""Remedies in errors of the pipelines of audio, videos and views: the same call succeeds after them."""
 
 from dataclasses import replace
 from functools import cache

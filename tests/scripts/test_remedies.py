@@ -1,4 +1,4 @@
-"""What errors of commands advise: the same command succeeds after it."""
+"""Remedies in errors of commands: the same command succeeds after them."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What errors of `weftwork train` advise: the same command succeeds after it."""
+"""Remedies in errors of `weftwork train`: the same command succeeds after them."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What errors of training advise: the same call succeeds after it."""
+"""Remedies in errors of training: the same call succeeds after them."""
 
 from pathlib import Path
 from typing import Any

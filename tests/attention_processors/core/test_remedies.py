@@ -1,4 +1,4 @@
-"""What errors of layers, families, grids and processors advise: the same call succeeds after it."""
+"""Remedies in errors of layers, families, grids and processors: the same call succeeds after them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -67,7 +67,7 @@ def test_image_queries_read_references_at_their_strength() -> None:
 @pytest.mark.parametrize("name", ["unet", "pixart", "hunyuan_dit", "ltx", "wan", "sana"])
 @torch.no_grad()
 def test_an_image_that_reads_itself_is_the_stock_image(name: str) -> None:
-    """Where layers read the image alone, the same keys twice are the same softmax; the others have the text too."""
+    """In layers of the image alone, doubled keys leave the softmax as it is; other layers have text keys too."""
     model, inputs = parts(getattr(tiny, name))
     sample = sample_of(inputs)
     size = latent_size(model, inputs)

@@ -1,4 +1,4 @@
-"""What errors of views, their links and their files advise: the same call succeeds after it."""
+"""Remedies in errors of views, their links and their files: the same call succeeds after them."""
 
 import json
 from collections.abc import Callable

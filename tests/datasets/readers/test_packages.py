@@ -1,4 +1,4 @@
-"""What errors of packages that are not installed and of counts advise."""
+"""Remedies in errors of packages that are not installed and of counts."""
 
 from collections.abc import Callable
 from importlib.metadata import distribution

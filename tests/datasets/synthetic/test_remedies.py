@@ -1,4 +1,4 @@
-"""What errors of synthetic datasets and of others' files advise: the same call succeeds after it."""
+"""Remedies in errors of synthetic datasets and of others' files: the same call succeeds after them."""
 
 import base64
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What errors of design files advise: the design is read after it."""
+"""Remedies in errors of design files: the design is read after them."""
 
 import json
 import math

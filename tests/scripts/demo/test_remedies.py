@@ -1,4 +1,4 @@
-"""What errors of the demo advise: the same request is accepted after it."""
+"""Remedies in errors of the demo: the same request is accepted after them."""
 
 from functools import cache, partial
 from pathlib import Path
