@@ -38,7 +38,7 @@ from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.drawings import SceneImages, SingleDrawings
-from weftwork.training.data.image_cache import OutfitImages, cached_latents, cached_latents_of
+from weftwork.training.data.image_cache import OutfitImages, cached_latents
 from weftwork.training.recipes.autoencoder import frozen_autoencoder, standardized, widened
 from weftwork.training.recipes.backbone import (
     LatentDataset,
@@ -156,7 +156,7 @@ def _latents(
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         if arguments.resolution < SIZE:
             small = SingleDrawings(scenes, arguments.resolution)
-            return vae, [LatentDataset(cached_latents_of(cache, vae, small, small.name), small.depicted)]
+            return vae, [LatentDataset(cached_latents(cache, vae, small), small.depicted)]
         outfits = OutfitImages(cache, "train", arguments.outfits)
         return vae, [
             LatentDataset(cached_latents(cache, vae, scenes), scenes.depicted),

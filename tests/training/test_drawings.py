@@ -60,7 +60,7 @@ def test_small_images_are_of_single_drawings(folder: Path) -> None:
     scenes = SceneImages(folder / "cache", open_rendered(folder / "drawings", folder / "cache"), "train", 4)
     small = SingleDrawings(scenes, 64)
     assert 0 < len(small) == len(small.depicted) and all(len(one.drawings) == 1 for one in small.depicted)
-    image = small[0:1][0]
+    image = small.pixels(slice(1))[0]
     assert image.shape == (64, 64, 3) and small.depicted[0] == scenes.depicted[small.rows[0]]
     full = scenes.images[small.rows[0]].astype(np.float32)
     assert abs(image[5, 9] - full[10:12, 18:20].mean((0, 1))).max() <= 0.5

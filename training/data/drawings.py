@@ -56,8 +56,8 @@ class SingleDrawings:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: slice) -> Pixels:
-        full = self.scenes[self.rows[index]]
+    def pixels(self, rows: slice) -> Pixels:
+        full = self.scenes[self.rows[rows]]
         parts = full.shape[-2] // self.size
         return full.reshape(len(full), self.size, parts, self.size, parts, 3).mean((2, 4)).round().astype(np.uint8)
 

@@ -36,12 +36,14 @@ Pixels = UInt8[np.ndarray, "*size"]
 Latents = Float16[np.ndarray, "sample *size"]
 
 
-class Rows(Protocol):
-    """Images by slices of their indices."""
+class Images(Protocol):
+    """Images whose latents can be cached under a name."""
+
+    name: str
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: slice, /) -> Pixels: ...
+    def pixels(self, rows: slice) -> Pixels: ...
 
 
 CHUNK = 32
@@ -66,6 +68,10 @@ class DrawnImages(Generic[TruthT]):
 
     def __len__(self) -> int:
         return len(self.truth)
+
+    def pixels(self, rows: slice) -> Pixels:
+        """Reads images from disk."""
+        return np.array(self.images[rows])
 
 
 class CachedLatents(Dataset[T]):
@@ -157,18 +163,14 @@ def _draw(pixels: Path, truth: Path, draw: Callable[[JobT], tuple[Pixels, object
         partial.write_text(json.dumps(rows))
 
 
-def cached_latents(cache_dir: Path, vae: ModelMixin, images: DrawnImages[Any]) -> Latents:
+def cached_latents(cache_dir: Path, vae: ModelMixin, images: Images) -> Latents:
     """Scaled latents (posterior means) of all images, cached per autoencoder."""
-    return cached_latents_of(cache_dir, vae, images.images, images.name)
-
-
-def cached_latents_of(cache_dir: Path, vae: ModelMixin, images: Rows, name: str) -> Latents:
-    """`cached_latents` of [image, height, width, 3] uint8, named in the cache."""
 
     def encode(rows: slice) -> Tensor:
-        return encode_latents(vae, to_unit(torch.from_numpy(np.array(images[rows]))))
+        return encode_latents(vae, to_unit(torch.from_numpy(images.pixels(rows))))
 
-    return saved_once(cache_dir / f"latents-{name}-{vae_key(vae)}.npy", lambda: encoded_rows(encode, len(images), 64))
+    path = cache_dir / f"latents-{images.name}-{vae_key(vae)}.npy"
+    return saved_once(path, lambda: encoded_rows(encode, len(images), 64))
 
 
 def vae_key(vae: ModelMixin) -> str:
