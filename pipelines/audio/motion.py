@@ -113,17 +113,13 @@ def detector_named(name: str, video: Video) -> Detector:
 
 
 def walkers(video: Video, detect: Detector) -> list[BoxTrack]:
-    """Returns the tracks of what is seen for a while and moves, in order of appearance.
+    """Returns the tracks of at least `SHORTEST` seconds that move by `LEAST_PATH`, in order of appearance.
 
     Raises:
         ValueError: none, or as `Video.tracks`.
     """
     tracks = [track for track in video.tracks(detect) if track.times[-1] - track.times[0] >= SHORTEST]
-    moved = [
-        track
-        for track in tracks
-        if max(np.ptp(track.boxes[:, [0, 2]].mean(1)), np.ptp(track.boxes[:, 3])) >= LEAST_PATH
-    ]
+    moved = [track for track in tracks if _path(track) >= LEAST_PATH]
     if not moved:
         raise UserError(
             f"{video.path}: got no walkers from the detector, expected one or more that move for {SHORTEST} s; pass "
