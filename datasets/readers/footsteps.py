@@ -33,6 +33,11 @@ class Recording:
     author: str = ""
     source: str = ""
 
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
 
 @dataclass(frozen=True)
 class FootstepFolder:
@@ -93,11 +98,11 @@ class FootstepFolder:
     @cached_property
     def digest(self) -> str:
         """Hash of all recordings and their surfaces."""
-        parts = [f"{one.surface} {_hash(one.path)}" for one in self.recordings]
+        parts = [f"{one.surface} {one.digest}" for one in self.recordings]
         return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
     def _split(self, surface: str) -> tuple[list[Recording], list[Recording], list[Recording]]:
-        every = sorted((one for one in self.recordings if one.surface == surface), key=lambda one: _hash(one.path))
+        every = sorted((one for one in self.recordings if one.surface == surface), key=lambda one: one.digest)
         held_out = max(1, round(len(every) / HELD_OUT))
         test, validation = held_out * (len(every) > 1), held_out * (len(every) > 2)
         return every[test + validation :], every[test : test + validation], every[:test]
@@ -110,7 +115,7 @@ def surface_of(name: str) -> str:
 
 
 def read_credits(folder: Path) -> Mapping[str, dict[str, str]]:
-    """Returns what a folder says of its recordings, by path in it; nothing without the file.
+    """Returns the credits of recordings by their path in the folder; empty without `footsteps.json`.
 
     Raises:
         ValueError: no JSON object of objects with texts by known names.
@@ -125,7 +130,3 @@ def read_credits(folder: Path) -> Mapping[str, dict[str, str]]:
             expected = f"texts named {', '.join(sorted(names))}"
             raise UserError(f"{path}: got {entry!r} for {name!r}, expected {expected}; correct the entry")
     return found
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
