@@ -42,7 +42,7 @@ def check_new_folder(path: Path) -> None:
     Raises:
         ValueError: a file, or a folder with files.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: got a file or a folder with files, expected none; name another, or remove it")
 
 

@@ -62,9 +62,8 @@ class SurfaceClassifier:
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            with torch.enable_grad():
-                total = F.cross_entropy(rows @ weight, labels) + PENALTY * weight.square().sum()
-                total.backward()
+            total = F.cross_entropy(rows @ weight, labels) + PENALTY * weight.square().sum()
+            total.backward()
             return total
 
         optimizer.step(loss)
@@ -111,17 +110,14 @@ def score_footsteps(
 
 def centroids(audio: Audio, sample_rate: int, steps: Events) -> Events:
     """Computes the spectral centroid of each step in Hz, up to `HIGHEST`; NaN where it is not audible."""
-    (powers, frequencies), heard = (
-        _spectra(audio, sample_rate, steps, PARTS[0], PARTS[-1]),
-        hear(audio, sample_rate, steps),
-    )
+    powers, frequencies = _spectra(audio, sample_rate, steps, PARTS[0], PARTS[-1])
     powers = np.where(frequencies <= HIGHEST, powers, 0.0)
     found = (powers * frequencies).sum(1) / np.maximum(powers.sum(1), 1e-20)
-    return np.where(np.isfinite(heard.level), found, np.nan)
+    return np.where(np.isfinite(hear(audio, sample_rate, steps).level), found, np.nan)
 
 
 def mel_features(audio: Audio, sample_rate: int, steps: Events) -> Float[np.ndarray, "step feature"]:
-    """Computes the logarithms of power in mel bands by part of a step, relative to the mean of all: not of loudness."""
+    """Computes the logarithms of power in mel bands by part of a step, relative to the mean of all."""
     parts = []
     for begin, end in pairwise(PARTS):
         powers, frequencies = _spectra(audio, sample_rate, steps, begin, end)
