@@ -20,6 +20,8 @@ def call_arguments(pipe: DiffusionPipeline, design: Design) -> dict[str, Any]:
         ValueError: a prompt that is too long, or something that this pipeline does not take.
     """
     taken = inspect.signature(pipe.__call__).parameters
+    if getattr(pipe, "unet", None) is not None:
+        _check_prompts(pipe, design)
     given = {
         "prompt": design.prompt,
         "num_inference_steps": design.num_inference_steps,
@@ -40,7 +42,6 @@ def _size(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, A
     if getattr(pipe, "unet", None) is None:
         areas = {"max_area": height * width} if height and width and "max_area" in taken else {}
         return {"height": height, "width": width, **areas}
-    _check_prompts(pipe, design)
     size = pipe.unet.config["sample_size"]
     own = [side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size)]
     return {"height": height or own[0], "width": width or own[1]}
