@@ -35,8 +35,8 @@ class AudioCall:
         self.pipe, self.rows, self.guided, self.callback, self.step = pipe, rows, guided, callback, 0
         self.inputs: dict[str, Tensor] = {}
         adapter = pipe.spatial
-        told = any(map(tokens_of, rows)) or (adapter is not None and adapter.config["null_boxes"])
-        self.conditioning = self._encode(starts, windows) if told else Conditioning({})
+        has_tokens = any(map(tokens_of, rows)) or (adapter is not None and adapter.config["null_boxes"])
+        self.conditioning = self._encode(starts, windows) if has_tokens else Conditioning({})
         net = pipe.controlnet
         self.boxes = net is not None and net.reads_boxes
         controlled = net is not None and any(envelope_of(row) or (self.boxes and tracks_of(row)) for row in rows)

@@ -130,7 +130,7 @@ class SpatialAudioBatch(TensorFields):
         envelope: latents of mono envelopes.
         boxes: of `aligned_boxes`, if the ControlNet reads them.
         centred: latents and envelope to train without boxes; None for those with boxes.
-        texts: text prompts, None for that of the task.
+        texts: text prompts.
     """
 
     conditions: AudioBatch
@@ -138,7 +138,7 @@ class SpatialAudioBatch(TensorFields):
     envelope: Float[Tensor, "design channel place"]
     boxes: Float[Tensor, "design box_channel place"] | None = None
     centred: Float[Tensor, "design 2 channel place"] | None = None
-    texts: tuple[str | None, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
@@ -186,7 +186,7 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
             torch.stack([record.envelope for record in samples]),
             boxes,
             torch.stack(middles) if len(middles) == len(samples) else None,
-            tuple(record.text for record in samples),
+            tuple(self.prompt if record.text is None else record.text for record in samples),
         )
 
     def loss(self, batch: SpatialAudioBatch, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
@@ -203,10 +203,11 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         timesteps = sigmoid_normal_timesteps(rows, generator, self.config.time_mean).to(latents)
         noisy, target = at_time(latents, noise, timesteps)
         kept = torch.rand(rows, 1, 1, generator=generator) >= self.config.envelope_dropout
+        context = torch.cat([self._states(text)[0] for text in batch.texts])
         shared = (
             noisy,
             timesteps,
-            self._context(batch.texts).to(latents) * ~none[:, None, None].to(latents.device),
+            context.to(latents) * ~none[:, None, None].to(latents.device),
             self.whole.expand(rows, -1, -1),
         )
         turns = rotary_embedding_for(self.transformer, places)
@@ -225,17 +226,14 @@ class SpatialAudioTask(Task[SpatialModules, AudioRecord, SpatialAudioBatch]):
         """Returns the batch with centred audio where boxes are dropped, unless prompts and all conditions are."""
         if batch.centred is None:
             return batch
-        untold = ~none & (dropped | ~self._tracks(batch)).all(1)
-        middle = untold.to(batch.latents.device)[:, None, None]
+        unplaced = ~none & (dropped | ~self._tracks(batch)).all(1)
+        middle = unplaced.to(batch.latents.device)[:, None, None]
         latents, envelope = batch.centred.unbind(1)
         return replace(
             batch,
             latents=torch.where(middle, latents, batch.latents),
             envelope=torch.where(middle, envelope, batch.envelope),
         )
-
-    def _context(self, texts: Sequence[str | None]) -> Float[Tensor, "design token dim"]:
-        return torch.cat([self._states(self.prompt if text is None else text)[0] for text in texts])
 
     def _states(self, text: str) -> tuple[Tensor, Tensor]:
         """Returns context and global state of a text, encoded once."""
