@@ -68,7 +68,7 @@ def test_the_evaluation_hears_unseen_recordings(monkeypatch: pytest.MonkeyPatch,
     footsteps.classifier_of.cache_clear()
 
 
-class Told:
+class RecordingPipeline:
     """Stands for a pipeline; the audio of a voice is the length of its prompt."""
 
     vae = tiny_oobleck()
@@ -84,7 +84,7 @@ class Told:
 
 
 def test_the_prompt_of_each_clip_reaches_it() -> None:
-    pipe: Any = Told()
+    pipe: Any = RecordingPipeline()
     evaluation = SpatialAudioEvaluation(pipe=pipe, modules={}, count=4, footsteps=FOOTSTEPS)
     texts = ["one", "three", "one", "seven words"]
     made = evaluation._drawn("name", [[]] * 4, None, texts)

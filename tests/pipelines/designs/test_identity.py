@@ -1,4 +1,4 @@
-"""Identity of an image: each thing that made it, by the bytes of its files."""
+"""Identity of an image: a digest of each of its inputs, by the bytes of their files."""
 
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ DESIGN = {
 
 
 @pytest.mark.parametrize(
-    ("file", "thing"),
+    ("file", "name"),
     [
         ("lora.safetensors", "lora 1"),
         ("net/weights.safetensors", "controlnet 1"),
@@ -26,7 +26,7 @@ DESIGN = {
         ("model/weights.safetensors", "model"),
     ],
 )
-def test_other_bytes_at_the_same_path_are_another_identity(file: str, thing: str, tmp_path: Path) -> None:
+def test_other_bytes_at_the_same_path_are_another_identity(file: str, name: str, tmp_path: Path) -> None:
     for folder in ("net", "model"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "weights.safetensors").write_bytes(b"weights")
@@ -43,4 +43,4 @@ def test_other_bytes_at_the_same_path_are_another_identity(file: str, thing: str
     else:
         (tmp_path / file).write_bytes(b"others!" if "weights" in file else b"more")
     after = digests()
-    assert {name for name in before if before[name] != after[name]} == {thing}
+    assert {one for one in before if before[one] != after[one]} == {name}

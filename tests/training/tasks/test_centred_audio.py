@@ -82,13 +82,13 @@ def _controlnet(pipe: Any) -> Any:
     return StableAudioControlNetModel.from_transformer(pipe.transformer, 1, pipe.transformer.config["in_channels"])
 
 
-def test_designs_without_boxes_are_told_by_the_null_token() -> None:
-    told, untold = (spatial_adapter(null_boxes=null) for null in (False, True))
-    assert told.collate([[DEPTH], [TRACK]]).null is None
-    batch = untold.collate([[DEPTH], [TRACK]])
+def test_designs_without_boxes_read_the_null_token() -> None:
+    plain, with_null = (spatial_adapter(null_boxes=null) for null in (False, True))
+    assert plain.collate([[DEPTH], [TRACK]]).null is None
+    batch = with_null.collate([[DEPTH], [TRACK]])
     assert batch.null is not None and batch.null.sum(1).tolist() == [1, 0]
     assert UNTOLD.weight == 1 and batch.weight[0][batch.null[0]].item() == 1
-    assert untold.collate([[BoxTrack(TRACK.times, TRACK.boxes, weight=0.0)]]).null is None
+    assert with_null.collate([[BoxTrack(TRACK.times, TRACK.boxes, weight=0.0)]]).null is None
 
     def generated(adapter: Any) -> np.ndarray:
         pipe = tiny_audio_pipe(VideoToAudioPipeline)
@@ -98,8 +98,8 @@ def test_designs_without_boxes_are_told_by_the_null_token() -> None:
         return pipe(prompt_embeds=prompt_embeds(), num_inference_steps=2, seconds=1.0, generator=generator).audio
 
     stock = generated(None)
-    np.testing.assert_array_equal(generated(told), stock)
-    assert not np.allclose(generated(untold), stock, atol=1e-5)
+    np.testing.assert_array_equal(generated(plain), stock)
+    assert not np.allclose(generated(with_null), stock, atol=1e-5)
 
 
 def test_the_command_trains_on_recorded_footsteps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
