@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,10 @@ def _data(trainer: AudioTrainer, pipe: VideoToAudioPipeline, seconds: float, cla
         return SpatialPieces(pieces, pipe.vae, cache, encoder=encoder, dry=dry)
     folder, cache = arguments.footsteps, arguments.cache_dir
     rate = pipe.vae.config["sampling_rate"]
-    sounds, centred = (
-        WalkSounds(cache, "train", arguments.samples, sample_rate=rate, footsteps=folder, centred=middle)
-        for middle in (False, True)
-    )
-    middles = cached_audio_latents(cache, pipe.vae, centred, CENTRED)
+    draw = partial(WalkSounds, cache, "train", arguments.samples, sample_rate=rate, footsteps=folder)
+    sounds, middles = draw(), None
+    if arguments.box_dropout:
+        middles = cached_audio_latents(cache, pipe.vae, draw(centred=True), CENTRED)
     worded = folder is not None and arguments.prompt is None
     return SpatialWalks(sounds, cached_audio_latents(cache, pipe.vae, sounds), middles, worded=worded)
 

@@ -118,5 +118,8 @@ def test_the_command_trains_on_recorded_footsteps(tmp_path: Path, capsys: pytest
     assert main([*command, "--synthetic", "walks", "--footsteps", str(tmp_path / "model")]) != 0
     assert "got no footsteps" in capsys.readouterr().err
     assert main([*command, "--synthetic", "walks"]) == 0
+    dry = [*command, "--synthetic", "walks", "--box_dropout", "0", "--dry_run", "--cache_dir", str(tmp_path / "dry")]
+    assert main(dry) == 0
+    assert [len(list((tmp_path / name).glob("*walks-*.npy"))) for name in ("cache", "dry")] == [4, 2]
     pipe.load_adapter(tmp_path / "run/final", "spatial")
     assert pipe.spatial.config["null_boxes"] is True and PROMPT in GENERIC
