@@ -43,7 +43,7 @@ class SceneImages(DrawnImages[dict[str, Any]]):
 
 
 class SingleDrawings:
-    """The scenes of one drawing, downscaled to `size` pixels: word and shape are learned faster from small images.
+    """The scenes of one drawing, downscaled to `size` pixels.
 
     `depicted[i]` is what captions say of image i.
     """
