@@ -61,23 +61,23 @@ class KeyStrength(Strength):
         given: Strengths,
         layers: Sequence[str],
         layout: Layout,
-        free_null: Bool[Tensor, "design part"],
-        null_weight: Tensor | None = None,
+        free_null: Bool[Tensor, "design part"] | None = None,
     ) -> Self:
         """Lays out the strengths of designs.
 
         Args:
-            free_null: parts that stay as in the stock model in the unconditional half.
-            null_weight: weights in that half; None for those of the conditional one.
+            free_null: parts that stay as in the stock model in the unconditional half, where the others have the
+                weights of the conditional half; None for `null_weight` of all parts.
         """
+        free = torch.zeros_like(given["weight"], dtype=torch.bool)
         region, regions = given["region"], None
         if region is not None:
             region, grids = layout.expand(region.float()), {layout.grid(layer) for layer in layers}
             pooled = {grid: F.adaptive_avg_pool2d(region, grid).flatten(2) for grid in grids}
             regions = {grid: one.repeat(1, 1, layout.frames) for grid, one in pooled.items()}
         return cls(
-            layout.expand(torch.zeros_like(free_null), free_null),
-            layout.expand(given["weight"].float(), null_weight),
+            layout.expand(free, free_null),
+            layout.expand(given["weight"].float(), given["null_weight"] if free_null is None else None),
             [row for row in given["schedules"] for _ in range(layout.repeat)] * len(layout.halves),
             regions,
             {layer: layout.expand(factor.float()) for layer, factor in given["layer_weight"].items()},

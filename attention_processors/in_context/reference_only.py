@@ -76,8 +76,7 @@ class EncodedReferenceImages(Encoded):
         unread = unconditional and not bool(self.strengths["null_weight"].any())
         if unread or all(one is None for row in self.images for one in row):
             return {}, ()
-        nothing = torch.zeros_like(self.strengths["null_weight"], dtype=torch.bool)
-        strength = KeyStrength.of(self.strengths, self.layers, layout, nothing, self.strengths["null_weight"])
+        strength = KeyStrength.of(self.strengths, self.layers, layout)
         kept = {layer: Captured() for layer in self.layers}
         strength.on_call = ReferencePasses(self, layout, strength, kept)
         return {

@@ -154,8 +154,7 @@ class EncodedViews(Encoded):
         layout = replace(layout, halves=GUIDED[2 - halves :])
         layers = self.image.names(layout.levels)
         check_layout(layers, given["region"], given["region_aspect"], layout)
-        nothing = torch.zeros_like(given["weight"], dtype=torch.bool)
-        strength = KeyStrength.of(given, layers, layout, nothing, given["null_weight"])
+        strength = KeyStrength.of(given, layers, layout)
         self.kept.update({layer: Captured() for layer in layers})
         return {
             layer: ReadReferences(
