@@ -258,8 +258,8 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         given, taken = self._taps()
         shared = timesteps, encoded.context, encoded.features, step
         first = self._run("image", image, *shared, references=encoded, **given)
-        taught = select_names(list(self.levels), self.link.layers) if self.sharing == "instillation" else ()
-        references = encoded.of_geometry(taught, self.config["gradient"])
+        layers = select_names(list(self.levels), self.link.layers) if self.sharing == "instillation" else ()
+        references = encoded.of_geometry(layers, self.config["gradient"])
         return first, self._run("geometry", geometry, *shared, references=references, **taken)
 
     def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:

@@ -132,7 +132,8 @@ class EncodedViews(Encoded):
         context: prompt embeddings.
         strengths: of the references; None where all are 1.
         kept: keys and values of the references in the layers of the image role, while it runs.
-        taught: `kept` of the image role in the layers whose keys the geometry role takes; empty for the image role.
+        image_keys: keys in `kept` of the image role, in the layers in which the geometry role reads these; empty for
+            the image role.
     """
 
     image: References
@@ -142,7 +143,7 @@ class EncodedViews(Encoded):
     context: Float[Tensor, "row token dim"]
     strengths: Strengths | None = None
     kept: dict[str, Captured] = field(default_factory=dict)
-    taught: Mapping[str, Captured] = field(default_factory=dict)
+    image_keys: Mapping[str, Tensor] = field(default_factory=dict)
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         given = self.strengths
@@ -163,19 +164,19 @@ class EncodedViews(Encoded):
                 layout.tokens,
                 layout.conditional,
                 context=ExtendContext(layer, self.image.store, self.views),
-                taught=self.taught.get(layer),
+                image_key=self.image_keys.get(layer),
             )
             for layer in layers
         }, (strength,)
 
-    def of_geometry(self, taught: Collection[str], gradient: str) -> Encoded:
+    def of_geometry(self, layers: Collection[str], gradient: str) -> Encoded:
         """Returns the references of the geometry role, after the image role has run.
 
         Args:
-            taught: layers whose queries and keys are those of the image role.
+            layers: those whose queries and keys are the image role's.
             gradient: "live" or "detach", whether it reaches the image role.
         """
-        known = {layer: replace(one) for layer, one in self.kept.items() if layer in taught}
-        for one in known.values() if gradient == "detach" else ():
-            one.key = None if one.key is None else one.key.detach()
-        return replace(self, image=self.geometry, kept={}, taught=known)
+        keys = {layer: one.key for layer, one in self.kept.items() if layer in layers and one.key is not None}
+        if gradient == "detach":
+            keys = {layer: key.detach() for layer, key in keys.items()}
+        return replace(self, image=self.geometry, kept={}, image_keys=keys)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weftwork.attention_processors.core.branch import Branch, Project
-from weftwork.attention_processors.core.captured import Captured, ReadCaptured
+from weftwork.attention_processors.core.captured import ReadCaptured
 from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.views.instillation import Taps, missing
 from weftwork.datasets.readers.errors import UserError
@@ -66,15 +66,15 @@ class ReadReferences(ReadCaptured):
 
     Args:
         context: the recorded tokens.
-        taught: keys of another pass, which has run before, to be read in the place of the layer's own.
+        image_key: the image role's key of the recorded tokens, which replaces the layer's own.
     """
 
     context: ExtendContext
-    taught: Captured | None = None
+    image_key: Tensor | None = None
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
         own, self.captured.value = self.context.projected(query, project)
-        self.captured.key = own if self.taught is None else self.taught.key
+        self.captured.key = own if self.image_key is None else self.image_key
         return query, key, value
 
 
