@@ -41,8 +41,8 @@ PERIODS = (0.05, 50.0)
 CONTEXT = ("cross_attention_proj", "condition_embedder", "to_cond_embed")
 """Projections of the text in denoisers of audio."""
 ABSENT = OverTime(weight=0.0)
-UNTOLD = OverTime()
-"""Stands for the null token."""
+NO_BOXES = OverTime()
+"""Condition in the place of boxes that are not given; it gets the null token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             needs `projections="own"`), or "none".
         projections: "frozen" reads tokens through the layers' own keys and values, in one softmax with the text; "own"
             through trained copies of them, beside it.
-        null_boxes: whether designs without boxes get the null token in their place, which tells that they are missing.
+        null_boxes: whether designs without boxes get the null token in their place.
         training: origin of the weights, recorded in `config.json`.
 
     Raises:
@@ -207,7 +207,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         for index, reader in enumerate(self.readers):
             of_kind: list[list[OverTime]] = [[one for one in row if isinstance(one, reader.kind)] for row in conditions]
             if self.config["null_boxes"] and reader.kind is BoxTrack:
-                of_kind = [row or [UNTOLD] for row in of_kind]
+                of_kind = [row or [NO_BOXES] for row in of_kind]
             for slot in range(max(map(len, of_kind))):
                 kinds.append((index, [row[slot] if slot < len(row) else None for row in of_kind]))
         kinds = kinds or [(0, [None] * len(conditions))]
@@ -224,7 +224,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
             if isinstance(one, AudioPrompt) and one.audio is not None
         ]
         rows = [[column[i] or ABSENT for _, column in kinds] for i in range(len(conditions))]
-        null = torch.tensor([[one is UNTOLD for one in row] for row in rows])
+        null = torch.tensor([[one is NO_BOXES for one in row] for row in rows])
         return AudioBatch.of(
             rows,
             self.config,

@@ -9,7 +9,7 @@ import torch
 from tiny_audio import CONTEXT, DEPTH, TRACK, prompt_embeds, spatial_adapter, tiny_audio_pipe, tiny_oobleck
 from transformers import T5EncoderModel, T5Tokenizer
 
-from weftwork.attention_processors.audio.adapter import UNTOLD
+from weftwork.attention_processors.audio.adapter import NO_BOXES
 from weftwork.attention_processors.audio.conditions import BoxTrack
 from weftwork.datasets.synthetic.walks import PROMPT, SAMPLE_RATE, sound
 from weftwork.datasets.synthetic.walks.prompts import GENERIC, words
@@ -87,7 +87,7 @@ def test_designs_without_boxes_read_the_null_token() -> None:
     assert plain.collate([[DEPTH], [TRACK]]).null is None
     batch = with_null.collate([[DEPTH], [TRACK]])
     assert batch.null is not None and batch.null.sum(1).tolist() == [1, 0]
-    assert UNTOLD.weight == 1 and batch.weight[0][batch.null[0]].item() == 1
+    assert NO_BOXES.weight == 1 and batch.weight[0][batch.null[0]].item() == 1
     assert with_null.collate([[BoxTrack(TRACK.times, TRACK.boxes, weight=0.0)]]).null is None
 
     def generated(adapter: Any) -> np.ndarray:
