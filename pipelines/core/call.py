@@ -99,6 +99,7 @@ class ConditionedCall:
         self.pipe, self.denoisers = pipe, denoisers(pipe)
         self.guidance = family_of(self.denoisers[0]).guidance
         self.encoded, self.designs, self.recorder = encoded, designs, recorder
+        self.edits = "image_guidance_scale" in inspect.signature(type(pipe).__call__).parameters
         self.prepared = 0  # rows of the latents
         if recorder is not None:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
@@ -179,8 +180,7 @@ class ConditionedCall:
         if not self.images:
             self.images = self._images(self.prepared or rows, 1 if self.prepared else 1 + self._is_guided(is_guided))
         parts, rest = divmod(rows, self.designs * self.images)
-        edits = "image_guidance_scale" in inspect.signature(type(self.pipe).__call__).parameters
-        if edits and parts == 3 and not rest and self.recorder is None:
+        if self.edits and parts == 3 and not rest and self.recorder is None:
             return GUIDED[1], GUIDED[0], GUIDED[0]  # InstructPix2Pix: the last part is without the image too
         if rest or parts not in (1, 2):
             raise self._wrong(rows)
