@@ -11,8 +11,8 @@ stock one, bit for bit. Keys are kept behind rotary embeddings: a place of the r
 image. No weights are trained.
 
 After reference-only control of ControlNet's authors (https://github.com/Mikubill/sd-webui-controlnet, discussion 1236).
-Differs: there, a reference replaces keys of its own share of steps and layers; here weights, regions and schedules are
-biases of one softmax, for any number of references, and the noise is the same at all steps.
+Differs: there, layers read a reference at full strength or not at all, its weight is the share of layers that do, and
+noise is drawn at each step; here weights, regions and schedules are biases of one softmax, and noise is drawn once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ from weftwork.attention_processors.core.image_latents import latent_size, with_l
 from weftwork.attention_processors.core.key_bias import KeyBiasAdapter, KeyStrength
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
 from weftwork.attention_processors.core.strength import Layout, Strength
+from weftwork.attention_processors.encoders.latents import to_unit
 from weftwork.attention_processors.in_context.conditions import ReferenceOnly
 from weftwork.datasets.readers.errors import UserError
 
@@ -69,6 +70,8 @@ class EncodedReferenceImages(Encoded):
     strengths: Strengths
     images: tuple[tuple[Tensor | None, ...], ...]
     encode: EncodeImage
+    known: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Results of `latents`, which all passes and halves of guidance share."""
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         check_layout(self.layers, self.strengths["region"], self.strengths["region_aspect"], layout)
@@ -84,11 +87,17 @@ class EncodedReferenceImages(Encoded):
             for layer, one in kept.items()
         }, (strength,)
 
-    def latents(self, size: tuple[int, int]) -> Float[Tensor, "design part channel h w"]:
-        """Returns the latents of all references, 0 for those that are absent."""
-        known = [[None if one is None else self.encode(one, size) for one in row] for row in self.images]
-        nothing = torch.zeros_like(next(one for row in known for one in row if one is not None))
-        return torch.stack([torch.stack([nothing if one is None else one for one in row]) for row in known])
+    def latents(
+        self, size: tuple[int, int]
+    ) -> tuple[Float[Tensor, "design part channel h w"], Float[Tensor, "channel h w"]]:
+        """Returns the latents of all references, 0 for those that are absent, and the noise that is added to each."""
+        if size not in self.known:
+            rows = [[None if one is None else self.encode(one, size) for one in row] for row in self.images]
+            nothing = torch.zeros_like(next(one for row in rows for one in row if one is not None))
+            made = torch.stack([torch.stack([nothing if one is None else one for one in row]) for row in rows])
+            noise = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(0)).to(nothing)
+            self.known[size] = made, noise
+        return self.known[size]
 
 
 @dataclass(eq=False)
@@ -99,7 +108,6 @@ class ReferencePasses:
     layout: Layout
     strength: KeyStrength
     kept: Mapping[str, Captured]
-    latents: Tensor | None = field(default=None, init=False)
 
     @torch.no_grad()
     def __call__(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -109,6 +117,8 @@ class ReferencePasses:
             ValueError: a denoiser whose cache would mix up passes and calls.
         """
         if not self.strength.active and not is_compiled(denoiser):  # compiled code has one form
+            for one in self.kept.values():
+                one.key = one.value = None
             return
         if getattr(unwrapped(denoiser), "is_cache_enabled", False):
             raise UserError(
@@ -128,13 +138,12 @@ class ReferencePasses:
             one.value = torch.cat([part[layer].value for part in parts], 1)  # pyright: ignore[reportArgumentType]
 
     def _noisy(self, denoiser: nn.Module, given: Mapping[str, Any]) -> Float[Tensor, "row part channel h w"]:
-        if self.latents is None:
-            self.latents = self.layout.expand(self.encoded.latents(latent_size(denoiser, given)))
-        rows, latents = len(sample_of(given)), self.latents
+        latents, noise = self.encoded.latents(latent_size(denoiser, given))
+        latents, rows = self.layout.expand(latents), len(sample_of(given))
         if len(latents) != rows:
             latents = latents[conditional_half(len(latents), rows, self.layout.conditional)]
-        (signal, noise), drawn = self.strength.noise_level, torch.Generator().manual_seed(0)
-        return signal * latents + noise * torch.randn(latents.shape[2:], generator=drawn).to(latents)
+        signal, level = self.strength.noise_level
+        return signal * latents + level * noise
 
 
 class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
@@ -173,4 +182,4 @@ def _tensor(condition: ReferenceOnly) -> Float[Tensor, "3 height width"] | None:
     if condition.image is None:
         return None
     assert isinstance(condition.image, Image.Image)
-    return torch.from_numpy(np.array(condition.image.convert("RGB"))).permute(2, 0, 1).float() / 127.5 - 1
+    return to_unit(torch.from_numpy(np.array(condition.image.convert("RGB")))[None])[0]

@@ -1,6 +1,7 @@
 """Reference-only attention on stock pipelines: halves of guidance, several prompts, and the noise of references."""
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from tiny_pipelines import PIPELINES, Tiny, run_tiny
 from torch import Tensor
 
 from weftwork.attention_processors import ReferenceOnly, ReferenceOnlyAdapter
+from weftwork.attention_processors.core.branch import OwnAttention
+from weftwork.attention_processors.encoders.latents import ImageLatents
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, attach, conditions, detach
 from weftwork.pipelines.core.noise_level import noise_level
 
@@ -69,6 +72,15 @@ def test_the_unconditional_half_reads_nothing_unless_it_is_asked_to() -> None:
     assert not torch.allclose(both[0], stock[0], atol=1e-4) and torch.allclose(both[1], asked[1], atol=1e-5)
 
 
+def test_no_layer_reads_references_after_their_last_step() -> None:
+    pipe, counts = unet_pipe(), []
+    for end in (1.0, 0.5):
+        with patch.object(OwnAttention, "of_queries", autospec=True, side_effect=OwnAttention.of_queries) as read:
+            drawn(pipe, ["a"], reference(end=end), num_inference_steps=4)
+        counts.append(read.call_count)
+    assert counts[0] == 2 * counts[1] > 0
+
+
 def test_prompts_have_references_of_their_own() -> None:
     pipe, other = unet_pipe(), ReferenceOnly(IMAGE.rotate(180), weight=0.5)
     given = [[*reference().values(), other], [], [other]]
@@ -77,6 +89,16 @@ def test_prompts_have_references_of_their_own() -> None:
         generator = [torch.Generator().manual_seed(row)]
         alone = drawn(pipe, ["abc"[row]], {"images": [given[row]]} if given[row] else None, generator=generator)
         torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("tiny", [one for one in VISUAL if one.name in ("sd3", "wan")], ids=lambda one: one.name)
+def test_references_are_encoded_once_for_all_steps_and_halves(tiny: Tiny) -> None:
+    pipe = tiny.make()
+    attach(pipe, images=ReferenceOnlyAdapter.for_denoiser(pipe.transformer))
+    with patch.object(ImageLatents, "__call__", autospec=True, side_effect=ImageLatents.__call__) as encode:
+        with conditions(pipe, reference(cfg="both")):
+            run_tiny(pipe, tiny.arguments())
+        assert encode.call_count == 1
 
 
 def test_a_pipeline_without_an_autoencoder_is_refused() -> None:
