@@ -19,9 +19,8 @@ GROUP: Final = "weftwork.methods"
 
 SHARED: Final = ("core", "encoders")
 """Folders that are not methods."""
-
-
 OPEN_CONDITIONED: Final = "weftwork.pipelines.core.opening:open_conditioned"
+"""Default of `Method.pipeline`."""
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class Strength:
         self.on_timestep: Callable[[Tensor], None] | None = None
         """Overwrites what depends on the timestep, [row], before the denoiser runs at it."""
         self.on_call: Callable[[Any, Sequence[Any], Mapping[str, Any]], None] | None = None
-        """Is given the denoiser and the arguments of each of its calls, before it runs."""
+        """Called with the denoiser and the arguments of each of its calls, before it runs."""
         self.noise_level = (1.0, 0.0)
         """Factors of signal and noise in the latents of the next call."""
         self.competes = weight.shape[1] > 1 or windows is not None or not bool(token_mask.all())

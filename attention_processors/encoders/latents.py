@@ -45,7 +45,7 @@ def encode_latents(vae: ModelMixin, values: Float[Tensor, "batch channel *size"]
 
 
 class ImageLatents:
-    """Encoder of an image of any size to latents of a given one: the middle part of their aspect is read."""
+    """Encoder of an image of any size, cropped at the centre to the aspect of the latents and resized, to latents."""
 
     def __init__(self, vae: ModelMixin) -> None:
         self.vae = vae

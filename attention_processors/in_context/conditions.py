@@ -38,11 +38,11 @@ class InContextReference(Condition):
 class ReferenceOnly(Condition):
     """A reference image for a denoiser that reads none by itself; the other arguments are those of `Condition`.
 
-    A weight of 1 lets the image read the reference as itself, and with `cfg="both"` it is read in the unconditional
-    half of guidance too. At a weight of 0 there need be no image.
+    At a weight of 1, tokens of the reference count as much as those of the generated image. With `cfg="both"` the
+    unconditional half of guidance reads the reference too. At a weight of 0 there need be no image.
 
     Args:
-        image: an image, an array or a path; the middle part of the generated image's aspect is read.
+        image: an image, an array or a path; cropped at the centre to the aspect of the generated image.
 
     Raises:
         ValueError: no image at a weight above 0; and as for `Condition`.
