@@ -20,13 +20,14 @@ LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
 
 def pages() -> dict[str, str]:
     """Returns the page of the site by path in the repository, for files outside docs/."""
-    cards = sorted((ROOT / "pretrained").glob("**/README.md"))
+    models = ROOT / "pretrained"
+    cards = [path.parent.relative_to(models).as_posix() for path in sorted(models.glob("**/README.md"))]
     return {
         "README.md": "index.md",
         "CONTRIBUTING.md": "contributing.md",
         "CHANGELOG.md": "changelog.md",
         "examples/finetuning/README.md": "finetuning.md",
-    } | {card.relative_to(ROOT).as_posix(): f"models/{card.parent.name}.md" for card in cards}
+    } | {f"pretrained/{card}/README.md": f"models/{card.removeprefix('baselines/')}.md" for card in cards}
 
 
 def modules() -> dict[str, str]:
