@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder
-from weftwork.scripts.converters.published import check_shapes, shape_of
+from weftwork.scripts.converters.published import check_shapes, shape_of, shapes_of
 
 FILES: Final[Mapping[str, str]] = {
     "image": "denoising_unet.pth",
@@ -41,9 +41,9 @@ def to_denoiser(state: Mapping[str, Tensor], head_dim: int = HEAD_DIM, groups: i
     config = _config(state, head_dim, groups)
     with torch.device("meta"):
         module = UNet2DConditionModel(**config)
-    wanted = module.state_dict()
-    filled = {**{name: torch.zeros(wanted[name].shape) for name in OUTPUT}, **state}
-    check_shapes(filled, {name: tensor.shape for name, tensor in wanted.items()}, FITTING)
+    wanted = shapes_of(module)
+    filled = {**{name: torch.zeros(wanted[name]) for name in OUTPUT}, **state}
+    check_shapes(filled, wanted, FITTING)
     module.load_state_dict(filled, assign=True)
     return module
 
@@ -55,8 +55,7 @@ def to_encoder(state: Mapping[str, Tensor]) -> CorrespondenceEncoder:
         ValueError: as `to_denoiser`; channels that no combination of points, depth and normals has.
     """
     module = CorrespondenceEncoder(shape_of(state, 4, "conv_in.weight")[1], shape_of(state, 4, "conv_out.weight")[0])
-    wanted = module.state_dict()
-    check_shapes(state, {name: tensor.shape for name, tensor in wanted.items()}, FITTING)
+    check_shapes(state, shapes_of(module), FITTING)
     module.load_state_dict(dict(state))
     return module
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.datasets.readers.errors import UserError
@@ -86,9 +86,9 @@ def shape_of(tensors: Mapping[str, Tensor], dims: int, *names: str, prefix: str 
     return tensors[name].shape
 
 
-def shapes_of(adapter: Adapter) -> dict[str, torch.Size]:
-    """Shapes of the adapter's tensors by name."""
-    return {name: tensor.shape for name, tensor in adapter.state_dict().items()}
+def shapes_of(module: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of the module's tensors by name."""
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
 def check_options(config: Mapping[str, object], only: Mapping[str, object], format: str) -> None:
