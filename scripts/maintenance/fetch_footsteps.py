@@ -17,7 +17,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -131,9 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.packages.mkdir(parents=True, exist_ok=True)
     credited: dict[str, dict[str, str]] = {}
     for package in PACKAGES:
-        if not arguments.free or any(one.license in FREE for one in package.steps):
+        steps = tuple(one for one in package.steps if not arguments.free or one.license in FREE)
+        if steps:
             path = fetch(package, arguments.packages)
-            credited |= lay_out(package, path, arguments.folder, FREE if arguments.free else ())
+            credited |= lay_out(replace(package, steps=steps), path, arguments.folder)
     (arguments.folder / CREDITS).write_text(json.dumps(dict(sorted(credited.items())), indent=1) + "\n")
     if arguments.free:
         (arguments.folder / "NOTICE").write_text(notice(credited))
@@ -146,7 +147,7 @@ def fetch(package: Package, folder: Path) -> Path:
     Raises:
         ValueError: it is not the pinned one.
     """
-    path = folder / f"{package.name}_{package.version.replace(':', '%3a')}_all.deb"
+    path = folder / f"{package.name}_{package.version}_all.deb"
     if not path.is_file():
         subprocess.run(["apt-get", "download", f"{package.name}={package.version}"], cwd=folder, check=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -155,16 +156,12 @@ def fetch(package: Package, folder: Path) -> Path:
     return path
 
 
-def lay_out(package: Package, path: Path, folder: Path, licenses: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Writes the footsteps of a package as <surface>/<package>-<file>, and returns their credits.
-
-    Args:
-        licenses: only these; any if empty.
-    """
+def lay_out(package: Package, path: Path, folder: Path) -> dict[str, dict[str, str]]:
+    """Writes the footsteps of a package as <surface>/<package>-<file>, and returns their credits."""
     credited: dict[str, dict[str, str]] = {}
     for name, content in files_of(path, package.under):
         one = next((one for one in package.steps if re.fullmatch(one.names, name)), None)
-        if one is None or (licenses and one.license not in licenses):
+        if one is None:
             continue
         where = folder / one.surface / f"{package.name}-{name}"
         where.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ python -m weftwork.scripts.maintenance.write_usage
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from weftwork.attention_processors.core.method import Method, method_of
@@ -26,6 +27,7 @@ BACKBONES: Final[Mapping[str, tuple[str, str]]] = {
 FENCE: Final = re.compile(r"```python\n.*?```\n", re.DOTALL)
 
 
+@cache
 def shipped_adapters() -> dict[str, Method]:
     """Returns methods by the shipped folder of their adapter."""
     found = {name: method_of(str(describe(shipped(name))["class"])) for name in available()}
