@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import located
+from weftwork.training.core.checkpoints import checkpoints
 
 SUFFIX = ".safetensors"
 CONFIGS = ("config.json", "model_index.json", "adapter/config.json")
@@ -45,8 +46,7 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: no safetensors found, checkpoints of a run without a result, or invalid JSON or safetensors files.
     """
-    unfinished = sorted((p for p in path.glob("checkpoint-*") if p.is_dir()), key=lambda one: one.stat().st_mtime)
-    if unfinished:
+    if unfinished := checkpoints(path):
         raise UserError(f"{path}: got a run without a result; pass one of its checkpoints, {unfinished[-1]}")
     files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
     files = [one for one in files if one.parent != path / STATE]

@@ -81,8 +81,9 @@ def test_a_checkpoint_counts_once_and_a_run_without_a_result_is_refused(
     for step in (4, 12):
         adapter.save_pretrained(tmp_path / f"run/checkpoint-{step}")
         adapter.save_pretrained(tmp_path / f"run/checkpoint-{step}/state")
+        (tmp_path / f"run/checkpoint-{step}/state/progress.json").write_text("{}")
     assert main(["inspect", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
-    assert "got a run without a result; pass one of its checkpoints" in said
+    assert "got a run without a result; pass one of its checkpoints" in said and said.endswith("checkpoint-12\n")
     assert main(["inspect", said.split()[-1], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == sum(p.numel() for p in adapter.parameters())

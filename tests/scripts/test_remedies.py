@@ -37,9 +37,9 @@ LINES: dict[str, list[Any]] = {
 
 
 @pytest.fixture(scope="module")
-def things(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def files(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A tiny model, adapters, designs, and a photograph with depth and modules for its views."""
-    folder = tmp_path_factory.mktemp("things")
+    folder = tmp_path_factory.mktemp("files")
     drawn_sketch().save(folder / "jacket.png")
     for name, design in DESIGNS.items():
         (folder / f"{name}.json").write_text(json.dumps(design))
@@ -56,13 +56,15 @@ def things(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     (folder / "moai/geometry_reference/config.json").write_text("{}")
     (folder / "folder.png").mkdir()
     shutil.copytree(models / "paired", folder / "unfinished/checkpoint-1")
+    (folder / "unfinished/checkpoint-1/state").mkdir()
+    (folder / "unfinished/checkpoint-1/state/progress.json").write_text("{}")
     return [*folder.iterdir(), *models.iterdir()]
 
 
 @pytest.fixture
-def place(tmp_path: Path, things: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with links to these things."""
-    for path in things:
+def place(tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with links to these files."""
+    for path in files:
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
