@@ -99,9 +99,9 @@ TRAININGS: dict[str, list[Wrong]] = {
 
 
 @pytest.fixture(scope="module")
-def things(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A tiny model, captioned images, pairs and files of options."""
-    folder = tmp_path_factory.mktemp("things")
+    folder = tmp_path_factory.mktemp("files")
     tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(folder / "model")
     rows = {
         "styles": [{"file_name": f"{i}.png", "text": "a thing", "style": "red"} for i in range(2)],
@@ -132,12 +132,12 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, things: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with links to these things."""
-    for path in things:
+def place(tmp_path: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with links to these files."""
+    for path in files:
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", things[0].parent / "datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", files[0].parent / "datasets")
     return tmp_path
 
 

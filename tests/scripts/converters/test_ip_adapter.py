@@ -220,10 +220,8 @@ def test_contents_that_do_not_fit_are_refused(kind: str, spoil: Callable[[Groups
 
 
 def test_a_checkpoint_of_an_unknown_base_is_refused() -> None:
-    groups, unknown = (
-        authors_checkpoint("basic", tiny_unet()),
-        r"32, expected 768 \(sd15\), 2048 \(sdxl\); give the den",
-    )
+    groups = authors_checkpoint("basic", tiny_unet())
+    unknown = r"base: got tokens of width 32, expected 768 \(sd15\), 2048 \(sdxl\); give the den"
     check_call(lambda unet: ip_adapter_to_adapter(groups, unet), None, unknown, tiny_unet())
     other = r"width 32, but the denoiser reads text of width 48; name the base"
     wide = tiny_unet(cross_attention_dim=48)

@@ -58,7 +58,7 @@ def room(name: str = "Room 1", image: Any = None, depth: Any = None) -> Any:
     field(RegionKind(), ["0, 0, 1, 1", PHOTO], "got a box and a mask, .*; clear the other", ["0, 0, 1, 1"]),
     field(SharesKind(), ["a 0.5"], "expected name=share; separate several by commas", ["a=0.5, b=0.5"]),
     field(ListKind(Lora), ["a"], "expected JSON; quote texts", ['"a"']),
-    row(partial(_folders, "views"), given("a"), "expected BACKBONE=MODULES; name both folders", given("a=b")),
+    row(partial(_folders, "aligned_views"), given("a"), "expected BACKBONE=MODULES; name both folders", given("a=b")),
     row(_account, given("me"), "auth: got no colon, expected USER:PASSWORD; write both", given("me:secret")),
     row(room, given("Room 0"), "expected Room 1 to Room .*; choose one", given("Room 1")),
     (
