@@ -10,6 +10,7 @@ The format of boxes and depth files is described in `datasets.readers.sidecar_fi
 
 import argparse
 import logging
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,7 +66,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes audio, video and plot."""
     import torch
 
-    from weftwork.attention_processors.audio.conditions import BoxTrack
     from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
     from weftwork.pipelines.audio.videos import Video
     from weftwork.pipelines.audio.voices import mixed, pan_correlation
@@ -86,7 +86,8 @@ def run(arguments: argparse.Namespace) -> None:
     voices = [[track, *shared] for track in tracks] if arguments.apart else []
     if video is not None and arguments.detector:
         voices = [[*found, *shared] for found in _found(arguments, video)]
-        tracks = [track for track, *_ in voices if isinstance(track, BoxTrack)]
+    if voices:
+        voices, tracks = _begun(voices, seconds)
     pipe, prompt = _pipeline(arguments), arguments.prompt or PROMPT
     warn_of_unknown_words(pipe.tokenizer, prompt, "prompt")
     options = {
@@ -115,6 +116,19 @@ def _found(arguments: argparse.Namespace, video: "Video") -> "list[list[OverTime
 
     found = walkers(video, detector_named(arguments.detector, video))
     return [[smoothed(track), *([] if arguments.loudness else [gait(track)])] for track in found]
+
+
+def _begun(voices: "list[list[OverTime]]", seconds: float | None) -> "tuple[list[list[OverTime]], list[BoxTrack]]":
+    """Returns the voices whose track begins before the end, and these tracks."""
+    from weftwork.attention_processors.audio.conditions import BoxTrack
+
+    end = math.inf if seconds is None else seconds
+    begun = [(voice, one) for voice in voices for one in voice[:1] if isinstance(one, BoxTrack) and one.times[0] < end]
+    if not begun:
+        raise UserError(f"seconds: got {seconds}, before any track begins; raise it")
+    if len(begun) < len(voices):
+        logger.warning("left out %d of %d tracks, which begin after %g s", len(voices) - len(begun), len(voices), end)
+    return [voice for voice, _ in begun], [track for _, track in begun]
 
 
 def _write(name: Path, out: "AudioOutput", video: "Video | None", tracks: "Sequence[BoxTrack]") -> list[Path]:

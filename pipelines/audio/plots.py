@@ -33,15 +33,16 @@ def plot_audio(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path:
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
-    for index, track in enumerate(tracks):
+    for index, track in enumerate(tracks, 1):
         times = np.linspace(track.times[0], track.times[-1], 400)
         boxes, seen = track.at(times)
         place = np.where(seen, boxes[:, [0, 2]].sum(1) - 1, np.nan)  # gaps, in which nothing is seen, stay open
-        top.plot(times, place, color=f"C{index + 1}", label=f"seen {index + 1}")
+        top.plot(times, place, color=f"C{index}", label="seen, by track" if index == 1 else None)
+        top.annotate(str(index), (times[0], place[0]), color=f"C{index}", annotation_clip=True)
     times, pans = pan_curve(audio, sample_rate)
     top.plot(times, pans, ".", color="C0", markersize=3, label="heard")
-    top.set(ylabel="left to right", ylim=(-1.05, 1.05))
-    top.legend(loc="lower center", ncols=len(tracks) + 1)
+    top.set(ylabel="left to right", ylim=(-1.05, 1.05), xlim=(0, audio.shape[1] / sample_rate))
+    figure.legend(loc="outside upper right", ncols=2)
     times, decibels = loudness_curve(audio, sample_rate)
     bottom.plot(times, decibels, color="C0")
     bottom.set(xlabel="seconds", ylabel="loudness (dB)")

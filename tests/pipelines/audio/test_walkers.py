@@ -160,7 +160,19 @@ def test_the_command_finds_and_mixes_walkers(clip: Video, tmp_path: Path, capsys
     assert main(command) == 0
     assert capsys.readouterr().out.count("correlation of sides, heard and seen") == 2
     assert Video.open(tmp_path / "out.mp4").seconds == pytest.approx(SECONDS, abs=0.1)
+    assert main([*command, "--seconds", "1.5"]) == 0  # ends before the second begins
+    said = capsys.readouterr()
+    assert said.out.count("correlation of sides") == 1 and "left out 1 of 2 tracks, which begin after 1.5 s" in said.err
     np.savez(tmp_path / "a.npz", times=[0.0, 1.0], boxes=[[0.1, 0.1, 0.2, 0.2]] * 2)
     assert main([*command, "--boxes", str(tmp_path / "a.npz")]) == 2
     assert "detector: got it without a video, or beside --boxes" in capsys.readouterr().err
     assert main([command[0], *command[2:]]) == 2
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_many_tracks_fit_into_a_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from weftwork.pipelines.audio.plots import plot_audio
+
+    noise = np.random.default_rng(0).standard_normal((2, 32_000)).astype(np.float32) * 0.1
+    assert plot_audio(noise, 16_000, [walk(None)] * 20, tmp_path / "many.png").is_file()
