@@ -39,10 +39,10 @@ class OwnAttention:
     """Queries and keys of layers that normalise them: "query" and "key" behind these and before rotary embeddings, and
     "raw query" and "raw key" before both; in layers of two streams, of the image's tokens alone."""
     biases: Biases = ()
-    """Biases that act in it."""
+    """Biases on its keys."""
 
     def of_queries(self, begin: int, end: int) -> "OwnAttention":
-        """Returns that of the queries from `begin` to `end`; `early` is as it was."""
+        """Returns the attention of the queries from `begin` to `end`; `early` is unchanged."""
         mask = self.mask
         if mask is not None and mask.ndim == 4 and mask.shape[2] == self.out.shape[1]:
             mask = mask[:, :, begin:end]

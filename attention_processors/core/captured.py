@@ -5,7 +5,7 @@ rotated. In a later call, `ReadCaptured` lets its image queries attend to them b
 
     softmax([Q K^T, Q K_r^T + log(a_r)] / sqrt(d)) [V, V_r],   exactly the stock output where all a_r are 0
 
-The bias is in logits that are scaled; a_r is the strength of reference r at the query's place.
+The bias is added to the scaled logits; a_r is the strength of reference r at the query's place.
 """
 
 from dataclasses import dataclass, replace

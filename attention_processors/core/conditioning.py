@@ -212,7 +212,7 @@ class Conditioning:
                 strength.on_timestep(timestep)
 
     def on_call(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Lets strengths see the arguments of a call of the denoiser, before it runs."""
+        """Passes the arguments of a call of the denoiser to the strengths that read them, before it runs."""
         for strength in self.strengths:
             if strength.on_call is not None:
                 strength.on_call(denoiser, args, kwargs)

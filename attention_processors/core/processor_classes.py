@@ -1,4 +1,4 @@
-"""Facts about classes of attention processors that wrapping needs."""
+"""Tables of attention processor classes for wrapping: the calls that branches belong to, and equal classes."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -22,7 +22,7 @@ from weftwork.attention_processors.views.warping import WarpedView, warp_mesh, w
 from weftwork.datasets.readers.cameras import Camera
 
 SIDE: Final = 64
-"""Of the canvas of designs without references, in pixels."""
+"""Side in pixels of the canvas of designs without references."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -203,7 +203,7 @@ class ConditionedCall:
     def _wrong(self, rows: int) -> UserError:
         return UserError(
             f"conditions: got a batch of {rows} rows for conditions of {self.designs} prompts; pass one list per "
-            "prompt (a batch with a third part is not supported, but that of InstructPix2Pix without a recorder)"
+            "prompt (a batch with a third part is not supported, except that of InstructPix2Pix without a recorder)"
         )
 
     def _is_guided(self, is_guided: bool | None) -> bool:

@@ -1,4 +1,4 @@
-"""The argument of a pipeline's call that is the scale of guidance."""
+"""Name of the guidance scale among the arguments of a pipeline."""
 
 import inspect
 

@@ -59,7 +59,7 @@ def of_known(call: Callable[..., Any]) -> Callable[[bool], Any]:
     return called
 
 
-def acting(model: Any, inputs: Any, **options: Any) -> Any:
+def conditioning_of(model: Any, inputs: Any, **options: Any) -> Any:
     adapter = RawTokensAdapter.for_denoiser(model).requires_grad_(False)
     batch = adapter.collate([raw_conditions(**options)[:1]] * 2)
     return Conditioning.of({"it": adapter(batch)}, call_layout(model, inputs))
@@ -68,7 +68,7 @@ def acting(model: Any, inputs: Any, **options: Any) -> Any:
 def maps(model: Any, inputs: Any) -> Tensor:
     recorder = MapRecorder()
     install(model)
-    made = replace(acting(model, inputs), recorder=recorder)
+    made = replace(conditioning_of(model, inputs), recorder=recorder)
     recorder.begin(made.layout)
     with torch.no_grad(), conditioned(model, made):
         tiny.run(model, inputs)
@@ -119,7 +119,7 @@ ADD = "add a record of its class to .*FAMILIES"
 FAMILY = [
     row(of_known(latent_size), given(False), ADD, given(True)),
     row(
-        of_known(lambda *one: acting(*one, region=(0, 0, 0.5, 1))),
+        of_known(lambda *one: conditioning_of(*one, region=(0, 0, 0.5, 1))),
         given(False),
         f"leave them out, or {ADD}",
         given(True),

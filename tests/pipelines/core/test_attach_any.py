@@ -296,8 +296,8 @@ def test_the_three_parts_of_instruct_pix2pix() -> None:
     attach(pipe, it=raw_adapter(pipe.unet))
     given = {"it": raw_conditions(cfg="cond_only")}
     firsts: list[Tensor] = []
-    for acting in (nullcontext(), conditions(pipe, given)):
-        with acting, calls_of(pipe.unet) as calls:
+    for context in (nullcontext(), conditions(pipe, given)):
+        with context, calls_of(pipe.unet) as calls:
             run(pipe, image=picture(), num_images_per_prompt=2)
         firsts.append(calls[0][1])
     assert firsts[0].shape[0] == 6 and torch.equal(firsts[1][2:], firsts[0][2:])
