@@ -148,8 +148,9 @@ def _draw(pixels: Path, truth: Path, draw: Callable[[JobT], tuple[Pixels, object
     with ExitStack() as stack:
         partial = stack.enter_context(atomic_path(pixels))
         images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        with partial.open("r+b") as file:  # a disk that is full later would end the process
-            os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS and Windows; a disk that is full later would end the process
+            with partial.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         drawn = map(draw, jobs)
         if len(jobs) > CHUNK:  # starting processes takes longer than drawing fewer
             pool = ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
