@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     if voices:
         end = max(float(track.times[-1]) for track in tracks)
-        out = mixed(pipe, voices, prompt, seconds=seconds or end, **options)
+        out = mixed(pipe, voices, prompt, seconds=end if seconds is None else seconds, **options)
         for track, voice in zip(tracks, out.voices, strict=True):
             follows = pan_correlation(voice, out.sample_rate, track)
             print(

@@ -31,7 +31,7 @@ def mixed(
 
     Args:
         voices: conditions by voice, with a track in each.
-        seconds: length of the mix.
+        seconds: length of the mix; voices that begin later are silent.
 
     Raises:
         ValueError: as the pipeline.
@@ -41,6 +41,9 @@ def mixed(
     for voice in voices:
         track = next(one for one in voice if isinstance(one, BoxTrack))
         start, end = float(track.times[0]), min(float(track.times[-1]) + LAST, seconds)
+        if 0 < seconds <= start:
+            placed.append(np.zeros((2, round(seconds * rate)), np.float32))
+            continue
         part = [cut for one in voice if (cut := during(one, start, end)) is not None]
         made = pipe(
             [part],

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
@@ -130,6 +131,11 @@ def test_voices_are_generated_while_they_are_seen_and_mixed() -> None:
         and spans[0][0] == pytest.approx(1.2)
         and spans[1][0] == pytest.approx(1)
     )
+    voices: Any = [[one] for one in tracks]
+    early = mixed(recording, voices, "", seconds=1.5, generator=None, num_inference_steps=1)  # pyright: ignore
+    assert early.audio.shape == (2, 24_000) and early.voices[0].any() and not early.voices[1].any() and len(spans) == 3
+    with pytest.raises(ValueError, match="expected a number above 0"):
+        mixed(pipe, voices[:1], "", seconds=0.0, generator=torch.Generator(), num_inference_steps=1)
 
 
 def test_conditions_are_cut_to_a_span() -> None:
