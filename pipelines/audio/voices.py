@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.audio.events import Audio, hear, onsets
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
@@ -31,19 +32,20 @@ def mixed(
 
     Args:
         voices: conditions by voice, with a track in each.
-        seconds: length of the mix; voices that begin later are silent.
+        seconds: length of the mix.
 
     Raises:
-        ValueError: as the pipeline.
+        ValueError: a track begins after the end, or as the pipeline.
     """
     rate = pipe.vae.config["sampling_rate"]
     placed = []
-    for voice in voices:
-        track = next(one for one in voice if isinstance(one, BoxTrack))
+    tracks = [next(one for one in voice if isinstance(one, BoxTrack)) for voice in voices]
+    if (last := max(float(track.times[0]) for track in tracks)) >= seconds:
+        raise UserError(
+            f"voices: got a track that begins at {last:g} s, expected one before {seconds:g} s; leave it out"
+        )
+    for voice, track in zip(voices, tracks, strict=True):
         start, end = float(track.times[0]), min(float(track.times[-1]) + LAST, seconds)
-        if 0 < seconds <= start:
-            placed.append(np.zeros((2, round(seconds * rate)), np.float32))
-            continue
         part = [cut for one in voice if (cut := during(one, start, end)) is not None]
         made = pipe(
             [part],

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
@@ -132,10 +131,10 @@ def test_voices_are_generated_while_they_are_seen_and_mixed() -> None:
         and spans[1][0] == pytest.approx(1)
     )
     voices: Any = [[one] for one in tracks]
-    early = mixed(recording, voices, "", seconds=1.5, generator=None, num_inference_steps=1)  # pyright: ignore
-    assert early.audio.shape == (2, 24_000) and early.voices[0].any() and not early.voices[1].any() and len(spans) == 3
-    with pytest.raises(ValueError, match="expected a number above 0"):
-        mixed(pipe, voices[:1], "", seconds=0.0, generator=torch.Generator(), num_inference_steps=1)
+    for end in (1.5, 0.0):
+        with pytest.raises(ValueError, match="got a track that begins at 2 s, expected one before .* s; leave it out"):
+            mixed(recording, voices, "", seconds=end, generator=None, num_inference_steps=1)  # pyright: ignore
+    mixed(recording, voices[:1], "", seconds=1.5, generator=None, num_inference_steps=1)  # pyright: ignore
 
 
 def test_conditions_are_cut_to_a_span() -> None:
@@ -169,6 +168,8 @@ def test_the_command_finds_and_mixes_walkers(clip: Video, tmp_path: Path, capsys
     assert main([*command, "--seconds", "1.5"]) == 0  # ends before the second begins
     said = capsys.readouterr()
     assert said.out.count("correlation of sides") == 1 and "left out 1 of 2 tracks, which begin after 1.5 s" in said.err
+    assert main([*command, "--seconds", "0"]) == 2
+    assert "seconds: got 0.0, before any track begins; raise it" in capsys.readouterr().err
     np.savez(tmp_path / "a.npz", times=[0.0, 1.0], boxes=[[0.1, 0.1, 0.2, 0.2]] * 2)
     assert main([*command, "--boxes", str(tmp_path / "a.npz")]) == 2
     assert "detector: got it without a video, or beside --boxes" in capsys.readouterr().err
