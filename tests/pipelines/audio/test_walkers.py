@@ -132,7 +132,7 @@ def test_voices_are_generated_while_they_are_seen_and_mixed() -> None:
     )
     voices: Any = [[one] for one in tracks]
     for end in (1.5, 0.0):
-        with pytest.raises(ValueError, match="got a track that begins at 2 s, expected one before .* s; leave it out"):
+        with pytest.raises(ValueError, match="got a track that begins at 2 s, expected one before"):
             mixed(recording, voices, "", seconds=end, generator=None, num_inference_steps=1)  # pyright: ignore
     mixed(recording, voices[:1], "", seconds=1.5, generator=None, num_inference_steps=1)  # pyright: ignore
 
