@@ -22,10 +22,9 @@ from weftwork.attention_processors.core.strength import ImageTokens
 
 @dataclass(eq=False)
 class Captured:
-    """Keys and values of a layer's image tokens, [row, token, head, dim] each; None before the first call."""
+    """Keys and values of a layer's image tokens, [row, token, head, dim] each; None where there are none to read."""
 
-    key: Tensor | None = None
-    value: Tensor | None = None
+    tokens: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class Capture(Branch):
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         begin, end = (0, query.shape[1]) if self.image is None else self.image.span(query.shape[1])
-        self.captured.key, self.captured.value = own.key[:, begin:end], own.value[:, begin:end]
+        self.captured.tokens = own.key[:, begin:end], own.value[:, begin:end]
         return out
 
 
@@ -66,11 +65,11 @@ class ReadCaptured(Branch):
     conditional: int | None = None
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        key, value, queries = self.captured.key, self.captured.value, query.shape[1]
-        if key is None or value is None:
+        if self.captured.tokens is None:
             if bool((self.log_strength > ABSENT).any()):
                 raise RuntimeError("captured: got no keys of references, expected a pass over them before this call")
             return out
+        (key, value), queries = self.captured.tokens, query.shape[1]
         begin, end = (0, queries) if self.image is None else self.image.span(queries)
         check_places(self.log_strength.shape[1], end - begin)
         rows, _, parts = self.log_strength.shape

@@ -118,7 +118,7 @@ class ReferencePasses:
         """
         if not self.strength.active and not is_compiled(denoiser):  # compiled code has one form
             for one in self.kept.values():
-                one.key = one.value = None
+                one.tokens = None
             return
         if getattr(unwrapped(denoiser), "is_cache_enabled", False):
             raise UserError(
@@ -127,15 +127,17 @@ class ReferencePasses:
             )
         given = call_arguments(denoiser, args, kwargs)
         passes = {layer: Capture(Captured(), self.layout.tokens) for layer in self.kept}
-        parts: list[dict[str, Captured]] = []
+        parts: dict[str, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in self.kept}
         with conditioned(denoiser, Conditioning({layer: (one,) for layer, one in passes.items()})):
             for noisy in self._noisy(denoiser, given).unbind(1):
                 with torch.random.fork_rng([noisy.device] if noisy.is_cuda else []):
                     denoiser.forward(**with_latents(denoiser, given, noisy))
-                parts.append({layer: replace(one.captured) for layer, one in passes.items()})
+                for layer, one in passes.items():
+                    assert one.captured.tokens is not None
+                    parts[layer].append(one.captured.tokens)
         for layer, one in self.kept.items():
-            one.key = torch.cat([part[layer].key for part in parts], 1)  # pyright: ignore[reportArgumentType]
-            one.value = torch.cat([part[layer].value for part in parts], 1)  # pyright: ignore[reportArgumentType]
+            keys, values = zip(*parts[layer], strict=True)
+            one.tokens = torch.cat(keys, 1), torch.cat(values, 1)
 
     def _noisy(self, denoiser: nn.Module, given: Mapping[str, Any]) -> Float[Tensor, "row part channel h w"]:
         latents, noise = self.encoded.latents(latent_size(denoiser, given))

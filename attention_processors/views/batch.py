@@ -176,7 +176,7 @@ class EncodedViews(Encoded):
             layers: those whose queries and keys are the image role's.
             gradient: "live" or "detach", whether it reaches the image role.
         """
-        keys = {layer: one.key for layer, one in self.kept.items() if layer in layers and one.key is not None}
+        keys = {layer: one.tokens[0] for layer, one in self.kept.items() if layer in layers and one.tokens}
         if gradient == "detach":
             keys = {layer: key.detach() for layer, key in keys.items()}
         return replace(self, image=self.geometry, kept={}, image_keys=keys)

@@ -73,8 +73,8 @@ class ReadReferences(ReadCaptured):
     image_key: Tensor | None = None
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
-        own, self.captured.value = self.context.projected(query, project)
-        self.captured.key = own if self.image_key is None else self.image_key
+        own, values = self.context.projected(query, project)
+        self.captured.tokens = own if self.image_key is None else self.image_key, values
         return query, key, value
 
 

@@ -47,15 +47,14 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor, mask: Any = Non
 def test_image_queries_read_references_at_their_strength() -> None:
     """Of two text tokens and four places, of which the last reads nothing; references of three tokens each."""
     query, key, value = torch.randn(3, 1, 6, 2, 4)
-    kept = Captured(*torch.randn(2, 1, 6, 2, 4))
+    captured = torch.randn(1, 6, 2, 4), torch.randn(1, 6, 2, 4)
     strength = torch.tensor([[[0.5, 1.0], [2.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
     image = ImageTokens((1, 2, 2), 4)
     own = OwnAttention(key, value, None, softmax_attention(query, key, value))
-    branch = ReadCaptured(kept, strength.log().clamp(min=ABSENT), image)
+    branch = ReadCaptured(Captured(captured), strength.log().clamp(min=ABSENT), image)
     got = branch.mix(query, own.out, softmax_attention, own)
-    assert kept.key is not None and kept.value is not None
     weights = torch.cat([torch.ones(4, 6), strength[0].repeat_interleave(3, 1)], 1)
-    keys, values = torch.cat([key, kept.key], 1), torch.cat([value, kept.value], 1)
+    keys, values = torch.cat([key, captured[0]], 1), torch.cat([value, captured[1]], 1)
     logits = torch.einsum("qhd,thd->hqt", query[0, 2:], keys[0]).mul(0.5).exp() * weights
     wanted = torch.einsum("hqt,thd->qhd", logits / logits.sum(-1, keepdim=True), values[0])
     torch.testing.assert_close(got[0, 2:5], wanted[:3])
