@@ -74,12 +74,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"sound: got nothing to follow; pass a video, --prompt or one of --{', --'.join(INPUTS)}")
     if arguments.detector and (arguments.video is None or arguments.boxes is not None):
         raise UserError("detector: got it without a video, or beside --boxes; pass a video and no boxes with it")
+    for name in ("keyframes", "apart"):
+        if getattr(arguments, name) and arguments.boxes is None:
+            raise UserError(f"{name}: has no effect without --boxes; pass them, or leave it out")
     video = None if arguments.video is None else Video.open(arguments.video)
     if video is not None:
         _ = video.container  # refuses frames that cannot be copied, before the work
-    seconds = arguments.seconds
-    if seconds is None and video is not None:
-        seconds = video.seconds
+    seconds = video.seconds if arguments.seconds is None and video is not None else arguments.seconds
     shared, tracks = _conditions(arguments)
     if video is not None:
         video.check([*shared, *tracks])

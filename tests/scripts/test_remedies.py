@@ -142,7 +142,11 @@ COMMANDS: dict[str, list[Wrong]] = {
     "inspect unfinished/checkpoint-1": [
         ("inspect unfinished", "got a run without a result; pass one of its checkpoints, unfinished/checkpoint-1"),
     ],
-    SOUND: [("sound --seconds 1", "got nothing to follow; pass a video, --prompt or one of --boxes, --depth")],
+    SOUND: [
+        ("sound --seconds 1", "got nothing to follow; pass a video, --prompt or one of --boxes, --depth"),
+        (f"{SOUND} --keyframes", "keyframes: has no effect without --boxes; pass them, or leave it out"),
+        (f"{SOUND} --apart", "apart: has no effect without --boxes; pass them, or leave it out"),
+    ],
     VIEW: [
         (f"{VIEW} --field_of_view 180", "expected degrees between 1 and 179; change it"),
         (f"{VIEW} --turn 120", "expected up to 90 degrees and at least 3 frames; change them"),
