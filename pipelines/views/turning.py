@@ -1,7 +1,6 @@
 """Turns around what an image shows: cameras, their views, and a video of them."""
 
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -9,9 +8,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from weftwork.attention_processors.views.conditions import ReferenceView
-from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.readers.errors import check_installed
+from weftwork.pipelines.audio.videos import write_video
 from weftwork.pipelines.views.sampling import AlignedViewsOutput
 
 FRAME_RATE = 12
@@ -63,17 +61,8 @@ def save_video(path: Path, frames: Sequence[UInt8[np.ndarray, "height width 3"]]
     """Writes frames and then the way back as an MP4 of 12 frames a second.
 
     Raises:
-        ValueError: PyAV is not installed.
+        UserError: PyAV is not installed.
     """
-    check_installed("video", "av")
-    import av
-
-    with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE))
-        height, width = frames[0].shape[:2]
-        stream.width, stream.height, stream.pix_fmt = width - width % 2, height - height % 2, "yuv420p"
-        for frame in (*frames, *frames[-2:0:-1]):
-            image = np.ascontiguousarray(frame[: stream.height, : stream.width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    height, width = frames[0].shape[:2]
+    both_ways = np.stack([*frames, *frames[-2:0:-1]])
+    return write_video(both_ways[:, : height - height % 2, : width - width % 2], FRAME_RATE, path)
