@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -47,9 +47,53 @@ class OverTime(Condition):
         if self.region is not None:
             raise UserError("region: got one, expected none for audio; set the condition's own times instead")
 
+    @property
+    def last_time(self) -> float | None:
+        """Time in seconds where the condition ends; None without times."""
+        return None
+
+    def between(self, first: float, last: float) -> Self | None:
+        """Returns the condition from one second to another, with times from `first`; None if it has nothing there."""
+        return self
+
 
 @dataclass(frozen=True, eq=False)
-class BoxTrack(OverTime):
+class Timed(OverTime):
+    """Base of conditions with one row of numbers per time.
+
+    Raises:
+        ValueError: times that are negative, not finite or do not increase.
+    """
+
+    times: Times
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        times = np.asarray(self.times, np.float64)
+        if times.ndim != 1 or not len(times):
+            raise UserError(f"times: got shape {times.shape}, expected [time] with at least one")
+        if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
+            where = int(np.concatenate([[not times[0] >= 0], ~(np.diff(times) > 0)]).argmax())
+            where = int((~np.isfinite(times)).argmax()) if not np.isfinite(times).all() else where
+            raise UserError(
+                f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase; sort them, "
+                "and drop invalid ones"
+            )
+        object.__setattr__(self, "times", times)
+
+    @property
+    def last_time(self) -> float:
+        return float(self.times[-1])
+
+    def between(self, first: float, last: float) -> Self | None:
+        kept = (self.times >= first) & (self.times <= last)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        rows: dict[str, Any] = {name: rows[kept] for name, rows in values.items() if isinstance(rows, np.ndarray)}
+        return replace(self, **rows | {"times": rows["times"] - first}) if kept.any() else None
+
+
+@dataclass(frozen=True, eq=False)
+class BoxTrack(Timed):
     """Bounding boxes of one object in the video, over time.
 
     Args:
@@ -62,12 +106,11 @@ class BoxTrack(OverTime):
             beyond the image.
     """
 
-    times: Times
     boxes: Boxes
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        times, boxes = checked_times(self.times), on_canvas(self.boxes)
+        times, boxes = self.times, on_canvas(self.boxes)
         if boxes.shape != (len(times), 4):
             raise UserError(
                 f"boxes: got shape {boxes.shape} for {len(times)} times, expected ({len(times)}, 4): left, top, right, "
@@ -80,7 +123,6 @@ class BoxTrack(OverTime):
                 f"boxes: got {boxes[where].tolist()} at {times[where]:.3f} s, expected 0 <= left < right <= 1 and "
                 "0 <= top < bottom <= 1 (fractions of the image); divide pixels by width and height"
             )
-        object.__setattr__(self, "times", times)
         object.__setattr__(self, "boxes", boxes)
 
     @property
@@ -126,7 +168,7 @@ class BoxTrack(OverTime):
 
 
 @dataclass(frozen=True, eq=False)
-class DepthClip(OverTime):
+class DepthClip(Timed):
     """Depth maps of the video, or their embeddings, over time.
 
     Args:
@@ -137,30 +179,26 @@ class DepthClip(OverTime):
 
     Raises:
         ValueError: neither or both of depth and embeds, a number of them that differs from the times, numbers that are
-            not finite,
-            or metric depth that is not above 0.
+            not finite, or metric depth that is not above 0.
     """
 
-    times: Times
     depth: Float32[np.ndarray, "time height width"] | None = None
     embeds: Float32[np.ndarray, "time dim"] | None = None
     metric: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        times = checked_times(self.times)
         if (self.depth is None) == (self.embeds is None):
             raise UserError("depth, embeds: got neither or both; pass the maps or their embeddings")
         name, dims = ("depth", 3) if self.embeds is None else ("embeds", 2)
         values = np.asarray(getattr(self, name), np.float32)
-        if values.ndim != dims or len(values) != len(times):
+        if values.ndim != dims or len(values) != len(self.times):
             raise UserError(
-                f"{name}: got shape {values.shape} for {len(times)} times, expected {dims} dimensions with "
-                f"{len(times)} first"
+                f"{name}: got shape {values.shape} for {len(self.times)} times, expected {dims} dimensions with "
+                f"{len(self.times)} first"
             )
         if not np.isfinite(values).all() or (name == "depth" and self.metric and values.min() <= 0):
             raise UserError(f"{name}: got numbers that are not finite or, in metres, not above 0; correct the maps")
-        object.__setattr__(self, "times", times)
         object.__setattr__(self, name, values)
 
     def mirrored(self) -> Self:
@@ -228,6 +266,14 @@ class Envelope(OverTime):
             raise UserError("values, rate: got numbers that are negative or not finite; pass amplitudes and Hz")
         object.__setattr__(self, "values", values)
 
+    @property
+    def last_time(self) -> float:
+        return self.values.shape[1] / self.rate
+
+    def between(self, first: float, last: float) -> Self | None:
+        values = self.values[:, round(first * self.rate) : round(last * self.rate)]
+        return replace(self, values=values) if values.size else None
+
     @classmethod
     def from_audio(cls, audio: ArrayLike, sample_rate: int, *, stereo: bool = False, **options: Any) -> Self:
         """Computes the envelope of audio: root of a causal mean of squares, smoothed.
@@ -270,25 +316,6 @@ def warn_of_gaps(conditions: Sequence[OverTime]) -> None:
             longest,
             LONGEST_GAP,
         )
-
-
-def checked_times(given: ArrayLike) -> Times:
-    """Returns times in seconds as an array.
-
-    Raises:
-        ValueError: none, or times that are negative, not finite or do not increase.
-    """
-    times = np.asarray(given, np.float64)
-    if times.ndim != 1 or not len(times):
-        raise UserError(f"times: got shape {times.shape}, expected [time] with at least one")
-    if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
-        where = int(np.concatenate([[not times[0] >= 0], ~(np.diff(times) > 0)]).argmax())
-        where = int((~np.isfinite(times)).argmax()) if not np.isfinite(times).all() else where
-        raise UserError(
-            f"times: got {times[where]} at place {where}, expected seconds of at least 0 that increase; sort them, and "
-            "drop invalid ones"
-        )
-    return times
 
 
 def checked_audio(given: ArrayLike, sample_rate: int, *, silent: bool = False) -> Samples:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
-from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime, warn_of_gaps
+from weftwork.attention_processors.audio.conditions import Envelope, OverTime, warn_of_gaps
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.attached import AdapterBank, adapter_class
@@ -222,10 +222,10 @@ class VideoToAudioPipeline(StableAudioPipeline):
                 raise UserError("conditions: got some without an adapter; call load_adapter(folder, 'spatial') first")
 
     def _windows(self, voices: Sequence[Sequence[OverTime]], seconds: float | None, overlap: float) -> Windows:
-        known = [_end(one) for voice in voices for one in voice]
+        ends = [one.last_time for voice in voices for one in voice if one.last_time is not None]
         longest = self.transformer.config["sample_size"] * self.vae.hop_length / self.vae.config["sampling_rate"]
         trained = longest if self.spatial is None else min(self.spatial.config["seconds"], longest)
-        total = seconds if seconds is not None else max([end for end in known if end is not None], default=trained)
+        total = seconds if seconds is not None else max(ends, default=trained)
         return Windows.plan(total, trained, overlap, self.vae.hop_length, self.vae.config["sampling_rate"])
 
 
@@ -234,10 +234,3 @@ def _voices(conditions: Any) -> list[list[OverTime]]:
     if conditions and all(isinstance(one, Sequence) for one in conditions):
         return [list(voice) for voice in conditions]
     return [list(conditions)]
-
-
-def _end(condition: OverTime) -> float | None:
-    """Returns the time in seconds where a condition ends."""
-    if isinstance(condition, BoxTrack | DepthClip):
-        return float(condition.times[-1])
-    return condition.values.shape[1] / condition.rate if isinstance(condition, Envelope) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime
+from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime, Timed
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError, check_installed
 
@@ -141,7 +141,7 @@ class Video:
             ValueError: names the first that does not.
         """
         for one in conditions:
-            if isinstance(one, BoxTrack | DepthClip) and one.times[-1] > self.seconds + 1e-3:
+            if isinstance(one, Timed) and one.times[-1] > self.seconds + 1e-3:
                 raise UserError(
                     f"times: got a {type(one).__name__} up to {one.times[-1]:.2f} s for a video of {self.seconds:.2f} "
                     "s; cut it, or take the video it belongs to"

@@ -1,13 +1,12 @@
 """Audio of several walkers: each is generated over the time in which it is seen, and all are mixed."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import torch
 
-from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, Envelope, OverTime
+from weftwork.attention_processors.audio.conditions import BoxTrack, OverTime
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.audio.events import Audio, hear, onsets
 from weftwork.pipelines.audio.output import AudioOutput
@@ -46,7 +45,7 @@ def mixed(
         )
     for voice, track in zip(voices, tracks, strict=True):
         start, end = float(track.times[0]), min(float(track.times[-1]) + LAST, seconds)
-        part = [cut for one in voice if (cut := during(one, start, end)) is not None]
+        part = [cut for one in voice if (cut := one.between(start, end)) is not None]
         made = pipe(
             [part],
             prompt,
@@ -57,24 +56,6 @@ def mixed(
         ).audio
         placed.append(_placed(made, round(start * rate), round(seconds * rate), round(FADE * rate)))
     return AudioOutput(np.sum(placed, 0), placed, rate)
-
-
-def during(condition: OverTime, start: float, end: float) -> OverTime | None:
-    """Returns a condition from one second to another, with times from the first; None where it has nothing there."""
-    if isinstance(condition, Envelope):
-        first, last = (round(time * condition.rate) for time in (start, end))
-        values = condition.values[:, first:last]
-        return replace(condition, values=values) if values.size else None
-    if not isinstance(condition, BoxTrack | DepthClip):
-        return condition
-    kept = (condition.times >= start) & (condition.times <= end)
-    if not kept.any():
-        return None
-    times = condition.times[kept] - start
-    if isinstance(condition, BoxTrack):
-        return replace(condition, times=times, boxes=condition.boxes[kept])
-    parts = {name: None if (rows := getattr(condition, name)) is None else rows[kept] for name in ("depth", "embeds")}
-    return replace(condition, times=times, **parts)
 
 
 def pan_correlation(voice: Audio, sample_rate: int, track: BoxTrack) -> float:

@@ -13,7 +13,7 @@ from weftwork.pipelines.audio.gait import USUAL, gait, step_times
 from weftwork.pipelines.audio.motion import MotionDetector, detector_named, smoothed, walkers
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.videos import Video
-from weftwork.pipelines.audio.voices import during, mixed, pan_correlation
+from weftwork.pipelines.audio.voices import mixed, pan_correlation
 from weftwork.scripts.cli import main
 
 SIZE, RATE = 96, 10
@@ -139,14 +139,14 @@ def test_voices_are_generated_while_they_are_seen_and_mixed() -> None:
 
 def test_conditions_are_cut_to_a_span() -> None:
     depth = DepthClip([0.0, 1.0, 2.0], np.arange(1.0, 4)[:, None, None] * np.ones((1, 2, 2)))
-    cut = during(depth, 0.5, 1.5)
+    cut = depth.between(0.5, 1.5)
     assert isinstance(cut, DepthClip) and cut.times.tolist() == [0.5] and cut.depth is not None and cut.depth.max() == 2
-    assert during(depth, 2.5, 3) is None
-    loud = during(Envelope(np.arange(10.0), 10), 0.2, 0.5)
+    assert depth.between(2.5, 3) is None
+    loud = Envelope(np.arange(10.0), 10).between(0.2, 0.5)
     assert isinstance(loud, Envelope) and loud.values.tolist() == [[2, 3, 4]]
-    assert during(Envelope(np.arange(10.0), 10), 2, 3) is None
+    assert Envelope(np.arange(10.0), 10).between(2, 3) is None
     prompt = AudioPrompt(np.ones(3))
-    assert during(prompt, 1, 2) is prompt
+    assert prompt.between(1, 2) is prompt
 
 
 def test_sides_of_a_voice_are_compared_with_those_of_its_track() -> None:
