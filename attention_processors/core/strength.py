@@ -211,9 +211,9 @@ class Strength:
         return True
 
     @property
-    def active(self) -> bool:
-        """Whether any part acts at the current step."""
-        return bool(self._active.any())
+    def acting(self) -> Bool[Tensor, "row part"]:
+        """Which parts act at the current step."""
+        return self._active > 0
 
     def _factors(self, step: int, num_steps: int) -> Float[Tensor, "row part"]:
         factors = [[schedule.at(step, num_steps) for schedule in row] for row in self.schedules]

@@ -21,19 +21,21 @@ from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import Encoders
 from weftwork.attention_processors.core.batch import Batch, Strengths, padded
 from weftwork.attention_processors.core.branch import Branch, conditional_half
+from weftwork.attention_processors.core.caches import without_caches
+from weftwork.attention_processors.core.call_rows import first_alike, rows_of
 from weftwork.attention_processors.core.captured import Capture, Captured, ReadCaptured
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded, check_layout
 from weftwork.attention_processors.core.families import call_arguments, sample_of
 from weftwork.attention_processors.core.image_latents import latent_size, with_latents
 from weftwork.attention_processors.core.key_bias import KeyBiasAdapter, KeyStrength
-from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
+from weftwork.attention_processors.core.processor import conditioned, is_compiled
 from weftwork.attention_processors.core.strength import Layout, Strength
 from weftwork.attention_processors.encoders.latents import to_unit
 from weftwork.attention_processors.in_context.conditions import ReferenceOnly
@@ -52,13 +54,15 @@ class EncodeImage(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ReferenceOnlyBatch(Batch):
-    """Reference images in [-1, 1], of any size, by design and part; None for none.
+    """Distinct reference images in [-1, 1], of any size.
 
     Args:
+        index: which image, -1 for none.
         encode: the frozen encoder, which runs when the size of the latents is known.
     """
 
-    images: tuple[tuple[Float[Tensor, "3 height width"] | None, ...], ...]
+    images: tuple[Float[Tensor, "3 height width"], ...]
+    index: Int[Tensor, "design part"]
     encode: EncodeImage | None = None
 
 
@@ -68,7 +72,8 @@ class EncodedReferenceImages(Encoded):
 
     layers: Sequence[str]
     strengths: Strengths
-    images: tuple[tuple[Tensor | None, ...], ...]
+    images: tuple[Tensor, ...]
+    index: Int[Tensor, "design part"]
     encode: EncodeImage
     known: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Results of `latents`, which all passes and halves of guidance share."""
@@ -77,7 +82,7 @@ class EncodedReferenceImages(Encoded):
         check_layout(self.layers, self.strengths["region"], self.strengths["region_aspect"], layout)
         unconditional = "conditional" not in layout.halves
         unread = unconditional and not bool(self.strengths["null_weight"].any())
-        if unread or all(one is None for row in self.images for one in row):
+        if unread or not self.images:
             return {}, ()
         strength = KeyStrength.of(self.strengths, self.layers, layout)
         kept = {layer: Captured() for layer in self.layers}
@@ -87,22 +92,18 @@ class EncodedReferenceImages(Encoded):
             for layer, one in kept.items()
         }, (strength,)
 
-    def latents(
-        self, size: tuple[int, int]
-    ) -> tuple[Float[Tensor, "design part channel h w"], Float[Tensor, "channel h w"]]:
-        """Returns the latents of all references, 0 for those that are absent, and the noise that is added to each."""
+    def latents(self, size: tuple[int, int]) -> tuple[Float[Tensor, "image channel h w"], Float[Tensor, "channel h w"]]:
+        """Returns the latents of all images, and the noise that is added to each."""
         if size not in self.known:
-            rows = [[None if one is None else self.encode(one, size) for one in row] for row in self.images]
-            nothing = torch.zeros_like(next(one for row in rows for one in row if one is not None))
-            made = torch.stack([torch.stack([nothing if one is None else one for one in row]) for row in rows])
-            noise = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(0)).to(nothing)
+            made = torch.stack([self.encode(one, size) for one in self.images])
+            noise = torch.randn(made.shape[1:], generator=torch.Generator().manual_seed(0)).to(made)
             self.known[size] = made, noise
         return self.known[size]
 
 
 @dataclass(eq=False)
 class ReferencePasses:
-    """Runs a denoiser on the references before each of its calls in which they act."""
+    """Runs a denoiser on the references before each of its calls in which they act, once for rows that are alike."""
 
     encoded: EncodedReferenceImages
     layout: Layout
@@ -111,41 +112,55 @@ class ReferencePasses:
 
     @torch.no_grad()
     def __call__(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Keeps the keys and values of a pass over each reference.
-
-        Raises:
-            ValueError: a denoiser whose cache would mix up passes and calls.
-        """
-        if not self.strength.active and not is_compiled(denoiser):  # compiled code has one form
+        """Keeps the keys and values of references in the rows and parts in which they act."""
+        compiled = is_compiled(denoiser)  # compiled code has one form, and one number of rows
+        given = call_arguments(denoiser, args, kwargs)
+        images, acting = self._of_rows(len(sample_of(given)))
+        if not compiled and not bool(acting.any()):
             for one in self.kept.values():
                 one.tokens = None
             return
-        if getattr(unwrapped(denoiser), "is_cache_enabled", False):
-            raise UserError(
-                f"{type(unwrapped(denoiser)).__name__}: got a cache beside reference images, whose passes it would "
-                "take for the call's; disable_cache()"
-            )
-        given = call_arguments(denoiser, args, kwargs)
+        row, part = (torch.ones_like(acting) if compiled else acting).nonzero(as_tuple=True)
+        noisy = self._noisy(latent_size(denoiser, given))[images[row, part]]
+        placed = with_latents(denoiser, rows_of(given, row.tolist()), noisy)
+        first = list(range(len(row))) if compiled else first_alike(placed)
+        distinct = sorted(set(first))
+        with torch.random.fork_rng([noisy.device] if noisy.is_cuda else []):
+            tokens = self._tokens(denoiser, placed, distinct, len(images))
+        place = torch.zeros_like(images)  # where nothing acts, any tokens
+        place[row, part] = torch.tensor([distinct.index(one) for one in first], device=place.device)
+        for layer, one in self.kept.items():
+            key, value = (x[place].flatten(1, 2) for x in tokens[layer])
+            one.tokens = key, value
+
+    def _of_rows(self, rows: int) -> tuple[Int[Tensor, "row part"], Bool[Tensor, "row part"]]:
+        """Returns which image each part of a row is, and whether it acts at the current step."""
+        index = self.layout.expand(self.encoded.index)
+        acting = self.strength.acting & (index >= 0)
+        if len(index) != rows:
+            half = conditional_half(len(index), rows, self.layout.conditional)
+            index, acting = index[half], acting[half]
+        return index.clamp(min=0), acting
+
+    def _noisy(self, size: tuple[int, int]) -> Float[Tensor, "image channel h w"]:
+        latents, noise = self.encoded.latents(size)
+        signal, level = self.strength.noise_level
+        return signal * latents + level * noise
+
+    def _tokens(
+        self, denoiser: nn.Module, placed: Mapping[str, Any], rows: Sequence[int], most: int
+    ) -> dict[str, list[Tensor]]:
+        """Returns the keys and values of each layer in passes of some rows, at most so many at once."""
         passes = {layer: Capture(Captured(), self.layout.tokens) for layer in self.kept}
         parts: dict[str, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in self.kept}
-        with conditioned(denoiser, Conditioning({layer: (one,) for layer, one in passes.items()})):
-            for noisy in self._noisy(denoiser, given).unbind(1):
-                with torch.random.fork_rng([noisy.device] if noisy.is_cuda else []):
-                    denoiser.forward(**with_latents(denoiser, given, noisy))
+        acting = Conditioning({layer: (one,) for layer, one in passes.items()})
+        with conditioned(denoiser, acting), without_caches(denoiser):
+            for start in range(0, len(rows), most):
+                denoiser.forward(**rows_of(placed, rows[start : start + most]))
                 for layer, one in passes.items():
                     assert one.captured.tokens is not None
                     parts[layer].append(one.captured.tokens)
-        for layer, one in self.kept.items():
-            keys, values = zip(*parts[layer], strict=True)
-            one.tokens = torch.cat(keys, 1), torch.cat(values, 1)
-
-    def _noisy(self, denoiser: nn.Module, given: Mapping[str, Any]) -> Float[Tensor, "row part channel h w"]:
-        latents, noise = self.encoded.latents(latent_size(denoiser, given))
-        latents, rows = self.layout.expand(latents), len(sample_of(given))
-        if len(latents) != rows:
-            latents = latents[conditional_half(len(latents), rows, self.layout.conditional)]
-        signal, level = self.strength.noise_level
-        return signal * latents + level * noise
+        return {layer: [torch.cat(some) for some in zip(*own, strict=True)] for layer, own in parts.items()}
 
 
 class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
@@ -164,9 +179,17 @@ class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
         return super().for_denoiser(denoiser, layers=layers, **config)
 
     def collate(self, conditions: Sequence[Sequence[ReferenceOnly]]) -> ReferenceOnlyBatch:
-        rows = padded(conditions, ABSENT)
-        images = tuple(tuple(_tensor(one) for one in row) for row in rows)
-        return ReferenceOnlyBatch.of(rows, self.config, images=images)
+        rows, images = padded(conditions, ABSENT), dict[tuple[Any, bytes], Image.Image]()
+        index = torch.full((len(rows), len(rows[0])), -1)
+        for design, row in enumerate(rows):
+            for part, one in enumerate(row):
+                if one.image is not None:
+                    assert isinstance(one.image, Image.Image)
+                    image = one.image.convert("RGB")
+                    images.setdefault(key := (image.size, image.tobytes()), image)
+                    index[design, part] = list(images).index(key)
+        tensors = (to_unit(torch.from_numpy(np.array(one))[None])[0] for one in images.values())
+        return ReferenceOnlyBatch.of(rows, self.config, images=tuple(tensors), index=index)
 
     def features(self, batch: ReferenceOnlyBatch, encoders: Encoders) -> ReferenceOnlyBatch:
         if "latents" not in encoders:
@@ -177,11 +200,4 @@ class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
         assert features.encode is not None
         layers = list(self.config["layers"])
         strengths = features.strengths(layers, features.weight.device)
-        return EncodedReferenceImages(layers, strengths, features.images, features.encode)
-
-
-def _tensor(condition: ReferenceOnly) -> Float[Tensor, "3 height width"] | None:
-    if condition.image is None:
-        return None
-    assert isinstance(condition.image, Image.Image)
-    return to_unit(torch.from_numpy(np.array(condition.image.convert("RGB")))[None])[0]
+        return EncodedReferenceImages(layers, strengths, features.images, features.index, features.encode)

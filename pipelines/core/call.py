@@ -13,6 +13,7 @@ from diffusers.guiders import BaseGuidance
 from torch import nn
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, refuse_compiled
+from weftwork.attention_processors.core.caches import reset_caches
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import Given, call_arguments, call_layout, family_of, sample_of
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
@@ -242,14 +243,5 @@ class ConditionedCall:
         moved = [made.on_step_end(self.step, self.steps) for made in self.laid_out.values()]
         if any(moved):
             for denoiser in self.denoisers:
-                _reset_caches(denoiser)
+                reset_caches(denoiser)
         self.step, self.calls = self.step + 1, 0
-
-
-def _reset_caches(denoiser: nn.Module) -> None:
-    for registry in (vars(module).get("_diffusers_hook") for module in denoiser.modules()):
-        if registry is not None:
-            registry.reset_stateful_hooks(recurse=False)
-            for hook in registry.hooks.values():  # FasterCache would read what was just cleared
-                if getattr(hook, "is_guidance_distilled", False) and hasattr(hook, "block_skip_range"):
-                    hook.state.iteration = hook.block_skip_range

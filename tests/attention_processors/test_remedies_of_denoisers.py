@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from diffusers import FirstBlockCacheConfig
 from remedies import Row, check, given, row, table
 from tiny import (
     RawTokensAdapter,
@@ -66,18 +65,6 @@ def kontext(images: bool, index: int = 0) -> Any:
     return laid_out(model, inputs, InContextAdapter.for_denoiser(model), InContextReference(index, weight=0.5))
 
 
-@torch.no_grad()
-def with_cache(on: bool) -> Any:
-    model, inputs = tiny.parts(tiny.flux)
-    model.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    if not on:
-        model.disable_cache()
-    encode = lambda _, size: torch.ones(1, *size)  # noqa: E731
-    made = laid_out(model, inputs, ReferenceOnlyAdapter.for_denoiser(model), ReferenceOnly(IMAGE), latents=encode)
-    with conditioned(model, made):
-        return tiny.run(model, inputs)
-
-
 PROMPTS = parts(tiny.flux)[1]["encoder_hidden_states"]
 JOINED, SPANS = joined_prompts(PROMPTS[:, :5], PROMPTS[:, 5:])
 
@@ -106,7 +93,6 @@ TRANSFORMERS = [
         given([InContextReference(0)]),
     ),
     row(lambda image: ReferenceOnly(image), given(None), "expected the reference image; give one", given(IMAGE)),
-    row(with_cache, given(True), r"whose passes it would take for the call's; disable_cache\(\)", given(False)),
     row(
         lambda encoders: features(ReferenceOnlyAdapter.for_denoiser(unet()), ReferenceOnly(IMAGE), **encoders),
         given({}),

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention
+from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.example import Example, Inputs
 from weftwork.attention_processors.core.families import call_layout, family_of
 from weftwork.attention_processors.core.method import Method, load
 from weftwork.attention_processors.core.processor import conditioned
-from weftwork.scripts.benchmarks.backbones.tiny import Made, parts, rows_of, run
+from weftwork.scripts.benchmarks.backbones.tiny import Made, parts, run
 
 Options = Mapping[str, Any]
 """Options of conditions by name, such as `weight`."""
@@ -89,7 +90,7 @@ class Parts:
 
     def first_row(self) -> Inputs:
         """Returns the inputs of the first prompt alone."""
-        return rows_of(self.inputs, slice(0, 1))
+        return rows_of(self.inputs, [0])
 
 
 class Seen(Branch):

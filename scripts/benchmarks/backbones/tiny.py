@@ -306,15 +306,6 @@ def run(model: Any, inputs: Inputs) -> Tensor:
     return out
 
 
-def rows_of(inputs: Inputs, row: slice) -> Inputs:
-    """Returns the inputs of some of two rows."""
-    lists = ("x", "cap_feats", "img_shapes")
-    return {
-        name: value[row] if name in lists or (isinstance(value, Tensor) and len(value) == 2) else value
-        for name, value in inputs.items()
-    }
-
-
 def made(backbone: Callable[[], Made]) -> tuple[Any, Callable[[Any], Tensor]]:
     """Returns a model, and a function that calls it on fixed inputs."""
     model, inputs = parts(backbone)

@@ -10,11 +10,12 @@ from tiny import RawTokensAdapter, raw_conditions, tiny_unet
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Attend, Branch, DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import FAMILIES, Family, call_layout, family_of, layer_levels
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers, conditioned, install, restore
-from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, Made, parts, rows_of, run
+from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, Made, parts, run
 
 Backbone = Callable[[], Made]
 PACKED = ("flux", "chroma", "flux2", "flux3", "qwen_image", "krea2", "ltx", "ltx2")
@@ -131,7 +132,7 @@ def test_a_batch_is_its_rows(backbone: Backbone) -> None:
     install(model)
     both = conditioned_run(model, inputs, conditions(model, inputs))
     first = slice(0, 1)
-    alone = rows_of(inputs, first)
+    alone = rows_of(inputs, [0])
     single = conditioned_run(model, alone, conditions(model, alone, first))
     assert single.shape[0] == 1 or backbone.__name__ == "z_image"
     torch.testing.assert_close(both if backbone.__name__ == "z_image" else both[:1], single, atol=1e-4, rtol=0)

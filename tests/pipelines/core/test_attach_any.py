@@ -18,13 +18,13 @@ from variants import VARIANTS, picture, run, xl_parts
 
 from weftwork import pipelines
 from weftwork.attention_processors import MapRecorder, Style, StyleAdapter
+from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import call_arguments, call_layout
 from weftwork.attention_processors.core.processor import attention_layers, conditioned
 from weftwork.pipelines import attach, conditions, detach
 from weftwork.pipelines.core.attach import encoded
 from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
-from weftwork.scripts.benchmarks.backbones.tiny import rows_of
 
 every = pytest.mark.parametrize("tiny", PIPELINES, ids=lambda one: one.name)
 
@@ -116,7 +116,7 @@ def test_each_half_of_guidance_is_that_of_a_separate_run(tiny: Tiny, guided: boo
 
 
 def _row(inputs: dict[str, Any], row: int, rows: int) -> dict[str, Any]:
-    return inputs if rows == 1 else rows_of(inputs, slice(row, row + 1))
+    return inputs if rows == 1 else rows_of(inputs, [row])
 
 
 def test_a_saved_pipeline_has_its_adapters_and_opens_as_the_stock_one(tmp_path: Path) -> None:

@@ -1,11 +1,19 @@
 """Reference-only attention on stock pipelines: halves of guidance, several prompts, and the noise of references."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FirstBlockCacheConfig,
+    FlowMatchEulerDiscreteScheduler,
+    TaylorSeerCacheConfig,
+)
 from PIL import Image
 from tiny import tiny_pipe
 from tiny_pipelines import PIPELINES, Tiny, run_tiny
@@ -99,6 +107,69 @@ def test_references_are_encoded_once_for_all_steps_and_halves(tiny: Tiny) -> Non
         with conditions(pipe, reference(cfg="both")):
             run_tiny(pipe, tiny.arguments())
         assert encode.call_count == 1
+
+
+@contextmanager
+def passes(model: Any) -> Iterator[list[int]]:
+    """Yields the numbers of rows of all runs of the first block, which those of references have too."""
+    seen: list[int] = []
+    hook = model.down_blocks[0].register_forward_pre_hook(
+        lambda block, args, kwargs: seen.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        ([[ReferenceOnly(IMAGE)]] * 2, [1, 4]),
+        ([[ReferenceOnly(IMAGE, cfg="both")]] * 2, [2, 4]),
+        ([[ReferenceOnly(IMAGE)] * 2, []], [1, 4]),
+        ([[ReferenceOnly(IMAGE), ReferenceOnly(IMAGE.rotate(180))], [ReferenceOnly(IMAGE, start=0.5)]], [2, 4]),
+    ],
+    ids=["conditional rows alike", "both halves", "one of two rows", "two images"],
+)
+def test_passes_run_once_for_rows_that_are_alike(given: Any, rows: list[int]) -> None:
+    """Of two equal prompts under guidance; the last number is that of the call itself."""
+    pipe = unet_pipe()
+    with passes(pipe.unet) as seen:
+        together = drawn(pipe, ["a", "a"], {"images": given}, num_inference_steps=1)
+    assert seen == rows
+    for row in range(2):
+        generator = [torch.Generator().manual_seed(row)]
+        own = {"images": given[row]} if given[row] else None
+        alone = drawn(pipe, ["a"], own, generator=generator, num_inference_steps=1)
+        torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "skips"),
+    [
+        (FirstBlockCacheConfig(threshold=0.0), False),
+        (FirstBlockCacheConfig(threshold=1e9), True),
+        (TaylorSeerCacheConfig(cache_interval=9, disable_cache_before_step=1), True),
+    ],
+    ids=["computes all", "first block", "taylor"],
+)
+def test_caches_do_not_see_the_passes(config: Any, skips: bool) -> None:
+    """The first step is computed whole, as without a cache; the last one only where the cache leaves nothing out."""
+    tiny = next(one for one in VISUAL if one.name == "qwen_image")
+    pipe = tiny.make()
+    attach(pipe, images=ReferenceOnlyAdapter.for_denoiser(pipe.transformer))
+    outputs: list[list[Tensor]] = []
+    for cached in (False, True):
+        if cached:
+            pipe.transformer.enable_cache(config)
+        calls: list[Tensor] = []
+        hook = pipe.transformer.register_forward_hook(lambda module, args, out, calls=calls: calls.append(out[0]))
+        with conditions(pipe, reference()):
+            run_tiny(pipe, tiny.arguments(guided=False, steps=3))
+        hook.remove()
+        outputs.append(calls)
+    plain, got = outputs
+    assert len(got) == len(plain) == 3 and torch.equal(got[0], plain[0])
+    assert torch.equal(got[2], plain[2]) != skips
 
 
 def test_a_pipeline_without_an_autoencoder_is_refused() -> None:
