@@ -25,6 +25,7 @@ from weftwork.datasets.synthetic.walks import PROMPT, WalkSample, mirrored, rend
 from weftwork.datasets.synthetic.walks.recordings import steps_in
 from weftwork.datasets.synthetic.walks.sounds import StepSounds
 from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.oracles.instruments import if_installed, spectral_distance
 from weftwork.evaluation.scores.audio import level_change, score_audio, signal_to_noise
 from weftwork.evaluation.scores.footsteps import classifier_of, score_footsteps
 from weftwork.pipelines.audio.events import Audio
@@ -198,6 +199,9 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
         scores = asdict(score_audio(outputs, self.clips, mirrored=turned))
         classifier = classifier_of(self.footsteps, self.clips[0].sample_rate)
         scores |= score_footsteps(outputs, self.clips, classifier)
+        if (distance := if_installed("spectral_distance", spectral_distance)) is not None:
+            pairs = zip(outputs, self.clips, strict=True)
+            scores["spectral_distance"] = float(np.mean([distance(one, clip.audio) for one, clip in pairs]))
         shown = np.stack([spectrogram(one, clip.sample_rate) for one, clip in zip(outputs, self.clips, strict=True)])
         return torch.from_numpy(shown).float(), scores
 

@@ -29,7 +29,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
-from weftwork.evaluation.oracles.instruments import Distance, inpainted, perceptual_distance
+from weftwork.evaluation.oracles.instruments import Distance, if_installed, inpainted, perceptual_distance
 from weftwork.evaluation.scores.views import score_views
 from weftwork.pipelines.views.known import filled
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
@@ -206,11 +206,7 @@ def _filled(values: np.ndarray, holes: Mask) -> np.ndarray:
 @lru_cache(maxsize=1)
 def stlpips() -> Distance | None:
     """STLPIPS, or None where its package is not installed."""
-    try:
-        return perceptual_distance()
-    except UserError as error:
-        logger.info("stlpips: left out (%s)", error)
-        return None
+    return if_installed("stlpips", perceptual_distance)
 
 
 @lru_cache(maxsize=1)

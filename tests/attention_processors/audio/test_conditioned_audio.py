@@ -241,7 +241,7 @@ def test_many_windows_are_drawn_in_groups(pipe: Any, monkeypatch: pytest.MonkeyP
 
     together = drawn()
     assert set(rows) == {10}
-    monkeypatch.setattr("weftwork.pipelines.audio.pipeline.AT_ONCE", 4)
+    monkeypatch.setattr("weftwork.pipelines.audio.pipeline.LATENTS_AT_ONCE", 4 * 128)
     rows.clear()
     np.testing.assert_allclose(drawn(), together, atol=1e-5)
     assert set(rows) == {4, 2}

@@ -1,5 +1,6 @@
 """Scores of what footsteps sound like: centroids of tones, and surfaces of recordings that are not trained on."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,18 @@ class RecordingPipeline:
     def __call__(self, rows: list[object], text: str, **options: object) -> SimpleNamespace:
         self.texts += [text] * len(rows)
         return SimpleNamespace(voices=[np.full((2, 8), len(text)) for _ in rows])
+
+
+def test_the_spectral_distance_to_true_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("auraloss", reason="of the extra instruments")
+    evaluation = SpatialAudioEvaluation(pipe=tiny_audio_pipe(VideoToAudioPipeline), modules={}, count=2)
+    true = [clip.audio for clip in evaluation.clips]
+    equal, half, silent = (
+        evaluation._scored([scale * one for one in true])[1]["spectral_distance"] for scale in (1.0, 0.5, 0.0)
+    )
+    assert equal == 0 and half == pytest.approx(0.5, abs=0.01) and silent == pytest.approx(1, abs=0.01)
+    monkeypatch.setitem(sys.modules, "auraloss.freq", None)
+    assert "spectral_distance" not in evaluation._scored(true)[1]
 
 
 def test_the_prompt_of_each_clip_reaches_it() -> None:
