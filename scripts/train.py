@@ -162,7 +162,7 @@ def run(arguments: argparse.Namespace) -> None:
     folder = train(task, prepared.data, config, _evaluate(arguments, method, task.module, pipe))
     if (after := state_sha256(denoiser)) != before:
         raise RuntimeError(
-            f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); discard {folder}"
+            f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); remove {folder.parent}"
         )
     if state.is_main_process:
         _finish(arguments, method, task, folder, provenance)

@@ -44,7 +44,7 @@ def table(*rows: Row) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("row", rows, ids=[f"{index}-{one[0][-24:]}" for index, one in enumerate(rows)])
 
 
-def check(row: Row, folder: Path, kind: type[Exception] = UserError) -> None:
+def check(row: Row, folder: Path, kind: type[Exception] | tuple[type[Exception], ...] = UserError) -> None:
     """The error is of this kind, with these words; after its remedy the call succeeds, in the same folder."""
     words, wrong, right = row
     with pytest.raises(kind, match=f"(?s){words}") as caught:

@@ -1,7 +1,8 @@
 """Stock pipelines of tiny transformers of all families, and the arguments of a short call of each."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from tiny_transformers import language_tokenizer
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3Model
 
+from weftwork.attention_processors.core.families import call_arguments
 from weftwork.scripts.benchmarks.backbones import tiny as tiny_backbones
 from weftwork.scripts.benchmarks.backbones.tiny import Made, parts
 
@@ -154,6 +156,23 @@ def run_tiny(pipe: Any, arguments: dict[str, Any], **more: Any) -> Tensor:
     """Returns the latents of a call."""
     out = pipe(**arguments, **more)[0]
     return (out if isinstance(out, Tensor) else torch.stack(list(out))).float()
+
+
+@contextmanager
+def calls_of(denoiser: Any) -> Iterator[list[tuple[dict[str, Any], Any]]]:
+    """Yields a list of the arguments and the result of each of its calls."""
+    seen: list[tuple[dict[str, Any], Any]] = []
+
+    def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        given = {name: value for name, value in call_arguments(module, args, kwargs).items() if name != "self"}
+        given |= {name: value.clone() for name, value in given.items() if isinstance(value, Tensor)}  # steps overwrite
+        seen.append((given, out[0]))
+
+    hook = denoiser.register_forward_hook(keep, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def unipc() -> Any:

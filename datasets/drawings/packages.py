@@ -57,6 +57,14 @@ def read_packages(folder: Path, keys: Iterable[str] = SETS) -> Drawings:
         FileNotFoundError: a tarball is missing.
         ValueError: a tarball is not the pinned one.
     """
+    keys = list(keys)
+    wanted = [NAMES, *(SETS[key].package for key in sorted({*keys, *CODED_NAMES}))]
+    absent = [f"{one.name}@{one.version}" for one in wanted if not (folder / one.file_name).is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"{folder}: {len(absent)} of {len(wanted)} tarballs not found; run `mkdir -p {folder} && "
+            f"npm pack {' '.join(absent)} --pack-destination {folder}`"
+        )
     data, groups = _members(folder, NAMES, "en/data.json", "meta/groups.json")
     subjects = {
         normalized(row["hexcode"]): _subject(row, groups["subgroups"])
@@ -80,8 +88,6 @@ def check_integrity(path: Path, package: Package) -> None:
 def _members(folder: Path, package: Package, *names: str) -> list[Any]:
     """JSON files of a tarball."""
     path = folder / package.file_name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not found; fetch it with scripts/maintenance/fetch_drawings.py")
     check_integrity(path, package)
     with tarfile.open(path) as tar:
         files = [tar.extractfile(f"package/{name}") for name in names]

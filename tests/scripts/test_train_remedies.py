@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,13 +11,18 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from remedies import Wrong, array, check_call, check_command, image, sound, text
+from remedies import Wrong, array, as_json, check_call, check_command, image, sound, text
 from tiny import drawn_sketch, tiny_pipe
 from tiny_baselines import tiny_vision_model
 
+from weftwork.datasets.drawings.collection import Drawings
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
 from weftwork.scripts.train import _processes
+from weftwork.training.core.model_card import push
+from weftwork.training.tasks.style import StyleTask
+
+SAMPLE = Path(__file__).parents[2] / "examples/drawings"
 
 MODEL = "--pretrained_model_name_or_path model --cache_dir cache --train_batch_size 2 --validation_steps 0"
 STYLE = f"train style --train_data_dir styles {MODEL} --output_dir run"
@@ -25,6 +32,8 @@ REFERENCE = f"train reference --train_data_dir styles {MODEL} --output_dir run -
 CREATURES = f"train style --synthetic creatures --samples 2 {MODEL} --output_dir run --dry_run"
 STREAM = f"train style --dataset_name stream --streaming --styles red {MODEL} --output_dir run --dry_run"
 VIEWS = f"train aligned-views --train_data_dir clips --margin 2 {MODEL} --output_dir run --dry_run"
+DRAWN = f"train style --synthetic drawings --samples 2 --drawings drawings {MODEL} --output_dir run --dry_run"
+SKETCHY = f"train paired --train_data_dir sketchy {MODEL} --train_batch_size 1 --output_dir run --dry_run"
 AUDIO = "train spatial-audio --train_data_dir sounds --train_batch_size 1 --output_dir run --dry_run"
 FILES = {
     "unknown": ("learning_rat = 1e-3", "unknown option 'learning_rat'; did you mean 'learning_rate'"),
@@ -82,6 +91,14 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{VIEWS} --geometry_weight -1", "geometry_weight: got -1.0, expected a number of at least 0; raise it"),
         (f"{VIEWS} --cache_features", "cache_features: has no effect with own data of aligned-views; leave it out"),
     ],
+    DRAWN: [
+        (
+            f"{DRAWN} --validation_cases 2",
+            "no effect with --synthetic drawings; look at the validation images, and measure the result with weftwork "
+            "evaluate drawings",
+        )
+    ],
+    SKETCHY: [(f"{SKETCHY} --ink dark", "ink: has no effect with Sketchy, whose strokes are dark; leave it out")],
     AUDIO: [
         (f"{AUDIO} --time_mean nan", "time_mean: got nan, expected a finite number; 0 is Stable-V2A's"),
         (f"{AUDIO} --seconds 1 --init_from spatial-audio", "whose modules have a fixed length; leave it out"),
@@ -114,6 +131,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             drawn_sketch(i).convert("RGB").save(folder / name / f"{i}.png")
         (folder / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "empty").mkdir()
+    Drawings.read(SAMPLE).only(["noto", "twemoji"], ["1F346", "1F34C"]).save(folder / "drawings")
+    jacket = {"id": 1, "image_id": 5, "category_name": "jacket", "description": "a"}
+    rows = {"images": [{"id": 5, "file_name": "5.png"}], "annotations": [jacket]}
+    as_json(rows, "sketchy/train_sketchy.json")(folder)
+    for part in ("images/5/5", "full_sketches/5/5", "partial_sketches/5/1"):
+        image(drawn_sketch(), name=f"sketchy/train/{part}.png")(folder)
     rows = {"image": [drawn_sketch()] * 2, "text": ["a", "b"], "style": ["red"] * 2}
     (folder / "stream").mkdir()
     datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image()).to_parquet(folder / "stream/a.parquet")
@@ -165,6 +188,54 @@ def test_runs_are_continued_or_begun_elsewhere(capsys: pytest.CaptureFixture[str
         (run, "or pass another folder"),
     ]
     check_command(f"{run} --seed 7 --init_from run/checkpoint-2 --output_dir new", wrong, capsys)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_backbone_that_was_changed_is_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = f"{STYLE} --report_to none --checkpointing_steps 1 --max_train_steps 1 --lr_warmup_steps 0"
+    loss = StyleTask.loss
+
+    def changing(task: StyleTask, *given: Any) -> Any:
+        next(task.pipe.unet.parameters()).data += 1
+        return loss(task, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StyleTask, "loss", changing)
+        with pytest.raises(RuntimeError, match=r"backbone: its weights changed in training .*; remove run$"):
+            main(run.split())
+    shutil.rmtree("run")
+    assert main(run.split()) == 0
+
+
+@pytest.mark.usefixtures("place")
+def test_the_command_of_an_upload_that_failed_uploads_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = pytest.importorskip("huggingface_hub.cli.hf").app
+    run = f"{STYLE} --report_to none --max_train_steps 1 --lr_warmup_steps 0 --push_to_hub me/mine"
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert main(run.split()) == 2
+    words = "the result is in run/final: log in with `hf auth login` and run `hf (upload .*)`"
+    (command,) = re.findall(words, capsys.readouterr().err)
+    sent: list[dict[str, Any]] = []
+
+    def create_repo(_: Any, repo_id: str, **options: Any) -> Any:
+        sent.append({"repo": repo_id, "private": options["private"]})
+        return SimpleNamespace(repo_id=repo_id)
+
+    def upload_folder(_: Any, *, repo_id: str, folder_path: Any, **options: Any) -> str:
+        sent.append({"to": repo_id, "from": Path(folder_path), "path": options.get("path_in_repo") or "."})
+        return repo_id
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create_repo)
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload_folder)
+    push(Path("run/final"), "me/mine")
+    cli(command.split(), standalone_mode=False)
+    assert sent[:2] == sent[2:] and sent[1]["from"] == Path("run/final")
+    assert not [
+        path for path in Path("run/final").rglob("*") if path.name.startswith(".") or path.parent.name == "state"
+    ]
 
 
 def test_remedies_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -295,13 +295,16 @@ class _Run:
         if self.accelerator.is_main_process:
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
-            with write_errors(folder):
-                with self._averaged():
-                    self.module.save_pretrained(partial, safe_serialization=True)
-                if extra is not None:
-                    self._state().write(partial / "state", extra, self.config)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            try:
+                with write_errors(folder):
+                    with self._averaged():
+                        self.module.save_pretrained(partial, safe_serialization=True)
+                    if extra is not None:
+                        self._state().write(partial / "state", extra, self.config)
+                shutil.rmtree(folder, ignore_errors=True)
+                partial.rename(folder)
+            finally:  # on a full disk it would take the room of the next one
+                shutil.rmtree(partial, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -94,6 +94,6 @@ def push(folder: Path, repo_id: str) -> str:
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise UserError(
             f"push_to_hub: {repo_id!r} could not be written ({error}); the result is in {folder}: log in with "
-            "`hf auth login` and upload it with `hf upload`"
+            f"`hf auth login` and run `hf upload {repo_id} {folder} --private`"
         ) from error
     return str(url)

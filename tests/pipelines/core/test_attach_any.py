@@ -1,7 +1,6 @@
 """Adapters and conditions on any stock pipeline: halves of guidance, schedules, and what is left behind."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from diffusers.guiders import ClassifierFreeGuidance, SkipLayerGuidance
 from diffusers.hooks import LayerSkipConfig
 from tiny import raw_adapter, raw_conditions, tiny_parts, tiny_pipe, tiny_unet
-from tiny_pipelines import PIPELINES, Tiny, run_tiny
+from tiny_pipelines import PIPELINES, Tiny, calls_of, run_tiny
 from torch import Tensor
 from variants import VARIANTS, picture, run, xl_parts
 
@@ -20,7 +19,7 @@ from weftwork import pipelines
 from weftwork.attention_processors import MapRecorder, Style, StyleAdapter
 from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning
-from weftwork.attention_processors.core.families import call_arguments, call_layout
+from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import attention_layers, conditioned
 from weftwork.pipelines import attach, conditions, detach
 from weftwork.pipelines.core.attach import encoded
@@ -57,22 +56,6 @@ def test_conditions_act_and_leave_nothing(tiny: Tiny) -> None:
     mine = tiny.make(conditioned_class(getattr(diffusers, tiny.stock)))
     mine.attach(style=adapter)
     assert torch.equal(run_tiny(mine, tiny.arguments(), conditions=style()), first)
-
-
-@contextmanager
-def calls_of(denoiser: Any) -> Iterator[list[tuple[dict[str, Any], Any]]]:
-    seen: list[tuple[dict[str, Any], Any]] = []
-
-    def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        given = {name: value for name, value in call_arguments(module, args, kwargs).items() if name != "self"}
-        given |= {name: value.clone() for name, value in given.items() if isinstance(value, Tensor)}  # steps overwrite
-        seen.append((given, out[0]))
-
-    hook = denoiser.register_forward_hook(keep, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 def texts_of(inputs: dict[str, Any]) -> Any:
@@ -161,16 +144,6 @@ def test_unguided_images_of_one_seed_are_not_halves_of_guidance(name: str) -> No
         first = run_tiny(pipe, twice(tiny.arguments(guided=False), 0, 0))
     torch.testing.assert_close(first[:1], alone, atol=1e-5, rtol=1e-5)
     assert (first[1] - first[0]).abs().max() > 1e-5
-
-
-def test_a_pipeline_that_does_not_say_whether_it_is_guided_is_refused() -> None:
-    tiny = next(one for one in PIPELINES if one.name == "auraflow")
-    pipe = tiny.make()
-    attach(pipe, style=style_adapter(pipe))
-    with calls_of(pipe.transformer) as calls:
-        run_tiny(pipe, tiny.arguments())
-    with conditions(pipe, style()), pytest.raises(ValueError, match="neither prepares latents nor says whether"):
-        pipe.transformer(**calls[0][0])
 
 
 @pytest.mark.parametrize("name", ["sd3", "qwen_image", "z_image"])

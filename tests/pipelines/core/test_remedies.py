@@ -1,29 +1,33 @@
 """Messages that name a remedy: what they say is done, and then the same call succeeds."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import diffusers
 import numpy as np
-import pytest
 import torch
+from remedies import Row, check, given, row, table
 from tiny import drawn_sketch, paired_adapter, raw_adapter, raw_conditions, tiny_parts, tiny_pipe, tiny_unet
 from tiny_pipelines import PIPELINES as TINY
-from tiny_pipelines import run_tiny
+from tiny_pipelines import calls_of, run_tiny
 from tiny_transformers import tiny_transformer_pipe
 from variants import SD, VARIANTS, picture, run
 
 from weftwork.attention_processors import SketchTextPair, Style, StyleAdapter
 from weftwork.attention_processors.audio.conditions import BoxTrack, Envelope
 from weftwork.attention_processors.core.attention_maps import MapRecorder
-from weftwork.attention_processors.core.families import FAMILIES
-from weftwork.pipelines import ConditionedBlocks
-from weftwork.pipelines.core.attach import attach, conditions
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.families import FAMILIES, call_layout
+from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines import ConditionedBlocks, ConditionedFluxPipeline
+from weftwork.pipelines.core.attach import attach, conditions, encoded
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pipelines.core.opening import conditioned_class
 
-Case = tuple[str, Callable[[], Any], Callable[[], Any]]
+OfPipe = Callable[[Any], Any]
 PAIR = SketchTextPair(text="a red jacket")
 
 
@@ -94,7 +98,41 @@ def edited(_: Any, recorder: MapRecorder | None = None) -> Any:
         return run(pipe, image=picture())
 
 
-PIXART = next(one for one in TINY if one.name == "pixart")
+FLUX, PIXART, AURAFLOW = (next(one for one in TINY if one.name == name) for name in ("flux", "pixart", "auraflow"))
+
+
+@torch.no_grad()
+def called(pipe: Any, arguments: dict[str, Any], times: int = 1, context: str | None = None) -> list[Any]:
+    """Calls of the denoiser of a pipeline by hand, in one step, with the inputs that the pipeline gave it."""
+    model = pipe.transformer
+    attach(pipe, it=raw_adapter(model))
+    with calls_of(model) as calls:
+        run_tiny(pipe, arguments)
+    with conditions(pipe, {"it": raw_conditions()}), model.cache_context(context) if context else nullcontext():
+        return [model(**calls[0][0]) for _ in range(times)]
+
+
+def flux(**options: Any) -> list[Any]:
+    return called(FLUX.make(), FLUX.arguments(), **options)
+
+
+def aura(**members: Any) -> list[Any]:
+    return called(AURAFLOW.make(type("Aura", (diffusers.AuraFlowPipeline,), members)), AURAFLOW.arguments())
+
+
+def guided_flux(*, encoded_once: bool) -> Any:
+    """A call with both halves of guidance, and conditions that were laid out for a batch of both."""
+    pipe = FLUX.make(ConditionedFluxPipeline)
+    pipe.attach(it=raw_adapter(pipe.transformer))
+    given = {"it": raw_conditions()}
+    if not encoded_once:
+        return run_tiny(pipe, FLUX.arguments(), conditions=given)
+    with calls_of(pipe.transformer) as calls:
+        run_tiny(pipe, FLUX.arguments())
+    made, _ = encoded(pipe, given)
+    return run_tiny(
+        pipe, FLUX.arguments(), conditioning=Conditioning.of(made, call_layout(pipe.transformer, calls[0][0]))
+    )
 
 
 def without_record(*, guided: bool) -> Any:
@@ -107,7 +145,7 @@ def without_record(*, guided: bool) -> Any:
             return run_tiny(pipe, PIXART.arguments(guided))
 
 
-PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
+PIPELINES: list[tuple[str, OfPipe, OfPipe]] = [
     (r"detach\(\) and attach\(\) the adapters again", replaced_unet, lambda p: replaced_unet(p, "again")),
     (r"undo that call, then detach\(\) and attach", lambda p: fused(p, undo=False), lambda p: fused(p, undo=True)),
     ("pass sketches alone", lambda p: sketches_only(p, text="a"), sketches_only),
@@ -173,6 +211,22 @@ PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
         edited,
     ),
     (
+        "got 3 calls of FluxTransformer2DModel in one step, .*; turn off what adds others",
+        lambda _: flux(times=3),
+        lambda _: flux(times=2),
+    ),
+    ("got a pass named 'style', .*; turn off what adds it", lambda _: flux(context="style"), lambda _: flux()),
+    (
+        "got Aura, which neither prepares .*; add the property do_classifier_free_guidance to its class",
+        lambda _: aura(),
+        lambda _: aura(do_classifier_free_guidance=property(lambda _: True)),
+    ),
+    (
+        "got one of both halves, but the pipeline runs them apart; pass conditions=",
+        lambda _: guided_flux(encoded_once=True),
+        lambda _: guided_flux(encoded_once=False),
+    ),
+    (
         "round it",
         lambda p: p.encode_conditions({"it": PAIR}, height=66, width=64),
         lambda p: p.encode_conditions({"it": PAIR}, height=64, width=64),
@@ -187,54 +241,46 @@ PIPELINES: list[tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "wrong", "right"), PIPELINES, ids=[row[0][:24] for row in PIPELINES])
-def test_remedies_of_pipelines(message: str, wrong: Callable[[Any], Any], right: Callable[[Any], Any]) -> None:
-    with pytest.raises((ValueError, RuntimeError, TypeError), match=message):
-        wrong(SD.attached())
-    assert right(SD.attached()) is not None
+@table(*PIPELINES)
+def test_remedies_of_pipelines(row: Row) -> None:
+    words, wrong, right = row
+    kinds = (UserError, RuntimeError, TypeError)
+    check((words, lambda _: wrong(SD.attached()), lambda _: right(SD.attached())), Path(), kinds)
 
 
 DARK = np.full((8, 8), 40, np.uint8)
-CONDITIONS: list[Case] = [
-    (r"attach\(it=…\) first", lambda: stock(attached=False), lambda: stock(attached=True)),
-    ("give at least one of them", SketchTextPair, lambda: SketchTextPair(text="a")),
-    (
-        "give a box, a mask or None",
-        lambda: SketchTextPair(text="a", region="sketch"),
-        lambda: [SketchTextPair(text="a", region=area) for area in ((0, 0, 1, 1), DARK * 6, None)],
-    ),
-    ("stretch it", lambda: SketchTextPair(text="a", region=DARK), lambda: SketchTextPair(text="a", region=DARK * 6)),
-    (
+BOXES: Any = [[0, 0, 1, 1]] * 2
+LOUD = np.full((1, 99), 9000)
+
+
+def region(wrong: Any, words: str, right: Any) -> Row:
+    return row(lambda area: SketchTextPair(text="a", region=area), given(wrong), words, given(right))
+
+
+def boxes(wrong: Any, words: str, right: Any) -> Row:
+    return row(lambda track: BoxTrack(*track), given(wrong), words, given(right))
+
+
+def envelope(wrong: Any, words: str, right: Any) -> Row:
+    return row(lambda audio: Envelope.from_audio(audio, 100), given(wrong), words, given(right))
+
+
+@table(
+    row(lambda on: stock(attached=on), given(False), r"attach\(it=…\) first", given(True)),
+    row(lambda text: SketchTextPair(text=text), given(None), "give at least one of them", given("a")),
+    *(region("sketch", "give a box, a mask or None", area) for area in ((0, 0, 1, 1), DARK * 6, None)),
+    region(DARK, "stretch it", DARK * 6),
+    row(
+        lambda pair: SketchTextPair(text="a", **pair),
+        given({"region": DARK * 0}),
         "use weight=0 to turn it off",
-        lambda: SketchTextPair(text="a", region=DARK * 0),
-        lambda: SketchTextPair(text="a", weight=0),
+        given({"weight": 0}),
     ),
-    ("or weight=0 to turn the style off", lambda: Style({"ink": 0}), lambda: Style("ink", weight=0)),
-    (
-        "divide pixels by width and height",
-        lambda: BoxTrack([0.0], [[8, 8, 32, 64]]),  # pyright: ignore[reportArgumentType]
-        lambda: BoxTrack([0.0], np.array([[8, 8, 32, 64]]) / 64),  # pyright: ignore[reportArgumentType]
-    ),
-    (
-        "sort them",
-        lambda: BoxTrack([1.0, 0.0], [[0, 0, 1, 1]] * 2),  # pyright: ignore[reportArgumentType]
-        lambda: BoxTrack(sorted([1.0, 0.0]), [[0, 0, 1, 1]] * 2),  # pyright: ignore[reportArgumentType]
-    ),
-    (
-        "divide integers by their range",
-        lambda: Envelope.from_audio(np.full((1, 99), 9000), 100),
-        lambda: Envelope.from_audio(np.full((1, 99), 9000) / 2**15, 100),
-    ),
-    (
-        "transpose it or add a dimension",
-        lambda: Envelope.from_audio(np.ones((99, 2)) / 2, 100),
-        lambda: Envelope.from_audio(np.ones((99, 2)).T / 2, 100),
-    ),
-]
-
-
-@pytest.mark.parametrize(("message", "wrong", "right"), CONDITIONS, ids=[row[0][:24] for row in CONDITIONS])
-def test_remedies_of_conditions(message: str, wrong: Callable[[], Any], right: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError, match=message):
-        wrong()
-    assert right() is not None
+    ("or weight=0 to turn the style off", lambda _: Style({"ink": 0}), lambda _: Style("ink", weight=0)),
+    boxes(([0.0], [[8, 8, 32, 64]]), "divide pixels by width and height", ([0.0], np.array([[8, 8, 32, 64]]) / 64)),
+    boxes(([1.0, 0.0], BOXES), "sort them", ([0.0, 1.0], BOXES)),
+    envelope(LOUD, "divide integers by their range", LOUD / 2**15),
+    envelope(np.ones((99, 2)) / 2, "transpose it or add a dimension", np.ones((2, 99)) / 2),
+)
+def test_remedies_of_conditions(row: Row) -> None:
+    check(row, Path())

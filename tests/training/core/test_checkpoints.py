@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -70,7 +71,9 @@ def test_unreadable_data_leave_a_checkpoint(tmp_path: Path, workers: int) -> Non
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     task, written, save = make_task(), [], safetensors.torch.save_file
 
     def save_file(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -83,6 +86,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         train(task, Records(task.module), config(tmp_path, checkpointing_steps=2))
     assert [kept.name for kept in checkpoints(tmp_path)] == ["checkpoint-2"]
+    assert not list(tmp_path.glob(".*partial*")), "what was half-written takes no room"
+    words = r"stopped at step 4; the checkpoint could not be written: .*checkpoint-4: cannot be written .*; make room"
+    assert re.search(words, caplog.text)
     monkeypatch.undo()
     resumed = load_file(run(tmp_path, resume_from_checkpoint="latest") / WEIGHTS)
     straight = load_file(run(tmp_path / "straight") / WEIGHTS)
