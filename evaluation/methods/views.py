@@ -29,6 +29,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
+from weftwork.evaluation.measurements.views import MEASUREMENT
 from weftwork.evaluation.oracles.instruments import Distance, if_installed, inpainted, perceptual_distance
 from weftwork.evaluation.scores.views import score_views
 from weftwork.pipelines.views.known import filled
@@ -85,7 +86,8 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
     @classmethod
     def open(cls, pipe: AlignedViewsPipeline, folders: Mapping[str, Sequence[Path]]) -> Self:
         if not folders:
-            raise UserError("views: got none, and none are shipped for this backbone; pass the folder of a row")
+            options = ", --".join(MEASUREMENT.weights)
+            raise UserError(f"views: got none, and none are shipped for this backbone; pass one of --{options}")
         views = {name: [AlignedViews.from_pretrained(one) for one in some] for name, some in folders.items()}
         return cls(pipe=pipe, views=views, size=pipe.size[0])
 

@@ -1,9 +1,13 @@
 """Remedies in errors of the pipelines of audio, videos and views: the same call succeeds after them."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,7 +16,9 @@ from tiny import tiny_pipe
 from tiny_audio import LOUD, TRACK, prompt_embeds, spatial_adapter, tiny_audio_pipe
 from tiny_views import REFERENCES, TARGET
 
+from weftwork.attention_processors.audio.conditions import Envelope
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
+from weftwork.attention_processors.core import method
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.pipelines.audio.events import onsets
@@ -169,3 +175,42 @@ MODELS: list[Row] = [
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_remedies_of_pipelines(row: Row, tmp_path: Path) -> None:
     check(row, tmp_path)
+
+
+LOUDER = AudioOutput(np.full((2, 800), 2, np.float32), [], 8000)
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 8000))
+
+
+def heard_as(audio: Any) -> Envelope:
+    return Envelope.from_audio(audio, 8000)
+
+
+def registered(load: Callable[[], object]) -> Any:
+    entry = SimpleNamespace(load=load, value="package:METHOD")
+    with patch.object(method, "entry_points", lambda **_: [entry]):
+        return method.methods.__wrapped__()
+
+
+@table(
+    ("got silence for an envelope, .*; pass audible audio", lambda _: heard_as(SILENCE), lambda _: heard_as(NOISE)),
+    (
+        "audio that is clipped in .*; record it at a lower level",
+        lambda _: heard_as((4 * NOISE).clip(-1, 1)),
+        lambda _: heard_as(NOISE),
+    ),
+    (
+        "the audio reaches 2.00 and is clipped at 1; pass fewer voices, or scale it",
+        lambda folder: LOUDER.save(folder / "a.wav"),
+        lambda folder: replace(LOUDER, audio=LOUDER.audio / 2).save(folder / "b.wav"),
+    ),
+    (
+        "entry point .* cannot be loaded .*; update or remove the package",
+        lambda _: registered(lambda: 1 / 0),
+        lambda _: registered(lambda: replace(method.methods()["style"], name="another")),
+    ),
+)
+def test_remedies_of_warnings(row: Row, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words, wrong, right = row
+    assert wrong(tmp_path) is not None and re.search(words, caplog.text)
+    caplog.clear()
+    assert right(tmp_path) is not None and not caplog.text

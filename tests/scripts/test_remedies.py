@@ -165,6 +165,12 @@ COMMANDS: dict[str, list[Wrong]] = {
         (MEASURE.replace("--adapter paired", ""), "adapter: got none, .*; train one, pass --adapter"),
         ("report .", "no reports found in .; run weftwork evaluate or weftwork benchmark first"),
     ],
+    "evaluate aligned-views --model views --detached modules --rows real --limit 1 --output reports": [
+        (
+            "evaluate aligned-views --model views --rows real --limit 1",
+            "views: got none, .*; pass one of --no_instillation, --.*, --detached, --distilled$",
+        ),
+    ],
     "evaluate style --model model --rows real --limit 2 --output reports": [
         (
             "evaluate style --model model --rows real --limit 1",

@@ -102,17 +102,6 @@ def test_matroska_without_decoding_times_keeps_its_first_frames(tmp_path: Path, 
     np.testing.assert_array_equal(before, after)
 
 
-def test_images_without_times_are_refused(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "raw.h264"), "w") as container:
-        stream = container.add_stream("h264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
-        container.mux(stream.encode(None))
-    with pytest.raises(ValueError, match="got frames without times, expected a video; convert it to MP4"):
-        Video.open(tmp_path / "raw.h264")
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_video_gets_a_new_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
     tone = 0.3 * np.sin(np.arange(16_000) * 0.2)[None] * np.array([[1.0], [0.1]])
@@ -248,6 +237,31 @@ def backwards(folder: Path) -> Path:
     return folder / "clip.mkv"
 
 
+def without_times(folder: Path) -> Path:
+    with av.open(str(folder / "raw.h264"), "w") as container:
+        stream = container.add_stream("h264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    return folder / "raw.h264"
+
+
+def converted(folder: Path) -> Path:
+    """The frames of that file, as MP4."""
+    with av.open(str(folder / "raw.h264")) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    return videos.write_video(frames, 10, folder / "converted.mp4")
+
+
+def without_frames(folder: Path) -> Path:
+    with av.open(str(folder / "clip.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        container.start_encoding()
+    return folder / "clip.avi"
+
+
 def followed(seconds: float) -> Make:
     track = BoxTrack([0.0, seconds], np.array([[0, 0, 1, 1]] * 2))
     return lambda folder: Video.open(made()(folder)).check([track]) or folder
@@ -270,6 +284,8 @@ def encoded(side: int) -> Make:
     row(lambda path: Video.open(path, largest=2e4), made(3), "or drop frames", made(1)),
     row(lambda path: Video.open(path).container, animated, "codec gif, .*; convert it to MP4 first", made()),
     row(Video.open, turned(45), "turned by 45.* degrees, expected quarters; export it upright", turned(0)),
+    row(Video.open, without_frames, "a video without frames, expected at least one; export it again", made()),
+    row(Video.open, without_times, "got frames without times, expected a video; convert it to MP4", converted),
     row(Video.open, backwards, "got frames whose times do not increase; export the video again", made()),
     ("up to 2.00 s for a video of 0.93 s; cut it", followed(2), followed(0.9)),
     ("cannot be written .*; choose a name that ends in .mkv", with_audio("a.xyz"), with_audio("a.mkv")),

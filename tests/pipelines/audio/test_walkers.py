@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from remedies import check
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
@@ -57,8 +58,13 @@ def test_what_stands_still_is_no_walker(tmp_path: Path) -> None:
     frames = np.full((30, SIZE, SIZE, 3), 90, np.uint8)
     frames[::2, 20:44, 40:48] = 230  # blinks
     still = Video.open(videos.write_video(frames, RATE, tmp_path / "still.mp4"))
-    with pytest.raises(ValueError, match="got no walkers from the detector, expected one or more that move"):
-        walkers(still, MotionDetector(still))
+    lefts = iter(np.linspace(0, 0.5, 30))
+
+    def crossing(frame: np.ndarray) -> dict[str, list[float]]:
+        return {"it": [left := next(lefts), 0.0, left + 0.1, 1.0]}
+
+    words = "expected one or more that move for .* s; pass --boxes, or another detector"
+    check((words, lambda _: walkers(still, MotionDetector(still)), lambda _: walkers(still, crossing)), tmp_path)
 
 
 def left_half(frame: np.ndarray) -> dict[str, list[float]]:

@@ -75,6 +75,8 @@ def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: I
 
 
 def test_a_baked_card_can_be_uploaded(client: Client) -> None:
+    with pytest.raises(AppError, match="Card: got no style, expected one with a share; move a slider"):
+        client.predict(0.0, 0.0, 0.0, 0.0, api_name="/bake")
     baked: Any = client.predict(1.0, 0.0, 0.0, 0.0, api_name="/bake")
     card = baked["value"] if isinstance(baked, dict) else baked
     shown, *_ = client.predict(param_1=handle_file(card), **STYLE, api_name="/style")
