@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.records import NumberKind, recorded
+from weftwork.attention_processors.core.condition import GUIDANCE, Condition
+from weftwork.attention_processors.core.records import ChoiceKind, ImageKind, NumberKind, recorded
 from weftwork.attention_processors.core.regions import ImageLike, opened
 from weftwork.datasets.readers.errors import UserError
 
@@ -48,8 +48,20 @@ class ReferenceOnly(Condition):
         ValueError: no image at a weight above 0; and as for `Condition`.
     """
 
-    image: ImageLike | None = None
-    cfg: str = field(default="cond_only", kw_only=True)
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+
+    image: ImageLike | None = field(
+        default=None,
+        metadata=recorded(ImageKind(), "Path of the reference image; cropped to the canvas's aspect."),
+    )
+    cfg: str = field(
+        default="cond_only",
+        kw_only=True,
+        metadata=recorded(
+            ChoiceKind(GUIDANCE),
+            "The unconditional half of guidance reads the reference too (both) or is the frozen model (cond_only).",
+        ),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@
   `start`, `end`, `layers`, `cfg`;
 - paths are relative to the file; images may also be in it, as PNG in data URIs;
 - `images` are read by editing models; a condition `{"index": 0, "weight": 0.5}` sets the strength of the first;
+  `{"image": "reference.png"}` under `in_context` is read by all other models;
 - `loras` and `controlnets` are what diffusers' `load_lora_weights` and `ControlNetModel.from_pretrained` read;
 - `$schema` is ignored; editors can check designs by `design.schema.json` beside this file.
 """
@@ -167,9 +168,11 @@ def _each(value: object, place: str, read: Callable[[object], Read]) -> tuple[Re
 
 @cache
 def condition_classes() -> list[tuple[str, type[Condition]]]:
-    """Returns usual adapter names and the condition classes of records, those with one `needs` key first."""
-    found = [(method.option, load(path)) for method in methods().values() for path in method.conditions]
-    return sorted(((name, kind) for name, kind in found if kind.needs), key=lambda one: len(one[1].needs))
+    """Returns usual adapter names and the condition classes of records: those with one `needs` key first, and those of
+    methods with weights, whose adapters may have any name."""
+    found = [(method, load(path)) for method in methods().values() for path in method.conditions]
+    found.sort(key=lambda one: (len(one[1].needs), not one[0].trained))
+    return [(method.option, kind) for method, kind in found if kind.needs]
 
 
 def condition_class(record: object, adapter: str) -> type[Condition]:
@@ -178,7 +181,7 @@ def condition_class(record: object, adapter: str) -> type[Condition]:
     Raises:
         ValueError: no object, or one with the keys of no class.
     """
-    keys = ", ".join(key for _, kind in reversed(condition_classes()) for key in kind.needs)
+    keys = ", ".join(dict.fromkeys(key for _, kind in reversed(condition_classes()) for key in kind.needs))
     if not isinstance(record, dict):
         raise UserError(f"got {short(record)}, expected an object with one of {keys}; write {{…}}")
     fitting = [one for one in condition_classes() if any(record.get(key) is not None for key in one[1].needs)]

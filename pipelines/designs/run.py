@@ -13,9 +13,11 @@ from diffusers import ControlNetModel
 from PIL import Image, PngImagePlugin
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import load, methods
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
+from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned
@@ -64,7 +66,9 @@ def open_pipeline(
     return pipe
 
 
-def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], conditions: Mapping[str, object]) -> None:
+def attach_all(
+    pipe: ConditionedPipelineMixin, given: Mapping[str, Path], conditions: Mapping[str, Sequence[Condition]]
+) -> None:
     """Attaches the given adapters and style cards; for other conditions shipped ones, or those that need no weights.
 
     Raises:
@@ -81,7 +85,7 @@ def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], condit
             raise UserError(f"adapter: got {name}={path}, expected a folder or a style card there; check the path")
     for name in untrained():
         if name in conditions:
-            attach_untrained(pipe, name)
+            attach_untrained(pipe, name, conditions[name])
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
     ready = [name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()]
     for name in missing:
@@ -95,19 +99,29 @@ def attach_all(pipe: ConditionedPipelineMixin, given: Mapping[str, Path], condit
         pipe.load_adapter(shipped(name), name)
 
 
-def untrained() -> dict[str, str]:
+def untrained() -> dict[str, tuple[str, ...]]:
     """Returns paths of the adapter classes of methods without weights, by adapter name."""
-    return {one.option: one.adapters[0] for one in methods().values() if not one.trained}
+    return {one.option: one.adapters for one in methods().values() if not one.trained}
 
 
-def attach_untrained(pipe: ConditionedPipelineMixin, name: str) -> None:
-    """Attaches a new adapter of a method without weights, unless there is one of this name.
+def attach_untrained(pipe: ConditionedPipelineMixin, name: str, conditions: Sequence[Condition] = ()) -> None:
+    """Attaches a new adapter of a method without weights, the first for these conditions, unless one of this name fits.
 
     Raises:
-        ValueError: a method that does not act in this backbone.
+        ValueError: conditions for different adapters, or a method that does not act in this backbone.
     """
-    if name not in (pipe.adapters or ()):
-        pipe.attach(**{name: load(untrained()[name]).for_denoiser(denoisers(pipe)[0])})
+    kinds = [load(path) for path in untrained()[name]]
+    fitting = [kind for kind in kinds if all(isinstance(one, kind.condition_type) for one in conditions)]
+    if not fitting:
+        got = " beside ".join(dict.fromkeys(type(one).__name__ for one in conditions))
+        raise UserError(f"conditions[{name!r}]: got {got}, expected one kind; leave the others out")
+    here = attached(pipe).get(name)
+    if here is not None and (type(here) not in kinds or isinstance(here, tuple(fitting))):
+        return
+    made = fitting[0].for_denoiser(denoisers(pipe)[0])
+    if here is not None:  # of an earlier design
+        pipe.detach(name)
+    pipe.attach(**{name: made})
 
 
 @contextlib.contextmanager

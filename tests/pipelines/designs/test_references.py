@@ -13,13 +13,20 @@ from remedies import check_call
 from tiny import tiny_pipe
 from tiny_transformers import flux2_klein, tiny_transformer_pipe
 
+from weftwork.attention_processors import (
+    InContextAdapter,
+    InContextReference,
+    Reference,
+    ReferenceOnly,
+    ReferenceOnlyAdapter,
+)
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
 from weftwork.pipelines.designs.arguments import call_arguments
-from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.design import Design, condition_class
 from weftwork.pipelines.designs.identity import identity
 from weftwork.pipelines.designs.reader import read_design
-from weftwork.pipelines.designs.run import draw
+from weftwork.pipelines.designs.run import attach_all, draw
 from weftwork.scripts.cli import main
 
 
@@ -68,6 +75,28 @@ def test_a_reference_that_is_not_there_is_refused(folder: Path, capsys: pytest.C
     with pytest.raises(AssertionError):
         generated(folder, {"index": 2, "weight": 0.5})
     assert "index: got 2" in capsys.readouterr().err
+
+
+def test_images_are_read_by_any_model_as_conditions(folder: Path) -> None:
+    """Also in many designs, where one adapter takes the place of the other."""
+    image = {"image": "0.png"}
+    whole, read = generated(folder), generated(folder, image)
+    assert np.abs(whole - read).max() > 0 and np.array_equal(generated(folder, {**image, "weight": 0.0}), whole)
+    flux, pipe = open_conditioned(folder / "model"), tiny_pipe(ConditionedStableDiffusionPipeline)
+    for given in (ReferenceOnly(Image.effect_noise((8, 8), 90)), InContextReference(0)):
+        kind = ReferenceOnlyAdapter if isinstance(given, ReferenceOnly) else InContextAdapter
+        attach_all(flux, {}, {"in_context": [given]})
+        assert type(flux.adapters["in_context"]) is kind
+    attach_all(pipe, {}, {"in_context": [ReferenceOnly(weight=0)]})
+    words = "got ReferenceOnly beside InContextReference, expected one kind; leave the others out"
+    both = [ReferenceOnly(weight=0), InContextReference(0)]
+    check_call(lambda some: [attach_all(pipe, {}, {"in_context": some})], both, words, both[:1])
+
+
+def test_the_name_of_an_adapter_tells_kinds_of_images_apart() -> None:
+    record = {"image": "a.png"}
+    kinds = {name: condition_class(record, name) for name in ("in_context", "reference", "mine")}
+    assert kinds == {"in_context": ReferenceOnly, "reference": Reference, "mine": Reference}
 
 
 def test_models_that_read_no_images_refuse_them(folder: Path) -> None:

@@ -82,7 +82,8 @@ def test_the_keys_are_the_readers_and_described(kind: type[Recorded]) -> None:
 def test_defaults_and_presets_are_the_classes(kind: type[Recorded]) -> None:
     found = {key: value["default"] for key, value in kind.schema()["properties"].items() if "default" in value}
     drawn = {"ink": "auto"} if "ink" in kind.schema()["properties"] else {}
-    assert found == {"weight": 1.0, "start": 0.0, "end": 1.0, "cfg": "both"} | drawn
+    cfg = {"ReferenceOnly": "cond_only"}.get(kind.__name__, "both")
+    assert found == {"weight": 1.0, "start": 0.0, "end": 1.0, "cfg": cfg} | drawn
     assert f"({', '.join(PRESETS)})" in kind.schema()["properties"]["layers"]["description"]
 
 
