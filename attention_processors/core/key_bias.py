@@ -115,10 +115,7 @@ class KeyBias(Branch):
         joint = keys == queries  # text is among the queries
         text_keys = queries - stream if joint else keys
         if self.isolated is not None and self.members.shape[1] > text_keys:
-            raise UserError(
-                f"tokens: got some up to {self.members.shape[1]}, but the prompt has {text_keys}; give those of the "
-                "prompt that is being denoised"
-            )
+            _check_filling(self.members[:, text_keys:], text_keys)
         rows, _, parts = strength.shape
         places = strength.expand(rows, end - begin, parts)
         behind = places.new_zeros(rows, stream - (end - begin), parts)  # references and padding
@@ -143,6 +140,21 @@ class KeyBias(Branch):
         isolated = None if self.isolated is None else self.isolated.to(device)
         strength, members = self.log_strength.to(device), self.members.to(device)
         return replace(self, log_strength=strength, members=members, isolated=isolated)
+
+
+def _check_filling(beyond: Float[Tensor, "row key part"], tokens: int) -> None:
+    """Raises if parts have tokens beyond the prompt's number of tokens.
+
+    Raises:
+        ValueError: in code that is not compiled.
+        RuntimeError: in compiled code.
+    """
+    remedy = "give those of the prompt that is being denoised"
+    if torch.compiler.is_compiling():
+        torch._assert_async(~beyond.any(), f"tokens: got some beyond the prompt; {remedy}")
+    elif bool(beyond.any()):
+        last = tokens + int(beyond.amax((0, 2)).nonzero().max()) + 1
+        raise UserError(f"tokens: got some up to {last}, but the prompt has {tokens}; {remedy}")
 
 
 @dataclass(frozen=True)

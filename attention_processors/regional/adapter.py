@@ -45,7 +45,7 @@ class RegionalBatch(Batch):
     """Parts of the prompt, or texts beside it.
 
     Args:
-        members: 1 for the tokens of the prompt that a part has, else 0.
+        members: 1 for the tokens of the prompt that a part has, else 0; filled to a power of two.
         states, keep: encoded texts, and which of their tokens are no padding.
     """
 
@@ -93,7 +93,8 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
             texts = tuple(tuple(getattr(one, "prompt", "") for one in row) for row in filled)
             return RegionalBatch.of(filled, self.config, texts=texts)
         rows = padded(conditions, ABSENT)
-        most = max(end for row in rows for one in row for _, end in one.spans)
+        last = max(end for row in rows for one in row for _, end in one.spans)
+        most = 1 << (last - 1).bit_length()  # few numbers of tokens, for which compiled denoisers have a graph each
         members = torch.zeros(len(rows), most, len(rows[0]))
         for design, row in enumerate(rows):
             for part, one in enumerate(row):

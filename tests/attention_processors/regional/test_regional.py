@@ -174,20 +174,28 @@ def test_bad_prompts() -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_compiled_blocks_take_new_strengths() -> None:
+def test_compiled_blocks_take_new_strengths_and_spans() -> None:
+    """Of seven tokens; spans that end in one power of two have one graph, and those beyond the prompt are refused."""
     model, inputs = parts(flux)
     install(model)
-    conditioning = laid_out(model, inputs, RegionalPrompt(tokens=SPAN, region=LEFT, end=0.5))
-    with conditioned(model, conditioning):
-        wanted = run(model, inputs)
+    given = [laid_out(model, inputs, RegionalPrompt(tokens=one, region=LEFT, end=0.5)) for one in ((5, 7), (1, 5))]
+    wanted = []
+    for one in given:
+        with conditioned(model, one):
+            wanted.append(run(model, inputs))
     torch._dynamo.reset()
     counters.clear()
     model.compile_repeated_blocks(fullgraph=True, backend="eager")
-    with conditioned(model, conditioning):
-        assert torch.equal(run(model, inputs), wanted)
-        graphs = counters["stats"]["unique_graphs"]
-        for step in (3, 0):
-            conditioning.set_step(step, 4)
-            moved = run(model, inputs)
-            assert torch.equal(moved, wanted) == (step == 0)
-    assert counters["stats"]["unique_graphs"] == graphs
+    graphs = []
+    for conditioning, eager in zip(given, wanted, strict=True):
+        with conditioned(model, conditioning):
+            for step in (0, 3, 0):
+                conditioning.set_step(step, 4)
+                assert torch.equal(run(model, inputs), eager) == (step == 0)
+                graphs.append(counters["stats"]["unique_graphs"])
+    assert len(set(graphs)) == 1 and not torch.equal(*wanted)
+    with (
+        conditioned(model, laid_out(model, inputs, RegionalPrompt(tokens=(5, 8), region=LEFT))),
+        pytest.raises(RuntimeError, match="tokens: got some beyond the prompt"),
+    ):
+        run(model, inputs)
