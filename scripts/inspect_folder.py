@@ -15,6 +15,7 @@ from typing import Any, Self
 from safetensors import SafetensorError, safe_open
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.folders import files_below
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import located
 from weftwork.training.core.checkpoints import checkpoints
@@ -48,7 +49,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     if unfinished := checkpoints(path):
         raise UserError(f"{path}: got a run without a result; pass one of its checkpoints, {unfinished[-1]}")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{SUFFIX}") if p.is_file())
+    files = [path] if path.is_file() else [one for one in files_below(path) if one.name.endswith(SUFFIX)]
     files = [one for one in files if one.parent != path / STATE]
     if not files:
         raise UserError(f"{path}: no safetensors files found; see `weftwork convert`")

@@ -17,6 +17,7 @@ from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.folders import files_below
 from weftwork.scripts.outputs import naming_replaced
 
 Record = Mapping[str, Any]
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
 def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
     """Yields reports with their paths, sorted by kind and name; skips other JSON files."""
     reports = []
-    for path in sorted({path for folder in folders for path in folder.rglob("*.json")}):
+    for path in sorted({path for folder in folders for path in files_below(folder) if path.suffix == ".json"}):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from weftwork.pipelines.views.sampling import AlignedViewsOutput
 
 SUFFIXES: Final = (".png", "-depth.png", ".ply", ".mp4")
+FRAMES: Final = 24
 PUBLISHED: Final = ("vae", "image_encoder")
 """Models that the folder of `weftwork convert moai` lacks."""
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--elevation", type=float, default=0.0, help="up, in degrees (default: 0)")
     parser.add_argument("--distance", type=float, default=1.0, help="relative to the photograph's (default: 1)")
     parser.add_argument("--turn", type=float, help="also write a video that turns by so many degrees to each side")
-    parser.add_argument("--frames", type=int, default=24, help="of the turn, one way (default: 24)")
+    parser.add_argument("--frames", type=int, help=f"of the turn, one way (default: {FRAMES})")
     parser.add_argument(
         "--model", help="backbone, or folder of weftwork convert moai (default: the shipped tiny-rooms)"
     )
@@ -65,12 +66,14 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.attention_processors.views.conditions import ReferenceView
     from weftwork.datasets.readers.cameras import Camera
     from weftwork.datasets.readers.images import read_image
-    from weftwork.pipelines.views.depth import read_depth_of
+    from weftwork.datasets.readers.sidecar_files import read_array
+    from weftwork.pipelines.views.depth import DepthModel
     from weftwork.pipelines.views.turning import pivot_of, save_video, turned
 
     _check(arguments)
     photo = read_image(arguments.image)
-    depth = read_depth_of(photo, arguments.depth)
+    source = arguments.depth
+    depth = DepthModel.from_pretrained(source) if source.is_dir() else read_array(source)
     pipe = _pipeline(arguments)
     camera = Camera.looking(
         (0, 0, 0), (0, 0, -1), field_of_view=arguments.field_of_view, aspect=photo.height / photo.width
@@ -95,6 +98,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _check(arguments: argparse.Namespace) -> None:
     if not 1 < arguments.field_of_view < 179:
         raise UserError(f"field_of_view: got {arguments.field_of_view}, expected degrees between 1 and 179; change it")
+    if arguments.turn is None and arguments.frames is not None:
+        raise UserError("frames: has no effect without --turn; leave it out")
+    arguments.frames = FRAMES if arguments.frames is None else arguments.frames
     if arguments.turn is not None and (not 0 < arguments.turn <= 90 or arguments.frames < 3):
         raise UserError(
             f"turn, frames: got {arguments.turn} and {arguments.frames}, expected up to 90 degrees and at least 3 "

@@ -6,6 +6,7 @@ from typing import ClassVar
 from weftwork.attention_processors.core.condition import GUIDANCE, Condition
 from weftwork.attention_processors.core.records import ChoiceKind, ImageKind, NumberKind, recorded
 from weftwork.attention_processors.core.regions import ImageLike, opened
+from weftwork.attention_processors.core.strength import number
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -29,9 +30,10 @@ class InContextReference(Condition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not float(self.index).is_integer() or self.index < 0:
+        value = number(self.index)
+        if value is None or not value.is_integer() or value < 0:
             raise UserError(f"index: got {self.index!r}, expected a whole number of at least 0: which reference image")
-        object.__setattr__(self, "index", int(self.index))
+        object.__setattr__(self, "index", int(value))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -55,17 +56,16 @@ class RegionalPrompt(Condition):
                 raise UserError(f"prompt: got {self.prompt!r}, expected a text; describe what is in the region")
             check_characters(self.prompt)
             return
-        given: Any = self.tokens
-        single = isinstance(given, Sequence) and len(given) == 2 and all(isinstance(one, int) for one in given)
-        spans = [given] if single else given
-        fits = isinstance(spans, Sequence) and len(spans) > 0 and all(map(_is_span, spans))
-        if not fits:
-            raise UserError(f"tokens: got {given!r}, expected (first, end) with 0 <= first < end, or several of these")
+        try:
+            spans = np.atleast_2d(np.asarray(self.tokens))
+        except (TypeError, ValueError):  # not numbers, or of different lengths
+            spans = np.empty((0, 2))
+        whole = spans.dtype.kind in "iu" and spans.ndim == 2 and spans.shape[0] > 0 and spans.shape[1] == 2
+        if not whole or (spans[:, 0] < 0).any() or (spans[:, 0] >= spans[:, 1]).any():
+            raise UserError(
+                f"tokens: got {self.tokens!r}, expected (first, end) with 0 <= first < end, or several of these"
+            )
         object.__setattr__(self, "tokens", tuple((int(first), int(end)) for first, end in spans))
-
-
-def _is_span(span: Any) -> bool:
-    return isinstance(span, Sequence) and len(span) == 2 and 0 <= span[0] < span[1]
 
 
 def joined_prompts(

@@ -11,6 +11,7 @@ from PIL import Image
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.images import as_image
 
 if TYPE_CHECKING:
     from weftwork.datasets.synthetic.rooms import View
@@ -75,15 +76,22 @@ class ReferenceView(Condition):
         """Makes a reference from an image and its depth, each resized to a height and width.
 
         Args:
+            image: of any mode; turned upright.
             depth: along the camera's axis; or a depth model, called with the image.
 
         Raises:
-            ValueError: as for `of_depth`.
+            ValueError: as for `of_depth`; depth of another aspect than the image.
         """
         height, width = size
-        pixels = np.asarray(image.convert("RGB").resize((width, height))) / 255
+        image = as_image(image, name="reference")
+        pixels = np.asarray(image.resize((width, height))) / 255
         depth = np.asarray(depth(image) if callable(depth) else depth, np.float32)
         if depth.ndim == 2:
+            if abs(depth.shape[1] / depth.shape[0] * image.height / image.width - 1) > 0.02:
+                raise UserError(
+                    f"depth: got shape {depth.shape} for an image of {image.height}x{image.width}, expected [height, "
+                    "width] of its aspect; save the depth of the whole image"
+                )
             depth = np.asarray(Image.fromarray(depth).resize((width, height), Image.Resampling.NEAREST))
         return cls.of_depth(pixels, depth, camera)
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds, read_audio
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.folders import files_below
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
 
 SIDECARS: Final = (".npz", ".json")
@@ -69,7 +70,7 @@ class AudioFolder(Dataset[AudioPiece]):
         folder = Path(folder)
         if not seconds > 0:
             raise UserError(f"seconds: got {seconds}, expected a length above 0")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
         if not paths:
             raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SUFFIXES)}; add some")
         problems: list[str] = []

@@ -92,8 +92,11 @@ class Camera:
             distance: factor on the distance from the point.
 
         Raises:
-            ValueError: a distance that is not above 0.
+            ValueError: a distance that is not above 0, or an angle that is not finite.
         """
+        for name, angle in (("azimuth", azimuth), ("elevation", elevation)):
+            if not np.isfinite(angle):
+                raise UserError(f"{name}: got {angle}, expected degrees; pass a finite number")
         if not distance > 0:
             raise UserError(f"distance: got {distance}, expected a factor above 0")
         rotation, pivot = self.world_to_camera[:3, :3], np.asarray(pivot, np.float64)

@@ -15,6 +15,7 @@ from typing import Final
 
 from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.folders import files_below
 from weftwork.datasets.readers.json_object import read_json
 
 CREDITS: Final = "footsteps.json"
@@ -55,7 +56,7 @@ class FootstepFolder:
     @cached_property
     def recordings(self) -> tuple[Recording, ...]:
         """All recordings, sorted by path."""
-        paths = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = [path for path in files_below(self.folder) if path.suffix.lower() in SUFFIXES]
         if not paths:
             ends = ", ".join(SUFFIXES)
             raise UserError(f"{self.folder}: got no footsteps, expected <surface>/<name> that ends in {ends}; add some")

@@ -14,6 +14,7 @@ from PIL import Image
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.folders import files_below
 from weftwork.pipelines.designs.design import Design
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
@@ -64,7 +65,7 @@ def path_digest(path: Path, name: str) -> str:
     """
     if not path.exists():
         raise UserError(f"{name}: got {str(path)!r}, where nothing is; check the path")
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    files = files_below(path) if path.is_dir() else [path]
     return _digest(*(part for one in files for part in _sampled(one, path)))
 
 

@@ -1,4 +1,4 @@
-"""Depth of one's own image: a file, or a depth model of `transformers` in a local folder."""
+"""Depth of one's own image by a depth model of `transformers` in a local folder."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +9,6 @@ from jaxtyping import Float
 from PIL import Image
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.sidecar_files import read_array
 
 NEAREST, FARTHEST = 1.0, 10.0
 """Depth that relative models' nearest and farthest pixels get, since they know neither unit nor offset."""
@@ -66,20 +65,3 @@ def depth_of_inverse(values: Float[np.ndarray, "height width"]) -> Float[np.ndar
     """Converts inverse depth of unknown scale and offset to depth from `NEAREST` to `FARTHEST`."""
     share = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
     return 1 / (1 / FARTHEST + share * (1 / NEAREST - 1 / FARTHEST))
-
-
-def read_depth_of(image: Image.Image, source: Path) -> Float[np.ndarray, "height width"]:
-    """Returns the depth of an image from a NPY file, or by the model in a folder.
-
-    Raises:
-        ValueError: a file that is no map of the image's aspect, or a folder without a depth model.
-    """
-    if source.is_dir():
-        return DepthModel.from_pretrained(source)(image)
-    depth = read_array(source)
-    if depth.ndim != 2 or abs(depth.shape[1] / depth.shape[0] * image.height / image.width - 1) > 0.02:
-        raise UserError(
-            f"depth: got {source} of shape {depth.shape} for an image of {image.height}x{image.width}, expected "
-            "[height, width] of its aspect; save the depth of the whole image"
-        )
-    return depth

@@ -56,6 +56,8 @@ def test_a_photograph_becomes_a_view_and_a_turn(folder: Path, tmp_path: Path) ->
         (["--turn", "120"], "turn, frames: got 120"),
         (["--vae", "x"], "vae: has no effect"),
         (["--distance", "0"], "distance: got 0"),
+        (["--azimuth", "nan"], "azimuth: got nan, expected degrees; pass a finite number"),
+        (["--frames", "5"], "frames: has no effect without --turn; leave it out"),
     ],
 )
 def test_options_out_of_range_are_refused(
@@ -69,7 +71,7 @@ def test_options_out_of_range_are_refused(
 def test_depth_that_does_not_fit_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(folder / "wide.npy", np.ones((10, 40)))
     assert main(command(folder, "--output", str(tmp_path / "x"), depth="wide.npy")) == 2
-    assert "wide.npy of shape (10, 40) for an image of 60x80" in capsys.readouterr().err
+    assert "depth: got shape (10, 40) for an image of 60x80" in capsys.readouterr().err
     assert main(command(folder, "--output", str(tmp_path / "x"), depth="model")) == 2
     assert "without a depth model" in capsys.readouterr().err
 

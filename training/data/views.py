@@ -118,7 +118,10 @@ class ClipImages:
                 f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
                 "write the output of a depth model to it"
             )
-        return ReferenceView.of_image(frame.image, depth, frame.camera, (self.size, self.size))
+        try:
+            return ReferenceView.of_image(frame.image, depth, frame.camera, (self.size, self.size))
+        except UserError as error:
+            raise UserError(f"{frame.path}: {error}") from error
 
 
 class ViewsRecord(NamedTuple):

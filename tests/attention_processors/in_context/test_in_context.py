@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.in_context.adapter import InContextAdapter
 from weftwork.attention_processors.in_context.conditions import InContextReference
+from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.benchmarks.backbones.tiny import HALF, Made, flux, flux2, ids, noise, parts, qwen_image, run
 
 TOKENS = 16
@@ -146,8 +148,9 @@ def test_a_batch_is_its_rows() -> None:
 
 
 def test_bad_references() -> None:
-    for index in (-1, 0.5):
-        with pytest.raises(ValueError, match=f"index: got {index}, expected a whole number of at least 0"):
+    assert InContextReference(np.int64(2)).index == InContextReference(torch.tensor(2)).index == 2  # pyright: ignore
+    for index in (-1, 0.5, None, "0", "a", True):
+        with pytest.raises(UserError, match=f"index: got {index!r}, expected a whole number of at least 0"):
             InContextReference(index)  # pyright: ignore[reportArgumentType]
 
 

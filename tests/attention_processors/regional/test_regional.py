@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_unet
@@ -164,7 +165,9 @@ def test_bad_prompts() -> None:
             RegionalPrompt(**given)
     with pytest.raises(ValueError, match="prompt: got ' ', expected a text"):
         RegionalPrompt(" ")
-    for tokens in ((3, 3), (-1, 2), (), [(0, 1), (4, 2)], 3):
+    for tokens in (np.array([1, 4]), (np.int64(1), 4), torch.tensor([[1, 4]])):
+        assert RegionalPrompt(tokens=tokens).spans == ((1, 4),)  # pyright: ignore[reportArgumentType]
+    for tokens in ((3, 3), (-1, 2), (), [(0, 1), (4, 2)], 3, (0.0, 1.0), [("0", "1")], [(0, 1), (3,)], (False, True)):
         with pytest.raises(ValueError, match="tokens: got"):
             RegionalPrompt(tokens=tokens)  # pyright: ignore[reportArgumentType]
     for embeds in ((), (noise(1, 3, 4), noise(1, 3, 5)), (noise(3, 4),)):

@@ -1,10 +1,13 @@
 """Warped references show what the target camera sees of them, and nothing else."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from remedies import check_call
 
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.warping import WarpedView, warp_mesh, warp_points
@@ -155,3 +158,28 @@ def test_no_reference_and_bad_strides_are_refused() -> None:
     for stride in (0, 48):
         with pytest.raises(ValueError, match=f"stride: got {stride}"):
             warp_mesh([wall(2.0)], AHEAD, SIZE, stride=stride)
+
+
+def test_images_of_references_are_read_as_others_are(tmp_path: Path) -> None:
+    """Upright, on white, from 16 bits; a depth model sees the upright image; depth has its aspect."""
+    image = Image.new("RGB", (40, 20), "black")
+    (exif := image.getexif())[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    seen = []
+
+    def depth(upright: Image.Image) -> np.ndarray:
+        seen.append(upright.size)
+        return np.ones(upright.size[::-1], np.float32)
+
+    ReferenceView.of_image(Image.open(tmp_path / "turned.png"), depth, AHEAD, (16, 16))
+    assert seen == [(20, 40)]
+    clear, deep = Image.new("RGBA", (8, 8), (0, 0, 0, 0)), Image.fromarray(np.full((8, 8), 2**15, np.uint16))
+    for given, tone in ((clear, 1.0), (deep, 0.5)):
+        found = ReferenceView.of_image(given, np.ones((8, 8)), AHEAD, (16, 16))
+        np.testing.assert_allclose(found.image, tone, atol=0.01)
+    check_call(
+        lambda depth: ReferenceView.of_image(Image.new("RGB", (40, 20)), depth, AHEAD, (16, 16)),
+        np.ones((40, 20)),
+        "for an image of 20x40, .* of its aspect; save the depth of the whole image",
+        np.ones((10, 20)),
+    )

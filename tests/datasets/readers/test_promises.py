@@ -229,6 +229,12 @@ CLIPS = [
         "distance: got 0, expected a factor",
         given(2),
     ),
+    row(
+        lambda angle: Camera((1, 1), EYE).orbited((0, 0, 1), elevation=angle),
+        given(np.inf),
+        "elevation: got inf, expected degrees; pass a finite number",
+        given(20),
+    ),
 ]
 
 
