@@ -56,7 +56,7 @@ class Branch:
     replaces: ClassVar[bool] = False
     """True if the branch overwrites queries, keys or values: at most one of these per layer."""
     linear: ClassVar[bool] = False
-    """True if it changes the output alone, and may do so in layers of linear attention."""
+    """True if it needs no softmax, and may act in layers of linear attention."""
 
     def read(self, hidden_states: Float[Tensor, "row query dim"]) -> None:
         """Is shown the layer's input."""

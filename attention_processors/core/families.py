@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import torch
 from diffusers import ModelMixin
-from torch import nn
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.grids import (
     Given,
@@ -72,6 +73,8 @@ class Family:
         roles: roles of attention layers, by patterns of whole names; the first that matches counts.
         grid: function of the denoiser and the arguments of a call that returns the image's grid in tokens, and how many
             tokens its stream has, references and padding included; None where it is not known.
+        embedder: the layer that turns latents into tokens; None where it is not known.
+        clean: timestep at which latents have no noise.
     """
 
     roles: Mapping[str, Role]
@@ -79,6 +82,8 @@ class Family:
     place: Place = "all"
     guidance: Guidance = "one batch"
     modality: Literal["image", "video", "audio"] = "image"
+    embedder: str | None = None
+    clean: float = 0.0
 
     def role(self, name: str) -> Role:
         """Returns the role of a layer; "other" for one that no pattern names."""
@@ -100,6 +105,11 @@ class Family:
         thirds = [[n for i, n in enumerate(reading) if (2 * i + 1) * 3 // (2 * len(reading)) == k] for k in range(3)]
         own = [name for name, role in roles.items() if role in ("self", "joint", "linear")]
         return dict(zip(PRESETS, map(_pattern, (reading, *thirds, own)), strict=True))
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """Halves of guidance in one batch, in order."""
+        return GUIDED[::-1] if self.guidance == "one batch, conditional first" else GUIDED
 
     def tokens(self, denoiser: nn.Module, given: Given) -> ImageTokens | None:
         """Returns where the image's tokens stand in a call with these arguments; None if the family does not say.
@@ -143,38 +153,48 @@ SINGLE: Mapping[str, Role] = {
 }
 MIXED: Mapping[str, Role] = {r"transformer_blocks\.\d+\.attn1": "joint"}
 
-UNET = Family(CROSS, from_sample)
+UNET = Family(CROSS, from_sample, embedder="conv_in")
 
 FAMILIES: dict[str, Family] = {
     "UNet2DConditionModel": UNET,
-    "FluxTransformer2DModel": Family(JOINT, from_ids, "last", "two calls"),
-    "ChromaTransformer2DModel": Family(JOINT, from_ids, "last", "two calls"),
-    "Flux2Transformer2DModel": Family(JOINT, from_ids, "last", "two calls"),
+    "FluxTransformer2DModel": Family(JOINT, from_ids, "last", "two calls", embedder="x_embedder"),
+    "ChromaTransformer2DModel": Family(JOINT, from_ids, "last", "two calls", embedder="x_embedder"),
+    "Flux2Transformer2DModel": Family(JOINT, from_ids, "last", "two calls", embedder="x_embedder"),
     "Krea2Transformer2DModel": Family(
-        {r"text_fusion\..*": "text", r"transformer_blocks\.\d+\.attn": "joint"}, from_ids, "last", "two calls"
+        {r"text_fusion\..*": "text", r"transformer_blocks\.\d+\.attn": "joint"}, from_ids, "last", "two calls",
+        embedder="img_in",
     ),
     "Flux3Transformer2DModel": Family(
         {r"txt_mode_.*": "text", r"mode_blocks\.image\..*": "self", r"single_transformer_blocks\..*": "joint"},
-        from_ids, "last", "two calls",
+        from_ids, "last", "two calls", embedder="x_embedders.image",
     ),
-    "SD3Transformer2DModel": Family({**JOINT, r".*\.attn2": "self"}, from_latents, "first"),
-    "QwenImageTransformer2DModel": Family(JOINT, from_shapes, "last", "two calls"),
-    "ZImageTransformer2DModel": Family(SINGLE, from_list, "first", "one batch, conditional first"),
-    "Lumina2Transformer2DModel": Family(SINGLE, from_latents, "after caption", "two calls"),
-    "AuraFlowTransformer2DModel": Family(JOINT, from_latents, "last"),
-    "CogView4Transformer2DModel": Family(MIXED, from_latents, "last", "two calls"),
-    "PixArtTransformer2DModel": Family(CROSS, from_latents),
-    "HunyuanDiT2DModel": Family(CROSS, from_latents),
-    "SanaTransformer2DModel": Family({**CROSS, r".*\.attn1": "linear"}, from_latents),
-    "CogVideoXTransformer3DModel": Family(MIXED, from_frames, "last", modality="video"),
+    "SD3Transformer2DModel": Family(
+        {**JOINT, r".*\.attn2": "self"}, from_latents, "first", embedder="pos_embed.proj"
+    ),
+    "QwenImageTransformer2DModel": Family(JOINT, from_shapes, "last", "two calls", embedder="img_in"),
+    "ZImageTransformer2DModel": Family(
+        SINGLE, from_list, "first", "one batch, conditional first", embedder="all_x_embedder.2-1", clean=1.0
+    ),
+    "Lumina2Transformer2DModel": Family(
+        SINGLE, from_latents, "after caption", "two calls", embedder="x_embedder", clean=1.0
+    ),
+    "AuraFlowTransformer2DModel": Family(JOINT, from_latents, "last", embedder="pos_embed.proj"),
+    "CogView4Transformer2DModel": Family(MIXED, from_latents, "last", "two calls", embedder="patch_embed.proj"),
+    "PixArtTransformer2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj"),
+    "HunyuanDiT2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj"),
+    "SanaTransformer2DModel": Family(
+        {**CROSS, r".*\.attn1": "linear"}, from_latents, embedder="patch_embed.proj"
+    ),
+    "CogVideoXTransformer3DModel": Family(MIXED, from_frames, "last", modality="video", embedder="patch_embed.proj"),
     "HunyuanVideoTransformer3DModel": Family(
-        {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video"
+        {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video", "x_embedder.proj"
     ),
-    "WanTransformer3DModel": Family(CROSS, from_video, "all", "two calls", "video"),
-    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, modality="video"),
-    "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, modality="video"),
+    "WanTransformer3DModel": Family(CROSS, from_video, "all", "two calls", "video", "patch_embedding"),
+    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in"),
+    "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in"),
     "Kandinsky5Transformer3DModel": Family(
-        {r"text_transformer_blocks\..*": "text", **CROSS_BY_NAME}, from_channels_last, "all", "two calls", "video"
+        {r"text_transformer_blocks\..*": "text", **CROSS_BY_NAME}, from_channels_last, "all", "two calls", "video",
+        "visual_embeddings.in_layer",
     ),
     "StableAudioDiTModel": Family(CROSS, from_seconds(-1), "last", modality="audio"),
     "StableAudio3DiTModel": Family(CROSS_BY_NAME, from_seconds(-1), "last", modality="audio"),
@@ -245,6 +265,12 @@ def _signature(kind: type[nn.Module]) -> inspect.Signature:
 def sample_of(given: Given) -> Any:
     """Returns the noisy latents among the arguments of a call, one row per item."""
     return next(given[name] for name in ("sample", "hidden_states", "x") if name in given)
+
+
+def at_timestep(given: Given, timestep: Any) -> Given:
+    """Returns the arguments of a call with another timestep: a tensor, or a number for all rows."""
+    name = next(name for name in ("timestep", "t") if name in given)
+    return {**given, name: timestep if isinstance(timestep, Tensor) else torch.full_like(given[name], timestep)}
 
 
 def call_layout(denoiser: nn.Module, given: Given, repeat: int = 1, halves: tuple[Half, ...] = GUIDED[1:]) -> Layout:

@@ -1,7 +1,7 @@
 """Latents of an image in the place of the noisy latents of a call of a denoiser, in the form of its family."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from weftwork.attention_processors.core.grids import from_channels_last, from_fr
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.datasets.readers.errors import UserError
 
+LatentsT = TypeVar("LatentsT", Tensor, Sequence[Tensor])
+"""Latents in the form of a denoiser's calls: one tensor, or one of each row."""
 PATCHES: Mapping[object, int] = {from_ids: 2, from_shapes: 2, from_sizes: 1}
 """Side of the patches that a token packs, of families with packed tokens."""
 CHANNEL_AXES: Mapping[object, int] = {from_frames: 1, from_channels_last: 3}
@@ -38,6 +40,15 @@ def latent_size(denoiser: nn.Module, given: Given) -> tuple[int, int]:
     return height, width
 
 
+def latent_channels(denoiser: nn.Module) -> tuple[int, int]:
+    """Returns the number of channels of the noisy latents, and the side of the patches that a token has of them."""
+    config, grid = unwrapped(denoiser).config, family_of(denoiser).grid
+    sides = [config.get("in_channels") or config.get("in_visual_dim"), config.get("out_channels")]
+    channels = min(side // (PATCHES.get(grid, 1) ** 2 if i == 0 else 1) for i, side in enumerate(sides) if side)
+    patch = PATCHES.get(grid) or max(config.get("all_patch_size") or (0,)) or config.get("patch_size", 1)
+    return channels, patch if isinstance(patch, int) else patch[-1]
+
+
 def with_latents(denoiser: nn.Module, given: Given, latents: Float[Tensor, "row channel h w"]) -> dict[str, Any]:
     """Returns the arguments of a call with other latents in the place of the noisy ones, the same in all frames.
 
@@ -47,7 +58,6 @@ def with_latents(denoiser: nn.Module, given: Given, latents: Float[Tensor, "row 
         ValueError: latents with more channels than the denoiser takes.
     """
     sample, grid = sample_of(given), family_of(denoiser).grid
-    name = next(name for name, value in given.items() if value is sample)
     if grid is not None and grid in PATCHES:
         frames = grid(unwrapped(denoiser), given)[0][0]
         patches = [F.pixel_unshuffle(one, PATCHES[grid]).flatten(1).T.repeat(frames, 1) for one in latents]
@@ -55,7 +65,16 @@ def with_latents(denoiser: nn.Module, given: Given, latents: Float[Tensor, "row 
     else:
         axis = CHANNEL_AXES.get(grid, 0)
         rows = [_placed(row.movedim(axis, 0), own).movedim(0, axis) for row, own in zip(sample, latents, strict=True)]
-    return {**given, name: rows if isinstance(sample, list) else torch.stack(rows)}
+    return replaced_latents(given, rows if isinstance(sample, list) else torch.stack(rows))
+
+
+def replaced_latents(given: Given, latents: Tensor | Sequence[Tensor]) -> dict[str, Any]:
+    """Returns the arguments of a call with other latents in the form of its own, in their precision."""
+    sample = sample_of(given)
+    name = next(name for name, value in given.items() if value is sample)
+    if isinstance(latents, Tensor):
+        return {**given, name: latents.to(sample.dtype)}
+    return {**given, name: [one.to(own.dtype) for one, own in zip(latents, sample, strict=True)]}
 
 
 def _packed(row: Float[Tensor, "token dim"], own: Float[Tensor, "own channel"]) -> Float[Tensor, "token dim"]:

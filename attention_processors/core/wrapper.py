@@ -204,20 +204,23 @@ class WrappedProcessor:
     def attend_linear(
         self, kept: Kept, layer: nn.Module, call: int, function: Attend, query: Tensor, key: Tensor, value: Tensor
     ) -> Float[Tensor, "row query head dim"]:
-        """Computes linear attention with branches that change its output alone, in place of `linear_attention`.
+        """Computes linear attention with branches that need no softmax, in place of `linear_attention`.
 
         Raises:
             ValueError: another branch.
         """
-        out = function(query, key, value)
-        own = OwnAttention(key, value, None, out)
-        for branch in self.current.branches:
+        branches = [branch.rows(query.shape[0]) for branch in self.current.branches]
+        for branch in branches:
             if not branch.linear:
                 raise UserError(
                     f"{self.stock.__name__}: got {type(branch).__name__} in a layer of linear attention, without a "
                     "softmax that it could enter; restrict the adapter to other layers"
                 )
-            out = branch.rows(query.shape[0]).mix(query, out, function, own)
+            query, key, value = branch.qkv(query, key, value, partial(_projected, layer, key.shape[-1]))
+        out = function(query, key, value)
+        own = OwnAttention(key, value, None, out)
+        for branch in branches:
+            out = branch.mix(query, out, function, own)
         return out
 
     def _reads(self, call: int) -> bool:

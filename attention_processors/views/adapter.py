@@ -13,45 +13,46 @@ correspondence encoder are trained, and inputs beyond the four latent channels e
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 from weakref import ref
 
 import torch
-from diffusers import StableDiffusionPipeline
+import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Float, Int
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from jaxtyping import Int
+from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION, check_config, read_tensors, state_sha256
+from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION, check_config, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
-from weftwork.attention_processors.core.families import base_description, layer_levels
-from weftwork.attention_processors.core.layers import select_layers, select_names
+from weftwork.attention_processors.core.families import at_timestep, base_description, call_layout, family_of, sample_of
+from weftwork.attention_processors.core.grids import Given
+from weftwork.attention_processors.core.image_latents import LatentsT, latent_size, replaced_latents, with_latents
+from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import conditioned, unwrapped
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.strength import GUIDED
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views import SHARINGS
 from weftwork.attention_processors.views.batch import EncodedViews, ViewsBatch, ViewsFeatures, WarpedScene
 from weftwork.attention_processors.views.conditions import ReferenceView
-from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
+from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_to_latents, embedder_of
 from weftwork.attention_processors.views.instillation import GRADIENTS, Instillation
 from weftwork.attention_processors.views.reference_attention import References
-from weftwork.attention_processors.views.roles import ROLES, role_network
+from weftwork.attention_processors.views.roles import read_loras, role_networks, write_loras
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
 
-LORA_NAME: Final = "pytorch_lora_weights.safetensors"
-
 
 class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
     """Adapter for image and geometry of a new view; the denoiser's frozen weights are not part of it.
 
-    Its roles are made on the U-Net that it is bound to. `forward` reads the references once per generation, `denoise`
-    runs both denoising roles at one step.
+    Its roles are made on the denoiser that it is bound to. `forward` reads the references once per generation,
+    `denoise` runs both denoising roles at one step.
 
     Args:
         layers: self-attention layers that share, as in `select_layers`.
@@ -102,7 +103,10 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         self.correspondence: CorrespondenceEncoder | None = None
         self._loras: Mapping[str, Mapping[str, Tensor]] = {}
         self._bound: ref[nn.Module] | None = None
-        self.levels: Mapping[str, int] = {}
+        self.readers: Sequence[str] = ()
+        """Layers that read references: all in which image tokens read each other."""
+        self.shared: Sequence[str] = ()
+        """Layers that share."""
 
     @property
     def sharing(self) -> str:
@@ -110,7 +114,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "self", **config: Any) -> Self:
-        """Makes a new adapter for a U-Net.
+        """Makes a new adapter for a denoiser.
 
         Raises:
             ValueError: as for the class, or `layers` that match nothing there.
@@ -123,10 +127,9 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         """Raises unless this was trained for a denoiser with these weights; half precision is not compared.
 
         Raises:
-            ValueError: another denoiser, or one that is not a U-Net.
+            ValueError: another denoiser, or one of a class without a record of images.
         """
-        if not hasattr(unwrapped(denoiser), "conv_in"):
-            raise UserError("denoiser: got a model without conv_in, expected a U-Net; load one of Stable Diffusion")
+        embedder_of(denoiser)
         here, training = _sha256(denoiser), self.config["training"] or {}
         trained_on = self.config["base_sha256"] or training.get("base_sha256")
         if None not in (trained_on, here) and trained_on != here:
@@ -134,35 +137,30 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
                 "base: this adapter was trained on another denoiser than this one, expected the same weights; load the "
                 "one that its card names"
             )
-        select_layers(denoiser, self.config["layers"])
+        select_layers(denoiser, self.config["layers"], linear=True)
 
     def bind(self, denoiser: nn.Module) -> None:
-        """Makes the roles on the weights of a U-Net.
+        """Makes the roles on the weights of a denoiser.
 
         Raises:
-            ValueError: as `check_base`, LoRAs of other layers, or a denoiser that is not a U-Net.
+            ValueError: as `check_base`, or LoRAs of other layers.
         """
         base: Any = unwrapped(denoiser)
         if self._bound is not None and self._bound() is base:
             return
         self.check_base(base)
-        levels, loras, unused = layer_levels(base), self._states(), set[str]()
-        if self.sharing == "instillation":
-            assert isinstance(self.link, Instillation)
-            dead = self.link.unused_parameters(base)
-            unused = {name.removesuffix(".weight").removesuffix(".bias") for name in dead}
-        rank = self.config["rank"]
-        roles = {role: role_network(role, base, rank, unused if role == "geometry" else ()) for role in ROLES}
-        for role, tensors in loras.items():
-            result = set_peft_model_state_dict(roles[role], {**tensors})
-            odd = [*result.unexpected_keys, *(key for key in result.missing_keys if "lora" in key)]
-            if odd:
-                raise UserError(f"{role}: {odd[0]} is missing or unexpected; copy or save the folder again")
+        link = self.link if self.sharing == "instillation" else None
+        unused = link.unused_parameters(base) if isinstance(link, Instillation) else []
+        roles = role_networks(base, self.config["rank"], unused, self._states())
         if self.correspondence is None:
-            latents = base.conv_in.in_channels if self.config["warped"] else 0
-            channels, out = self.config["channels"], base.conv_in.out_channels
-            self.correspondence = CorrespondenceEncoder(channels, out, warped_channels=latents)
-        self.roles, self.levels, self._bound, self._loras = nn.ModuleDict(roles), levels, ref(base), {}
+            self.correspondence = CorrespondenceEncoder.for_denoiser(
+                base, self.config["channels"], self.config["warped"]
+            )
+        if isinstance(self.link, References):
+            self.link = References.of(base, self.config["layers"])
+        layers = References().layers, self.config["layers"]
+        self.readers, self.shared = (list(select_layers(base, one, linear=True)) for one in layers)
+        self.roles, self._bound, self._loras = nn.ModuleDict(roles), ref(base), {}
         self.register_to_config(
             base=self.config["base"] or base_description(base), base_sha256=self.config["base_sha256"] or _sha256(base)
         )
@@ -197,14 +195,14 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
             )
         return ViewsBatch.of_scenes(
             [WarpedScene.of(row, camera, mesh=mesh) for row, camera in zip(conditions, cameras, strict=True)],
-            References().names(self.levels),
+            self.readers,
         )
 
     def features(self, batch: ViewsBatch, encoders: Mapping[str, Any]) -> ViewsFeatures:
         """Returns the latents of images and point maps.
 
         Args:
-            encoders: `vae`, the pipeline's autoencoder, and `context`, the prompt embeddings of all rows.
+            encoders: `vae`, the pipeline's autoencoder, and `given`, see `ViewsFeatures`.
         """
         vae, parts = encoders["vae"], batch.images.shape[:2]
         warped = encode_latents(vae, batch.warped * 2 - 1)
@@ -213,54 +211,69 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
             encode_latents(vae, one.flatten(0, 1) * 2 - 1).unflatten(0, parts) if parts[1] else nothing
             for one in (batch.images, batch.points)
         )
-        latents = {"images": images, "points": points, "warped": warped}
-        strengths = batch.strengths_at(References().names(self.levels))
-        return ViewsFeatures(geometry=batch.geometry, context=encoders["context"], strengths=strengths, **latents)
+        latents, given = {"images": images, "points": points, "warped": warped}, encoders["given"]
+        strengths = batch.strengths_at(self.readers)
+        return ViewsFeatures(geometry=batch.geometry, given=given, strengths=strengths, **latents)
 
     def forward(self, features: ViewsFeatures) -> EncodedViews:
-        """Reads the references, once for all steps."""
-        assert self.correspondence is not None
+        """Reads the references, once for all steps.
+
+        Raises:
+            ValueError: an adapter that is not bound to a denoiser.
+        """
+        if not self.roles or self.correspondence is None:
+            raise UserError("views: got an adapter that is not attached; attach it to a pipeline first")
         designs, views = features.images.shape[:2]
-        halves = len(features.context) // designs
+        network, given = self.roles["image"], features.given
+        family, halves = family_of(network), len(sample_of(given)) // designs
+        grid = call_layout(network, given).latent_size
 
         def rows(values: Tensor) -> Tensor:
-            return values.repeat(halves, *[1] * (values.ndim - 1)).flatten(0, 1)
+            return values.repeat(halves, *[1] * (values.ndim - 1))
 
-        context = features.context.repeat_interleave(views, 0)
-        known = self.correspondence(rows(features.geometry[:, :-1]))
-        times = torch.zeros(len(context), dtype=torch.long, device=context.device)
-        image, geometry = References(), References()
+        encode = partial(self.correspondence, grid=grid)
+        known = [rows(encode(one)) for one in features.geometry[:, :-1].unbind(1)]
+        clean = at_timestep(given, family.clean)
+        image, geometry = References.of(network), References.of(network)
         for role, latents, references in (
             ("image_reference", features.images, image),
             ("geometry_reference", features.points, geometry),
         ):
+            passes = []
+            for own, added in zip(latents.unbind(1), known, strict=True):
+                self._run(role, with_latents(network, clean, rows(own)), added, references=references.record())
+                passes.append(dict(references.store))
             if views:
-                self._run(role, rows(latents), times, context, known, references=references.record())
-        target = self.correspondence(features.geometry[:, -1], features.warped).repeat(halves, 1, 1, 1)
-        return EncodedViews(image, geometry, views, target, features.context, features.strengths)
+                references.join(passes)
+        warped = features.warped
+        if not views:  # a canvas on which nothing is seen, of any size
+            warped = F.interpolate(warped, latent_size(network, given))
+        target = rows(encode(features.geometry[:, -1], warped))
+        order = family.halves if halves == 2 else GUIDED[1:]
+        return EncodedViews(image, geometry, views, target, given, order, features.strengths)
 
     # -- denoising -----------------------------------------------------------------------------------------
 
     def denoise(
         self,
-        image: Float[Tensor, "row channel h w"],
-        geometry: Float[Tensor, "row channel h w"],
+        image: LatentsT,
+        geometry: LatentsT,
         timesteps: Int[Tensor, " row"],
         encoded: EncodedViews,
         step: tuple[int, int] = (0, 1),
-    ) -> tuple[Tensor, Tensor]:
-        """Returns both roles' predictions for noisy latents of the target.
+    ) -> tuple[LatentsT, LatentsT]:
+        """Returns both roles' predictions for noisy latents of the target, in the form of the denoiser's calls.
 
         Args:
             step: loop index and number of steps, for schedules.
         """
         self.link.store.clear()
-        given, taken = self._taps()
-        shared = timesteps, encoded.context, encoded.features, step
-        first = self._run("image", image, *shared, references=encoded, **given)
-        layers = select_names(list(self.levels), self.link.layers) if self.sharing == "instillation" else ()
+        links, given = self._taps(), at_timestep(encoded.given, timesteps)
+        calls, added = (replaced_latents(given, image), replaced_latents(given, geometry)), encoded.features
+        first = self._run("image", calls[0], added, step, references=encoded, **links[0])
+        layers = self.shared if self.sharing == "instillation" else ()
         references = encoded.of_geometry(layers, self.config["gradient"])
-        return first, self._run("geometry", geometry, *shared, references=references, **taken)
+        return first, self._run("geometry", calls[1], added, step, references=references, **links[1])
 
     def _taps(self) -> tuple[dict[str, Encoded], dict[str, Encoded]]:
         """Taps of the image role and of the geometry role."""
@@ -274,24 +287,13 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         self.own.clear()
         return given, {"own": self.own.record()}
 
-    def _run(
-        self,
-        role: str,
-        latents: Tensor,
-        timesteps: Tensor,
-        context: Tensor,
-        features: Tensor,
-        step: tuple[int, int] = (0, 1),
-        **taps: Encoded,
-    ) -> Tensor:
-        if not self.roles:
-            raise UserError("views: got an adapter that is not attached; attach it to a pipeline first")
-        conditioning = Conditioning.of(taps, Layout(self.levels, (latents.shape[-2], latents.shape[-1])))
+    def _run(self, role: str, given: Given, features: Tensor, step: tuple[int, int] = (0, 1), **taps: Encoded) -> Any:
+        network = self.roles[role]
+        layout = call_layout(network, given)
+        conditioning = Conditioning.of(taps, layout)
         conditioning.set_step(*step)
-        network: Any = self.roles[role]
-        dtype = network.conv_in.weight.dtype  # `network.dtype` walks through all modules
-        with added_after_conv_in(network, features), conditioned(network, conditioning):
-            return network(latents.to(dtype), timesteps, context.to(dtype)).sample
+        with added_to_latents(network, features, layout.tokens), conditioned(network, conditioning):
+            return network(**given, return_dict=False)[0]
 
     def counts(self) -> dict[str, int]:
         """Numbers of trained parameters: LoRAs of each role, and the correspondence encoder."""
@@ -299,6 +301,11 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         return {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in parts.items()}
 
     # -- files ---------------------------------------------------------------------------------------------
+
+    @property
+    def _component(self) -> str:
+        """Name of the denoiser in diffusers' pipelines and LoRAs."""
+        return "transformer" if "presets" in (self.config["base"] or {}) else "unet"
 
     def _states(self) -> Mapping[str, Mapping[str, Tensor]]:
         """Returns the LoRAs by role, as PEFT names them."""
@@ -312,11 +319,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         """
         assert self.correspondence is not None
         with atomic_path(save_directory) as stage:
-            for role, tensors in self._states().items():
-                layers: dict[str, nn.Module | Tensor] = {**tensors}
-                StableDiffusionPipeline.save_lora_weights(
-                    stage / role, unet_lora_layers=layers, weight_name=LORA_NAME, safe_serialization=safe_serialization
-                )
+            write_loras(self._states(), stage, self._component, safe_serialization)
             self.correspondence.save_pretrained(stage / "correspondence", safe_serialization=safe_serialization)
             options = {name: value for name, value in self.config.items() if not name.startswith("_")}
             about = json.dumps({"_class_name": type(self).__name__, **options}, indent=2, sort_keys=True)
@@ -336,8 +339,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         config = read_json(folder / "config.json")
         check_config(folder, config, cls.__name__)
         adapter = cls(**{key: value for key, value in config.items() if not key.startswith("_")})
-        tensors = {role: read_tensors(folder / role / LORA_NAME) for role in ROLES}
-        adapter._loras = {r: {k.removeprefix("unet."): v for k, v in some.items()} for r, some in tensors.items()}
+        adapter._loras = read_loras(folder, adapter._component)
         adapter.correspondence = CorrespondenceEncoder.from_pretrained(folder / "correspondence", use_safetensors=True)
         return adapter
 

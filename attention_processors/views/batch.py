@@ -1,7 +1,7 @@
 """Batches of new views: references warped to the target camera, their latents, and what all steps read of them."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.batch import Batch, Strengths, TensorFields
 from weftwork.attention_processors.core.branch import Branch
-from weftwork.attention_processors.core.captured import Captured
 from weftwork.attention_processors.core.conditioning import Encoded, check_layout
+from weftwork.attention_processors.core.grids import Given
 from weftwork.attention_processors.core.key_bias import KeyStrength, is_plain
-from weftwork.attention_processors.core.strength import GUIDED, Layout, Strength
+from weftwork.attention_processors.core.strength import Half, Layout, Strength
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.point_maps import PointRange
-from weftwork.attention_processors.views.reference_attention import ExtendContext, ReadReferences, References
+from weftwork.attention_processors.views.reference_attention import References
 from weftwork.attention_processors.views.warping import WarpedView, warp_mesh, warp_points
 from weftwork.datasets.readers.cameras import Camera
 
@@ -109,15 +109,16 @@ class ViewsFeatures(TensorFields):
     """Latents of references and of the references warped to the target, beside their geometry.
 
     Args:
+        given: arguments of the denoiser's calls by name; under guidance those of both halves, in the order of its
+            family. Latents and timestep are replaced, for references by their latents and no noise.
         strengths: of the references; None where all are 1.
-        context: prompt embeddings; under guidance those of both halves, the unconditional one first.
     """
 
     images: Float[Tensor, "design part channel h w"]
     points: Float[Tensor, "design part channel h w"]
     geometry: Float[Tensor, "design view 8 height width"]
     warped: Float[Tensor, "design channel h w"]
-    context: Float[Tensor, "row token dim"]
+    given: Given
     strengths: Strengths | None = None
 
 
@@ -126,48 +127,34 @@ class EncodedViews(Encoded):
     """References as both denoising roles read them at every step; the branches are those of the image role.
 
     Args:
-        image, geometry: recorded inputs of the layers of both reference roles.
+        image, geometry: what was recorded in the layers of both reference roles.
         views: references per row.
-        features: what is added to the output of `conv_in`.
-        context: prompt embeddings.
+        features: what is added to the embedded latents.
+        given: as in `ViewsFeatures`.
+        halves: halves of guidance among the rows, in order.
         strengths: of the references; None where all are 1.
-        kept: keys and values of the references in the layers of the image role, while it runs.
-        image_keys: keys in `kept` of the image role, in the layers in which the geometry role reads these; empty for
-            the image role.
     """
 
     image: References
     geometry: References
     views: int
     features: Float[Tensor, "row channel h w"]
-    context: Float[Tensor, "row token dim"]
+    given: Given
+    halves: tuple[Half, ...]
     strengths: Strengths | None = None
-    kept: dict[str, Captured] = field(default_factory=dict)
-    image_keys: Mapping[str, Tensor] = field(default_factory=dict)
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         given = self.strengths
         if not self.views:
             return {}, ()
         if given is None:
-            return self.image.extend(self.views).build(layout)
-        halves = len(self.context) // len(given["weight"])
-        layout = replace(layout, halves=GUIDED[2 - halves :])
-        layers = self.image.names(layout.levels)
+            return self.image.extend(1).build(layout)
+        layout = replace(layout, halves=self.halves)
+        layers = self.image.names(layout.levels, layout.presets)
         check_layout(layers, given["region"], given["region_aspect"], layout)
         strength = KeyStrength.of(given, layers, layout)
-        self.kept.update({layer: Captured() for layer in layers})
-        return {
-            layer: ReadReferences(
-                self.kept[layer],
-                strength.gain(layout.grid(layer), layer),
-                layout.tokens,
-                layout.conditional,
-                context=ExtendContext(layer, self.image.store, self.views),
-                image_key=self.image_keys.get(layer),
-            )
-            for layer in layers
-        }, (strength,)
+        gains = {layer: strength.gain(layout.grid(layer), layer) for layer in layers}
+        return {layer: self.image.at_strength(layer, gain, layout) for layer, gain in gains.items()}, (strength,)
 
     def of_geometry(self, layers: Collection[str], gradient: str) -> Encoded:
         """Returns the references of the geometry role, after the image role has run.
@@ -176,7 +163,4 @@ class EncodedViews(Encoded):
             layers: those whose queries and keys are the image role's.
             gradient: "live" or "detach", whether it reaches the image role.
         """
-        keys = {layer: one.tokens[0] for layer, one in self.kept.items() if layer in layers and one.tokens}
-        if gradient == "detach":
-            keys = {layer: key.detach() for layer, key in keys.items()}
-        return replace(self, image=self.geometry, kept={}, image_keys=keys)
+        return replace(self, image=self.geometry.with_keys_of(self.image, layers, gradient))

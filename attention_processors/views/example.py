@@ -1,37 +1,48 @@
 """The smallest use of aligned views."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
+from torch import Tensor, nn
 
-from weftwork.attention_processors.core.example import Example
-from weftwork.attention_processors.core.processor import unwrapped
+from weftwork.attention_processors.core.example import Example, Inputs
+from weftwork.attention_processors.core.families import sample_of
+from weftwork.attention_processors.core.image_latents import latent_channels, latent_size
 from weftwork.attention_processors.views.adapter import AlignedViews
-from weftwork.attention_processors.views.batch import EncodedViews
+from weftwork.attention_processors.views.batch import ViewsBatch, ViewsFeatures
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.readers.cameras import Camera
 
-SIDE = 64
-"""Of images, in pixels."""
+FACTOR = 8
+"""Pixels per latent."""
+BY_ROW = ("x", "cap_feats", "img_shapes")
+"""Lists with an item for each row."""
 
 
-class ViewsExample(Example):
-    """Example whose conditions are encoded for a target camera; its branches are those of the image role."""
+class ExampleViews(AlignedViews):
+    """Adapter whose target camera is fixed, and which reads as many rows of a call as there are designs."""
 
-    def encoded(self, designs: Sequence[Sequence[ReferenceView]]) -> EncodedViews:
-        adapter: Any = self.adapter
-        batch = adapter.collate(designs, cameras=[_camera(0.0)] * len(designs))
-        context = self.encoders["context"].expand(len(designs), -1, -1)
-        return adapter(adapter.features(batch, {**self.encoders, "context": context}))
+    def collate(
+        self, conditions: Sequence[Sequence[ReferenceView]], *, cameras: Sequence[Camera] = (), mesh: bool = True
+    ) -> ViewsBatch:
+        return super().collate(conditions, cameras=cameras or [_camera(0.0)] * len(conditions), mesh=mesh)
+
+    def features(self, batch: ViewsBatch, encoders: Mapping[str, Any]) -> ViewsFeatures:
+        given, count = encoders["given"], len(batch.images)
+        have = len(sample_of(given))
+        rows = {
+            name: value[:count] if name in BY_ROW or (isinstance(value, Tensor) and len(value) == have) else value
+            for name, value in given.items()
+        }
+        return super().features(batch, {**encoders, "given": rows})
 
 
 def example(denoiser: nn.Module) -> Example:
     """Returns an adapter, and conditions of one reference view of a wall."""
-    adapter = AlignedViews.for_denoiser(denoiser, rank=2)
+    adapter = ExampleViews.for_denoiser(denoiser, rank=2)
     with torch.no_grad():
         for name, parameter in adapter.named_parameters():
             if "lora_B" in name and parameter.requires_grad:  # zero-initialised
@@ -41,15 +52,20 @@ def example(denoiser: nn.Module) -> Example:
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
     }
-    unet: Any = unwrapped(denoiser)
-    context = torch.randn(1, 3, unet.config.cross_attention_dim)
+    vae, call = AutoencoderKL(**sizes, **blocks, latent_channels=latent_channels(denoiser)[0]), Inputs()
+
+    def inputs(given: Inputs) -> Inputs:
+        """Keeps the inputs, whose prompts the reference roles read too."""
+        call.update(given)
+        return given
 
     def conditions(seed: int, **options: Any) -> list[ReferenceView]:
-        image = np.random.default_rng(seed).random((SIDE, SIDE, 3))
-        view = ReferenceView.of_depth(image, np.full((SIDE, SIDE), 3.0), _camera(0.2))
+        height, width = (side * FACTOR for side in latent_size(denoiser, call))
+        image = np.random.default_rng(seed).random((height, width, 3))
+        view = ReferenceView.of_depth(image, np.full((height, width), 3.0), _camera(0.2))
         return [ReferenceView(view.image, view.points, view.camera, **{"weight": 0.5, **options})]
 
-    return ViewsExample(adapter, conditions, {"vae": AutoencoderKL(**sizes, **blocks), "context": context})
+    return Example(adapter, conditions, {"vae": vae, "given": call}, inputs)
 
 
 def _camera(aside: float) -> Camera:

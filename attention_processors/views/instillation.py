@@ -5,6 +5,8 @@ pass (the student) keeps its own values:
 
     out = W_o softmax(Q_teacher K_teacher^T / sqrt(d)) V_student
 
+In layers that image and text share, these are the queries and keys of image tokens; the text keeps the student's.
+
 Taps are branches in the conditioning, without state but the shared store: `RecordAttention` records queries and keys,
 `UseAttention` attends with them, and `Instillation` makes both. Taps of reference views are in
 `weftwork.attention_processors.views.reference_attention`.
@@ -25,7 +27,7 @@ keys. Gradients reach the teacher, as there; `gradient="detach"` stops them.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Final
 
 import torch
@@ -34,9 +36,10 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention, Project
 from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.layers import select_layers, select_names
 from weftwork.attention_processors.core.processor import attention_layers
-from weftwork.attention_processors.core.strength import Layout, Strength
+from weftwork.attention_processors.core.strength import ImageTokens, Layout, Strength
 from weftwork.datasets.readers.errors import UserError
 
 KEYS: Final = ("all", "target")
@@ -56,16 +59,28 @@ class Recorded:
 AttentionStore = MutableMapping[str, Recorded]
 
 
+def span(image: ImageTokens | None, query: Tensor) -> slice:
+    """Returns which tokens of a layer are the image's; all, also those that branches appended, if all queries are."""
+    begin, end = (0, query.shape[1]) if image is None else image.span(query.shape[1])
+    return slice(None) if (begin, end) == (0, query.shape[1]) else slice(begin, end)
+
+
 @dataclass(frozen=True, eq=False)
 class RecordAttention(Branch):
-    """Branch that records a layer's queries and keys, after projection and before scaling."""
+    """Branch that records a layer's queries and keys of image tokens, after projection and before scaling."""
+
+    linear: ClassVar[bool] = True
 
     layer: str
     store: AttentionStore
     gradient: str = "live"
+    image: ImageTokens | None = None
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
-        kept_query, kept_key = (query, own.key) if self.gradient == "live" else (query.detach(), own.key.detach())
+        place = span(self.image, query)
+        kept_query, kept_key = query[:, place], own.key[:, place]
+        if self.gradient != "live":
+            kept_query, kept_key = kept_query.detach(), kept_key.detach()
         self.store[self.layer] = Recorded(kept_query, kept_key, torch.is_grad_enabled())
         return out
 
@@ -81,9 +96,11 @@ class UseAttention(Branch):
         source: the recorded row for each row; None for the same rows.
         gradient: "live" lets gradients into the recording pass.
         strength: [row or 1, 1, 1, 1] in [0, 1]: a blend of this and the layer's own attention, 0 exactly the latter.
+        image: place of the image's tokens; None if all queries are the image's.
     """
 
     replaces: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
 
     layer: str
     store: Mapping[str, Recorded]
@@ -91,18 +108,19 @@ class UseAttention(Branch):
     source: Int[Tensor, " row"] | None = None
     gradient: str = "live"
     strength: Tensor | None = None
+    image: ImageTokens | None = None
 
     def qkv(self, query: Tensor, key: Tensor, value: Tensor, project: Project) -> tuple[Tensor, Tensor, Tensor]:
         kept = self._kept(query, value)
         if self.strength is not None:
             return query, key, value
-        return (*self._query_key(kept, query), value)
+        return (*self._query_key(kept, query, key), value)
 
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         kept = self._kept(query, own.value)
         if self.strength is None:
             return out
-        shared = attend(*self._query_key(kept, query), own.value, own.mask)
+        shared = attend(*self._query_key(kept, query, own.key), own.value, own.mask)
         strength = self.strength.to(out.dtype)
         return torch.where(strength == 0, out, out + strength * (shared - own.out))
 
@@ -118,7 +136,8 @@ class UseAttention(Branch):
             )
         if self.source is not None:
             check_source(self.source, len(kept.query), self.layer)
-        rows = len(kept.query) if self.source is None else len(self.source)
+        rows, place = len(kept.query) if self.source is None else len(self.source), span(self.image, query)
+        query, value = query[:, place], value[:, place]
         heads, tokens = kept.query.shape[2], query.shape[1] if self.keys == "target" else kept.key.shape[1]
         if (rows, kept.query.shape[1], heads) != query.shape[:3]:
             raise UserError(
@@ -132,9 +151,17 @@ class UseAttention(Branch):
             )
         return kept
 
-    def _query_key(self, kept: Recorded, query: Tensor) -> tuple[Tensor, Tensor]:
-        key = kept.key if self.keys == "all" else kept.key[:, : query.shape[1]]
-        return self._rows(kept.query).to(query.dtype), self._rows(key).to(query.dtype)
+    def _query_key(self, kept: Recorded, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        shared = kept.key if self.keys == "all" else kept.key[:, : query.shape[1]]
+        made = self._rows(kept.query).to(query.dtype), self._rows(shared).to(query.dtype)
+        place = span(self.image, query)
+        if place == slice(None):
+            return made
+        begin, end = place.start, place.stop
+        (q, k) = (
+            torch.cat([own[:, :begin], one, own[:, end:]], 1) for own, one in zip((query, key), made, strict=True)
+        )
+        return q, k
 
     def _rows(self, recorded: Tensor) -> Tensor:
         recorded = recorded if self.gradient == "live" else recorded.detach()
@@ -161,8 +188,11 @@ class Taps(Encoded):
     options: Mapping[str, object] = field(default_factory=dict)
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
-        names = select_names(list(layout.levels), self.layers)
-        return {name: self.kind(layer=name, **self.options) for name in names}, ()  # pyright: ignore[reportCallIssue]
+        names = select_names(list(layout.levels), self.layers, layout.presets)
+        options = dict(self.options)
+        if any(one.name == "image" for one in fields(self.kind)):  # pyright: ignore[reportArgumentType]
+            options["image"] = layout.tokens
+        return {name: self.kind(layer=name, **options) for name in names}, ()  # pyright: ignore[reportCallIssue]
 
 
 class Instillation:
@@ -211,15 +241,18 @@ class Instillation:
     def unused_parameters(self, student: nn.Module) -> list[str]:
         """Names of the student's unused parameters: query and key projections of the shared layers.
 
+        Where text and image share projections, these are used.
+
         Freeze them and exclude them from optimizers, distributed training and LoRA targets.
         """
         if self.strength is not None:
             return []
-        layers = attention_layers(student)
+        layers, family = attention_layers(student), family_of(student)
         dead = ("to_q", "to_k", "norm_q", "norm_k")
         return [
             f"{layer}.{name}"
-            for layer in select_layers(student, self.layers)
+            for layer in select_layers(student, self.layers, linear=True)
+            if family.role(layer) in ("self", "linear") or hasattr(layers[layer], "add_q_proj")
             for name, _ in layers[layer].named_parameters()
             if name.partition(".")[0] in dead
         ]

@@ -192,7 +192,7 @@ class ConditionedCall:
                 f"guidance: got {type(unwrapped(denoiser)).__name__}, whose order of halves is not known; turn "
                 "guidance off, or add a record of it to weftwork.attention_processors.core.families.FAMILIES"
             )
-        return GUIDED[::-1] if guidance == "one batch, conditional first" else GUIDED
+        return family_of(denoiser).halves
 
     def _images(self, rows: int, halves: int = 1) -> int:
         """Returns the number of images per design."""

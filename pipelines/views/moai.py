@@ -33,7 +33,7 @@ from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views.batch import ViewsBatch, WarpedScene
 from weftwork.attention_processors.views.conditions import ReferenceView
-from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
+from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_to_latents
 from weftwork.attention_processors.views.instillation import Instillation
 from weftwork.attention_processors.views.point_maps import PointRange
 from weftwork.attention_processors.views.reference_attention import References
@@ -260,7 +260,7 @@ class MoAIPipeline(DiffusionPipeline):
     ) -> Tensor:
         network = getattr(self, name)
         conditioning = Conditioning.of(taps, Layout(layer_levels(network), (latents.shape[-2], latents.shape[-1])))
-        with added_after_conv_in(network, features), conditioned(network, conditioning):
+        with added_to_latents(network, features), conditioned(network, conditioning):
             return network(latents, timesteps, context).sample
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
-from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.attention_processors.views.adapter import AlignedViews
@@ -97,9 +96,9 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         check_seen(scene.warped)
         known = KnownPixels.of(references, scene.warped) if blend_latents or blend_pixels else None
         guided = guidance_scale > 1
-        context = self._context(prompt, negative_prompt, guided)
+        given = self._given(prompt, negative_prompt, guided)
         batch = batch.to(self._execution_device)
-        encoded = views(views.features(batch, {"vae": self.vae, "context": context}))
+        encoded = views(views.features(batch, {"vae": self.vae, "given": given}))
         shape = (1, self.unet.config["in_channels"], *encoded.features.shape[-2:])
         noise = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
         scheduler = copy.deepcopy(self.scheduler)
@@ -136,6 +135,12 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
             raise UserError(f"weight: got {weight} for {name!r}, expected 1; call set_weights({name}=1)")
         return views
 
-    def _context(self, prompt: str, negative_prompt: str | None, guided: bool) -> Float[Tensor, "row token dim"]:
+    def _given(self, prompt: str, negative_prompt: str | None, guided: bool) -> dict[str, Tensor]:
+        """Returns the arguments of the denoiser's calls, whose latents and timestep are replaced."""
         positive, negative = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
-        return positive if negative is None else torch.cat([negative, positive])
+        context = positive if negative is None else torch.cat([negative, positive])
+        context = context.to(self.unet.dtype)
+        sides = (side // self.vae_scale_factor for side in self.size)
+        sample = context.new_zeros(len(context), self.unet.config["in_channels"], *sides)
+        times = torch.zeros(len(context), dtype=torch.long, device=context.device)
+        return {"sample": sample, "timestep": times, "encoder_hidden_states": context}

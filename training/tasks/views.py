@@ -85,13 +85,17 @@ class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):
         return default_collate(samples)
 
     def loss(self, batch: ViewsRecord, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
-        image, points = batch.image, batch.points
+        image, points, dtype = batch.image, batch.points, self.pipe.unet.dtype
         features = ViewsFeatures(
             images=image[:, :-1],
             points=points[:, :-1],
             geometry=batch.geometry,
             warped=batch.warped,
-            context=self.context.to(image).expand(len(image), -1, -1),
+            given={
+                "sample": image[:, -1].to(dtype),
+                "timestep": torch.zeros(len(image), dtype=torch.long, device=image.device),
+                "encoder_hidden_states": self.context.to(image.device, dtype).expand(len(image), -1, -1),
+            },
         )
         encoded = self.module(features)
 

@@ -13,11 +13,12 @@ from tiny_views import REFERENCES, TARGET
 from torch import Tensor
 
 from weftwork.attention_processors.core.adapter_files import state_sha256
-from weftwork.attention_processors.views.adapter import ROLES, SHARINGS, AlignedViews
+from weftwork.attention_processors.views.adapter import SHARINGS, AlignedViews
 from weftwork.attention_processors.views.batch import ViewsFeatures
-from weftwork.attention_processors.views.reference_attention import References
+from weftwork.attention_processors.views.roles import ROLES
 
 CONTEXT = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
+GIVEN = {"sample": torch.zeros(2, 4, 8, 8), "timestep": torch.tensor([400, 700]), "encoder_hidden_states": CONTEXT}
 
 
 def noise(seed: int, *shape: int) -> Tensor:
@@ -42,7 +43,7 @@ def features_of(count: int = 2) -> ViewsFeatures:
         points=noise(2, 2, count, 4, 8, 8),
         geometry=torch.cat([noise(3, 2, count, 8, 64, 64), noise(4, 2, 1, 8, 64, 64)], 1),
         warped=noise(7, 2, 4, 8, 8),
-        context=CONTEXT,
+        given=GIVEN,
     )
 
 
@@ -155,7 +156,7 @@ def test_at_birth_the_image_role_without_references_is_the_frozen_denoiser() -> 
     plain = unet(x, times, CONTEXT).sample
     assert views.correspondence is not None
     features = views.correspondence(noise(4, 2, 8, 64, 64), noise(7, 2, 4, 8, 8))
-    torch.testing.assert_close(views._run("image", x, times, CONTEXT, features), plain, atol=1e-6, rtol=0)
+    torch.testing.assert_close(views._run("image", {**GIVEN, "sample": x}, features), plain, atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
@@ -213,7 +214,7 @@ def strengths_of(**options: Any) -> Any:
     views = views_of(tiny_unet())
     second = [REFERENCES[1], REFERENCES[0]]
     rows = [[replace(REFERENCES[0], **options), second[0]], second]
-    return views, views.collate(rows, cameras=[TARGET.camera] * 2).strengths_at(References().names(views.levels))
+    return views, views.collate(rows, cameras=[TARGET.camera] * 2).strengths_at(views.readers)
 
 
 def both(views: AlignedViews, strengths: Any, count: int = 2, at: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from tiny import tiny_unet
 
 from weftwork.attention_processors.views.correspondence import (
     CorrespondenceEncoder,
-    added_after_conv_in,
+    added_to_latents,
     correspondences,
     fourier_points,
 )
@@ -66,12 +66,12 @@ def test_warped_latents_act_as_channels_of_conv_in_would() -> None:
 def test_features_act_within_their_block_alone() -> None:
     unet = tiny_unet()
     plain = unet(X, 500, CONTEXT).sample
-    with added_after_conv_in(unet, torch.zeros(2, 32, 8, 8)):
+    with added_to_latents(unet, torch.zeros(2, 32, 8, 8)):
         assert torch.equal(unet(X, 500, CONTEXT).sample, plain)
     features = torch.randn(1, 32, 8, 8)
-    with added_after_conv_in(unet, features):
+    with added_to_latents(unet, features):
         one = unet(X, 500, CONTEXT).sample
-    with added_after_conv_in(unet, features.repeat(2, 1, 1, 1)):
+    with added_to_latents(unet, features.repeat(2, 1, 1, 1)):
         assert torch.equal(unet(X, 500, CONTEXT).sample, one)
     assert (one - plain).abs().max() > 1e-3
     assert torch.equal(unet(X, 500, CONTEXT).sample, plain)
@@ -82,7 +82,7 @@ def test_nothing_is_left_behind_by_an_error() -> None:
     unet = tiny_unet()
     plain = unet(X, 500, CONTEXT).sample
     for shape in ((2, 32, 4, 8), (2, 16, 8, 8), (3, 32, 8, 8)):
-        wrong = added_after_conv_in(unet, torch.ones(shape))
+        wrong = added_to_latents(unet, torch.ones(shape))
         with pytest.raises(ValueError, match=r"features: got .* for a conv_in that gives"), wrong:
             unet(X, 500, CONTEXT)
     assert torch.equal(unet(X, 500, CONTEXT).sample, plain)

@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import Attention
 from remedies import Make, Row, check, given, itself, row, table
 from safetensors.torch import load_file, save_file
 from tiny import loaded_views, tiny_unet
+from tiny_audio import tiny_transformer
 from tiny_links import LAYER, denoised, denoiser, latents
 from tiny_views import REFERENCES, TARGET
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.batch import ViewsFeatures
-from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_after_conv_in
+from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_to_latents
 from weftwork.attention_processors.views.instillation import Instillation, RecordAttention, Recorded, UseAttention
 from weftwork.attention_processors.views.point_maps import PointRange
 from weftwork.attention_processors.views.reference_attention import ExtendContext
@@ -100,7 +101,7 @@ LINKS = [
 
 @torch.no_grad()
 def added(rows: int) -> Tensor:
-    with added_after_conv_in(unet(), torch.ones(rows, 32, 8, 8)):
+    with added_to_latents(unet(), torch.ones(rows, 32, 8, 8)):
         return unet()(torch.ones(2, 4, 8, 8), 500, torch.ones(2, 3, 32)).sample
 
 
@@ -166,12 +167,18 @@ def configured(**content: object) -> Make:
 @torch.no_grad()
 def read_references(adapter: AlignedViews) -> Any:
     ones = torch.ones(1, 1, 4, 8, 8)
-    geometry, context = torch.ones(1, 2, 8, 64, 64), torch.ones(1, 3, 32)
-    return adapter(ViewsFeatures(images=ones, points=ones, geometry=geometry, warped=ones[0], context=context))
+    given = {"sample": ones[0], "timestep": torch.zeros(1), "encoder_hidden_states": torch.ones(1, 3, 32)}
+    geometry = torch.ones(1, 2, 8, 64, 64)
+    return adapter(ViewsFeatures(images=ones, points=ones, geometry=geometry, warped=ones[0], given=given))
 
 
 FILES = [
-    row(lambda one: [views().check_base(one)], given(nn.Linear(1, 1)), "expected a U-Net; load one of", given(unet())),
+    row(
+        lambda one: [views().check_base(one)],
+        lambda _: tiny_transformer(),
+        r"embedder=name\), both from",
+        given(unet()),
+    ),
     row(lambda one: [views().check_base(one)], lambda _: other_weights(), "the one that its card names", given(unet())),
     row(AlignedViews.from_pretrained, itself, "; give the folder that save_pretrained wrote", saved()),
     row(AlignedViews.from_pretrained, configured(format_version=9), "expected at most 1; update weftwork", saved()),
