@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -92,6 +92,10 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
         adapter.initialize_from(attention_layers(denoiser))
         adapter.bind(denoiser)
         return adapter
+
+    def own_modules(self) -> Iterator[nn.Module]:
+        """Returns all modules but networks that share the denoiser's weights."""
+        return self.modules()
 
     def initialize_from(self, layers: Mapping[str, nn.Module]) -> None:
         """Copies the frozen layers' key and value projections where the widths agree."""

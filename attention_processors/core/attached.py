@@ -32,6 +32,9 @@ class AdapterBank(ModelMixin, ConfigMixin):
     On disk: `config.json` with the class of each, and one adapter folder per name.
     """
 
+    _skip_layerwise_casting_patterns = (r"\.roles\.",)
+    """Networks with weights of the denoiser, which are cast as it is."""
+
     @register_to_config
     def __init__(self, adapters: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
 
     def forward(self, name: str, features: Batch) -> Encoded:
         """Runs one adapter on its features; called through this module so that offloading hooks run."""
-        with computing(self[name]):
+        with computing(self[name].own_modules()):
             return self._modules_by_name[name](features)
 
     def save_pretrained(  # pyright: ignore

@@ -1,10 +1,10 @@
 """Weights of frozen layers as plain numbers, and of layers that diffusers stores in another precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
+from diffusers.hooks.layerwise_casting import LayerwiseCastingHook, apply_layerwise_casting_hook
 from torch import Tensor, nn
 
 from weftwork.datasets.readers.errors import UserError
@@ -47,13 +47,13 @@ def _dequantized(weight: Any, layer: nn.Module) -> Tensor:
 
 
 @contextmanager
-def computing(module: nn.Module) -> Iterator[None]:
-    """Keeps weights in the precision of computation within the block, after `enable_layerwise_casting`.
+def computing(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Keeps weights of modules in the precision of computation within the block, after `enable_layerwise_casting`.
 
     Modules read the precision of weights before and after the call of the layer that they belong to, where they would
     find that of storage.
     """
-    hooks = [(one, hook) for one in module.modules() if (hook := _casting(one)) is not None]
+    hooks = [(one, hook) for one in modules if (hook := _casting(one)) is not None]
     stored = [hook.storage_dtype for _, hook in hooks]
     for one, hook in hooks:
         one.to(hook.compute_dtype)
@@ -64,6 +64,16 @@ def computing(module: nn.Module) -> Iterator[None]:
         for (one, hook), dtype in zip(hooks, stored, strict=True):
             hook.storage_dtype = dtype
             one.to(dtype)
+
+
+def cast_alike(network: nn.Module, denoiser: nn.Module) -> None:
+    """Lets a network with a denoiser's weights, LoRAs beside them, cast these as the denoiser does."""
+    casting = {name: hook for name, one in denoiser.named_modules() if (hook := _casting(one)) is not None}
+    parts = dict(network.named_modules()) if casting else {}
+    for name, hook in casting.items():
+        own = parts.get(f"{name}.base_layer", parts[name])
+        if _casting(own) is None:
+            apply_layerwise_casting_hook(own, hook.storage_dtype, hook.compute_dtype, hook.non_blocking)
 
 
 def _casting(module: nn.Module) -> LayerwiseCastingHook | None:

@@ -12,7 +12,7 @@ correspondence encoder are trained, and inputs beyond the four latent channels e
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +29,7 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION, check_config, state_sha256
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import at_timestep, base_description, call_layout, family_of, sample_of
+from weftwork.attention_processors.core.frozen_weights import cast_alike
 from weftwork.attention_processors.core.grids import Given
 from weftwork.attention_processors.core.image_latents import LatentsT, latent_size, replaced_latents, with_latents
 from weftwork.attention_processors.core.layers import select_layers
@@ -104,9 +105,8 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         self._loras: Mapping[str, Mapping[str, Tensor]] = {}
         self._bound: ref[nn.Module] | None = None
         self.readers: Sequence[str] = ()
-        """Layers that read references: all in which image tokens read each other."""
         self.shared: Sequence[str] = ()
-        """Layers that share."""
+        """Layers that read references, all in which image tokens read each other; and those that share."""
 
     @property
     def sharing(self) -> str:
@@ -165,6 +165,9 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
             base=self.config["base"] or base_description(base), base_sha256=self.config["base_sha256"] or _sha256(base)
         )
 
+    def own_modules(self) -> Iterator[nn.Module]:
+        return (one for name, one in self.named_modules() if not name.startswith("roles."))
+
     # -- references ----------------------------------------------------------------------------------------
 
     def collate(
@@ -199,11 +202,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         )
 
     def features(self, batch: ViewsBatch, encoders: Mapping[str, Any]) -> ViewsFeatures:
-        """Returns the latents of images and point maps.
-
-        Args:
-            encoders: `vae`, the pipeline's autoencoder, and `given`, see `ViewsFeatures`.
-        """
+        """Returns latents; `encoders` are the autoencoder `vae`, and `given` as in `ViewsFeatures`."""
         vae, parts = encoders["vae"], batch.images.shape[:2]
         warped = encode_latents(vae, batch.warped * 2 - 1)
         nothing = warped.new_zeros(*parts, *warped.shape[1:])  # if no design has a reference
@@ -223,6 +222,9 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         """
         if not self.roles or self.correspondence is None:
             raise UserError("views: got an adapter that is not attached; attach it to a pipeline first")
+        if self._bound is not None and (denoiser := self._bound()) is not None:
+            for role in self.roles.values():
+                cast_alike(role, denoiser)
         designs, views = features.images.shape[:2]
         network, given = self.roles["image"], features.given
         family, halves = family_of(network), len(sample_of(given)) // designs
@@ -264,8 +266,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
     ) -> tuple[LatentsT, LatentsT]:
         """Returns both roles' predictions for noisy latents of the target, in the form of the denoiser's calls.
 
-        Args:
-            step: loop index and number of steps, for schedules.
+        `step` is the loop index and the number of steps, for schedules.
         """
         self.link.store.clear()
         links, given = self._taps(), at_timestep(encoded.given, timesteps)
@@ -346,4 +347,4 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
 
 def _sha256(denoiser: nn.Module) -> str | None:
     plain = unwrapped(denoiser)
-    return state_sha256(plain) if next(plain.parameters()).dtype == torch.float32 else None
+    return state_sha256(plain) if all(one.dtype == torch.float32 for one in plain.parameters()) else None

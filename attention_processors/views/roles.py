@@ -24,6 +24,8 @@ TARGETS: Final = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2
 also the other projections of attention layers that read the image."""
 READ: Final = ("to_k", "to_v", "to_qk")
 """Beginnings of the names of projections to keys and values of image tokens."""
+HOOKS: Final = ("forward", "_diffusers_hook", "_hf_hook", "_old_forward")
+"""Attributes of modules with hooks of diffusers and accelerate."""
 BLOCKS: Final = ("down_blocks", "mid_block", "up_blocks")
 INNER: Final = ("resnets", "attentions")
 STAGES: Final = ("attn1", "attn2", "ff")
@@ -122,6 +124,12 @@ def _place(name: str) -> tuple[int, ...]:
 
 
 def _sharing_copy(denoiser: nn.Module) -> nn.Module:
-    """Returns a frozen copy of the modules that shares the network's tensors."""
-    tensors = [*denoiser.parameters(), *denoiser.buffers()]
-    return copy.deepcopy(denoiser, {id(tensor): tensor for tensor in tensors}).requires_grad_(False)
+    """Returns a frozen copy of the modules that shares the network's tensors, without its offloading and casting."""
+    known: dict[int, object] = {id(tensor): tensor for tensor in [*denoiser.parameters(), *denoiser.buffers()]}
+    for module in denoiser.modules():
+        known |= {id(vars(module)[name]): None for name in HOOKS if name in vars(module)}
+    made = copy.deepcopy(denoiser, known).requires_grad_(False)
+    for module in made.modules():
+        for name in HOOKS:
+            vars(module).pop(name, None)
+    return made

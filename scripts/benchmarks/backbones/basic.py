@@ -193,7 +193,7 @@ def gradients(cell: Cell) -> None:
     out.square().mean().backward()
     if any(parameter.grad is not None for parameter in parts.denoiser.parameters()):
         raise AssertionError("the denoiser's parameters have gradients")
-    layers = [n for n, p in trained.items() if ("to_key" in n or "to_value" in n) and not _has_gradient(p)]
+    layers = [n for n, p in trained.items() if n.startswith(("to_key.", "to_value.")) and not _has_gradient(p)]
     if layers or not any(map(_has_gradient, trained.values())):
         raise AssertionError(f"no gradient in {layers[0] if layers else 'any parameter'}")
 

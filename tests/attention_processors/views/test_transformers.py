@@ -10,10 +10,12 @@ from torch import Tensor
 
 from weftwork.attention_processors.core.families import call_layout, family_of, sample_of
 from weftwork.attention_processors.core.image_latents import latent_channels, latent_size
+from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.batch import EncodedViews, ViewsFeatures
 from weftwork.attention_processors.views.correspondence import added_to_latents, embedder_of
-from weftwork.scripts.benchmarks.backbones import tiny
+from weftwork.scripts.benchmarks.backbones import memory, tiny
+from weftwork.scripts.benchmarks.backbones.cells import Cell
 
 IMAGE_BACKBONES = [make for make in tiny.BACKBONES if family_of(tiny.parts(make)[0]).modality != "audio"]
 TRAINED = ("lora_B", "conv_out", "warped_in")
@@ -108,6 +110,12 @@ def test_features_are_added_to_embedded_latents_alone(make: Callable[[], Any]) -
         with added_to_latents(denoiser, values, layout.tokens):
             assert torch.equal(tiny.run(denoiser, given), plain) == same
     assert torch.equal(tiny.run(denoiser, given), plain)
+
+
+@pytest.mark.parametrize("name", ["group offload by layers", "model offload", "fp8"])
+def test_roles_are_made_on_denoisers_with_hooks(name: str) -> None:
+    (row,) = (one for one in memory.ROWS if one.name == name)
+    row.check(Cell(methods()["aligned-views"], tiny.flux))
 
 
 @torch.no_grad()
