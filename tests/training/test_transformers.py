@@ -1,6 +1,7 @@
 """Adapters are trained on transformers: Flux, SD3, Qwen-Image and Z-Image."""
 
 import json
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
 from weftwork.pipelines import conditions
 from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
+from weftwork.scripts.benchmarks.backbones import memory
 from weftwork.scripts.cli import main
 from weftwork.training.core.denoisers import packed, unpacked
 from weftwork.training.tasks.style import StyledRecord, StyleTask
@@ -24,8 +26,9 @@ from weftwork.training.trainers.captioned import StyleConfig
 PLAIN = {"caption_dropout": 0.0, "style_dropout": 0.0, "joint_dropout": 0.0}
 
 
-def style_task(family: str, **options: Any) -> StyleTask:
+def style_task(family: str, change: Callable[[Any], object] = lambda denoiser: None, **options: Any) -> StyleTask:
     stock = tiny_transformer_pipe(family)
+    change(stock.transformer)
     pipe = conditioned_class(type(stock))(**stock.components)
     torch.manual_seed(0)
     adapter = StyleAdapter.for_denoiser(pipe.transformer, layers="all", styles=["ink", "oil"], token_dim=32)
@@ -84,6 +87,63 @@ def test_gradients_are_the_adapters_alone_also_with_checkpointing(family: str) -
         assert any(grad.abs().max() > 0 for grad in grads[-1])
     for plain, again in zip(*grads, strict=True):
         assert torch.equal(plain, again)
+
+
+class Codes(torch.Tensor):
+    """Weights as whole numbers."""
+
+    def dequantize(self) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.as_subclass(torch.Tensor) / 127
+
+
+class Stored(torch.nn.Linear):
+    """A linear layer with weights in 8 bits, in the place of those of packages."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        weight: Any = self.weight
+        return torch.nn.functional.linear(input, weight.dequantize().to(input), self.bias)
+
+
+def _to_codes(denoiser: Any) -> None:
+    for owner, name, one in memory._linear_layers(denoiser):
+        made = Stored(one.in_features, one.out_features, one.bias is not None)
+        made.bias = one.bias
+        del made._parameters["weight"]
+        made.weight = (one.weight * 127).round().to(torch.int8).as_subclass(Codes)  # pyright: ignore
+        setattr(owner, name, made)
+
+
+QUANTIZED: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "stand-in": ("torch", _to_codes),
+    "int8": ("torchao", memory._to_int8),
+    "nf4": ("bitsandbytes", memory._to_nf4),
+    "GGUF": ("gguf", memory._to_gguf),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed"))
+        for name, (package, _) in QUANTIZED.items()
+    ],
+)
+def test_gradients_with_a_quantised_backbone_are_those_with_its_weights_as_plain_numbers(
+    family: str, kind: str
+) -> None:
+    grads = []
+    quantize = QUANTIZED[kind][1]
+    for change in (quantize, lambda denoiser: (quantize(denoiser), memory._dequantize(denoiser))):
+        task = style_task(family, change)
+        task.frozen.enable_gradient_checkpointing()
+        task.frozen.train()
+        task.loss(batch_of(task), torch.Generator().manual_seed(1), 0).backward()
+        assert all(p.grad is None for p in task.frozen.parameters())
+        grads.append({name: p.grad for name, p in task.module.named_parameters()})
+    for name, grad in grads[0].items():
+        assert grad is not None and grad.isfinite().all() and grad.any()
+        torch.testing.assert_close(grad, grads[1][name], atol=1e-5, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")
