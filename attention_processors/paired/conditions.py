@@ -161,10 +161,7 @@ def _check_text(text: str | None) -> None:
         return
     if not text.strip():
         raise UserError("text: got an empty text; describe the object, or leave text out for a sketch-only pair")
-    try:
-        check_characters(text)
-    except UserError as error:
-        raise UserError(f"text: {error}") from error
+    check_characters(text, "text")
 
 
 def _read_sketch(condition: SketchTextPair | GlobalSketch) -> None:

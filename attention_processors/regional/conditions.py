@@ -54,7 +54,7 @@ class RegionalPrompt(Condition):
         if self.prompt is not None:
             if not isinstance(self.prompt, str) or not self.prompt.strip():
                 raise UserError(f"prompt: got {self.prompt!r}, expected a text; describe what is in the region")
-            check_characters(self.prompt)
+            check_characters(self.prompt, "prompt")
             return
         try:
             spans = np.atleast_2d(np.asarray(self.tokens))

@@ -3,8 +3,8 @@
 from weftwork.datasets.readers.errors import UserError
 
 
-def check_characters(text: str) -> str:
-    """Returns the text if all its characters are whole.
+def check_characters(text: str, name: str = "") -> str:
+    """Returns the text if all its characters are whole; the error begins with its name, if it has one.
 
     Raises:
         ValueError: halves of characters, such as a lone "\\ud83d", which JSON can hold and nothing else can.
@@ -12,5 +12,6 @@ def check_characters(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"got {text!a}, with half a character at {error.start + 1}; write it again") from error
+        prefix = f"{name}: " if name else ""
+        raise UserError(f"{prefix}got {text!a}, with half a character at {error.start + 1}; write it again") from error
     return text

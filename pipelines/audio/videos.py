@@ -1,6 +1,7 @@
 """Video files: frames by time, tracks and depth from models, and copies with new audio (PyAV)."""
 
 import math
+import reprlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,11 +117,17 @@ class Video:
         """Returns the tracks of a detector, largest first.
 
         Raises:
-            ValueError: boxes that are inverted or reach beyond the frame.
+            ValueError: no boxes by track, or boxes that are inverted or reach beyond the frame.
         """
         found: dict[Hashable, list[tuple[float, Sequence[float]]]] = {}
         for time, frame in self.frames(rate):
-            for name, box in detect(frame).items():
+            boxes = detect(frame)
+            if not isinstance(boxes, Mapping) or any(np.shape(box) != (4,) for box in boxes.values()):
+                raise UserError(
+                    f"detector: got {reprlib.repr(boxes)} of a frame, expected a mapping from tracks to boxes (left, "
+                    "top, right, bottom); return one"
+                )
+            for name, box in boxes.items():
                 found.setdefault(name, []).append((time, box))
         tracks = [BoxTrack(*map(np.array, zip(*rows, strict=True))) for rows in found.values()]
         return sorted(tracks, key=lambda track: track.area, reverse=True)

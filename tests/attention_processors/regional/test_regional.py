@@ -165,6 +165,8 @@ def test_bad_prompts() -> None:
             RegionalPrompt(**given)
     with pytest.raises(ValueError, match="prompt: got ' ', expected a text"):
         RegionalPrompt(" ")
+    with pytest.raises(ValueError, match=r"^prompt: got .*, with half a character at 3; write it again"):
+        RegionalPrompt("a \ud83d")
     for tokens in (np.array([1, 4]), (np.int64(1), 4), torch.tensor([[1, 4]])):
         assert RegionalPrompt(tokens=tokens).spans == ((1, 4),)  # pyright: ignore[reportArgumentType]
     for tokens in ((3, 3), (-1, 2), (), [(0, 1), (4, 2)], 3, (0.0, 1.0), [("0", "1")], [(0, 1), (3,)], (False, True)):

@@ -237,6 +237,9 @@ def backwards(folder: Path) -> Path:
     return folder / "clip.mkv"
 
 
+EVERYWHERE = [0.0, 0.0, 1.0, 1.0]
+
+
 def without_times(folder: Path) -> Path:
     with av.open(str(folder / "raw.h264"), "w") as container:
         stream = container.add_stream("h264", rate=10)
@@ -288,6 +291,11 @@ def encoded(side: int) -> Make:
     row(Video.open, without_times, "got frames without times, expected a video; convert it to MP4", converted),
     row(Video.open, backwards, "got frames whose times do not increase; export the video again", made()),
     ("up to 2.00 s for a video of 0.93 s; cut it", followed(2), followed(0.9)),
+    (
+        "detector: got .* of a frame, expected a mapping from tracks to boxes .*; return one",
+        lambda folder: Video.open(made()(folder)).tracks(lambda _: [EVERYWHERE]),  # pyright: ignore[reportArgumentType]
+        lambda folder: Video.open(folder / "clip.mp4").tracks(lambda _: {"it": EVERYWHERE}),
+    ),
     ("cannot be written .*; choose a name that ends in .mkv", with_audio("a.xyz"), with_audio("a.mkv")),
     ("got 33x33, expected even sides; crop a line", encoded(33), encoded(32)),
 )
