@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from jaxtyping import Float
 from PIL import Image
@@ -42,6 +43,9 @@ class Condition(Recorded):
         ValueError: a weight or factor that is negative or not finite, an unknown `cfg`, a box outside the canvas, a
             mask that is black or cannot be read, or a schedule out of order.
     """
+
+    has_maps: ClassVar[bool] = True
+    """Whether attention maps of it can be recorded."""
 
     weight: float = field(
         default=1.0, metadata=recorded(NumberKind(maximum=MAX_WEIGHT), "Strength: 0 is off, 1 as trained.")

@@ -25,6 +25,7 @@ class InContextReference(Condition):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("index",)
+    has_maps: ClassVar[bool] = False
 
     index: int = field(metadata=recorded(NumberKind(maximum=100), "Which reference image, from 0."))
 
@@ -51,6 +52,7 @@ class ReferenceOnly(Condition):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("image",)
+    has_maps: ClassVar[bool] = False
 
     image: ImageLike | None = field(
         default=None,

@@ -35,6 +35,7 @@ class RegionalPrompt(Condition):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("prompt",)
+    has_maps: ClassVar[bool] = False
 
     prompt: str | None = field(default=None, metadata=recorded(TextKind(), "Text that acts in the region."))
     _: KW_ONLY

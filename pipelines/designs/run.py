@@ -224,17 +224,21 @@ def maps_path(target: Path) -> Path:
 
 
 def check_maps(design: Design) -> None:
-    """Raises for a design without conditions, which have no maps."""
+    """Raises for a design without conditions, or with conditions alone that have no maps."""
     if not any(design.conditions.values()):
         raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
+    if not any(one.has_maps for some in design.conditions.values() for one in some):
+        names = ", ".join(name for name, some in design.conditions.items() if some)
+        raise UserError(f"maps: got conditions of {names} alone, which have none; add pairs or leave --maps out")
 
 
 def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Image]) -> list[Image.Image]:
-    """Returns a sheet per image with the influence maps of all conditions, in the order of the design."""
-    maps = {name: recorder.maps("influence", adapter=name) for name, some in design.conditions.items() if some}
+    """Returns a sheet per image with the influence maps of conditions that have some, in the order of the design."""
+    shown = {name: some for name, some in design.conditions.items() if some and some[0].has_maps}
+    maps = {name: recorder.maps("influence", adapter=name) for name in shown}
     sheets = []
     for row, image in enumerate(images):
-        views = [overlay(image, maps[n][row, i]) for n, some in design.conditions.items() for i in range(len(some))]
+        views = [overlay(image, maps[n][row, i]) for n, some in shown.items() for i in range(len(some))]
         sheet = Image.new("RGB", (image.width * len(views), image.height))
         for index, view in enumerate(views):
             sheet.paste(view, (image.width * index, 0))

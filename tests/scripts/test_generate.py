@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_designs import DESIGN, PAIR, generate, read, write
+from tiny_designs import DESIGN, PAIR, generate, read, refused, write
 
 from weftwork.attention_processors.paired.adapter import GlobalSketch, SketchTextPair
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
@@ -65,6 +65,18 @@ def test_maps_stand_beside_the_image(folder: Path, models: Path) -> None:
     assert generate(folder, models, "--maps") == 0
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["picture-maps.png", "picture.png"]
     assert read(folder / "out" / "picture-maps.png")[0].shape == (64, 128, 3)
+
+
+def test_maps_are_those_of_conditions_that_have_some(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = {"prompt": "a cat", "region": [0, 0, 0.5, 1]}
+    write(folder, {**DESIGN, "conditions": {"regional": [text]}})
+    said = refused(generate(folder, models, "--maps"), folder, capsys)
+    assert "maps: got conditions of regional alone, which have none; add pairs or leave --maps out" in said
+    write(folder, {**DESIGN, "conditions": {"regional": [text], "paired": [PAIR]}})
+    assert generate(folder, models, "--maps") == 0
+    assert read(folder / "out" / "picture-maps.png")[0].shape == (64, 64, 3)
 
 
 def test_everything_a_file_may_say(folder: Path) -> None:
