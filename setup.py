@@ -3,8 +3,8 @@
 from setuptools import find_namespace_packages, setup
 
 ROOTS = ("attention_processors", "datasets", "evaluation", "pipelines", "pretrained", "scripts", "training")
-LEFT_OUT = ("pretrained.*", "training.recipes*", "scripts.maintenance*", "*.__pycache__")
-"""Models, which are data, and what is for maintainers."""
+LEFT_OUT = ("pretrained.*", "scripts.demo.assets", "training.recipes*", "scripts.maintenance*", "*.__pycache__")
+"""Models and scripts of pages, which are data, and what is for maintainers."""
 
 found = find_namespace_packages(include=[*ROOTS, *(f"{root}.*" for root in ROOTS)], exclude=LEFT_OUT)
 setup(

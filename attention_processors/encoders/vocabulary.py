@@ -25,6 +25,16 @@ def unknown_words(tokenizer: Any, text: str) -> list[str]:
     return [word for word in words if len(tokenizer.tokenize(word)) > 1]
 
 
+def known_words(tokenizer: Any) -> list[str]:
+    """Returns the words that a small vocabulary has as one token; none for large ones, whose words are open."""
+    if tokenizer is None or len(tokenizer) > MAX_TOKENS or not _has_words(tokenizer):
+        return []
+    words = {
+        re.sub(r"</w>|\u2581", "", token) for token in tokenizer.get_vocab() if "</w>" in token or "\u2581" in token
+    }
+    return sorted(word for word in words if WORD.fullmatch(word))
+
+
 def warn_of_unknown_words(tokenizer: Any, text: str, name: str) -> None:
     """Logs a warning of unknown words, once for each word."""
     new = [word for word in unknown_words(tokenizer, text) if (len(tokenizer), word) not in _WARNED]

@@ -42,9 +42,15 @@ def _size(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, A
     if getattr(pipe, "unet", None) is None:
         areas = {"max_area": height * width} if height and width and "max_area" in taken else {}
         return {"height": height, "width": width, **areas}
-    size = pipe.unet.config["sample_size"]
-    own = [side * pipe.vae_scale_factor for side in ((size, size) if isinstance(size, int) else size)]
+    own = unet_size(pipe)
     return {"height": height or own[0], "width": width or own[1]}
+
+
+def unet_size(pipe: Any) -> tuple[int, int]:
+    """Returns height and width in pixels of the images that a pipeline's U-Net was trained on."""
+    size = pipe.unet.config["sample_size"]
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor
 
 
 def _check_prompts(pipe: Any, design: Design) -> None:

@@ -177,7 +177,7 @@ class AudioPage(PipelinePage[AudioStudio]):
         buttons.connect(
             lambda user, *values: self.studio.generate(audio_request(*values[:5]), *values[5:], user=user),
             lambda out: [str(out.video), "Done.", str(out.path), str(out.plot), str(out.seed), *downloads(out.path)],
-            [drawn, surface, seconds, clip, boxes, *settings],
+            {"path": drawn, "surface": surface, "seconds": seconds, "clip": clip, "boxes": boxes, **settings},
             [video, state, audio, plot, seed, wav],
             api_name="sound",
         )

@@ -30,20 +30,16 @@ QUEUE: Final = 32
 UPLOAD: Final = "8mb"
 SESSIONS: Final = 200
 """Sessions in memory; gradio copies the settings of every widget for each, and a call from a program is one."""
-HEAD: Final = """<script>
-document.addEventListener("change", async (event) => {
-  const input = event.target;
-  if (input.type !== "file" || !input.closest("[id^=sketch-]")) return;
-  for (const file of [...input.files])
-    if (!(await createImageBitmap(file).catch(() => null))) document.querySelector("#unreadable")?.click();
-}, true);
-</script>"""
-"""Reports files that canvases ignore because the browser cannot read them."""
 CSS: Final = """
 .state { min-height: 1.6em }
 .result img { width: 100%; object-fit: contain }
-.gallery-container .grid-wrap.fixed-height { min-height: 0 }"""
-"""Galleries of `height="auto"` have a minimum height otherwise."""
+.gallery-container .grid-wrap.fixed-height { min-height: 0 } /* of `height="auto"` too otherwise */
+@media (max-width: 700px) { /* the buttons stay in reach */
+  .run { position: fixed; inset: auto 0 0 0; z-index: 50; padding: 10px 16px; flex-wrap: nowrap;
+         background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary) }
+  .run button { min-width: 0 }
+  .gradio-container { padding-bottom: 80px }
+}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +89,6 @@ def run(arguments: argparse.Namespace) -> None:
         ssr_mode=False,
         footer_links=["api"],
         css=CSS,
-        head=HEAD,
     )
 
 
@@ -177,15 +172,12 @@ def demo(studio: "ImageStudio", pages: "Sequence[Page]", waiting: int = QUEUE) -
 
 
 def _add_hidden(studio: "ImageStudio") -> None:
-    """Adds the call for programs, and the button with which the page's script reports unreadable sketches."""
+    """Adds the call for programs."""
     import gradio as gr
 
-    from weftwork.scripts.demo.guards import error_shown, errors_shown
+    from weftwork.scripts.demo.guards import errors_shown
     from weftwork.scripts.demo.studio import ImageResult
-    from weftwork.scripts.demo.widgets import DEVICE, HEARD
-
-    def unreadable() -> None:
-        raise error_shown("Sketch: got a file that is not an image; use PNG, JPEG or WebP")
+    from weftwork.scripts.demo.widgets import DEVICE
 
     def generate(design: dict[str, object]) -> tuple[str, dict[str, object]]:
         with errors_shown():
@@ -193,7 +185,6 @@ def _add_hidden(studio: "ImageStudio") -> None:
         assert isinstance(result, ImageResult)
         return str(result.path), {**design, "seed": result.seed}
 
-    gr.Button(visible="hidden", elem_id="unreadable").click(unreadable, None, None, **HEARD)
     design, image, used = gr.JSON(visible=False), gr.Image(visible=False, type="filepath"), gr.JSON(visible=False)
     gr.Button(visible=False).click(
         generate, design, [image, used], api_name="generate", concurrency_id=DEVICE, concurrency_limit=1

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Self
 
 import gradio as gr
@@ -69,10 +70,13 @@ class FormPage(AdapterPage):
             if not records:
                 needs = ", ".join(key for form in forms for key in form.needs)
                 raise UserError(f"{needs}: got none, expected at least one; fill it in")
-            return ImageRequest({"prompt": text, "conditions": {self.adapter: records}}, RunSettings.of(list(given)))
+            return RunSettings.of(list(given)).request({"prompt": text, "conditions": {self.adapter: records}})
 
-        widgets = [widget for form in forms for one in form.inputs for widget in one.widgets]
-        panel.connect(request, [prompt, *widgets, *settings], api_name=name, triggers=[prompt.submit])
+        inputs: dict[str, Component] = {"prompt": prompt}
+        for form in forms:
+            for one in form.inputs:
+                inputs |= one.named(inputs)
+        panel.connect(request, {**inputs, **settings}, api_name=name, triggers=[prompt.submit])
 
 
 def _condition_classes(method: Method) -> list[type[Condition]]:
@@ -108,6 +112,11 @@ class FieldInput:
     key: str
     kind: Kind
     widgets: Sequence[Component]
+
+    def named(self, taken: Container[str]) -> dict[str, Component]:
+        """Returns the widgets by names in calls from programs: the key, with a number if it is taken."""
+        names = filter(lambda name: name not in taken, chain([self.key], (f"{self.key}_{i}" for i in count(2))))
+        return dict(zip(names, self.widgets, strict=False))
 
     def record_value(self, values: Sequence[object]) -> object:
         """Returns the field's value in a record; None where it is left out."""

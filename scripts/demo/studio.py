@@ -17,6 +17,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.style.adapter import Style, StyleCard, StyleCards
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX, from_text
+from weftwork.pipelines.designs.arguments import unet_size
 from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.reader import as_design
 from weftwork.pipelines.designs.run import draw, stored, write_images
@@ -64,6 +65,14 @@ class Studio:
 
 class ImageStudio(Studio):
     """A text-to-image pipeline with attached adapters."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of images whose design has none; for a transformer some square."""
+        if getattr(self.pipe, "unet", None) is None:
+            return MAX_SIDE, MAX_SIDE
+        height, width = unet_size(self.pipe)
+        return width, height
 
     def design(self, record: Mapping[str, object]) -> Design:
         """Returns the design of a user: images are inside of it, files are never read.

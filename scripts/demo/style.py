@@ -41,6 +41,7 @@ class StylePage(AdapterPage):
                 prompt = gr.Textbox("a red cat", label="Prompt", elem_id="style-prompt")
                 gallery, samples = _samples()
                 sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
+                shares = {f"share_{name}": slider for name, slider in zip(names, sliders, strict=True)}
                 strength = strength_settings()
                 card = self._cards(sliders, names)
             with gr.Column(scale=2, min_width=320):
@@ -53,10 +54,10 @@ class StylePage(AdapterPage):
         def request(text: str, uploaded: str | None, *values: float) -> ImageRequest:
             mixture, (weight, start, end, *rest) = values[: len(names)], values[len(names) :]
             conditions = style_conditions(_shares(names, mixture), weight, start, end, self.adapter)
-            return ImageRequest({"prompt": text, "conditions": conditions}, RunSettings.of(rest), _read_card(uploaded))
+            return RunSettings.of(rest).request({"prompt": text, "conditions": conditions}, _read_card(uploaded))
 
         gallery.select(chosen, None, sliders, **QUIET)
-        inputs = [prompt, card, *sliders, *strength, *settings]
+        inputs = {"prompt": prompt, "card": card, **shares, **strength, **settings}
         panel.connect(request, inputs, api_name="style", triggers=[prompt.submit])
 
     def _cards(self, sliders: list[gr.Slider], names: tuple[str, ...]) -> gr.File:

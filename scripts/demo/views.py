@@ -135,7 +135,7 @@ class ViewPage(PipelinePage[ViewStudio]):
         buttons.connect(
             lambda user, *values: studio.generate(view_request(size, *values[:-2]), *values[-2:], user=user),
             _values,
-            [room, *own, azimuth, elevation, distance, *settings],
+            {"room": room, **own, "azimuth": azimuth, "elevation": elevation, "distance": distance, **settings},
             [image, state, depth, cloud, seed, png, ply],
             api_name="view",
         )
@@ -167,13 +167,14 @@ def view_request(
     return ViewRequest(references, first.camera.orbited(pivot_of(first), *orbit))
 
 
-def _own_image() -> list[Component]:
-    """Adds uploads of an image, its depth, and its angle of view."""
+def _own_image() -> dict[str, Component]:
+    """Adds uploads of an image, its depth, and its angle of view, by name."""
     with gr.Accordion("Your own image", open=False):
         with gr.Row():
             upload = image_upload("Image")
             depth = gr.File(label="Its depth (NPY, along the camera's axis)", file_types=[".npy"], elem_id="own-depth")
-        return [upload, depth, gr.Slider(20, 120, 60, step=1, label="Horizontal angle of view (degrees)")]
+        angle = gr.Slider(20, 120, 60, step=1, label="Horizontal angle of view (degrees)")
+        return {"image": upload, "depth": depth, "angle": angle}
 
 
 @cache

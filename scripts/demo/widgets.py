@@ -18,6 +18,11 @@ from weftwork.scripts.demo.studio import CARD, MAX_STEPS, ImageResult, ImageStud
 DEVICE: Final = "device"
 """Calls with this concurrency id wait for each other."""
 BOX: Final = "0.25, 0.1, 0.75, 0.6"
+SHOW_RESULT: Final = """() => {
+  const result = [...document.querySelectorAll(".result")].find(one => one.offsetParent);
+  if (innerWidth <= 700) result?.scrollIntoView({block: "center", behavior: "smooth"});
+}"""
+"""On a narrow screen, where it is below the inputs."""
 Record = dict[str, object]
 """A JSON object."""
 Values = list[object]
@@ -49,14 +54,14 @@ class RunSettings:
     def of(cls, values: Sequence[Any]) -> Self:
         return cls(*values)
 
-    def added_to(self, record: Mapping[str, object]) -> Record:
-        """Returns the design with these settings."""
-        return {
-            **record,
+    def request(self, record: Mapping[str, object], card: StyleCard | None = None) -> "ImageRequest":
+        """Returns the request for the image of a design with these settings."""
+        settings = {
             "seed": self.seed,
             "num_inference_steps": int(self.num_inference_steps),
             "guidance_scale": self.guidance_scale,
         }
+        return ImageRequest({**record, **settings}, self.maps, card)
 
 
 @dataclass(frozen=True)
@@ -64,27 +69,28 @@ class ImageRequest:
     """A request for an image.
 
     Args:
-        record: a design without its settings.
+        record: a design.
+        maps: whether to show attention maps.
         card: a user's own style.
     """
 
     record: Mapping[str, object]
-    settings: RunSettings
+    maps: bool = False
     card: StyleCard | None = None
 
 
-def run_settings(*, steps: int = 20, guidance: float | None = 3, maps: bool = True) -> list[Component]:
-    """Adds seed, steps, guidance unless it is None, and with `maps` the choice to show attention maps."""
+def run_settings(*, steps: int = 20, guidance: float | None = 3, maps: bool = True) -> dict[str, Component]:
+    """Adds seed, steps, guidance unless it is None, and with `maps` the choice to show attention maps, by name."""
     with gr.Accordion("Settings", open=False):
         with gr.Row():
-            settings: list[Component] = [
-                gr.Number(None, label="Seed (optional)", precision=0, minimum=0, min_width=140),
-                gr.Slider(1, MAX_STEPS, steps, step=1, label="Steps", min_width=140),
-            ]
+            settings: dict[str, Component] = {
+                "seed": gr.Number(None, label="Seed (optional)", precision=0, minimum=0, min_width=140),
+                "steps": gr.Slider(1, MAX_STEPS, steps, step=1, label="Steps", min_width=140),
+            }
             if guidance is not None:
-                settings.append(gr.Slider(0, 15, guidance, step=0.5, label="Guidance", min_width=140))
+                settings["guidance"] = gr.Slider(0, 15, guidance, step=0.5, label="Guidance", min_width=140)
         if maps:
-            settings.append(gr.Checkbox(False, label="Show attention maps"))
+            settings["maps"] = gr.Checkbox(False, label="Show attention maps")
     return settings
 
 
@@ -93,7 +99,7 @@ class RunButtons:
 
     def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
-        with gr.Row():
+        with gr.Row(elem_classes="run"):
             self.start = gr.Button("Generate", variant="primary", elem_classes="generate")
             self.cancel = gr.Button("Cancel", elem_classes="cancel")
 
@@ -101,7 +107,7 @@ class RunButtons:
         self,
         run: Callable[..., Iterator[Step | Result]],
         show: Callable[[Result], Values],
-        inputs: Sequence[Component],
+        inputs: Mapping[str, Component],
         outputs: Sequence[Component],
         *,
         api_name: str,
@@ -112,6 +118,7 @@ class RunButtons:
         Args:
             run: yields steps, and a result at the end.
             show: turns a result into values for the outputs.
+            inputs: by their names in calls from programs, in the order of the values.
             outputs: the component for previews, the one for the state, and others.
         """
 
@@ -121,11 +128,11 @@ class RunButtons:
         def expect(request: gr.Request) -> None:
             self.queue.expect(user(request))
 
-        def generate(request: gr.Request, *values: object) -> Iterator[Values]:
+        def generate(request: gr.Request, **values: object) -> Iterator[Values]:
             others: Values = [gr.skip()] * (len(outputs) - 2)
             with errors_shown():
                 try:
-                    for result in run(user(request), *values):
+                    for result in run(user(request), *(values[name] for name in inputs)):
                         if isinstance(result, Step):
                             preview = gr.skip() if result.preview is None else result.preview
                             yield [preview, f"Step {result.done} of {result.total}", *others]
@@ -138,12 +145,14 @@ class RunButtons:
             return "Stopping …" if self.queue.cancel(user(request)) else gr.skip()
 
         started = [self.start.click, *triggers]
+        gr.on(started, None, None, None, js=SHOW_RESULT, **QUIET)
         gr.on(started, expect, None, None, **QUIET)
         gr.on(
             started,
             generate,
-            list(inputs),
+            None,
             list(outputs),
+            inputs_kwargs=dict(inputs),
             api_name=api_name,
             concurrency_id=DEVICE,
             concurrency_limit=1,
@@ -169,7 +178,7 @@ class ImagePanel:
     def connect(
         self,
         request: Callable[..., ImageRequest],
-        inputs: Sequence[Component],
+        inputs: Mapping[str, Component],
         *,
         api_name: str,
         triggers: Sequence[Callable[..., object]],
@@ -178,8 +187,7 @@ class ImagePanel:
 
         def run(user: User, *values: object) -> Iterator[Step | ImageResult]:
             asked = request(*values)
-            design = self.studio.design(asked.settings.added_to(asked.record))
-            return self.studio.generate(design, maps=asked.settings.maps, card=asked.card, user=user)
+            return self.studio.generate(self.studio.design(asked.record), maps=asked.maps, card=asked.card, user=user)
 
         outputs = [self.image, self.state, self.seed, self.png, self.json, self.maps]
         self.buttons.connect(run, self._values, inputs, outputs, api_name=api_name, triggers=triggers)
@@ -224,23 +232,14 @@ def styles_of(studio: ImageStudio, adapter: str = "style") -> tuple[str, ...]:
     return tuple(adapters[adapter].config["styles"]) if adapters is not None and adapter in adapters else ()
 
 
-def style_settings(studio: ImageStudio) -> list[Component]:
-    """Adds styles for the whole image with weight, start and end; nothing where there are no styles."""
-    names = styles_of(studio)
-    if not names:
-        return []
-    with gr.Accordion("Style", open=False):
-        choice = gr.CheckboxGroup(list(names), label="Styles, in equal shares", elem_id="styles")
-        return [choice, *strength_settings()]
-
-
-def strength_settings() -> list[Component]:
-    """Adds weight, start and end of a style."""
+def strength_settings() -> dict[str, Component]:
+    """Adds weight, start and end of a style, by name."""
     with gr.Row():
-        weight = gr.Slider(0, 1.5, 1, step=0.05, label="Weight", min_width=140)
-        start = gr.Slider(0, 1, 0, step=0.05, label="Start (share)", min_width=140)
-        end = gr.Slider(0, 1, 1, step=0.05, label="End (share)", min_width=140)
-    return [weight, start, end]
+        return {
+            "weight": gr.Slider(0, 1.5, 1, step=0.05, label="Weight", min_width=140),
+            "start": gr.Slider(0, 1, 0, step=0.05, label="Start (share)", min_width=140),
+            "end": gr.Slider(0, 1, 1, step=0.05, label="End (share)", min_width=140),
+        }
 
 
 def style_conditions(

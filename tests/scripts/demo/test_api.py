@@ -31,8 +31,7 @@ DESIGN: dict[str, Any] = {
     "num_inference_steps": 2,
     "conditions": {"paired": [{"sketch": as_text(drawn_sketch()), "text": "a thing", "region": "sketch"}]},
 }
-STYLE: dict[str, Any] = {"param_0": "a b", "param_9": 5, "param_10": 1}
-"""Words, seed and steps."""
+STYLE: dict[str, Any] = {"prompt": "a b", "seed": 5, "steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +73,37 @@ def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: I
     assert read_image(picture).tobytes() == image.tobytes()
 
 
+def test_the_outfit_page_takes_a_design(client: Client, studio: ImageStudio) -> None:
+    (image,) = draw(studio.pipe, studio.design(DESIGN), 1, None)
+    shown, state, seed, png, _, maps = client.predict(design=DESIGN, maps=True, api_name="/outfit")
+    assert state == "Done." and seed == "5" and len(maps["value"]) == 1
+    assert read_image(png["value"]).tobytes() == read_image(shown).tobytes() == image.tobytes()
+
+
+def test_inputs_have_names(client: Client, studio: ImageStudio) -> None:
+    named: Any = client.view_api(return_format="dict", print_info=False)
+    names = {
+        name: [one["parameter_name"] for one in endpoint["parameters"]]
+        for name, endpoint in named["named_endpoints"].items()
+    }
+    assert names["/outfit"] == ["design", "maps"]
+    strength, settings = ["weight", "start", "end"], ["seed", "steps", "guidance", "maps"]
+    shares = [f"share_{name}" for name in studio.pipe.adapters["style"].config["styles"]]
+    assert names["/style"] == ["prompt", "card", *shares, *strength, *settings]
+
+
 def test_a_baked_card_can_be_uploaded(client: Client) -> None:
     with pytest.raises(AppError, match="Card: got no style, expected one with a share; move a slider"):
         client.predict(0.0, 0.0, 0.0, 0.0, api_name="/bake")
     baked: Any = client.predict(1.0, 0.0, 0.0, 0.0, api_name="/bake")
     card = baked["value"] if isinstance(baked, dict) else baked
-    shown, *_ = client.predict(param_1=handle_file(card), **STYLE, api_name="/style")
+    shown, *_ = client.predict(card=handle_file(card), **STYLE, api_name="/style")
     assert read_image(shown).size[0] >= 64
 
 
 def test_no_card_is_fetched_from_an_address(client: Client) -> None:
     with pytest.raises(AppError, match="got an address, expected a file"):
-        client.predict(param_1=handle_file(ADDRESS), **STYLE, api_name="/style")
+        client.predict(card=handle_file(ADDRESS), **STYLE, api_name="/style")
 
 
 def test_no_path_of_the_server_is_read(client: Client, address: str, tmp_path: Path) -> None:
@@ -98,7 +116,7 @@ def test_no_path_of_the_server_is_read(client: Client, address: str, tmp_path: P
         client.predict(named, api_name="/generate")
     given = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(AppError):
-        client.predict(param_1=given, **STYLE, api_name="/style")
+        client.predict(card=given, **STYLE, api_name="/style")
 
 
 def test_a_password_is_required(studio: ImageStudio) -> None:

@@ -70,8 +70,11 @@ def run(blocks: Any, name: str, **given: Any) -> list[Any]:
     """Last values of a page's outputs, for values of its inputs by label."""
     function = next(one for one in blocks.fns.values() if one.api_name == name)
     assert set(given) <= {one.label for one in function.inputs}
-    values = [given.get(one.label, one.value) for one in function.inputs]
-    *_, last = function.fn(gradio.Request(session_hash="me"), *values)
+    values = {
+        name: given.get(one.label, one.value)
+        for name, one in zip(function.input_parameter_names, function.inputs, strict=True)
+    }
+    *_, last = function.fn(gradio.Request(session_hash="me"), **values)
     return last
 
 

@@ -1,0 +1,198 @@
+/** The page's canvas: one design with its layers, from which the value of the component is made. */
+
+import { canvasSize, designOf, opened } from "./design.js";
+import { readFile } from "./files.js";
+import { sketchOf } from "./ink.js";
+import { Panel } from "./panel.js";
+import { Paper } from "./paper.js";
+import { Store } from "./store.js";
+import { StyleFields } from "./styles.js";
+
+const TOOLS = { b: "draw", e: "erase", v: "move", r: "box" };
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const FAR = 10; // pixels that arrow keys move with Shift
+
+/** @param submit generates an image. */
+export function mount(element, props, server, submit) {
+  const root = element.querySelector(".weft");
+  const page = new CanvasPage(root, props, server, submit);
+  root.design = () => page.design(); // for other scripts
+}
+
+class CanvasPage {
+  constructor(root, props, server, submit) {
+    Object.assign(this, { root, props, server, submit });
+    const { adapter, size } = props;
+    this.store = new Store(opened(props.first, adapter), `weftwork ${props.model}`);
+    this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish());
+    this.panel = new Panel(this.find(".layers"), this.store, this.paper, props.words);
+    this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
+    this.store.listen(() => this.show());
+    this.#connectTools();
+    this.#connectSettings();
+    this.#connectFiles();
+    root.addEventListener("keydown", (event) => this.#key(event));
+    this.choose("draw");
+  }
+
+  find(selector) {
+    return this.root.querySelector(selector);
+  }
+
+  show() {
+    const { layers, settings } = this.store.state;
+    this.paper.draw();
+    this.panel.draw();
+    this.styles.draw();
+    this.find("[data-do=undo]").disabled = !this.store.canUndo;
+    this.find("[data-do=redo]").disabled = !this.store.canRedo;
+    const [width, height] = this.paper.size;
+    this.find(".paper").style.aspectRatio = `${width} / ${height}`;
+    this.find(".paper").classList.toggle("empty", !layers.some((one) => one.image || one.marks.length));
+    for (const input of this.root.querySelectorAll("[data-setting]")) {
+      const value = String(settings[input.dataset.setting] ?? "");
+      if (input.value !== value && input !== document.activeElement) input.value = value;
+    }
+    this.publish();
+  }
+
+  /** Makes the design the component's value, which is sent when an image is generated. */
+  publish() {
+    this.props.value = this.design();
+  }
+
+  design() {
+    return designOf(this.store.state, this.props.adapter, (one) => this.paper.sketch(one));
+  }
+
+  report(text, error = false) {
+    this.find(".notes").textContent = text;
+    this.find(".notes").classList.toggle("error", error);
+  }
+
+  choose(tool) {
+    this.paper.tool = tool;
+    this.find(".paper").dataset.tool = tool;
+    for (const button of this.root.querySelectorAll("[data-tool]"))
+      if (button.tagName === "BUTTON") button.ariaPressed = button.dataset.tool === tool;
+    this.show();
+  }
+
+  resize(width) {
+    const input = this.find("[data-size]");
+    input.value = width;
+    this.paper.width = Number(input.value);
+    this.find(".size output").value = input.value;
+  }
+
+  #connectTools() {
+    for (const button of this.root.querySelectorAll("button[data-tool]"))
+      button.onclick = () => this.choose(button.dataset.tool);
+    this.find("[data-size]").oninput = (event) => this.resize(event.target.value);
+    const actions = {
+      undo: () => this.store.undo(),
+      redo: () => this.store.redo(),
+      add: () => {
+        this.panel.add();
+        this.find(".layer[aria-current=true] .words").focus();
+      },
+      open: () => this.find("input[type=file]").click(),
+    };
+    for (const [name, act] of Object.entries(actions)) this.find(`[data-do=${name}]`).onclick = act;
+    for (const name of this.props.examples) {
+      const button = document.createElement("button");
+      button.textContent = name;
+      button.ariaLabel = `Example: ${name}`;
+      button.onclick = async () => this.open(await this.server.example(name));
+      this.find(".examples").append(button);
+    }
+  }
+
+  #connectSettings() {
+    for (const input of this.root.querySelectorAll("[data-setting]")) {
+      const key = input.dataset.setting;
+      input.oninput = () => {
+        const { [key]: _, ...others } = this.store.state.settings;
+        const value = input.type === "number" ? input.valueAsNumber : input.value;
+        const given = key === "prompt" || (value !== "" && !Number.isNaN(value));
+        this.store.set({ settings: given ? { ...others, [key]: value } : others }, key);
+      };
+    }
+    this.find("[data-setting=prompt]").onkeydown = (event) => {
+      if (event.key === "Enter") this.submit();
+    };
+  }
+
+  #connectFiles() {
+    const input = this.find("input[type=file]");
+    input.onchange = async () => {
+      const files = [...input.files];
+      input.value = ""; // the same file can be chosen again
+      for (const file of files) await this.take(file);
+    };
+    this.root.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      this.root.classList.add("dropping");
+    });
+    this.root.addEventListener("dragleave", () => this.root.classList.remove("dropping"));
+    this.root.addEventListener("drop", async (event) => {
+      event.preventDefault();
+      this.root.classList.remove("dropping");
+      for (const file of event.dataTransfer.files) await this.take(file);
+    });
+  }
+
+  /** Opens a file: a design, or an image as sketch of the active layer. */
+  async take(file) {
+    try {
+      const { design, image } = await readFile(file);
+      if (design) this.open(design);
+      else this.#addImage(image);
+      this.report(design ? `Opened ${file.name}.` : "");
+    } catch (error) {
+      this.report(error.message, true);
+    }
+  }
+
+  /** Replaces the layers and settings by those of a design; undo brings them back. */
+  open(design) {
+    this.store.set(opened(design, this.props.adapter));
+  }
+
+  #addImage(bitmap) {
+    const size = canvasSize(this.store.state.settings, this.props.size);
+    const source = sketchOf(bitmap, size);
+    if (!source) throw new Error("Sketch: got one tone all over; use an image of strokes on a plain ground");
+    const image = { source, exact: false };
+    const { active } = this.store;
+    if (active && !active.marks.length && !active.image) this.store.layer(active.id, { image, visible: true });
+    else this.panel.add({ image });
+  }
+
+  #key(event) {
+    const { key, target } = event;
+    const chord = event.ctrlKey || event.metaKey;
+    if (chord && key === "Enter") return this.submit();
+    if (target.matches("input:not([type=range])")) return;
+    if (!this.#shortcut(key, chord, event.shiftKey, target)) return;
+    event.preventDefault();
+  }
+
+  /** Does what a key stands for, and returns whether it stands for something. */
+  #shortcut(key, chord, shift, target) {
+    const lower = key.toLowerCase();
+    if (chord) {
+      if (lower === "z") shift ? this.store.redo() : this.store.undo();
+      else if (lower === "y") this.store.redo();
+      return "zy".includes(lower);
+    }
+    if (TOOLS[lower]) this.choose(TOOLS[lower]);
+    else if (key === "[" || key === "]") this.resize(this.paper.width + (key === "]" ? 1 : -1));
+    else if (!target.matches(".paper")) return false;
+    else if (ARROWS[key]) this.paper.nudge(...ARROWS[key].map((way) => way * (shift ? FAR : 1)));
+    else if (key === "+" || key === "-") this.paper.scale(key === "+" ? 1.05 : 1 / 1.05);
+    else if (key === "Delete") this.panel.act("remove");
+    else return false;
+    return true;
+  }
+}

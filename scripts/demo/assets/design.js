@@ -1,0 +1,82 @@
+/** Designs, the JSON of weftwork.pipelines.designs, as layers of the canvas, and layers as designs. */
+
+export const SIDE = 512;
+const PREFIX = "data:image/png;base64,";
+const COLORS = ["#dc2626", "#2563eb", "#059669", "#c2410c", "#7c3aed", "#0e7490", "#be185d", "#4d7c0f"];
+const UNMOVED = { x: 0, y: 0, scaleX: 1, scaleY: 1, rotation: 0 };
+
+/** Returns width and height of the canvas: its longer side has SIDE pixels, its shape is that of the image. */
+export function canvasSize(settings, own) {
+  const [width, height] = [settings.width ?? own[0], settings.height ?? own[1]];
+  const scale = SIDE / Math.max(width, height);
+  return [Math.round(width * scale), Math.round(height * scale)];
+}
+
+/**
+ * Returns a layer: the text, strength and region of a pair, and what is drawn on it.
+ *
+ * `marks` are strokes in canvas pixels before `place` moves them; `image` lies below them, and `exact` says that it is
+ * the sketch of a design as it was; `region` is "sketch", "everywhere", "mask" or a box in fractions; `rest` are
+ * other keys of the pair.
+ */
+export function newLayer(others, parts = {}) {
+  const used = new Set(others.map((one) => one.color));
+  const color = COLORS.find((one) => !used.has(one)) ?? COLORS[others.length % COLORS.length];
+  const id = 1 + Math.max(0, ...others.map((one) => one.id));
+  const empty = { text: "", weight: 1, start: 0, end: 1, region: "sketch", visible: true, marks: [], image: null };
+  return { id, color, place: UNMOVED, rest: {}, ...empty, ...parts };
+}
+
+export const isUnmoved = (place) => Object.entries(UNMOVED).every(([key, value]) => place[key] === value);
+
+/** Returns the state of a design. */
+export function opened(record, adapter) {
+  if (typeof record?.prompt !== "string" || (record.conditions && typeof record.conditions !== "object"))
+    throw new Error("Design: got a file that holds none; use the JSON or an image that weftwork wrote");
+  const { conditions, $schema, ...settings } = record;
+  const { [adapter]: pairs = [], ...others } = conditions ?? {};
+  const layers = [];
+  const kept = []; // sketches of the whole image, which have no layer
+  for (const one of pairs)
+    if (one.sketch || one.text) layers.push(newLayer(layers, layerParts(one)));
+    else kept.push(one);
+  if (!layers.length) layers.push(newLayer([]));
+  return { layers, active: layers[0].id, settings, others, kept };
+}
+
+function layerParts(pair) {
+  const { sketch = null, text, weight, start, end, region = null, ...rest } = pair;
+  for (const image of [sketch, region === "sketch" || Array.isArray(region) ? null : region])
+    if (image && !image.startsWith(PREFIX))
+      throw new Error(`Design: got the path ${image}, which a page cannot read; open an image that weftwork made`);
+  const parts = { text: text ?? "", weight: weight ?? 1, start: start ?? 0, end: end ?? 1, rest };
+  if (sketch) parts.image = { source: sketch, exact: true };
+  if (Array.isArray(region) || region === "sketch") parts.region = region;
+  else if (region === null) parts.region = "everywhere";
+  else Object.assign(parts, { region: "mask", rest: { ...rest, region } });
+  return parts;
+}
+
+/** Returns the design of a state; `sketch` returns the sketch of a layer as a data URI, or null if it is empty. */
+export function designOf(state, adapter, sketch) {
+  const pairs = state.layers.filter((one) => one.visible).flatMap((one) => pairOf(one, sketch(one)) ?? []);
+  const conditions = { ...state.others };
+  if (pairs.length || state.kept.length) conditions[adapter] = [...pairs, ...state.kept];
+  return { ...state.settings, conditions };
+}
+
+function pairOf(layer, sketch) {
+  const text = layer.text.trim();
+  if (!sketch && !text) return null;
+  const { region, ...rest } = layer.rest;
+  if (!layer.image?.exact || layer.image.source !== sketch) delete rest.ink; // drawn here: dark on white
+  const pair = { ...rest, weight: layer.weight };
+  if (sketch) pair.sketch = sketch;
+  if (text) pair.text = text;
+  if (Array.isArray(layer.region)) pair.region = layer.region;
+  else if (layer.region === "mask") pair.region = region;
+  else if (layer.region === "sketch" && sketch) pair.region = "sketch";
+  if (layer.start > 0) pair.start = layer.start;
+  if (layer.end < 1) pair.end = layer.end;
+  return pair;
+}

@@ -1,0 +1,82 @@
+/** Images as ink: black with an alpha of 255 − grey, so that a grey sketch on white is kept exactly. */
+
+const DARK = 128;
+
+const loaded = new Map();
+
+function newCanvas(width, height) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [width, height];
+  return canvas;
+}
+
+/** Returns the ink of an image as a canvas once it is loaded, else null; `ready` is called when it is. */
+export function inkOf(source, ready) {
+  if (!loaded.has(source)) {
+    loaded.set(source, null);
+    const image = new Image();
+    image.onload = () => {
+      loaded.set(source, toInk(image));
+      ready();
+    };
+    image.src = source;
+  }
+  return loaded.get(source);
+}
+
+function toInk(image) {
+  const canvas = newCanvas(image.width, image.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  const grey = (i) => Math.round(0.299 * pixels.data[i] + 0.587 * pixels.data[i + 1] + 0.114 * pixels.data[i + 2]);
+  let sum = 0;
+  for (let i = 0; i < pixels.data.length; i += 4) sum += grey(i);
+  const light = sum / (pixels.data.length / 4) < DARK; // light strokes on a dark ground
+  for (let i = 0; i < pixels.data.length; i += 4)
+    pixels.data.set([0, 0, 0, light ? grey(i) : 255 - grey(i)], i);
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+/** Returns ink in a color. */
+export function tinted(ink, color) {
+  const canvas = newCanvas(ink.width, ink.height);
+  const context = canvas.getContext("2d");
+  context.drawImage(ink, 0, 0);
+  context.globalCompositeOperation = "source-in";
+  context.fillStyle = color;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+/** Returns ink as black on white in a data URI; null if there is none. */
+export function onWhite(canvas) {
+  const context = canvas.getContext("2d");
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  let most = 0;
+  for (let i = 0; i < pixels.data.length; i += 4) {
+    const alpha = pixels.data[i + 3];
+    most = Math.max(most, alpha);
+    pixels.data.set([255 - alpha, 255 - alpha, 255 - alpha, 255], i);
+  }
+  context.putImageData(pixels, 0, 0);
+  return most < 16 ? null : canvas.toDataURL("image/png");
+}
+
+/** Returns an image as black on white in a data URI, fitted into a canvas of a size; null if it has one tone. */
+export function sketchOf(image, size) {
+  const canvas = newCanvas(...size);
+  const { x, y, width, height } = fitted(image, size);
+  canvas.getContext("2d").drawImage(toInk(image), x, y, width, height);
+  return onWhite(canvas);
+}
+
+/** Returns place and scale that fit an image into a canvas with its shape kept. */
+export function fitted(image, [width, height]) {
+  const scale = Math.min(width / image.width, height / image.height);
+  const size = { width: image.width * scale, height: image.height * scale };
+  return { x: (width - size.width) / 2, y: (height - size.height) / 2, ...size };
+}

@@ -1,0 +1,93 @@
+/** The state of the canvas: plain objects that are replaced, never changed, so that undo keeps references only. */
+
+const KEPT = 100;
+const SAVE_AFTER = 300;
+
+export class Store {
+  #past = [];
+  #future = [];
+  #kind = null;
+  #listeners = [];
+  #timer = null;
+
+  /** @param key of local storage, where the state outlives a reload. */
+  constructor(state, key) {
+    this.key = key;
+    this.state = this.#saved() ?? state;
+    addEventListener("pagehide", () => this.#save());
+  }
+
+  listen(listener) {
+    this.#listeners.push(listener);
+  }
+
+  /** Replaces parts of the state. Changes of one `kind` that follow each other, as in typing, are undone together. */
+  set(parts, kind = null) {
+    if (kind === null || kind !== this.#kind) this.#past = [...this.#past.slice(-KEPT + 1), this.state];
+    this.#kind = kind;
+    this.#future = [];
+    this.#show({ ...this.state, ...parts });
+  }
+
+  /** Replaces parts of a layer. */
+  layer(id, parts, kind = null) {
+    const layers = this.state.layers.map((one) => (one.id === id ? { ...one, ...parts } : one));
+    this.set({ layers }, kind && `${kind} ${id}`);
+  }
+
+  /** Makes a layer the one that tools act on; not undone. */
+  select(id) {
+    if (id !== this.state.active) this.#show({ ...this.state, active: id });
+  }
+
+  get active() {
+    return this.state.layers.find((one) => one.id === this.state.active) ?? null;
+  }
+
+  get canUndo() {
+    return this.#past.length > 0;
+  }
+
+  get canRedo() {
+    return this.#future.length > 0;
+  }
+
+  undo() {
+    if (this.canUndo) this.#move(this.#past, this.#future);
+  }
+
+  redo() {
+    if (this.canRedo) this.#move(this.#future, this.#past);
+  }
+
+  #move(from, to) {
+    to.push(this.state);
+    this.#kind = null;
+    this.#show(from.pop());
+  }
+
+  #show(state) {
+    this.state = state;
+    for (const listener of this.#listeners) listener();
+    this.#timer ??= setTimeout(() => this.#save(), SAVE_AFTER);
+  }
+
+  #save() {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    try {
+      localStorage.setItem(this.key, JSON.stringify(this.state));
+    } catch {
+      // storage is full or forbidden: the page works without it
+    }
+  }
+
+  #saved() {
+    try {
+      const state = JSON.parse(localStorage.getItem(this.key));
+      return Array.isArray(state?.layers) ? state : null;
+    } catch {
+      return null;
+    }
+  }
+}

@@ -1,0 +1,65 @@
+"""The demo in headless Chromium: pages, and what users do on them, for tests."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MARKS = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; Debian: apt install chromium"),
+]
+IMAGE = "[...document.querySelectorAll('.result img')].filter(e => e.offsetParent)[0]?.src ?? ''"
+STATE = "[...document.querySelectorAll('.state')].filter(e => e.offsetParent)[0]?.innerText ?? ''"
+WAIT = 90_000
+"""Milliseconds for an image, on two cores."""
+
+
+@contextmanager
+def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
+    shown = context.new_page()
+    shown.goto(address)
+    shown.locator("#design .layer").first.wait_for()
+    yield shown
+    context.close()
+
+
+def fill_settings(page: Any, seed: int, steps: int = 6) -> None:
+    """Sets seed and steps of the open tab."""
+    tab = page.locator(".tabitem:visible")
+    tab.get_by_text("Settings", exact=True).click()
+    tab.get_by_label("Seed").first.fill(str(seed))
+    tab.get_by_label("Steps", exact=True).or_(tab.get_by_label("number input for Steps")).first.fill(str(steps))
+
+
+def generate(page: Any) -> str:
+    """Generates an image and returns its address."""
+    before = page.evaluate(IMAGE)
+    page.locator(".tabitem:visible button.generate").click()
+    page.wait_for_function(f"before => ({IMAGE}) != before && ({STATE}).includes('Done.')", arg=before, timeout=WAIT)
+    return page.evaluate(IMAGE)
+
+
+def drag(page: Any, *points: tuple[float, float]) -> None:
+    """Drags over the canvas along points in fractions of it."""
+    paper = page.locator("#design .paper")
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=6)
+    page.mouse.up()
+
+
+def screenshot(page: Any, name: str) -> None:
+    folder = os.environ.get("WEFTWORK_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
