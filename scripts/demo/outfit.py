@@ -10,10 +10,12 @@ from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.scripts.demo.canvas import design_canvas
 from weftwork.scripts.demo.pages import AdapterPage
-from weftwork.scripts.demo.widgets import ImagePanel, ImageRequest, Record, styles_of
+from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Record, styles_of
 
 EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
+MADE: Final = "file => document.querySelector('#design .weft').made(file)"
+"""Adds an image to the canvas' history."""
 PROMPT: Final = "a person wearing an outfit"
 
 
@@ -47,7 +49,8 @@ class OutfitPage(AdapterPage):
             return ImageRequest(design, maps=maps)
 
         inputs = {"design": canvas, "maps": maps}
-        panel.connect(request, inputs, api_name="outfit", triggers=[canvas.submit])
+        done = panel.connect(request, inputs, api_name="outfit", triggers=[canvas.submit])
+        done.success(None, panel.png, None, js=MADE, **QUIET)
 
 
 def example_design(name: str, adapter: str) -> Record:

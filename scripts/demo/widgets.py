@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self, TypedDict
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from weftwork.attention_processors.style.adapter import StyleCard
 from weftwork.datasets.readers.errors import UserError
@@ -112,7 +113,7 @@ class RunButtons:
         *,
         api_name: str,
         triggers: Sequence[Callable[..., object]] = (),
-    ) -> None:
+    ) -> Dependency:
         """Starts `run` with the user and the values of the inputs, and cancels it.
 
         Args:
@@ -120,6 +121,9 @@ class RunButtons:
             show: turns a result into values for the outputs.
             inputs: by their names in calls from programs, in the order of the values.
             outputs: the component for previews, the one for the state, and others.
+
+        Returns:
+            the event, which others can follow.
         """
 
         def user(request: gr.Request) -> User:
@@ -147,7 +151,7 @@ class RunButtons:
         started = [self.start.click, *triggers]
         gr.on(started, None, None, None, js=SHOW_RESULT, **QUIET)
         gr.on(started, expect, None, None, **QUIET)
-        gr.on(
+        done = gr.on(
             started,
             generate,
             None,
@@ -159,6 +163,7 @@ class RunButtons:
             show_progress="minimal",
         )
         self.cancel.click(cancel, None, outputs[1], **QUIET)
+        return done
 
 
 class ImagePanel:
@@ -182,7 +187,7 @@ class ImagePanel:
         *,
         api_name: str,
         triggers: Sequence[Callable[..., object]],
-    ) -> None:
+    ) -> Dependency:
         """Generates what `request` returns for the values of the inputs."""
 
         def run(user: User, *values: object) -> Iterator[Step | ImageResult]:
@@ -190,7 +195,7 @@ class ImagePanel:
             return self.studio.generate(self.studio.design(asked.record), maps=asked.maps, card=asked.card, user=user)
 
         outputs = [self.image, self.state, self.seed, self.png, self.json, self.maps]
-        self.buttons.connect(run, self._values, inputs, outputs, api_name=api_name, triggers=triggers)
+        return self.buttons.connect(run, self._values, inputs, outputs, api_name=api_name, triggers=triggers)
 
     def _values(self, result: ImageResult) -> Values:
         file = self.studio.queue.new_file("design.json")

@@ -2,6 +2,7 @@
 
 import { canvasSize, designOf, opened } from "./design.js";
 import { readFile } from "./files.js";
+import { History } from "./history.js";
 import { sketchOf } from "./ink.js";
 import { Panel } from "./panel.js";
 import { Paper } from "./paper.js";
@@ -17,6 +18,7 @@ export function mount(element, props, server, submit) {
   const root = element.querySelector(".weft");
   const page = new CanvasPage(root, props, server, submit);
   root.design = () => page.design(); // for other scripts
+  root.made = (file) => page.history.add(file?.url);
 }
 
 class CanvasPage {
@@ -27,6 +29,8 @@ class CanvasPage {
     this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish());
     this.panel = new Panel(this.find(".layers"), this.store, this.paper, props.words);
     this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
+    const useSeed = (seed) => this.store.set({ settings: { ...this.store.state.settings, seed } });
+    this.history = new History(this.find(".history"), `${this.store.key} history`, (one) => this.open(one), useSeed);
     this.store.listen(() => this.show());
     this.#connectTools();
     this.#connectSettings();

@@ -155,6 +155,28 @@ def pixels(image: bytes) -> bytes:
     return Image.open(io.BytesIO(image)).convert("RGB").tobytes()
 
 
+def test_images_are_kept_with_their_designs(page: Any) -> None:
+    strip = page.get_by_label("Images made before")
+    fill_settings(page, 3, steps=2)
+    words(page, 0).fill("a red jacket")
+    generate(page)
+    first = design(page)
+    strip.get_by_role("button", name="Image 1, seed 3").wait_for()
+    page.locator("[data-setting=seed]").fill("")
+    words(page, 0).fill("blue trousers")
+    generate(page)
+    strip.get_by_role("button", name="Image 2, seed 3").wait_for()
+    screenshot(page, "history")
+    page.reload()
+    strip.get_by_role("button", name="Image 1").click()
+    shown = strip.locator("figcaption span").inner_text()
+    strip.get_by_role("button", name="Use its seed").click()
+    assert shown == f"a person wearing an outfit · seed {design(page)['seed']}" and design(page)["seed"] != 3
+    strip.get_by_role("button", name="Image 2, seed 3").click()
+    strip.get_by_role("button", name="Open its design").click()
+    assert {**design(page), **first} == design(page)
+
+
 def test_files_that_cannot_be_opened_are_reported(page: Any, tmp_path: Path) -> None:
     notes = page.locator("#design .notes")
     (tmp_path / "bad.png").write_bytes(b"this is no image")
