@@ -5,6 +5,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weftwork.attention_processors.attention_control.adapter import (
+        AttentionControlAdapter as AttentionControlAdapter,
+    )
+    from weftwork.attention_processors.attention_control.conditions import Attend as Attend
     from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter as SpatialAudioAdapter
     from weftwork.attention_processors.audio.conditions import AudioPrompt as AudioPrompt
     from weftwork.attention_processors.audio.conditions import BoxTrack as BoxTrack

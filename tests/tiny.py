@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from weftwork.attention_processors.attention_control.adapter import Attend, AttentionControlAdapter
 from weftwork.attention_processors.core.adapter import KeyValueAdapter
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.condition import Condition
@@ -188,6 +189,10 @@ def regional_conditions(seed: int = 0, **options: Any) -> list[RegionalPrompt]:
     return [RegionalPrompt(texts[(seed + one) % 4], **options) for one in range(2)]
 
 
+def attend_conditions(seed: int = 0, **options: Any) -> list[Attend]:
+    return [Attend(tokens=(at, at + 1), **{"end": 1.0, **options}) for at in (1 + seed % 4, 6)]
+
+
 STYLES = ("ink", "pastel", "neon", "woodcut")
 
 
@@ -239,6 +244,7 @@ METHODS = (
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
     Method("reference", reference_adapter, reference_conditions),
     Method("regional", RegionalAdapter.for_denoiser, regional_conditions, trained=False),
+    Method("attention_control", AttentionControlAdapter.for_denoiser, attend_conditions, trained=False),
 )
 
 

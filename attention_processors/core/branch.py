@@ -117,6 +117,18 @@ def check_places(places: int, queries: int) -> None:
         )
 
 
+def text_keys(image: ImageTokens | None, queries: int, keys: int) -> tuple[int, int]:
+    """Returns first and end of the text's keys in a layer that reads the text.
+
+    Args:
+        image: place of the image's tokens; None if all queries are the image's.
+    """
+    if keys != queries or image is None or image.stream is None:  # the text is not among the queries
+        return 0, keys
+    first = image.stream if image.span(queries)[0] == 0 else 0
+    return first, first + queries - image.stream
+
+
 def conditional_half(have: int, count: int, conditional: int | None) -> slice:
     """Returns the conditional half of `have` rows, for a batch of `count`; see `Branch.rows`.
 

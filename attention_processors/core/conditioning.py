@@ -24,7 +24,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, LayerBranches
-from weftwork.attention_processors.core.strength import Layout, Schedule, Strength, anchor_windows
+from weftwork.attention_processors.core.strength import (
+    Arguments,
+    Layout,
+    Sampling,
+    Schedule,
+    Strength,
+    anchor_windows,
+)
 from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -211,16 +218,27 @@ class Conditioning:
             if strength.on_timestep is not None:
                 strength.on_timestep(timestep)
 
-    def on_call(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Passes the arguments of a call of the denoiser to the strengths that read them, before it runs."""
+    def on_call(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Passes the arguments of a call of the denoiser to the strengths that read them, before it runs.
+
+        Returns the arguments that they change; None if none does.
+        """
+        given = args, kwargs
         for strength in self.strengths:
             if strength.on_call is not None:
-                strength.on_call(denoiser, args, kwargs)
+                given = strength.on_call(self, denoiser, *given) or given
+        return None if given[0] is args and given[1] is kwargs else given
 
-    def set_noise_level(self, signal: float, noise: float) -> None:
-        """Sets the factors of signal and noise in the latents of the next call; (1, 0) at first."""
+    def on_latents(self, latents: Tensor) -> Tensor:
+        """Returns the latents that the scheduler's step should read in the place of these."""
         for strength in self.strengths:
-            strength.noise_level = (signal, noise)
+            latents = latents if strength.on_step is None else strength.on_step(latents)
+        return latents
+
+    def set_sampling(self, sampling: Sampling) -> None:
+        """Sets what the scheduler has made of the latents of the next call; nothing at first."""
+        for strength in self.strengths:
+            strength.sampling = sampling
 
     @property
     def reads_calls(self) -> bool:

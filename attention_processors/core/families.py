@@ -75,6 +75,8 @@ class Family:
             tokens its stream has, references and padding included; None where it is not known.
         embedder: the layer that turns latents into tokens; None where it is not known.
         clean: timestep at which latents have no noise.
+        text: components of its pipelines whose tokens of the prompt, padded to their maximum and one after another,
+            are the text's keys; none where these are others.
     """
 
     roles: Mapping[str, Role]
@@ -84,6 +86,7 @@ class Family:
     modality: Literal["image", "video", "audio"] = "image"
     embedder: str | None = None
     clean: float = 0.0
+    text: tuple[str, ...] = ()
 
     def role(self, name: str) -> Role:
         """Returns the role of a layer; "other" for one that no pattern names."""
@@ -153,12 +156,16 @@ SINGLE: Mapping[str, Role] = {
 }
 MIXED: Mapping[str, Role] = {r"transformer_blocks\.\d+\.attn1": "joint"}
 
-UNET = Family(CROSS, from_sample, embedder="conv_in")
+UNET = Family(CROSS, from_sample, embedder="conv_in", text=("tokenizer",))
 
 FAMILIES: dict[str, Family] = {
     "UNet2DConditionModel": UNET,
-    "FluxTransformer2DModel": Family(JOINT, from_ids, "last", "two calls", embedder="x_embedder"),
-    "ChromaTransformer2DModel": Family(JOINT, from_ids, "last", "two calls", embedder="x_embedder"),
+    "FluxTransformer2DModel": Family(
+        JOINT, from_ids, "last", "two calls", embedder="x_embedder", text=("tokenizer_2",)
+    ),
+    "ChromaTransformer2DModel": Family(
+        JOINT, from_ids, "last", "two calls", embedder="x_embedder", text=("tokenizer",)
+    ),
     "Flux2Transformer2DModel": Family(JOINT, from_ids, "last", "two calls", embedder="x_embedder"),
     "Krea2Transformer2DModel": Family(
         {r"text_fusion\..*": "text", r"transformer_blocks\.\d+\.attn": "joint"}, from_ids, "last", "two calls",
@@ -169,9 +176,12 @@ FAMILIES: dict[str, Family] = {
         from_ids, "last", "two calls", embedder="x_embedders.image",
     ),
     "SD3Transformer2DModel": Family(
-        {**JOINT, r".*\.attn2": "self"}, from_latents, "first", embedder="pos_embed.proj"
+        {**JOINT, r".*\.attn2": "self"}, from_latents, "first", embedder="pos_embed.proj",
+        text=("tokenizer", "tokenizer_3"),
     ),
-    "QwenImageTransformer2DModel": Family(JOINT, from_shapes, "last", "two calls", embedder="img_in"),
+    "QwenImageTransformer2DModel": Family(
+        JOINT, from_shapes, "last", "two calls", embedder="img_in", text=("tokenizer",)
+    ),
     "ZImageTransformer2DModel": Family(
         SINGLE, from_list, "first", "one batch, conditional first", embedder="all_x_embedder.2-1", clean=1.0
     ),
@@ -180,17 +190,21 @@ FAMILIES: dict[str, Family] = {
     ),
     "AuraFlowTransformer2DModel": Family(JOINT, from_latents, "last", embedder="pos_embed.proj"),
     "CogView4Transformer2DModel": Family(MIXED, from_latents, "last", "two calls", embedder="patch_embed.proj"),
-    "PixArtTransformer2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj"),
+    "PixArtTransformer2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj", text=("tokenizer",)),
     "HunyuanDiT2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj"),
     "SanaTransformer2DModel": Family(
         {**CROSS, r".*\.attn1": "linear"}, from_latents, embedder="patch_embed.proj"
     ),
-    "CogVideoXTransformer3DModel": Family(MIXED, from_frames, "last", modality="video", embedder="patch_embed.proj"),
+    "CogVideoXTransformer3DModel": Family(
+        MIXED, from_frames, "last", modality="video", embedder="patch_embed.proj", text=("tokenizer",)
+    ),
     "HunyuanVideoTransformer3DModel": Family(
         {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video", "x_embedder.proj"
     ),
-    "WanTransformer3DModel": Family(CROSS, from_video, "all", "two calls", "video", "patch_embedding"),
-    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in"),
+    "WanTransformer3DModel": Family(
+        CROSS, from_video, "all", "two calls", "video", "patch_embedding", text=("tokenizer",)
+    ),
+    "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in", text=("tokenizer",)),
     "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in"),
     "Kandinsky5Transformer3DModel": Family(
         {r"text_transformer_blocks\..*": "text", **CROSS_BY_NAME}, from_channels_last, "all", "two calls", "video",

@@ -20,7 +20,7 @@ from torch import Tensor
 from weftwork.attention_processors.core.adapter import Adapter, BatchT, Encoders
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Strengths
-from weftwork.attention_processors.core.branch import Branch, check_places, conditional_half
+from weftwork.attention_processors.core.branch import Branch, check_places, conditional_half, text_keys
 from weftwork.attention_processors.core.conditioning import Encoded, check_layout
 from weftwork.attention_processors.core.strength import ImageTokens, Layout, Schedule, Strength
 from weftwork.datasets.readers.errors import UserError
@@ -112,17 +112,17 @@ class KeyBias(Branch):
         begin, end = (0, queries) if self.image is None else self.image.span(queries)
         stream = end - begin if self.image is None or self.image.stream is None else self.image.stream
         check_places(strength.shape[1], end - begin)
-        joint = keys == queries  # text is among the queries
-        text_keys = queries - stream if joint else keys
-        if self.isolated is not None and self.members.shape[1] > text_keys:
-            _check_filling(self.members[:, text_keys:], text_keys)
+        first, last = text_keys(self.image, queries, keys)
+        joint = last - first < keys  # text is among the queries
+        if self.isolated is not None and self.members.shape[1] > last - first:
+            _check_filling(self.members[:, last - first :], last - first)
         rows, _, parts = strength.shape
         places = strength.expand(rows, end - begin, parts)
         behind = places.new_zeros(rows, stream - (end - begin), parts)  # references and padding
-        first = end if self.isolated is None else stream if joint and begin == 0 else 0
+        first = end if self.isolated is None else first
         members = F.pad(self.members, (0, 0, first, keys - first - self.members.shape[1]))
         if self.isolated is not None and joint:
-            text = ABSENT * self.isolated.unsqueeze(1) * (1 - members[:, first : first + text_keys])
+            text = ABSENT * self.isolated.unsqueeze(1) * (1 - members[:, first:last])
         else:
             shown = places.new_zeros(1) if self.isolated is not None else strength.amax(1, keepdim=True)
             text = shown.expand(rows, queries - stream, parts)

@@ -123,6 +123,8 @@ class Layout:
     """Place of the image's tokens; None if all queries are the image's."""
     presets: Mapping[str, str] | None = None
     """Patterns of layers by preset; None for those of U-Nets."""
+    prompts: tuple[str, ...] = ()
+    """The pipeline's prompts, by design; none where it got prompt embeddings."""
 
     def grid(self, layer: str) -> tuple[int, int]:
         """Returns height and width of a layer's grid: ceil-halvings of the latent size."""
@@ -146,6 +148,26 @@ class Layout:
         null = values if null is None else null.expand(values.shape[0], *null.shape[1:])
         of_half = {"conditional": values, "unconditional": null}
         return torch.cat([of_half[half].repeat_interleave(self.repeat, 0) for half in self.halves])
+
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a call by position and by name."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a scheduler has made of the latents in the next call of a denoiser.
+
+    Args:
+        signal, noise: factors of both in the latents of the call.
+        scale: factor of the pipeline's latents in those of the call.
+        shape: shape of the pipeline's latents, behind which a call has those of masks and references; None if unknown.
+    """
+
+    signal: float = 1.0
+    noise: float = 0.0
+    scale: float = 1.0
+    shape: tuple[int, ...] | None = None
 
 
 class Strength:
@@ -172,10 +194,12 @@ class Strength:
         self.layer_weights = layer_weights or {}
         self.on_timestep: Callable[[Tensor], None] | None = None
         """Overwrites what depends on the timestep, [row], before the denoiser runs at it."""
-        self.on_call: Callable[[Any, Sequence[Any], Mapping[str, Any]], None] | None = None
-        """Called with the denoiser and the arguments of each of its calls, before it runs."""
-        self.noise_level = (1.0, 0.0)
-        """Factors of signal and noise in the latents of the next call."""
+        self.on_call: Callable[[Any, Any, Sequence[Any], Mapping[str, Any]], Arguments | None] | None = None
+        """Called with the conditioning, the denoiser and the arguments of each of its calls, before it runs; returns
+        other arguments, or None."""
+        self.on_step: Callable[[Tensor], Tensor] | None = None
+        """Called with the latents that the scheduler's step reads; returns those that it should read."""
+        self.sampling = Sampling()
         self.competes = weight.shape[1] > 1 or windows is not None or not bool(token_mask.all())
         self._gains: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}
         self._biases: dict[tuple[tuple[int, int] | None, str | None], Tensor] = {}

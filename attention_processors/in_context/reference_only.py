@@ -111,7 +111,7 @@ class ReferencePasses:
     kept: Mapping[str, Captured]
 
     @torch.no_grad()
-    def __call__(self, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __call__(self, _: object, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Keeps the keys and values of references in the rows and parts in which they act."""
         compiled = is_compiled(denoiser)  # compiled code has one form, and one number of rows
         given = call_arguments(denoiser, args, kwargs)
@@ -144,8 +144,8 @@ class ReferencePasses:
 
     def _noisy(self, size: tuple[int, int]) -> Float[Tensor, "image channel h w"]:
         latents, noise = self.encoded.latents(size)
-        signal, level = self.strength.noise_level
-        return signal * latents + level * noise
+        sampling = self.strength.sampling
+        return sampling.signal * latents + sampling.noise * noise
 
     def _tokens(
         self, denoiser: nn.Module, placed: Mapping[str, Any], rows: Sequence[int], most: int

@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import TextKind, recorded
+from weftwork.attention_processors.core.spans import Span, checked_spans
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.texts import check_characters
-
-Span = tuple[int, int]
-"""First position and end of tokens among those of the prompt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +54,7 @@ class RegionalPrompt(Condition):
                 raise UserError(f"prompt: got {self.prompt!r}, expected a text; describe what is in the region")
             check_characters(self.prompt, "prompt")
             return
-        try:
-            spans = np.atleast_2d(np.asarray(self.tokens))
-        except (TypeError, ValueError):  # not numbers, or of different lengths
-            spans = np.empty((0, 2))
-        whole = spans.dtype.kind in "iu" and spans.ndim == 2 and spans.shape[0] > 0 and spans.shape[1] == 2
-        if not whole or (spans[:, 0] < 0).any() or (spans[:, 0] >= spans[:, 1]).any():
-            raise UserError(
-                f"tokens: got {self.tokens!r}, expected (first, end) with 0 <= first < end, or several of these"
-            )
-        object.__setattr__(self, "tokens", tuple((int(first), int(end)) for first, end in spans))
+        object.__setattr__(self, "tokens", checked_spans(self.tokens))
 
 
 def joined_prompts(

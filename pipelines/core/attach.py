@@ -19,9 +19,11 @@ from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.attached import AdapterBank, own_copy, release
 from weftwork.attention_processors.core.attention_maps import MapRecorder
 from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.processor import install, restore
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.encoders.latents import ImageLatents
+from weftwork.attention_processors.encoders.words import PromptTokens
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.call import ConditionedCall, denoisers
 from weftwork.pipelines.core.conditions import Conditions, designs_of, number_of_designs
@@ -143,7 +145,8 @@ def encoded(
             )
     count = number_of_designs(given) if prompts is None else prompts
     text, made, vae = TextEncoders.of(pipe), {}, getattr(pipe, "vae", None)
-    latents = {} if vae is None else {"latents": ImageLatents(vae)}
+    words = PromptTokens.of(pipe, family_of(denoisers(pipe)[0]).text)
+    own = {"text": text, "words": words, **({} if vae is None else {"latents": ImageLatents(vae)})}
     if not _is_component(pipe):
         pipe.adapters.to(device)
     for name, adapter in have.items():
@@ -152,7 +155,7 @@ def encoded(
         designs = designs_of(name, given[name], count, adapter.condition_type)
         batch = adapter.collate(designs).to(device).scaled(pipe.adapters.weights[name])
         with text.scaled(lora_scale):
-            features = adapter.features(batch, {"text": text, **latents, **frozen_encoders(pipe)})
+            features = adapter.features(batch, {**own, **frozen_encoders(pipe)})
         made[name] = pipe.adapters(name, features)
     return made, count
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,9 +17,9 @@ from weftwork.attention_processors.core.caches import reset_caches
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import Given, call_arguments, call_layout, family_of, sample_of
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
-from weftwork.attention_processors.core.strength import GUIDED, Half
+from weftwork.attention_processors.core.strength import GUIDED, Arguments, Half
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.core.noise_level import noise_level
+from weftwork.pipelines.core.sampling import sampling_of
 
 
 def denoisers(pipe: DiffusionPipeline) -> list[nn.Module]:
@@ -45,9 +45,13 @@ CONDITIONAL_PASSES = ("cond", "uncond_stg", "uncond_modality")
 
 
 class _Watched:
-    """A method of one object that reports its calls or results; copies of the object have the method as it was."""
+    """A method of one object that reports its calls or results; copies of the object have the method as it was.
 
-    def __init__(self, owner: object, name: str, report: Callable[..., None], after: bool) -> None:
+    Args:
+        report: gets the arguments and returns others for the method, or None; with `after` gets the result.
+    """
+
+    def __init__(self, owner: object, name: str, report: Callable[..., Any], after: bool) -> None:
         functools.update_wrapper(self, getattr(owner, name))
         self.owner, self.name, self.report, self.after = owner, name, report, after
         self.method: Callable[..., object] = getattr(owner, name)
@@ -57,7 +61,7 @@ class _Watched:
             result = self.method(*args, **kwargs)
             self.report(result)
             return result
-        self.report(*args, **kwargs)
+        args, kwargs = self.report(*args, **kwargs) or (args, kwargs)
         return self.method(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, object]) -> object:
@@ -66,7 +70,7 @@ class _Watched:
 
 
 @contextmanager
-def _watched(owner: object, name: str, report: Callable[..., None], after: bool = False) -> Iterator[None]:
+def _watched(owner: object, name: str, report: Callable[..., Any], after: bool = False) -> Iterator[None]:
     before = vars(owner).get(name)
     vars(owner)[name] = _Watched(owner, name, report, after)
     try:
@@ -101,7 +105,10 @@ class ConditionedCall:
         self.guidance = family_of(self.denoisers[0]).guidance
         self.encoded, self.designs, self.recorder = encoded, designs, recorder
         self.edits = "image_guidance_scale" in inspect.signature(type(pipe).__call__).parameters
-        self.prepared = 0  # rows of the latents
+        self.shape: tuple[int, ...] | None = None
+        """Shape of the latents that the pipeline prepared."""
+        self.prompts: tuple[str, ...] = ()
+        self.knows_prompts = False
         if recorder is not None:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
         self._restart()
@@ -124,7 +131,10 @@ class ConditionedCall:
                 if hasattr(denoiser, "cache_context"):
                     stack.enter_context(_watched(unwrapped(denoiser), "cache_context", self._named))
             stack.enter_context(_watched(self.pipe.scheduler, "set_timesteps", self._restart))
+            stack.enter_context(_watched(self.pipe.scheduler, "step", self._begin_step))
             stack.enter_context(_watched(self.pipe.scheduler, "step", self._end_step, after=True))
+            if hasattr(self.pipe, "encode_prompt"):
+                stack.enter_context(_watched(self.pipe, "encode_prompt", self._prompted))
             if hasattr(self.pipe, "prepare_latents"):
                 stack.enter_context(_watched(self.pipe, "prepare_latents", self._latents, after=True))
             for guider in guiders:
@@ -135,25 +145,37 @@ class ConditionedCall:
         self.pass_name = name
 
     def _latents(self, made: Any) -> None:
-        self.prepared = len(made[0] if isinstance(made, tuple) else made)
+        self.shape = tuple((made[0] if isinstance(made, tuple) else made).shape)
+
+    def _prompted(self, *args: Any, **kwargs: Any) -> None:
+        """Keeps the prompts of a run; pipelines encode them before the negative ones."""
+        if not self.knows_prompts:
+            given = inspect.signature(self.pipe.encode_prompt).bind(*args, **kwargs).arguments.get("prompt")
+            self.prompts = (given,) if isinstance(given, str) else tuple(given or ())
+            self.knows_prompts = True
 
     def _prepared(self, guider: Any, *_: object) -> None:
         self.pass_name = str(guider._input_predictions[guider._count_prepared - 1]).removeprefix("pred_")
 
     def _begin(
-        self, let: Callable[[Conditioning], None], denoiser: nn.Module, args: Sequence[object], kwargs: Given
-    ) -> None:
-        """Sets the conditions of a call of the denoiser: those of the half of guidance that it computes."""
+        self, let: Callable[[Conditioning], None], denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        """Sets the conditions of a call of the denoiser: those of the half of guidance that it computes.
+
+        Returns the arguments that they change; None if they change none.
+        """
         if self.steps and self.step >= self.steps:  # a scheduler without set_timesteps runs once more
             self._restart()
         given = call_arguments(denoiser, args, kwargs)
         halves = self._halves(denoiser, given)
         made = self._conditioning(denoiser, given, halves)
         let(made)
-        if made.reads_calls:
-            made.set_noise_level(*noise_level(self.pipe.scheduler, given))
-            made.on_call(denoiser, args, kwargs)
         self.calls += 1
+        self.knows_prompts = False  # what is encoded from now on is for the next run
+        if not made.reads_calls:
+            return None
+        made.set_sampling(sampling_of(self.pipe.scheduler, given, self.shape))
+        return made.on_call(denoiser, args, kwargs)
 
     def _halves(self, denoiser: nn.Module, given: Given) -> tuple[Half, ...]:
         """Returns the halves of guidance that a call computes, in the order of its rows.
@@ -179,7 +201,8 @@ class ConditionedCall:
             raise UserError(f"conditions: got a pass named {name!r}, which they do not know; turn off what adds it")
         is_guided = getattr(self.pipe, "do_classifier_free_guidance", None)
         if not self.images:
-            self.images = self._images(self.prepared or rows, 1 if self.prepared else 1 + self._is_guided(is_guided))
+            prepared = 0 if self.shape is None else self.shape[0]
+            self.images = self._images(prepared or rows, 1 if prepared else 1 + self._is_guided(is_guided))
         parts, rest = divmod(rows, self.designs * self.images)
         if self.edits and parts == 3 and not rest and self.recorder is None:
             return GUIDED[1], GUIDED[0], GUIDED[0]  # InstructPix2Pix: the last part is without the image too
@@ -222,7 +245,8 @@ class ConditionedCall:
         if key not in self.laid_out:
             made = self.encoded
             if not isinstance(made, Conditioning):
-                made = Conditioning.of(made, call_layout(denoiser, given, self.images, halves))
+                layout = call_layout(denoiser, given, self.images, halves)
+                made = Conditioning.of(made, replace(layout, prompts=self.prompts))
             if self.recorder is not None and "conditional" in halves:
                 assert made.layout is not None
                 if not any("conditional" in other for _, other in self.laid_out):
@@ -237,6 +261,15 @@ class ConditionedCall:
         known = getattr(self.pipe, "_num_timesteps", None)
         scheduler = self.pipe.scheduler
         return known or max(1, len(scheduler.timesteps) - (getattr(scheduler, "begin_index", None) or 0))
+
+    def _begin_step(self, *args: Any, **kwargs: Any) -> Arguments | None:
+        """Returns the arguments of the scheduler's step with the latents that the conditions have changed."""
+        if not any(made.reads_calls for made in self.laid_out.values()):
+            return None
+        given = inspect.signature(self.pipe.scheduler.step).bind(*args, **kwargs)
+        for made in self.laid_out.values():
+            given.arguments["sample"] = made.on_latents(given.arguments["sample"])
+        return given.args, given.kwargs
 
     def _end_step(self, *_: object, **__: object) -> None:
         """Moves schedules on; caches of diffusers hold what was computed under the strengths before."""

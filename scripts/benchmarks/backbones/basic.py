@@ -117,10 +117,11 @@ def scheduled(cell: Cell) -> None:
     """A condition acts from its start on, and not before."""
     parts = cell.parts()
     install(parts.denoiser)
-    without, with_it = parts.output(weight=0.0), parts.output()
-    late = parts.conditioning(start=0.5)
-    for step, wanted in ((0, without), (1, without), (2, with_it), (3, with_it), (0, without)):
-        late.set_step(step, 4)
+    without, always, late = parts.output(weight=0.0), parts.conditioning(), parts.conditioning(start=0.5)
+    for step in (0, 1, 2, 3, 0):
+        for one in (always, late):
+            one.set_step(step, 4)
+        wanted = without if step < 2 else parts.output(always)
         equal(parts.output(late), wanted, f"step {step} of 4 of a condition that starts at half")
 
 
@@ -207,9 +208,9 @@ ROWS = (
     Row("weight 0", off),
     Row("detach", detached),
     Row("batch", batched),
-    Row("region", in_region, regions=True),
+    Row("region", in_region, regions=True, attention=True),
     Row("schedule", scheduled),
-    Row("sum", summed),
+    Row("sum", summed, attention=True),
     Row("LoRA", with_lora),
     Row("gradients", gradients),
 )

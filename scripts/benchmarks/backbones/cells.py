@@ -31,6 +31,7 @@ class Row:
     Args:
         check: raises any exception, whose text is the reason, where the property does not hold.
         regions: whether it is about regions, which denoisers without a grid do not have.
+        attention: whether it is about the attention of layers, which methods that change the latents leave alone.
         package: package without which it cannot be asked.
         method: the only method that it is asked of, where methods do not matter; None for all.
     """
@@ -38,6 +39,7 @@ class Row:
     name: str
     check: Callable[["Cell"], None]
     regions: bool = False
+    attention: bool = False
     package: str | None = None
     method: str | None = None
 
@@ -141,7 +143,7 @@ class Cell:
 
     def applies(self, row: Row) -> bool:
         """Whether the property can be asked: image methods are not for audio nor the reverse, which has no regions."""
-        if row.method not in (None, self.method.name):
+        if row.method not in (None, self.method.name) or (row.attention and self.method.changes_latents):
             return False
         modality = family_of(_made(self.make)[0]).modality
         return modality in self.method.modalities and not (row.regions and modality == "audio")

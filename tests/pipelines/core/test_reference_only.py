@@ -23,7 +23,7 @@ from weftwork.attention_processors import ReferenceOnly, ReferenceOnlyAdapter
 from weftwork.attention_processors.core.branch import OwnAttention
 from weftwork.attention_processors.encoders.latents import ImageLatents
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, attach, conditions, detach
-from weftwork.pipelines.core.noise_level import noise_level
+from weftwork.pipelines.core.sampling import sampling_of
 
 IMAGE = Image.effect_noise((48, 40), 90).convert("RGB")
 AUDIO = ("stable_audio", "stable_audio3", "ace_step")
@@ -202,7 +202,9 @@ def test_references_have_the_noise_of_each_step(kind: Any) -> None:
         else:
             signal = float(scheduler.alphas_cumprod[timestep])
             wanted = signal**0.5, (1 - signal) ** 0.5
-        assert noise_level(scheduler, {"timestep": timestep}) == pytest.approx(wanted, abs=1e-5)
+        made = sampling_of(scheduler, {"timestep": timestep})
+        assert (made.signal, made.noise) == pytest.approx(wanted, abs=1e-5)
+        assert made.scale == pytest.approx(wanted[0] if kind is EulerDiscreteScheduler else 1, abs=1e-5)
         sample = torch.zeros(1, 1)
         if hasattr(scheduler, "scale_model_input"):
             sample = scheduler.scale_model_input(sample, timestep)

@@ -1,0 +1,46 @@
+"""Maps of the text tokens that places of an image attend to, with the graph that a loss on them needs.
+
+For image queries Q and the text's keys K, also of layers in which both streams attend to both:
+
+    softmax(Q K^T / sqrt(d) + bias),   mean over heads, [row, place, token]
+
+Its sum over the text's tokens is 1 at each place, whatever else the layer attends to.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention, text_keys
+from weftwork.attention_processors.core.strength import ImageTokens
+
+
+@dataclass(frozen=True, eq=False)
+class KeepTextMap(Branch):
+    """Branch that keeps the map of a layer, as the last of its branches, and changes nothing.
+
+    Args:
+        kept: maps by layer.
+        image: place of the image's tokens; None if all queries are the image's.
+    """
+
+    layer: str
+    kept: dict[str, Float[Tensor, "row place token"]]
+    image: ImageTokens | None = None
+
+    def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
+        begin, end = (0, query.shape[1]) if self.image is None else self.image.span(query.shape[1])
+        first, last = text_keys(self.image, query.shape[1], own.key.shape[1])
+        own = own.of_queries(begin, end)
+        queries, keys = (x.float().transpose(1, 2) for x in (query[:, begin:end], own.key[:, first:last]))
+        keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
+        logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+        for of_places, of_keys in own.biases:
+            logits = logits + (of_places @ of_keys[:, first:last].transpose(1, 2)).unsqueeze(1)
+        if own.mask is not None:
+            mask = own.mask[..., first:last]
+            logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+        self.kept[self.layer] = logits.softmax(-1).mean(1)
+        return out
