@@ -227,8 +227,8 @@ def family_of(denoiser: nn.Module) -> Family:
             rows are frames.
     """
     inner = unwrapped(denoiser)
-    kind, names = type(inner).__name__, list(attention_layers(inner))
-    if hasattr(inner, "down_blocks") and any("motion_modules" in name for name in names):
+    kind, blocks = type(inner).__name__, getattr(inner, "down_blocks", ())
+    if any(hasattr(block, "motion_modules") for block in blocks):
         raise UserError(
             f"denoiser: got {kind}, whose rows are frames (AnimateDiff), which conditions do not know; use the image "
             "model that it was made from"
@@ -236,9 +236,9 @@ def family_of(denoiser: nn.Module) -> Family:
     known = next((FAMILIES[one.__name__] for one in type(inner).__mro__ if one.__name__ in FAMILIES), None)
     if known is not None:
         return known
-    if hasattr(inner, "down_blocks") and hasattr(inner, "up_blocks"):
+    if len(blocks) and hasattr(inner, "up_blocks"):
         return UNET
-    if any(re.fullmatch(next(iter(CROSS_BY_NAME)), name) for name in names):
+    if any(re.fullmatch(next(iter(CROSS_BY_NAME)), name) for name in attention_layers(inner)):
         return Family(CROSS_BY_NAME, None, guidance="unknown")
     raise UserError(
         f"denoiser: got {kind}, which has no record and no layers named attn2 or cross_attn; write "

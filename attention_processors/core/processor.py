@@ -1,8 +1,8 @@
 """Wrapped processors on a denoiser, and the conditioning that acts while it runs."""
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -36,16 +36,21 @@ def unwrapped(denoiser: nn.Module) -> ModelMixin:
     return cast(ModelMixin, getattr(denoiser, "_orig_mod", denoiser))
 
 
-def is_compiled(denoiser: nn.Module) -> bool:
-    """Whether the module, or any part of it, is compiled by `torch.compile`."""
+def is_compiled(denoiser: nn.Module, modules: Iterable[nn.Module] | None = None) -> bool:
+    """Whether the module, or any of its modules (default: found anew), is compiled by `torch.compile`."""
     inner = unwrapped(denoiser)
-    return inner is not denoiser or any(getattr(m, "_compiled_call_impl", None) is not None for m in inner.modules())
+    modules = inner.modules() if modules is None else modules
+    return inner is not denoiser or any(getattr(m, "_compiled_call_impl", None) is not None for m in modules)
 
 
 def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:
     """Returns all attention layers of a denoiser by dotted path, in the order of `attn_processors`."""
-    layers = unwrapped(denoiser).named_modules()
-    return {name: cast(Attention, module) for name, module in layers if hasattr(module, "set_processor")}
+    return _attention_layers(unwrapped(denoiser).named_modules())
+
+
+def _attention_layers(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Attention]:
+    # Of the class: modules raise an error for each attribute that they lack, which takes most of the time.
+    return {name: cast(Attention, module) for name, module in modules if hasattr(type(module), "set_processor")}
 
 
 def context_projections(layer: Any) -> tuple[Any, Any] | None:
@@ -84,6 +89,7 @@ class BlockInput:
 Slot = WrappedProcessor | BlockInput
 Slots = Mapping[str, Slot]
 """Holds what acts at one place."""
+Layers = Mapping[str, Attention]
 
 
 @dataclass
@@ -155,24 +161,22 @@ def check_wrappable(denoiser: nn.Module, layers: Collection[str]) -> None:
                 raise UserError(f"{name}: {error}") from error
 
 
-def check_installed(denoiser: nn.Module, layers: Collection[str] | None = None) -> None:
-    """Raises if the processor of one of these layers (default: all that can be wrapped) was replaced since `install`.
+def _check_installed(denoiser: nn.Module, known: Layers, layers: Collection[str]) -> None:
+    """Raises if the processor of one of these layers was replaced since `install`.
 
     Raises:
         RuntimeError: names the first layer, its processor, the call that sets it and how to restore.
     """
-    inner = unwrapped(denoiser)
-    if layers and not _USES.get(inner, _Use()).pipelines and not _processors(inner):
+    processors: dict[str, Any] = {name: layer.processor for name, layer in known.items()}
+    wrapped = {name for name, processor in processors.items() if isinstance(processor, WrappedProcessor)}
+    if layers and not _USES.get(denoiser, _Use()).pipelines and not wrapped:
         raise RuntimeError(
-            f"{type(inner).__name__}: conditions were passed, but adapters were attached to another "
+            f"{type(denoiser).__name__}: conditions were passed, but adapters were attached to another "
             "denoiser (pipe.unet was replaced since); detach() and attach() the adapters again"
         )
-    for name, layer in attention_layers(denoiser).items():
-        processor: Any = layer.processor
-        if isinstance(processor, WrappedProcessor):
-            continue
-        if name in layers if layers is not None else can_wrap(processor):
-            kind = type(processor).__name__
+    for name in layers:
+        if name in processors and name not in wrapped:
+            kind = type(processors[name]).__name__
             culprit = REPLACED_BY.get(kind, "set_attn_processor()")
             raise RuntimeError(
                 f"{name}: conditions were passed, but {kind} stands where weftwork's processor was (this is what "
@@ -198,11 +202,13 @@ def conditioned(
     use, thread = _USES.setdefault(inner, _Use()), threading.get_ident()
     if use.thread not in (None, thread):
         raise RuntimeError(BUSY)
-    slots = _slots(inner)
+    modules = dict(inner.named_modules())
+    layers, parts = _attention_layers(modules.items()), modules.values()
+    slots = _slots(layers, modules)
     before, current, shown = {name: slot.current for name, slot in slots.items()}, {}, ExitStack()
 
     def let(conditioning: Conditioning) -> None:
-        check_installed(inner, conditioning.branches)
+        _check_installed(inner, layers, conditioning.branches)
         if conditioning.branches:
             _check_whole(inner)
         absent = sorted(set(conditioning.inputs) - set(slots))
@@ -216,7 +222,8 @@ def conditioned(
     outer, use.thread = use.thread, thread
     try:
         let(conditioning or Conditioning({}))
-        with ExitStack() as hooks, _all_read(denoiser, slots, current), _recomputed_alike(inner, slots, current), shown:
+        checked = nullcontext() if is_compiled(denoiser, parts) else _all_read(denoiser, slots, current)
+        with ExitStack() as hooks, checked, _recomputed_alike(parts, slots, current), shown:
             if conditioning is not None and conditioning.reads_calls:
                 hooks.callback(denoiser.register_forward_pre_hook(conditioning.on_call, with_kwargs=True).remove)
             yield let
@@ -235,15 +242,11 @@ def _check_whole(denoiser: nn.Module) -> None:
         )
 
 
-def _processors(denoiser: nn.Module) -> dict[str, WrappedProcessor]:
-    layers: dict[str, Any] = {**attention_layers(denoiser)}
-    return {name: one.processor for name, one in layers.items() if isinstance(one.processor, WrappedProcessor)}
-
-
-def _slots(denoiser: nn.Module) -> dict[str, Slot]:
+def _slots(layers: Layers, modules: Mapping[str, nn.Module]) -> dict[str, Slot]:
     """Returns all that hold what acts: wrapped processors by layer, and inputs of blocks by block."""
-    blocks = ((name, vars(module).get(BLOCK_INPUT)) for name, module in denoiser.named_modules())
-    return {**_processors(denoiser), **{name: slot for name, slot in blocks if slot is not None}}
+    found: dict[str, Any] = {name: layer.processor for name, layer in layers.items()}
+    found |= {name: vars(module)[BLOCK_INPUT] for name, module in modules.items() if BLOCK_INPUT in vars(module)}
+    return {name: one for name, one in found.items() if isinstance(one, Slot)}
 
 
 def _set(slots: Slots, current: Mapping[str, LayerBranches]) -> dict[str, LayerBranches]:
@@ -256,10 +259,7 @@ def _set(slots: Slots, current: Mapping[str, LayerBranches]) -> dict[str, LayerB
 
 @contextmanager
 def _all_read(denoiser: nn.Module, slots: Slots, current: Mapping[str, LayerBranches]) -> Iterator[None]:
-    """Checks after each call of the denoiser that every layer has read its branches once; not in compiled code."""
-    if is_compiled(denoiser):
-        yield
-        return
+    """Checks after each call of a denoiser that is not compiled that every layer has read its branches once."""
 
     def reset(*_: object) -> None:
         for one in current.values():
@@ -316,16 +316,18 @@ def _has_hooks(denoiser: nn.Module) -> bool:
 
 
 @contextmanager
-def _recomputed_alike(denoiser: nn.Module, slots: Slots, current: Mapping[str, LayerBranches]) -> Iterator[None]:
+def _recomputed_alike(
+    modules: Iterable[nn.Module], slots: Slots, current: Mapping[str, LayerBranches]
+) -> Iterator[None]:
     """Lets gradient checkpointing recompute the calls within the block with what acts in them.
 
     A checkpoint is recomputed in the backward pass, when the block has ended or another one runs: the checkpointed
     function itself therefore sets what acts, and restores what it finds.
     """
-    modules: list[Any] = []
+    recomputed: list[Any] = []
     if torch.is_grad_enabled():
-        modules += [module for module in denoiser.modules() if getattr(module, "gradient_checkpointing", False)]
-    functions = [module._gradient_checkpointing_func for module in modules]
+        recomputed += [module for module in modules if vars(module).get("gradient_checkpointing")]
+    functions = [module._gradient_checkpointing_func for module in recomputed]
 
     def checkpointed(checkpoint: Callable[..., Any], function: Callable[..., Any], *args: Any) -> Any:
         now = dict(current)
@@ -339,10 +341,10 @@ def _recomputed_alike(denoiser: nn.Module, slots: Slots, current: Mapping[str, L
 
         return checkpoint(run, *args)
 
-    for module, function in zip(modules, functions, strict=True):
+    for module, function in zip(recomputed, functions, strict=True):
         module._gradient_checkpointing_func = partial(checkpointed, function)
     try:
         yield
     finally:
-        for module, function in zip(modules, functions, strict=True):
+        for module, function in zip(recomputed, functions, strict=True):
             module._gradient_checkpointing_func = function

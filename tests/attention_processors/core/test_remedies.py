@@ -75,6 +75,11 @@ def maps(model: Any, inputs: Any) -> Tensor:
     return recorder.maps()
 
 
+class Layer(nn.Module):
+    set_processor = print
+    inner_dim: int | None
+
+
 class Odd(nn.Module):
     """A denoiser of no known class: layers of these names, with a width each or none."""
 
@@ -82,9 +87,8 @@ class Odd(nn.Module):
         super().__init__()
         self.block = nn.ModuleDict()
         for name, width in widths.items():
-            layer: Any = nn.Module()
-            layer.set_processor, layer.inner_dim = print, width
-            self.block[name] = layer
+            self.block[name] = layer = Layer()
+            layer.inner_dim = width
 
 
 def recorded_family(yes: bool) -> Any:
