@@ -62,8 +62,12 @@ def on_config(config: Any) -> Any:
     """Fills the section of methods, and appends those of models and of the API reference."""
     section = next(one for one in config.nav if "Methods" in one)
     section["Methods"] = method_pages(config.nav)
-    models = [page for path, page in pages().items() if path.startswith("pretrained") and "baselines" not in path]
-    baselines = [page for path, page in pages().items() if "baselines" in path]
+    models: dict[str, list[Any]] = {"": [], "baselines": [], "in_progress": []}
+    for path, page in pages().items():
+        root, _, rest = path.partition("/")
+        folder = rest.partition("/")[0]
+        if root == "pretrained":
+            models[folder if folder in models else ""].append(page)
     reference: dict[str, Any] = {}
     for name, page in modules().items():
         section = reference
@@ -75,7 +79,7 @@ def on_config(config: Any) -> Any:
         else:
             section[last] = page
     config.nav += [
-        {"Models": [*models, {"Baselines": baselines}]},
+        {"Models": [*models[""], {"Baselines": models["baselines"]}, {"Unfinished": models["in_progress"]}]},
         {"API reference": ["api/index.md", *_nav(reference)]},
     ]
     return config
