@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -28,19 +29,40 @@ from weftwork.training.tasks.paired import PairedConfig, PairedTask
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Result of an uninterrupted run."""
+    return run(tmp_path_factory.mktemp("straight"))
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two_steps")
+    run(folder, checkpointing_steps=2, max_train_steps=2)
+    return folder
+
+
+@pytest.fixture
+def begun(two_steps: Path, tmp_path: Path) -> Path:
+    """Folder of a run of two steps, with a checkpoint of the second."""
+    return shutil.copytree(two_steps, tmp_path / "run")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    ours, theirs = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 @pytest.mark.parametrize("stop", [2, 3])
-def test_a_resumed_run_is_bit_identical(tmp_path: Path, stop: int) -> None:
+def test_a_resumed_run_is_bit_identical(straight: Path, tmp_path: Path, stop: int) -> None:
     """5 micro-batches per epoch, 2 per step: both stops are inside an epoch."""
-    straight = run(tmp_path / "straight")
     run(tmp_path / "broken", checkpointing_steps=stop)
     for later in checkpoints(tmp_path / "broken")[1:]:
         later.rename(tmp_path / later.name)
     (tmp_path / "broken" / "metrics.jsonl").unlink()
     resumed = run(tmp_path / "broken", resume_from_checkpoint="latest")
-    one, other = load_file(straight / WEIGHTS), load_file(resumed / WEIGHTS)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    whole, rest = losses(tmp_path / "straight"), losses(tmp_path / "broken")
+    assert same_weights(straight, resumed)
+    whole, rest = losses(straight.parent), losses(tmp_path / "broken")
     assert rest == {step: loss for step, loss in whole.items() if step > stop}
 
 
@@ -52,7 +74,7 @@ def test_a_checkpoint_is_a_loadable_adapter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_data_leave_a_checkpoint(tmp_path: Path, workers: int) -> None:
+def test_unreadable_data_leave_a_checkpoint(straight: Path, tmp_path: Path, workers: int) -> None:
     damaged = list(BatchOrder((0,) * 10, 2, seed=0))[3][0]  # in the second step
 
     class Damaged(Records):
@@ -66,13 +88,11 @@ def test_unreadable_data_leave_a_checkpoint(tmp_path: Path, workers: int) -> Non
         train(task, Damaged(task.module), config(tmp_path, dataloader_num_workers=workers))
     (kept,) = checkpoints(tmp_path)
     assert kept.name in (["checkpoint-0", "checkpoint-1"] if workers else ["checkpoint-1"])
-    resumed = load_file(run(tmp_path, resume_from_checkpoint="latest") / WEIGHTS)
-    straight = load_file(run(tmp_path / "straight") / WEIGHTS)
-    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert same_weights(straight, run(tmp_path, resume_from_checkpoint="latest"))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     task, written, save = make_task(), [], safetensors.torch.save_file
 
@@ -90,9 +110,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     words = r"stopped at step 4; the checkpoint could not be written: .*checkpoint-4: cannot be written .*; make room"
     assert re.search(words, caplog.text)
     monkeypatch.undo()
-    resumed = load_file(run(tmp_path, resume_from_checkpoint="latest") / WEIGHTS)
-    straight = load_file(run(tmp_path / "straight") / WEIGHTS)
-    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert same_weights(straight, run(tmp_path, resume_from_checkpoint="latest"))
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
@@ -149,21 +167,19 @@ def test_changed_rates_and_decays_are_obeyed(tmp_path: Path) -> None:
         ({"train_batch_size": 1}, "train_batch_size: got 1 for a run of 2"),
     ],
 )
-def test_what_cannot_change_is_refused_by_name(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
-    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
-    before = (tmp_path / "training.json").read_bytes()
+def test_what_cannot_change_is_refused_by_name(begun: Path, changed: dict[str, Any], message: str) -> None:
+    before = (begun / "training.json").read_bytes()
     with pytest.raises(ValueError, match=message):
-        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=4, **changed)
-    assert (tmp_path / "training.json").read_bytes() == before
+        run(begun, resume_from_checkpoint="latest", max_train_steps=4, **changed)
+    assert (begun / "training.json").read_bytes() == before
 
 
-def test_weights_of_other_sizes_are_refused(tmp_path: Path) -> None:
-    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
+def test_weights_of_other_sizes_are_refused(begun: Path) -> None:
     task = make_task()
     wider = paired_adapter(task.pipe.unet, token_dim=64)
     task = PairedTask(wider, tiny_pipe(ConditionedStableDiffusionPipeline), PairedConfig())
     with pytest.raises(ValueError, match=r"resume_from_checkpoint: got \S+ of shape .* expected"):
-        train(task, Records(wider), config(tmp_path, resume_from_checkpoint="latest"))
+        train(task, Records(wider), config(begun, resume_from_checkpoint="latest"))
 
 
 def test_a_checkpoint_is_found_by_its_name(tmp_path: Path) -> None:
@@ -190,25 +206,23 @@ with only_run(Path(sys.argv[1])):
 """
 
 
-def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
-    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
+def test_two_processes_do_not_write_to_one_folder(begun: Path) -> None:
     options = {"max_train_steps": 4, "resume_from_checkpoint": "latest"}
-    with Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True) as other:
+    with Popen([sys.executable, "-c", HOLD, str(begun)], stdin=PIPE, stdout=PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=r"output_dir: got .*, to which another run writes; pass another folder"):
-            run(tmp_path, **options)
+            run(begun, **options)
         other.kill()
-    assert sorted(losses(tmp_path)) == [1, 2]
-    run(tmp_path, **options)
-    assert sorted(losses(tmp_path)) == [1, 2, 3, 4]
+    assert sorted(losses(begun)) == [1, 2]
+    run(begun, **options)
+    assert sorted(losses(begun)) == [1, 2, 3, 4]
 
 
-def test_a_complete_run_stays_as_it_is(tmp_path: Path) -> None:
-    run(tmp_path, checkpointing_steps=2, max_train_steps=2)
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "logs" not in path.parts}
-    run(tmp_path, resume_from_checkpoint="latest", max_train_steps=2, learning_rate=1.0)
+def test_a_complete_run_stays_as_it_is(begun: Path) -> None:
+    files = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file() and "logs" not in path.parts}
+    run(begun, resume_from_checkpoint="latest", max_train_steps=2, learning_rate=1.0)
     with pytest.raises(ValueError, match="max_train_steps: got 1 for a run of 2 steps; pass more"):
-        run(tmp_path, resume_from_checkpoint="latest", max_train_steps=1)
+        run(begun, resume_from_checkpoint="latest", max_train_steps=1)
     assert {path: path.read_bytes() for path in files} == files
-    run(tmp_path, resume_from_checkpoint="latest", max_train_steps=3)
-    assert sorted(losses(tmp_path)) == [1, 2, 3]
+    run(begun, resume_from_checkpoint="latest", max_train_steps=3)
+    assert sorted(losses(begun)) == [1, 2, 3]
