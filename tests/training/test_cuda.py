@@ -55,9 +55,9 @@ def test_conditions_do_the_same_there(method: Method) -> None:
     conditions = {"it": method.conditions()}
     assert np.array_equal(generated(there), stock)
     assert np.array_equal(generated(there, conditions={"it": method.conditions(weight=0.0)}), stock)
-    acting = generated(there, conditions=conditions)
-    assert np.abs(acting - stock).max() > 4 * NEAR
-    np.testing.assert_allclose(acting, generated(here, conditions=conditions), atol=NEAR)
+    changed = generated(there, conditions=conditions)
+    assert np.abs(changed - stock).max() > 4 * NEAR
+    np.testing.assert_allclose(changed, generated(here, conditions=conditions), atol=NEAR)
     there.detach()
     assert np.array_equal(generated(there), stock)
 
@@ -67,8 +67,8 @@ def test_half_precision_acts(dtype: torch.dtype, method: Method) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(it=method.adapter(pipe.unet))
     pipe.to("cuda", dtype)
-    acting = generated(pipe, conditions={"it": method.conditions()})
-    assert np.isfinite(acting).all() and np.abs(acting - generated(pipe)).max() > 1e-3
+    changed = generated(pipe, conditions={"it": method.conditions()})
+    assert np.isfinite(changed).all() and np.abs(changed - generated(pipe)).max() > 1e-3
 
 
 @pytest.mark.parametrize("precision", ["no", "fp16", "bf16"])

@@ -49,8 +49,8 @@ def controlled(*added: torch.Tensor) -> Conditioning:
     return Conditioning({}, inputs={f"transformer_blocks.{i}": one for i, one in enumerate(added)})
 
 
-def run(model: Any, acting: Conditioning, **inputs: Any) -> torch.Tensor:
-    with conditioned(model, acting):
+def run(model: Any, conditioning: Conditioning, **inputs: Any) -> torch.Tensor:
+    with conditioned(model, conditioning):
         return model(**inputs).sample
 
 

@@ -74,8 +74,8 @@ def test_branches_of_transformers_act_alike(family: Any, backend: Any, monkeypat
     model, call = made(family)
     install(model)
     layers = [name for name, layer in attention_layers(model).items() if can_wrap(layer.processor)]
-    acting = Conditioning({name: (Masked(),) for name in layers})
-    with conditioned(model, acting):
+    conditioning = Conditioning({name: (Masked(),) for name in layers})
+    with conditioned(model, conditioning):
         expected = call(model)
         use(backend[0], model, "process", monkeypatch)
         assert torch.equal(call(model), expected) and backend[1].calls

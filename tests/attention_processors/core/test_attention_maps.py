@@ -75,8 +75,8 @@ def test_maps_equal_a_naive_computation(guidance: bool) -> None:
         expected = naive(branch, query, text, row)
         np.testing.assert_allclose(share[row - first].flatten(1).numpy(), expected[0], atol=1e-5)
         np.testing.assert_allclose(influence[row - first].flatten(1).numpy(), expected[1], rtol=1e-4, atol=1e-5)
-    acting = (gain[first:, :, 0, 0] != 0).float().unflatten(1, (3, 4))
-    np.testing.assert_allclose(share.sum(1).numpy(), acting.numpy(), atol=1e-6)
+    active = (gain[first:, :, 0, 0] != 0).float().unflatten(1, (3, 4))
+    np.testing.assert_allclose(share.sum(1).numpy(), active.numpy(), atol=1e-6)
 
 
 def test_the_influences_of_a_single_part_are_the_branch_over_the_text(pipe: Any) -> None:
@@ -107,9 +107,9 @@ def test_recording_changes_no_bit_of_the_image(pipe: Any, options: dict[str, Any
     assert np.array_equal(run(pipe, conditions=conditions), plain)
     share = recorder.maps("share", size=(64, 64))
     assert share.shape == (1, 2, 64, 64) and torch.isfinite(share).all()
-    acting = share.sum(1) > 0
-    np.testing.assert_allclose(share.sum(1)[acting].numpy(), 1.0, atol=1e-5)
-    assert acting.all() == ("region" not in options)
+    active = share.sum(1) > 0
+    np.testing.assert_allclose(share.sum(1)[active].numpy(), 1.0, atol=1e-5)
+    assert active.all() == ("region" not in options)
 
 
 def test_no_influence_outside_a_region(pipe: Any) -> None:

@@ -108,10 +108,10 @@ def test_a_branch_acts_on_image_tokens_and_in_its_region_alone(backbone: Backbon
     tokens = family.tokens(model, inputs)
     assert tokens is not None
     for region in (None, (0.5, 0.0, 1.0, 1.0)):
-        acting = conditions(model, inputs, region=region)
-        spies = {name: Spy() for name in acting.branches}
-        acting = Conditioning({name: (*branches, spies[name]) for name, branches in acting.branches.items()})
-        assert (conditioned_run(model, inputs, acting) - stock).abs().max() > 1e-6
+        conditioning = conditions(model, inputs, region=region)
+        spies = {name: Spy() for name in conditioning.branches}
+        spied = {name: (*branches, spies[name]) for name, branches in conditioning.branches.items()}
+        assert (conditioned_run(model, inputs, Conditioning(spied)) - stock).abs().max() > 1e-6
         first = next(iter(spies.values()))  # later ones differ in their inputs too
         begin, end = tokens.span(first.query.shape[1])
         changed = (first.out != first.stock).any(-1).any(-1)[0]
@@ -183,15 +183,17 @@ def test_a_subclass_has_the_record_of_its_base() -> None:
     assert family_of(unet) is FAMILIES["UNet2DConditionModel"]
 
 
+class Layer(nn.Module):
+    set_processor = print
+
+
 class Unknown(nn.Module):
     """A denoiser of no known class, with layers of these names."""
 
     def __init__(self, *names: str) -> None:
         super().__init__()
         for name in names:
-            layer: Any = nn.Module()
-            layer.set_processor = print
-            self.add_module(name, nn.ModuleDict({"attn": layer}) if name == "odd" else nn.ModuleDict({"attn2": layer}))
+            self.add_module(name, nn.ModuleDict({"attn" if name == "odd" else "attn2": Layer()}))
 
 
 def test_unknown_classes_work_by_the_names_of_layers_or_are_refused() -> None:

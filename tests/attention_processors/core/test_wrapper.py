@@ -55,10 +55,10 @@ def test_branches_act_in_every_layer_of_every_family(backbone: Any) -> None:
     assert torch.equal(call(model), stock) and list(model.state_dict()) == keys
     for gain in (0.0, 0.5):
         branch = Counted(gain)
-        acting = everywhere(model, branch)
-        with conditioned(model, acting):
+        conditioning = everywhere(model, branch)
+        with conditioned(model, conditioning):
             assert torch.equal(call(model), stock) == (gain == 0)
-        assert branch.calls == len(acting.branches)
+        assert branch.calls == len(conditioning.branches)
     assert torch.equal(call(model), stock)
     restore(model)
     assert all(layer.processor is found[name] for name, layer in attention_layers(model).items())
@@ -182,19 +182,19 @@ def call(unet: Any) -> Tensor:
 def test_another_thread_is_refused_while_conditions_act(also: bool) -> None:
     unet = tiny_unet()
     install(unet)
-    acting, errors = everywhere(unet, Counted(0.5)), []
+    conditioning, errors = everywhere(unet, Counted(0.5)), []
 
     def elsewhere() -> None:
         try:
             if also:
-                with conditioned(unet, acting):
+                with conditioned(unet, conditioning):
                     call(unet)
             else:
                 call(unet)
         except RuntimeError as error:
             errors.append(str(error))
 
-    with conditioned(unet, acting):
+    with conditioned(unet, conditioning):
         thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()

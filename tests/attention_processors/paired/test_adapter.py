@@ -83,8 +83,8 @@ def test_ragged_designs(unet: Any) -> None:
     branches, _ = encoded.build(Layout(layer_levels(unet), (8, 8), repeat=2, halves=GUIDED))
     for branch in branches.values():
         assert branch.key.shape[:2] == branch.value.shape[:2] == (12, 16)  # pyright: ignore
-        acting = branch.gain.flatten() > 0  # pyright: ignore[reportAttributeAccessIssue]
-        assert branch.bias.shape[-1] == 16 and branch.bias[acting, ..., 12:].max() == -math.inf  # pyright: ignore
+        active = branch.gain.flatten() > 0  # pyright: ignore[reportAttributeAccessIssue]
+        assert branch.bias.shape[-1] == 16 and branch.bias[active, ..., 12:].max() == -math.inf  # pyright: ignore
         assert torch.isfinite(branch.gain).all()  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -167,9 +167,9 @@ def test_options_make_finite_images(unet: Any, masking: str, fusion: str, text_s
     assert encoded.weight.shape[1] == parts
     pipe.attach(it=adapter)
     prompts = ["a", "b", "c"]
-    acting = run(pipe, prompt=prompts, conditions={"it": designs}, num_inference_steps=1)
-    assert np.isfinite(acting).all()
-    np.testing.assert_allclose(acting[1], run(pipe, prompt=prompts, num_inference_steps=1)[1], atol=1e-5)
+    changed = run(pipe, prompt=prompts, conditions={"it": designs}, num_inference_steps=1)
+    assert np.isfinite(changed).all()
+    np.testing.assert_allclose(changed[1], run(pipe, prompt=prompts, num_inference_steps=1)[1], atol=1e-5)
 
 
 def test_one_token_part_and_weight_per_pair_with_regions(unet: Any) -> None:

@@ -90,8 +90,8 @@ def test_each_half_of_guidance_is_that_of_a_separate_run(tiny: Tiny, guided: boo
             half = "conditional" if torch.equal(text, prompt) else "unconditional"
             halves.append(half)
             alone = _row(inputs, row, len(texts))
-            acting = Conditioning.of(made, call_layout(model, alone, halves=(half,)))
-            with conditioned(model, acting if number < len(calls) // 2 else None):
+            conditioning = Conditioning.of(made, call_layout(model, alone, halves=(half,)))
+            with conditioned(model, conditioning if number < len(calls) // 2 else None):
                 single = model(**alone)[0]
             torch.testing.assert_close(out[row], single[0], atol=1e-5, rtol=0)
     passes = 3 if tiny.name == "ltx2" else 1  # with blocks and streams perturbed
@@ -212,8 +212,8 @@ def test_caches_are_reset_when_a_schedule_moves(name: str) -> None:
     made, _ = encoded(pipe, style())
     for number, cached in ((1, True), (2, False)):
         inputs, out = calls[number]
-        acting = Conditioning.of(made, call_layout(model, inputs))
-        with conditioned(model, None if cached else acting):
+        conditioning = Conditioning.of(made, call_layout(model, inputs))
+        with conditioned(model, None if cached else conditioning):
             anew = model(**inputs)[0]
         assert ((out - anew).abs().max() > 1e-6) == cached
 

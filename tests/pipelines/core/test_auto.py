@@ -36,8 +36,8 @@ def test_conditions_act_in_the_pipeline_that_was_made() -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(paired=paired_adapter(pipe.unet))
     made = AutoPipelineForImage2Image.from_pipe(pipe)
-    plain, acting = (run(made, image=picture(), conditions=one) for one in (None, {"paired": paired_conditions()}))
-    assert not np.array_equal(plain, acting)
+    plain, changed = (run(made, image=picture(), conditions=one) for one in (None, {"paired": paired_conditions()}))
+    assert not np.array_equal(plain, changed)
 
 
 def test_controlnets_and_xl() -> None:

@@ -32,10 +32,10 @@ def test_off_is_the_stock_pipeline_and_on_is_not(variant: Variant) -> None:
     pipe = variant.attached()
     assert np.array_equal(run(pipe, **variant.inputs()), stock)
     assert np.array_equal(run(pipe, **variant.inputs(), conditions={"it": paired_conditions(weight=0.0)}), stock)
-    acting = run(pipe, **variant.inputs(), conditions={"it": paired_conditions()})
-    assert np.abs(acting - stock).max() > 1e-4 and np.isfinite(acting).all()
+    changed = run(pipe, **variant.inputs(), conditions={"it": paired_conditions()})
+    assert np.abs(changed - stock).max() > 1e-4 and np.isfinite(changed).all()
     regional = run(pipe, **variant.inputs(), conditions={"it": paired_conditions(region="sketch")})
-    assert np.abs(regional - acting).max() > 1e-5
+    assert np.abs(regional - changed).max() > 1e-5
     pipe.detach()
     assert np.array_equal(run(pipe, **variant.inputs()), stock)
 
@@ -251,8 +251,8 @@ def test_freeu_and_images_of_another_size() -> None:
     for one in (pipe, stock):
         one.enable_freeu(0.9, 0.2, 1.2, 1.4)
     assert np.array_equal(run(pipe, height=72, width=40), run(stock, height=72, width=40))
-    acting = run(pipe, height=72, width=40, conditions={"it": paired_conditions(region=(0, 0, 0.5, 1))})
-    assert acting.shape == (1, 4, 9, 5)
+    changed = run(pipe, height=72, width=40, conditions={"it": paired_conditions(region=(0, 0, 0.5, 1))})
+    assert changed.shape == (1, 4, 9, 5)
     image = VARIANTS[2]
     mine = run(
         image.attached(), image=picture(size=(72, 40)), conditions={"it": paired_conditions(region=(0, 0, 1, 0.5))}

@@ -43,12 +43,12 @@ def drawn(models: Path, adapter: str, *conditions: dict[str, object], encoder: b
 
 def test_references_are_read_through_the_image_encoder(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reference = {"image": "photo.png", "weight": 2.0}
-    acting = drawn(models, "reference", reference, encoder=True)
+    changed = drawn(models, "reference", reference, encoder=True)
     design = read_design(models / "design.json")
     (condition,) = design.conditions["it"]
     assert isinstance(condition, Reference) and condition.weight == 2.0
     off = drawn(models, "reference", {**reference, "weight": 0})
-    assert np.abs(acting - off).max() > 2
+    assert np.abs(changed - off).max() > 2
     with pytest.raises(AssertionError):
         drawn(models, "reference", reference)
     assert "image encoder: this adapter reads images through" in capsys.readouterr().err
@@ -56,10 +56,10 @@ def test_references_are_read_through_the_image_encoder(models: Path, capsys: pyt
 
 def test_layers_and_guidance_of_pairs_count(models: Path) -> None:
     pair = {"text": "b", "weight": 4.0}
-    acting, off = drawn(models, "paired", pair), drawn(models, "paired", {**pair, "weight": 0})
+    changed, off = drawn(models, "paired", pair), drawn(models, "paired", {**pair, "weight": 0})
     assert np.array_equal(drawn(models, "paired", {**pair, "layers": {"all": 0}}), off)
     guided = drawn(models, "paired", {**pair, "cfg": "cond_only"})
-    assert np.abs(acting - off).max() > 0 and np.abs(guided - acting).max() > 0 and np.abs(guided - off).max() > 0
+    assert np.abs(changed - off).max() > 0 and np.abs(guided - changed).max() > 0 and np.abs(guided - off).max() > 0
 
 
 def test_texts_act_in_regions_without_a_folder(models: Path) -> None:
@@ -72,5 +72,5 @@ def test_texts_act_in_regions_without_a_folder(models: Path) -> None:
         with Image.open(models / "regional.png") as image:
             return np.asarray(image, np.int16)
 
-    acting, off, other = generated(), generated(weight=0), generated(prompt="a blue hat")
-    assert np.abs(acting - off).max() > 0 and np.abs(acting - other).max() > 0
+    changed, off, other = generated(), generated(weight=0), generated(prompt="a blue hat")
+    assert np.abs(changed - off).max() > 0 and np.abs(changed - other).max() > 0
