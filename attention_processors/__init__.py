@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.audio.conditions import Envelope as Envelope
     from weftwork.attention_processors.core.adapter import Adapter as Adapter
     from weftwork.attention_processors.core.adapter import KeyValueAdapter as KeyValueAdapter
-    from weftwork.attention_processors.core.attached import AdapterBank as AdapterBank
+    from weftwork.attention_processors.core.attached import AttachedAdapters as AttachedAdapters
     from weftwork.attention_processors.core.attached import adapter_class as adapter_class
     from weftwork.attention_processors.core.attention_maps import MapRecorder as MapRecorder
     from weftwork.attention_processors.core.attention_maps import overlay as overlay
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 _CORE = {
     f"{__name__}.core.adapter": "Adapter KeyValueAdapter",
-    f"{__name__}.core.attached": "AdapterBank adapter_class",
+    f"{__name__}.core.attached": "AttachedAdapters adapter_class",
     f"{__name__}.core.condition": "Condition",
     f"{__name__}.core.branch": "Branch DecoupledBranch",
     f"{__name__}.core.conditioning": "Conditioning EncodedTokens",
@@ -79,7 +79,7 @@ def _module_of() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ModelMixin":  # diffusers looks here for it when it loads an `AdapterBank` of this module
+    if name == "ModelMixin":  # diffusers looks here for it when it loads an `AttachedAdapters` of this module
         return import_module("diffusers").ModelMixin
     if name == "__all__":
         return sorted(_module_of())

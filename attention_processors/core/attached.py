@@ -26,7 +26,7 @@ OUR_NAMES = ("weftwork", "weft")
 """Names of this package, earlier ones included: folders saved under these still load."""
 
 
-class AdapterBank(ModelMixin, ConfigMixin):
+class AttachedAdapters(ModelMixin, ConfigMixin):
     """Mapping of attached adapters by name, in the order of attaching.
 
     On disk: `config.json` with the class of each, and one adapter folder per name.
@@ -81,7 +81,7 @@ class AdapterBank(ModelMixin, ConfigMixin):
         (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "AdapterBank":  # pyright: ignore
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "AttachedAdapters":  # pyright: ignore
         """Loads a folder that `save_pretrained` wrote.
 
         Raises:
@@ -93,9 +93,9 @@ class AdapterBank(ModelMixin, ConfigMixin):
         places = {name: folder / name for name in config["adapters"]}
         places = {name: p if p.is_dir() else p.with_name(f"{name}{DOTTED}") for name, p in places.items()}
         loaded = {n: _adapter_class(*kind).from_pretrained(places[n]) for n, kind in config["adapters"].items()}
-        bank = cls(loaded)
-        bank.weights.update(config["weights"])
-        return bank if dtype is None else bank.to(dtype)  # pyright: ignore
+        attached = cls(loaded)
+        attached.weights.update(config["weights"])
+        return attached if dtype is None else attached.to(dtype)  # pyright: ignore
 
 
 _USERS: WeakKeyDictionary[nn.Module, WeakSet[nn.Module]] = WeakKeyDictionary()
@@ -118,7 +118,7 @@ def release(adapter: Adapter, denoiser: nn.Module) -> None:
 
 PUBLIC = "weftwork.attention_processors"
 """Module name of this package's classes in saved folders, since files may move."""
-AdapterBank.__module__ = PUBLIC  # diffusers writes it to model_index.json
+AttachedAdapters.__module__ = PUBLIC  # diffusers writes it to model_index.json
 
 
 def _stable_module(kind: type) -> str:
@@ -126,10 +126,10 @@ def _stable_module(kind: type) -> str:
 
 
 def use_public_name(index: dict[str, Any]) -> None:
-    """Corrects the module of `adapters` in the index of a pipeline folder that an earlier version saved."""
+    """Corrects the class of `adapters` in the index of a pipeline folder that an earlier version saved."""
     module, name = index.get("adapters") or ("", "")
-    if name == AdapterBank.__name__ and str(module).partition(".")[0] in OUR_NAMES:
-        index["adapters"] = [PUBLIC, name]
+    if name in ("AdapterBank", AttachedAdapters.__name__) and str(module).partition(".")[0] in OUR_NAMES:
+        index["adapters"] = [PUBLIC, AttachedAdapters.__name__]
 
 
 def adapter_class(folder: str | Path) -> type[Adapter]:

@@ -27,7 +27,7 @@ from weftwork.attention_processors.audio.adapter import SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import Envelope, OverTime, warn_of_gaps
 from weftwork.attention_processors.audio.controlnet import StableAudioControlNetModel
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import AdapterBank, adapter_class
+from weftwork.attention_processors.core.attached import AttachedAdapters, adapter_class
 from weftwork.attention_processors.core.processor import install_inputs
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.audio.call import AudioCall
@@ -51,7 +51,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
 
     _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer"]
 
-    adapters: AdapterBank | None = None
+    adapters: AttachedAdapters | None = None
     controlnet: StableAudioControlNetModel | None = None
     frozen_encoders: Mapping[str, Any] = MappingProxyType({})
 
@@ -128,7 +128,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
     def _move(self) -> None:
         """Moves the trained modules to where the pipeline is now."""
         if here := attached(self):
-            self.adapters = AdapterBank({name: self._as_loaded(one) for name, one in here.items()})
+            self.adapters = AttachedAdapters({name: self._as_loaded(one) for name, one in here.items()})
         self.controlnet = self.controlnet and self._as_loaded(self.controlnet)
 
     def set_encoders(self, **encoders: Any) -> None:

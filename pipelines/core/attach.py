@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import AdapterBank, own_copy, release
+from weftwork.attention_processors.core.attached import AttachedAdapters, own_copy, release
 from weftwork.attention_processors.core.attention_maps import MapRecorder
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.families import family_of
@@ -32,8 +32,8 @@ from weftwork.pipelines.core.encoders import FrozenEncoders
 
 def attached(pipe: DiffusionPipeline) -> dict[str, Adapter]:
     """Returns the adapters of a pipeline by name, in the order of attaching."""
-    bank = getattr(pipe, "adapters", None)
-    return {} if bank is None else dict(bank.items())
+    here = getattr(pipe, "adapters", None)
+    return {} if here is None else dict(here.items())
 
 
 def attach(pipe: DiffusionPipeline, **adapters: Adapter) -> None:
@@ -69,7 +69,7 @@ def attach(pipe: DiffusionPipeline, **adapters: Adapter) -> None:
             adapter.warn_of_other_weights(denoiser)
         if not have:
             install(denoiser)
-    _set_bank(pipe, here)
+    _register(pipe, here)
 
 
 def detach(pipe: DiffusionPipeline, *names: str) -> None:
@@ -88,19 +88,19 @@ def detach(pipe: DiffusionPipeline, *names: str) -> None:
     if have and not rest:
         for denoiser in parts:
             restore(denoiser)
-    _set_bank(pipe, rest)
+    _register(pipe, rest)
 
 
-def _set_bank(pipe: DiffusionPipeline, adapters: Mapping[str, Adapter]) -> None:
-    before, bank = getattr(pipe, "adapters", None), AdapterBank(adapters) if adapters else None
-    if bank is not None and before is not None:
-        bank.weights.update({name: weight for name, weight in before.weights.items() if name in bank})
-    if isinstance(place := getattr(bank, "place", None), nn.Parameter):
+def _register(pipe: DiffusionPipeline, adapters: Mapping[str, Adapter]) -> None:
+    before, made = getattr(pipe, "adapters", None), AttachedAdapters(adapters) if adapters else None
+    if made is not None and before is not None:
+        made.weights.update({name: weight for name, weight in before.weights.items() if name in made})
+    if isinstance(place := getattr(made, "place", None), nn.Parameter):
         place.data = place.to(next(denoisers(pipe)[0].parameters()).device)
     if _is_component(pipe):
-        pipe.register_modules(adapters=bank)
+        pipe.register_modules(adapters=made)
     else:
-        pipe.adapters = bank
+        pipe.adapters = made
 
 
 def _is_component(pipe: DiffusionPipeline) -> bool:

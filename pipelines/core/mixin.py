@@ -24,7 +24,7 @@ from diffusers import (
 )
 
 from weftwork.attention_processors.core.adapter import Adapter
-from weftwork.attention_processors.core.attached import AdapterBank, adapter_class, use_public_name
+from weftwork.attention_processors.core.attached import AttachedAdapters, adapter_class, use_public_name
 from weftwork.attention_processors.core.attention_maps import MapRecorder
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import layer_levels
@@ -63,7 +63,7 @@ class ConditionedPipelineMixin(_Pipeline):
     components beside the stock ones.
     """
 
-    adapters: AdapterBank | None
+    adapters: AttachedAdapters | None
     encoders: FrozenEncoders | None
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -83,7 +83,11 @@ class ConditionedPipelineMixin(_Pipeline):
         cls.model_cpu_offload_seq = re.sub(r"\b(unet|transformer)\b", r"adapters->\1", order, count=1)
 
     def __init__(
-        self, *args: Any, adapters: AdapterBank | None = None, encoders: FrozenEncoders | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        adapters: AttachedAdapters | None = None,
+        encoders: FrozenEncoders | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.register_modules(adapters=None, encoders=None)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from weftwork.attention_processors import Conditioning, ReferenceOnly, ReferenceOnlyAdapter, conditioned
 from weftwork.attention_processors.core import method
-from weftwork.attention_processors.core.attached import AdapterBank
+from weftwork.attention_processors.core.attached import AttachedAdapters
 from weftwork.attention_processors.core.branch import Branch, OwnAttention
 from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.layers import OwnProjections
@@ -153,11 +153,11 @@ def with_timestep(backbone: Any) -> Any:
 
 
 def banked(folder: Path, imported: bool) -> Any:
-    AdapterBank({"it": raw_adapter(unet())}).save_pretrained(folder)
+    AttachedAdapters({"it": raw_adapter(unet())}).save_pretrained(folder)
     with patch.dict(sys.modules):
         if not imported:
             del sys.modules[RawTokensAdapter.__module__]
-        return AdapterBank.from_pretrained(folder)
+        return AttachedAdapters.from_pretrained(folder)
 
 
 def registered(name: str) -> Any:

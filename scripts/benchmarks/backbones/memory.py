@@ -13,7 +13,7 @@ from diffusers.hooks import apply_group_offloading
 from diffusers.hooks.layerwise_casting import LayerwiseCastingHook
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.attached import AdapterBank
+from weftwork.attention_processors.core.attached import AttachedAdapters
 from weftwork.attention_processors.core.frozen_weights import plain_weight
 from weftwork.attention_processors.core.processor import attention_layers, install
 from weftwork.scripts.benchmarks.backbones.cells import Cell, Parts, Row, close, equal, moved
@@ -23,11 +23,11 @@ GGUF_BLOCK: Final = 32
 """Widths that GGUF's 8-bit format stores are multiples of it; files have other layers in bfloat16."""
 
 
-def encoded_output(parts: Parts, bank: AdapterBank) -> Tensor:
+def encoded_output(parts: Parts, attached: AttachedAdapters) -> Tensor:
     """Returns the output with conditions that are encoded as pipelines do it."""
     example = parts.example
     features = example.adapter.features(example.adapter.collate(parts.conditions()), example.encoders)
-    return parts.output(parts.laid_out({"it": bank("it", features)}))
+    return parts.output(parts.laid_out({"it": attached("it", features)}))
 
 
 def _offloaded(offload: Callable[[nn.Module], object]) -> Callable[[Cell], None]:
@@ -40,9 +40,9 @@ def _offloaded(offload: Callable[[nn.Module], object]) -> Callable[[Cell], None]
         wanted = parts.output()
         offload(parts.denoiser)
         for one, when in ((parts, "after"), (before, "before")):
-            bank = AdapterBank({"it": one.example.adapter})
-            offload(bank)
-            equal(encoded_output(one, bank), wanted, f"offloaded {when} attaching")
+            attached = AttachedAdapters({"it": one.example.adapter})
+            offload(attached)
+            equal(encoded_output(one, attached), wanted, f"offloaded {when} attaching")
 
     return check
 
@@ -70,10 +70,10 @@ def in_fp8(cell: Cell) -> None:
     for one in (parts, rounded):
         install(one.denoiser)
     equal(parts.run(), stock, "wrapped without conditions")
-    bank, plain = (AdapterBank({"it": one.example.adapter}) for one in (parts, rounded))
-    _cast(bank)
-    _round(plain, bank)
-    out = encoded_output(parts, bank)
+    attached, plain = (AttachedAdapters({"it": one.example.adapter}) for one in (parts, rounded))
+    _cast(attached)
+    _round(plain, attached)
+    out = encoded_output(parts, attached)
     moved(out, stock, least=1e-6)
     equal(out, encoded_output(rounded, plain), "conditions on rounded weights")
 
