@@ -15,6 +15,7 @@ Source: diffusers 0.42.1, whose parameters and results are those of tencent-aila
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from diffusers.models.embeddings import (
@@ -28,7 +29,7 @@ from diffusers.models.embeddings import (
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.reference import FACE_PROJECTIONS, PROJECTIONS
+from weftwork.attention_processors.reference import FACE_PROJECTIONS
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -56,10 +57,6 @@ class ProjectionSizes:
                 raise UserError(f"{name}: got {size!r}, expected at least 1")
 
 
-def _basic(sizes: ProjectionSizes) -> nn.Module:
-    return ImageProjection(sizes.image_dim, sizes.token_dim, sizes.num_tokens)
-
-
 def _blocks(sizes: ProjectionSizes) -> dict[str, Any]:
     """Returns the sizes of a resampler's blocks, as diffusers' modules name them."""
     return {
@@ -70,28 +67,9 @@ def _blocks(sizes: ProjectionSizes) -> dict[str, Any]:
     }
 
 
-def _plus(sizes: ProjectionSizes) -> nn.Module:
-    return IPAdapterPlusImageProjection(
-        sizes.image_dim, sizes.token_dim, sizes.hidden_dim, num_queries=sizes.num_tokens, **_blocks(sizes)
-    )
-
-
-def _full(sizes: ProjectionSizes) -> nn.Module:
-    return IPAdapterFullImageProjection(sizes.image_dim, sizes.token_dim)
-
-
-def _mlp(sizes: ProjectionSizes) -> nn.Module:
-    return IPAdapterFaceIDImageProjection(sizes.image_dim, sizes.token_dim, 2, sizes.num_tokens)
-
-
-def _timed(sizes: ProjectionSizes) -> nn.Module:
-    return IPAdapterTimeImageProjection(
-        sizes.image_dim, sizes.token_dim, sizes.hidden_dim, num_queries=sizes.num_tokens, **_blocks(sizes)
-    )
-
-
-def _face(sizes: ProjectionSizes) -> nn.Module:
-    return IPAdapterFaceIDImageProjection(sizes.face_dim, sizes.token_dim, sizes.feed_forward_ratio, sizes.num_tokens)
+def _resampler(kind: Callable[..., nn.Module], sizes: ProjectionSizes) -> nn.Module:
+    widths = sizes.image_dim, sizes.token_dim, sizes.hidden_dim
+    return kind(*widths, num_queries=sizes.num_tokens, **_blocks(sizes))
 
 
 class FacePlusProjection(IPAdapterFaceIDPlusImageProjection):
@@ -118,13 +96,16 @@ def _face_plus(sizes: ProjectionSizes) -> nn.Module:
     )
 
 
-MAKERS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = dict(
-    zip(
-        (*PROJECTIONS, *FACE_PROJECTIONS, "mlp", "timed"),
-        (_basic, _plus, _full, _face, _face_plus, _mlp, _timed),
-        strict=True,
-    )
-)
+MAKERS: Mapping[str, Callable[[ProjectionSizes], nn.Module]] = {
+    "basic": lambda s: ImageProjection(s.image_dim, s.token_dim, s.num_tokens),
+    "plus": partial(_resampler, IPAdapterPlusImageProjection),
+    "full": lambda s: IPAdapterFullImageProjection(s.image_dim, s.token_dim),
+    "faceid": lambda s: IPAdapterFaceIDImageProjection(s.face_dim, s.token_dim, s.feed_forward_ratio, s.num_tokens),
+    "faceid_plus": _face_plus,
+    "mlp": lambda s: IPAdapterFaceIDImageProjection(s.image_dim, s.token_dim, 2, s.num_tokens),
+    "timed": partial(_resampler, IPAdapterTimeImageProjection),
+}
+"""By name: those of `PROJECTIONS` and `FACE_PROJECTIONS`, then those of published adapters alone."""
 POOLED = frozenset({"basic", "faceid", "mlp"})
 """Projections that read one vector per image; the others read states."""
 ZERO_NULL = POOLED | {"timed"}
