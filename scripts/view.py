@@ -74,10 +74,12 @@ def run(arguments: argparse.Namespace) -> None:
     photo = read_image(arguments.image)
     source = arguments.depth
     depth = DepthModel.from_pretrained(source) if source.is_dir() else read_array(source)
-    pipe = _pipeline(arguments)
     camera = Camera.looking(
         (0, 0, 0), (0, 0, -1), field_of_view=arguments.field_of_view, aspect=photo.height / photo.width
     )
+    orbit = arguments.azimuth, arguments.elevation, arguments.distance
+    camera.orbited((0, 0, -1), *orbit)  # refuses them before a model is opened
+    pipe = _pipeline(arguments)
     view = ReferenceView.of_image(photo, depth, camera, pipe.size)
 
     def generate(references: Any, camera: Camera) -> "AlignedViewsOutput":
@@ -86,7 +88,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     name = arguments.output
     with naming_replaced(name.with_name(name.name + suffix) for suffix in SUFFIXES):
-        orbit = arguments.azimuth, arguments.elevation, arguments.distance
         written = _write(name, generate([view], camera.orbited(pivot_of(view), *orbit)), photo)
         if arguments.turn is not None:
             frames = turned(generate, view, arguments.turn, arguments.frames)

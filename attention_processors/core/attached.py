@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from weftwork.attention_processors.core.adapter import Adapter
@@ -35,7 +34,6 @@ class AttachedAdapters(ModelMixin, ConfigMixin):
     _skip_layerwise_casting_patterns = (r"\.roles\.",)
     """Networks with weights of the denoiser, which are cast as it is."""
 
-    @register_to_config
     def __init__(self, adapters: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         given = dict(adapters or {})
@@ -43,7 +41,7 @@ class AttachedAdapters(ModelMixin, ConfigMixin):
         if next(self.parameters(), None) is None:  # hooks of offloading look at the first parameter
             self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         self.weights: dict[str, float] = {name: 1.0 for name in given}
-        self.register_to_config(adapters=None)
+        self.register_to_config()
 
     def __getitem__(self, name: str) -> Adapter:
         found = self._modules_by_name[name]
