@@ -45,6 +45,7 @@ def config(folder: Path, **changes: Any) -> TrainingConfig:
         learning_rate=1e-3,
         lr_warmup_steps=2,
         checkpointing_steps=0,
+        report_to="none",
         use_cpu=True,
     )
     return TrainingConfig(**{**settings, **changes})
