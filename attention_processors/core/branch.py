@@ -190,8 +190,7 @@ class DecoupledBranch(Branch):
 
     def _mixed(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         check_places(self.gain.shape[1], query.shape[1])
-        gain = self.gain.to(out.dtype)
-        return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
+        return torch.addcmul(out, self.gain.to(out.dtype), self.added(query, attend, own))
 
     def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Returns keys and values, [row, token, head, dim] each, and the bias, for this query."""
