@@ -55,8 +55,8 @@ def example(denoiser: nn.Module) -> Example:
     vae, call = AutoencoderKL(**sizes, **blocks, latent_channels=latent_channels(denoiser)[0]), Inputs()
 
     def inputs(given: Inputs) -> Inputs:
-        """Keeps the inputs, whose prompts the reference roles read too."""
-        call.update(given)
+        """Keeps the inputs, whose prompts the reference roles read too, without a mask that hides nothing."""
+        call.update({name: value for name, value in given.items() if name != "encoder_hidden_states_mask"})
         return given
 
     def conditions(seed: int, **options: Any) -> list[ReferenceView]:
