@@ -7,7 +7,12 @@ from tiny import tiny_tokenizer
 from transformers import AutoTokenizer, CLIPTokenizer
 
 from weftwork.attention_processors.encoders import vocabulary
-from weftwork.attention_processors.encoders.vocabulary import MAX_TOKENS, unknown_words, warn_of_unknown_words
+from weftwork.attention_processors.encoders.vocabulary import (
+    MAX_TOKENS,
+    known_words,
+    unknown_words,
+    warn_of_unknown_words,
+)
 from weftwork.pretrained import available, shipped
 
 
@@ -23,6 +28,11 @@ def test_words_in_pieces_are_unknown() -> None:
     assert unknown_words(tokenizer, "Red, redder RED dogs 3 <cat>") == ["redder", "dogs", "cat"]
     tokenizer.add_tokens(["<cat>"])
     assert unknown_words(tokenizer, "Red, redder RED dogs 3 <cat>") == ["redder", "dogs"]
+
+
+def test_known_words_are_those_of_one_token() -> None:
+    assert "red" in known_words(small_tokenizer()) and "re" not in known_words(small_tokenizer())
+    assert known_words(small_tokenizer(MAX_TOKENS)) == known_words(tiny_tokenizer()) == known_words(None) == []
 
 
 def test_large_vocabularies_and_those_without_words_are_no_evidence() -> None:

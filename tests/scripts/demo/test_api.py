@@ -21,6 +21,7 @@ gradio = pytest.importorskip("gradio")
 from gradio_client import Client, handle_file  # noqa: E402
 from gradio_client.exceptions import AppError  # noqa: E402
 
+from weftwork.scripts.demo.canvas import ASSETS  # noqa: E402
 from weftwork.scripts.demo.command import demo  # noqa: E402
 from weftwork.scripts.demo.pages import Context, open_pages  # noqa: E402
 
@@ -78,6 +79,13 @@ def test_the_outfit_page_takes_a_design(client: Client, studio: ImageStudio) -> 
     shown, state, seed, png, _, maps = client.predict(design=DESIGN, maps=True, api_name="/outfit")
     assert state == "Done." and seed == "5" and len(maps["value"]) == 1
     assert read_image(png["value"]).tobytes() == read_image(shown).tobytes() == image.tobytes()
+
+
+def test_scripts_of_the_canvas_come_from_the_demo(address: str) -> None:
+    for name in ("canvas.js", "konva.min.js"):
+        with urlopen(f"{address}gradio_api/file={(ASSETS / name).as_posix()}", timeout=30) as answer:
+            assert answer.headers.get_content_subtype() == "javascript"  # as modules must be
+            assert answer.read() == (ASSETS / name).read_bytes()
 
 
 def test_inputs_have_names(client: Client, studio: ImageStudio) -> None:
