@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.style.adapter import StyleCards as StyleCards
     from weftwork.attention_processors.style.card import StyleCard as StyleCard
     from weftwork.attention_processors.style.conditions import Style as Style
+    from weftwork.attention_processors.subjects.adapter import SubjectAdapter as SubjectAdapter
+    from weftwork.attention_processors.subjects.conditions import Subject as Subject
     from weftwork.attention_processors.views.adapter import AlignedViews as AlignedViews
     from weftwork.attention_processors.views.conditions import ReferenceView as ReferenceView
     from weftwork.attention_processors.views.instillation import Instillation as Instillation

@@ -8,6 +8,8 @@ weftwork convert ip-adapter adapters/plus plus-again --to ip-adapter  the folder
 
 weftwork convert xlabs-flux ip_adapter.safetensors adapters/xlabs     also instantx-flux, instantx-sd3; and back
 
+weftwork convert fastcomposer pytorch_model.bin adapters/subjects     with its image encoder and U-Net in the folder
+
 weftwork convert moai checkpoints/main models/moai            four U-Nets and their encoder to diffusers' folders
 """
 
@@ -22,11 +24,12 @@ logger = logging.getLogger(__name__)
 TRANSFORMERS = ("xlabs-flux", "instantx-flux", "instantx-sd3")
 """Formats of IP-Adapters of transformers, see `weftwork.scripts.converters.transformers`."""
 BOTH_WAYS = ("lots", "ip-adapter", *TRANSFORMERS)
+ONE_WAY = ("fastcomposer", "moai")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork convert`."""
-    parser.add_argument("format", choices=[*BOTH_WAYS, "moai"], help="format of the other project")
+    parser.add_argument("format", choices=[*BOTH_WAYS, *ONE_WAY], help="format of the other project")
     parser.add_argument("source", type=Path, help="checkpoint, or folder of several; with --to an adapter folder")
     parser.add_argument("target", type=Path, help="folder to write; must be empty or not exist")
     parser.add_argument(
@@ -52,8 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     if kind in TRANSFORMERS:
         convert = command.restore_published if to == kind else command.convert_published
         convert(kind, arguments.source, arguments.target)
-    elif kind == "moai":
-        command.convert_from_moai(arguments.source, arguments.target)
+    elif kind in ONE_WAY:
+        convert = command.convert_from_moai if kind == "moai" else command.convert_from_fastcomposer
+        convert(arguments.source, arguments.target)
     elif kind == "lots":
         convert = command.convert_to_lots if to == "lots" else command.convert_from_lots
         convert(arguments.source, arguments.target)

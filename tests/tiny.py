@@ -22,6 +22,7 @@ from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTe
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.regional.adapter import RegionalAdapter, RegionalPrompt
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
+from weftwork.attention_processors.subjects.adapter import Subject, SubjectAdapter
 from weftwork.attention_processors.views.adapter import AlignedViews
 
 
@@ -218,6 +219,16 @@ def reference_conditions(seed: int = 0, **options: Any) -> list[Reference]:
     return [Reference(embeds=torch.randn(16, generator=generator), **options) for _ in range(2)]
 
 
+def subject_adapter(unet: Any, **options: Any) -> SubjectAdapter:
+    torch.manual_seed(3)
+    return SubjectAdapter.for_denoiser(unet, **{"image_dim": 16, "image_size": 32, **options})
+
+
+def subject_conditions(seed: int = 0, **options: Any) -> list[Subject]:
+    generator = torch.Generator().manual_seed(seed)
+    return [Subject(embeds=torch.randn(16, generator=generator), token=i, **options) for i in (2, 3)]
+
+
 def loaded_views(folder: Path, unet: Any) -> AlignedViews:
     """Views from a folder, on a denoiser."""
     views = AlignedViews.from_pretrained(folder)
@@ -243,6 +254,7 @@ METHODS = (
     Method("style", style_adapter, style_conditions),
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
     Method("reference", reference_adapter, reference_conditions),
+    Method("subjects", subject_adapter, subject_conditions),
     Method("regional", RegionalAdapter.for_denoiser, regional_conditions, trained=False),
     Method("attention_control", AttentionControlAdapter.for_denoiser, attend_conditions, trained=False),
 )

@@ -18,6 +18,7 @@ from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
+from weftwork.scripts.converters import fastcomposer
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
 from weftwork.scripts.converters.face_lora import LORA_NAME, from_lora, to_lora, without_lora
@@ -219,6 +220,29 @@ def convert_from_moai(source: Path, target: Path, **options: int) -> None:
     _write_folder(target, write)
 
 
+def convert_from_fastcomposer(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
+    """A published FastComposer checkpoint to an adapter folder with `image_encoder` and `unet` in it, all or nothing.
+
+    Args:
+        denoiser: see `fastcomposer.to_adapter`.
+
+    Raises:
+        ValueError: a file that is missing or damaged, or parts, keys or shapes that do not fit; a target that is not
+            empty.
+    """
+    check_new_folder(target)
+    groups = _read(source, "a FastComposer checkpoint (.bin or .safetensors)", (fastcomposer.FUSER,), _grouped)
+    fastcomposer.check_groups(groups)
+    name = fastcomposer.ENCODER
+    adapter, state = fastcomposer.to_adapter(groups, f"{target.name}/{name}", denoiser)
+    models: dict[str, Any] = {name: fastcomposer.to_encoder(groups[name])}
+    if fastcomposer.UNET in groups:
+        models[fastcomposer.UNET] = fastcomposer.to_unet(groups[fastcomposer.UNET])
+    else:
+        logger.warning("%s: got no unet, which was trained with the rest; subjects will be less alike", source)
+    _write_adapter(target, adapter, state, models=models)
+
+
 def _grouped(tensors: Mapping[str, Tensor]) -> Groups:
     groups: Groups = {}
     for name, tensor in tensors.items():
@@ -251,9 +275,13 @@ def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _write_adapter(
-    target: Path, adapter: Adapter, state: Mapping[str, Tensor], lora: Mapping[str, Tensor] | None = None
+    target: Path,
+    adapter: Adapter,
+    state: Mapping[str, Tensor],
+    lora: Mapping[str, Tensor] | None = None,
+    models: Mapping[str, Any] | None = None,
 ) -> None:
-    """The folder that the adapter itself would save, and a LoRA beside it."""
+    """The folder that the adapter itself would save, with a LoRA and models by folder beside it."""
 
     def write(folder: Path) -> None:
         adapter.register_to_config(_name_or_path="")
@@ -261,6 +289,8 @@ def _write_adapter(
         save_file(dict(state), folder / WEIGHTS_NAME, metadata={"format": "pt"})
         if lora:
             save_file(dict(lora), folder / LORA_NAME, metadata={"format": "pt"})
+        for name, model in (models or {}).items():
+            model.save_pretrained(folder / name, safe_serialization=True)
 
     _write_folder(target, write)
 

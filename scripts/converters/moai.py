@@ -32,13 +32,18 @@ HEAD_DIM, GROUPS = 64, 32
 FITTING: Final = "beside the others; pass a whole file of this method"
 
 
-def to_denoiser(state: Mapping[str, Tensor], head_dim: int = HEAD_DIM, groups: int = GROUPS) -> UNet2DConditionModel:
+def to_denoiser(
+    state: Mapping[str, Tensor], head_dim: int = HEAD_DIM, groups: int = GROUPS, **changes: Any
+) -> UNet2DConditionModel:
     """The U-Net of a state dict; without the keys of the output, these are zeros.
+
+    Args:
+        changes: of its config.
 
     Raises:
         ValueError: keys that are no such U-Net's, naming the first missing and unexpected, or shapes that do not fit.
     """
-    config = _config(state, head_dim, groups)
+    config = _config(state, head_dim, groups) | changes
     with torch.device("meta"):
         module = UNet2DConditionModel(**config)
     wanted = shapes_of(module)

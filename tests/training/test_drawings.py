@@ -66,11 +66,12 @@ def test_small_images_are_of_single_drawings(folder: Path) -> None:
     assert abs(image[5, 9] - full[10:12, 18:20].mean((0, 1))).max() <= 0.5
 
 
-@pytest.mark.parametrize("method", ["paired", "style", "reference"])
+@pytest.mark.parametrize("method", ["paired", "style", "reference", "subjects"])
 def test_adapters_learn_drawings_of_a_frozen_backbone(folder: Path, method: str) -> None:
     more = {
         "paired": ("--token_dim", "32", "--unnamed_share", "0.2"),
         "reference": ("--image_encoder", str(folder / "vision")),
+        "subjects": ("--image_encoder", str(folder / "vision"), "--samples", "12", "--joint_dropout", "0"),
     }.get(method, ())
     assert main(command(folder, method, "--max_train_steps", "1", *more)) == 0
     drawn = {path: path.stat().st_mtime_ns for path in (folder / "cache").glob("*.npy")}
