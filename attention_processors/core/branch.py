@@ -190,7 +190,8 @@ class DecoupledBranch(Branch):
 
     def _mixed(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         check_places(self.gain.shape[1], query.shape[1])
-        return torch.addcmul(out, self.gain.to(out.dtype), self.added(query, attend, own))
+        gain = self.gain.to(out.dtype)
+        return torch.where(gain == 0, out, torch.addcmul(out, gain, self.added(query, attend, own)))
 
     def tokens(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Returns keys and values, [row, token, head, dim] each, and the bias, for this query."""

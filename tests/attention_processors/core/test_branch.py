@@ -1,0 +1,24 @@
+"""Exactness of branches where they do not act."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttention
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    heads = (x.transpose(1, 2) for x in (query, key, value))
+    return F.scaled_dot_product_attention(*heads, attn_mask=mask).transpose(1, 2)
+
+
+def test_output_is_exact_where_the_gain_is_0_also_beside_infinite_values() -> None:
+    noise = torch.Generator().manual_seed(0)
+    query, out = (torch.randn(1, 4, 2, 8, generator=noise) for _ in range(2))
+    out[0, 0, 0, 0] = -0.0
+    gain = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 4, 1, 1)
+    for value in (1.0, float("inf"), float("nan")):
+        key, values = torch.randn(1, 3, 16, generator=noise), torch.full((1, 3, 16), value)
+        mixed = DecoupledBranch(key, values, gain).mix(query, out, attend, OwnAttention(query, key, key, None, out))
+        assert torch.equal(mixed[:, :2].view(torch.int32), out[:, :2].view(torch.int32))  # the sign of 0 too
+        assert not torch.equal(mixed[:, 2:], out[:, 2:])
