@@ -19,6 +19,6 @@ def test_output_is_exact_where_the_gain_is_0_also_beside_infinite_values() -> No
     gain = torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 4, 1, 1)
     for value in (1.0, float("inf"), float("nan")):
         key, values = torch.randn(1, 3, 16, generator=noise), torch.full((1, 3, 16), value)
-        mixed = DecoupledBranch(key, values, gain).mix(query, out, attend, OwnAttention(query, key, key, None, out))
+        mixed = DecoupledBranch(key, values, gain).mix(query, out, attend, OwnAttention(query, query, None, out))
         assert torch.equal(mixed[:, :2].view(torch.int32), out[:, :2].view(torch.int32))  # the sign of 0 too
         assert not torch.equal(mixed[:, 2:], out[:, 2:])
