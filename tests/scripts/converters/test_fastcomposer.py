@@ -86,7 +86,6 @@ def test_the_unet_is_that_of_stable_diffusion() -> None:
         (lambda state: state.update({"postfuse_module.mlp2.fc1.bias": torch.zeros(3)}), r"mlp2.fc1.bias: got shape"),
         (lambda state: state.pop("unet.conv_in.bias"), "first: conv_in.bias"),
     ],
-    ids=str,
 )
 def test_other_files_are_refused(change: Any, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
