@@ -190,6 +190,11 @@ def regional_conditions(seed: int = 0, **options: Any) -> list[RegionalPrompt]:
     return [RegionalPrompt(texts[(seed + one) % 4], **options) for one in range(2)]
 
 
+def attend_adapter(unet: Any) -> AttentionControlAdapter:
+    """With small and few updates, which do not amplify rounding."""
+    return AttentionControlAdapter.for_denoiser(unet, step_size=2.0, max_refinements=2)
+
+
 def attend_conditions(seed: int = 0, **options: Any) -> list[Attend]:
     return [Attend(tokens=(at, at + 1), **{"end": 1.0, **options}) for at in (1 + seed % 4, 6)]
 
@@ -256,7 +261,7 @@ METHODS = (
     Method("reference", reference_adapter, reference_conditions),
     Method("subjects", subject_adapter, subject_conditions),
     Method("regional", RegionalAdapter.for_denoiser, regional_conditions, trained=False),
-    Method("attention_control", AttentionControlAdapter.for_denoiser, attend_conditions, trained=False),
+    Method("attention_control", attend_adapter, attend_conditions, trained=False),
 )
 
 

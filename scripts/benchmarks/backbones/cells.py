@@ -32,6 +32,7 @@ class Row:
         check: raises any exception, whose text is the reason, where the property does not hold.
         regions: whether it is about regions, which denoisers without a grid do not have.
         attention: whether it is about the attention of layers, which methods that change the latents leave alone.
+        differentiable: whether denoisers with it have gradients on a CPU, which methods that change the latents need.
         package: package without which it cannot be asked.
         method: the only method that it is asked of, where methods do not matter; None for all.
     """
@@ -40,6 +41,7 @@ class Row:
     check: Callable[["Cell"], None]
     regions: bool = False
     attention: bool = False
+    differentiable: bool = True
     package: str | None = None
     method: str | None = None
 
@@ -142,8 +144,11 @@ class Cell:
         return Parts(denoiser, example.inputs(inputs), example)
 
     def applies(self, row: Row) -> bool:
-        """Whether the property can be asked: image methods are not for audio nor the reverse, which has no regions."""
-        if row.method not in (None, self.method.name) or (row.attention and self.method.changes_latents):
+        """Whether the property can be asked: image methods are not for audio nor the reverse, which has no regions;
+        methods that change the latents need gradients, and leave attention as it is."""
+        if row.method not in (None, self.method.name):
+            return False
+        if self.method.changes_latents and (row.attention or not row.differentiable):
             return False
         modality = family_of(_made(self.make)[0]).modality
         return modality in self.method.modalities and not (row.regions and modality == "audio")

@@ -214,9 +214,9 @@ def _changed(parts: Parts, index: int) -> list[list[Condition]]:
 
 ROWS = (
     Row("native kernel", _with_kernel("native", 0.0)),
-    Row("flex kernel", _with_kernel("flex", 1e-5)),
+    Row("flex kernel", _with_kernel("flex", 1e-5), differentiable=False),
     Row("kernel without masks", without_masks),
     Row("context parallel", refused_in_parallel),
-    Row("compiled", _compiled("eager", 1e-5)),
+    Row("compiled", _compiled("eager", 1e-5), differentiable=False),
     Row("compiled with inductor", _compiled("inductor", 1e-3), method="style"),
 )

@@ -32,9 +32,10 @@ def test_methods_and_rows_that_cannot_apply_are_left_out() -> None:
     region, schedule = (next(row for row in ROWS if row.name == name) for name in ("region", "schedule"))
     for (method, family), cell in made.items():
         audio = family in ("stable_audio", "stable_audio3", "ace_step")
-        images = ("reference", "in-context", "aligned-views")
+        images = ("reference", "in-context", "aligned-views", "attention-control")
         fits = method not in images if audio else method != "spatial-audio"
-        assert cell.applies(schedule) == fits and cell.applies(region) == (fits and not audio)
+        in_places = fits and not audio and not cell.method.changes_latents
+        assert cell.applies(schedule) == fits and cell.applies(region) == in_places
 
 
 def without_weight(denoiser: Any) -> Example:
