@@ -140,7 +140,14 @@ def test_images_are_padded_with_black_and_encoded() -> None:
     )
 
 
-@pytest.mark.parametrize("tiny", [one for one in PIPELINES if one.name not in AUDIO], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "tiny",
+    [
+        pytest.param(one, marks=[pytest.mark.slow] if one.name.startswith("qwen_image_edit") else [], id=one.name)
+        for one in PIPELINES
+        if one.name not in AUDIO
+    ],
+)
 def test_subjects_act_on_all_families_or_are_refused_by_name(tiny: Tiny) -> None:
     pipe, arguments = tiny.make(), partial(tiny.arguments, steps=1)
     stock = run_tiny(pipe, arguments())

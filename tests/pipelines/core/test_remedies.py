@@ -282,5 +282,5 @@ def envelope(wrong: Any, words: str, right: Any) -> Row:
     envelope(LOUD, "divide integers by their range", LOUD / 2**15),
     envelope(np.ones((99, 2)) / 2, "transpose it or add a dimension", np.ones((2, 99)) / 2),
 )
-def test_remedies_of_conditions(row: Row) -> None:
-    check(row, Path())
+def test_remedies_of_conditions(row: Row, tmp_path: Path) -> None:
+    check(row, tmp_path)

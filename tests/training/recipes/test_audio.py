@@ -58,6 +58,7 @@ def test_audio_passes_an_untrained_autoencoder() -> None:
         assert (one - other).std() > 0.3 * one.std() and 0.002 < one.std() < 0.05
 
 
+@pytest.mark.slow
 def test_a_backbone_is_trained_from_scratch_and_is_stock(cache: Path, tmp_path: Path) -> None:
     common = ["--walks", "4", "--cache_dir", str(cache), "--max_train_steps", "2", "--train_batch_size", "2",
               "--checkpointing_steps", "0", "--validation_steps", "0", "--footsteps", str(FOOTSTEPS)]  # fmt: skip

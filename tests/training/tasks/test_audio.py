@@ -93,7 +93,11 @@ def test_prompts_do_not_encode_the_side() -> None:
 
 @pytest.mark.parametrize(
     ("projections", "control", "dtype"),
-    [("frozen", "envelope", "bfloat16"), pytest.param("own", "boxes", "float32", marks=pytest.mark.slow)],
+    [
+        pytest.param("frozen", "envelope", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("own", "boxes", "float32", marks=pytest.mark.slow),
+        ("frozen", "boxes", "float32"),
+    ],
 )
 def test_spatial_modules_are_trained_and_measured(
     projections: str,

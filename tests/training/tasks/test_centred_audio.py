@@ -102,6 +102,7 @@ def test_designs_without_boxes_read_the_null_token() -> None:
     assert not np.allclose(generated(with_null), stock, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_recorded_footsteps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipe = tiny_audio_pipe(VideoToAudioPipeline)
     tokenizer = T5Tokenizer.from_pretrained(shipped("tiny-audio"), subfolder="tokenizer")

@@ -49,7 +49,7 @@ def command(encoder: Path, tmp_path: Path) -> list[str]:
             "--lr_warmup_steps", "0", "--validation_steps", "2"]  # fmt: skip
 
 
-@pytest.mark.parametrize("projection", ["basic", "plus"])
+@pytest.mark.parametrize("projection", ["basic", pytest.param("plus", marks=pytest.mark.slow)])
 def test_user_images_are_trained_on_and_generated_from(
     projection: str, command: list[str], encoder: Path, tmp_path: Path
 ) -> None:

@@ -103,7 +103,9 @@ def test_training_learns_and_leaves_the_backbone(sharing: str, data: PreparedVie
     np.testing.assert_allclose(again.item(), losses[1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("sharing", SHARINGS)
+@pytest.mark.parametrize(
+    "sharing", [one if one == "instillation" else pytest.param(one, marks=pytest.mark.slow) for one in SHARINGS]
+)
 def test_a_backbone_in_half_precision_trains_and_draws(sharing: str, data: PreparedViews) -> None:
     pipe: Any = tiny_pipe(AlignedViewsPipeline).to(torch.bfloat16)
     task = AlignedViewsTask(AlignedViews.for_denoiser(pipe.unet, rank=2, sharing=sharing), pipe, ViewsConfig())
