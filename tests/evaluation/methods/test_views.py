@@ -121,6 +121,7 @@ def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViews
     assert list(few.rows()) == FIXED
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_folders(
     evaluation: AlignedViewsEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

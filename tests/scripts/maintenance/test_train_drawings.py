@@ -64,6 +64,7 @@ def test_a_decoder_is_trained_alone_on_the_latents_that_are_there(folder: Path) 
     assert changed and not any(name.startswith(("encoder.", "quant_conv.")) for name in changed)
 
 
+@pytest.mark.slow
 def test_flux_writes_a_folder_that_draws(folder: Path) -> None:
     vae, output = ROOT / "pretrained/in_progress/drawings-autoencoder/vae", folder / "flux"
     given = [one for one in options(folder, "flux") if not one.startswith(("--init_from", "--max_train_steps"))]

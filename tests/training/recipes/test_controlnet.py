@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import ControlNetModel
 
@@ -32,6 +33,7 @@ def test_a_controlnet_sees_its_sketch_before_it_is_trained_and_changes_nothing()
     assert not middle.any() and not any(one.any() for one in down)
 
 
+@pytest.mark.slow
 def test_a_controlnet_trains(tmp_path: Path) -> None:
     few = ["--samples", "8", "--cache_dir", str(tmp_path / "cache"), "--max_train_steps", "2", "--no-use_ema"]
     few += ["--lr_warmup_steps", "0", "--train_batch_size", "4", "--checkpointing_steps", "0"]

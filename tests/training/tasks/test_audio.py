@@ -254,6 +254,7 @@ def test_clap_does_not_depend_on_sides(clap: str) -> None:
     assert not torch.allclose(encoder(sample("train", 1).audio, 16_000), embedding, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_user_audio_is_a_prompt_by_clap(
     own: Path,
     clap: str,

@@ -172,6 +172,7 @@ def test_the_command_trains_on_rooms_and_resumes(pipe: Any, data: PreparedViews,
     assert again.config["training"]["after"] == views.config["training"]
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_clips(pipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = clips(tmp_path / "data")
     assert command(pipe, tmp_path, "--train_data_dir", str(data), "--margin", "2", "--validation_steps", "1") == 0

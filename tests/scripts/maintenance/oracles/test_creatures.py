@@ -261,6 +261,7 @@ def test_the_command_leaves_an_oracle_and_its_scores(cache: Path, tmp_path: Path
     assert all(0 <= score <= 1 for row in scores.values() for score in dataclasses.astuple(row))
 
 
+@pytest.mark.slow
 @needs_weights
 def test_the_pretrained_oracle_reads_triples_it_has_never_seen(oracle: CreatureOracle) -> None:
     for name, scores in check_creature_oracle(oracle, "test", 64, seed=5).items():
