@@ -22,7 +22,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.processor import conditioned, install
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.batch import ViewsFeatures
-from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_to_latents
+from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder, added_to_latents, embedder_of
 from weftwork.attention_processors.views.instillation import Instillation, RecordAttention, Recorded, UseAttention
 from weftwork.attention_processors.views.point_maps import PointRange
 from weftwork.attention_processors.views.reference_attention import ExtendContext
@@ -42,6 +42,13 @@ def student() -> Any:
 @cache
 def views() -> AlignedViews:
     return AlignedViews.for_denoiser(unet(), rank=1, channels=16)
+
+
+def headless() -> Any:
+    """A U-Net without the layer that embeds latents."""
+    changed = tiny_unet()
+    del changed.conv_in
+    return changed
 
 
 def linked(link: Instillation, rows: int = 2, source: list[int] | None = None, *, grad: bool = False) -> Tensor:
@@ -109,6 +116,12 @@ FIRST = REFERENCES[0]
 FLAT = replace(FIRST, points=FIRST.points * 0 + [0, 0, 1])
 CAMERA = TARGET.camera
 SHAPES = [
+    row(
+        embedder_of,
+        lambda _: headless(),
+        "got UNet2DConditionModel without conv_in; use a model of the published configuration",
+        lambda _: unet(),
+    ),
     row(lambda one: CorrespondenceEncoder(one, 8), given(4), "expected 16, 17, 19 or 20; see", given(20)),
     row(added, given(3), "rows that divide its rows; encode them for this canvas and batch", given(1)),
     row(
