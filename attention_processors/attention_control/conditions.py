@@ -44,7 +44,7 @@ class Attend(Condition):
     @property
     def spans(self) -> tuple[Span, ...]:
         """Spans of the tokens; none for words."""
-        return self.tokens or ()  # pyright: ignore[reportReturnType]  (checked on construction)
+        return () if self.tokens is None else checked_spans(self.tokens)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,7 +41,7 @@ class RegionalPrompt(Condition):
     @property
     def spans(self) -> tuple[Span, ...]:
         """Spans of the tokens."""
-        return self.tokens or ()  # pyright: ignore[reportReturnType]  (checked on construction)
+        return () if self.tokens is None else checked_spans(self.tokens)
 
     def __post_init__(self) -> None:
         super().__post_init__()
