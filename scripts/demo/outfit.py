@@ -14,7 +14,7 @@ from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Recor
 
 EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
-MADE: Final = "file => document.querySelector('#design .weft').made(file)"
+MADE: Final = "file => document.querySelector('#design .canvas-page').made(file)"
 """Adds an image to the canvas' history."""
 PROMPT: Final = "a person wearing an outfit"
 

@@ -15,7 +15,7 @@ const FAR = 10; // pixels that arrow keys move with Shift
 
 /** @param submit generates an image. */
 export function mount(element, props, server, submit) {
-  const root = element.querySelector(".weft");
+  const root = element.querySelector(".canvas-page");
   const page = new CanvasPage(root, props, server, submit);
   root.design = () => page.design(); // for other scripts
   root.made = (file) => page.history.add(file?.url);

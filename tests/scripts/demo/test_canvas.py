@@ -23,7 +23,7 @@ NARROW = {"width": 390, "height": 844}
 
 def design(page: Any) -> dict[str, Any]:
     """Returns the design that the page would send."""
-    return page.evaluate("document.querySelector('#design .weft').design()")
+    return page.evaluate("document.querySelector('#design .canvas-page').design()")
 
 
 def pairs(page: Any) -> list[dict[str, Any]]:
@@ -202,7 +202,7 @@ def test_an_image_becomes_a_sketch(page: Any, tmp_path: Path) -> None:
     Image.fromarray(255 - sketch).save(tmp_path / "light.png")
     for name in ("sketch.png", "light.png"):
         dropped(page, tmp_path / name)
-    page.wait_for_function("document.querySelector('#design .weft').design().conditions.paired?.length == 2")
+    page.wait_for_function("document.querySelector('#design .canvas-page').design().conditions.paired?.length == 2")
     for pair in pairs(page):
         np.testing.assert_allclose(ink(pair), [0.25, 0.35, 0.75, 0.65], atol=0.02)
 
@@ -229,7 +229,7 @@ def test_the_canvas_works_with_a_keyboard(page: Any, tmp_path: Path) -> None:
     sketch[40:60, 40:60] = 0
     Image.fromarray(sketch).save(tmp_path / "sketch.png")
     dropped(page, tmp_path / "sketch.png")
-    page.wait_for_function("document.querySelector('#design .weft').design().conditions.paired?.length == 1")
+    page.wait_for_function("document.querySelector('#design .canvas-page').design().conditions.paired?.length == 1")
     page.locator("#design .paper").focus()
     page.keyboard.press("v")
     for _ in range(5):
