@@ -1,6 +1,7 @@
 """The demo in headless Chromium: pages, and what users do on them, for tests."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ def fill_settings(page: Any, seed: int, steps: int = 6) -> None:
     """Sets seed and steps of the open tab."""
     tab = page.locator(".tabitem:visible")
     tab.get_by_text("Settings", exact=True).click()
-    tab.get_by_label("Seed").first.fill(str(seed))
+    tab.get_by_label(re.compile(r"^Seed( \(optional\))?\s*$")).first.fill(str(seed))
     tab.get_by_label("Steps", exact=True).or_(tab.get_by_label("number input for Steps")).first.fill(str(steps))
 
 
