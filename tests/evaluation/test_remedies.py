@@ -59,9 +59,9 @@ def test_remedies_of_scores(row: Row, tmp_path: Path) -> None:
 
 def test_the_extra_to_install_has_all_instruments(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path(__file__).parents[2] / "pyproject.toml"
-    if not file.is_file():
+    project = tomllib.loads(file.read_text()).get("project")
+    if project is None:
         pytest.skip("in a checkout only")
-    project = tomllib.loads(file.read_text())["project"]
     needed = {re.split("[^a-z0-9-]", one)[0] for one in project["optional-dependencies"]["instruments"]}
     monkeypatch.setattr("weftwork.evaluation.oracles.instruments.find_spec", lambda name: None)
     for module in ("cv2", "auraloss.freq"):
