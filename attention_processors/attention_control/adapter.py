@@ -34,8 +34,7 @@ from weftwork.attention_processors.core.conditioning import Encoded, check_layou
 from weftwork.attention_processors.core.families import UNET, family_of, layer_levels
 from weftwork.attention_processors.core.spans import Span
 from weftwork.attention_processors.core.strength import Layout, Strength
-from weftwork.attention_processors.encoders.words import PromptTokens
-from weftwork.datasets.readers.errors import UserError
+from weftwork.attention_processors.encoders.words import NO_WORDS, PromptWords
 
 ABSENT: Final = Attend(tokens=(0, 1), weight=0)
 THRESHOLDS: Final = ((0.0, 0.05), (0.2, 0.5), (0.4, 0.8))
@@ -47,7 +46,7 @@ class AttendBatch(Batch):
     """Subjects by design: their words, or spans of tokens; `text` are the tokens of the pipeline's prompts."""
 
     subjects: tuple[tuple[Attend, ...], ...]
-    text: PromptTokens | None = None
+    text: PromptWords = NO_WORDS
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class EncodedSubjects(Encoded):
     descent: Descent
     strengths: Strengths
     subjects: tuple[tuple[Attend, ...], ...]
-    text: PromptTokens | None
+    text: PromptWords
     shift: Shift = field(default_factory=Shift)
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
@@ -81,12 +80,7 @@ class EncodedSubjects(Encoded):
     def _spans(self, subject: Attend, design: int, prompts: Sequence[str]) -> Sequence[Span]:
         if subject.words is None:
             return subject.spans
-        if self.text is None or not prompts:
-            raise UserError(
-                f"words: got {subject.words!r} without a prompt to find them in, expected one in the pipeline's call; "
-                "pass a prompt, or tokens=(first, end) beside prompt embeddings"
-            )
-        return self.text.spans(prompts[design % len(prompts)], subject.words)
+        return self.text.spans(prompts[design % len(prompts)] if prompts else None, subject.words)
 
 
 class AttentionControlAdapter(Adapter[AttendBatch, AttendBatch]):
@@ -133,13 +127,12 @@ class AttentionControlAdapter(Adapter[AttendBatch, AttendBatch]):
         return AttendBatch.of(rows, self.config, subjects=tuple(map(tuple, rows)))
 
     def features(self, batch: AttendBatch, encoders: Mapping[str, Any]) -> AttendBatch:
-        return replace(batch, text=encoders.get("words"))
+        return replace(batch, text=encoders.get("words", NO_WORDS))
 
     def forward(self, features: AttendBatch) -> EncodedSubjects:
         config, layers, text = self.config, list(self.config["layers"]), features.text
         thresholds = [(float(share), float(least)) for share, least in config["thresholds"]]
-        begins = text is not None and text.begins
-        descent = Descent(layers, config["step_size"], thresholds, config["max_refinements"], begins)
+        descent = Descent(layers, config["step_size"], thresholds, config["max_refinements"], text.begins)
         strengths = features.strengths(layers, features.weight.device)
         return EncodedSubjects(descent, strengths, features.subjects, text)
 

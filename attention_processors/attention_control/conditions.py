@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import NumberKind, TextKind, recorded
@@ -44,7 +44,7 @@ class Attend(Condition):
     @property
     def spans(self) -> tuple[Span, ...]:
         """Spans of the tokens; none for words."""
-        return () if self.tokens is None else checked_spans(self.tokens)
+        return cast(tuple[Span, ...], self.tokens or ())  # checked on construction
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,6 +16,7 @@ from weftwork.attention_processors.core.caches import without_caches
 from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import call_arguments, sample_of
+from weftwork.attention_processors.core.frozen_weights import computing
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
 from weftwork.attention_processors.core.spans import check_tokens
 from weftwork.attention_processors.core.strength import Arguments, Layout, Schedule, Strength
@@ -142,7 +143,7 @@ class LatentUpdates(Strength):
         def losses(latents: Tensor) -> tuple[Tensor, Tensor]:
             return loss_of(self._attendance(alone, denoiser, given, latents), self._active)
 
-        with torch.enable_grad(), _frozen(denoiser):
+        with torch.enable_grad(), _frozen(denoiser), computing(denoiser.modules()):
             return (self._descended(start, losses, own) - start).detach()
 
     def _descended(self, start: Tensor, losses: Losses, own: Tensor) -> Tensor:

@@ -236,7 +236,7 @@ class Conditioning:
         return latents
 
     def set_sampling(self, sampling: Sampling) -> None:
-        """Sets what the scheduler has made of the latents of the next call; nothing at first."""
+        """Sets signal, noise and scale in the latents of the next call; clean and unscaled at first."""
         for strength in self.strengths:
             strength.sampling = sampling
 

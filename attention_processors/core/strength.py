@@ -156,7 +156,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a scheduler has made of the latents in the next call of a denoiser.
+    """Signal, noise and scale in the latents of the next call of a denoiser.
 
     Args:
         signal, noise: factors of both in the latents of the call.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from diffusers import DiffusionPipeline
 
@@ -15,8 +15,8 @@ IMAGE_TOKENS = "image_pad"
 
 
 @dataclass(frozen=True, eq=False)
-class PromptTokens:
-    """Tokens of a pipeline's prompts.
+class PromptWords:
+    """Words of a pipeline's prompts as the tokens that its denoiser reads.
 
     Args:
         tokenizers: of the encoders whose tokens stand one after another, each padded to its maximum.
@@ -24,18 +24,18 @@ class PromptTokens:
         template: text around the prompt; `dropped` is the number of its first tokens that are no keys.
     """
 
-    tokenizers: Sequence[Any]
+    tokenizers: Sequence[Any] = ()
     expand: Callable[[str, Any], str] | None = None
     template: str = "{}"
     dropped: int = 0
 
     @classmethod
-    def of(cls, pipe: DiffusionPipeline, components: Sequence[str]) -> "PromptTokens":
+    def of(cls, pipe: DiffusionPipeline, components: Sequence[str]) -> "PromptWords":
         """Returns the tokens of a pipeline's prompts; none without `components`, or where they are not known."""
         found = [one for one in (getattr(pipe, name, None) for name in components) if one is not None]
         template = getattr(pipe, "prompt_template_encode", "{}")
         if not isinstance(template, str) or IMAGE_TOKENS in template:
-            return cls(())
+            return NO_WORDS
         dropped = getattr(pipe, "prompt_template_encode_start_idx", 0)
         return cls(found, getattr(pipe, "maybe_convert_prompt", None), template, dropped)
 
@@ -45,16 +45,25 @@ class PromptTokens:
         ids = self.tokenizers[0]("").input_ids if self.tokenizers else []
         return ids[:1] == [getattr(self.tokenizers[0], "bos_token_id", None)] if ids else False
 
-    def spans(self, prompt: str, words: str) -> list[Span]:
+    def spans(self, prompt: str | None, words: str, instead: str = "tokens=(first, end)") -> list[Span]:
         """Returns the spans of words among the keys, one per tokenizer.
 
+        Args:
+            prompt: None where the pipeline got prompt embeddings.
+            instead: the argument with positions that can be passed instead, for errors.
+
         Raises:
-            ValueError: words that the prompt does not have, or has several times; tokenizers without offsets.
+            ValueError: no prompt, words that it does not have, or has several times; tokenizers without offsets.
         """
+        if prompt is None:
+            raise UserError(
+                f"words: got {words!r} without a prompt to find them in, expected one in the pipeline's call; pass a "
+                f"prompt, or {instead} beside prompt embeddings"
+            )
         if not all(getattr(tokenizer, "is_fast", False) for tokenizer in self.tokenizers) or not self.tokenizers:
             raise UserError(
                 f"words: got {words!r} for a pipeline whose tokens of the prompt have no known positions; pass "
-                "tokens=(first, end), their positions among the prompt's embeddings"
+                f"{instead}, by position among the prompt's embeddings"
             )
         found, before = [], 0
         for tokenizer in self.tokenizers:
@@ -65,6 +74,10 @@ class PromptTokens:
             found.append((inside[0] - self.dropped + before, inside[-1] + 1 - self.dropped + before))
             before += tokenizer.model_max_length
         return found
+
+
+NO_WORDS: Final = PromptWords()
+"""Where the tokens of prompts are not known."""
 
 
 def place_of(words: str, text: str, prompt: str) -> Span:

@@ -32,7 +32,7 @@ from weftwork.attention_processors.core.adapter import Adapter, Encoders
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.processor import unwrapped
-from weftwork.attention_processors.encoders.words import PromptTokens
+from weftwork.attention_processors.encoders.words import NO_WORDS, PromptWords
 from weftwork.attention_processors.reference.projections import filled_in
 from weftwork.attention_processors.subjects.conditions import Subject
 from weftwork.attention_processors.subjects.fused_tokens import EncodedSubjects
@@ -62,7 +62,7 @@ class SubjectBatch(Batch):
     pixels: Float[Tensor, "design part 3 size size"] | None
     has_image: Bool[Tensor, "design part"]
     subjects: tuple[tuple[Subject, ...], ...]
-    prompt: PromptTokens | None = None
+    prompt: PromptWords = NO_WORDS
 
 
 class SubjectAdapter(Adapter[SubjectBatch, SubjectBatch]):
@@ -167,7 +167,7 @@ class SubjectAdapter(Adapter[SubjectBatch, SubjectBatch]):
             found = encoders["image"].pooled(batch.pixels[seen])
             self._check_width("image encoder", tuple(found.shape[1:]))
             embeds = filled_in(embeds, seen, found)
-        return replace(batch, embeds=embeds, pixels=None, prompt=encoders.get("words"))
+        return replace(batch, embeds=embeds, pixels=None, prompt=encoders.get("words", NO_WORDS))
 
     def _check_width(self, name: str, shape: tuple[int, ...]) -> None:
         if shape != (self.config["image_dim"],):

@@ -14,7 +14,7 @@ from weftwork.attention_processors.core.families import call_arguments
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.core.spans import check_tokens
 from weftwork.attention_processors.core.strength import Arguments, Layout, Schedule, Strength
-from weftwork.attention_processors.encoders.words import PromptTokens
+from weftwork.attention_processors.encoders.words import PromptWords
 from weftwork.attention_processors.subjects.conditions import Subject
 from weftwork.datasets.readers.errors import UserError
 
@@ -35,7 +35,7 @@ class EncodedSubjects(Encoded):
     weight: Float[Tensor, "design part"]
     schedules: Sequence[Sequence[Schedule]]
     subjects: tuple[tuple[Subject, ...], ...]
-    prompt: PromptTokens | None
+    prompt: PromptWords
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         weight = layout.expand(self.weight.float(), torch.zeros_like(self.weight, dtype=torch.float32))
@@ -61,12 +61,8 @@ class EncodedSubjects(Encoded):
     def _tokens(self, subject: Subject, design: int, prompts: Sequence[str]) -> list[int]:
         if subject.text is None:
             return [NOWHERE if subject.token is None else subject.token]
-        if self.prompt is None or not prompts:
-            raise UserError(
-                f"text: got {subject.text!r} without a prompt to find it in, expected one in the pipeline's call; pass "
-                "a prompt, or token= beside prompt embeddings"
-            )
-        return [end - 1 for _, end in self.prompt.spans(prompts[design % len(prompts)], subject.text)]
+        own = prompts[design % len(prompts)] if prompts else None
+        return [end - 1 for _, end in self.prompt.spans(own, subject.text, instead="token=")]
 
 
 class FusedTokens(Strength):

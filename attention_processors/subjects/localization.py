@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.families import base_description
+from weftwork.attention_processors.core.families import UNET, family_of
 from weftwork.attention_processors.core.layers import select_layers
 
 EPSILON = 1e-5
@@ -24,7 +24,7 @@ def localized_layers(denoiser: nn.Module) -> list[str]:
     """Returns the layers whose maps are used: of U-Nets those of the five middle ones of the blocks that read the text,
     11 of 16 of Stable Diffusion 1.5; of transformers all that read the text."""
     names = list(select_layers(denoiser, "all"))
-    if "presets" in base_description(denoiser):
+    if family_of(denoiser) is not UNET:
         return names
     order = {"down_blocks": 0, "mid_block": 1, "up_blocks": 2}
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import nn
 
+from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.example import Example, Inputs
-from weftwork.attention_processors.core.families import sample_of
 from weftwork.attention_processors.core.image_latents import latent_channels, latent_size
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.attention_processors.views.batch import ViewsBatch, ViewsFeatures
@@ -18,8 +18,6 @@ from weftwork.datasets.readers.cameras import Camera
 
 FACTOR = 8
 """Pixels per latent."""
-BY_ROW = ("x", "cap_feats", "img_shapes")
-"""Lists with an item for each row."""
 
 
 class ExampleViews(AlignedViews):
@@ -32,12 +30,7 @@ class ExampleViews(AlignedViews):
 
     def features(self, batch: ViewsBatch, encoders: Mapping[str, Any]) -> ViewsFeatures:
         given, count = encoders["given"], len(batch.images)
-        have = len(sample_of(given))
-        rows = {
-            name: value[:count] if name in BY_ROW or (isinstance(value, Tensor) and len(value) == have) else value
-            for name, value in given.items()
-        }
-        return super().features(batch, {**encoders, "given": rows})
+        return super().features(batch, {**encoders, "given": rows_of(given, range(count))})
 
 
 def example(denoiser: nn.Module) -> Example:

@@ -19,17 +19,11 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention, Project, conditional_half
 from weftwork.attention_processors.core.captured import Captured, ReadCaptured
 from weftwork.attention_processors.core.conditioning import Encoded
+from weftwork.attention_processors.core.families import UNET, family_of
 from weftwork.attention_processors.core.layers import select_names
-from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.core.strength import ImageTokens, Layout, Strength
 from weftwork.attention_processors.views.instillation import Taps, missing, span
 from weftwork.datasets.readers.errors import UserError
-
-
-def is_unet(denoiser: nn.Module) -> bool:
-    """Whether a denoiser is a U-Net, whose self-attentions project recorded inputs of references."""
-    return hasattr(unwrapped(denoiser), "down_blocks")
-
 
 InputStore = MutableMapping[str, Tensor]
 
@@ -136,7 +130,7 @@ class References:
     @staticmethod
     def of(denoiser: nn.Module, layers: str | Sequence[str] = "self") -> "References":
         """Returns empty references for a U-Net or a transformer."""
-        return References(layers) if is_unet(denoiser) else KeyReferences(layers)
+        return References(layers) if family_of(denoiser) is UNET else KeyReferences(layers)
 
     def names(self, known: Collection[str], presets: Mapping[str, str] | None = None) -> list[str]:
         """Returns the names of the layers among those of a denoiser; none without any."""
@@ -193,11 +187,11 @@ class KeyReferences(References):
 
     def with_keys_of(self, image: References, layers: Collection[str], gradient: str) -> Self:
         made = copy.copy(self)
-        keys = {layer: kept[:, :, 0] for layer, kept in image.store.items() if layer in layers}
-        made.store = {**self.store} | {
-            layer: torch.stack([key if gradient == "live" else key.detach(), self.store[layer][:, :, 1]], 2)
-            for layer, key in keys.items()
-        }
+        made.store = dict(self.store)
+        for layer in set(layers) & set(image.store):
+            key = image.store[layer][:, :, 0]
+            key = key if gradient == "live" else key.detach()
+            made.store[layer] = torch.stack([key, self.store[layer][:, :, 1]], 2)
         return made
 
 

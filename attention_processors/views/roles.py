@@ -11,10 +11,10 @@ from peft.utils import set_peft_model_state_dict
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.adapter_files import read_tensors
-from weftwork.attention_processors.core.families import family_of
+from weftwork.attention_processors.core.families import UNET, family_of
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import install, unwrapped
-from weftwork.attention_processors.views.reference_attention import References, is_unet
+from weftwork.attention_processors.views.reference_attention import References
 from weftwork.datasets.readers.errors import UserError
 
 LORA_NAME: Final = "pytorch_lora_weights.safetensors"
@@ -92,9 +92,10 @@ def role_network(role: str, denoiser: nn.Module, rank: int, unused: Collection[s
     targets = _targets(network)
     if role.endswith("_reference"):  # up to the last layer that is read
         order = {name: (index,) for index, (name, _) in enumerate(network.named_modules())}
-        place: Callable[[str], tuple[int, ...]] = _place if is_unet(network) else order.__getitem__
+        is_unet = family_of(network) is UNET
+        place: Callable[[str], tuple[int, ...]] = _place if is_unet else order.__getitem__
         last = max(select_layers(network, References().layers, linear=True), key=place)
-        read = () if is_unet(network) else tuple(f"{last}.{start}" for start in READ)
+        read = () if is_unet else tuple(f"{last}.{start}" for start in READ)
         targets = [name for name in targets if place(name) < place(last) or name.startswith(read)]
     targets = [name for name in targets if name not in unused]
     lora = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)

@@ -30,7 +30,7 @@ from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.measurements.views import MEASUREMENT
-from weftwork.evaluation.oracles.instruments import Distance, if_installed, inpainted, perceptual_distance
+from weftwork.evaluation.oracles.instruments import if_installed, inpainted, perceptual_distance
 from weftwork.evaluation.scores.views import score_views
 from weftwork.pipelines.views.known import filled
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
@@ -182,7 +182,7 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         for start, place in enumerate(PLACES[: self.count]):
             part = asdict(score_views(*(column[start :: len(PLACES)] for column in columns)))
             scores |= {f"{name}_{place}": part[name] for name in ("psnr", "depth_error_unseen")}
-        if (measure := stlpips()) is not None:
+        if (measure := if_installed("stlpips", perceptual_distance)) is not None:
             scores["stlpips"] = float(measure(images.float(), self._true).mean())
         return images, scores
 
@@ -203,12 +203,6 @@ def _averaged(values: np.ndarray, holes: Mask) -> np.ndarray:
 def _filled(values: np.ndarray, holes: Mask) -> np.ndarray:
     """Fills holes as the pipeline does before encoding."""
     return filled(values.reshape(*holes.shape, -1), ~holes).reshape(values.shape)
-
-
-@lru_cache(maxsize=1)
-def stlpips() -> Distance | None:
-    """STLPIPS, or None where its package is not installed."""
-    return if_installed("stlpips", perceptual_distance)
 
 
 @lru_cache(maxsize=1)

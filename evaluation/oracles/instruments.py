@@ -11,6 +11,7 @@ and read with `weights_only=True`.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -68,8 +69,9 @@ def installed_instruments() -> Instruments:
     return Instruments(perceptual_distance(), in_batches(encode))
 
 
+@cache
 def if_installed(name: str, opened: Callable[[], Opened]) -> Opened | None:
-    """Opens an instrument, or logs why its score is left out and returns None."""
+    """Opens an instrument once, or logs why its score is left out and returns None."""
     try:
         return opened()
     except UserError as error:

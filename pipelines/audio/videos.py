@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -16,7 +15,8 @@ from jaxtyping import Float, UInt8
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, DepthClip, OverTime, Timed
 from weftwork.datasets.readers.atomic import atomic_path
-from weftwork.datasets.readers.errors import UserError, check_installed
+from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.video_files import installed_av
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -47,7 +47,7 @@ class Video:
     @property
     def codec(self) -> str:
         """Codec of the frames."""
-        with _av().open(str(self.path)) as container:
+        with installed_av().open(str(self.path)) as container:
             return container.streams.video[0].codec_context.name
 
     @property
@@ -57,7 +57,7 @@ class Video:
         Raises:
             ValueError: frames that no such file can hold, as those of a GIF.
         """
-        av, suffix = _av(), ".mp4" if self.codec in MP4_CODECS else ".mkv"
+        av, suffix = installed_av(), ".mp4" if self.codec in MP4_CODECS else ".mkv"
         try:
             with av.open(str(self.path)) as source, av.open(BytesIO(), "w", format=FORMATS[suffix]) as target:
                 target.add_stream_from_template(source.streams.video[0])
@@ -160,7 +160,7 @@ class Video:
         Raises:
             ValueError: an unknown suffix, or a container that does not support the codec of the frames.
         """
-        av, path = _av(), Path(path)
+        av, path = installed_av(), Path(path)
         try:
             with atomic_path(path) as partial, av.open(str(self.path)) as source, av.open(str(partial), "w") as target:
                 images = source.streams.video[0]
@@ -184,36 +184,6 @@ class Video:
         return path
 
 
-def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, path: str | Path) -> Path:
-    """Write RGB frames as an MP4 without audio, atomically.
-
-    Args:
-        rate: frames per second.
-
-    Raises:
-        ValueError: sides that are odd, which H.264 cannot have.
-        UserError: PyAV is not installed.
-    """
-    av, path = _av(), Path(path)
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise UserError(f"frames: got {width}x{height}, expected even sides; crop a line")
-    with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as target:
-        stream = target.add_stream("h264", rate=Fraction(rate).limit_denominator(1001))
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        for frame in frames:
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        target.mux(stream.encode(None))
-    return path
-
-
-def _av() -> ModuleType:
-    check_installed("video", "av")
-    import av
-
-    return av
-
-
 def _quarters(path: Path, frame: "VideoFrame") -> int:
     """Quarter turns, counterclockwise, by which players turn a frame: phones store upright clips on their side.
 
@@ -230,7 +200,7 @@ def _quarters(path: Path, frame: "VideoFrame") -> int:
 @contextmanager
 def _decoded(path: Path) -> Iterator[Iterator[tuple[float, "VideoFrame"]]]:
     """Yields an iterator over frames, with their times since the first one."""
-    av = _av()
+    av = installed_av()
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

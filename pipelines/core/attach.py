@@ -23,7 +23,7 @@ from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.processor import install, restore
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.encoders.latents import ImageLatents
-from weftwork.attention_processors.encoders.words import PromptTokens
+from weftwork.attention_processors.encoders.words import PromptWords
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.call import ConditionedCall, denoisers
 from weftwork.pipelines.core.conditions import Conditions, designs_of, number_of_designs
@@ -145,7 +145,7 @@ def encoded(
             )
     count = number_of_designs(given) if prompts is None else prompts
     text, made, vae = TextEncoders.of(pipe), {}, getattr(pipe, "vae", None)
-    words = PromptTokens.of(pipe, family_of(denoisers(pipe)[0]).text)
+    words = PromptWords.of(pipe, family_of(denoisers(pipe)[0]).text)
     own = {"text": text, "words": words, **({} if vae is None else {"latents": ImageLatents(vae)})}
     if not _is_component(pipe):
         pipe.adapters.to(device)

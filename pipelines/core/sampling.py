@@ -1,4 +1,4 @@
-"""What a scheduler makes of latents before a denoiser reads them."""
+"""Signal, noise and scale in the latents that a scheduler passes to a denoiser."""
 
 from typing import Any
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.pipelines.audio.videos import write_video
+from weftwork.pipelines.core.video_files import write_video
 from weftwork.pipelines.views.sampling import AlignedViewsOutput
 
 FRAME_RATE = 12

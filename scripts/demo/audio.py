@@ -35,7 +35,8 @@ from weftwork.datasets.synthetic.walks.scenes import (
 from weftwork.pipelines.audio.events import onsets
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.plots import plot_audio
-from weftwork.pipelines.audio.videos import Video, write_video
+from weftwork.pipelines.audio.videos import Video
+from weftwork.pipelines.core.video_files import write_video
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage

@@ -61,7 +61,7 @@ class FormPage(AdapterPage):
                 prompt = gr.Textbox("", label="Prompt", elem_id=f"{name}-prompt")
                 forms = [ConditionForm(condition) for condition in _condition_classes(self.method)]
             with gr.Column(scale=2, min_width=320):
-                settings = run_settings()
+                settings = run_settings(maps=any(one.has_maps for one in _condition_classes(self.method)))
                 panel = ImagePanel(self.studio)
 
         def request(text: str, *values: object) -> ImageRequest:

@@ -49,7 +49,7 @@ class RunSettings:
     seed: int | None
     num_inference_steps: float
     guidance_scale: float
-    maps: bool
+    maps: bool = False
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Self:

@@ -20,7 +20,7 @@ from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.core.text_maps import KeepTextMap
 from weftwork.attention_processors.encoders import ImageEncoder
-from weftwork.attention_processors.encoders.words import PromptTokens
+from weftwork.attention_processors.encoders.words import PromptWords
 from weftwork.attention_processors.subjects.adapter import SubjectAdapter, SubjectBatch
 from weftwork.attention_processors.subjects.conditions import Subject
 from weftwork.attention_processors.subjects.fused_tokens import EncodedSubjects
@@ -33,7 +33,7 @@ from weftwork.training.core.trainer import Prepared
 from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.feature_cache import encoder_key, feature_cache, tensor_bytes
 from weftwork.training.data.image_cache import cached_latents
-from weftwork.training.data.prompts import PromptTokens as TokenCount
+from weftwork.training.data.prompts import PromptTokens
 from weftwork.training.data.subjects import SubjectRecord, SubjectScenes
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
 from weftwork.training.trainers.subjects import SubjectConfig, SubjectTrainer
@@ -53,7 +53,7 @@ def prepare(trainer: SubjectTrainer, pipe: ConditionedPipelineMixin) -> Prepared
     sizes = {"image_dim": encoder.model.config.projection_dim, "image_size": encoder.model.config.image_size}
     adapter = made or SubjectAdapter.for_denoiser(denoiser, image_encoder=model_name(name), **sizes)
     images = SceneImages(arguments.cache_dir, trainer.rendered(), "train", arguments.samples)
-    count = TokenCount.of(pipe, arguments.max_sequence_length)
+    count = PromptTokens.of(pipe, arguments.max_sequence_length)
     cache = feature_cache(
         arguments.cache_dir / "features", encoder_key("image basic", encoder.model), dry=arguments.dry_run
     )
@@ -101,7 +101,7 @@ class SubjectTask(AdapterTask[SubjectAdapter, SubjectRecord, SubjectTrainingBatc
     ) -> None:
         super().__init__(module, pipe, "subjects", config)
         self.config, self.scenes, self.layers = config, scenes, localized_layers(self.frozen)
-        self.encoders = {**self.encoders, "words": PromptTokens.of(pipe, family_of(self.frozen).text)}
+        self.encoders = {**self.encoders, "words": PromptWords.of(pipe, family_of(self.frozen).text)}
 
     def collate(self, samples: list[SubjectRecord]) -> SubjectTrainingBatch:
         subjects = [

@@ -159,7 +159,7 @@ ROWS = (
     Row("group offload by blocks", _offloaded(_by_blocks)),
     Row("group offload by layers", _offloaded(_by_layers)),
     Row("model offload", _offloaded(_whole)),
-    Row("fp8", in_fp8, differentiable=False),
+    Row("fp8", in_fp8),
     Row("torchao int8", _quantized(_to_int8), package="torchao"),
     Row("bitsandbytes nf4", _quantized(_to_nf4), package="bitsandbytes"),
     Row("GGUF", _quantized(_to_gguf), package="gguf"),

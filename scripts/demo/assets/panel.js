@@ -13,7 +13,7 @@ const ACTIONS = {
   copy: ["Duplicate", "M9 9h11v11H9zM5 15H4V4h11v1"],
   remove: ["Delete layer", "M4 7h16M10 7V4h4v3M6 7l1 13h10l1-13"],
 };
-const WHOLE = [0.25, 0.25, 0.75, 0.75];
+const MIDDLE = [0.25, 0.25, 0.75, 0.75];
 const SHIFT = 16;
 const HINTS = 6;
 const FRAGMENT = 6; // letters up to which tokens that end longer words are taken for pieces of these
@@ -82,15 +82,11 @@ export class Panel {
       }
     };
     for (const button of row.querySelectorAll("[data-region]"))
-      button.onclick = () => set({ region: this.#region(button.dataset.region) });
+      button.onclick = () => set({ region: button.dataset.region === "box" ? MIDDLE : button.dataset.region });
     for (const input of row.querySelectorAll("[data-key]"))
       input.oninput = () => set(strength(layer(), input.dataset.key, Number(input.value)), input.dataset.key);
     for (const button of row.querySelectorAll("[data-act]")) button.onclick = () => this.act(button.dataset.act);
     return row;
-  }
-
-  #region(name) {
-    return name === "box" ? WHOLE : name;
   }
 
   #show(row, one, index, active) {
@@ -98,8 +94,7 @@ export class Panel {
     row.classList.toggle("hidden", !one.visible);
     row.setAttribute("aria-current", active);
     const [eye, words] = [row.querySelector(".eye"), row.querySelector(".words")];
-    if (eye.ariaPressed !== String(one.visible) || !eye.innerHTML) eye.innerHTML = one.visible ? SEEN : HIDDEN;
-    eye.ariaPressed = null;
+    eye.innerHTML = one.visible ? SEEN : HIDDEN;
     eye.ariaLabel = one.visible ? "Hide layer" : "Show layer";
     words.setAttribute("aria-label", `Text of layer ${index + 1}`);
     if (words.value !== one.text) words.value = one.text;

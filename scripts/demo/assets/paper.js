@@ -182,8 +182,8 @@ export class Paper {
 
   #newBox(from) {
     const [width, height] = this.size;
-    const { id } = this.store.state.layers.find((one) => one.id === this.store.state.active);
-    const shown = new Konva.Rect({ stroke: this.store.active.color, strokeWidth: 2, dash: [8, 5] });
+    const { id, color } = this.store.active;
+    const shown = new Konva.Rect({ stroke: color, strokeWidth: 2, dash: [8, 5] });
     this.top.add(shown);
     const inside = ({ x, y }) => [Math.min(width, Math.max(0, x)), Math.min(height, Math.max(0, y))];
     const [left, top] = inside(from);

@@ -13,7 +13,7 @@ from tiny import tiny_pipe
 
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.readers.errors import UserError
-from weftwork.evaluation.methods.views import BLENDED, VARIANTS, AlignedViewsEvaluation, stlpips
+from weftwork.evaluation.methods.views import BLENDED, VARIANTS, AlignedViewsEvaluation
 from weftwork.evaluation.oracles.instruments import inpainted
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.scripts.cli import main
@@ -91,14 +91,11 @@ def test_instruments_that_are_not_installed_are_left_out(
         raise UserError("instruments: got no package")
 
     monkeypatch.setattr("weftwork.evaluation.methods.views.perceptual_distance", missing)
-    stlpips.cache_clear()
     with caplog.at_level("INFO"):
         assert "stlpips" not in evaluation.rows()["real"]()[1]
     assert "stlpips: left out (instruments: got no package)" in caplog.text
-    stlpips.cache_clear()
     monkeypatch.setattr("weftwork.evaluation.methods.views.perceptual_distance", lambda: lambda one, other: one.sum())
     assert evaluation.rows()["real"]()[1]["stlpips"] > 0
-    stlpips.cache_clear()
 
 
 def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluation) -> None:

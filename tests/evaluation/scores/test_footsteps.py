@@ -13,6 +13,7 @@ from tiny_audio import tiny_audio_pipe, tiny_oobleck
 from weftwork.datasets.synthetic.walks import SURFACES, sample
 from weftwork.datasets.synthetic.walks.recordings import steps_in
 from weftwork.evaluation.methods.audio import SpatialAudioEvaluation
+from weftwork.evaluation.oracles.instruments import if_installed
 from weftwork.evaluation.scores import footsteps
 from weftwork.evaluation.scores.footsteps import SurfaceClassifier, centroids, mel_features, score_footsteps
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
@@ -93,7 +94,9 @@ def test_the_spectral_distance_to_true_audio(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert equal == 0 and half == pytest.approx(0.5, abs=0.01) and silent == pytest.approx(1, abs=0.01)
     monkeypatch.setitem(sys.modules, "auraloss.freq", None)
+    if_installed.cache_clear()
     assert "spectral_distance" not in evaluation._scored(true)[1]
+    if_installed.cache_clear()
 
 
 def test_the_prompt_of_each_clip_reaches_it() -> None:

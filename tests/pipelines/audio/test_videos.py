@@ -16,10 +16,10 @@ from remedies import Make, Row, check, row, sound, table, text  # noqa: E402
 from tiny_video import write_video  # noqa: E402
 
 from weftwork.attention_processors.audio.conditions import BoxTrack, warn_of_gaps  # noqa: E402
-from weftwork.pipelines.audio import videos  # noqa: E402
 from weftwork.pipelines.audio.output import AudioOutput  # noqa: E402
 from weftwork.pipelines.audio.plots import plot_audio  # noqa: E402
 from weftwork.pipelines.audio.videos import Video  # noqa: E402
+from weftwork.pipelines.core import video_files  # noqa: E402
 from weftwork.scripts import sound as command  # noqa: E402
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 16_000)).astype(np.float32)
@@ -254,7 +254,7 @@ def converted(folder: Path) -> Path:
     """The frames of that file, as MP4."""
     with av.open(str(folder / "raw.h264")) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    return videos.write_video(frames, 10, folder / "converted.mp4")
+    return video_files.write_video(frames, 10, folder / "converted.mp4")
 
 
 def without_frames(folder: Path) -> Path:
@@ -276,7 +276,7 @@ def with_audio(name: str) -> Make:
 
 
 def encoded(side: int) -> Make:
-    return lambda folder: videos.write_video(np.zeros((2, side, side, 3), np.uint8), 10, folder / "new.mp4")
+    return lambda folder: video_files.write_video(np.zeros((2, side, side, 3), np.uint8), 10, folder / "new.mp4")
 
 
 @table(

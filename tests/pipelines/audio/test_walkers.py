@@ -15,6 +15,7 @@ from weftwork.pipelines.audio.motion import MotionDetector, detector_named, smoo
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.videos import Video
 from weftwork.pipelines.audio.voices import mixed, pan_correlation
+from weftwork.pipelines.core import video_files
 from weftwork.scripts.cli import main
 
 SIZE, RATE = 96, 10
@@ -40,7 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Video:
             frame[60:84, left : left + 8] = 10
         frames.append(frame)
     path = tmp_path_factory.mktemp("video") / "clip.mp4"
-    return Video.open(videos.write_video(np.stack(frames), RATE, path))
+    return Video.open(video_files.write_video(np.stack(frames), RATE, path))
 
 
 def test_walkers_are_found_while_they_are_seen(clip: Video) -> None:
@@ -57,7 +58,7 @@ def test_walkers_are_found_while_they_are_seen(clip: Video) -> None:
 def test_what_stands_still_is_no_walker(tmp_path: Path) -> None:
     frames = np.full((30, SIZE, SIZE, 3), 90, np.uint8)
     frames[::2, 20:44, 40:48] = 230  # blinks
-    still = Video.open(videos.write_video(frames, RATE, tmp_path / "still.mp4"))
+    still = Video.open(video_files.write_video(frames, RATE, tmp_path / "still.mp4"))
     lefts = iter(np.linspace(0, 0.5, 30))
 
     def crossing(frame: np.ndarray) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from variants import run
 
 from weftwork.attention_processors import Attend, AttentionControlAdapter
 from weftwork.attention_processors.core.families import family_of
-from weftwork.attention_processors.encoders.words import PromptTokens
+from weftwork.attention_processors.encoders.words import PromptWords
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, attach, conditions, detach
 
 PROMPT = "a red cat and a dog"
@@ -56,7 +56,7 @@ def test_positions_are_where_causal_encoders_first_differ(family: str) -> None:
     else:
         pipe = tiny_transformer_pipe(family)
         denoiser = pipe.transformer
-    tokens = PromptTokens.of(pipe, family_of(denoiser).text)
+    tokens = PromptWords.of(pipe, family_of(denoiser).text)
     [(first, end)] = tokens.spans(PROMPT, "cat")
     [(behind, _)] = tokens.spans(PROMPT, "dog")
     whole, other = embeddings(pipe, PROMPT), embeddings(pipe, PROMPT.replace("cat", "fox"))
@@ -68,11 +68,11 @@ def test_positions_are_where_causal_encoders_first_differ(family: str) -> None:
 
 def test_words_are_read_by_every_encoder_whose_tokens_are_keys() -> None:
     pipe = tiny_transformer_pipe("sd3")
-    spans = PromptTokens.of(pipe, family_of(pipe.transformer).text).spans(PROMPT, "red cat")
+    spans = PromptWords.of(pipe, family_of(pipe.transformer).text).spans(PROMPT, "red cat")
     assert len(spans) == 2 and spans[1][0] - spans[0][0] == pipe.tokenizer.model_max_length
     pipe = tiny_transformer_pipe("flux")
     attach(pipe, it=AttentionControlAdapter.for_denoiser(pipe.transformer))
-    [span] = PromptTokens.of(pipe, family_of(pipe.transformer).text).spans(PROMPT, "cat")
+    [span] = PromptWords.of(pipe, family_of(pipe.transformer).text).spans(PROMPT, "cat")
     drawn = []
     for one in (Attend("Cat"), Attend(tokens=span), Attend("dog")):
         with conditions(pipe, {"it": one}):

@@ -161,7 +161,8 @@ def test_audio_has_a_video_and_a_plot(sounds: demo_sound.AudioStudio) -> None:
 
 def test_a_clip_gets_audio_and_a_track_replaces_the_path(sounds: demo_sound.AudioStudio, tmp_path: Path) -> None:
     from weftwork.datasets.synthetic.walks.images import frames
-    from weftwork.pipelines.audio.videos import Video, write_video
+    from weftwork.pipelines.audio.videos import Video
+    from weftwork.pipelines.core.video_files import write_video
 
     walk = Walk(np.array([[-1.0, 4.0], [1.0, 4.0]]), np.zeros(0), np.zeros(0), "snow", 1.0)
     clip = write_video(frames(walk, 64, 25.0), 25.0, tmp_path / "clip.mp4")
