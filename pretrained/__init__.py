@@ -48,11 +48,7 @@ def available() -> list[str]:
 
 
 def shipped(name: str) -> Path:
-    """Returns the folder of a shipped model, ready for `from_pretrained`.
-
-    Raises:
-        ValueError: an unknown name, or a model that is not installed; the message says which folder is missing.
-    """
+    """Returns the folder of a shipped model, for `from_pretrained`; `ValueError` if unknown or not installed."""
     folders = _folders()
     if name in folders:
         return folders[name]

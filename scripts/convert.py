@@ -39,11 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Runs `weftwork convert`.
-
-    Raises:
-        ValueError: incompatible options; see also the conversion functions.
-    """
+    """Runs `weftwork convert`; `ValueError` for incompatible options, and as the conversion functions."""
     kind, to, base = arguments.format, arguments.to, arguments.base
     if to not in ("weftwork", kind):
         raise UserError(f"--to: got {to!r} for the format {kind!r}, expected 'weftwork' or {kind!r}; change it")

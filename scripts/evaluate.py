@@ -51,11 +51,7 @@ def _measurement(method: Method) -> Measurement:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the table and writes the report.
-
-    Raises:
-        ValueError: an option out of its range, or weights that are missing.
-    """
+    """Prints the table and writes the report; `ValueError` for options out of range, or missing weights."""
     method = measured()[arguments.method]
     measurement, curve = _measurement(method), getattr(arguments, "curve", False)
     check_counts(limit=arguments.limit)

@@ -114,11 +114,7 @@ def _files(designs: Mapping[str, "Design"], folder: Path, arguments: argparse.Na
 
 
 def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, int]) -> bool:
-    """Whether all files of a design are there and whole.
-
-    Raises:
-        ValueError: an image of another design, or one that was made with another model or adapter.
-    """
+    """Whether all files of a design are there and whole; `ValueError` for images of another design or model."""
     from weftwork.pipelines.designs.run import stored, stored_in
 
     whole = True

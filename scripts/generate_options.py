@@ -21,11 +21,7 @@ def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
 
 
 def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
-    """Parses arguments NAME=PATH.
-
-    Raises:
-        ValueError: invalid argument, or duplicate name.
-    """
+    """Parses arguments NAME=PATH; `ValueError` for an invalid one, or a duplicate name."""
     paths: dict[str, Path] = {}
     for text in given:
         name, equals, path = text.partition("=")

@@ -42,11 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Returns class, base, layers, sizes, options and metadata of a folder or file.
-
-    Raises:
-        ValueError: no safetensors found, checkpoints of a run without a result, or invalid JSON or safetensors files.
-    """
+    """Returns class, base, layers, sizes, options and metadata of a folder or file; `ValueError` if unreadable."""
     if unfinished := checkpoints(path):
         raise UserError(f"{path}: got a run without a result; pass one of its checkpoints, {unfinished[-1]}")
     files = [path] if path.is_file() else [one for one in files_below(path) if one.name.endswith(SUFFIX)]

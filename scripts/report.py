@@ -48,11 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the page atomically.
-
-    Raises:
-        ValueError: no reports, or an output that is not HTML.
-    """
+    """Writes the page atomically; `ValueError` for no reports, or an output that is not HTML."""
     reports = list(found(arguments.folders))
     if not reports:
         names = ", ".join(map(str, arguments.folders))

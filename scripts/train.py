@@ -247,11 +247,7 @@ def _check_prompts(arguments: argparse.Namespace, pipe: "DiffusionPipeline") -> 
 
 
 def _steps(epochs: int, prepared: Prepared, config: TrainingConfig) -> int:
-    """Optimizer steps of so many passes over the data.
-
-    Raises:
-        ValueError: the data are a stream, whose length is not known.
-    """
+    """Optimizer steps of so many passes over the data; `ValueError` for a stream, whose length is not known."""
     from accelerate import PartialState
 
     from weftwork.training.core.batches import Batches

@@ -55,11 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the view, its depth, its points, and the video of a turn.
-
-    Raises:
-        ValueError: an option out of its range, an unreadable image or depth, or missing weights.
-    """
+    """Writes the view, its depth, its points, and the video of a turn; `ValueError` for bad options or files."""
     import numpy as np
     import torch
 

@@ -97,11 +97,7 @@ class LatentUpdates(Strength):
     def updated(
         self, conditioning: Conditioning, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Arguments | None:
-        """Returns the arguments of a call with updated latents, or None.
-
-        Raises:
-            ValueError: a compiled denoiser, or inference mode.
-        """
+        """Returns the arguments of a call with updated latents, or None; `ValueError` as `check_differentiable`."""
         given = call_arguments(denoiser, args, kwargs)
         sample = sample_of(given)
         if not bool(self.acting.any()):
@@ -217,11 +213,7 @@ def _frozen(denoiser: nn.Module) -> Iterator[None]:
 
 
 def check_differentiable(denoiser: nn.Module) -> None:
-    """Raises unless the gradient of a denoiser's maps can be computed.
-
-    Raises:
-        ValueError: a compiled denoiser, or inference mode.
-    """
+    """Raises `ValueError` unless the gradient of maps can be computed: not if compiled, nor in inference mode."""
     if torch.is_inference_mode_enabled():
         raise UserError("inference_mode: got it beside conditions that need gradients; use torch.no_grad() instead")
     if is_compiled(denoiser):

@@ -261,11 +261,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
         return replace(batch, parts=tuple(parts), prompts=())
 
     def forward(self, features: AudioBatch) -> EncodedTokens:
-        """Returns keys and values of all tokens.
-
-        Raises:
-            ValueError: an adapter that is not bound to a transformer.
-        """
+        """Returns keys and values of all tokens; `ValueError` for an adapter that is not bound to a transformer."""
         if self.frozen is None:
             raise UserError("adapter: got one that is not attached; attach it to a pipeline first")
         tokens, nulls, times, counts = [], [], [], []

@@ -59,11 +59,7 @@ class OverTime(Condition):
 
 @dataclass(frozen=True, eq=False)
 class Timed(OverTime):
-    """Base of conditions with one row of numbers per time.
-
-    Raises:
-        ValueError: times that are negative, not finite or do not increase.
-    """
+    """Base of conditions with one row of numbers per time; `ValueError` unless times are finite and increase from 0."""
 
     times: Times
 
@@ -202,11 +198,7 @@ class DepthClip(Timed):
         object.__setattr__(self, name, values)
 
     def mirrored(self) -> Self:
-        """Returns a copy with left and right exchanged.
-
-        Raises:
-            ValueError: the clip has embeddings only.
-        """
+        """Returns a copy with left and right exchanged; `ValueError` if the clip has embeddings only."""
         if self.depth is None:
             raise UserError("depth: got embeddings, which cannot be mirrored; pass maps")
         return replace(self, depth=self.depth[..., ::-1].copy())

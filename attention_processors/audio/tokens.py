@@ -38,11 +38,7 @@ class Tokens(nn.Module):
         return (np.arange(count) + 0.5) * (seconds / count)
 
     def read(self, condition: OverTime | None, times: Times) -> Float[Tensor, "token *size"]:
-        """Returns the values of a condition at these times; zeros for None.
-
-        Raises:
-            ValueError: embeddings of another width than the encoder's.
-        """
+        """Returns the values of a condition at these times, zeros for None; `ValueError` for another width."""
         raise NotImplementedError
 
 

@@ -56,11 +56,7 @@ class ImageLatents:
         return PROBE // encode_latents(self.vae, torch.zeros(1, 3, PROBE, PROBE), scaled=False).shape[-1]
 
     def __call__(self, image: Float[Tensor, "3 height width"], size: tuple[int, int]) -> Float[Tensor, "channel h w"]:
-        """Returns the latents of an image in [-1, 1].
-
-        Raises:
-            ValueError: an autoencoder whose numbers overflow in its precision.
-        """
+        """Returns the latents of an image in [-1, 1]; `ValueError` if the autoencoder's numbers overflow."""
         height, width = (side * self.factor for side in size)
         scale = max(height / image.shape[-2], width / image.shape[-1])
         sides = [max(least, round(side * scale)) for side, least in zip(image.shape[-2:], (height, width), strict=True)]

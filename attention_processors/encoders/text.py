@@ -80,11 +80,7 @@ class TextEncoders:
     def tokens(
         self, texts: Sequence[str], length: int
     ) -> tuple[Float[Tensor, "text token dim"], Bool[Tensor, "text token"]]:
-        """Final states of the first `length` tokens, and which of them belong to the text.
-
-        Raises:
-            ValueError: a text that has more.
-        """
+        """Final states of the first `length` tokens, and which belong to the text; `ValueError` for a text of more."""
         read = [(m, *self._ids(t, texts, length)) for t, m in zip(self.tokenizers, self.models, strict=True)]
         return torch.cat([_states(*one) for one in read], -1), read[0][2]
 

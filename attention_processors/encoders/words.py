@@ -81,11 +81,7 @@ NO_WORDS: Final = PromptWords()
 
 
 def place_of(words: str, text: str, prompt: str) -> Span:
-    """Returns begin and end of words in a text that has the prompt.
-
-    Raises:
-        ValueError: none, or several such places.
-    """
+    """Returns begin and end of words in a text that has the prompt; `ValueError` for none, or several such places."""
     pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, words.split())) + r"(?!\w)"
     start = text.find(prompt)
     places = [one.span() for one in re.finditer(pattern, text, re.IGNORECASE) if one.start() >= start]

@@ -78,11 +78,7 @@ class InContextAdapter(KeyBiasAdapter[InContextBatch]):
         super().check_base(denoiser)
 
     def collate(self, conditions: Sequence[Sequence[InContextReference]]) -> InContextBatch:
-        """Returns padded tensors, one row per design.
-
-        Raises:
-            ValueError: two conditions of one reference in a design, or as for `Batch.of`.
-        """
+        """Returns padded tensors, one row per design; `ValueError` for one reference twice, or as `Batch.of`."""
         rows = padded(conditions, ABSENT)
         for row in conditions:
             indices = [one.index for one in row]

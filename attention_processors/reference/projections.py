@@ -35,11 +35,7 @@ from weftwork.datasets.readers.errors import UserError
 
 @dataclass(frozen=True)
 class ProjectionSizes:
-    """The sizes of a projection; those after `num_tokens` are the resampler's.
-
-    Raises:
-        ValueError: a size below 1, by name.
-    """
+    """The sizes of a projection; those after `num_tokens` are the resampler's; `ValueError` for one below 1."""
 
     image_dim: int
     token_dim: int
@@ -124,11 +120,7 @@ def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
 
 
 def check_embeds(name: str, embeds: Any) -> None:
-    """Raises unless embeds are one reference's features, of any width; None passes.
-
-    Raises:
-        ValueError: not a floating tensor of one or two dimensions, or one with NaN or infinite numbers.
-    """
+    """Raises `ValueError` unless embeds, or None, are finite floating features of one reference: 1 or 2 axes."""
     if embeds is None:
         return
     if not isinstance(embeds, Tensor) or not embeds.is_floating_point() or embeds.ndim not in (1, 2):
@@ -163,11 +155,7 @@ def check_face(reference: Any, kind: str, face_dim: int) -> None:
 
 
 def check_features(name: str, shape: tuple[int, ...], kind: str, image_dim: int, encoder: str) -> None:
-    """Raises unless a projection reads one reference's features of this shape.
-
-    Raises:
-        ValueError: pooled features for states or the other way round, or another width.
-    """
+    """Raises `ValueError` unless a projection reads features of this shape: pooled or states, and of its width."""
     if shape != (*shape[: 0 if kind in POOLED else 1], image_dim):
         expected = f"({image_dim},): pooled" if kind in POOLED else f"(token, {image_dim}): penultimate states"
         raise UserError(

@@ -80,11 +80,7 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
         self.own = OwnProjections(denoiser) if family_of(denoiser) is UNET else None
 
     def collate(self, conditions: Sequence[Sequence[RegionalPrompt]]) -> RegionalBatch:
-        """Returns padded tensors, one row per design.
-
-        Raises:
-            ValueError: texts beside tokens, or as for `Batch.of`.
-        """
+        """Returns padded tensors, one row per design; `ValueError` for texts beside tokens, or as `Batch.of`."""
         kinds = {one.prompt is None for row in conditions for one in row}
         if len(kinds) > 1:
             raise UserError("prompt: got texts beside tokens, expected one kind in a call; encode the texts, too")

@@ -121,11 +121,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
         )
 
     def bake(self, styles: str | Mapping[str, float], name: str | None = None) -> StyleCard:
-        """Makes the card of a style, or of a named mixture.
-
-        Raises:
-            ValueError: an unknown style, or a mixture without a name.
-        """
+        """Makes the card of a style or a named mixture; `ValueError` for unknown styles, or without a name."""
         if name is None and not isinstance(styles, str):
             raise UserError("name: got a mixture of styles without one; name the card")
         with torch.no_grad():
@@ -232,11 +228,7 @@ class StyleCards(StyleReader):
 
     @classmethod
     def of(cls, cards: Sequence[StyleCard]) -> Self:
-        """Stacks cards of one backbone and fusion.
-
-        Raises:
-            ValueError: no card, cards of different backbones or fusions, or two of one name.
-        """
+        """Stacks cards of one backbone and fusion; `ValueError` for none, others, or two of one name."""
         names = [card.name for card in cards]
         if not cards or len(set(names)) != len(names):
             raise UserError(f"cards: got {names}, expected at least one and each name once; rename or drop one")

@@ -97,11 +97,7 @@ class SubjectAdapter(Adapter[SubjectBatch, SubjectBatch]):
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "all", **config: object) -> Self:
-        """Makes a new adapter for a denoiser.
-
-        Raises:
-            ValueError: as for `Adapter`, or a denoiser whose prompt embeddings are not known.
-        """
+        """Makes a new adapter for a denoiser; `ValueError` as `Adapter`, or if its prompt embeddings are not known."""
         return super().for_denoiser(denoiser, layers=layers, **{"text_dim": prompt_width(denoiser), **config})
 
     def check_base(self, denoiser: nn.Module) -> None:
@@ -194,11 +190,7 @@ def _fuse(module: PostFuse, weights: Mapping[str, Tensor] | None, text: Tensor, 
 
 
 def prompt_width(denoiser: nn.Module) -> int:
-    """Returns the width of the prompt embeddings that a denoiser gets.
-
-    Raises:
-        ValueError: a denoiser whose config has none under a known name.
-    """
+    """Returns the width of the prompt embeddings that a denoiser gets; `ValueError` if its config has none."""
     config: Any = unwrapped(denoiser).config
     found = next((config[name] for name in PROMPT_WIDTHS if isinstance(config.get(name), int)), None)
     if found is None:

@@ -114,11 +114,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "self", **config: Any) -> Self:
-        """Makes a new adapter for a denoiser.
-
-        Raises:
-            ValueError: as for the class, or `layers` that match nothing there.
-        """
+        """Makes a new adapter for a denoiser; `ValueError` as the class, or for `layers` that match nothing there."""
         adapter = cls(layers=layers, **config)
         adapter.bind(denoiser)
         return adapter
@@ -140,11 +136,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         select_layers(denoiser, self.config["layers"], linear=True)
 
     def bind(self, denoiser: nn.Module) -> None:
-        """Makes the roles on the weights of a denoiser.
-
-        Raises:
-            ValueError: as `check_base`, or LoRAs of other layers.
-        """
+        """Makes the roles on the weights of a denoiser; `ValueError` as `check_base`, or for LoRAs of other layers."""
         base: Any = unwrapped(denoiser)
         if self._bound is not None and self._bound() is base:
             return
@@ -215,11 +207,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         return ViewsFeatures(geometry=batch.geometry, given=given, strengths=strengths, **latents)
 
     def forward(self, features: ViewsFeatures) -> EncodedViews:
-        """Reads the references, once for all steps.
-
-        Raises:
-            ValueError: an adapter that is not bound to a denoiser.
-        """
+        """Reads the references, once for all steps; `ValueError` for an adapter that is not bound to a denoiser."""
         if not self.roles or self.correspondence is None:
             raise UserError("views: got an adapter that is not attached; attach it to a pipeline first")
         if self._bound is not None and (denoiser := self._bound()) is not None:

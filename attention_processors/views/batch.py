@@ -42,11 +42,7 @@ class WarpedScene:
 
     @classmethod
     def of(cls, references: Sequence[ReferenceView], camera: Camera, *, mesh: bool = True) -> Self:
-        """Warps references of one size to a camera, as meshes or as points.
-
-        Raises:
-            ValueError: no reference, or a camera with no point in front of it.
-        """
+        """Warps references of one size to a camera, as meshes or points; `ValueError` if it sees none."""
         warp, size = warp_mesh if mesh else warp_points, references[0].image.shape[:2]
         warped = warp(references, camera, size)
         span = PointRange.over(references, camera)

@@ -51,11 +51,7 @@ def correspondences(
 
 
 def embedder_of(denoiser: nn.Module) -> tuple[str, Any]:
-    """Returns name and module of the layer that embeds a denoiser's latents.
-
-    Raises:
-        ValueError: a family whose record does not name it, or a denoiser that lacks it.
-    """
+    """Returns name and module of the layer that embeds a denoiser's latents; `ValueError` where it is not known."""
     inner, name = unwrapped(denoiser), family_of(denoiser).embedder
     kind = type(inner).__name__
     if name is None:
@@ -109,11 +105,7 @@ class CorrespondenceEncoder(ModelMixin, ConfigMixin):
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, channels: int, warped: bool) -> Self:
-        """Makes a new encoder for the tokens of a denoiser.
-
-        Raises:
-            ValueError: as `embedder_of`.
-        """
+        """Makes a new encoder for the tokens of a denoiser; `ValueError` as `embedder_of`."""
         (latents, patch), embedder = latent_channels(denoiser), embedder_of(denoiser)[1]
         out = embedder.out_features if isinstance(embedder, nn.Linear) else embedder.out_channels
         return cls(channels, out, warped_channels=latents if warped else 0, patch=patch)

@@ -169,11 +169,7 @@ class UseAttention(Branch):
 
 
 def check_source(source: Int[Tensor, " row"], rows: int, place: str) -> None:
-    """Raises unless all sources are rows of the batch.
-
-    Raises:
-        ValueError: names the first that is not.
-    """
+    """Raises `ValueError` unless all sources are rows of the batch, naming the first that is not."""
     wrong = source[(source < 0) | (source >= rows)]
     if len(wrong):
         raise UserError(f"{place}: got the source {int(wrong[0])}, expected rows from 0 to {rows - 1}; correct it")

@@ -72,11 +72,7 @@ def write_loras(
 
 
 def read_loras(folder: Path, component: str) -> dict[str, dict[str, Tensor]]:
-    """Reads what `write_loras` wrote.
-
-    Raises:
-        ValueError: files that are missing, damaged or hold numbers that are not finite.
-    """
+    """Reads what `write_loras` wrote; `ValueError` for missing or damaged files, or numbers that are not finite."""
     read = {role: read_tensors(folder / role / LORA_NAME) for role in ROLES}
     return {r: {k.removeprefix(f"{component}."): v for k, v in some.items()} for r, some in read.items()}
 

@@ -45,11 +45,7 @@ class Archives:
         return sorted(name[5:-4] for name in self._files if name.startswith("maps/") and name.endswith(".bsp"))
 
     def read(self, name: str) -> bytes:
-        """Returns the content of a file.
-
-        Raises:
-            KeyError: no such file.
-        """
+        """Returns the content of a file; `KeyError` if there is none."""
         archive, exact = self._files[name.lower()]
         return archive.read(exact)
 

@@ -51,11 +51,7 @@ def split_of(name: str) -> str:
 
 
 def maps_of(archives: Archives, split: str) -> list[str]:
-    """Returns the maps of a split.
-
-    Raises:
-        ValueError: an unknown split.
-    """
+    """Returns the maps of a split; `ValueError` for an unknown one."""
     known("split", split, SPLITS)
     return [name for name in archives.maps if split_of(name) == split]
 

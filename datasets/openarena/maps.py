@@ -60,11 +60,7 @@ class Map:
 
 
 def read_map(data: bytes, name: str) -> Map:
-    """Parses a map.
-
-    Raises:
-        ValueError: a file of another format, or a damaged one.
-    """
+    """Parses a map; `ValueError` for a file of another format, or a damaged one."""
     if data[:8] != b"IBSP" + struct.pack("<i", 46):
         raise UserError(f"{name}: got a file of another format, expected a map of Quake III (IBSP 46)")
     try:

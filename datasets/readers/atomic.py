@@ -37,11 +37,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def check_new_folder(path: Path) -> None:
-    """Raises unless a folder can be written there without replacing anything.
-
-    Raises:
-        ValueError: a file, or a folder with files.
-    """
+    """Raises `ValueError` if a folder would replace something there: a file, or a folder with files."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: got a file or a folder with files, expected none; name another, or remove it")
 

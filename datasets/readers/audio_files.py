@@ -14,21 +14,13 @@ MOST_CHANNELS = 2
 
 
 def audio_seconds(path: Path) -> float:
-    """Duration of an audio file in seconds.
-
-    Raises:
-        ValueError: a file that cannot be read, is empty, or has more than two channels.
-    """
+    """Seconds of an audio file; `ValueError` if it cannot be read, is empty, or has more than two channels."""
     with _opened(path) as file:
         return file.frames / file.samplerate
 
 
 def audio_rate(path: Path) -> int:
-    """Sample rate of an audio file in Hz.
-
-    Raises:
-        ValueError: a file that cannot be read, is empty, or has more than two channels.
-    """
+    """Sample rate of an audio file in Hz; `ValueError` as `audio_seconds`."""
     with _opened(path) as file:
         return file.samplerate
 

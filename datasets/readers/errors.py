@@ -26,11 +26,7 @@ def check_installed(user: str, *packages: str) -> None:
 
 
 def check_counts(**counts: int) -> None:
-    """Raises unless these numbers are 1 or more.
-
-    Raises:
-        ValueError: the first that is not.
-    """
+    """Raises `ValueError` unless these numbers are 1 or more, naming the first that is not."""
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{name}: got {count}, expected at least 1; raise it")

@@ -42,11 +42,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class FootstepFolder:
-    """Recorded footsteps by surface.
-
-    Raises:
-        ValueError: no audio files, files that cannot be read, or credits of files that are not there.
-    """
+    """Recorded footsteps by surface; `ValueError` for none, unreadable files, or credits without their file."""
 
     folder: Path
 

@@ -22,11 +22,7 @@ def as_text(image: Image.Image) -> str:
 
 
 def from_text(text: str) -> Image.Image:
-    """Decodes the image in a data URI that begins with `PREFIX`.
-
-    Raises:
-        ValueError: not a PNG, or a damaged one.
-    """
+    """Decodes the image in a data URI that begins with `PREFIX`; `ValueError` unless it is a whole PNG."""
     try:
         content = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:

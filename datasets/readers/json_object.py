@@ -8,11 +8,7 @@ from weftwork.datasets.readers.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file.
-
-    Raises:
-        ValueError: not JSON, or not an object.
-    """
+    """Returns the object in a JSON file; `ValueError` for anything else."""
     try:
         config = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:

@@ -21,11 +21,7 @@ DARKEST_WHITE: Final = 0.5
 
 
 def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Reads a mask file; see ``as_mask``.
-
-    Raises:
-        ValueError: as `read_image` and `as_mask`.
-    """
+    """Reads a mask file, see ``as_mask``; `ValueError` as `read_image` and `as_mask`."""
     return as_mask(read_any(path, max_pixels), name=f"mask {str(path)!r}")
 
 

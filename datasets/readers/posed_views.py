@@ -49,20 +49,12 @@ class Frame:
 
     @property
     def image(self) -> Image.Image:
-        """RGB image.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
+        """RGB image; `ValueError` if it cannot be read."""
         return read_image(self.path)
 
     @property
     def depth(self) -> Float[np.ndarray, "height width"] | None:
-        """Depth map; None without a file.
-
-        Raises:
-            ValueError: a file that is not an array of two axes, or has no depth above 0.
-        """
+        """Depth map, None without a file; `ValueError` unless it is an array of two axes with a depth above 0."""
         path = self.path.with_suffix(".npy")
         if not path.is_file():
             return None

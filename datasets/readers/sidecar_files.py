@@ -74,11 +74,7 @@ def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
 
 
 def read_array(path: Path) -> Array:
-    """Reads a file of `numpy.save`; pickled code is never run.
-
-    Raises:
-        ValueError: a file that cannot be read, or is not an array of finite numbers.
-    """
+    """Reads a file of `numpy.save`, never pickled code; `ValueError` unless it is an array of finite numbers."""
     packed = is_zipfile(path)  # its members may be of any size
     values = None if packed else _loaded(path)
     if (

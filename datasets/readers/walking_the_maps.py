@@ -76,11 +76,7 @@ class MapChunk:
 
     @property
     def frame_paths(self) -> tuple[Path, ...]:
-        """Paths of the frames, 4 a second.
-
-        Raises:
-            ValueError: missing frames.
-        """
+        """Paths of the frames, 4 a second; `ValueError` if some are missing."""
         folder = self.folder / f"frames_{FRAME_RATE}fps"
         first, last = int(self.start * FRAME_RATE + 1e-9), int((self.start + self.seconds) * FRAME_RATE + 1e-9)
         paths = sorted(folder.glob("*.jpg"), key=_natural)
@@ -90,40 +86,24 @@ class MapChunk:
 
     @property
     def frames(self) -> tuple[Image.Image, ...]:
-        """RGB frames, 4 a second.
-
-        Raises:
-            ValueError: an image that is missing or cannot be read.
-        """
+        """RGB frames, 4 a second; `ValueError` if one is missing or cannot be read."""
         return tuple(map(read_image, self.frame_paths))
 
     @property
     def boxes(self) -> tuple[BoxFrames, ...] | None:
-        """Tracks that are seen in this chunk; None without a file.
-
-        Raises:
-            ValueError: a file that `read_boxes` rejects.
-        """
+        """Tracks that are seen in this chunk; None without a file; `ValueError` as `read_boxes`."""
         path = self.folder / f"{self.name}.boxes.npz"
         return read_boxes(path, self.start, self.seconds) if path.is_file() else None
 
     @property
     def depth(self) -> DepthFrames | None:
-        """Depth maps; None without a file.
-
-        Raises:
-            ValueError: a file that `read_depth` rejects.
-        """
+        """Depth maps; None without a file; `ValueError` as `read_depth`."""
         path = self.folder / f"{self.name}.depth.npz"
         return read_depth(path, self.start, self.seconds) if path.is_file() else None
 
     @property
     def envelope(self) -> Float[np.ndarray, " frame"] | None:
-        """Predicted loudness, 30 a second; None without a folder of them.
-
-        Raises:
-            ValueError: no such file, or not an array of finite numbers in one axis.
-        """
+        """Predicted loudness, 30 a second; None without a folder; `ValueError` unless a finite array of one axis."""
         if self.envelopes is None:
             return None
         first, last = (round(time * ENVELOPE_RATE) for time in (self.start, self.start + self.seconds))

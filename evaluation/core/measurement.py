@@ -81,11 +81,7 @@ class Measurement:
             parser.add_argument("--curve", action="store_true", help=text)
 
     def open(self, pipe: "DiffusionPipeline", arguments: argparse.Namespace) -> "Evaluation":
-        """Returns the evaluation of a pipeline of the method's backbone.
-
-        Raises:
-            ValueError: as `folders`.
-        """
+        """Returns the evaluation of a pipeline of the method's backbone; `ValueError` as `folders`."""
         return replace(
             load(self.evaluation).open(pipe, self.folders(arguments)),
             split=arguments.split,

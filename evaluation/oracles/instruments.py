@@ -54,11 +54,7 @@ class Instruments:
 
 
 def installed_instruments() -> Instruments:
-    """The networks of the extra `instruments`.
-
-    Raises:
-        ValueError: one of the packages is not installed.
-    """
+    """The networks of the extra `instruments`; `ValueError` if one of the packages is not installed."""
     network = _efficientnet()
 
     def encode(images: Images) -> Float[Tensor, "image dim"]:
@@ -96,22 +92,14 @@ def spectral_distance() -> AudioDistance:
 
 
 def perceptual_distance() -> Distance:
-    """STLPIPS of images in [0, 1], pair by pair.
-
-    Raises:
-        ValueError: its package is not installed.
-    """
+    """STLPIPS of images in [0, 1], pair by pair; `ValueError` if its package is not installed."""
     return ShiftTolerantAlexNet(_weights("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth")).distance
 
 
 def inpainted(
     values: Float[np.ndarray, "height width *channel"], holes: Bool[np.ndarray, "height width"]
 ) -> Float[np.ndarray, "height width *channel"]:
-    """Fills the holes of an image in [0, 1] or of a map by OpenCV's inpainting (Telea 2004).
-
-    Raises:
-        ValueError: OpenCV is not installed.
-    """
+    """Fills holes of an image in [0, 1] or a map by OpenCV (Telea 2004); `ValueError` if that is not installed."""
     try:
         import cv2  # pyright: ignore[reportMissingImports]
     except ImportError as error:

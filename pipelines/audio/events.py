@@ -39,11 +39,7 @@ Curve = Float[np.ndarray, " frame"]
 
 
 def check_audio(audio: ArrayLike, name: str = "audio") -> Audio:
-    """Returns checked audio as float64.
-
-    Raises:
-        ValueError: not [2, samples], or numbers that are not finite.
-    """
+    """Returns checked audio as float64; `ValueError` unless [2, samples] of finite numbers."""
     values = np.asarray(audio)
     if values.ndim != 2 or values.shape[0] != 2 or not np.issubdtype(values.dtype, np.floating):
         raise UserError(f"{name}: got {values.dtype} of shape {values.shape}, expected floats [2, samples]")
@@ -53,11 +49,7 @@ def check_audio(audio: ArrayLike, name: str = "audio") -> Audio:
 
 
 def onsets(audio: Audio, sample_rate: int) -> Events:
-    """Detects onsets of events in seconds: peaks of the rise in level from frame to frame.
-
-    Raises:
-        ValueError: not [2, samples], or numbers that are not finite.
-    """
+    """Detects onsets in seconds: peaks of the rise in level from frame to frame; `ValueError` as `check_audio`."""
     audio = check_audio(audio)
     frame, hop = _samples(FRAME, sample_rate), _samples(HOP, sample_rate)
     lag = round(FRAME / HOP)
@@ -100,11 +92,7 @@ class Heard:
 
 
 def hear(audio: Audio, sample_rate: int, times: Events) -> Heard:
-    """Measures the events at these times, in seconds.
-
-    Raises:
-        ValueError: not [2, samples], or numbers that are not finite.
-    """
+    """Measures the events at these times, in seconds; `ValueError` as `check_audio`."""
     audio, length = check_audio(audio), _samples(WINDOW, sample_rate)
     padded = np.pad(audio, ((0, 0), (length, length)))
     starts = np.round((np.asarray(times, np.float64) - EARLY) * sample_rate).astype(int) + length
@@ -126,11 +114,7 @@ def level_difference(energies: Float[np.ndarray, "2 *event"]) -> Float[np.ndarra
 
 
 def pan_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> tuple[Curve, Curve]:
-    """Computes times in seconds and the pan around them, NaN where nothing is heard.
-
-    Raises:
-        ValueError: not [2, samples], or numbers that are not finite.
-    """
+    """Computes times in seconds and the pan around them, NaN where nothing is heard; `ValueError` as `check_audio`."""
     times, powers = _curve(check_audio(audio), sample_rate, hop_seconds)
     energies, heard = _above_floor(powers, _floor(audio, sample_rate))
     return times, np.where(heard, pan_of(energies), np.nan)

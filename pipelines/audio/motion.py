@@ -93,11 +93,7 @@ class MotionDetector:
 
 
 def detector_named(name: str, video: Video) -> Detector:
-    """Returns the detector "motion", or the function at `"package.module:name"`.
-
-    Raises:
-        ValueError: a name that cannot be imported, or not a function.
-    """
+    """Returns the detector "motion", or the function at `"package.module:name"`; `ValueError` if there is none."""
     if name == "motion":
         return MotionDetector(video)
     try:

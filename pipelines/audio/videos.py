@@ -52,11 +52,7 @@ class Video:
 
     @property
     def container(self) -> str:
-        """Suffix of a file for these frames and audio.
-
-        Raises:
-            ValueError: frames that no such file can hold, as those of a GIF.
-        """
+        """Suffix of a file for these frames and audio; `ValueError` if none can hold them, as the frames of a GIF."""
         av, suffix = installed_av(), ".mp4" if self.codec in MP4_CODECS else ".mkv"
         try:
             with av.open(str(self.path)) as source, av.open(BytesIO(), "w", format=FORMATS[suffix]) as target:
@@ -133,20 +129,12 @@ class Video:
         return sorted(tracks, key=lambda track: track.area, reverse=True)
 
     def depth(self, model: DepthModel, rate: float = DEPTH_RATE, *, metric: bool = False) -> DepthClip:
-        """Returns the depth of a depth model.
-
-        Raises:
-            ValueError: maps that are not finite or, in metres, not above 0.
-        """
+        """Returns the depth of a depth model; `ValueError` for maps that are not finite or, in metres, not above 0."""
         times, maps = zip(*((time, model(frame)) for time, frame in self.frames(rate)), strict=True)
         return DepthClip(np.array(times), np.stack(maps), metric=metric)
 
     def check(self, conditions: Sequence[OverTime]) -> None:
-        """Check that conditions end before the video does.
-
-        Raises:
-            ValueError: names the first that does not.
-        """
+        """Raises `ValueError` unless conditions end before the video does, naming the first that does not."""
         for one in conditions:
             if isinstance(one, Timed) and one.times[-1] > self.seconds + 1e-3:
                 raise UserError(

@@ -32,11 +32,7 @@ class Windows:
 
     @classmethod
     def plan(cls, total: float, longest: float, overlap: float, hop: int, sample_rate: int) -> Self:
-        """Plans the fewest windows that cover the audio.
-
-        Raises:
-            ValueError: a length that is not above 0, or an overlap outside [0, 0.5].
-        """
+        """Plans the fewest windows that cover the audio; `ValueError` for no length, or an overlap outside [0, 0.5]."""
         if not (total > 0 and math.isfinite(total)):
             raise UserError(f"seconds: got {total}, expected a number above 0")
         if not 0 <= overlap <= 0.5:

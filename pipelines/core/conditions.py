@@ -24,11 +24,7 @@ def number_of_designs(given: Conditions) -> int:
 
 
 def designs_of(name: str, given: Any, batch: int, kinds: tuple[type, ...]) -> list[list[Any]]:
-    """Returns one list of conditions per prompt.
-
-    Raises:
-        ValueError: a condition of the wrong type, or another number of lists than prompts.
-    """
+    """Returns one list of conditions per prompt; `ValueError` for wrong types, or another number of lists."""
     names = " or ".join(kind.__name__ for kind in kinds)
     if isinstance(given, kinds):
         given = [given]

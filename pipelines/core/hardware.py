@@ -20,11 +20,7 @@ def hardware() -> str:
 
 
 def device_named(name: str) -> "torch.device":
-    """Returns a device.
-
-    Raises:
-        ValueError: an unknown name, or a device that is not there.
-    """
+    """Returns a device; `ValueError` for an unknown name, or a device that is not there."""
     import torch
 
     try:

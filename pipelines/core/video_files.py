@@ -35,11 +35,7 @@ def write_video(frames: UInt8[np.ndarray, "frame height width 3"], rate: float, 
 
 
 def installed_av() -> ModuleType:
-    """Imports PyAV.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Imports PyAV; `UserError` if it is not installed."""
     check_installed("video", "av")
     import av
 

@@ -58,11 +58,7 @@ def identity(
 
 
 def path_digest(path: Path, name: str) -> str:
-    """Digests the files at a path: their names, sizes and bytes, of large ones samples.
-
-    Raises:
-        ValueError: nothing there.
-    """
+    """Digests the files at a path: their names, sizes and bytes, of large ones samples; `ValueError` for nothing."""
     if not path.exists():
         raise UserError(f"{name}: got {str(path)!r}, where nothing is; check the path")
     files = files_below(path) if path.is_dir() else [path]

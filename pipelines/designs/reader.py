@@ -25,11 +25,7 @@ IMAGE_SUFFIX: Final = ".png"
 
 
 def read_design(path: str | Path) -> Design:
-    """Reads and checks a design, its images included.
-
-    Raises:
-        ValueError: no such file, not JSON, an unknown key, or an invalid value; the message names the place.
-    """
+    """Reads and checks a design, its images included; `ValueError` names the place in the file that is wrong."""
     path = Path(path)
     return as_design(_parsed(_read_text(path), str(path)), partial(located, folder=path.parent), str(path))
 

@@ -28,11 +28,7 @@ class DepthModel:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> "DepthModel":
-        """Loads a local folder of `AutoModelForDepthEstimation`.
-
-        Raises:
-            ValueError: no such model in the folder.
-        """
+        """Loads a local folder of `AutoModelForDepthEstimation`; `ValueError` if there is no such model."""
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
         try:

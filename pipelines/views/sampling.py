@@ -49,11 +49,7 @@ class AlignedViewsOutput(BaseOutput):
     warped: WarpedView
 
     def save_point_cloud(self, path: str | Path) -> Path:
-        """Write all pixels as a coloured point cloud, for example as PLY.
-
-        Raises:
-            ValueError: an unknown suffix.
-        """
+        """Writes all pixels as a coloured point cloud, for example as PLY; `ValueError` for an unknown suffix."""
         path = Path(path)
         if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
             raise UserError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")

@@ -58,11 +58,7 @@ def turned(
 
 
 def save_video(path: Path, frames: Sequence[UInt8[np.ndarray, "height width 3"]]) -> Path:
-    """Writes frames and then the way back as an MP4 of 12 frames a second.
-
-    Raises:
-        UserError: PyAV is not installed.
-    """
+    """Writes frames and then the way back as an MP4 of 12 frames a second; `UserError` without PyAV."""
     height, width = frames[0].shape[:2]
     both_ways = np.stack([*frames, *frames[-2:0:-1]])
     return write_video(both_ways[:, : height - height % 2, : width - width % 2], FRAME_RATE, path)

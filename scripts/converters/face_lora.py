@@ -32,11 +32,7 @@ def without_lora(groups: Groups) -> tuple[Groups, dict[str, Tensor]]:
 
 
 def to_lora(theirs: Mapping[str, Tensor], denoiser: nn.Module) -> dict[str, Tensor]:
-    """Returns a published LoRA under the names of PEFT.
-
-    Raises:
-        ValueError: a layer without its LoRA, one too many, or shapes that are not the layer's.
-    """
+    """Returns a published LoRA under the names of PEFT; `ValueError` for missing layers, others, or shapes."""
     names = _names(denoiser)
     check_names(f"keys of the LoRA in {GROUP}", theirs, names)
     lora = {names[key]: tensor.contiguous() for key, tensor in theirs.items()}

@@ -79,11 +79,7 @@ def to_adapter(
 
 
 def to_encoder(state: Mapping[str, Tensor]) -> CLIPVisionModelWithProjection:
-    """Returns the image encoder.
-
-    Raises:
-        ValueError: keys or shapes that are not those of a CLIP vision model with its projection.
-    """
+    """Returns the image encoder; `ValueError` for keys or shapes of another model than CLIP's with its projection."""
     kept = {name: tensor for name, tensor in state.items() if name not in UNUSED}
     with torch.device("meta"):
         model = CLIPVisionModelWithProjection(_vision_config(kept))

@@ -96,11 +96,7 @@ OF_A_DENOISER = re.compile(r"(conv_in|conv_norm_out|conv_out|time_embedding|add_
 
 
 def base_denoiser(base: str) -> UNet2DConditionModel:
-    """The denoiser of Stable Diffusion 1.5 ("sd15") or XL ("sdxl"), without memory for its tensors.
-
-    Raises:
-        ValueError: another name.
-    """
+    """The denoiser of Stable Diffusion 1.5 ("sd15") or XL ("sdxl"), without memory; `ValueError` for others."""
     if base not in BASES:
         raise UserError(f"base: got {base!r}, expected one of {', '.join(BASES)}")
     with torch.device("meta"):
@@ -205,11 +201,7 @@ def _own_names(groups: Groups) -> tuple[bool, bool]:
 
 
 def _projection(groups: Groups) -> str:
-    """The projection that the keys belong to.
-
-    Raises:
-        ValueError: none that weftwork has.
-    """
+    """The projection that the keys belong to; `ValueError` if there is none that weftwork has."""
     keys = groups[PROJECTION]
 
     def rows(name: str) -> int:

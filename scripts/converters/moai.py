@@ -54,11 +54,7 @@ def to_denoiser(
 
 
 def to_encoder(state: Mapping[str, Tensor]) -> CorrespondenceEncoder:
-    """The correspondence encoder of a state dict.
-
-    Raises:
-        ValueError: as `to_denoiser`; channels that no combination of points, depth and normals has.
-    """
+    """The correspondence encoder of a state dict; `ValueError` as `to_denoiser`, or for channels that none has."""
     module = CorrespondenceEncoder(shape_of(state, 4, "conv_in.weight")[1], shape_of(state, 4, "conv_out.weight")[0])
     check_shapes(state, shapes_of(module), FITTING)
     module.load_state_dict(dict(state))

@@ -17,11 +17,7 @@ Kind = TypeVar("Kind", bound=Adapter)
 
 
 def adapter_on_meta(kind: type[Kind], config: Mapping[str, object]) -> Kind:
-    """The adapter of a config, without memory for its tensors.
-
-    Raises:
-        ValueError: keys or values that no such adapter has.
-    """
+    """The adapter of a config, without memory for its tensors; `ValueError` for keys or values that it lacks."""
     try:
         with torch.device("meta"):
             return kind(**config)
@@ -30,11 +26,7 @@ def adapter_on_meta(kind: type[Kind], config: Mapping[str, object]) -> Kind:
 
 
 def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise unless both are the same names, in any order.
-
-    Raises:
-        ValueError: how many are missing and unexpected, and the first of each.
-    """
+    """Raises `ValueError` unless both are the same names, in any order, with the first missing and unexpected."""
     got, wanted = list(got), list(wanted)
     missing, unexpected = [n for n in wanted if n not in set(got)], [n for n in got if n not in set(wanted)]
     if missing or unexpected:

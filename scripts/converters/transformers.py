@@ -179,11 +179,7 @@ def published_to_adapter(
 def adapter_to_published(
     kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor], denoiser: nn.Module | None = None
 ) -> dict[str, Tensor]:
-    """The inverse of `published_to_adapter`: tensors by published key.
-
-    Raises:
-        ValueError: keys and shapes beside the config, or layers that are not all that the format has.
-    """
+    """The inverse of `published_to_adapter`: tensors by their keys; `ValueError` for other keys, shapes or layers."""
     published = FORMATS[kind]
     adapter = adapter_on_meta(published.adapter, config)
     check_shapes(state, shapes_of(adapter))

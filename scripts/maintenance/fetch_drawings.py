@@ -36,11 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """The tarball of a package, fetched unless it is there.
-
-    Raises:
-        ValueError: it is not the pinned one.
-    """
+    """The tarball of a package, fetched unless it is there; `ValueError` if it is not the pinned one."""
     path = folder / package.file_name
     if not path.is_file():
         wanted = f"{package.name}@{package.version}"

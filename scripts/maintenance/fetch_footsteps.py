@@ -142,11 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """Returns the file of a package, fetched unless it is there.
-
-    Raises:
-        ValueError: it is not the pinned one.
-    """
+    """Returns the file of a package, fetched unless it is there; `ValueError` if it is not the pinned one."""
     path = folder / f"{package.name}_{package.version}_all.deb"
     if not path.is_file():
         subprocess.run(["apt-get", "download", f"{package.name}={package.version}"], cwd=folder, check=True)

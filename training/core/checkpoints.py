@@ -18,11 +18,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def check_unused(folder: Path) -> None:
-    """Raises if the folder holds checkpoints or the result of another run.
-
-    Raises:
-        ValueError: it does.
-    """
+    """Raises `ValueError` if the folder holds checkpoints or the result of another run."""
     if left := checkpoints(folder):
         raise UserError(
             f"output_dir: got {folder}, which holds {left[-1].name} of another run; resume it with "
@@ -54,11 +50,7 @@ def checkpoint_to_resume(source: str | None, folder: Path) -> Path | None:
 
 @contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Holds the folder of a run, so that no other run writes to it.
-
-    Raises:
-        ValueError: another run holds it.
-    """
+    """Holds the folder of a run, so that no other run writes to it; `ValueError` if another one holds it."""
     lock = FileLock(folder / ".lock")
     try:
         with lock.acquire(timeout=0):

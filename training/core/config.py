@@ -80,11 +80,7 @@ WEIGHTING_SCHEMES: Final = ("logit_normal", "mode", "sigma_sqrt", "cosmap", "non
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The denoising objective of an adapter.
-
-    Raises:
-        ValueError: a number out of its range.
-    """
+    """The denoising objective of an adapter; `ValueError` for a number out of its range."""
 
     caption_dropout: float = option(0.15, "share of empty prompts")
     snr_gamma: float | None = option(None, "min-SNR weighting, for example 5")

@@ -179,11 +179,7 @@ CALLS: Mapping[str, DenoiserCall] = {
 
 
 def call_of(denoiser: nn.Module) -> DenoiserCall:
-    """Returns the call of a denoiser's class or of its nearest base class.
-
-    Raises:
-        ValueError: a family that adapters cannot be trained on yet.
-    """
+    """Returns the call of a denoiser's class or of its nearest base class; `ValueError` if there is none."""
     kinds: Sequence[type] = type(unwrapped(denoiser)).__mro__
     found = next((CALLS[kind.__name__] for kind in kinds if kind.__name__ in CALLS), None)
     if found is None:

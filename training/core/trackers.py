@@ -18,11 +18,7 @@ DEFAULT = "tensorboard"
 
 
 def tracker(name: str | None) -> str | None:
-    """Returns the tracker to use; None if the default one is not installed.
-
-    Raises:
-        ValueError: a tracker other than the default that is not installed.
-    """
+    """Returns the tracker to use; None if the default one, `ValueError` if another one, is not installed."""
     if name in (None, "none"):
         return None
     installed = [str(one) for one in get_available_trackers()]

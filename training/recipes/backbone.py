@@ -180,11 +180,7 @@ class TextDenoiser(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "TextDenoiser":
-        """Opens a checkpoint, or the parts of a Stable Diffusion folder, in float32.
-
-        Raises:
-            ValueError: the folder has no tokenizer.
-        """
+        """Opens a checkpoint, or parts of a Stable Diffusion folder, in float32; `ValueError` without a tokenizer."""
         unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True).float()
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
         return cls(unet, text_encoder, saved_tokenizer(folder))
@@ -204,11 +200,7 @@ class TextDenoiser(nn.Module):
 
 
 def saved_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Opens the tokenizer of a checkpoint or a Stable Diffusion folder.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Opens the tokenizer of a checkpoint or a Stable Diffusion folder; `ValueError` if there is none."""
     if not (folder / "tokenizer").is_dir():
         raise UserError(f"checkpoint: got {folder} without a tokenizer, so its words are unknown; start a new run")
     return CLIPTokenizer.from_pretrained(folder / "tokenizer")

@@ -98,11 +98,7 @@ class FluxDenoiser(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "FluxDenoiser":
-        """Opens a checkpoint, or the parts of a FLUX folder, in float32.
-
-        Raises:
-            ValueError: the folder has no tokenizer.
-        """
+        """Opens a checkpoint, or the parts of a FLUX folder, in float32; `ValueError` without a tokenizer."""
         return cls(
             FluxTransformer2DModel.from_pretrained(folder / "transformer", use_safetensors=True).float(),
             CLIPTextModel.from_pretrained(folder / "text_encoder").float(),

@@ -9,11 +9,7 @@ from weftwork.training.core.trainer import Trainer
 
 @dataclass(frozen=True)
 class PairedConfig(ObjectiveConfig):
-    """Dropout of the paired task.
-
-    Raises:
-        ValueError: a share outside [0, 1], or a number out of its range.
-    """
+    """Dropout of the paired task; `ValueError` for a share outside [0, 1], or a number out of its range."""
 
     pair_dropout: float = option(0.1, "share of pairs left out")
     sketch_dropout: float = option(0.1, "share of pairs without their sketch")

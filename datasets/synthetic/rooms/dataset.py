@@ -85,11 +85,7 @@ def split_of(shape: str, pattern: str) -> str:
 
 @cache
 def things(split: str) -> tuple[tuple[str, str], ...]:
-    """All pairs of shape and pattern of a split.
-
-    Raises:
-        ValueError: an unknown split.
-    """
+    """All pairs of shape and pattern of a split; `ValueError` for an unknown one."""
     known("split", split, SPLITS)
     return tuple((shape, pattern) for shape in SHAPES for pattern in PATTERNS if split_of(shape, pattern) == split)
 

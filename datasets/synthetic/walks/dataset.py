@@ -114,11 +114,7 @@ def split_of(surface: str, start: str, end: str, heading: str) -> str:
 
 @cache
 def combinations(split: str, surfaces: tuple[str, ...] = SYNTHETIC.surfaces) -> tuple[Combination, ...]:
-    """All of a split, on these surfaces.
-
-    Raises:
-        ValueError: an unknown split.
-    """
+    """All of a split, on these surfaces; `ValueError` for an unknown split."""
     known("split", split, SPLITS)
     every = product(surfaces, SIDES, SIDES, HEADINGS)
     return tuple(Combination(*names) for names in every if split_of(*names) == split)
@@ -167,11 +163,7 @@ def walk_of(
 
 
 def render(walk: Walk, sample_rate: int = SAMPLE_RATE, steps: StepSounds = SYNTHETIC) -> WalkSample:
-    """Renders a walk as a sample.
-
-    Raises:
-        ValueError: as `sound`.
-    """
+    """Renders a walk as a sample; `ValueError` as `sound`."""
     box_times, depth_times = (times_at(rate, walk.seconds) for rate in (BOX_RATE, DEPTH_RATE))
     return WalkSample(
         walk=walk,

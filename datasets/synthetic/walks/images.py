@@ -24,11 +24,7 @@ TILE: Final = 1.0
 
 
 def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size size 3"]:
-    """RGB images at 0, 1 / rate, ... seconds.
-
-    Raises:
-        ValueError: a size below 16, or a rate that is not above 0.
-    """
+    """RGB images at 0, 1 / rate, ... seconds; `ValueError` for a size below 16, or a rate not above 0."""
     if size < 16 or not 0 < rate < np.inf:
         raise UserError(f"size, rate: got {size} and {rate}, expected at least 16 pixels and more than 0 a second")
     times = times_at(rate, walk.seconds)
