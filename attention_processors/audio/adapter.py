@@ -47,11 +47,7 @@ NO_BOXES = OverTime()
 
 @dataclass(frozen=True, eq=False)
 class AudioPart(TensorFields):
-    """One part of the batch: conditions of one kind.
-
-    Args:
-        reader: index of the token module of this kind among the adapter's.
-    """
+    """One part of the batch: conditions of one kind, for the token module at index `reader`."""
 
     reader: int
     values: Float[Tensor, "design token *size"]

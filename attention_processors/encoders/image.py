@@ -31,11 +31,7 @@ def clip_normalized(images: Float[Tensor, "image 3 size size"]) -> Float[Tensor,
 
 
 class VisionEncoder:
-    """A frozen vision model with the normalisation of its inputs.
-
-    Args:
-        mean, std: per channel normalisation.
-    """
+    """A frozen vision model, with mean and deviation of its inputs per channel."""
 
     def __init__(self, model: "PreTrainedModel", mean: Sequence[float], std: Sequence[float]) -> None:
         self.model = model.eval().requires_grad_(False)

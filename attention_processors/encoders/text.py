@@ -113,11 +113,7 @@ class TextEncoders:
         return max(len(tokenizer(text).input_ids) for tokenizer in self.tokenizers)
 
     def shortened(self, text: str, length: int | None = None) -> str:
-        """The text without the words at its end that exceed so many tokens, begin and end included.
-
-        Args:
-            length: by default `longest`.
-        """
+        """The text without words at its end beyond `length` tokens (by default `longest`), begin and end included."""
         words, most = text.split(" "), length or self.longest
         while len(words) > 1 and self.count(" ".join(words)) > most:
             words.pop()

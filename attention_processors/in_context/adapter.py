@@ -31,11 +31,7 @@ ABSENT = InContextReference(0)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class InContextBatch(Batch):
-    """Strengths of references.
-
-    Args:
-        index: which reference; -1 for none.
-    """
+    """Strengths of references; `index` says which, -1 for none."""
 
     index: Int[Tensor, "design part"]
 

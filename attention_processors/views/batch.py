@@ -74,11 +74,7 @@ class ViewsBatch(Batch):
 
     @classmethod
     def of_scenes(cls, scenes: Sequence[WarpedScene], layers: Sequence[str] = ()) -> Self:
-        """Stacks scenes with equally many references of one size.
-
-        Args:
-            layers: in which references are read, for factors on their weights.
-        """
+        """Stacks scenes with equally many references of one size; weights have factors by `layers` that read them."""
 
         def stacked(rows: Sequence[Sequence[Float[np.ndarray, "height width 3"]]]) -> Tensor:
             return torch.from_numpy(np.stack([np.stack(row) for row in rows])).movedim(-1, 2).float()

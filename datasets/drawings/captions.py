@@ -31,11 +31,7 @@ class DepictedScene:
 
 
 def caption(scene: DepictedScene, rng: np.random.Generator, style_share: float = 0.7) -> str:
-    """One of many captions of a scene; each describes a part of it.
-
-    Args:
-        style_share: share of captions that name the style.
-    """
+    """One of many captions of a scene, each of a part of it; `style_share` of them name the style."""
     nouns = [describe(one, rng) for one in scene.drawings]
     words = nouns[-1]
     if len(nouns) > 1:

@@ -46,11 +46,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class DrawingScenes(Dataset[PairSample]):
-    """The first `count` scenes of a split; a scene is a function of split, seed and index.
-
-    Args:
-        sketch_style: "steady" draws exact outlines, "wild" shaky ones.
-    """
+    """First `count` scenes of a split, each a function of split, seed and index; sketches are "steady" or "wild"."""
 
     drawings: RenderedDrawings
     split: Split

@@ -38,14 +38,7 @@ UNLIT, LIT, SKY = range(3)
 
 
 class Renderer:
-    """Renderer of one map; a context manager that frees the memory.
-
-    Args:
-        size: side of the images in pixels.
-
-    Raises:
-        ValueError: moderngl is not installed, or there is no EGL.
-    """
+    """Renders a map at `size` pixels a side; a context manager; `ValueError` without moderngl or EGL."""
 
     def __init__(self, place: Map, archives: Archives, size: int) -> None:
         self.size, self._context = size, _context()

@@ -28,11 +28,7 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class AudioPiece:
-    """A piece of an audio file; it is read on access.
-
-    Args:
-        start, seconds: start in the file and length, in seconds.
-    """
+    """A piece of an audio file, from `start` and of length `seconds`, read on access."""
 
     path: Path
     start: float

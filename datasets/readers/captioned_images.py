@@ -180,8 +180,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
 
 
 def _metadata(folder: Path) -> Path:
-    """Returns a folder's metadata file, checked for rows with file names, for which Hugging Face's errors are
-    unclear."""
+    """Returns a folder's metadata file, checked for file names, of which Hugging Face's errors are unclear."""
     if not folder.is_dir():
         raise UserError(f"folder: got no folder at {str(folder)!r}, expected one of images; check the path")
     found = [folder / name for name in METADATA if (folder / name).is_file()]

@@ -12,14 +12,7 @@ class NotFiniteError(UserError, FloatingPointError):
 
 
 def check_installed(user: str, *packages: str) -> None:
-    """Raises unless optional packages, whose modules have their names, are installed.
-
-    Args:
-        user: name of what needs them, for the error.
-
-    Raises:
-        ValueError: the first that is not installed.
-    """
+    """Raises `ValueError` unless optional packages, named as their modules, are installed for `user`."""
     for package in packages:
         if find_spec(package) is None:
             raise UserError(f"{user}: needs {package}, which is not installed; pip install {package}")

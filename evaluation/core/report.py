@@ -17,11 +17,7 @@ VERSIONS_OF = ("weftwork", "torch", "diffusers", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Row:
-    """Named row of scores.
-
-    Args:
-        spread: by score, the standard deviation over seeds; empty for a single seed.
-    """
+    """Named row of scores, with their standard deviations over seeds, if there are several."""
 
     name: str
     scores: Mapping[str, float]

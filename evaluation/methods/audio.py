@@ -104,11 +104,7 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
         return steps_in(self.footsteps, self.split)
 
     def conditions(self, clip: WalkSample, *, stereo: bool = False) -> list[OverTime]:
-        """Returns all conditions of a clip.
-
-        Args:
-            stereo: use a stereo envelope, which reveals the panning.
-        """
+        """Returns all conditions of a clip; a stereo envelope reveals the panning."""
         others = [one for one in self.clips if one.surface == clip.surface and one.walk.key != clip.walk.key]
         return [
             AudioPrompt(audio=(others or [clip])[0].audio, sample_rate=clip.sample_rate),

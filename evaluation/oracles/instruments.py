@@ -112,11 +112,7 @@ def inpainted(
 
 
 class ShiftTolerantAlexNet:
-    """AlexNet without strides in its convolutions and with blurred subsampling, as STLPIPS has it.
-
-    Args:
-        weights: those of `alex_shift_tolerant.pth`.
-    """
+    """AlexNet with unit strides and blurred subsampling, as in STLPIPS, with weights of `alex_shift_tolerant.pth`."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self.weights = weights

@@ -69,11 +69,7 @@ class Gallery:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Scores images of cases.
-
-    Args:
-        designers: classifier of sets.
-    """
+    """Scores images of cases; `designers` classifies their sets."""
 
     drawings: RenderedDrawings
     instruments: Instruments

@@ -21,11 +21,7 @@ VALUES: Final = 500
 
 
 def step_times(track: BoxTrack) -> tuple[Times, bool]:
-    """Returns times of the steps of a track, and whether they are seen; otherwise they are even.
-
-    Args:
-        track: its boxes must not be smoothed.
-    """
+    """Returns step times of a track of unsmoothed boxes, and whether they are seen; otherwise they are even."""
     start, end = float(track.times[0]), float(track.times[-1])
     times = np.arange(start, end, 1 / RATE)
     left, top, right, bottom = track.at(times)[0].T

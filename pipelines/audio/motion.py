@@ -45,11 +45,7 @@ Box = tuple[float, float, float, float]
 
 
 class MotionDetector:
-    """Boxes of what differs from the background, by track.
-
-    Args:
-        video: the video that the frames are of; the camera must stand still.
-    """
+    """Boxes, by track, of what differs from the background of a video; its camera must stand still."""
 
     def __init__(self, video: Video) -> None:
         rate = min(BACKGROUND_FRAMES / video.seconds, BOX_RATE)

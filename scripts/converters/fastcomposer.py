@@ -39,11 +39,7 @@ HEAD_DIM: Final = 64
 
 
 def check_groups(groups: Groups) -> None:
-    """Raises unless a checkpoint has the parts of FastComposer; those that were not trained may be absent.
-
-    Raises:
-        ValueError: the first missing and the first unexpected part.
-    """
+    """Raises `ValueError` unless a checkpoint has FastComposer's parts; only untrained ones may be absent."""
     wanted = [FUSER, ENCODER, *(name for name in (UNET, *STOCK) if name in groups)]
     check_names("parts", groups, wanted)
 

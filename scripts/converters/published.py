@@ -63,14 +63,7 @@ def own_tensors(
 
 
 def shape_of(tensors: Mapping[str, Tensor], dims: int, *names: str, prefix: str = "") -> torch.Size:
-    """Shape of the first of these tensors that is there.
-
-    Args:
-        prefix: of the name in errors.
-
-    Raises:
-        ValueError: none is there, or one of other dimensions.
-    """
+    """Shape of the first of these tensors that is there; `ValueError` unless one is, with so many dimensions."""
     name = next((name for name in names if name in tensors), names[0])
     if name not in tensors or tensors[name].ndim != dims:
         got = f"shape {tuple(tensors[name].shape)}" if name in tensors else "none"
@@ -84,11 +77,7 @@ def shapes_of(module: nn.Module) -> dict[str, torch.Size]:
 
 
 def check_options(config: Mapping[str, object], only: Mapping[str, object], format: str) -> None:
-    """Raise unless the options of an adapter have the only values that a published format can mean.
-
-    Raises:
-        ValueError: another value.
-    """
+    """Raises `ValueError` unless an adapter's options have the only values that a format can mean."""
     for name, value in only.items():
         if config.get(name, value) != value:
             raise UserError(

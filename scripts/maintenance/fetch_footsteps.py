@@ -33,11 +33,7 @@ WHERE: Final = {
 
 @dataclass(frozen=True)
 class Steps:
-    """Files of a package with one surface and one author.
-
-    Args:
-        names: regular expression of whole file names.
-    """
+    """Files of a package with one surface and one author; `names` is a regular expression of whole file names."""
 
     names: str
     surface: str

@@ -29,11 +29,7 @@ def option(default: T, text: str, choices: Sequence[str] | None = None) -> T:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Options of the training loop, named as in diffusers' training scripts.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
+    """Options of the training loop, named as in diffusers' scripts; `ValueError` for a number out of its range."""
 
     output_dir: str = field(metadata={"help": "folder for checkpoints, metrics and the result"})
     max_train_steps: int = option(1000, "number of optimizer steps")

@@ -34,11 +34,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with its dataset.
-
-    Args:
-        provenance: saved in the config of the result, with steps, batch size and seed.
-    """
+    """A task with its dataset; `provenance` is saved in the result's config, with steps, batch size and seed."""
 
     task: "Task[Any, Any, Any]"
     data: "Dataset[Any]"
@@ -133,11 +129,7 @@ class Trainer(ABC):
             )
 
     def prepare(self, pipe: "DiffusionPipeline") -> Prepared:
-        """Returns the task and its data.
-
-        Args:
-            pipe: pipeline of the method's backbone, on its device, frozen.
-        """
+        """Returns the task and its data for a frozen pipeline of the method's backbone, on its device."""
         return load(self.preparation)(self, pipe)
 
     def read(self, config: type[ConfigT]) -> ConfigT:

@@ -109,12 +109,7 @@ class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
 
 
 class OutfitPairs(DrawnPairs):
-    """Outfits with their sketches and texts.
-
-    Args:
-        images: the first outfits of the training split.
-        latents, options: as for `DrawnPairs`.
-    """
+    """Outfits of the first images of the training split; latents and options are those of `DrawnPairs`."""
 
     def __init__(
         self, folder: Path, images: OutfitImages, latents: Latents, *, size: int = 128, **options: Any

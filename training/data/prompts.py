@@ -38,11 +38,7 @@ class PromptTokens:
 
     @classmethod
     def of(cls, pipe: DiffusionPipeline, length: int | None = None) -> "PromptTokens":
-        """Counts for a pipeline.
-
-        Args:
-            length: number of tokens that transformers read; None for that of the family's pipelines.
-        """
+        """Counts for a pipeline whose transformer reads `length` tokens; None for that of its family's pipelines."""
         call = call_of(denoiser_of(pipe))
         tokenizer = next(one for name in call.tokenizers if (one := getattr(pipe, name, None)) is not None)
         return cls(tokenizer, min(tokenizer.model_max_length, length or call.length or tokenizer.model_max_length))

@@ -25,11 +25,7 @@ ENCODED_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class StyledRecord:
-    """One training image.
-
-    Args:
-        captions: prompts to draw from, of the content and not the style.
-    """
+    """One training image, with captions to draw from, of the content and not the style."""
 
     latents: Float[Tensor, "channel height width"]
     style: str

@@ -26,12 +26,7 @@ MASK_SIZE: Final = 32
 
 @dataclass(frozen=True)
 class PlacedSubjects:
-    """Subjects of a scene, from left to right.
-
-    Args:
-        rows: of the drawings.
-        words: that stand for them in the caption, each once.
-    """
+    """Rows of the drawings of a scene from left to right, with the words that stand for each in the caption."""
 
     rows: tuple[int, ...]
     words: tuple[str, ...]

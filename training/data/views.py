@@ -140,11 +140,7 @@ class ViewsRecord(NamedTuple):
 
 
 class PreparedViews(Dataset[ViewsRecord]):
-    """View sets with the latents of their images and point maps.
-
-    Args:
-        latents: of `view_latents`.
-    """
+    """View sets with the latents of their images and point maps, as `view_latents` returns them."""
 
     def __init__(self, images: Prepared, latents: Latents) -> None:
         self.images, self.latents = images, latents

@@ -26,11 +26,7 @@ LONGEST = 10.0
 
 
 def build_transformer(latents: int = 128) -> StableAudioDiTModel:
-    """Builds the transformer.
-
-    Args:
-        latents: number of latents of the longest clip.
-    """
+    """Builds the transformer for clips of at most so many latents."""
     return StableAudioDiTModel(
         sample_size=latents,
         in_channels=LATENT_CHANNELS,
@@ -95,12 +91,7 @@ Batch = tuple[Tensor, list[str]]
 
 
 class TextToAudioTask(Task[TextToAudio, Sample, Batch]):
-    """Trains text to audio latents.
-
-    Args:
-        seconds: length of the clips.
-        drop: share of clips without context.
-    """
+    """Trains text to latents of clips of `seconds`, a share (`drop`) of them without context."""
 
     def __init__(self, module: TextToAudio, tokenizer: T5Tokenizer, seconds: float, *, drop: float = 0.1) -> None:
         self.module, self.tokenizer, self.seconds, self.drop = module, tokenizer, seconds, drop

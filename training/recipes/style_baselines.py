@@ -36,11 +36,7 @@ class LoraModule(nn.Module):
 
 
 class LoraTask(DenoisingTask[LoraModule, StyledRecord, ImageBatch]):
-    """Trains one LoRA for all styles; captions name the style.
-
-    Args:
-        rank: rank of the LoRA.
-    """
+    """Trains one LoRA of a rank for all styles; captions name the style."""
 
     def __init__(self, pipe: ConditionedPipelineMixin, config: StyleConfig, rank: int) -> None:
         super().__init__(pipe, "lora", config)

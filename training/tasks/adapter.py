@@ -123,11 +123,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
         captions: Sequence[Sequence[str]],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Computes the objective on latents at random timesteps.
-
-        Args:
-            captions: prompts to draw from, per image.
-        """
+        """Computes the objective on latents at random timesteps, with one of the captions of each image."""
         with torch.no_grad():
             self.size = latents.shape[-2] * self.pipe.vae_scale_factor, latents.shape[-1] * self.pipe.vae_scale_factor
             embeds = self.prompts(self._chosen(captions, generator), self.size)
@@ -195,11 +191,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
 
 
 class AdapterTask(DenoisingTask[AdapterT, SampleT, TaskBatchT]):
-    """Base of tasks that train an adapter.
-
-    Args:
-        name: name under which the adapter is attached.
-    """
+    """Base of tasks that train an adapter, which is attached under a name."""
 
     def __init__(self, module: AdapterT, pipe: ConditionedPipelineMixin, name: str, objective: ObjectiveConfig) -> None:
         super().__init__(pipe, name, objective)

@@ -21,11 +21,7 @@ from weftwork.training.trainers.captioned import CaptionedTrainer, StyleConfig
 def captioned(
     trainer: CaptionedTrainer, pipe: ConditionedPipelineMixin, *, style: str | None = None, styled: bool = True
 ) -> StyledImages:
-    """Returns user images with captions and latents.
-
-    Args:
-        style, styled: as in `CaptionedImages`.
-    """
+    """Returns user images with captions and latents; `style` and `styled` as in `CaptionedImages`."""
     arguments, options = trainer.arguments, {**trainer.column_options(), "style": style, "styled": styled}
     if arguments.train_data_dir is not None:
         samples = CaptionedImages.from_folder(arguments.train_data_dir, **options)

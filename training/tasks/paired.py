@@ -114,11 +114,7 @@ def _own(
 
 
 class PairedTask(AdapterTask[PairedAdapter, PairRecord, TrainingBatch[PairedBatch]]):
-    """Trains image latents with pairs of sketch and text as conditions.
-
-    Args:
-        validation: prompts and pairs of the images that validation generates.
-    """
+    """Trains image latents with pairs of sketch and text; `validation` has the prompts and pairs that it draws."""
 
     def __init__(
         self, module: PairedAdapter, pipe: ConditionedPipelineMixin, config: PairedConfig, validation: Validation = ()

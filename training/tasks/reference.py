@@ -140,11 +140,7 @@ class ReferencedImages(Dataset[ReferencedRecord]):
 
 
 class ReferenceTask(AdapterTask[ReferenceAdapter, ReferencedRecord, TrainingBatch[ReferenceBatch]]):
-    """Trains image latents with captions and with the images as references.
-
-    Args:
-        validation: prompts with their reference images.
-    """
+    """Trains image latents with captions and with the images as references; `validation` has prompts with theirs."""
 
     def __init__(
         self,

@@ -73,11 +73,7 @@ def _synthetic(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
 
 
 class StyleTask(AdapterTask[StyleReader, StyledRecord, TrainingBatch[StyleBatch]]):
-    """Trains latents of styled images with captions of their content.
-
-    Args:
-        validation: prompts; validation generates every style for each of them.
-    """
+    """Trains latents of styled images with captions of their content; validation draws its prompts in every style."""
 
     def __init__(
         self,

@@ -63,9 +63,7 @@ PATTERNS: Final[dict[str, Callable[[Coordinates], Bool[np.ndarray, "*point"]]]] 
 
 @dataclass(frozen=True)
 class Surface:
-    """Args:
-    period: side of one tile of the pattern, in metres.
-    """
+    """Pattern of a surface; `period` is the side of one tile in metres."""
 
     pattern: str
     color: str

@@ -31,11 +31,7 @@ CHANGES: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 def check_oracle(
     oracle: Oracle, split: str, count: int, *, seed: int = 0, styled: bool = False
 ) -> dict[str, OutfitScores]:
-    """Returns the scores of the oracle on renders of a split, by degradation of the images.
-
-    Args:
-        styled: renders in the styles of the creatures, by turns.
-    """
+    """Returns the oracle's scores on renders, `styled` or not, of a split, by degradation of the images."""
     styles = STYLES if styled else (None,)
     outfits = [sample(split, index, seed=seed, style=styles[index % len(styles)]) for index in range(count)]
     return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_images(outfits)}

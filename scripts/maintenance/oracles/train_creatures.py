@@ -53,11 +53,7 @@ class MaskedCreatures(DrawnImages[dict[str, str]], Dataset[tuple[Tensor, Tensor]
 
 
 class CreatureOracleTask(Task[CreatureOracle, tuple[Tensor, Tensor], Batch]):
-    """Training task of the oracle: mask and attributes of augmented images.
-
-    Args:
-        held_out: creatures to score the oracle on while it is trained.
-    """
+    """Trains mask and attributes on augmented images; it is scored on `held_out` creatures meanwhile."""
 
     def __init__(self, module: CreatureOracle, held_out: Sequence[CreatureSample] = ()) -> None:
         self.module, self.held_out = module, held_out
