@@ -34,7 +34,7 @@ from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, O
 from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.core.layers import OwnProjections
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 PERIODS = (0.05, 50.0)
 """Shortest and longest period of the time code, in seconds."""
@@ -162,8 +162,7 @@ class SpatialAudioAdapter(KeyValueAdapter[AudioBatch, AudioBatch]):
     ) -> None:
         super().__init__()
         for name, value, known in (("time_code", time_code, TIME_CODES), ("projections", projections, PROJECTIONS)):
-            if value not in known:
-                raise UserError(f"{name}: got {value!r}, expected one of {', '.join(known)}; pass one of these")
+            check_choice(name, value, known)
         if time_code == "rotary" and projections == "frozen":
             raise UserError("time_code: got 'rotary' on frozen projections; pass projections='own' with it")
         readers: list[Tokens] = [

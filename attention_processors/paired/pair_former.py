@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear, MultiHeadAttention, gelu
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 MASKINGS = ("compression", "pair", "modality", "all")
 FUSIONS = ("deferred", "mean")
@@ -129,9 +129,9 @@ class PairFormer(nn.Module):
         isolation: str = "per_pair",
     ) -> None:
         super().__init__()
-        _check_option("masking", masking, MASKINGS)
-        _check_option("fusion", fusion, FUSIONS)
-        _check_option("isolation", isolation, ISOLATIONS)
+        check_choice("masking", masking, MASKINGS)
+        check_choice("fusion", fusion, FUSIONS)
+        check_choice("isolation", isolation, ISOLATIONS)
         if num_readout_tokens < 1:
             raise UserError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
         _check_divides("num_heads", num_heads, dim)
@@ -310,11 +310,6 @@ def _mean_of_pairs(
 ) -> Float[Tensor, "design 1 token dim"]:
     weight = real.unsqueeze(-1).to(tokens)
     return (tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-
-
-def _check_option(name: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise UserError(f"{name}: got {value!r}, expected one of {', '.join(options)}")
 
 
 def _check_divides(name: str, parts: int, width: int) -> None:

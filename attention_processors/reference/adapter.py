@@ -45,7 +45,7 @@ from weftwork.attention_processors.reference.projections import (
     filled_in,
     make_projection,
 )
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.readers.images import center_crop
 
 __all__ = ["MERGINGS", "Reference", "ReferenceAdapter"]
@@ -175,8 +175,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
-        if merging not in MERGINGS:
-            raise UserError(f"merging: got {merging!r}, expected one of {', '.join(MERGINGS)}")
+        check_choice("merging", merging, MERGINGS)
         resampler = hidden_dim, depth, num_heads, head_dim, feed_forward_ratio
         sizes = ProjectionSizes(image_dim, token_dim, num_tokens, *resampler, face_dim)
         self.image_projection = make_projection(projection, sizes)

@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.reference import FACE_PROJECTIONS
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,7 @@ def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
     Raises:
         ValueError: an unknown kind.
     """
-    if kind not in MAKERS:
-        raise UserError(f"projection: got {kind!r}, expected one of {', '.join(MAKERS)}")
+    check_choice("projection", kind, MAKERS)
     return MAKERS[kind](sizes)
 
 

@@ -30,7 +30,7 @@ from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 __all__ = ["FUSIONS", "Style", "StyleAdapter", "StyleCard", "StyleCards"]
 
@@ -170,7 +170,7 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
         super().__init__()
         if not styles or len(set(styles)) != len(styles):
             raise UserError(f"styles: got {list(styles)}, expected at least one name and each once")
-        _check_fusion(fusion)
+        check_choice("fusion", fusion, FUSIONS)
         self.table = nn.Parameter(torch.randn(len(styles) + 1, style_dim))
         self.projection = nn.Linear(style_dim, num_tokens * token_dim)
         self.norm = nn.LayerNorm(token_dim)
@@ -218,7 +218,7 @@ class StyleCards(StyleReader):
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
-        _check_fusion(fusion)
+        check_choice("fusion", fusion, FUSIONS)
 
         def empty() -> nn.ParameterDict:
             shape = 2 * len(styles), num_tokens
@@ -252,8 +252,3 @@ class StyleCards(StyleReader):
     def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
         slots = {name: name.replace(".", "-") for name in self.config["layers"]}
         return {name: (self.baked_keys[slot], self.baked_values[slot]) for name, slot in slots.items()}
-
-
-def _check_fusion(fusion: str) -> None:
-    if fusion not in FUSIONS:
-        raise UserError(f"fusion: got {fusion!r}, expected one of {', '.join(FUSIONS)}")

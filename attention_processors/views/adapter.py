@@ -45,7 +45,7 @@ from weftwork.attention_processors.views.reference_attention import References
 from weftwork.attention_processors.views.roles import read_loras, role_networks, write_loras
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.readers.json_object import read_json
 
 
@@ -89,8 +89,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
-        if sharing not in SHARINGS:
-            raise UserError(f"sharing: got {sharing!r}, expected one of {', '.join(SHARINGS)}; pass one of these")
+        check_choice("sharing", sharing, SHARINGS)
         if gradient not in GRADIENTS or (gradient != "live" and sharing != "instillation"):
             raise UserError(
                 f"gradient: got {gradient!r} for {sharing!r}, expected 'live', or 'detach' for 'instillation'; change "

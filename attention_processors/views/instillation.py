@@ -40,7 +40,7 @@ from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.layers import select_layers, select_names
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.core.strength import ImageTokens, Layout, Strength
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 KEYS: Final = ("all", "target")
 GRADIENTS: Final = ("live", "detach")
@@ -212,9 +212,8 @@ class Instillation:
         gradient: str = "live",
         strength: float | None = None,
     ) -> None:
-        for name, given, known in (("keys", keys, KEYS), ("gradient", gradient, GRADIENTS)):
-            if given not in known:
-                raise UserError(f"{name}: got {given!r}, expected one of {', '.join(known)}; pass one of these")
+        check_choice("keys", keys, KEYS)
+        check_choice("gradient", gradient, GRADIENTS)
         if strength is not None and not 0 <= strength <= 1:
             raise UserError(f"strength: got {strength!r}, expected a number in [0, 1]; None is full strength")
         self.layers, self.keys, self.gradient = layers, keys, gradient

@@ -15,7 +15,7 @@ from weftwork.datasets.openarena.maps import read_map
 from weftwork.datasets.openarena.renderer import Renderer
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import check_choice
 
 SPLITS: Final = ("train", "validation", "test")
 FRAMES: Final = 4
@@ -52,7 +52,7 @@ def split_of(name: str) -> str:
 
 def maps_of(archives: Archives, split: str) -> list[str]:
     """Returns the maps of a split; `ValueError` for an unknown one."""
-    known("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     return [name for name in archives.maps if split_of(name) == split]
 
 

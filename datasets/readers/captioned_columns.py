@@ -9,7 +9,7 @@ from typing import Final, TypedDict
 import datasets
 from PIL import Image
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.readers.images import as_image, decode, opened, read_image
 
 CAPTION_COLUMNS: Final = ("text", "caption", "prompt")
@@ -36,7 +36,7 @@ def find_image_column(features: Features, given: str | None) -> str:
                 f"{', '.join(features)}, expected one; {remedy}"
             )
         return images[0]
-    _check_column("image_column", given, features)
+    check_choice("image_column", given, features)
     if given not in images:
         raise UserError(
             f"image_column: got {given!r} with the feature {features[given]}, expected an Image feature "
@@ -48,7 +48,8 @@ def find_image_column(features: Features, given: str | None) -> str:
 def find_caption_column(features: Features, given: str | None) -> str:
     """Returns the name of the caption column."""
     if given is not None:
-        return _check_column("caption_column", given, features)
+        check_choice("caption_column", given, features)
+        return given
     found = [name for name in CAPTION_COLUMNS if name in features]
     if not found:
         raise UserError(
@@ -61,7 +62,7 @@ def find_caption_column(features: Features, given: str | None) -> str:
 def find_style_column(features: Features, given: str | None, style: str | None) -> str | None:
     """Returns the name of the style column; None if all images have the given style."""
     if given is not None:
-        _check_column("style_column", given, features)
+        check_choice("style_column", given, features)
     column = given or (STYLE_COLUMN if STYLE_COLUMN in features else None)
     if style is not None:
         if column is not None:
@@ -74,12 +75,6 @@ def find_style_column(features: Features, given: str | None, style: str | None) 
             "style_column, or style for one name for all"
         )
     return column
-
-
-def _check_column(option: str, given: str, features: Features) -> str:
-    if given not in features:
-        raise UserError(f"{option}: got {given!r}, expected one of {', '.join(features)}; pass one of these")
-    return given
 
 
 def wrong_text(text: object, place: str) -> str | None:

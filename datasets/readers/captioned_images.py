@@ -42,7 +42,7 @@ from weftwork.datasets.readers.captioned_columns import (
     read_cell,
     wrong_text,
 )
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 METADATA: Final = ("metadata.jsonl", "metadata.csv")
 SAVED: Final = ("state.json", "dataset_dict.json")
@@ -231,8 +231,7 @@ def load(
         ) from error
     if isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
         return loaded
-    if split not in loaded:
-        raise UserError(f"split: got {split!r}, expected one of {', '.join(map(str, loaded))}; pass one of these")
+    check_choice("split", split, map(str, loaded))
     return loaded[split]
 
 

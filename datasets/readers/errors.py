@@ -1,5 +1,6 @@
 """Errors that users can fix; commands show them as one line, without a traceback."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 
@@ -23,3 +24,9 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{name}: got {count}, expected at least 1; raise it")
+
+
+def check_choice(name: str, value: object, options: Iterable[str]) -> None:
+    """Raises `ValueError` unless a value is one of the options."""
+    if value not in (options := tuple(options)):
+        raise UserError(f"{name}: got {value!r}, expected one of {', '.join(options)}; pass one of these")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.readers.folders import files_below
 from weftwork.datasets.readers.json_object import read_json
 
@@ -82,8 +82,7 @@ class FootstepFolder:
         Raises:
             ValueError: an unknown split, or one without recordings.
         """
-        if split not in SPLITS:
-            raise UserError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}; pass one of these")
+        check_choice("split", split, SPLITS)
         found = {surface: self._split(surface)[SPLITS.index(split)] for surface in self.surfaces}
         found = {surface: some for surface, some in found.items() if some}
         if not found:

@@ -39,7 +39,7 @@ from weftwork.attention_processors.views.point_maps import PointRange
 from weftwork.attention_processors.views.reference_attention import References
 from weftwork.attention_processors.views.warping import WarpedView
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.pipelines.views.known import KnownPixels
 from weftwork.pipelines.views.sampling import (
     AlignedViewsOutput,
@@ -164,8 +164,7 @@ class MoAIPipeline(DiffusionPipeline):
             ValueError: an unknown null, no reference, images of several sizes or of no multiple of 64 pixels, or a
                 camera that sees nothing.
         """
-        if null not in NULLS:
-            raise UserError(f"null: got {null!r}, expected one of {', '.join(NULLS)}; pass one of these")
+        check_choice("null", null, NULLS)
         size = references[0].image.shape[:2] if references else self.size
         check_call(references, size, output_type)
         if any(side % 64 for side in size):

@@ -22,7 +22,7 @@ from weftwork.attention_processors.core.families import base_description
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.reference.adapter import VIT_H, ReferenceAdapter
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.scripts.converters.published import (
     Groups,
     Key,
@@ -97,8 +97,7 @@ OF_A_DENOISER = re.compile(r"(conv_in|conv_norm_out|conv_out|time_embedding|add_
 
 def base_denoiser(base: str) -> UNet2DConditionModel:
     """The denoiser of Stable Diffusion 1.5 ("sd15") or XL ("sdxl"), without memory; `ValueError` for others."""
-    if base not in BASES:
-        raise UserError(f"base: got {base!r}, expected one of {', '.join(BASES)}")
+    check_choice("base", base, BASES)
     with torch.device("meta"):
         return UNet2DConditionModel(**BASES[base])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.training.core.optimizers import check_optimizer
 
 if TYPE_CHECKING:
@@ -62,12 +62,10 @@ class TrainingConfig:
         for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: got {getattr(self, name)}, expected a number above 0")
-        if self.lr_scheduler not in SCHEDULES:
-            raise UserError(f"lr_scheduler: got {self.lr_scheduler!r}, expected one of {', '.join(SCHEDULES)}")
+        check_choice("lr_scheduler", self.lr_scheduler, SCHEDULES)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")
-        if self.mixed_precision not in ("no", "fp16", "bf16"):
-            raise UserError(f"mixed_precision: got {self.mixed_precision!r}, expected no, fp16 or bf16")
+        check_choice("mixed_precision", self.mixed_precision, ("no", "fp16", "bf16"))
 
 
 WEIGHTING_SCHEMES: Final = ("logit_normal", "mode", "sigma_sqrt", "cosmap", "none")
@@ -91,11 +89,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         check_shares(self)
-        if self.weighting_scheme not in WEIGHTING_SCHEMES:
-            raise UserError(
-                f"weighting_scheme: got {self.weighting_scheme!r}, expected one of {', '.join(WEIGHTING_SCHEMES)}; "
-                "pass one of these"
-            )
+        check_choice("weighting_scheme", self.weighting_scheme, WEIGHTING_SCHEMES)
         if self.weighting_scheme != "logit_normal" and self.logit_mean is not None:
             raise UserError(
                 f"logit_mean: has no effect with the weighting_scheme {self.weighting_scheme!r}; leave one of them out"

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from weftwork.datasets.readers.errors import UserError, check_installed
+from weftwork.datasets.readers.errors import check_choice, check_installed
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,6 @@ def build_optimizer(
 
 def check_optimizer(name: str) -> None:
     """Raises unless the name is known and its library is installed."""
-    if name not in OPTIMIZERS:
-        raise UserError(f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}; pass one of these")
+    check_choice("optimizer", name, OPTIMIZERS)
     if library := OPTIMIZERS[name][2]:
         check_installed(f"optimizer {name}", library)

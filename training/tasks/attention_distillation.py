@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from weftwork.attention_processors.views.instillation import Recorded, attention_scores
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.training.trainers.views import DISTILLATIONS
 
 QUERIES = 256
@@ -33,8 +33,7 @@ def attention_distillation_loss(
     Raises:
         ValueError: an unknown kind, no layers, different layers in teacher and student, or maps of different shapes.
     """
-    if kind not in DISTILLATIONS:
-        raise UserError(f"kind: got {kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass one of these")
+    check_choice("kind", kind, DISTILLATIONS)
     if not teacher or set(teacher) != set(student):
         odd = sorted(set(teacher) ^ set(student)) or ["nothing"]
         raise UserError(f"layers: got {odd[0]} from one of teacher and student only; record the same layers of both")

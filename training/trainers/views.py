@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from weftwork.attention_processors.views import SHARINGS
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.training.core.config import option
 from weftwork.training.core.trainer import Trainer
 
@@ -29,11 +29,7 @@ class ViewsConfig:
         for name in ("geometry_weight", "distillation_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
-        if self.distillation_kind not in DISTILLATIONS:
-            raise UserError(
-                f"distillation_kind: got {self.distillation_kind!r}, expected one of {', '.join(DISTILLATIONS)}; pass "
-                "one of these"
-            )
+        check_choice("distillation_kind", self.distillation_kind, DISTILLATIONS)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import check_draw, check_side, known
+from weftwork.datasets.readers.errors import UserError, check_choice
+from weftwork.datasets.synthetic.checks import check_draw, check_side
 from weftwork.datasets.synthetic.creatures.figure import Canvas, draw_figure
 from weftwork.datasets.synthetic.creatures.layers import read_scene
 from weftwork.datasets.synthetic.creatures.legged import LEGGED
@@ -67,16 +67,16 @@ class CreatureSample:
 
 def split_of(creature: Creature, style: str) -> str:
     """The only split in which this triple of species, colour and style occurs."""
-    known("style", style, (NEUTRAL, *STYLES))
+    check_choice("style", style, (NEUTRAL, *STYLES))
     return _split(creature.species, creature.color, style)
 
 
 @cache
 def cells(split: str, style: str | None = None) -> tuple[tuple[str, str, str], ...]:
     """All triples of species, colour and style of a split; those of one style, or of all but the neutral look."""
-    known("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     if style is not None:
-        known("style", style, (NEUTRAL, *STYLES))
+        check_choice("style", style, (NEUTRAL, *STYLES))
     return tuple(
         (species, color, look)
         for look in ((style,) if style else STYLES)
@@ -112,7 +112,7 @@ def render(creature: Creature, style: str, *, seed: int | Sequence[int], size: i
     The mask depends on seed, species, pose and accessory alone. The sample of (split, seed, index) has the seed
     (index of split, seed, index).
     """
-    known("style", style, (NEUTRAL, *STYLES))
+    check_choice("style", style, (NEUTRAL, *STYLES))
     check_side(size)
     key = [seed] if isinstance(seed, int) else list(seed)
     if min(key, default=0) < 0:

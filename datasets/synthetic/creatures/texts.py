@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import check_choice
 from weftwork.datasets.synthetic.creatures.vocabulary import NEUTRAL, STYLES, Creature
 from weftwork.datasets.synthetic.words import DETAILS, pick, with_article
 
@@ -42,7 +42,7 @@ def caption(creature: Creature, rng: np.random.Generator, detail: str = "full") 
         detail: "full" names everything, "partial" leaves out colour, pose or accessory, "kinds" names only what
             is there, "generic" nothing about the creature.
     """
-    known("detail", detail, DETAILS)
+    check_choice("detail", detail, DETAILS)
     if detail == "generic":
         return pick(GENERIC_CAPTIONS, rng)
     color, pose = f"{creature.color} ", pick(POSE_WORDS[creature.pose], rng)
@@ -62,6 +62,6 @@ def caption(creature: Creature, rng: np.random.Generator, detail: str = "full") 
 
 def style_caption(creature: Creature, style: str, rng: np.random.Generator, detail: str = "full") -> str:
     """The caption with the style named in words; the neutral look has no name, so its caption stays as it is."""
-    known("style", style, (NEUTRAL, *STYLES))
+    check_choice("style", style, (NEUTRAL, *STYLES))
     words = caption(creature, rng, detail)
     return words if style == NEUTRAL else f"{words}, {pick(STYLE_WORDS[style], rng)}"

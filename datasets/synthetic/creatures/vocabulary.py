@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import check_choice
 from weftwork.datasets.synthetic.palettes import COLORS
 
 __all__ = ["ACCESSORIES", "COLORS", "NEUTRAL", "POSES", "SPECIES", "STYLES", "Creature"]
@@ -25,7 +25,7 @@ class Creature:
     accessory: str
 
     def __post_init__(self) -> None:
-        known("species", self.species, SPECIES)
-        known("color", self.color, COLORS)
-        known("pose", self.pose, POSES)
-        known("accessory", self.accessory, ACCESSORIES)
+        check_choice("species", self.species, SPECIES)
+        check_choice("color", self.color, COLORS)
+        check_choice("pose", self.pose, POSES)
+        check_choice("accessory", self.accessory, ACCESSORIES)

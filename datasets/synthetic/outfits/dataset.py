@@ -10,8 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import check_draw, check_side, known
+from weftwork.datasets.readers.errors import UserError, check_choice
+from weftwork.datasets.synthetic.checks import check_draw, check_side
 from weftwork.datasets.synthetic.creatures.vocabulary import STYLES
 from weftwork.datasets.synthetic.outfits.drawing import paint_image, read_layers
 from weftwork.datasets.synthetic.outfits.figure import (
@@ -91,7 +91,7 @@ def sample(
         count: how many garments, 1 to 4; drawn when left out, mostly three or four.
         style: how it is painted, one of the creatures' `STYLES`; all but the image is the same without it.
     """
-    known("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     check_draw(index, seed)
     if count is not None and not 1 <= count <= len(SLOTS):
         raise UserError(f"count: got {count}, expected 1 to {len(SLOTS)} garments; pass one of these or leave it out")
@@ -122,7 +122,7 @@ def render(
         raise UserError(f"garments: got slots {', '.join(slots)}, expected each at most once; drop one of the doubled")
     check_side(size)
     if style is not None:
-        known("style", style, STYLES)
+        check_choice("style", style, STYLES)
     key = [seed] if isinstance(seed, int) else list(seed)
     streams = {
         name: np.random.default_rng([*key, 1 + i])

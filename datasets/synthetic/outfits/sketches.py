@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageFilter
 
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import check_choice
 from weftwork.datasets.synthetic.outfits.drawing import Plane
 
 SKETCH_STYLES: Final = ("professional", "wild")
@@ -20,7 +20,7 @@ def draw_sketch(share: Plane, lines: Plane, style: str, rng: np.random.Generator
         lines: share of each pixel that its construction lines cover.
         style: one of ``SKETCH_STYLES``.
     """
-    known("sketch_style", style, SKETCH_STYLES)
+    check_choice("sketch_style", style, SKETCH_STYLES)
     ink = _professional(share, lines, rng) if style == "professional" else _wild(share, lines, rng)
     return np.clip(255 - 225 * ink, 0, 255).astype(np.uint8)
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import check_choice
 from weftwork.datasets.synthetic.outfits.vocabulary import Garment
 from weftwork.datasets.synthetic.words import DETAILS, pick, with_article
 
@@ -83,7 +83,7 @@ def caption(garments: Sequence[Garment], rng: np.random.Generator, detail: str =
         detail: "full" names all attributes of all garments, "partial" those of some, "kinds" only what is
             worn, "generic" nothing about the outfit.
     """
-    known("detail", detail, DETAILS)
+    check_choice("detail", detail, DETAILS)
     if detail == "generic" or not garments:
         return pick(GENERIC_CAPTIONS, rng)
     if detail == "partial":

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.synthetic.palettes import COLORS
 
 SLOTS: Final = ("top", "bottom", "shoes", "accessory")
@@ -29,9 +28,9 @@ class Garment:
     pattern: str
 
     def __post_init__(self) -> None:
-        known("kind", self.kind, KINDS)
-        known("color", self.color, COLORS)
-        known("pattern", self.pattern, PATTERNS)
+        check_choice("kind", self.kind, KINDS)
+        check_choice("color", self.color, COLORS)
+        check_choice("pattern", self.pattern, PATTERNS)
         if SLOT_OF_KIND[self.kind] != self.slot:
             raise UserError(
                 f"slot: got {self.slot!r} for a {self.kind}, expected {SLOT_OF_KIND[self.kind]!r}; "

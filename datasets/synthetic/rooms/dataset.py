@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from weftwork.datasets.readers.cameras import Camera
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.synthetic.rooms.shapes import Ball, Block, Column, Hit, Room, Shape
 from weftwork.datasets.synthetic.rooms.surfaces import COLORS, PATTERNS, Surface
 from weftwork.datasets.synthetic.words import DETAILS, with_article
@@ -86,7 +85,7 @@ def split_of(shape: str, pattern: str) -> str:
 @cache
 def things(split: str) -> tuple[tuple[str, str], ...]:
     """All pairs of shape and pattern of a split; `ValueError` for an unknown one."""
-    known("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     return tuple((shape, pattern) for shape in SHAPES for pattern in PATTERNS if split_of(shape, pattern) == split)
 
 
@@ -142,7 +141,7 @@ def caption(scene: Scene, rng: np.random.Generator, detail: str = "full") -> str
     Raises:
         ValueError: an unknown detail.
     """
-    known("detail", detail, DETAILS)
+    check_choice("detail", detail, DETAILS)
     room, *things = scene.shapes
     names = [type(shape).__name__.lower() for shape in things]
     if detail != "kinds":

@@ -15,8 +15,7 @@ from zlib import crc32
 import numpy as np
 from jaxtyping import Float, Float32
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.synthetic.walks.scenes import (
     BOX_RATE,
     DEPTH_RATE,
@@ -104,9 +103,9 @@ def split_of(surface: str, start: str, end: str, heading: str) -> str:
     Raises:
         ValueError: an unknown name of a side or heading.
     """
-    known("start", start, SIDES)
-    known("end", end, SIDES)
-    known("heading", heading, HEADINGS)
+    check_choice("start", start, SIDES)
+    check_choice("end", end, SIDES)
+    check_choice("heading", heading, HEADINGS)
     way = _way(SIDES.index(start), SIDES.index(end))
     place = way + _place_of(surface) + 2 * HEADINGS.index(heading)
     return {0: "test", 1: "validation"}.get(place % 5, "train")
@@ -115,7 +114,7 @@ def split_of(surface: str, start: str, end: str, heading: str) -> str:
 @cache
 def combinations(split: str, surfaces: tuple[str, ...] = SYNTHETIC.surfaces) -> tuple[Combination, ...]:
     """All of a split, on these surfaces; `ValueError` for an unknown split."""
-    known("split", split, SPLITS)
+    check_choice("split", split, SPLITS)
     every = product(surfaces, SIDES, SIDES, HEADINGS)
     return tuple(Combination(*names) for names in every if split_of(*names) == split)
 

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.signal import fftconvolve
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic.checks import known
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.synthetic.walks.scenes import HALF_WIDTH, SURFACES, Surface, Walk
 
 GAIN: Final = 0.055
@@ -90,7 +89,7 @@ def sound(
     Raises:
         ValueError: a sample rate below 8000 Hz, a negative draw, or a surface that the steps do not have.
     """
-    known("surface", walk.surface, steps.surfaces)
+    check_choice("surface", walk.surface, steps.surfaces)
     if sample_rate < 8000 or draw < 0:
         raise UserError(f"sample_rate, draw: got {sample_rate} and {draw}, expected at least 8000 and 0")
     rng = np.random.default_rng([*walk.key, draw, 1])
