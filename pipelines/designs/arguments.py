@@ -42,8 +42,14 @@ def _size(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, A
     if getattr(pipe, "unet", None) is None:
         areas = {"max_area": height * width} if height and width and "max_area" in taken else {}
         return {"height": height, "width": width, **areas}
-    own = unet_size(pipe)
-    return {"height": height or own[0], "width": width or own[1]}
+    height, width = size_of(pipe, design)
+    return {"height": height, "width": width}
+
+
+def size_of(pipe: Any, design: Design) -> tuple[int, int]:
+    """Returns height and width in pixels of a design's images on a pipeline with a U-Net."""
+    height, width = unet_size(pipe)
+    return design.height or height, design.width or width
 
 
 def unet_size(pipe: Any) -> tuple[int, int]:

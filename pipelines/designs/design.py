@@ -17,7 +17,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeVar
@@ -46,6 +46,7 @@ from weftwork.datasets.readers.images import read_image
 
 Read = TypeVar("Read")
 SIDE: Final = WholeKind(8, 4096, multiple=8)
+SEED: Final = WholeKind(0, 2**63 - 1)
 WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
 SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
 """Keys that options of commands replace, and that images store as they were used."""
@@ -103,6 +104,28 @@ class Control(Recorded):
         if self.start == self.end:
             raise UserError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
         object.__setattr__(self, "image", _opened(self.image))
+
+
+@dataclass(frozen=True)
+class Variation(Recorded):
+    """Noise that is mixed into that of a design, for images near to its own.
+
+    Args:
+        seed: seed of the noise that is mixed in.
+        strength: 0 leaves the image as it is, 1 is the image of the other seed.
+
+    Raises:
+        ValueError: a strength outside of [0, 1].
+    """
+
+    seed: int = field(metadata=recorded(SEED, "Seed of the noise that is mixed in."))
+    strength: float = field(
+        default=0.3, metadata=recorded(NumberKind(maximum=1), "0 leaves the image, 1 is that of the other seed.")
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise UserError(f"strength: got {self.strength}, expected a number from 0 to 1; change it")
 
 
 def _opened(image: Image.Image | Path) -> Image.Image:
@@ -198,6 +221,7 @@ class Design(Recorded):
         prompt: prompt of the whole image; may be empty.
         negative_prompt: negative prompt of guidance.
         seed: seed of the noise; None draws one.
+        variations: noise that is mixed in, in order.
         height, width: in pixels, multiples of 8; None takes the model's own size.
         conditions: by adapter name.
         images: reference images of an editing model, whose strengths are conditions of `in-context`.
@@ -212,8 +236,9 @@ class Design(Recorded):
     negative_prompt: str | None = field(
         default=None, metadata=recorded(TextKind(empty=True), "Negative prompt of guidance.")
     )
-    seed: int | None = field(
-        default=None, metadata=recorded(WholeKind(0, 2**63 - 1), "Seed of the noise; left out, one is drawn.")
+    seed: int | None = field(default=None, metadata=recorded(SEED, "Seed of the noise; left out, one is drawn."))
+    variations: Sequence[Variation] = field(
+        default=(), metadata=recorded(ListKind(Variation), "Noise that is mixed in, in order.")
     )
     num_inference_steps: int = field(default=20, metadata=recorded(WholeKind(1, 1000), "Denoising steps."))
     guidance_scale: float = field(default=3.0, metadata=recorded(NumberKind(), "Guidance scale; 1 turns guidance off."))
@@ -245,6 +270,18 @@ class Design(Recorded):
                     entry.kind.read(value, Path)
                 except ValueError as error:
                     raise UserError(f"{key}: {error}") from error
+
+    def numbered(self, index: int) -> "Design":
+        """Returns the design of one of several images: seeds count on, of variations the last one's."""
+        if not index:
+            return self
+        if not self.variations:
+            assert self.seed is not None
+            seed = self.seed + index
+            return replace(self, seed=seed, source={**self.source, "seed": seed})
+        *before, last = self.variations
+        varied = (*before, replace(last, seed=last.seed + index))
+        return replace(self, variations=varied, source={**self.source, "variations": [asdict(one) for one in varied]})
 
 
 KEYS: Final = tuple(Design.record_fields())

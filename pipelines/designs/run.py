@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from diffusers import ControlNetModel
 from PIL import Image, PngImagePlugin
 
@@ -23,6 +22,7 @@ from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedS
 from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
+from weftwork.pipelines.designs.noise import noise_arguments
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
 TEXT_CHUNK: Final = "weftwork"
@@ -160,17 +160,17 @@ def draw(
     """Draws images of a design.
 
     Args:
-        count: images, with seeds that count on from the design's.
+        count: images, see `Design.numbered`.
         options: arguments of the pipeline's call.
 
     Raises:
         ValueError: as `call_arguments`, or a pipeline of something else than images.
         FloatingPointError: NaN or infinite pixels.
     """
-    assert design.seed is not None
+    designs = [design.numbered(index) for index in range(count)]
     out = pipe(
         num_images_per_prompt=count,
-        generator=[torch.Generator().manual_seed(design.seed + index) for index in range(count)],
+        **noise_arguments(pipe, designs),
         conditions={name: list(some) for name, some in design.conditions.items()},
         recorder=recorder,
         output_type="np",
@@ -248,9 +248,9 @@ def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Ima
 
 def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = None) -> str:
     """Returns the text stored in a PNG: `design`, a complete design file, the seed, and digests of what made it."""
-    assert design.seed is not None
-    settings = {name: getattr(design, name) for name in SETTINGS}
-    record = {"design": {**design.source, **settings, "seed": design.seed + index}, "seed": design.seed + index}
+    one = design.numbered(index)
+    settings = {name: getattr(one, name) for name in SETTINGS}
+    record = {"design": {**one.source, **settings}, "seed": one.seed}
     return json.dumps(record if made_of is None else {**record, "made_of": made_of})
 
 

@@ -114,7 +114,7 @@ class AudioStudio(Studio):
         """
         seed, steps = seed_or_random(seed), int(steps)
 
-        def job(report: Report) -> AudioResult:
+        def job(report: Report[AudioResult]) -> AudioResult:
             out = self.pipe(
                 self.conditions(request),
                 PROMPT,

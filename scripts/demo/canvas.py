@@ -43,8 +43,8 @@ def design_canvas(
     """
     gr.set_static_paths([ASSETS])
     canvas = gr.HTML(
-        html_template=(ASSETS / "canvas.html").read_text(encoding="utf-8"),
-        css_template=(ASSETS / "canvas.css").read_text(encoding="utf-8"),
+        html_template=_read("canvas.html"),
+        css_template=_read("controls.css", "canvas.css"),
         js_on_load=SCRIPT,
         apply_default_css=False,
         elem_id="design",
@@ -60,6 +60,21 @@ def design_canvas(
     )
     canvas.api_info = _api_info
     return canvas
+
+
+def result_viewer() -> gr.HTML:
+    """Adds the place where the canvas shows results."""
+    return gr.HTML(
+        html_template=_read("viewer.html"),
+        css_template=_read("controls.css", "viewer.css"),
+        apply_default_css=False,
+        padding=False,
+        elem_id="viewer",
+    )
+
+
+def _read(*names: str) -> str:
+    return "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
 
 
 def _api_info() -> Record:

@@ -33,6 +33,15 @@ SESSIONS: Final = 200
 CSS: Final = """
 .state { min-height: 1.6em }
 .result img { width: 100%; object-fit: contain }
+#results .files, #results .form:has(.seed), #results.viewed > .result { display: none } /* the viewer has them */
+.form:has(#count), #count { border: 0; background: none }
+#count { display: flex; align-items: center; gap: 14px; padding: 0 }
+#count > span { margin: 0 }
+#count .wrap { flex: 1; flex-wrap: nowrap; gap: 6px }
+#count label { position: relative; flex: 1; justify-content: center; padding: 6px }
+#count input { position: absolute; inset: 0; width: 100%; height: 100%; opacity: 0 }
+#count label.selected { background: var(--body-text-color); color: var(--background-fill-primary) }
+#count label:focus-within { outline: 2px solid var(--color-accent); outline-offset: 1px }
 .gallery-container .grid-wrap.fixed-height { min-height: 0 } /* of `height="auto"` too otherwise */
 @media (max-width: 700px) { /* the buttons stay in reach */
   .run { position: fixed; inset: auto 0 0 0; z-index: 50; padding: 10px 16px; flex-wrap: nowrap;

@@ -32,9 +32,9 @@ class Step:
     preview: Image.Image | None = None
 
 
-Report = Callable[[Step], None]
-"""Called by a job after each step; raises `Cancelled` where the job is to stop."""
-Job = Callable[[Report], Result]
+Report = Callable[[Step | Result], None]
+"""Called by a job after each step, and for results before the last; raises `Cancelled` where the job is to stop."""
+Job = Callable[[Report[Result]], Result]
 
 
 def _work(waiting: "queue.SimpleQueue[Callable[[], None] | None]") -> None:
@@ -59,7 +59,7 @@ class JobQueue:
         self.close = weakref.finalize(self, _close, self._waiting, self.folder)
 
     def run(self, job: Job[Result], user: User | None = None) -> Iterator[Step | Result]:
-        """Yields the steps that `job` reports and at the end its result; closing the iterator cancels the job.
+        """Yields what `job` reports and at the end its result; closing the iterator cancels the job.
 
         Args:
             user: whose `cancel` stops it.
@@ -70,10 +70,10 @@ class JobQueue:
         results: queue.SimpleQueue[tuple[bool, Step | Result | BaseException]] = queue.SimpleQueue()
         cancelled = threading.Event() if user is None else self._cancelled.setdefault(user, threading.Event())
 
-        def report(step: Step) -> None:
+        def report(done: Step | Result) -> None:
             if cancelled.is_set():
                 raise Cancelled
-            results.put((False, step))
+            results.put((False, done))
 
         def work() -> None:
             try:

@@ -8,14 +8,17 @@ from PIL import Image
 
 from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.datasets.readers.inline_images import as_text
-from weftwork.scripts.demo.canvas import design_canvas
+from weftwork.scripts.demo.canvas import design_canvas, result_viewer
 from weftwork.scripts.demo.pages import AdapterPage
 from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Record, styles_of
 
 EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
-MADE: Final = "file => document.querySelector('#design .canvas-page').made(file)"
-"""Adds an image to the canvas' history."""
+CANVAS: Final = "document.querySelector('#design .canvas-page')"
+STARTED: Final = f"() => {CANVAS}.started()"
+FINISHED: Final = f"images => {CANVAS}.finished(images)"
+"""Tell the canvas that images are generated, which it shows when they are finished."""
+MAX_IMAGES: Final = 4
 PROMPT: Final = "a person wearing an outfit"
 
 
@@ -41,16 +44,18 @@ class OutfitPage(AdapterPage):
                     examples=list(EXAMPLES),
                     example=example,
                 )
-            with gr.Column(scale=1, min_width=320):
-                panel = ImagePanel(self.studio)
+            with gr.Column(scale=1, min_width=320, elem_id="results"):
+                count = gr.Radio(list(range(1, MAX_IMAGES + 1)), value=1, label="Images", elem_id="count")
+                panel = ImagePanel(self.studio, result_viewer)
                 maps = gr.Checkbox(False, label="Show attention maps")
 
-        def request(design: Mapping[str, object], maps: bool = False) -> ImageRequest:
-            return ImageRequest(design, maps=maps)
+        def request(design: Mapping[str, object], maps: bool = False, count: int = 1) -> ImageRequest:
+            return ImageRequest(design, maps=maps, count=count)
 
-        inputs = {"design": canvas, "maps": maps}
+        gr.on([panel.buttons.start.click, canvas.submit], None, None, None, js=STARTED, **QUIET)
+        inputs = {"design": canvas, "maps": maps, "count": count}
         done = panel.connect(request, inputs, api_name="outfit", triggers=[canvas.submit])
-        done.success(None, panel.png, None, js=MADE, **QUIET)
+        done.then(None, panel.images, None, js=FINISHED, **QUIET)
 
 
 def example_design(name: str, adapter: str) -> Record:

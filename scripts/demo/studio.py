@@ -1,9 +1,10 @@
 """Pipelines that all users of a demo share, and images from designs with previews on the way."""
 
 import contextlib
+import itertools
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +42,8 @@ class ImageResult:
     Args:
         path: the image as PNG, with its design inside.
         maps: attention maps of the conditions, with their names.
+        finished: paths of the images of this call so far, its own last.
+        left: images of this call that follow.
     """
 
     image: Image.Image
@@ -48,6 +51,8 @@ class ImageResult:
     seed: int
     design: Design
     maps: tuple[tuple[Image.Image, str], ...] = ()
+    finished: tuple[Path, ...] = ()
+    left: int = 0
 
 
 class Studio:
@@ -92,36 +97,55 @@ class ImageStudio(Studio):
         return replace(design, seed=seed_or_random(design.seed))
 
     def generate(
-        self, design: Design, *, maps: bool = False, card: StyleCard | None = None, user: User | None = None
+        self,
+        design: Design,
+        count: int = 1,
+        *,
+        maps: bool = False,
+        card: StyleCard | None = None,
+        user: User | None = None,
     ) -> Iterator[Step | ImageResult]:
-        """Yields steps with previews, and the image at the end; closing the iterator cancels the job.
+        """Yields steps with previews, and images as they are finished; closing the iterator cancels the job.
 
         Args:
-            card: a user's own style, which acts with weight 1 in this image only.
+            count: images, see `Design.numbered`; each is generated alone, so that its design gives the same bits.
+            card: a user's own style, which acts with weight 1 in these images only.
             user: whose `cancel` stops it.
 
         Raises:
             Cancelled: it was cancelled.
         """
 
-        def job(report: Report) -> ImageResult:
-            recorder = MapRecorder() if maps else None
-            if card is None:
-                return self._result(design, recorder, report)
+        def job(report: Report[ImageResult]) -> ImageResult:
+            whole = design if card is None else self._with_card(design, card)
             try:
-                return self._result(self._with_card(design, card), recorder, report)
+                results = self._results(whole, count, maps, report)
+                for result in itertools.islice(results, count - 1):
+                    report(result)
+                return next(results)
             finally:
                 if CARD in (self.pipe.adapters or ()):
                     self.pipe.detach(CARD)
 
         yield from self.queue.run(job, user)
 
+    def _results(self, design: Design, count: int, maps: bool, report: Report[ImageResult]) -> Iterator[ImageResult]:
+        steps, finished = design.num_inference_steps, ()
+        for index in range(count):
+
+            def step(done: Step, before: int = index * steps) -> None:
+                report(replace(done, done=before + done.done, total=count * steps))
+
+            result = self._result(design.numbered(index), maps, step)
+            finished = (*finished, result.path)
+            yield replace(result, finished=finished, left=count - 1 - index)
+
     def _with_card(self, design: Design, card: StyleCard) -> Design:
         self.pipe.attach(**{CARD: StyleCards.of([card])})
         return replace(design, conditions={**design.conditions, CARD: (Style(card.name),)})
 
-    def _result(self, design: Design, recorder: MapRecorder | None, report: Report) -> ImageResult:
-        previews = _Previews(self.pipe)
+    def _result(self, design: Design, maps: bool, report: Callable[[Step], None]) -> ImageResult:
+        recorder, previews = MapRecorder() if maps else None, _Previews(self.pipe)
 
         def after_step(_pipe: Any, step: int, _timestep: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
             report(Step(step + 1, design.num_inference_steps, previews.after(step, tensors["latents"])))
@@ -131,8 +155,8 @@ class ImageStudio(Studio):
         assert design.seed is not None
         path = self.queue.new_file("weftwork.png")
         write_images({path: (image, stored(design))})
-        maps = () if recorder is None else _maps(recorder, design, image)
-        return ImageResult(image, path, design.seed, design, maps)
+        shown = () if recorder is None else _maps(recorder, design, image)
+        return ImageResult(image, path, design.seed, design, shown)
 
 
 def seed_or_random(seed: float | None) -> int:

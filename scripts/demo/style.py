@@ -66,7 +66,7 @@ class StylePage(AdapterPage):
         def bake(*mixture: float) -> object:
             shares = _shares(names, mixture)
 
-            def job(_report: Report) -> Path:
+            def job(_report: Report[Path]) -> Path:
                 path = self.studio.queue.new_file(f"{'-'.join(shares)}.safetensors")
                 self.studio.pipe.adapters[self.adapter].bake(shares, path.stem).save(path)
                 return path

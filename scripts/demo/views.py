@@ -77,7 +77,7 @@ class ViewStudio(Studio):
         """
         seed, steps = seed_or_random(seed), int(steps)
 
-        def job(report: Report) -> ViewResult:
+        def job(report: Report[ViewResult]) -> ViewResult:
             out = self.pipe(
                 request.references,
                 request.camera,

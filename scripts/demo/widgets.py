@@ -73,11 +73,13 @@ class ImageRequest:
         record: a design.
         maps: whether to show attention maps.
         card: a user's own style.
+        count: images of one call.
     """
 
     record: Mapping[str, object]
     maps: bool = False
     card: StyleCard | None = None
+    count: int = 1
 
 
 def run_settings(*, steps: int = 20, guidance: float | None = 3, maps: bool = True) -> dict[str, Component]:
@@ -167,18 +169,24 @@ class RunButtons:
 
 
 class ImagePanel:
-    """The buttons of an image and its results: preview or image, state, used seed, files, attention maps."""
+    """The buttons of an image and its results: preview or image, state, used seed, files, attention maps.
 
-    def __init__(self, studio: ImageStudio) -> None:
+    Args:
+        below: adds components below the image.
+    """
+
+    def __init__(self, studio: ImageStudio, below: Callable[[], object] = lambda: None) -> None:
         self.studio = studio
         self.buttons = RunButtons(studio.queue)
         self.image = gr.Image(label="Image", format="png", interactive=False, height=400, elem_classes="result")
+        below()
         self.state = state_line()
         self.seed = gr.Textbox(label="Seed of this image", interactive=False, elem_classes="seed")
-        with gr.Row():
+        with gr.Row(elem_classes="files"):
             self.png = gr.DownloadButton("Image (PNG)", interactive=False)
             self.json = gr.DownloadButton("Design (JSON)", interactive=False)
         self.maps = gr.Gallery(label="Attention maps", visible=False, columns=3, format="png", height="auto")
+        self.images = gr.Gallery(label="Images of this call", visible=False)
 
     def connect(
         self,
@@ -192,9 +200,10 @@ class ImagePanel:
 
         def run(user: User, *values: object) -> Iterator[Step | ImageResult]:
             asked = request(*values)
-            return self.studio.generate(self.studio.design(asked.record), maps=asked.maps, card=asked.card, user=user)
+            design = self.studio.design(asked.record)
+            return self.studio.generate(design, asked.count, maps=asked.maps, card=asked.card, user=user)
 
-        outputs = [self.image, self.state, self.seed, self.png, self.json, self.maps]
+        outputs = [self.image, self.state, self.seed, self.png, self.json, self.maps, self.images]
         return self.buttons.connect(run, self._values, inputs, outputs, api_name=api_name, triggers=triggers)
 
     def _values(self, result: ImageResult) -> Values:
@@ -202,7 +211,9 @@ class ImagePanel:
         file.write_text(json.dumps({**result.design.source, "seed": result.seed}, indent=2) + "\n")
         note = " The design does not contain your card." if CARD in result.design.conditions else ""
         maps = gr.update(value=list(result.maps), visible=bool(result.maps))
-        return [str(result.path), f"Done.{note}", str(result.seed), *downloads(result.path, file), maps]
+        state = f"{result.left} more …" if result.left else f"Done.{note}"
+        made = [str(path) for path in result.finished]
+        return [str(result.path), state, str(result.seed), *downloads(result.path, file), maps, made]
 
 
 def state_line() -> gr.Markdown:

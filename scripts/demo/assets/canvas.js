@@ -2,12 +2,13 @@
 
 import { canvasSize, designOf, opened } from "./design.js";
 import { readFile } from "./files.js";
-import { History } from "./history.js";
+import { drawThumbnails, History } from "./history.js";
 import { sketchOf } from "./ink.js";
 import { Panel } from "./panel.js";
 import { Paper } from "./paper.js";
 import { Store } from "./store.js";
 import { StyleFields } from "./styles.js";
+import { Viewer } from "./viewer.js";
 
 const TOOLS = { b: "draw", e: "erase", v: "move", r: "box" };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -18,10 +19,13 @@ export function mount(element, props, server, submit) {
   const root = element.querySelector(".canvas-page");
   const page = new CanvasPage(root, props, server, submit);
   root.design = () => page.design(); // for other scripts
-  root.made = (file) => page.history.add(file?.url);
+  root.started = () => page.viewer.hide();
+  root.finished = (images) => page.finished(images);
 }
 
 class CanvasPage {
+  aside = null; // a design that is generated beside the canvas
+
   constructor(root, props, server, submit) {
     Object.assign(this, { root, props, server, submit });
     const { adapter, size } = props;
@@ -29,8 +33,8 @@ class CanvasPage {
     this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish());
     this.panel = new Panel(this.find(".layers"), this.store, this.paper, props.words);
     this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
-    const useSeed = (seed) => this.store.set({ settings: { ...this.store.state.settings, seed } });
-    this.history = new History(this.find(".history"), `${this.store.key} history`, (one) => this.open(one), useSeed);
+    this.history = new History(`${this.store.key} images`);
+    this.history.listen(() => this.drawHistory());
     this.store.listen(() => this.show());
     this.#connectTools();
     this.#connectSettings();
@@ -43,11 +47,51 @@ class CanvasPage {
     return this.root.querySelector(selector);
   }
 
+  /** Where results are shown, a component of its own beside the canvas. */
+  get viewer() {
+    this.shown ??= new Viewer(document.querySelector("#viewer .viewer"), this);
+    return this.shown;
+  }
+
+  drawHistory() {
+    const { items } = this.history;
+    this.find(".history").hidden = !items.length;
+    const choose = (item) => this.viewer.choose(item);
+    drawThumbnails(this.find(".history ol"), items, { pressed: [this.shown?.item], name: "Image", choose });
+  }
+
+  /** Shows the images of a run; those that were shown before stay where there are no new ones. */
+  async finished(images) {
+    this.aside = null;
+    this.publish();
+    const added = await this.history.add(images.map((one) => one.image.url));
+    this.viewer.showBatch(added);
+    this.root.dataset.runs = 1 + Number(this.root.dataset.runs ?? 0);
+  }
+
+  /** The seed of the next images; null draws one for each run. */
+  get seed() {
+    return this.store.state.settings.seed ?? null;
+  }
+
+  set seed(value) {
+    const { seed: _, ...others } = this.store.state.settings;
+    this.store.set({ settings: value === null ? others : { ...others, seed: value } });
+  }
+
+  /** Generates a design that stays beside the canvas. */
+  generate(design) {
+    this.aside = design;
+    this.publish();
+    this.submit();
+  }
+
   show() {
     const { layers, settings } = this.store.state;
     this.paper.draw();
     this.panel.draw();
     this.styles.draw();
+    this.shown?.draw();
     this.find("[data-do=undo]").disabled = !this.store.canUndo;
     this.find("[data-do=redo]").disabled = !this.store.canRedo;
     const [width, height] = this.paper.size;
@@ -62,7 +106,7 @@ class CanvasPage {
 
   /** Makes the design the component's value, which is sent when an image is generated. */
   publish() {
-    this.props.value = this.design();
+    this.props.value = this.aside ?? this.design();
   }
 
   design() {

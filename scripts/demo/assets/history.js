@@ -1,79 +1,65 @@
-/** A strip of the images that were made, each with its design. */
+/** The images that were made, each with its design, and their thumbnails. */
 
 import { readFile } from "./files.js";
-import { shrunk } from "./ink.js";
-
-const KEPT = 12;
-const SIDE = 384;
+import { Shelf } from "./shelf.js";
 
 export class History {
-  #known = null;
+  items = [];
+  #known = new Set();
+  #listeners = [];
 
-  /**
-   * @param open shows a design on the canvas.
-   * @param useSeed makes a seed that of the next image.
-   */
-  constructor(element, key, open, useSeed) {
-    Object.assign(this, { element, key, items: saved(key), chosen: null });
-    this.strip = element.querySelector("ol");
-    this.figure = element.querySelector("figure");
-    const act = (name, action) => {
-      element.querySelector(`[data-history=${name}]`).onclick = () => {
-        action(this.chosen.design);
-        this.choose(null);
-      };
-    };
-    act("open", open);
-    act("seed", ({ seed }) => useSeed(seed));
-    act("close", () => {});
-    this.draw();
+  /** @param name of the database that keeps them. */
+  constructor(name) {
+    this.shelf = new Shelf(name);
+    this.shelf.all().then((items) => {
+      this.items.push(...items.map(shown));
+      this.#changed();
+    });
   }
 
-  /** Adds the image at an address; one that was added last is not added again. */
-  async add(url) {
-    if (!url || url === this.#known) return;
-    this.#known = url;
-    const file = await (await fetch(url)).blob();
-    const { design } = await readFile(new File([file], "made.png"));
-    const image = shrunk(await createImageBitmap(file), SIDE);
-    this.items = [{ design, image }, ...this.items].slice(0, KEPT);
-    try {
-      localStorage.setItem(this.key, JSON.stringify(this.items));
-    } catch {
-      // storage is full: the strip lasts until the page is closed
+  listen(listener) {
+    this.#listeners.push(listener);
+  }
+
+  /** Adds images at addresses, and returns those that were not added before. */
+  async add(addresses) {
+    const added = [];
+    for (const address of addresses.filter((one) => !this.#known.has(one))) {
+      this.#known.add(address);
+      const file = new File([await (await fetch(address)).blob()], "weftwork.png", { type: "image/png" });
+      const item = { ...(await readFile(file)), file };
+      added.push(shown(item));
+      await this.shelf.put(item);
     }
-    this.draw();
+    this.items.unshift(...added.toReversed());
+    this.#changed();
+    return added;
   }
 
-  choose(item) {
-    this.chosen = item;
-    this.figure.hidden = item === null;
-    if (item === null) return;
-    this.figure.querySelector("img").src = item.image;
-    this.figure.querySelector("figcaption span").textContent = `${item.design.prompt} · seed ${item.design.seed}`;
-  }
-
-  draw() {
-    this.element.hidden = !this.items.length;
-    this.strip.replaceChildren(...this.items.map((item, index) => this.#thumbnail(item, index)));
-  }
-
-  #thumbnail(item, index) {
-    const row = document.createElement("li");
-    row.innerHTML = "<button><img alt=''></button>";
-    const button = row.firstChild;
-    button.ariaLabel = `Image ${index + 1}, seed ${item.design.seed}`;
-    button.firstChild.src = item.image;
-    button.onclick = () => this.choose(this.chosen === item ? null : item);
-    return row;
+  #changed() {
+    for (const listener of this.#listeners) listener();
   }
 }
 
-function saved(key) {
-  try {
-    const items = JSON.parse(localStorage.getItem(key));
-    return Array.isArray(items) ? items : [];
-  } catch {
-    return [];
-  }
+const shown = ({ design, file }) => ({ design, file, image: URL.createObjectURL(file) });
+
+/** Shows items as a row of buttons; `name` names one for people who do not see it. */
+export function drawThumbnails(list, items, { pressed, name, choose }) {
+  const rows = items.map((item, index) => {
+    const row = document.createElement("li");
+    row.innerHTML = "<button><img alt=''></button>";
+    const button = row.firstChild;
+    button.ariaLabel = `${name} ${index + 1}, ${seedOf(item)}`;
+    button.title = seedOf(item);
+    button.ariaPressed = pressed.includes(item);
+    button.firstChild.src = item.image;
+    button.onclick = () => choose(item);
+    return row;
+  });
+  list.replaceChildren(...rows);
+}
+
+/** Returns the seed of an item in words, with those of its variations. */
+export function seedOf({ design: { seed, variations = [] } }) {
+  return [`seed ${seed}`, ...variations.map((one) => `${one.seed} at ${one.strength}`)].join(" + ");
 }

@@ -74,14 +74,6 @@ export function sketchOf(image, size) {
   return onWhite(canvas);
 }
 
-/** Returns an image as WebP in a data URI, with at most so many pixels a side. */
-export function shrunk(image, most) {
-  const scale = Math.min(1, most / Math.max(image.width, image.height));
-  const canvas = newCanvas(Math.round(image.width * scale), Math.round(image.height * scale));
-  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/webp", 0.9);
-}
-
 /** Returns place and scale that fit an image into a canvas with its shape kept. */
 export function fitted(image, [width, height]) {
   const scale = Math.min(width / image.width, height / image.height);

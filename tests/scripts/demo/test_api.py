@@ -76,8 +76,8 @@ def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: I
 
 def test_the_outfit_page_takes_a_design(client: Client, studio: ImageStudio) -> None:
     (image,) = draw(studio.pipe, studio.design(DESIGN), 1, None)
-    shown, state, seed, png, _, maps = client.predict(design=DESIGN, maps=True, api_name="/outfit")
-    assert state == "Done." and seed == "5" and len(maps["value"]) == 1
+    shown, state, seed, png, _, maps, images = client.predict(design=DESIGN, maps=True, api_name="/outfit")
+    assert state == "Done." and seed == "5" and len(maps["value"]) == len(images) == 1
     assert read_image(png["value"]).tobytes() == read_image(shown).tobytes() == image.tobytes()
 
 
@@ -88,13 +88,20 @@ def test_scripts_of_the_canvas_come_from_the_demo(address: str) -> None:
             assert answer.read() == (ASSETS / name).read_bytes()
 
 
+def test_several_images_of_a_call_have_designs_of_their_own(client: Client, studio: ImageStudio) -> None:
+    *_, images = client.predict(design=DESIGN, count=2, api_name="/outfit")
+    for one, seed in zip(images, (5, 6), strict=True):
+        (alone,) = draw(studio.pipe, studio.design({**DESIGN, "seed": seed}), 1, None)
+        assert read_image(one["image"]).tobytes() == alone.tobytes()
+
+
 def test_inputs_have_names(client: Client, studio: ImageStudio) -> None:
     named: Any = client.view_api(return_format="dict", print_info=False)
     names = {
         name: [one["parameter_name"] for one in endpoint["parameters"]]
         for name, endpoint in named["named_endpoints"].items()
     }
-    assert names["/outfit"] == ["design", "maps"]
+    assert names["/outfit"] == ["design", "maps", "count"]
     strength, settings = ["weight", "start", "end"], ["seed", "steps", "guidance", "maps"]
     shares = [f"share_{name}" for name in studio.pipe.adapters["style"].config["styles"]]
     assert names["/style"] == ["prompt", "card", *shares, *strength, *settings]

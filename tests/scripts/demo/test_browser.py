@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from demo_browser import IMAGE, MARKS, STATE, WAIT, drag, fill_settings, generate, opened, screenshot
+from demo_browser import IMAGE, MARKS, STATE, WAIT, drag, fill_settings, generate, opened, pixels, screenshot
 
 from weftwork.pretrained import available
 
@@ -110,9 +110,6 @@ def test_a_waiting_job_can_be_cancelled(browser: Any, address: str) -> None:
 
 
 def test_two_users_see_their_own_images(browser: Any, address: str) -> None:
-    def picture(page: Any) -> bytes:
-        return page.request.get(page.evaluate(IMAGE)).body()
-
     with opened(browser, address) as first, opened(browser, address) as second:
         pages = (first, second)
         for seed, one in enumerate(pages):
@@ -123,12 +120,11 @@ def test_two_users_see_their_own_images(browser: Any, address: str) -> None:
         for one in pages:
             one.get_by_text("Done.").wait_for(timeout=WAIT)
             seeds.append(one.locator(".tabitem:visible .seed textarea, .tabitem:visible .seed input").input_value())
-        pictures = [picture(one) for one in pages]
+        pictures = [pixels(one, one.evaluate(IMAGE)) for one in pages]
     assert seeds == ["0", "1"]
     with opened(browser, address) as alone:
         fill_settings(alone, 1)
-        generate(alone)
-        assert pictures[0] != pictures[1] == picture(alone)
+        assert pictures[0] != pictures[1] == pixels(alone, generate(alone))
 
 
 def test_the_page_works_with_a_keyboard(page: Any) -> None:
