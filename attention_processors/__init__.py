@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.core.condition import Condition as Condition
     from weftwork.attention_processors.core.conditioning import Conditioning as Conditioning
     from weftwork.attention_processors.core.conditioning import EncodedTokens as EncodedTokens
+    from weftwork.attention_processors.core.inspection import Inspector as Inspector
     from weftwork.attention_processors.core.method import Method as Method
     from weftwork.attention_processors.core.method import methods as methods
     from weftwork.attention_processors.core.processor import conditioned as conditioned
@@ -66,6 +67,7 @@ _CORE = {
     f"{__name__}.core.method": "Method methods",
     f"{__name__}.core.strength": "Layout Schedule",
     f"{__name__}.core.attention_maps": "MapRecorder overlay",
+    f"{__name__}.core.inspection": "Inspector",
     f"{__name__}.core.processor": "conditioned",
     f"{__name__}.encoders": "ImageEncoder SketchEncoder TextEncoders",
 }

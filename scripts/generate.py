@@ -4,6 +4,7 @@
     weftwork generate design.json --output red.png --seed 7 --num_images 4
     weftwork generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
     weftwork generate --input designs.jsonl --output outputs/many
+    weftwork generate design.json --inspect outputs/inspection
 
 Defaults to the shipped models. Options override settings of the file. The PNG stores the design and its seed; nothing
 is written after an error. With --input, existing images are skipped, and
@@ -17,15 +18,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths, replaced
 from weftwork.scripts.outputs import naming_replaced
 
+if TYPE_CHECKING:
+    from weftwork.attention_processors.core.inspection import Inspector
+
 MAX_IMAGES: Final = 64
+ABLATIONS: Final = ("heads", "layers", "none")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative_prompt", help="prompt that guidance leads away from")
     parser.add_argument("--maps", action="store_true", help="also write attention maps, as NAME-maps.png")
     parser.add_argument(
+        "--inspect",
+        type=Path,
+        metavar="FOLDER",
+        help="also write what each attention layer and head reads, as plots and JSON; needs matplotlib",
+    )
+    parser.add_argument(
+        "--ablate",
+        choices=ABLATIONS,
+        help="with --inspect: run the model again, at the step in the middle, without each layer, or also without each "
+        "head (default: heads)",
+    )
+    parser.add_argument(
         "--device", help="device of the model, for example cuda (default: cpu; with --input that of accelerate)"
     )
     parser.add_argument("--num_images", type=int, default=1, help="images per design (default: %(default)s)")
@@ -74,16 +91,26 @@ def run(arguments: argparse.Namespace) -> None:
     count = arguments.num_images
     if not 1 <= count <= MAX_IMAGES:
         raise UserError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
+    _check_inspection(arguments)
     if arguments.input is not None:
         from weftwork.scripts.generate_many import run as run_many
 
         return run_many(arguments)
     from weftwork.pipelines.designs.reader import read_design
-    from weftwork.pipelines.designs.run import check_maps, draw_files, maps_path, numbered, open_pipeline
+    from weftwork.pipelines.designs.run import (
+        check_conditions,
+        check_maps,
+        draw_files,
+        maps_path,
+        numbered,
+        open_pipeline,
+    )
 
     design = replaced(read_design(arguments.design), arguments)
     if arguments.maps:
         check_maps(design)
+    if arguments.inspect is not None:
+        check_conditions(design, "inspect")
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     output = arguments.output or Path("outputs") / f"{arguments.design.stem}.png"
@@ -91,10 +118,37 @@ def run(arguments: argparse.Namespace) -> None:
     targets = numbered(output, arguments.num_images)
     device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
     pipe = open_pipeline(arguments.model, adapters, design, arguments.image_encoder).to(device)
+    folder, inspector = arguments.inspect, _inspector(arguments)
     with naming_replaced([*targets, *(map(maps_path, targets) if arguments.maps else ())]):
-        for target in draw_files(pipe, design, targets, maps=arguments.maps):
+        for target in draw_files(pipe, design, targets, maps=arguments.maps, recorder=inspector):
             print(target)
+    if folder is not None and inspector is not None:
+        from weftwork.pipelines.designs.inspection import inspection_record, write_inspection
+
+        for path in write_inspection(inspection_record(inspector, design, pipe), folder):
+            print(path)
     print(f"took {time.perf_counter() - began:.1f} s, seed {design.seed}")
+
+
+def _check_inspection(arguments: argparse.Namespace) -> None:
+    folder = arguments.inspect
+    if folder is None:
+        if arguments.ablate is not None:
+            raise UserError(f"ablate: got {arguments.ablate!r} without --inspect; add it, or leave --ablate out")
+        return
+    if arguments.input is not None:
+        raise UserError("inspect: got it with --input, expected one design; pass the file of that design instead")
+    if folder.is_file():
+        raise UserError(f"inspect: got {str(folder)!r}, a file, expected a folder; choose another name")
+    check_installed("inspect", "matplotlib")
+
+
+def _inspector(arguments: argparse.Namespace) -> "Inspector | None":
+    if arguments.inspect is None:
+        return None
+    from weftwork.attention_processors.core.inspection import Inspector
+
+    return Inspector(ablate=() if arguments.ablate == "none" else (0.5,), heads=arguments.ablate != "layers")
 
 
 def _check_output(output: Path) -> None:

@@ -14,14 +14,14 @@ Both are computed for conditional rows in float32, as means over heads (of the s
 and over layers. Recording does not change the image by one bit.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -65,9 +65,11 @@ class MapRecorder:
         self._chosen: frozenset[str] = frozenset()
         self._step = 0
         self._sums: dict[str, dict[str, _Sums]] = {}
+        self.on_call: Callable[[Any, Any, Sequence[Any], Mapping[str, Any]], None] | None = None
+        """As `Strength.on_call`; changes no arguments."""
 
-    def begin(self, layout: Layout) -> None:
-        """Clears recorded maps and prepares for a call.
+    def begin(self, layout: Layout, num_steps: int = 1) -> None:
+        """Clears recorded maps and prepares for a call of so many steps.
 
         Raises:
             ValueError: `layers` names or matches nothing.
@@ -79,6 +81,10 @@ class MapRecorder:
         """To be called after loop index `step`."""
         self._step = step + 1
 
+    def records(self, layer: str) -> bool:
+        """Whether a layer is recorded at the current step."""
+        return layer in self._chosen and (self.steps is None or self._step in self.steps)
+
     @torch.no_grad()
     def record(
         self,
@@ -87,14 +93,18 @@ class MapRecorder:
         branches: Sequence[Branch],
         query: Float[Tensor, "row query head dim"],
         own: OwnAttention,
+        outs: Sequence[Float[Tensor, "row query head dim"]],
     ) -> None:
         """Records one layer of one step: branches of the adapters `names`, beside the layer's own attention.
+
+        Args:
+            outs: outputs of the layer behind each branch.
 
         Raises:
             RuntimeError: within `torch.compile`.
         """
         refuse_compiled(torch.compiler.is_compiling())
-        if layer not in self._chosen or (self.steps is not None and self._step not in self.steps):
+        if not self.records(layer):
             return
         for name, branch in zip(names, branches, strict=True):
             if type(branch) is DecoupledBranch and branch.token_part is not None:
@@ -148,30 +158,51 @@ class MapRecorder:
         return self._sums[adapter]
 
 
+class TokenAttention(NamedTuple):
+    """Attention of the conditional rows to a condition's tokens, in float32."""
+
+    weights: Float[Tensor, "row head place token"]
+    value: Float[Tensor, "row head token dim"]
+    gain: Float[Tensor, "row 1 place"]
+    text: Float[Tensor, "row head place dim"]
+    """Output of the layer's own attention."""
+
+    @classmethod
+    def of(cls, branch: DecoupledBranch, query: Float[Tensor, "row query head dim"], own: OwnAttention) -> Self:
+        query, text = branch.queries(query, own), own.out[:, slice(*branch.span(query))]
+        if branch.conditional is not None:
+            half = query.shape[0] // 2
+            rows = slice(half * branch.conditional, half * (branch.conditional + 1))
+            query, text, branch = query[rows], text[rows], branch.rows(half)
+        query, text = (x.float().transpose(1, 2) for x in (query, text))
+        heads, head_dim = query.shape[1], query.shape[-1]
+        key, value = (x.float().unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in (branch.key, branch.value))
+        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+        logits = query @ key.transpose(-1, -2) * head_dim**-0.5
+        weights = (logits if branch.bias is None else logits + branch.bias).softmax(-1)
+        gain = branch.gain[:, :, 0, 0].unsqueeze(1)
+        return cls(weights, value, gain.expand(-1, -1, query.shape[2]), text)
+
+    @property
+    def active(self) -> Float[Tensor, "row 1 place"]:
+        """1 where the condition acts."""
+        return (self.gain != 0).to(self.weights)
+
+    def part(self, mine: Bool[Tensor, " token"]) -> tuple[Tensor, Tensor]:
+        """Returns share and norm of the tokens of one part, by head, [row, head, place] each."""
+        of_part = self.weights[..., mine]
+        norm = (of_part @ self.value[:, :, mine]).norm(dim=-1)
+        return of_part.sum(-1) * self.active, norm * self.gain
+
+
 def _measure(branch: DecoupledBranch, query: Tensor, own: OwnAttention) -> _Sums:
     """Computes share and influence of one layer at one step."""
-    query, text = branch.queries(query, own), own.out[:, slice(*branch.span(query))]
-    if branch.conditional is not None:
-        half = query.shape[0] // 2
-        rows = slice(half * branch.conditional, half * (branch.conditional + 1))
-        query, text, branch = query[rows], text[rows], branch.rows(half)
-    query, text = (x.float().transpose(1, 2) for x in (query, text))  # [row, head, place, dim]
-    heads, head_dim = query.shape[1], query.shape[-1]
-    key, value = (x.float().unflatten(-1, (-1, head_dim)).transpose(1, 2) for x in (branch.key, branch.value))
-    key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
-    logits = query @ key.transpose(-1, -2) * head_dim**-0.5
-    weights = (logits if branch.bias is None else logits + branch.bias).softmax(-1)
-    gain = branch.gain[:, :, 0, 0].unsqueeze(1)  # [row, 1, place]
-    active = (gain != 0).to(weights).expand(-1, -1, query.shape[2])
-    text_norm = text.norm(dim=-1).mean(1).clamp(min=torch.finfo(text.dtype).tiny)
-    assert branch.token_part is not None
-    shares, norms = [], []
-    for part in range(int(branch.token_part.max()) + 1):
-        mine = branch.token_part == part
-        of_part = weights[..., mine]
-        shares.append(of_part.sum(-1).mean(1))
-        norms.append((of_part @ value[:, :, mine]).norm(dim=-1).mean(1) / text_norm)
-    return _Sums(torch.stack(shares, 1) * active, active, torch.stack(norms, 1) * gain)
+    attention, members = TokenAttention.of(branch, query, own), branch.token_part
+    assert members is not None
+    text = attention.text.norm(dim=-1).mean(1).clamp(min=torch.finfo(torch.float32).tiny)
+    parts = [attention.part(members == part) for part in range(int(members.max()) + 1)]
+    shares, norms = (torch.stack([one.mean(1) for one in by_part], 1) for by_part in zip(*parts, strict=True))
+    return _Sums(shares, attention.active, norms / text.unsqueeze(1))
 
 
 def refuse_compiled(compiled: bool) -> None:

@@ -221,8 +221,8 @@ class LayerBranches:
     """Branches of one attention layer, and inputs of blocks, in the running call of a denoiser."""
 
     branches: tuple[Branch, ...] = ()
-    record: Callable[[tuple[Branch, ...], Tensor, OwnAttention], None] | None = None
-    """Is shown the branches, the queries and the attention without branches."""
+    record: Callable[[tuple[Branch, ...], Tensor, OwnAttention, Sequence[Tensor]], None] | None = None
+    """Is shown the branches, the queries, the attention without branches, and the outputs behind each branch."""
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that are added to the inputs of blocks, by the block's path."""
     reads: int = 0

@@ -219,14 +219,13 @@ class Conditioning:
                 strength.on_timestep(timestep)
 
     def on_call(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        """Passes the arguments of a call of the denoiser to the strengths that read them, before it runs.
+        """Passes the arguments of a call of the denoiser to what reads them, before it runs.
 
         Returns the arguments that they change; None if none does.
         """
         given = args, kwargs
-        for strength in self.strengths:
-            if strength.on_call is not None:
-                given = strength.on_call(self, denoiser, *given) or given
+        for one in self._readers:
+            given = one.on_call(self, denoiser, *given) or given
         return None if given[0] is args and given[1] is kwargs else given
 
     def on_latents(self, latents: Tensor) -> Tensor:
@@ -242,7 +241,12 @@ class Conditioning:
 
     @property
     def reads_calls(self) -> bool:
-        return any(strength.on_call is not None for strength in self.strengths)
+        return bool(self._readers)
+
+    @property
+    def _readers(self) -> list[Any]:
+        """Strengths, and behind them the recorder, that read the denoiser's calls."""
+        return [one for one in (*self.strengths, self.recorder) if one is not None and one.on_call is not None]
 
     @property
     def reads_timestep(self) -> bool:

@@ -33,14 +33,25 @@ class KeepTextMap(Branch):
     def mix(self, query: Tensor, out: Tensor, attend: Attend, own: OwnAttention) -> Tensor:
         begin, end = (0, query.shape[1]) if self.image is None else self.image.span(query.shape[1])
         first, last = text_keys(self.image, query.shape[1], own.key.shape[1])
-        own = own.of_queries(begin, end)
-        queries, keys = (x.float().transpose(1, 2) for x in (query[:, begin:end], own.key[:, first:last]))
-        keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
-        logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
-        for of_places, of_keys in own.biases:
-            logits = logits + (of_places @ of_keys[:, first:last].transpose(1, 2)).unsqueeze(1)
-        if own.mask is not None:
-            mask = own.mask[..., first:last]
-            logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+        logits = own_logits(query[:, begin:end], own.of_queries(begin, end), first, last)
         self.kept[self.layer] = logits.softmax(-1).mean(1)
         return out
+
+
+def own_logits(
+    query: Float[Tensor, "row place head dim"], own: OwnAttention, first: int, last: int
+) -> Float[Tensor, "row head place key"]:
+    """Returns the logits of a layer's own attention from `first` to the key before `last`, in float32.
+
+    Args:
+        own: of these queries.
+    """
+    queries, keys = (x.float().transpose(1, 2) for x in (query, own.key[:, first:last]))
+    keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
+    logits = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+    for of_places, of_keys in own.biases:
+        logits = logits + (of_places @ of_keys[:, first:last].transpose(1, 2)).unsqueeze(1)
+    if own.mask is not None:
+        mask = own.mask[..., first:last]
+        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+    return logits

@@ -258,14 +258,15 @@ class WrappedProcessor:
         if call in self.subtracted:
             return out
         early = {name: _by_token(x, query if "query" in name else key) for name, x in kept.items()}
-        own = OwnAttention(key, value, mask, text, early, biases)
+        own, outs = OwnAttention(key, value, mask, text, early, biases), []
         for branch in branches:
             out = branch.mix(query, out, attend, own)
+            outs.append(out)
             residual = branch.residual(query, attend, own)
             if residual is not None:
                 kept["residual"] = residual.flatten(2) + kept.get("residual", 0)
         if self.current.record is not None:
-            self.current.record(branches, query, own)
+            self.current.record(branches, query, own, outs)
         return out
 
 

@@ -45,6 +45,17 @@ class PromptWords:
         ids = self.tokenizers[0]("").input_ids if self.tokenizers else []
         return ids[:1] == [getattr(self.tokenizers[0], "bos_token_id", None)] if ids else False
 
+    def pieces(self, prompt: str) -> list[str]:
+        """Returns the texts of the keys of a prompt, without padding at their end; none where they are not known."""
+        found: list[str] = []
+        for index, tokenizer in enumerate(self.tokenizers):
+            text = self.template.format(prompt if self.expand is None else self.expand(prompt, tokenizer))
+            own = tokenizer(text).input_ids[self.dropped :][: tokenizer.model_max_length]
+            found += [tokenizer.decode([one]).strip() for one in own]
+            if index + 1 < len(self.tokenizers):
+                found += ["padding"] * (tokenizer.model_max_length - len(own))
+        return found
+
     def spans(self, prompt: str | None, words: str, instead: str = "tokens=(first, end)") -> list[Span]:
         """Returns the spans of words among the keys, one per tokenizer.
 

@@ -247,12 +247,12 @@ class ConditionedCall:
             if not isinstance(made, Conditioning):
                 layout = call_layout(denoiser, given, self.images, halves)
                 made = Conditioning.of(made, replace(layout, prompts=self.prompts))
+            self.steps = self.steps or self._num_steps()
             if self.recorder is not None and "conditional" in halves:
                 assert made.layout is not None
                 if not any("conditional" in other for _, other in self.laid_out):
-                    self.recorder.begin(made.layout)
+                    self.recorder.begin(made.layout, self.steps)
                 made = replace(made, recorder=self.recorder)
-            self.steps = self.steps or self._num_steps()
             made.set_step(self.step, self.steps)
             self.laid_out[key] = made
         return self.laid_out[key]

@@ -191,22 +191,24 @@ def draw_files(
     *,
     maps: bool = False,
     made_of: Mapping[str, str] | None = None,
+    recorder: MapRecorder | None = None,
 ) -> list[Path]:
     """Writes one image of a design per target, all or none, and returns the paths of all files.
 
     Args:
         maps: also write the sheet of attention maps of each image, see `maps_path`.
         made_of: digests that are stored beside the design.
+        recorder: records the run.
 
     Raises:
         ValueError, FloatingPointError: as `draw`.
         OSError: the images cannot be written.
     """
-    recorder = MapRecorder() if maps else None
+    recorder = MapRecorder() if maps and recorder is None else recorder
     images = draw(pipe, design, len(targets), recorder)
     texts = [stored(design, index, made_of) for index in range(len(targets))]
     files = dict(zip(targets, zip(images, texts, strict=True), strict=True))
-    if recorder is not None:
+    if maps and recorder is not None:
         sheets = map_sheets(recorder, design, images)
         files |= dict(zip(map(maps_path, targets), zip(sheets, texts, strict=True), strict=True))
     write_images(files)
@@ -223,10 +225,15 @@ def maps_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}-maps{target.suffix}")
 
 
+def check_conditions(design: Design, option: str) -> None:
+    """Raises for a design without conditions, for an option of the command that needs some."""
+    if not any(design.conditions.values()):
+        raise UserError(f"{option}: got a design without conditions, expected some; add pairs or leave --{option} out")
+
+
 def check_maps(design: Design) -> None:
     """Raises for a design without conditions, or with conditions alone that have no maps."""
-    if not any(design.conditions.values()):
-        raise UserError("maps: got a design without conditions, expected some; add pairs or leave --maps out")
+    check_conditions(design, "maps")
     if not any(one.has_maps for some in design.conditions.values() for one in some):
         names = ", ".join(name for name, some in design.conditions.items() if some)
         raise UserError(f"maps: got conditions of {names} alone, which have none; add pairs or leave --maps out")

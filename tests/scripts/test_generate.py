@@ -1,5 +1,6 @@
 """`weftwork generate`: a design file to a PNG that stores its design."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,30 @@ def test_maps_stand_beside_the_image(folder: Path, models: Path) -> None:
     assert generate(folder, models, "--maps") == 0
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["picture-maps.png", "picture.png"]
     assert read(folder / "out" / "picture-maps.png")[0].shape == (64, 128, 3)
+
+
+def test_an_inspection_has_measures_by_layer_and_a_page(folder: Path, models: Path) -> None:
+    pytest.importorskip("matplotlib")
+    write(folder, {**DESIGN, "conditions": {"paired": [PAIR, {"text": "a hat"}]}})
+    assert generate(folder, models) == 0
+    plain, _ = read(folder / "out/picture.png")
+    seen = folder / "seen"
+    assert generate(folder, models, "--maps", "--inspect", str(seen)) == 0
+    assert np.array_equal(read(folder / "out/picture.png")[0], plain)
+    assert (folder / "out/picture-maps.png").is_file()
+    assert sorted(path.name for path in seen.iterdir()) == ["inspection.json", "inspection.png"]
+    record = json.loads((seen / "inspection.json").read_text())
+    assert record["conditions"] == {"paired 1": "jacket.png, a red jacket", "paired 2": "a hat"}
+    assert record["steps"] == [0, 1] and list(record["ablation"]) == ["1"]
+    assert record["tokens"][0] == "<|startoftext|>" and record["tokens"][-1] == "<|endoftext|>"
+    ablated = record["ablation"]["1"]["layers"]
+    for layer, sources in record["layers"].items():
+        steps = np.array(sources["paired"]["influence"])
+        assert steps.shape == (2, len(ablated[layer]["paired"]["heads"]))
+        read_ = sum(np.array(sources[name]["read"]) for name in ("text", "paired 1", "paired 2"))
+        np.testing.assert_allclose(read_, 1, atol=1e-4)
+    with Image.open(seen / "inspection.png") as page:
+        assert page.width == 1500 and len(page.getcolors(1 << 24) or ()) > 20
 
 
 def test_maps_are_those_of_conditions_that_have_some(

@@ -91,6 +91,12 @@ GENERATIONS: dict[str, list[Wrong]] = {
         (f"{GENERATE} pairs.json --adapter paired=x", "expected a folder or a style card there; check the path"),
         (f"{GENERATE} whole.json --adapter paired=paired", "trained without one; leave it out"),
     ],
+    f"{PAIRS} --inspect seen --ablate layers": [
+        (f"{PLAIN} --inspect seen", "inspect: got a design without conditions, .*; add pairs or leave --inspect out"),
+        (f"{PAIRS} --ablate layers", "got 'layers' without --inspect; add it, or leave --ablate out"),
+        (f"{MANY} --inspect seen", "got it with --input, expected one design; pass the file of that design instead"),
+        (f"{PAIRS} --inspect pairs.json", "got 'pairs.json', a file, expected a folder; choose another name"),
+    ],
     MANY: [
         (GENERATE, "or --input with a file of many"),
         (MANY.replace("two", "alike"), "got 'a' and 'a-maps', which both write a-maps.png; rename one"),

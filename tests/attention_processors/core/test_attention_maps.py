@@ -67,7 +67,7 @@ def test_maps_equal_a_naive_computation(guidance: bool) -> None:
     recorder.begin(layout)
     conditioning = Conditioning({"layer.attn2": (branch,)}, {"layer.attn2": ("it",)}, layout=layout)
     own = OwnAttention(query, query, None, text)
-    recorder.record("layer.attn2", conditioning.names["layer.attn2"], (branch,), query, own)
+    recorder.record("layer.attn2", conditioning.names["layer.attn2"], (branch,), query, own, [])
     share, influence = recorder.maps("share"), recorder.maps("influence")
     first = rows // 2 if guidance else 0
     assert share.shape == influence.shape == (rows - first, 3, 3, 4)
@@ -84,8 +84,8 @@ def test_the_influences_of_a_single_part_are_the_branch_over_the_text(pipe: Any)
     seen: dict[str, Any] = {}
 
     class Spy(MapRecorder):
-        def record(self, layer: Any, names: Any, branches: Any, query: Any, own: Any) -> None:
-            super().record(layer, names, branches, query, own)
+        def record(self, layer: Any, names: Any, branches: Any, query: Any, own: Any, outs: Any) -> None:
+            super().record(layer, names, branches, query, own, outs)
             if layer in self._chosen:
                 added = branches[0].mix(query, own.out, attend, own) - own.out
                 norms = [x[1:].norm(dim=-1).mean(2) for x in (added, own.out)]

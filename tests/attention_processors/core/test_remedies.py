@@ -25,6 +25,7 @@ from weftwork.attention_processors.core.conditioning import check_layout
 from weftwork.attention_processors.core.families import FAMILIES, UNET, call_layout, family_of, layer_levels
 from weftwork.attention_processors.core.frozen_weights import plain_weight
 from weftwork.attention_processors.core.image_latents import latent_size, with_latents
+from weftwork.attention_processors.core.inspection import Inspector
 from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.core.processor import install, install_inputs
 from weftwork.attention_processors.core.strength import ImageTokens, Layout
@@ -263,7 +264,17 @@ def named(name: str) -> Tensor:
     return recorder.maps(adapter=name)
 
 
+def inspected(layers: str) -> Any:
+    return attached(lambda _: None, recorder=Inspector(layers=layers))
+
+
 CALLS = [
+    row(
+        inspected,
+        given("self"),
+        "add nothing to the attention of the layers 'self', .*; inspect other layers, or leave",
+        given("all"),
+    ),
     row(linear, given("attn1"), "in a layer of linear attention, .*; restrict the adapter to other", given("attn2")),
     row(compiled_inputs, given(True), "; load what needs them first, then compile", given(False)),
     row(
