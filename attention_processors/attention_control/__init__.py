@@ -15,5 +15,5 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements.attention_control:MEASUREMENT",
     example=f"{FOLDER}.example:example",
     trained=False,
-    changes_latents=True,
+    acts_on="latents",
 )

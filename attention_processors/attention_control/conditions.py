@@ -1,6 +1,6 @@
 """Words of the prompt that the image has to show, as conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import ClassVar, cast
 
@@ -31,6 +31,10 @@ class Attend(Condition):
 
     needs: ClassVar[tuple[str, ...]] = ("words",)
     has_maps: ClassVar[bool] = False
+    refused: ClassVar[Mapping[str, str]] = {
+        "layers": "got factors, which have no effect here; choose layers for the adapter, "
+        "AttentionControlAdapter.for_denoiser(denoiser, layers=…)"
+    }
 
     words: str | None = field(
         default=None, metadata=recorded(TextKind(), "Words of the prompt that the image has to show.")
@@ -51,11 +55,6 @@ class Attend(Condition):
         if (self.words is None) == (self.tokens is None):
             raise UserError(
                 f"words: got {self.words!r} and tokens {self.tokens!r}, expected one of both; pass words or tokens"
-            )
-        if self.layers:
-            raise UserError(
-                f"layers: got factors {dict(self.layers)}, which have no effect here; choose layers for the adapter, "
-                "AttentionControlAdapter.for_denoiser(denoiser, layers=…)"
             )
         if self.tokens is not None:
             object.__setattr__(self, "tokens", checked_spans(self.tokens))

@@ -1,9 +1,9 @@
 """Conditions for spatial audio: box tracks, depth, audio prompts and envelopes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -42,10 +42,9 @@ class OverTime(Condition):
         ValueError: a region, which only images have; and as for `Condition`.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.region is not None:
-            raise UserError("region: got one, expected none for audio; set the condition's own times instead")
+    refused: ClassVar[Mapping[str, str]] = {
+        "region": "got one, expected none for audio; set the condition's own times instead"
+    }
 
     @property
     def last_time(self) -> float | None:

@@ -12,6 +12,7 @@ from weftwork.attention_processors.core.records import (
     ChoiceKind,
     NumberKind,
     Recorded,
+    RecordField,
     RegionKind,
     SharesKind,
     recorded,
@@ -46,6 +47,8 @@ class Condition(Recorded):
 
     has_maps: ClassVar[bool] = True
     """Whether attention maps of it can be recorded."""
+    refused: ClassVar[Mapping[str, str]] = {}
+    """Fields of `Condition` that a subclass does not have, each with the reason and the remedy; records lack them."""
 
     weight: float = field(
         default=1.0, metadata=recorded(NumberKind(maximum=MAX_WEIGHT), "Strength: 0 is off, 1 as trained.")
@@ -78,6 +81,10 @@ class Condition(Recorded):
     )
 
     def __post_init__(self) -> None:
+        for name, reason in self.refused.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Mapping) and not value):
+                raise UserError(f"{name}: {reason}")
         for factor in (self.weight, *self.layers.values()):
             check_weight(factor)
         for name in ("weight", "start", "end"):
@@ -87,6 +94,10 @@ class Condition(Recorded):
             raise UserError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
         Schedule(self.start, self.end, self.curve)
         object.__setattr__(self, "region", self.checked_region())
+
+    @classmethod
+    def record_fields(cls) -> dict[str, tuple[str, RecordField]]:
+        return {key: one for key, one in super().record_fields().items() if one[0] not in cls.refused}
 
     def checked_region(self) -> Area:
         """Returns the region as a box, an 8-bit image or None."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from weftwork.datasets.readers.errors import UserError
 
@@ -46,7 +46,7 @@ class Method:
         example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
             all families of denoisers.
         trained: False for a method without weights, whose adapter is made for the denoiser by `for_denoiser`.
-        changes_latents: True for a method that changes the latents, not the attention of layers.
+        acts_on: what of a denoiser's call the conditions change: "attention", "prompt" (its embeddings) or "latents".
         exports: names beside adapters and conditions that `weftwork.attention_processors` exports.
         shipped: shipped folder of its trained modules, where it is not named as the method.
         image_encoder: shipped image encoder that these read through.
@@ -66,7 +66,7 @@ class Method:
     demo_page: str | None = None
     example: str | None = None
     trained: bool = True
-    changes_latents: bool = False
+    acts_on: Literal["attention", "prompt", "latents"] = "attention"
     exports: tuple[str, ...] = ()
     shipped: str = ""
     image_encoder: str = ""

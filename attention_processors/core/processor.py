@@ -209,7 +209,7 @@ def conditioned(
 
     def let(conditioning: Conditioning) -> None:
         _check_installed(inner, layers, conditioning.branches)
-        if conditioning.branches:
+        if conditioning.branches or conditioning.reads_calls:
             _check_whole(inner)
         absent = sorted(set(conditioning.inputs) - set(slots))
         if absent:

@@ -12,6 +12,8 @@ METHOD = Method(
     adapters=(f"{FOLDER}.adapter:SubjectAdapter",),
     conditions=(f"{FOLDER}.conditions:Subject",),
     modalities=("image", "video"),
+    acts_on="prompt",
+    example=f"{FOLDER}.example:example",
     trainer="weftwork.training.trainers.subjects:SubjectTrainer",
     usage=(
         "from weftwork.attention_processors import Subject",

@@ -42,7 +42,7 @@ from weftwork.datasets.readers.errors import UserError
 ABSENT = Subject(token=0, weight=0.0)
 PROMPT_WIDTHS = (
     "joint_attention_dim", "cap_feat_dim", "text_dim", "text_embed_dim", "in_text_dim", "caption_channels",
-    "cross_attention_dim",
+    "cross_attention_dim", "text_hidden_dim",
 )  # fmt: skip
 """Names of the width of prompt embeddings in configs; where a config has several, the first one is it."""
 

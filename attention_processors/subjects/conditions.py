@@ -1,11 +1,14 @@
 """Subjects shown as images, which words of the prompt stand for, as conditions."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
+from weftwork.attention_processors.core.records import ImageKind, TextKind, recorded
 from weftwork.attention_processors.core.regions import ImageLike, opened
 from weftwork.attention_processors.core.strength import check_weight
 from weftwork.attention_processors.reference.projections import check_embeds
@@ -30,10 +33,26 @@ class Subject(Condition):
             or factors by layer; and as for `Condition`.
     """
 
-    image: ImageLike | None = None
-    text: str | None = None
+    needs: ClassVar[tuple[str, ...]] = ("image",)
+    has_maps: ClassVar[bool] = False
+    refused: ClassVar[Mapping[str, str]] = {
+        "region": "got one for a subject, whose prompt embedding all places read; leave it out, or attach `regional` "
+        "beside it and pass RegionalPrompt(tokens=…, region=…) for its words",
+        "layers": "got factors for a subject, whose prompt embedding all layers read; leave them out",
+    }
+
+    image: ImageLike | None = field(
+        default=None, metadata=recorded(ImageKind(), "Path of an image of the subject, alone in it.")
+    )
+    text: str | None = field(
+        default=None, metadata=recorded(TextKind(), "Words of the prompt that it stands for, as they are there.")
+    )
     embeds: Tensor | None = None
     token: int | None = None
+
+    @classmethod
+    def required_keys(cls) -> list[str]:
+        return [*super().required_keys(), "text"]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,13 +68,6 @@ class Subject(Condition):
             raise UserError(f"text: got {self.text!r}, expected words of the prompt; name the subject")
         if self.token is not None and (type(self.token) is not int or self.token < 0):
             raise UserError(f"token: got {self.token!r}, expected a whole number of at least 0; count from 0")
-        if self.region is not None:
-            raise UserError(
-                "region: got one for a subject, whose prompt embedding all places read; leave it out, or attach "
-                "`regional` beside it and pass RegionalPrompt(tokens=…, region=…) for its words"
-            )
-        if self.layers:
-            raise UserError("layers: got factors for a subject, whose prompt embedding all layers read; leave them out")
 
 
 def delayed(alpha: float, num_inference_steps: int) -> float:

@@ -94,7 +94,7 @@ class FusedTokens(Strength):
         if isinstance(states, list):  # one tensor for each row
             fused = self._fused(nn.utils.rnn.pad_sequence(states, batch_first=True), states)
             given[name or ""] = [row[: len(one)] for row, one in zip(fused, states, strict=True)]
-        elif isinstance(states, Tensor) and states.ndim == 3:
+        elif isinstance(states, Tensor) and states.ndim in (3, 4):
             given[name or ""] = self._fused(states, states)
         else:
             raise UserError(
@@ -103,8 +103,11 @@ class FusedTokens(Strength):
             )
         return (), given
 
-    def _fused(self, states: Float[Tensor, "row token dim"], key: object) -> Float[Tensor, "row token dim"]:
-        rows, count = states.shape[:2]
+    def _fused(
+        self, embeds: Float[Tensor, "row token *layer dim"], key: object
+    ) -> Float[Tensor, "row token *layer dim"]:
+        """Returns the prompt embeddings with fused tokens; where the denoiser reads several layers, each is fused."""
+        states, (rows, count) = embeds.flatten(2), embeds.shape[:2]
         half = slice(None)
         if rows != len(self.weight):
             half = conditional_half(len(self.weight), rows, self.conditional)
@@ -115,8 +118,9 @@ class FusedTokens(Strength):
         place = torch.where(token < 0, count, token).flatten(1)[..., None].expand(-1, -1, shape[-1])
         text = padded.gather(1, place).view(shape)
         if self.known is None or self.known[0] is not key:
-            embeds = self.embeds[half].unsqueeze(2).expand(*token.shape, -1)
-            self.known = key, self.fuse(text, embeds)
+            by_layer = text.view(*token.shape, -1, embeds.shape[-1])
+            images = self.embeds[half, :, None, None].expand(*by_layer.shape[:-1], -1)
+            self.known = key, self.fuse(by_layer, images).view(shape)
         fused = self.known[1].to(text)
         mixed = torch.where(gain == 0, text, torch.lerp(text, fused, gain.to(text)))
-        return padded.scatter(1, place, mixed.flatten(1, 2))[:, :count]
+        return padded.scatter(1, place, mixed.flatten(1, 2))[:, :count].reshape(embeds.shape).contiguous()

@@ -6,8 +6,8 @@
 
 - only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are rejected;
 - a condition is of the registered class whose `needs` it has: `{"sketch": …, "text": …}`, `{"global_sketch": …}`,
-  `{"style": "ink"}`, `{"image": "reference.png"}`, `{"prompt": "a red car"}`; each also takes `weight`, `region`,
-  `start`, `end`, `layers`, `cfg`;
+  `{"style": "ink"}`, `{"image": "reference.png"}`, `{"image": "fox.png", "text": "fox"}`, `{"prompt": "a red car"}`;
+  each also takes `weight`, `region`, `start`, `end`, `layers`, `cfg` where they mean something;
 - paths are relative to the file; images may also be in it, as PNG in data URIs;
 - `images` are read by editing models; a condition `{"index": 0, "weight": 0.5}` sets the strength of the first;
   `{"image": "reference.png"}` under `in_context` is read by all other models;
@@ -199,7 +199,8 @@ def condition_classes() -> list[tuple[str, type[Condition]]]:
 
 
 def condition_class(record: object, adapter: str) -> type[Condition]:
-    """Returns the class whose `needs` an object has; of several, the one of the method with the adapter's name.
+    """Returns the class whose `needs` an object has; of several, one that has all its keys, then the one of the method
+    with the adapter's name.
 
     Raises:
         ValueError: no object, or one with the keys of no class.
@@ -210,7 +211,8 @@ def condition_class(record: object, adapter: str) -> type[Condition]:
     fitting = [one for one in condition_classes() if any(record.get(key) is not None for key in one[1].needs)]
     if not fitting:
         raise UserError(f"got {short(record)}, expected one of the keys {keys}; add one")
-    return min(fitting, key=lambda one: (len(one[1].needs), one[0] != adapter))[1]
+    unknown = {kind: len(record.keys() - kind.record_fields().keys()) for _, kind in fitting}
+    return min(fitting, key=lambda one: (unknown[one[1]], len(one[1].needs), one[0] != adapter))[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,8 +31,9 @@ class Row:
     Args:
         check: raises any exception, whose text is the reason, where the property does not hold.
         regions: whether it is about regions, which denoisers without a grid do not have.
-        attention: whether it is about the attention of layers, which methods that change the latents leave alone.
-        differentiable: whether denoisers with it have gradients on a CPU, which methods that change the latents need.
+        attention: whether it is about the attention of layers, which methods that act on the prompt or on the latents
+            leave alone.
+        differentiable: whether denoisers with it have gradients on a CPU, which methods that act on the latents need.
         package: package without which it cannot be asked.
         method: the only method that it is asked of, where methods do not matter; None for all.
     """
@@ -145,10 +146,11 @@ class Cell:
 
     def applies(self, row: Row) -> bool:
         """Whether the property can be asked: image methods are not for audio nor the reverse, which has no regions;
-        methods that change the latents need gradients, and leave attention as it is."""
+        methods that act on the latents need gradients, and leave attention as it is, as those of the prompt do."""
         if row.method not in (None, self.method.name):
             return False
-        if self.method.changes_latents and (row.attention or not row.differentiable):
+        acts_on = self.method.acts_on
+        if (row.attention and acts_on != "attention") or (acts_on == "latents" and not row.differentiable):
             return False
         modality = family_of(_made(self.make)[0]).modality
         return modality in self.method.modalities and not (row.regions and modality == "audio")

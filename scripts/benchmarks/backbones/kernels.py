@@ -207,7 +207,8 @@ def _changed(parts: Parts, index: int) -> list[list[Condition]]:
     Among three successive seeds all examples have as many tokens.
     """
     values: dict[str, Any] = {"weight": 0.3 + 0.1 * index, "start": 0.0, "end": 1.0 - 0.02 * index}
-    if family_of(parts.denoiser).modality != "audio":
+    has_regions = not any("region" in kind.refused for kind in parts.example.adapter.condition_type)
+    if has_regions and family_of(parts.denoiser).modality != "audio":
         values["region"] = (0.0, 0.0, 0.3 + 0.03 * index, 1.0)
     return [list(parts.example.conditions(seed, **values)) for seed in (2 + 3 * index, index)]
 

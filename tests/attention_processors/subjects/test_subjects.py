@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
 from PIL import Image
 from remedies import check_call
 from safetensors.torch import load_file
@@ -18,8 +19,10 @@ from torch import Tensor
 from weftwork.attention_processors import Subject, SubjectAdapter
 from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.strength import Layout, Schedule
+from weftwork.attention_processors.subjects.adapter import prompt_width
 from weftwork.attention_processors.subjects.conditions import delayed
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, attach, conditions
+from weftwork.pipelines.designs.design import condition_class
 
 REFERENCE = Path(__file__).parents[2] / "data" / "fastcomposer_reference.safetensors"
 PROMPT = "a fox beside a red car"
@@ -148,13 +151,9 @@ def test_images_are_padded_with_black_and_encoded() -> None:
         if one.name not in AUDIO
     ],
 )
-def test_subjects_act_on_all_families_or_are_refused_by_name(tiny: Tiny) -> None:
+def test_subjects_act_on_all_families(tiny: Tiny) -> None:
     pipe, arguments = tiny.make(), partial(tiny.arguments, steps=1)
     stock = run_tiny(pipe, arguments())
-    if tiny.name == "krea2":  # its prompt embeddings are of several layers
-        with pytest.raises(ValueError, match="Krea2Transformer2DModel"):
-            SubjectAdapter.for_denoiser(pipe.transformer)
-        return
     attach(pipe, it=SubjectAdapter.for_denoiser(pipe.transformer, image_dim=16))
     with conditions(pipe, {"it": Subject(embeds=EMBEDS[0], token=1)}):
         assert (run_tiny(pipe, arguments()) - stock).abs().max() > 1e-5
@@ -205,6 +204,27 @@ def test_errors_and_their_remedies() -> None:
     other = SubjectAdapter.for_denoiser(tiny_unet(), text_dim=8, image_dim=16)
     with pytest.raises(ValueError, match="a text_dim of 8"):
         pipe.attach(other=other)
+    with pytest.raises(ValueError, match="got UNet2DModel, whose config has no width of prompt embeddings"):
+        prompt_width(
+            UNet2DModel(
+                sample_size=8,
+                block_out_channels=(8,),
+                down_block_types=("DownBlock2D",),
+                up_block_types=("UpBlock2D",),
+                norm_num_groups=4,
+            )
+        )
+
+
+def test_designs_name_subjects_by_file_and_words(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 32), "white").save(tmp_path / "white.png")
+    record = {"image": "white.png", "text": "fox", "weight": 0.7, "start": 0.3}
+    subject = condition_class(record, "subjects").from_record(record, lambda name: tmp_path / name)
+    assert isinstance(subject, Subject) and isinstance(subject.image, Image.Image)
+    assert (subject.image.size, subject.text, subject.weight, subject.start) == ((64, 32), "fox", 0.7, 0.3)
+    for key in ("region", "layers"):
+        with pytest.raises(ValueError, match=f"unknown key '{key}', expected image, weight"):
+            Subject.from_record({**record, key: None}, lambda name: tmp_path / name)
 
 
 @pytest.mark.parametrize(
