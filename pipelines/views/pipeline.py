@@ -95,14 +95,14 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
         (scene,) = batch.scenes
         check_seen(scene.warped)
         known = KnownPixels.of(references, scene.warped) if blend_latents or blend_pixels else None
-        guided = guidance_scale > 1
-        given = self._given(prompt, negative_prompt, guided)
-        batch = batch.to(self._execution_device)
+        guided, device = guidance_scale > 1, self._execution_device  # which visits all modules at each access
+        given = self._given(prompt, negative_prompt, guided, device)
+        batch = batch.to(device)
         encoded = views(views.features(batch, {"vae": self.vae, "given": given}))
         shape = (1, self.unet.config["in_channels"], *encoded.features.shape[-2:])
-        noise = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+        noise = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        scheduler.set_timesteps(num_inference_steps, device=device)
 
         def on_step(step: int, time: Tensor, latents: Tensor) -> None:
             if callback_on_step_end is not None:
@@ -135,9 +135,9 @@ class AlignedViewsPipeline(ConditionedPipelineMixin, StableDiffusionPipeline):
             raise UserError(f"weight: got {weight} for {name!r}, expected 1; call set_weights({name}=1)")
         return views
 
-    def _given(self, prompt: str, negative_prompt: str | None, guided: bool) -> dict[str, Tensor]:
+    def _given(self, prompt: str, negative_prompt: str | None, guided: bool, device: torch.device) -> dict[str, Tensor]:
         """Returns the arguments of the denoiser's calls, whose latents and timestep are replaced."""
-        positive, negative = self.encode_prompt(prompt, self._execution_device, 1, guided, negative_prompt)
+        positive, negative = self.encode_prompt(prompt, device, 1, guided, negative_prompt)
         context = positive if negative is None else torch.cat([negative, positive])
         context = context.to(self.unet.dtype)
         sides = (side // self.vae_scale_factor for side in self.size)
