@@ -17,10 +17,10 @@ from weftwork.scripts.converters.moai import FILES, OUTPUT, to_denoiser
 SIZES = {"head_dim": 8, "groups": 8}
 CHANNELS = {"image": 4, "geometry": 8, "image_reference": 4, "geometry_reference": 8}
 LAYOUT: dict[str, Any] = {
-    "block_out_channels": (16, 32, 32),
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "attention_head_dim": (2, 4, 4),
+    "block_out_channels": (16, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "attention_head_dim": (2, 4),
     "use_linear_projection": True,
     "layers_per_block": 2,
     "cross_attention_dim": 24,
