@@ -90,8 +90,7 @@ def _seeded(design: "Design", index: int) -> "Design":
 def _files(designs: Mapping[str, "Design"], folder: Path, arguments: argparse.Namespace) -> dict[str, dict[Path, int]]:
     """Returns the images of each design, and behind them their maps, with their numbers.
 
-    Raises:
-        ValueError: maps of a design without conditions, or two designs with files of one name.
+    `ValueError` for maps of a design without conditions, or two designs with files of one name.
     """
     from weftwork.pipelines.designs.run import check_maps, maps_path, numbered
 

@@ -179,11 +179,7 @@ def _set_steps(arguments: argparse.Namespace) -> None:
 
 
 def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Method, trainer: Trainer) -> TrainingConfig:
-    """Returns the options with an installed tracker, before images are encoded.
-
-    Raises:
-        ValueError: a folder of another run, validation cases that do not exist, or a tracker that is not installed.
-    """
+    """Returns the options with an installed tracker; `ValueError` if it, the folder or validation cases do not fit."""
     if not arguments.dry_run:
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     cases = arguments.validation_cases

@@ -127,11 +127,7 @@ class BoxTrack(Timed):
 
     @classmethod
     def along(cls, times: ArrayLike, boxes: ArrayLike, *, rate: float = 30.0, **options: Any) -> Self:
-        """Makes a track by linear interpolation between boxes, however far apart in time they are.
-
-        Raises:
-            ValueError: as for `BoxTrack`, or a rate that is not above 0.
-        """
+        """Makes a track by interpolation between boxes, however far apart in time; `ValueError` as `BoxTrack`."""
         if not rate > 0:
             raise UserError(f"rate: got {rate}, expected boxes per second, above 0")
         drawn = cls(np.asarray(times), np.asarray(boxes), **options)

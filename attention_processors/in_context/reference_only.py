@@ -171,11 +171,7 @@ class ReferenceOnlyAdapter(KeyBiasAdapter[ReferenceOnlyBatch]):
 
     @classmethod
     def for_denoiser(cls, denoiser: nn.Module, *, layers: str | Sequence[str] = "self", **config: object) -> Self:
-        """Makes an adapter for layers of a denoiser in which image tokens read each other.
-
-        Raises:
-            ValueError: as for `Adapter`, or a denoiser whose grid is not known.
-        """
+        """Makes an adapter for layers in which image tokens read each other; `ValueError` if the grid is not known."""
         return super().for_denoiser(denoiser, layers=layers, **config)
 
     def collate(self, conditions: Sequence[Sequence[ReferenceOnly]]) -> ReferenceOnlyBatch:

@@ -232,10 +232,9 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
 
     @torch.no_grad()
     def features(self, batch: PairedBatch, encoders: Encoders) -> PairedFeatures:
-        """Returns texts through the text encoders, and sketches through the frozen sketch encoder if there is one.
+        """Returns texts through the text encoders, and sketches through the frozen sketch encoder, if any.
 
-        Raises:
-            ValueError: an encoder is missing, by name, with the call that adds it.
+        `ValueError` if an encoder is missing, with the call that adds it.
         """
         text = self._texts(batch, encoders)
         if self.stroke_encoder is not None:

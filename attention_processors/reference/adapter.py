@@ -252,8 +252,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
     def features(self, batch: ReferenceBatch, encoders: Encoders) -> ReferenceFeatures:
         """Returns images of a weight above 0 through the frozen image encoder, embeds as they are, and their null.
 
-        Raises:
-            ValueError: the encoder is needed and missing, with the call that adds it, or is of another width.
+        `ValueError` if the encoder is missing, with the call that adds it, or is of another width.
         """
         kind, active = self.config["projection"], batch.weight > 0
         pooled, face = kind in POOLED, batch.face

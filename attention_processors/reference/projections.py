@@ -109,11 +109,7 @@ ZERO_NULL = POOLED | {"timed"}
 
 
 def make_projection(kind: str, sizes: ProjectionSizes) -> nn.Module:
-    """Makes a module from features [image, dim] or [image, token, dim] to tokens [image, token, token_dim].
-
-    Raises:
-        ValueError: an unknown kind.
-    """
+    """Makes a module from features [image, dim] or [image, token, dim] to tokens; `ValueError` for an unknown kind."""
     check_choice("projection", kind, MAKERS)
     return MAKERS[kind](sizes)
 

@@ -60,11 +60,7 @@ class RegionalPrompt(Condition):
 def joined_prompts(
     *embeds: Float[Tensor, "row token dim"],
 ) -> tuple[Float[Tensor, "row token dim"], list[Span]]:
-    """Joins prompt embeddings of several texts, each encoded alone; returns them and the span of each.
-
-    Raises:
-        ValueError: no embeddings, or ones of different rows or widths.
-    """
+    """Joins prompt embeddings of texts encoded alone; returns them and the span of each; `ValueError` if not alike."""
     shapes = {(one.shape[0], one.shape[2]) for one in embeds if one.ndim == 3}
     if len(shapes) != 1 or any(one.ndim != 3 for one in embeds):
         got = ", ".join(str(tuple(one.shape)) for one in embeds) or "none"

@@ -67,11 +67,7 @@ class StyleCard:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads a card, in float32 whatever the file has; files hold tensors and names only, no code.
-
-        Raises:
-            ValueError: no safetensors file, no card, or one that is damaged.
-        """
+        """Reads a card as float32; files hold tensors and names only, no code; `ValueError` for any other file."""
         try:
             with safe_open(path, framework="pt") as file:
                 found = file.metadata() or {}

@@ -119,11 +119,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
         return adapter
 
     def check_base(self, denoiser: nn.Module) -> None:
-        """Raises unless this was trained for a denoiser with these weights; half precision is not compared.
-
-        Raises:
-            ValueError: another denoiser, or one of a class without a record of images.
-        """
+        """Raises `ValueError` unless this was trained for a denoiser with these weights; half precision passes."""
         embedder_of(denoiser)
         here, training = _sha256(denoiser), self.config["training"] or {}
         trained_on = self.config["base_sha256"] or training.get("base_sha256")
@@ -302,8 +298,7 @@ class AlignedViews(Adapter[ViewsBatch, ViewsFeatures]):
     def save_pretrained(self, save_directory: str | Path, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Writes a folder of LoRAs in diffusers' format, one per role, and the correspondence encoder.
 
-        Raises:
-            OSError: it cannot be written; an earlier folder is unchanged.
+        After an `OSError`, an earlier folder is unchanged.
         """
         assert self.correspondence is not None
         with atomic_path(save_directory) as stage:

@@ -53,11 +53,7 @@ class ReferenceView(Condition):
 
     @classmethod
     def of_depth(cls, image: Values, depth: Float[np.ndarray, "height width"], camera: Camera) -> "ReferenceView":
-        """Makes a reference from depth along the camera's axis; 0, negative and non-finite depths are unknown.
-
-        Raises:
-            ValueError: as for the class.
-        """
+        """Makes a reference from depth along the camera's axis; depths that are not above 0 and finite are unknown."""
         depth = np.asarray(depth, np.float64)
         if depth.ndim != 2:
             raise UserError(f"depth: got shape {depth.shape}, expected [height, width]; drop the other axes")

@@ -41,14 +41,7 @@ class WarpedView:
 
 
 def warp_points(references: Sequence[ReferenceView], camera: Camera, size: tuple[int, int]) -> WarpedView:
-    """Warps every reference pixel as one point; each target pixel shows the nearest point.
-
-    Args:
-        size: height and width of the target.
-
-    Raises:
-        ValueError: no reference.
-    """
+    """Warps reference pixels as points; those of `size` (height, width) show the nearest; `ValueError` for none."""
     _check(references)
     points = np.concatenate([one.points[one.known] for one in references])
     colors = np.concatenate([one.image[one.known] for one in references])

@@ -57,10 +57,9 @@ def maps_of(archives: Archives, split: str) -> list[str]:
 
 
 def write_clips(archives: Archives, name: str, folder: Path, *, count: int, size: int, seed: int = 0) -> int:
-    """Renders clips of a map into a folder and returns their number, fewer than `count` where few places are good.
+    """Renders clips of a map into a folder; returns their number, fewer than `count` where few places are good.
 
-    Raises:
-        ValueError: a map that cannot be read, or no OpenGL.
+    `ValueError` for a map that cannot be read, or without OpenGL.
     """
     place = read_map(archives.read(f"maps/{name}.bsp"), name)
     rng = np.random.default_rng([seed, *name.encode()])

@@ -21,11 +21,7 @@ class WriteError(OSError):
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turns errors of writing that name no file, such as those of a full disk, into a `WriteError` that names the path.
-
-    Raises:
-        WriteError: the path cannot be written.
-    """
+    """Turns errors of writing that name no file, such as those of a full disk, into a `WriteError` with the path."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:

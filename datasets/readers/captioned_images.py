@@ -119,11 +119,7 @@ class CaptionedImages(Dataset[CaptionedImage]):
 
     @classmethod
     def from_folder(cls, folder: str | Path, **options: Unpack[Options]) -> "CaptionedImages":
-        """Reads the images that a folder's metadata lists; others are ignored.
-
-        Raises:
-            ValueError: no such folder, no metadata in it or metadata that cannot be read; and as for the class.
-        """
+        """Reads the images that a folder's metadata lists, and no others; `ValueError` without, and as the class."""
         file = _metadata(Path(folder))
         # pass the metadata alone: files named "test" in a folder would become another split
         files = {"train": escape(os.path.abspath(file))}

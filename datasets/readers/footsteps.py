@@ -111,11 +111,7 @@ def surface_of(name: str) -> str:
 
 
 def read_credits(folder: Path) -> Mapping[str, dict[str, str]]:
-    """Returns the credits of recordings by their path in the folder; empty without `footsteps.json`.
-
-    Raises:
-        ValueError: no JSON object of objects with texts by known names.
-    """
+    """Returns credits by path in the folder, none without `footsteps.json`; `ValueError` if that is wrong."""
     path, names = folder / CREDITS, {"surface", "license", "author", "source"}
     if not path.is_file():
         return {}

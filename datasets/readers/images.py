@@ -34,8 +34,7 @@ BICUBIC: Final = Image.Resampling.BICUBIC
 def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads an image file: upright, 8 bits a channel, on white.
 
-    Raises:
-        ValueError: the file is missing, not an image, damaged, cut short, or holds more than ``max_pixels``.
+    `ValueError` if it is missing, not an image, damaged, cut short, or holds more than ``max_pixels``.
     """
     return as_image(read_any(path, max_pixels), mode, name=f"image {str(path)!r}")
 

@@ -4,11 +4,7 @@ from weftwork.datasets.readers.errors import UserError
 
 
 def check_characters(text: str, name: str = "") -> str:
-    """Returns the text if all its characters are whole; the error begins with its name, if it has one.
-
-    Raises:
-        ValueError: halves of characters, such as a lone "\\ud83d", which JSON can hold and nothing else can.
-    """
+    """Returns the text, by name in errors; `ValueError` for halves of characters, which only JSON can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

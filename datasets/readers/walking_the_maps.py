@@ -62,11 +62,7 @@ class MapChunk:
 
     @property
     def audio(self) -> Float32[np.ndarray, "2 sample"]:
-        """Audio at `rate`, `seconds` long, without scaling; mono files give two equal channels.
-
-        Raises:
-            ValueError: a file that cannot be read, ends before the chunk does, or has more than two channels.
-        """
+        """Audio at `rate`, `seconds` long, unscaled; mono files give two equal channels; `ValueError` if unreadable."""
         return read_audio(_audio(self.folder), self.start, self.seconds, self.sample_rate)
 
     @property

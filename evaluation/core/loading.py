@@ -13,11 +13,7 @@ ENCODER = "image_encoder"
 
 
 def load_adapters(pipe: ConditionedPipelineMixin, files: Mapping[str, Path], names: Sequence[str]) -> None:
-    """Loads the adapters among `names` that have a folder, and the image encoder of `reference`.
-
-    Raises:
-        ValueError: `reference` without `image_encoder`.
-    """
+    """Loads those of `names` that have a folder, and the encoder that `reference` needs; `ValueError` without it."""
     for name in names:
         if name in files:
             pipe.load_adapter(files[name], name)

@@ -78,10 +78,8 @@ def if_installed(name: str, opened: Callable[[], Opened]) -> Opened | None:
 def spectral_distance() -> AudioDistance:
     """Spectral convergence of audio [channel, sample] to true audio, with windows of 240, 600 and 1,200 samples.
 
-    0 for equal audio, 1 for silence: the norm of the difference of magnitudes, relative to that of the true ones.
-
-    Raises:
-        ValueError: the package is not installed.
+    0 for equal audio, 1 for silence: the norm of the difference of magnitudes, relative to that of the true ones;
+    `ValueError` if the package is not installed.
     """
     try:
         from auraloss.freq import MultiResolutionSTFTLoss  # pyright: ignore[reportMissingImports]

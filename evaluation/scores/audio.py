@@ -124,10 +124,8 @@ def score_audio(
 def mirror(audio: Sequence[Audio], mirrored: Sequence[Audio], truths: Sequence[Truth]) -> float:
     """Response of audio to mirrored video: 1 if the sides are exchanged, -1 if they stay the same.
 
-    This is the negative correlation of the interaural level differences, in dB, at the same steps of both.
-
-    Raises:
-        ValueError: as `score_audio`.
+    This is the negative correlation of the interaural level differences, in dB, at the same steps of both; `ValueError`
+    as `score_audio`.
     """
     both = [_hear(audio, truths), _hear(mirrored, truths)]
     if not min(map(_heard_share, both)) >= LEAST_HEARD:
@@ -148,10 +146,7 @@ def signal_to_noise(audio: Sequence[Audio], truths: Sequence[Audio]) -> float:
 def level_change(audio: Sequence[Audio], farther: Sequence[Audio], truths: Sequence[Truth]) -> float:
     """Mean change of the level of steps in dB, from `audio` to `farther`; ideally -6.02 at twice the distance.
 
-    Averaged over steps audible in both; NaN if these are less than half.
-
-    Raises:
-        ValueError: as `score_audio`.
+    Averaged over steps audible in both; NaN if these are less than half; `ValueError` as `score_audio`.
     """
     before, after = (_joined(heard.level for heard in _hear(side, truths)) for side in (audio, farther))
     change = after - before

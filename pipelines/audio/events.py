@@ -121,11 +121,7 @@ def pan_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> t
 
 
 def loudness_curve(audio: Audio, sample_rate: int, *, hop_seconds: float = 0.02) -> tuple[Curve, Curve]:
-    """Computes times in seconds and the level of both channels around them in dBFS, at least -90.
-
-    Raises:
-        ValueError: not [2, samples], or numbers that are not finite.
-    """
+    """Computes times in seconds and the level around them in dBFS, at least -90; `ValueError` as `check_audio`."""
     times, powers = _curve(check_audio(audio), sample_rate, hop_seconds)
     return times, 10 * np.log10(np.maximum(powers.mean(0), SILENCE))
 

@@ -105,11 +105,7 @@ def detector_named(name: str, video: Video) -> Detector:
 
 
 def walkers(video: Video, detect: Detector) -> list[BoxTrack]:
-    """Returns the tracks of at least `SHORTEST` seconds that move by `LEAST_PATH`, in order of appearance.
-
-    Raises:
-        ValueError: none, or as `Video.tracks`.
-    """
+    """Returns tracks that last `SHORTEST` seconds and move by `LEAST_PATH`, in order; `ValueError` for none."""
     tracks = [track for track in video.tracks(detect) if track.times[-1] - track.times[0] >= SHORTEST]
     moved = [track for track in tracks if _path(track) >= LEAST_PATH]
     if not moved:

@@ -33,12 +33,7 @@ class AudioOutput(BaseOutput):
     sample_rate: int
 
     def save(self, path: str | Path) -> Path:
-        """Writes an audio file, for example WAV or FLAC, atomically.
-
-        Raises:
-            ValueError: an unknown suffix.
-            OSError: the file cannot be written.
-        """
+        """Writes an audio file, such as WAV or FLAC, atomically; `ValueError` for an unknown suffix."""
         path = Path(path)
         if path.suffix[1:].upper() not in soundfile.available_formats():
             raise UserError(f"path: got {path.name!r}, expected a name that ends in .wav or .flac; change it")

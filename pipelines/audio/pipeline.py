@@ -106,11 +106,7 @@ class VideoToAudioPipeline(StableAudioPipeline):
         self.controlnet = self.controlnet if self.spatial is not None else None
 
     def load_adapter(self, pretrained_model_name_or_path: str | Path, name: str) -> Adapter:
-        """Loads and attaches what a folder has: `adapter`, and optionally `controlnet`.
-
-        Raises:
-            ValueError: an adapter for another backbone; as `SpatialAudioAdapter.from_pretrained`.
-        """
+        """Loads and attaches what a folder has: `adapter`, and `controlnet`; `ValueError` for another backbone."""
         folder, controlnet = Path(pretrained_model_name_or_path), None
         adapter = adapter_class(folder / "adapter").from_pretrained(folder / "adapter")
         if (folder / "controlnet").is_dir():

@@ -110,11 +110,7 @@ class Video:
                     due = max(due + 1 / rate, time + 0.5 / rate)
 
     def tracks(self, detect: Detector, rate: float = BOX_RATE) -> list[BoxTrack]:
-        """Returns the tracks of a detector, largest first.
-
-        Raises:
-            ValueError: no boxes by track, or boxes that are inverted or reach beyond the frame.
-        """
+        """Returns a detector's tracks, largest first; `ValueError` for none, or boxes inverted or beyond the frame."""
         found: dict[Hashable, list[tuple[float, Sequence[float]]]] = {}
         for time, frame in self.frames(rate):
             boxes = detect(frame)
@@ -143,11 +139,7 @@ class Video:
                 )
 
     def with_audio(self, audio: Float[np.ndarray, "2 sample"], sample_rate: int, path: str | Path) -> Path:
-        """Write a copy of the video with new audio, atomically; frames are not encoded again.
-
-        Raises:
-            ValueError: an unknown suffix, or a container that does not support the codec of the frames.
-        """
+        """Writes a copy with new audio, atomically, frames as they are; `ValueError` if no such file can hold them."""
         av, path = installed_av(), Path(path)
         try:
             with atomic_path(path) as partial, av.open(str(self.path)) as source, av.open(str(partial), "w") as target:

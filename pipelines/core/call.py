@@ -178,11 +178,7 @@ class ConditionedCall:
         return made.on_call(denoiser, args, kwargs)
 
     def _halves(self, denoiser: nn.Module, given: Given) -> tuple[Half, ...]:
-        """Returns the halves of guidance that a call computes, in the order of its rows.
-
-        Raises:
-            ValueError: a call that the family's pipelines do not make.
-        """
+        """Returns the halves of guidance that a call computes, in the order of its rows; `ValueError` if unforeseen."""
         guidance, rows = self.guidance, len(sample_of(given))
         name, self.pass_name = self.pass_name, None  # guiders name more passes of the conditional half, as cond_skip
         perturbed = (name or "").startswith("cond_") and name != "cond_uncond"

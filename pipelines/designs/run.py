@@ -262,11 +262,7 @@ def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = N
 
 
 def stored_in(path: Path) -> dict[str, Any] | None:
-    """Returns the record stored in a PNG, also of an earlier version; None for a file that is cut short.
-
-    Raises:
-        ValueError: a whole image without a record.
-    """
+    """Returns the record stored in a PNG, None if that is cut short; `ValueError` for a whole one without."""
     try:
         with Image.open(path) as image:
             image.load()

@@ -24,11 +24,7 @@ def interleaved(
 
 
 def timed_command(words: Sequence[str], rounds: int) -> dict[str, float]:
-    """Returns median seconds of `weftwork …` including start-up, and peak memory of all child processes so far.
-
-    Raises:
-        RuntimeError: the command failed.
-    """
+    """Returns median seconds of `weftwork …` with start-up, and peak memory of all child processes so far."""
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()

@@ -1,4 +1,7 @@
-"""Conversion of published checkpoints to adapter folders, and back, tensor by tensor."""
+"""Conversion of published checkpoints to adapter folders, and back, tensor by tensor.
+
+Conversions are all or nothing, with a `ValueError` for a target that is not empty or a source that is no such folder.
+"""
 
 import json
 import logging
@@ -44,20 +47,12 @@ FACE_V2_NAME = f"ip-adapter-faceid-{FACE_V2}.safetensors"
 
 
 def read_lots(path: Path) -> Groups:
-    """The groups of a published checkpoint: a pickle of tensors, or safetensors with keys `group.key`.
-
-    Raises:
-        ValueError: no file, a damaged one, or one that holds anything but groups of tensors.
-    """
+    """Groups of a checkpoint: a pickle of tensors, or safetensors with keys `group.key`; `ValueError` for others."""
     return _read(path, "a LOTS checkpoint (lots.bin or .safetensors)", GROUPS, _grouped)
 
 
 def read_ip_adapter(path: Path) -> Groups:
-    """The groups of a published IP-Adapter, as `read_lots`; or of a denoiser that diffusers saved with one.
-
-    Raises:
-        ValueError: as `read_lots`; or keys that are no IP-Adapter's, naming the first.
-    """
+    """Groups of a published IP-Adapter, or of a denoiser that diffusers saved with one; `ValueError` as `read_lots`."""
     expected = "an IP-Adapter checkpoint (.bin or .safetensors)"
     return _read(path, expected, ip_adapter_checkpoint.GROUPS, ip_adapter_checkpoint.grouped)
 
@@ -105,11 +100,7 @@ def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | No
 
 
 def convert_to_lots(source: Path, target: Path) -> None:
-    """An adapter folder to a folder with `lots.bin` and `pair_former_config.json`, all or nothing.
-
-    Raises:
-        ValueError: see `adapter_to_lots`; a source that is no adapter folder, a target that is not empty.
-    """
+    """An adapter folder to one with `lots.bin` and its settings, all or nothing; `ValueError` as `adapter_to_lots`."""
     check_new_folder(target)
     groups, settings = adapter_to_lots(*_read_adapter(source))
 
@@ -121,14 +112,7 @@ def convert_to_lots(source: Path, target: Path) -> None:
 
 
 def convert_from_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
-    """A published IP-Adapter to an adapter folder, all or nothing.
-
-    Args:
-        denoiser: see `ip_adapter_to_adapter`.
-
-    Raises:
-        ValueError: see `read_ip_adapter` and `ip_adapter_to_adapter`; a target that is not empty.
-    """
+    """A published IP-Adapter to an adapter folder, all or nothing; `ValueError` as `ip_adapter_to_adapter`."""
     check_new_folder(target)
     groups, theirs = without_lora(read_ip_adapter(source))
     config, state = ip_adapter_to_adapter(groups, denoiser)
@@ -163,11 +147,7 @@ def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None
 
 
 def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
-    """A published IP-Adapter of a transformer, one of `transformers.FORMATS`, to an adapter folder, all or nothing.
-
-    Raises:
-        ValueError: a file that is missing or damaged; see `published_to_adapter`; a target that is not empty.
-    """
+    """An IP-Adapter of `transformers.FORMATS` to an adapter folder; `ValueError` as `published_to_adapter`."""
     check_new_folder(target)
     found = _opened(source, "an IP-Adapter checkpoint (.bin or .safetensors)")
     if isinstance(found, dict) and found and all(_is_group(name, group) for name, group in found.items()):
@@ -179,24 +159,16 @@ def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module
 
 
 def restore_published(kind: str, source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
-    """The inverse of `convert_published`: an adapter folder to a folder with `ip-adapter.safetensors`.
-
-    Raises:
-        ValueError: see `adapter_to_published`; a source that is no adapter folder, a target that is not empty.
-    """
+    """An adapter folder to one with `ip-adapter.safetensors`; `ValueError` as `adapter_to_published`."""
     check_new_folder(target)
     tensors = adapter_to_published(kind, *_read_adapter(source), denoiser)
     _write_folder(target, lambda folder: save_file(tensors, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
 
 
 def convert_from_moai(source: Path, target: Path, **options: int) -> None:
-    """A folder with the five published files to a folder with a model per role, all or nothing.
+    """A folder with the five published files to one with a model per role, all or nothing.
 
-    Args:
-        options: `head_dim` and `groups` of `to_denoiser`.
-
-    Raises:
-        ValueError: a file that is missing or damaged; see `to_denoiser` and `to_encoder`; a target that is not empty.
+    `options` are `head_dim` and `groups` of `to_denoiser`; `ValueError` as `to_denoiser` and `to_encoder`.
     """
     check_new_folder(target)
     states = {role: _opened(source / name, "a MoAI checkpoint") for role, name in moai_checkpoint.FILES.items()}
@@ -223,12 +195,7 @@ def convert_from_moai(source: Path, target: Path, **options: int) -> None:
 def convert_from_fastcomposer(source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
     """A published FastComposer checkpoint to an adapter folder with `image_encoder` and `unet` in it, all or nothing.
 
-    Args:
-        denoiser: see `fastcomposer.to_adapter`.
-
-    Raises:
-        ValueError: a file that is missing or damaged, or parts, keys or shapes that do not fit; a target that is not
-            empty.
+    `ValueError` as `fastcomposer.to_adapter`, and for a target that is not empty.
     """
     check_new_folder(target)
     groups = _read(source, "a FastComposer checkpoint (.bin or .safetensors)", (fastcomposer.FUSER,), _grouped)

@@ -111,8 +111,7 @@ def layer_positions(denoiser: nn.Module) -> dict[str, int]:
 def grouped(tensors: Mapping[str, Tensor]) -> Groups:
     """A flat file of the authors, or a whole denoiser that diffusers saved with one IP-Adapter, as two groups.
 
-    Raises:
-        ValueError: keys that are neither an IP-Adapter's nor a denoiser's, naming the first.
+    `ValueError` for keys that are neither's, naming the first.
     """
     groups: Groups = {}
     unknown: list[str] = []
@@ -166,9 +165,8 @@ def adapter_to_ip_adapter(
 ) -> Groups:
     """The inverse of `ip_adapter_to_adapter`: groups in the authors' layout.
 
-    Raises:
-        ValueError: an adapter with what the published format cannot say, keys and shapes beside its config, or layers
-            that are not all text attention layers of the denoiser.
+    `ValueError` for what the published format cannot say, keys or shapes beside the config, or layers that are not all
+    text attention layers of the denoiser.
     """
     adapter = adapter_on_meta(ReferenceAdapter, config)
     check_options(adapter.config, NOTHING_SAID, "an IP-Adapter")

@@ -127,8 +127,7 @@ def lots_to_adapter(
 def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Groups, dict[str, Any]]:
     """The inverse of `lots_to_adapter`: groups, and the content of `pair_former_config.json`.
 
-    Raises:
-        ValueError: an adapter with what the published format cannot say, or keys and shapes beside its config.
+    `ValueError` for what the published format cannot say, or keys and shapes beside the config.
     """
     check_options(config, ONLY_POSSIBLE, "a LOTS")
     adapter = adapter_on_meta(PairedAdapter, config)

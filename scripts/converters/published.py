@@ -91,14 +91,7 @@ def check_shapes(
     shapes: Mapping[str, torch.Size],
     why: str = "as in config.json; convert the original again",
 ) -> None:
-    """Raise unless these tensors are the model's.
-
-    Args:
-        why: end of the error of a shape: what the expected one comes from, and a remedy.
-
-    Raises:
-        ValueError: keys or a shape beside its config.
-    """
+    """Raises `ValueError` unless these tensors are the model's; `why` says what shapes come from, and a remedy."""
     check_names("keys", state, shapes)
     for name, wanted in shapes.items():
         if state[name].shape != wanted:

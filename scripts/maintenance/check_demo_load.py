@@ -71,11 +71,7 @@ def _pixels(path: Path) -> bytes:
 
 
 def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
-    """Starts a demo with a queue of that size; returns it with its address once it responds; its files are in `room`.
-
-    Raises:
-        RuntimeError: the demo did not start.
-    """
+    """Starts a demo with such a queue and its files in `room`; returns it with its address once it responds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

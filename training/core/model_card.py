@@ -81,8 +81,7 @@ def _samples(source: Path, target: Path) -> list[str]:
 def push(folder: Path, repo_id: str) -> str:
     """Uploads a trained folder to the Hub, to a private repository unless it exists; returns its URL.
 
-    Raises:
-        ValueError: no network or no write access; the local folder is not changed.
+    `ValueError` without network or write access; the local folder is not changed.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

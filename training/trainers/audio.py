@@ -13,11 +13,7 @@ from weftwork.training.core.trainer import Groups, Trainer
 
 @dataclass(frozen=True)
 class SpatialConfig:
-    """Dropout and timesteps of the spatial audio task; the share without conditions is that of Stable-V2A's code.
-
-    Raises:
-        ValueError: a share outside [0, 1], or a mean that is not finite.
-    """
+    """Dropout and timesteps of spatial audio; the share without conditions is that of Stable-V2A's code."""
 
     condition_dropout: float = option(0.1, "share of audio without any condition and prompt")
     prompt_dropout: float = option(0.2, "share of prompts left out")

@@ -11,11 +11,7 @@ COLUMN = "of own data; none = the one column that can hold {}s"
 
 @dataclass(frozen=True)
 class StyleConfig(ObjectiveConfig):
-    """Dropout of the style and reference tasks; the shares are IP-Adapter's (arXiv 2308.06721).
-
-    Raises:
-        ValueError: a share outside [0, 1], or a number out of its range.
-    """
+    """Dropout of the style and reference tasks; the shares are IP-Adapter's (arXiv 2308.06721)."""
 
     caption_dropout: float = option(0.05, "share of empty prompts")
     style_dropout: float = option(0.05, "share of images with the null style")

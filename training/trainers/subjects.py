@@ -9,11 +9,7 @@ from weftwork.training.core.trainer import Trainer
 
 @dataclass(frozen=True)
 class SubjectConfig(ObjectiveConfig):
-    """Dropout and localization of the subject task; the shares are FastComposer's.
-
-    Raises:
-        ValueError: a share outside [0, 1], a weight below 0, or captions that are dropped without their subjects.
-    """
+    """Dropout and localization of the subject task; the shares are FastComposer's."""
 
     caption_dropout: float = option(0.0, "has no effect here, see --joint_dropout")
     joint_dropout: float = option(0.1, "share of images with the empty prompt and without subjects")

@@ -14,11 +14,7 @@ DISTILLATIONS: Final = ("kl", "mse", "logits")
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """The objective of aligned views; the geometry's weight and `min(SNR + 1, gamma) / (SNR + 1)` are MoAI's.
-
-    Raises:
-        ValueError: a weight that is negative, or an unknown kind of distillation.
-    """
+    """Objective of aligned views; the geometry's weight and `min(SNR + 1, gamma) / (SNR + 1)` are MoAI's."""
 
     geometry_weight: float = option(3.0, "weight of the point map's error relative to the image's")
     distillation_weight: float = option(0.1, "weight of the distance of attention maps, for --sharing distilled")

@@ -145,11 +145,7 @@ def walk_of(
     seconds: float = SECONDS,
     surfaces: tuple[str, ...] = SYNTHETIC.surfaces,
 ) -> Walk:
-    """The walk of a sample on one of these surfaces, with nothing rendered.
-
-    Raises:
-        ValueError: an unknown split, a negative index or seed, or less than one second.
-    """
+    """The walk of a sample on one of these surfaces, not rendered; `ValueError` for arguments out of range."""
     options = combinations(split, surfaces)
     if index < 0 or seed < 0 or not 1 <= seconds < np.inf:
         raise UserError(f"index, seed, seconds: got {index}, {seed} and {seconds}, expected at least 0, 0 and 1")

@@ -83,11 +83,7 @@ def one_step(path: Path, sample_rate: int) -> Float[np.ndarray, " sample"]:
 
 
 def steps_in(folder: Path | None, split: str) -> StepSounds:
-    """Returns the recorded steps of a split of a folder, opened once, or synthetic steps without a folder.
-
-    Raises:
-        ValueError: as `FootstepFolder`.
-    """
+    """Returns recorded steps of a split of a folder, opened once; without one, synthetic steps."""
     return SYNTHETIC if folder is None else _opened(folder, split)
 
 
