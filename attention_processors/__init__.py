@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from weftwork.attention_processors.encoders import ImageEncoder as ImageEncoder
     from weftwork.attention_processors.encoders import SketchEncoder as SketchEncoder
     from weftwork.attention_processors.encoders import TextEncoders as TextEncoders
+    from weftwork.attention_processors.expressions.adapter import ExpressionAdapter as ExpressionAdapter
+    from weftwork.attention_processors.expressions.conditions import Expression as Expression
     from weftwork.attention_processors.in_context.adapter import InContextAdapter as InContextAdapter
     from weftwork.attention_processors.in_context.conditions import InContextReference as InContextReference
     from weftwork.attention_processors.in_context.conditions import ReferenceOnly as ReferenceOnly

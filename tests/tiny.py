@@ -18,6 +18,7 @@ from weftwork.attention_processors.core.adapter import KeyValueAdapter
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
+from weftwork.attention_processors.expressions.adapter import Expression, ExpressionAdapter
 from weftwork.attention_processors.paired.adapter import PairedAdapter, SketchTextPair
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter
 from weftwork.attention_processors.regional.adapter import RegionalAdapter, RegionalPrompt
@@ -234,6 +235,20 @@ def subject_conditions(seed: int = 0, **options: Any) -> list[Subject]:
     return [Subject(embeds=torch.randn(16, generator=generator), token=i, **options) for i in (2, 3)]
 
 
+EXPRESSIONS = ("smile", "fear", "rage")
+
+
+def expression_adapter(unet: Any, **options: Any) -> ExpressionAdapter:
+    torch.manual_seed(3)
+    sizes = dict(token_dim=32, prior_dim=8, hidden_dim=16, num_tokens=4, num_codes=5, num_heads=4)
+    return ExpressionAdapter.for_denoiser(unet, **{**sizes, "expressions": EXPRESSIONS, **options})
+
+
+def expression_conditions(seed: int = 0, **options: Any) -> list[Expression]:
+    first, second = EXPRESSIONS[seed % 3], EXPRESSIONS[(seed + 1) % 3]
+    return [Expression(first, **options), Expression({first: 1, second: 3}, **options)]
+
+
 def loaded_views(folder: Path, unet: Any) -> AlignedViews:
     """Views from a folder, on a denoiser."""
     views = AlignedViews.from_pretrained(folder)
@@ -260,6 +275,8 @@ METHODS = (
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
     Method("reference", reference_adapter, reference_conditions),
     Method("subjects", subject_adapter, subject_conditions),
+    Method("expressions", lambda u: expression_adapter(u, bank="none"), expression_conditions),
+    Method("expressions_bank", expression_adapter, expression_conditions, trained=False),  # codes learn by a loss
     Method("regional", RegionalAdapter.for_denoiser, regional_conditions, trained=False),
     Method("attention_control", attend_adapter, attend_conditions, trained=False),
 )

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, LayerBranches
 from weftwork.attention_processors.core.strength import (
@@ -42,6 +43,11 @@ ASPECT_TOLERANCE = 0.15
 
 class Encoded(ABC):
     """One adapter's encoded conditions, one row per design, to be laid out as a batch."""
+
+    @property
+    def changes_outputs(self) -> bool:
+        """Whether a strength of its changes the output of the denoiser (`Strength.on_output`)."""
+        return False
 
     @abstractmethod
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
@@ -228,6 +234,22 @@ class Conditioning:
             given = one.on_call(self, denoiser, *given) or given
         return None if given[0] is args and given[1] is kwargs else given
 
+    def on_output(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Returns the output of a call of the denoiser as the strengths change it, after it has run."""
+        for strength in self.strengths:
+            if strength.on_output is not None:
+                output = strength.on_output(self, denoiser, args, kwargs, output)
+        return output
+
+    def hooks(self, denoiser: nn.Module) -> list[RemovableHandle]:
+        """Lets `on_call` and `on_output` run in the calls of a denoiser, where a strength needs them."""
+        found: list[RemovableHandle] = []
+        if self.reads_calls:
+            found.append(denoiser.register_forward_pre_hook(self.on_call, with_kwargs=True))
+        if self.changes_outputs:
+            found.append(denoiser.register_forward_hook(self.on_output, with_kwargs=True))
+        return found
+
     def on_latents(self, latents: Tensor) -> Tensor:
         """Returns the latents that the scheduler's step should read in the place of these."""
         for strength in self.strengths:
@@ -247,6 +269,10 @@ class Conditioning:
     def _readers(self) -> list[Any]:
         """Strengths, and behind them the recorder, that read the denoiser's calls."""
         return [one for one in (*self.strengths, self.recorder) if one is not None and one.on_call is not None]
+
+    @property
+    def changes_outputs(self) -> bool:
+        return any(strength.on_output is not None for strength in self.strengths)
 
     @property
     def reads_timestep(self) -> bool:

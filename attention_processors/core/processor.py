@@ -224,8 +224,8 @@ def conditioned(
         let(conditioning or Conditioning({}))
         checked = nullcontext() if is_compiled(denoiser, parts) else _all_read(denoiser, slots, current)
         with ExitStack() as hooks, checked, _recomputed_alike(parts, slots, current), shown:
-            if conditioning is not None and conditioning.reads_calls:
-                hooks.callback(denoiser.register_forward_pre_hook(conditioning.on_call, with_kwargs=True).remove)
+            for hook in () if conditioning is None else conditioning.hooks(denoiser):
+                hooks.callback(hook.remove)
             yield let
     finally:
         _set(slots, before)

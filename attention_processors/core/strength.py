@@ -197,6 +197,9 @@ class Strength:
         self.on_call: Callable[[Any, Any, Sequence[Any], Mapping[str, Any]], Arguments | None] | None = None
         """Called with the conditioning, the denoiser and the arguments of each of its calls, before it runs; returns
         other arguments, or None."""
+        self.on_output: Callable[[Any, Any, Sequence[Any], Mapping[str, Any], Any], Any] | None = None
+        """Called with the conditioning, the denoiser, and the arguments and output of each of its calls; returns the
+        output that the pipeline gets."""
         self.on_step: Callable[[Tensor], Tensor] | None = None
         """Called with the latents that the scheduler's step reads; returns those that it should read."""
         self.sampling = Sampling()

@@ -19,7 +19,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
@@ -31,6 +30,7 @@ from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import padded
 from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.regions import region_size
+from weftwork.attention_processors.encoders.image import unit_tensor
 from weftwork.attention_processors.paired.batch import PairedBatch, PairedFeatures
 from weftwork.attention_processors.paired.conditions import (
     GlobalSketch,
@@ -228,7 +228,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         if self.stroke_encoder is not None:
             return stroke_pixels(image, size)
         square = center_crop(image, size) if self.config["center_crop"] else letterbox(image, size)
-        return torch.from_numpy(np.array(square.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
+        return unit_tensor(square)
 
     @torch.no_grad()
     def features(self, batch: PairedBatch, encoders: Encoders) -> PairedFeatures:

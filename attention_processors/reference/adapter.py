@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
@@ -33,6 +32,7 @@ from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.conditioning import EncodedTokens
+from weftwork.attention_processors.encoders.image import unit_tensor
 from weftwork.attention_processors.reference import FACE_PROJECTIONS
 from weftwork.attention_processors.reference.conditions import Reference
 from weftwork.attention_processors.reference.projections import (
@@ -234,7 +234,7 @@ class ReferenceAdapter(KeyValueAdapter[ReferenceBatch, ReferenceFeatures]):
         size = self.config["image_size"]
         if image is None:
             return torch.zeros(3, size, size)
-        return torch.from_numpy(np.array(center_crop(image, size, size), np.float32) / 255).permute(2, 0, 1)
+        return unit_tensor(center_crop(image, size, size))
 
     def _blank_embeds(self, references: Sequence[Reference]) -> Tensor:
         """Returns zeros in the shape that all given embeds have."""

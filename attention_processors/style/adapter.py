@@ -11,7 +11,6 @@ Differs (our choices): styles are free rows of a table; the trained matrices are
 addition as the default of four fusions; the number of tokens; the learned null style; the initialisation; mixing.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -28,6 +27,7 @@ from weftwork.attention_processors.core.branch import DecoupledBranch
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
 from weftwork.attention_processors.core.joint_branch import JointBranch
+from weftwork.attention_processors.core.shares import share_row
 from weftwork.attention_processors.style.card import PARTS, StyleCard
 from weftwork.attention_processors.style.conditions import Style
 from weftwork.datasets.readers.errors import UserError, check_choice
@@ -80,14 +80,7 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
         return StyleBatch.of(rows, self.config, shares=shares)
 
     def _shares(self, style: Condition) -> list[float]:
-        known = self.config["styles"]
-        shares: Mapping[str, float] = style.shares if isinstance(style, Style) else {}
-        for name in shares:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "use one of these"
-                raise UserError(f"style: got {name!r}, expected one of {', '.join(known)}; {hint}")
-        return [float(shares.get(name, 0.0)) for name in known]
+        return share_row("style", style.shares if isinstance(style, Style) else {}, self.config["styles"])
 
     def features(self, batch: StyleBatch, encoders: Encoders) -> StyleBatch:
         return batch

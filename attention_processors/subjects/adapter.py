@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
@@ -32,6 +31,7 @@ from weftwork.attention_processors.core.adapter import Adapter, Encoders
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
 from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.processor import unwrapped
+from weftwork.attention_processors.encoders.image import unit_tensor
 from weftwork.attention_processors.encoders.words import NO_WORDS, PromptWords
 from weftwork.attention_processors.reference.projections import filled_in
 from weftwork.attention_processors.subjects.conditions import Subject
@@ -139,8 +139,7 @@ class SubjectAdapter(Adapter[SubjectBatch, SubjectBatch]):
         size = (self.config["image_size"],) * 2
         if image is None:
             return torch.zeros(3, *size)
-        square = ImageOps.pad(image.convert("RGB"), size, Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(square, np.float32) / 255).permute(2, 0, 1)
+        return unit_tensor(ImageOps.pad(image.convert("RGB"), size, Image.Resampling.BILINEAR))
 
     @torch.no_grad()
     def features(self, batch: SubjectBatch, encoders: Encoders) -> SubjectBatch:

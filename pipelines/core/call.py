@@ -113,10 +113,19 @@ class ConditionedCall:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
         self._restart()
 
+    @property
+    def changes_outputs(self) -> bool:
+        made = self.encoded
+        if isinstance(made, Conditioning):
+            return made.changes_outputs
+        return any(one.changes_outputs for one in made.values())
+
     def _restart(self, *_: object, **__: object) -> None:
         self.step, self.calls, self.images, self.steps = 0, 0, 0, 0
         self.pass_name: str | None = None
         self.laid_out: dict[tuple[int, tuple[Half, ...]], Conditioning] = {}
+        self.acting: Conditioning | None = None
+        """Conditioning of the call that is running."""
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -128,6 +137,8 @@ class ConditionedCall:
                 let = stack.enter_context(conditioned(denoiser))
                 hook = denoiser.register_forward_pre_hook(partial(self._begin, let), with_kwargs=True)
                 stack.callback(hook.remove)
+                if self.changes_outputs:  # compiled code would stop at a hook
+                    stack.callback(denoiser.register_forward_hook(self._end, with_kwargs=True).remove)
                 if hasattr(denoiser, "cache_context"):
                     stack.enter_context(_watched(unwrapped(denoiser), "cache_context", self._named))
             stack.enter_context(_watched(self.pipe.scheduler, "set_timesteps", self._restart))
@@ -170,12 +181,17 @@ class ConditionedCall:
         halves = self._halves(denoiser, given)
         made = self._conditioning(denoiser, given, halves)
         let(made)
+        self.acting = made
         self.calls += 1
         self.knows_prompts = False  # what is encoded from now on is for the next run
         if not made.reads_calls:
             return None
         made.set_sampling(sampling_of(self.pipe.scheduler, given, self.shape))
         return made.on_call(denoiser, args, kwargs)
+
+    def _end(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Returns the output of a call of the denoiser, with what the conditions change in it."""
+        return output if self.acting is None else self.acting.on_output(denoiser, args, kwargs, output)
 
     def _halves(self, denoiser: nn.Module, given: Given) -> tuple[Half, ...]:
         """Returns the halves of guidance that a call computes, in the order of its rows; `ValueError` if unforeseen."""

@@ -21,6 +21,7 @@ from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
+from weftwork.scripts.converters import dice as dice_checkpoint
 from weftwork.scripts.converters import fastcomposer
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_NAME = "pair_former_config.json"
 IP_ADAPTER_NAME = "ip-adapter.safetensors"
+DICE_NAMES = dice_checkpoint.MODULE_NAME, dice_checkpoint.UNET_NAME
 FACE_V2 = "plusv2"
 """In names of FaceID Plus checkpoints of version 2, which have the same tensors as version 1."""
 FACE_V2_NAME = f"ip-adapter-faceid-{FACE_V2}.safetensors"
@@ -81,6 +83,16 @@ def _opened(path: Path, what: str) -> Any:
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
         ) from error
+
+
+def _tensors(path: Path, what: str) -> dict[str, Tensor]:
+    """Reads a file of tensors by name, or of groups of these, which become prefixes."""
+    found = _opened(path, what)
+    if isinstance(found, dict) and found and all(_is_group(name, group) for name, group in found.items()):
+        found = _flat(found)
+    if not _is_group("", found):
+        raise UserError(f"{path}: got a {type(found).__name__} with other content, expected tensors by name")
+    return found
 
 
 def convert_from_lots(source: Path, target: Path, layers: Mapping[str, int] | None = None) -> None:
@@ -149,11 +161,7 @@ def convert_to_ip_adapter(source: Path, target: Path, denoiser: nn.Module | None
 def convert_published(kind: str, source: Path, target: Path, denoiser: nn.Module | None = None) -> None:
     """An IP-Adapter of `transformers.FORMATS` to an adapter folder; `ValueError` as `published_to_adapter`."""
     check_new_folder(target)
-    found = _opened(source, "an IP-Adapter checkpoint (.bin or .safetensors)")
-    if isinstance(found, dict) and found and all(_is_group(name, group) for name, group in found.items()):
-        found = _flat(found)
-    if not _is_group(kind, found):
-        raise UserError(f"{source}: got a {type(found).__name__} with other content, expected tensors by name")
+    found = _tensors(source, "an IP-Adapter checkpoint (.bin or .safetensors)")
     config, state = published_to_adapter(kind, found, denoiser)
     _write_adapter(target, adapter_on_meta(FORMATS[kind].adapter, config), state)
 
@@ -165,18 +173,46 @@ def restore_published(kind: str, source: Path, target: Path, denoiser: nn.Module
     _write_folder(target, lambda folder: save_file(tensors, folder / IP_ADAPTER_NAME, metadata={"format": "pt"}))
 
 
+def convert_from_dice(source: Path, target: Path, **options: int) -> None:
+    """A folder with DICE-Talk's `emo_model.pth` and `unet.pth` to an adapter folder, all or nothing.
+
+    Args:
+        options: `num_heads` of `dice_to_adapter`.
+
+    Raises:
+        ValueError: a file that is missing or damaged; see `dice_to_adapter`; a target that is not empty.
+    """
+    check_new_folder(target)
+    module, unet = (_tensors(source / name, "a DICE-Talk checkpoint") for name in DICE_NAMES)
+    _write_adapter(target, *dice_checkpoint.dice_to_adapter(module, unet, **options))
+
+
+def convert_to_dice(source: Path, target: Path, **options: int) -> None:
+    """The inverse of `convert_from_dice`; the authors' code loads both files over its own weights.
+
+    Raises:
+        ValueError: see `adapter_to_dice`; a source that is no adapter folder, a target that is not empty.
+    """
+    check_new_folder(target)
+    states = dice_checkpoint.adapter_to_dice(*_read_adapter(source), **options)
+
+    def write(folder: Path) -> None:
+        for name, state in zip(DICE_NAMES, states, strict=True):
+            torch.save(state, folder / name)
+
+    _write_folder(target, write)
+
+
 def convert_from_moai(source: Path, target: Path, **options: int) -> None:
     """A folder with the five published files to one with a model per role, all or nothing.
 
     `options` are `head_dim` and `groups` of `to_denoiser`; `ValueError` as `to_denoiser` and `to_encoder`.
     """
     check_new_folder(target)
-    states = {role: _opened(source / name, "a MoAI checkpoint") for role, name in moai_checkpoint.FILES.items()}
+    states = {role: _tensors(source / name, "a MoAI checkpoint") for role, name in moai_checkpoint.FILES.items()}
     models: dict[str, Any] = {}
     for role, state in states.items():
         path = source / moai_checkpoint.FILES[role]
-        if not _is_group(role, state):
-            raise UserError(f"{path}: got a {type(state).__name__} with other content, expected tensors by name")
         try:
             encoder = role == "correspondence"
             models[role] = (

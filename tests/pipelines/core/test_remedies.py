@@ -276,7 +276,7 @@ def envelope(wrong: Any, words: str, right: Any) -> Row:
         "use weight=0 to turn it off",
         given({"weight": 0}),
     ),
-    ("or weight=0 to turn the style off", lambda _: Style({"ink": 0}), lambda _: Style("ink", weight=0)),
+    ("or weight=0 to turn it off", lambda _: Style({"ink": 0}), lambda _: Style("ink", weight=0)),
     boxes(([0.0], [[8, 8, 32, 64]]), "divide pixels by width and height", ([0.0], np.array([[8, 8, 32, 64]]) / 64)),
     boxes(([1.0, 0.0], BOXES), "sort them", ([0.0, 1.0], BOXES)),
     envelope(LOUD, "divide integers by their range", LOUD / 2**15),

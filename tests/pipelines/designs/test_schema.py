@@ -82,7 +82,7 @@ def test_the_keys_are_the_readers_and_described(kind: type[Recorded]) -> None:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_defaults_and_presets_are_the_classes(kind: type[Recorded]) -> None:
     found = {key: value["default"] for key, value in kind.schema()["properties"].items() if "default" in value}
-    drawn = {"ink": "auto"} if "ink" in kind.schema()["properties"] else {}
+    drawn = {key: one for key, one in {"ink": "auto", "guidance": 1.0}.items() if key in kind.schema()["properties"]}
     cfg = {"ReferenceOnly": "cond_only"}.get(kind.__name__, "both")
     end = 0.5 if kind is Attend else 1.0
     assert found == {"weight": 1.0, "start": 0.0, "end": end, "cfg": cfg} | drawn

@@ -32,7 +32,7 @@ def test_methods_and_rows_that_cannot_apply_are_left_out() -> None:
     region, schedule = (next(row for row in ROWS if row.name == name) for name in ("region", "schedule"))
     for (method, family), cell in made.items():
         audio = family in ("stable_audio", "stable_audio3", "ace_step")
-        images = ("reference", "in-context", "aligned-views", "attention-control", "subjects")
+        images = ("reference", "in-context", "aligned-views", "attention-control", "subjects", "expressions")
         fits = method not in images if audio else method != "spatial-audio"
         in_places = fits and not audio and cell.method.acts_on == "attention"
         assert cell.applies(schedule) == fits and cell.applies(region) == in_places
