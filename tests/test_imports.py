@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "weftwork"
-DATASETS = ("datasets.readers", "datasets.synthetic", "datasets.drawings")
+DATASETS = ("datasets.readers", "datasets.synthetic", "datasets.drawings", "datasets.people")
 BELOW: Mapping[str, set[str]] = {
     "datasets.readers": set(),
     "datasets.synthetic": {"datasets.readers"},
     "datasets.drawings": {"datasets.readers", "datasets.synthetic"},
+    "datasets.people": {"datasets.readers", "datasets.synthetic", "datasets.drawings"},
     "pretrained": {"datasets.readers"},
     "attention_processors": {"datasets.readers", "pretrained"},
     "pipelines": {"attention_processors", "datasets.readers", "pretrained"},

@@ -12,6 +12,8 @@ METHOD = Method(
     adapters=(f"{FOLDER}.adapter:ExpressionAdapter",),
     conditions=(f"{FOLDER}.conditions:Expression",),
     modalities=("image", "video"),
+    trainer="weftwork.training.trainers.expressions:ExpressionTrainer",
+    evaluation="weftwork.evaluation.measurements.expressions:MEASUREMENT",
     example=f"{FOLDER}.example:example",
     usage=(
         "from weftwork.attention_processors import Expression",

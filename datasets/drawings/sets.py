@@ -156,6 +156,15 @@ NAMES: Final = Package(
     "Miles Johnson, Emojibase",
     "github.com/milesj/emojibase",
 )
+PEOPLE: Final = Package(
+    "@dicebear/styles",
+    "10.6.0",
+    "KhxbEVI+z8TaenX58+ZhIRFBt7adggu/F+8g6ZYLu43H2/lgLuWA3Kg8vHBrCVWdfTTTt1p2wUhQomIkkypTuQ==",
+    "CC0-1.0",
+    "Pablo Stanley, Open Peeps, as DiceBear's parts",
+    "openpeeps.com",
+)
+"""Parts of people; other styles of the package have other licences."""
 
 
 _MIT: Final = """\

@@ -1,4 +1,4 @@
-"""Fetch the pinned sets of emoji drawings with `npm pack`, and check their integrity.
+"""Fetch the pinned sets of emoji drawings and the parts of people with `npm pack`, and check their integrity.
 
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --sample examples/drawings
@@ -14,7 +14,7 @@ from typing import Final
 
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.datasets.drawings.packages import check_integrity, read_packages
-from weftwork.datasets.drawings.sets import NAMES, SETS, Package, notice
+from weftwork.datasets.drawings.sets import NAMES, PEOPLE, SETS, Package, notice
 
 SAMPLE_SETS: Final = ("noto", "fluent_flat", "twemoji", "emojione")
 SAMPLE_SUBJECTS: Final = 60
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sample", type=Path, help="folder for the sample")
     arguments = parser.parse_args(argv)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for package in (*(one.package for one in SETS.values()), NAMES):
+    for package in (*(one.package for one in SETS.values()), NAMES, PEOPLE):
         fetch(package, arguments.folder)
     if arguments.sample:
         sample(read_packages(arguments.folder, SAMPLE_SETS)).save(arguments.sample)

@@ -8,6 +8,7 @@ Its accuracy is that on scenes of subjects that it never saw. An interrupted run
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,7 +27,9 @@ from weftwork.training.core.loop import train
 from weftwork.training.core.task import Task
 from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages
 
-Batch = tuple[UInt8[Tensor, "image 3 height width"], Int[Tensor, " image"]]
+Labelled = tuple[Tensor, int | tuple[int, ...]]
+"""An image with its label, or with one of each group."""
+Batch = tuple[UInt8[Tensor, "image 3 height width"], Int[Tensor, "image *group"]]
 REACH = 8  # pixels
 BLURRED = 0.5  # share of batches
 
@@ -44,13 +47,21 @@ class LabelledScenes(Dataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.labels[index]
 
 
-class DesignerTask(Task[DesignerOracle, tuple[Tensor, int], Batch]):
+class LabelledImages(Protocol):
+    """Images with labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Labelled: ...
+
+
+class DesignerTask(Task[DesignerOracle, Labelled, Batch]):
     """Training task of the classifier: cross entropy on mirrored, shifted and blurred images."""
 
-    def __init__(self, module: DesignerOracle, held_out: LabelledScenes) -> None:
+    def __init__(self, module: DesignerOracle, held_out: LabelledImages) -> None:
         self.module, self.held_out = module, held_out
 
-    def collate(self, samples: list[tuple[Tensor, int]]) -> Batch:
+    def collate(self, samples: list[Labelled]) -> Batch:
         images, labels = zip(*samples, strict=True)
         return torch.stack(images), torch.tensor(labels)
 
@@ -62,6 +73,9 @@ class DesignerTask(Task[DesignerOracle, tuple[Tensor, int], Batch]):
         images = images.roll((row, column), (2, 3)).float() / 255
         if torch.rand((), generator=generator) < BLURRED:
             images = gaussian_blur(images, 0.3 + 0.5 * float(torch.rand((), generator=generator)))
+        return self.error(images, labels)
+
+    def error(self, images: Float[Tensor, "image 3 height width"], labels: Tensor) -> Float[Tensor, ""]:
         return functional.cross_entropy(self.module(images), labels)
 
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:

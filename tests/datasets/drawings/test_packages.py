@@ -1,17 +1,13 @@
 """Reader of emoji packages: tarballs in npm's format, names across sets, integrity."""
 
-import base64
-import io
-import json
 import re
-import tarfile
 from dataclasses import replace
-from hashlib import sha512
 from pathlib import Path
 from typing import Any
 
 import pytest
 from remedies import check
+from tiny_packages import pack
 
 from weftwork.datasets.drawings import packages, sets
 from weftwork.datasets.drawings.packages import read_packages
@@ -27,17 +23,6 @@ ICONS = {
     "icons": {"fire-engine": {"body": "<path/>"}, "flag-peru": {"body": "<circle/>", "left": 2}},
     "aliases": {"fireengine": {"parent": "fire-engine"}},
 }
-
-
-def pack(path: Path, members: dict[str, Any]) -> str:
-    """Writes a tarball; returns its integrity."""
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in members.items():
-            data = json.dumps(content).encode()
-            info = tarfile.TarInfo(f"package/{name}")
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return base64.b64encode(sha512(path.read_bytes()).digest()).decode()
 
 
 @pytest.fixture
