@@ -37,6 +37,8 @@ from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+FEWEST_BIASED = 16
+"""Least number of tokens with a bias: torch's fused attention on a CPU takes longer for fewer keys."""
 ASPECT_TOLERANCE = 0.15
 """Latent sides are whole numbers: aspects within this many e-folds count as equal."""
 
@@ -110,7 +112,7 @@ class EncodedTokens(Encoded):
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         check_layout(self.key_value, self.region if self.anchors is None else self.anchors, self.region_aspect, layout)
-        padded = self._padded_to_power_of_two()
+        padded = self._padded()
         strength = padded._strength(layout)
         branches: dict[str, Branch] = {}
         for layer, (key, value) in padded.key_value.items():
@@ -142,10 +144,14 @@ class EncodedTokens(Encoded):
         layer_weights = {layer: layout.expand(factor.float()) for layer, factor in self.layer_weight.items()}
         return Strength(weight, rows, self.token_part, mask, regions, windows, layer_weights)
 
-    def _padded_to_power_of_two(self) -> "EncodedTokens":
-        """Pads tokens to a power of two and masks the padding, so that a compiled denoiser sees few token counts."""
+    def _padded(self) -> "EncodedTokens":
+        """Pads tokens to a power of two and masks the padding, so that a compiled denoiser sees few token counts.
+
+        Those that have a bias anyway are filled to `FEWEST_BIASED` at least.
+        """
         tokens = self.token_mask.shape[1]
-        extra = (1 << (max(tokens, 1) - 1).bit_length()) - tokens
+        biased = self.region is not None or self.anchors is not None or self.weight.shape[1] > 1
+        extra = (1 << (max(tokens, FEWEST_BIASED if biased else 1) - 1).bit_length()) - tokens
         if extra == 0:
             return self
 
