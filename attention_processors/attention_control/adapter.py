@@ -32,7 +32,7 @@ from weftwork.attention_processors.core.batch import Batch, Strengths, padded
 from weftwork.attention_processors.core.branch import Branch
 from weftwork.attention_processors.core.conditioning import Encoded, check_layout
 from weftwork.attention_processors.core.families import UNET, family_of, layer_levels
-from weftwork.attention_processors.core.spans import Span
+from weftwork.attention_processors.core.spans import Span, members_of
 from weftwork.attention_processors.core.strength import Layout, Strength
 from weftwork.attention_processors.encoders.words import NO_WORDS, PromptWords
 
@@ -65,12 +65,7 @@ class EncodedSubjects(Encoded):
         if not bool(given["weight"].any()):
             return {}, ()
         spans = [[self._spans(one, design, layout.prompts) for one in row] for design, row in enumerate(self.subjects)]
-        most = max(end for row in spans for own in row for _, end in own)
-        members = given["weight"].new_zeros(len(spans), most, len(spans[0]))
-        for design, row in enumerate(spans):
-            for part, own in enumerate(row):
-                for first, end in own:
-                    members[design, first:end, part] = 1
+        members = members_of(spans).to(given["weight"])
         rows = replace(layout, halves=("conditional",))
         weight, members = rows.expand(given["weight"].float()), rows.expand(members)
         schedules = [row for row in given["schedules"] for _ in range(layout.repeat)]

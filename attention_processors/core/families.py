@@ -77,6 +77,7 @@ class Family:
         clean: timestep at which latents have no noise.
         text: components of its pipelines whose tokens of the prompt, padded to their maximum and one after another,
             are the text's keys; none where these are others.
+        fixed_text: whether a denoiser reads no other number of text tokens than its pipelines give.
     """
 
     roles: Mapping[str, Role]
@@ -87,6 +88,7 @@ class Family:
     embedder: str | None = None
     clean: float = 0.0
     text: tuple[str, ...] = ()
+    fixed_text: Callable[[ModelMixin], bool] = lambda denoiser: False
 
     def role(self, name: str) -> Role:
         """Returns the role of a layer; "other" for one that no pattern names."""
@@ -191,18 +193,22 @@ FAMILIES: dict[str, Family] = {
     "AuraFlowTransformer2DModel": Family(JOINT, from_latents, "last", embedder="pos_embed.proj"),
     "CogView4Transformer2DModel": Family(MIXED, from_latents, "last", "two calls", embedder="patch_embed.proj"),
     "PixArtTransformer2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj", text=("tokenizer",)),
-    "HunyuanDiT2DModel": Family(CROSS, from_latents, embedder="pos_embed.proj"),
+    "HunyuanDiT2DModel": Family(
+        CROSS, from_latents, embedder="pos_embed.proj", fixed_text=lambda denoiser: True
+    ),
     "SanaTransformer2DModel": Family(
         {**CROSS, r".*\.attn1": "linear"}, from_latents, embedder="patch_embed.proj"
     ),
     "CogVideoXTransformer3DModel": Family(
-        MIXED, from_frames, "last", modality="video", embedder="patch_embed.proj", text=("tokenizer",)
+        MIXED, from_frames, "last", modality="video", embedder="patch_embed.proj", text=("tokenizer",),
+        fixed_text=lambda denoiser: not denoiser.config["use_rotary_positional_embeddings"],
     ),
     "HunyuanVideoTransformer3DModel": Family(
         {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video", "x_embedder.proj"
     ),
     "WanTransformer3DModel": Family(
-        CROSS, from_video, "all", "two calls", "video", "patch_embedding", text=("tokenizer",)
+        CROSS, from_video, "all", "two calls", "video", "patch_embedding", text=("tokenizer",),
+        fixed_text=lambda denoiser: denoiser.config["image_dim"] is not None,
     ),
     "LTXVideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in", text=("tokenizer",)),
     "LTX2VideoTransformer3DModel": Family(CROSS, from_sizes, modality="video", embedder="proj_in"),

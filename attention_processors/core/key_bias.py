@@ -163,13 +163,12 @@ class EncodedKeyBias(Encoded):
 
     Args:
         layers: names of the layers.
-        strengths: `null_weight` has no effect.
-        free_null: whether the unconditional half stays as in the stock model.
+        free_null: whether the unconditional half stays as in the stock model; None for the `null_weight` of all parts.
     """
 
     layers: Sequence[str]
     strengths: Strengths
-    free_null: Bool[Tensor, "design part"]
+    free_null: Bool[Tensor, "design part"] | None
 
     @property
     def isolates(self) -> bool:

@@ -1,6 +1,11 @@
 """Spans of tokens among those of a prompt."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from weftwork.datasets.readers.errors import UserError
 
@@ -22,6 +27,21 @@ def checked_spans(given: object) -> tuple[Span, ...]:
     if not whole or (spans[:, 0] < 0).any() or (spans[:, 0] >= spans[:, 1]).any():
         raise UserError(f"tokens: got {given!r}, expected (first, end) with 0 <= first < end, or several of these")
     return tuple((int(first), int(end)) for first, end in spans)
+
+
+def members_of(spans: Sequence[Sequence[Sequence[Span]]]) -> Float[Tensor, "design token part"]:
+    """Returns 1 where a token is in one of the spans of a part, else 0; up to the last end.
+
+    Args:
+        spans: by design and part, as many parts of each design.
+    """
+    last = max((end for row in spans for own in row for _, end in own), default=1)
+    members = torch.zeros(len(spans), last, len(spans[0]))
+    for design, row in enumerate(spans):
+        for part, own in enumerate(row):
+            for first, end in own:
+                members[design, first:end, part] = 1
+    return members
 
 
 def check_tokens(end: int, count: int) -> None:

@@ -7,8 +7,9 @@ With a_p(x) = weight * layer factor * schedule * region of part p of the prompt 
 In joint attention a part's own tokens see all but the other parts, and the rest of the prompt sees no part, so that
 parts reach the image in their regions alone. No weights are trained.
 
-Texts beside the prompt, on U-Nets, are read through the layers' own keys and values in one softmax with the prompt.
-With g(x) = max_p a_p(x), so that the layer is the stock one, bit for bit, where nothing acts:
+Texts beside the prompt run through all layers of a transformer, so the pipeline encodes them as it does its prompt and
+joins them to it. On U-Nets they are read through the layers' own keys and values in one softmax with the prompt. With
+g(x) = max_p a_p(x), so that the layer is the stock one, bit for bit, where nothing acts:
 
     (1 - g) softmax(Q K^T / sqrt(d)) V + g softmax(Q [K, K_p]^T / sqrt(d) + [0, log(a_p(x) / g(x))]) [V, V_p]
 
@@ -22,17 +23,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.batch import Batch, padded
+from weftwork.attention_processors.core.batch import Batch, Strengths, padded
+from weftwork.attention_processors.core.branch import Branch
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded, EncodedTokens
 from weftwork.attention_processors.core.families import UNET, family_of
+from weftwork.attention_processors.core.joined_texts import EncodedTexts, Places
 from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.core.key_bias import EncodedKeyBias, KeyBiasAdapter
 from weftwork.attention_processors.core.layers import OwnProjections
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.spans import members_of
+from weftwork.attention_processors.core.strength import Layout, Strength
 from weftwork.attention_processors.regional.conditions import RegionalPrompt
 from weftwork.datasets.readers.errors import UserError
 
@@ -68,6 +73,35 @@ class EncodedRegions(EncodedKeyBias):
     def members(self, layout: Layout) -> Float[Tensor, "design token part"]:
         return self.of_prompt
 
+    def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
+        return super().build(layout) if "conditional" in layout.halves else ({}, ())
+
+
+@dataclass(frozen=True)
+class RegionalTexts(EncodedTexts):
+    """Encoded texts in regions, for transformers."""
+
+    layers: Sequence[str]
+    strengths: Strengths
+    of_designs: Sequence[Sequence[str]]
+
+    @property
+    def texts(self) -> Sequence[Sequence[str]]:
+        return self.of_designs
+
+    def placed(self, places: Places, *, hidden: bool) -> EncodedRegions:
+        weight = self.strengths["weight"]
+        # What fills a negative prompt in the same batch is visible, unless a mask hides it.
+        free = torch.ones_like(weight, dtype=torch.bool) if hidden else None
+        strengths: Strengths = {**self.strengths, "null_weight": torch.zeros_like(weight)}
+        return EncodedRegions(self.layers, strengths, free, of_prompt=filled_members(places).to(weight))
+
+
+def filled_members(places: Places) -> Float[Tensor, "design token part"]:
+    """Returns which tokens parts have, filled to a power of two: compiled denoisers have a graph for each number."""
+    members = members_of(places)
+    return F.pad(members, (0, 0, 0, (1 << (members.shape[1] - 1).bit_length()) - members.shape[1]))
+
 
 class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
     """Texts and parts of the prompt in regions; there is nothing to train."""
@@ -89,33 +123,20 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
             texts = tuple(tuple(getattr(one, "prompt", "") for one in row) for row in filled)
             return RegionalBatch.of(filled, self.config, texts=texts)
         rows = padded(conditions, ABSENT)
-        last = max(end for row in rows for one in row for _, end in one.spans)
-        most = 1 << (last - 1).bit_length()  # few numbers of tokens, for which compiled denoisers have a graph each
-        members = torch.zeros(len(rows), most, len(rows[0]))
-        for design, row in enumerate(rows):
-            for part, one in enumerate(row):
-                for first, end in () if one is ABSENT else one.spans:
-                    members[design, first:end, part] = 1
+        members = filled_members([[() if one is ABSENT else one.spans for one in row] for row in rows])
         return RegionalBatch.of(rows, self.config, members=members)
 
     def features(self, batch: RegionalBatch, encoders: Mapping[str, Any]) -> RegionalBatch:
-        """Returns the batch with the prompt embeddings of its texts.
+        """Returns the batch, for U-Nets with the prompt embeddings of its texts.
 
         Args:
             encoders: `text`, the pipeline's text encoders.
 
         Raises:
-            ValueError: texts for a transformer, in which they pass through all layers, or texts that are too long.
+            ValueError: texts that are too long.
         """
-        if not batch.texts:
+        if not batch.texts or self.own is None:
             return batch
-        if self.own is None:
-            raise UserError(
-                f"prompt: got {batch.texts[0][0]!r} on a transformer (or before the adapter is attached), where a text "
-                "runs through all layers as a part of the prompt, expected tokens; encode prompt and texts with the "
-                "pipeline's encode_prompt, pass joined_prompts of them as prompt_embeds, and "
-                "RegionalPrompt(tokens=span) with the spans that it returns (docs/regional.md)"
-            )
         states, keep = encoders["text"].prompts([text for row in batch.texts for text in row])
         shape = len(batch.texts), -1
         return replace(batch, states=states.unflatten(0, shape), keep=keep.unflatten(0, shape))
@@ -126,7 +147,9 @@ class RegionalAdapter(KeyBiasAdapter[RegionalBatch]):
         if features.members is not None:
             free = torch.ones_like(features.guided, dtype=torch.bool)
             return EncodedRegions(layers, strengths, free, of_prompt=features.members)
-        assert self.own is not None and features.states is not None and features.keep is not None
+        if self.own is None:
+            return RegionalTexts(layers, strengths, features.texts)
+        assert features.states is not None and features.keep is not None
         parts, tokens = features.keep.shape[1:]
         return EncodedTokens(
             self.own.keys_and_values(features.states.flatten(1, 2), layers),

@@ -19,6 +19,7 @@ from weftwork.attention_processors.core.families import Given, call_arguments, c
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
 from weftwork.attention_processors.core.strength import GUIDED, Arguments, Half
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.joined_texts import JoinedTexts
 from weftwork.pipelines.core.sampling import sampling_of
 
 
@@ -109,6 +110,7 @@ class ConditionedCall:
         """Shape of the latents that the pipeline prepared."""
         self.prompts: tuple[str, ...] = ()
         self.knows_prompts = False
+        self.joined = JoinedTexts(pipe, self.denoisers[0], {} if isinstance(encoded, Conditioning) else encoded)
         if recorder is not None:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
         self._restart()
@@ -158,12 +160,15 @@ class ConditionedCall:
     def _latents(self, made: Any) -> None:
         self.shape = tuple((made[0] if isinstance(made, tuple) else made).shape)
 
-    def _prompted(self, *args: Any, **kwargs: Any) -> None:
-        """Keeps the prompts of a run; pipelines encode them before the negative ones."""
-        if not self.knows_prompts:
-            given = inspect.signature(self.pipe.encode_prompt).bind(*args, **kwargs).arguments.get("prompt")
-            self.prompts = (given,) if isinstance(given, str) else tuple(given or ())
-            self.knows_prompts = True
+    def _prompted(self, *args: Any, **kwargs: Any) -> Arguments | None:
+        """Keeps the prompts of a run, and joins texts to them; pipelines encode them before the negative ones."""
+        given = inspect.signature(self.pipe.encode_prompt).bind(*args, **kwargs).arguments
+        if self.knows_prompts and not given.get("text_encoder_index"):
+            return None
+        prompt = given.get("prompt")
+        self.prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt or ())
+        self.knows_prompts = True
+        return ((), self.joined.arguments(given)) if self.joined.texts else None
 
     def _prepared(self, guider: Any, *_: object) -> None:
         self.pass_name = str(guider._input_predictions[guider._count_prepared - 1]).removeprefix("pred_")
@@ -258,7 +263,8 @@ class ConditionedCall:
             made = self.encoded
             if not isinstance(made, Conditioning):
                 layout = call_layout(denoiser, given, self.images, halves)
-                made = Conditioning.of(made, replace(layout, prompts=self.prompts))
+                placed = {name: self.joined.placed(name, one) for name, one in made.items()}
+                made = Conditioning.of(placed, replace(layout, prompts=self.prompts))
             self.steps = self.steps or self._num_steps()
             if self.recorder is not None and "conditional" in halves:
                 assert made.layout is not None

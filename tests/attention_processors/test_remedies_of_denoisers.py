@@ -102,7 +102,7 @@ TRANSFORMERS = [
     row(
         regional,
         given(RegionalPrompt("a")),
-        r"pass joined_prompts of them as prompt_embeds, and RegionalPrompt\(tokens=span\)",
+        r"pass joined_prompts of the prompt and the text as prompt_embeds, and RegionalPrompt\(tokens=span\)",
         given(RegionalPrompt(tokens=SPANS[1])),
     ),
     row(
