@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, OwnAttention
+from weftwork.attention_processors.core.conditioning import Encoded, EncodedTokens
 from weftwork.attention_processors.core.layers import select_names
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.datasets.readers.errors import UserError
@@ -67,6 +68,25 @@ class MapRecorder:
         self._sums: dict[str, dict[str, _Sums]] = {}
         self.on_call: Callable[[Any, Any, Sequence[Any], Mapping[str, Any]], None] | None = None
         """As `Strength.on_call`; changes no arguments."""
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Names of the adapters that were recorded."""
+        return frozenset(self._sums)
+
+    def check(self, encoded: Mapping[str, Encoded]) -> None:
+        """Raises if nothing of encoded conditions, by adapter name, would be recorded.
+
+        Raises:
+            ValueError: adapters alone that add no attention to tokens of their own.
+        """
+        if encoded and not any(
+            isinstance(one, EncodedTokens) and one.branch is DecoupledBranch for one in encoded.values()
+        ):
+            raise UserError(
+                f"maps: got conditions of {', '.join(encoded)} alone, whose adapters add no attention of their own; "
+                "leave the recorder (--maps) out, or add conditions of an adapter that does, such as pairs"
+            )
 
     def begin(self, layout: Layout, num_steps: int = 1) -> None:
         """Clears recorded maps and prepares for a call of so many steps.

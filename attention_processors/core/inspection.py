@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.ablation import Ablation, Change
 from weftwork.attention_processors.core.attention_maps import MapRecorder, TokenAttention
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, OwnAttention, text_keys
-from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import call_arguments
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.core.text_maps import own_logits
@@ -74,6 +74,9 @@ class Inspector(MapRecorder):
         self._found: dict[str, dict[int, dict[str, Measures]]] = {}
         self._ablated: set[int] = set()
         self._call: tuple[Conditioning, nn.Module, Mapping[str, Any]] | None = None
+
+    def check(self, encoded: Mapping[str, Encoded]) -> None:
+        """All that changes the output of layers is recorded."""
 
     def begin(self, layout: Layout, num_steps: int = 1) -> None:
         super().begin(layout, num_steps)

@@ -113,6 +113,7 @@ class ConditionedCall:
         self.joined = JoinedTexts(pipe, self.denoisers[0], {} if isinstance(encoded, Conditioning) else encoded)
         if recorder is not None:
             refuse_compiled(any(map(is_compiled, self.denoisers)))
+            recorder.check(encoded.encoded if isinstance(encoded, Conditioning) else encoded)
         self._restart()
 
     @property

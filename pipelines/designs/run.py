@@ -241,7 +241,7 @@ def check_maps(design: Design) -> None:
 
 def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Image]) -> list[Image.Image]:
     """Returns a sheet per image with the influence maps of conditions that have some, in the order of the design."""
-    shown = {name: some for name, some in design.conditions.items() if some and some[0].has_maps}
+    shown = {name: some for name, some in design.conditions.items() if name in recorder.adapters}
     maps = {name: recorder.maps("influence", adapter=name) for name in shown}
     sheets = []
     for row, image in enumerate(images):

@@ -14,6 +14,8 @@ from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttent
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.strength import GUIDED, Layout
 from weftwork.attention_processors.paired.adapter import SketchTextPair
+from weftwork.attention_processors.style.adapter import StyleAdapter
+from weftwork.attention_processors.style.conditions import Style
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,21 @@ def test_two_adapters_are_told_apart(pipe: Any) -> None:
     assert recorder.maps(adapter="it").shape[1] == 2 and recorder.maps(adapter="other").shape[1] == 1
     with pytest.raises(ValueError, match="adapter: got None, recorded are: it, other; name one of them"):
         recorder.maps()
+
+
+def test_adapters_without_maps_are_refused_before_the_drawing(pipe: Any) -> None:
+    """A style in one softmax with the text alone; beside pairs, the maps are theirs."""
+    pipe.attach(style=StyleAdapter.for_denoiser(pipe.unet, styles=("ink",), fusion="concat"))
+    calls: list[object] = []
+    hook = pipe.unet.register_forward_pre_hook(lambda module, args: calls.append(module))
+    conditions = {"style": [Style("ink")]}
+    with pytest.raises(ValueError, match=r"maps: got conditions of style alone, .* add conditions of an adapter that"):
+        run(pipe, conditions=conditions, recorder=MapRecorder())
+    hook.remove()
+    recorder = MapRecorder()
+    run(pipe, conditions={**conditions, "it": paired_conditions()}, recorder=recorder)
+    pipe.detach("style")
+    assert not calls and recorder.adapters == {"it"}
 
 
 def test_an_encoding_is_recorded_too_and_guidance_cut_off(pipe: Any) -> None:
