@@ -16,6 +16,15 @@ OF_TOKENS: Final = frozenset(
 """Arguments with a place per token, which all rows share unless they have an axis of rows before [token, axis]."""
 
 
+CONTROL: Final = ("controlnet", "additional_residual")
+"""Parts of the names of arguments with residuals of ControlNets and T2I-Adapters."""
+
+
+def without_control(given: Given) -> dict[str, Any]:
+    """Returns the arguments of a call without residuals that control the layout of its image."""
+    return {name: value for name, value in given.items() if not any(part in name for part in CONTROL)}
+
+
 def rows_of(given: Given, rows: Sequence[int]) -> dict[str, Any]:
     """Returns the arguments of a call for some of its rows, in this order; those that all rows share as they are."""
     sample = sample_of(given)

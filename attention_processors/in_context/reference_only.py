@@ -1,8 +1,9 @@
 """Reference-only attention: reference images on denoisers that read none by themselves.
 
 Before each call of the denoiser, the frozen denoiser itself runs on the latents of each reference, noised to the level
-of that call, with the call's other arguments. There, the keys and values of image tokens are kept in each layer in
-which image tokens read each other; in the call, image queries read them beside the layer's own (`core.captured`):
+of that call, with the call's other arguments but residuals of ControlNets. There, the keys and values of image tokens
+are kept in each layer in which image tokens read each other; in the call, image queries read them beside the layer's
+own (`core.captured`):
 
     softmax([Q K^T, Q K_r^T + log(a_r(x))] / sqrt(d)) [V, V_r]
 
@@ -29,7 +30,7 @@ from weftwork.attention_processors.core.adapter import Encoders
 from weftwork.attention_processors.core.batch import Batch, Strengths, padded
 from weftwork.attention_processors.core.branch import Branch, conditional_half
 from weftwork.attention_processors.core.caches import without_caches
-from weftwork.attention_processors.core.call_rows import first_alike, rows_of
+from weftwork.attention_processors.core.call_rows import first_alike, rows_of, without_control
 from weftwork.attention_processors.core.captured import Capture, Captured, ReadCaptured
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded, check_layout
 from weftwork.attention_processors.core.families import call_arguments, sample_of
@@ -114,7 +115,7 @@ class ReferencePasses:
     def __call__(self, _: object, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Keeps the keys and values of references in the rows and parts in which they act."""
         compiled = is_compiled(denoiser)  # compiled code has one form, and one number of rows
-        given = call_arguments(denoiser, args, kwargs)
+        given = without_control(call_arguments(denoiser, args, kwargs))
         images, acting = self._of_rows(len(sample_of(given)))
         if not compiled and not bool(acting.any()):
             for one in self.kept.values():

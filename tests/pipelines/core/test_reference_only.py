@@ -21,8 +21,12 @@ from torch import Tensor
 
 from weftwork.attention_processors import ReferenceOnly, ReferenceOnlyAdapter
 from weftwork.attention_processors.core.branch import OwnAttention
+from weftwork.attention_processors.core.conditioning import Conditioning
+from weftwork.attention_processors.core.families import call_layout
+from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.encoders.latents import ImageLatents
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, attach, conditions, detach
+from weftwork.pipelines.core.attach import encoded
 from weftwork.pipelines.core.sampling import sampling_of
 
 IMAGE = Image.effect_noise((48, 40), 90).convert("RGB")
@@ -107,6 +111,24 @@ def test_references_are_encoded_once_for_all_steps_and_halves(tiny: Tiny) -> Non
         with conditions(pipe, reference(cfg="both")):
             run_tiny(pipe, tiny.arguments())
         assert encode.call_count == 1
+
+
+@torch.no_grad()
+def test_residuals_of_a_controlnet_do_not_reach_references() -> None:
+    pipe = unet_pipe()
+    made, _ = encoded(pipe, reference())
+    inputs = {"sample": torch.randn(1, 4, 8, 8), "timestep": 500, "encoder_hidden_states": torch.randn(1, 7, 32)}
+    conditioning = Conditioning.of(made, call_layout(pipe.unet, inputs))
+    residual = torch.full((1, 1, 1, 1), 0.5)
+    control = {"down_block_additional_residuals": (residual,) * 20, "mid_block_additional_residual": residual}
+    read: Any = conditioning.strengths[0].on_call
+    results = []
+    with conditioned(pipe.unet, conditioning):
+        for more in ({}, control):
+            out = pipe.unet(**inputs, **more).sample
+            results.append((out, [part for one in read.kept.values() for part in one.tokens]))
+    (plain, tokens), (controlled, same) = results
+    assert all(map(torch.equal, tokens, same)) and (plain - controlled).abs().max() > 1e-3
 
 
 @contextmanager
