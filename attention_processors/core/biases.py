@@ -11,6 +11,13 @@ CHANNELS = 8
 """Kernels want channels in multiples of this."""
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns a mask as numbers that are added to logits; True = keep."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -torch.inf)
+
+
 def biased(
     run: Callable[..., Tensor],
     query: Float[Tensor, "row query head dim"],

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from weftwork.attention_processors.core.biases import additive
 from weftwork.attention_processors.core.branch import Attend, DecoupledBranch, OwnAttention
 
 
@@ -14,7 +15,7 @@ class JointBranch(DecoupledBranch):
         tokens = own.key.shape[1]
         if bias is not None or own.mask is not None:
             rows, places = query.shape[0], 1 if bias is None else bias.shape[2]
-            left = query.new_zeros(rows, 1, places, tokens) if own.mask is None else own.mask
+            left = query.new_zeros(rows, 1, places, tokens) if own.mask is None else additive(own.mask, query.dtype)
             right = query.new_zeros(rows, 1, 1, key.shape[1]) if bias is None else bias
             shape = torch.broadcast_shapes(left.shape[:-1], right.shape[:-1])
             bias = torch.cat([left.expand(*shape, -1), right.expand(*shape, -1)], -1)

@@ -9,10 +9,10 @@ Its sum over the text's tokens is 1 at each place, whatever else the layer atten
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weftwork.attention_processors.core.biases import additive
 from weftwork.attention_processors.core.branch import Attend, Branch, OwnAttention, text_keys
 from weftwork.attention_processors.core.strength import ImageTokens
 
@@ -52,6 +52,5 @@ def own_logits(
     for of_places, of_keys in own.biases:
         logits = logits + (of_places @ of_keys[:, first:last].transpose(1, 2)).unsqueeze(1)
     if own.mask is not None:
-        mask = own.mask[..., first:last]
-        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
+        logits = logits + additive(own.mask[..., first:last], logits.dtype)
     return logits
