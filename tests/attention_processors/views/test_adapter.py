@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from weftwork.attention_processors.views.roles import ROLES
 
 CONTEXT = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
 GIVEN = {"sample": torch.zeros(2, 4, 8, 8), "timestep": torch.tensor([400, 700]), "encoder_hidden_states": CONTEXT}
+
+
+def small_unet() -> Any:
+    """A denoiser that attends at its lower level alone, in down, middle and up blocks: LoRAs take most of the time."""
+    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+    return tiny_unet(**blocks, up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
 
 
 def noise(seed: int, *shape: int) -> Tensor:
@@ -54,7 +61,7 @@ def step(views: AlignedViews, count: int = 2, seed: int = 0) -> tuple[Tensor, Te
 
 
 def test_frozen_weights_exist_once_and_stay() -> None:
-    unet = tiny_unet()
+    unet = small_unet()
     before = state_sha256(unet)
     views = views_of(unet)
     own = {p.data_ptr() for p in unet.parameters()}
@@ -71,40 +78,45 @@ def test_frozen_weights_exist_once_and_stay() -> None:
 
 
 def test_everything_that_is_trained_gets_a_gradient() -> None:
-    views = views_of(tiny_unet())
+    views = views_of(small_unet())
     image, geometry = step(views)
     (image.square().mean() + geometry.square().mean()).backward()
     idle = {n for n, p in views.named_parameters() if p.requires_grad and (p.grad is None or bool((p.grad == 0).all()))}
     assert not idle, idle
 
 
+@cache
+def whole_counts(sharing: str) -> dict[str, int]:
+    """Trained parameters where all layers share."""
+    return views_of(small_unet(), sharing=sharing).counts()
+
+
 @pytest.mark.parametrize("layers", [r"down_blocks\..*attn1", r"mid_block\..*attn1", r"up_blocks\.0\..*attn1"])
 @pytest.mark.parametrize("sharing", ["instillation", "none"])
 def test_what_nobody_reads_is_not_trained(layers: str, sharing: str) -> None:
-    views = views_of(tiny_unet(), layers=layers, sharing=sharing)
+    views = views_of(small_unet(), layers=layers, sharing=sharing)
     image, geometry = step(views)
     (image.square().mean() + geometry.square().mean()).backward()
     idle = [name for name, p in views.named_parameters() if p.requires_grad and p.grad is None]
     assert not idle, idle
-    whole = views_of(tiny_unet(), sharing=sharing).counts()
-    assert all(views.counts()[role] == whole[role] for role in ROLES[:2])  # references are read in all layers
+    assert all(views.counts()[role] == whole_counts(sharing)[role] for role in ROLES[:2])  # read in all layers
     assert views.counts().keys() == {*ROLES, "correspondence"}
     assert sum(views.counts().values()) == sum(p.numel() for p in views.parameters() if p.requires_grad)
 
 
 def test_a_detached_geometry_teaches_the_image_nothing() -> None:
     for gradient, reached in (("live", True), ("detach", False)):
-        views = views_of(tiny_unet(), gradient=gradient)
+        views = views_of(small_unet(), gradient=gradient)
         step(views)[1].square().mean().backward()
         grads = [p.grad for p in views.roles["image"].parameters() if p.requires_grad]
         assert any(grad is not None and bool(grad.any()) for grad in grads) is reached
     for options in ({"gradient": "none"}, {"gradient": "detach", "sharing": "concatenated"}):
         with pytest.raises(ValueError, match=r"gradient: got .* expected 'live', or 'detach' for 'instillation'"):
-            views_of(tiny_unet(), **options)
+            views_of(small_unet(), **options)
 
 
 def test_every_design_has_its_camera_and_equally_many_views() -> None:
-    views = views_of(tiny_unet())
+    views = views_of(small_unet())
     with pytest.raises(ValueError, match="cameras: got 0 for 1 designs"):
         views.collate([REFERENCES])
     with pytest.raises(ValueError, match=r"references: got \[1, 2\] per design"):
@@ -115,16 +127,16 @@ def test_every_design_has_its_camera_and_equally_many_views() -> None:
 
 
 def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Path) -> None:
-    views = AlignedViews.for_denoiser(tiny_unet().to(torch.bfloat16), rank=2)
+    views = AlignedViews.for_denoiser(small_unet().to(torch.bfloat16), rank=2)
     views.save_pretrained(tmp_path / "unknown")
-    views.register_to_config(training={"base_sha256": state_sha256(tiny_unet())})
+    views.register_to_config(training={"base_sha256": state_sha256(small_unet())})
     views.save_pretrained(tmp_path / "known")
-    other = tiny_unet()
+    other = small_unet()
     with torch.no_grad():
         next(other.parameters()).add_(1)
     for name in ("unknown", "known"):
-        loaded_views(tmp_path / name, tiny_unet())
-        loaded_views(tmp_path / name, tiny_unet().to(torch.bfloat16))
+        loaded_views(tmp_path / name, small_unet())
+        loaded_views(tmp_path / name, small_unet().to(torch.bfloat16))
     with pytest.raises(ValueError, match="was trained on another denoiser"):
         loaded_views(tmp_path / "known", other)
 
@@ -132,7 +144,7 @@ def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Pat
 @torch.no_grad()
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_what_is_shared_reaches_the_geometry_and_never_the_image(sharing: str) -> None:
-    views = views_of(tiny_unet(), sharing=sharing)
+    views = views_of(small_unet(), sharing=sharing)
     (image, geometry), (other_image, other) = step(views), step(views, seed=10)
     assert (image - other_image).abs().max() > 1e-3
     assert torch.equal(geometry, other) == (sharing in ("none", "distilled"))
@@ -141,7 +153,7 @@ def test_what_is_shared_reaches_the_geometry_and_never_the_image(sharing: str) -
 
 @torch.no_grad()
 def test_any_number_of_references_is_read() -> None:
-    views = views_of(tiny_unet())
+    views = views_of(small_unet())
     found = [step(views, count) for count in (1, 2, 3)]
     for role in range(2):
         assert (found[0][role] - found[1][role]).abs().max() > 1e-4
@@ -150,7 +162,7 @@ def test_any_number_of_references_is_read() -> None:
 
 @torch.no_grad()
 def test_at_birth_the_image_role_without_references_is_the_frozen_denoiser() -> None:
-    unet = tiny_unet()
+    unet = small_unet()
     views = views_of(unet, born=True)
     x, times = noise(5, 2, 4, 8, 8), torch.tensor([400, 700])
     plain = unet(x, times, CONTEXT).sample
@@ -161,7 +173,7 @@ def test_at_birth_the_image_role_without_references_is_the_frozen_denoiser() -> 
 
 @torch.no_grad()
 def test_a_folder_brings_the_modules_back(tmp_path: Path) -> None:
-    unet = tiny_unet()
+    unet = small_unet()
     views = views_of(unet)
     expected = step(views)
     views.save_pretrained(tmp_path / "views")
@@ -175,9 +187,9 @@ def test_a_folder_brings_the_modules_back(tmp_path: Path) -> None:
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:
-    unet = tiny_unet()
+    unet = small_unet()
     views_of(unet).save_pretrained(tmp_path)
-    other = tiny_unet()
+    other = small_unet()
     with torch.no_grad():
         other.conv_in.weight.add_(1)
     with pytest.raises(ValueError, match="was trained on another denoiser"):
@@ -209,12 +221,11 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
 # -- strengths of references -------------------------------------------------------------------------------
 
 
-def strengths_of(**options: Any) -> Any:
+def strengths_of(views: AlignedViews, **options: Any) -> Any:
     """Strengths of two designs with two references, the second one at full weight."""
-    views = views_of(tiny_unet())
     second = [REFERENCES[1], REFERENCES[0]]
     rows = [[replace(REFERENCES[0], **options), second[0]], second]
-    return views, views.collate(rows, cameras=[TARGET.camera] * 2).strengths_at(views.readers)
+    return views.collate(rows, cameras=[TARGET.camera] * 2).strengths_at(views.readers)
 
 
 def both(views: AlignedViews, strengths: Any, count: int = 2, at: tuple[int, int] = (0, 1)) -> tuple[Tensor, Tensor]:
@@ -226,9 +237,8 @@ def both(views: AlignedViews, strengths: Any, count: int = 2, at: tuple[int, int
 @torch.no_grad()
 def test_both_roles_read_references_at_their_strengths(sharing: str) -> None:
     """At weights of almost 1 as without them; the second design is as it was."""
-    _, almost = strengths_of(weight=1.0000001)
-    _, half = strengths_of(weight=0.5)
-    views = views_of(tiny_unet(), sharing=sharing)
+    views = views_of(small_unet(), sharing=sharing)
+    almost, half = strengths_of(views, weight=1.0000001), strengths_of(views, weight=0.5)
     wanted = both(views, None)
     for got, one in zip(both(views, almost), wanted, strict=True):
         torch.testing.assert_close(got, one, atol=2e-5, rtol=0)
@@ -239,22 +249,22 @@ def test_both_roles_read_references_at_their_strengths(sharing: str) -> None:
 
 @torch.no_grad()
 def test_schedules_and_regions_of_references() -> None:
-    views, none = strengths_of(weight=0.0)
-    _, late = strengths_of(start=0.5)
-    _, left = strengths_of(region=(0.0, 0.0, 0.5, 1.0))
+    views = views_of(small_unet())
+    none, late = strengths_of(views, weight=0.0), strengths_of(views, start=0.5)
+    left = strengths_of(views, region=(0.0, 0.0, 0.5, 1.0))
     for at, wanted in (((0, 2), both(views, none)), ((1, 2), both(views, None))):
         for got, one in zip(both(views, late, at=at), wanted, strict=True):
             torch.testing.assert_close(got, one, atol=2e-5, rtol=0)
     placed, whole, without = (both(views, one)[0] for one in (left, None, none))
     assert (placed - whole).abs().max() > 1e-4 and (placed - without).abs().max() > 1e-4
     assert views.collate([REFERENCES], cameras=[TARGET.camera]).strengths_at(()) is None
-    _, guided = strengths_of(cfg="cond_only")
+    guided = strengths_of(views, cfg="cond_only")
     assert guided is not None and guided["null_weight"].tolist() == [[0.0, 1.0], [1.0, 1.0]]
 
 
 def test_a_detached_image_role_gets_no_gradient_from_weighted_references() -> None:
     for gradient, reached in (("live", True), ("detach", False)):
-        views = views_of(tiny_unet(), gradient=gradient)
-        both(views, strengths_of(weight=0.5)[1])[1].square().mean().backward()
+        views = views_of(small_unet(), gradient=gradient)
+        both(views, strengths_of(views, weight=0.5))[1].square().mean().backward()
         grads = [p.grad for p in views.roles["image"].parameters() if p.requires_grad]
         assert any(grad is not None and bool(grad.any()) for grad in grads) is reached
