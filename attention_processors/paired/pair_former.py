@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear, MultiHeadAttention, gelu
-from weftwork.datasets.readers.errors import UserError, check_choice
+from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
 
 MASKINGS = ("compression", "pair", "modality", "all")
 FUSIONS = ("deferred", "mean")
@@ -132,8 +132,7 @@ class PairFormer(nn.Module):
         check_choice("masking", masking, MASKINGS)
         check_choice("fusion", fusion, FUSIONS)
         check_choice("isolation", isolation, ISOLATIONS)
-        if num_readout_tokens < 1:
-            raise UserError(f"num_readout_tokens: got {num_readout_tokens}, expected at least 1")
+        check_counts(num_readout_tokens=num_readout_tokens)
         _check_divides("num_heads", num_heads, dim)
         _check_divides("norm_groups", norm_groups, dim)
         self.masking, self.fusion, self.isolation = masking, fusion, isolation

@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.reference import FACE_PROJECTIONS
-from weftwork.datasets.readers.errors import UserError, check_choice
+from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ class ProjectionSizes:
     face_dim: int
 
     def __post_init__(self) -> None:
-        for name, size in vars(self).items():
-            if size < 1:
-                raise UserError(f"{name}: got {size!r}, expected at least 1")
+        check_counts(**vars(self))
 
 
 def _blocks(sizes: ProjectionSizes) -> dict[str, Any]:

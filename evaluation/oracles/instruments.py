@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from weftwork.attention_processors.encoders.image import IMAGENET_MEAN, IMAGENET_STD, normalized
 from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import Images
 
@@ -32,7 +33,6 @@ ENCODED_SIDE: Final = 192
 """Pixels to which images are enlarged before they are encoded."""
 PADDINGS: Final = {"slice1.0": 2, "slice2.5": 2, "slice3.9": 1, "slice4.11": 1, "slice5.13": 1}
 """Of the convolutions of AlexNet."""
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INPAINT_RADIUS: Final = 3
 """Pixels around a hole that `inpainted` reads."""
 Opened = TypeVar("Opened")
@@ -58,9 +58,8 @@ def installed_instruments() -> Instruments:
     network = _efficientnet()
 
     def encode(images: Images) -> Float[Tensor, "image dim"]:
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         large = F.interpolate(images, (ENCODED_SIDE, ENCODED_SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        return network.extract_features((large - mean) / std).mean((2, 3))
+        return network.extract_features(normalized(large, IMAGENET_MEAN, IMAGENET_STD)).mean((2, 3))
 
     return Instruments(perceptual_distance(), in_batches(encode))
 

@@ -30,6 +30,7 @@ from weftwork.attention_processors.core.conditioning import Conditioning, Encode
 from weftwork.attention_processors.core.families import layer_levels
 from weftwork.attention_processors.core.processor import conditioned, install, restore
 from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.encoders.image import clip_normalized
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views.batch import ViewsBatch, WarpedScene
 from weftwork.attention_processors.views.conditions import ReferenceView
@@ -63,7 +64,6 @@ SCHEDULE: Final[Mapping[str, Any]] = {
     "rescale_betas_zero_snr": True,
 }
 """Of the published DDIM scheduler: zero terminal SNR."""
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class MoAIPipeline(DiffusionPipeline):
@@ -210,8 +210,7 @@ class MoAIPipeline(DiffusionPipeline):
         images = torch.from_numpy(np.stack([one.image for one in references])).movedim(-1, 1).float()
         side = self.image_encoder.config.image_size
         small = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-        pixels = torch.cat([(small - mean) / std, torch.zeros(1, 3, side, side)])
+        pixels = torch.cat([clip_normalized(small), torch.zeros(1, 3, side, side)])
         encoder = self.image_encoder
         embeds = encoder(pixels.to(self._execution_device, encoder.dtype)).image_embeds[:, None]
         own, unconditional = embeds[:-1], embeds[-1:]
