@@ -18,6 +18,8 @@ GROUPS_LEFT_OUT: Final = (None, 2, 8, 9)
 """Numbers of Emojibase's groups: none, components, symbols, flags."""
 CODED_NAMES: Final = ("twemoji", "noto", "fluent_flat")
 """Sets whose icon names are known by code points; the other sets use the same names."""
+Row = Mapping[str, Any]
+"""An object of a package's JSON."""
 CATEGORY_WORDS: Final = {
     **dict.fromkeys(("hand-fingers-open", "hand-fingers-partial", "hand-single-finger", "hand-fingers-closed"), "hand"),
     **dict.fromkeys(("person-gesture", "person-role", "person-activity", "person-sport", "person-resting"), "person"),
@@ -99,14 +101,14 @@ def members(folder: Path, package: Package, *names: str) -> list[Any]:
         return [json.loads(file.read()) for file in files if file is not None]
 
 
-def _subject(row: Mapping[str, Any], subgroups: Mapping[str, str]) -> Subject:
+def _subject(row: Row, subgroups: Mapping[str, str]) -> Subject:
     name = row["label"].lower().replace(": ", " with ").replace("’", "'")
     category = subgroups[str(row["subgroup"])]
     words = "face" if category.startswith("face") else CATEGORY_WORDS.get(category, category.split("-")[-1])
     return Subject(name, tuple(tag.lower() for tag in row.get("tags", ())), words)
 
 
-def _codes_by_name(data: Iterable[Mapping[str, Any]], coded: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+def _codes_by_name(data: Iterable[Row], coded: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Code points by the names that icon sets use."""
     codes: dict[str, str] = {}
     for row in data:
@@ -122,7 +124,7 @@ def _slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub("[’']", "", label.lower())).strip("-")
 
 
-def _vectors(icons: Mapping[str, Any], characters: Mapping[str, str], codes: Mapping[str, str]) -> dict[str, str]:
+def _vectors(icons: Row, characters: Mapping[str, str], codes: Mapping[str, str]) -> dict[str, str]:
     """SVG texts by code points; icons without any that are known are left out."""
     names = {normalized(code): name for code, name in characters.items()}
     squeezed = {name.replace("-", ""): code for name, code in codes.items()}
@@ -133,7 +135,7 @@ def _vectors(icons: Mapping[str, Any], characters: Mapping[str, str], codes: Map
     return {code: _svg(icons, name) for code, name in names.items()}
 
 
-def _svg(icons: Mapping[str, Any], name: str) -> str:
+def _svg(icons: Row, name: str) -> str:
     while name in icons.get("aliases", {}):
         name = icons["aliases"][name]["parent"]
     icon = icons["icons"][name]

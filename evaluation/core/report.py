@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.pipelines.core.hardware import hardware
@@ -30,7 +29,7 @@ class Row:
         spread = {score: stdev(of_seeds) for score, of_seeds in values.items()} if len(runs) > 1 else {}
         return cls(name, {score: fmean(of_seeds) for score, of_seeds in values.items()}, spread)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Returns the row as written to JSON."""
         spread = {"spread": _finite(self.spread)} if self.spread else {}
         return {"name": self.name, "scores": _finite(self.scores), **spread}
@@ -58,7 +57,7 @@ class Report:
     seed: int | Sequence[int] = 0
     count: int = 0
     split: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def table(self) -> str:
         """Formats the rows as a text table."""

@@ -232,7 +232,9 @@ class TensorMemory(TorchDispatchMode):
         self.known: dict[int, int] = {}
         self.now = self.peak = 0
 
-    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: Inputs | None = None
+    ) -> object:
         self._count((args, kwargs), made=False)
         out = func(*args, **(kwargs or {}))
         self._count(out, made=True)

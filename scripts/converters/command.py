@@ -33,7 +33,7 @@ from weftwork.scripts.converters.lots import (
     lots_to_adapter,
     sdxl_layers,
 )
-from weftwork.scripts.converters.published import Groups, adapter_on_meta
+from weftwork.scripts.converters.published import Config, Groups, adapter_on_meta
 from weftwork.scripts.converters.transformers import FORMATS, adapter_to_published, published_to_adapter
 
 __all__ = ["adapter_to_lots", "lots_to_adapter", "read_lots", "sdxl_layers"]
@@ -259,7 +259,7 @@ def _flat(groups: Groups) -> dict[str, Tensor]:
     return {f"{group}.{key}": tensor for group, keys in groups.items() for key, tensor in keys.items()}
 
 
-def _is_group(name: Any, group: Any) -> bool:
+def _is_group(name: object, group: object) -> bool:
     return (
         isinstance(name, str)
         and isinstance(group, dict)
@@ -267,7 +267,7 @@ def _is_group(name: Any, group: Any) -> bool:
     )
 
 
-def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_adapter(folder: Path) -> tuple[Config, dict[str, Tensor]]:
     """Config and state of an adapter folder."""
     check_folder(folder)
     config = {name: value for name, value in read_json(folder / "config.json").items() if not name.startswith("_")}

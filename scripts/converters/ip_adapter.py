@@ -24,6 +24,7 @@ from weftwork.attention_processors.core.processor import attention_layers
 from weftwork.attention_processors.reference.adapter import VIT_H, ReferenceAdapter
 from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.scripts.converters.published import (
+    Config,
     Groups,
     Key,
     adapter_on_meta,
@@ -60,7 +61,7 @@ IMAGE_ENCODERS: Mapping[tuple[bool, int], str] = {
 """The authors' encoder by whether pooled features are read, and their width."""
 HEAD_DIM = 64
 """Width of the resampler's heads, which no tensor's shape determines."""
-NOTHING_SAID: Mapping[str, Any] = {"merging": "joint", "head_dim": HEAD_DIM}
+NOTHING_SAID: Mapping[str, object] = {"merging": "joint", "head_dim": HEAD_DIM}
 """Options of ours that a checkpoint of theirs cannot say, and what it means."""
 RESAMPLER: Mapping[str, str] = {
     r"(layers\.\d+)\.ln0": r"\1.0.norm1",
@@ -132,9 +133,7 @@ def grouped(tensors: Mapping[str, Tensor]) -> Groups:
     return groups
 
 
-def ip_adapter_to_adapter(
-    groups: Groups, denoiser: nn.Module | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def ip_adapter_to_adapter(groups: Groups, denoiser: nn.Module | None = None) -> tuple[Config, dict[str, Tensor]]:
     """Config and state dict of a `ReferenceAdapter` with the very tensors of a published checkpoint.
 
     Args:
@@ -161,7 +160,7 @@ def ip_adapter_to_adapter(
 
 
 def adapter_to_ip_adapter(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], denoiser: nn.Module | None = None
+    config: Mapping[str, object], state: Mapping[str, Tensor], denoiser: nn.Module | None = None
 ) -> Groups:
     """The inverse of `ip_adapter_to_adapter`: groups in the authors' layout.
 

@@ -9,7 +9,6 @@ Differs: their keys of the denoiser's layers are positions (`{2j+1}.to_k_lots`, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters.published import (
+    Config,
     Groups,
     Key,
     adapter_on_meta,
@@ -89,9 +89,9 @@ SETTINGS: Mapping[str, str] = {
     "num_cls_tokens": "num_readout_tokens",
 }
 """Keys of `pair_former_config.json` and of our config."""
-PUBLISHED: Mapping[str, Any] = {"num_heads": 8, "norm_groups": 32, "masking": "compression", "fusion": "deferred"}
+PUBLISHED: Mapping[str, object] = {"num_heads": 8, "norm_groups": 32, "masking": "compression", "fusion": "deferred"}
 """Published options that tensors do not determine."""
-ONLY_POSSIBLE: Mapping[str, Any] = {"isolation": "shared_norm", "text_states": 0, "anchored": 0.0}
+ONLY_POSSIBLE: Mapping[str, object] = {"isolation": "shared_norm", "text_states": 0, "anchored": 0.0}
 """Options of ours that a checkpoint of theirs cannot say, and what it means."""
 
 
@@ -106,8 +106,8 @@ def sdxl_layers() -> dict[str, int]:
 
 
 def lots_to_adapter(
-    groups: Groups, layers: Mapping[str, int], settings: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    groups: Groups, layers: Mapping[str, int], settings: Mapping[str, object] | None = None
+) -> tuple[Config, dict[str, Tensor]]:
     """Config and state dict of a `PairedAdapter` with the very tensors of a published checkpoint.
 
     Args:
@@ -124,7 +124,7 @@ def lots_to_adapter(
     return config, {name: tensor.reshape(shapes[name]) for name, tensor in state.items()}
 
 
-def adapter_to_lots(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Groups, dict[str, Any]]:
+def adapter_to_lots(config: Mapping[str, object], state: Mapping[str, Tensor]) -> tuple[Groups, Config]:
     """The inverse of `lots_to_adapter`: groups, and the content of `pair_former_config.json`.
 
     `ValueError` for what the published format cannot say, or keys and shapes beside the config.
@@ -185,7 +185,7 @@ def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torc
     return torch.Size([1, 1, first, *rest] if names[0] == READOUTS else [len(names) * first, *rest])
 
 
-def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, object]) -> Config:
     """The config from sizes of tensors, and from settings where sizes do not determine it; the two must agree."""
     if len(groups["cross_attn"]) != 2 * len(layers):
         raise UserError(
@@ -228,7 +228,7 @@ def _sizes(groups: Groups) -> dict[str, int]:
     return sizes
 
 
-def _checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_settings(settings: Mapping[str, object]) -> Config:
     """`pair_former_config.json` with one word for `fusion_strategy`, which their code writes as `pooling_method`."""
     given = {"fusion_strategy" if name == "pooling_method" else name: value for name, value in settings.items()}
     activation = given.pop("activation_fn", "geglu")

@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from weftwork.attention_processors.views.correspondence import CorrespondenceEncoder
-from weftwork.scripts.converters.published import check_shapes, shape_of, shapes_of
+from weftwork.scripts.converters.published import Config, check_shapes, shape_of, shapes_of
 
 FILES: Final[Mapping[str, str]] = {
     "image": "denoising_unet.pth",
@@ -61,7 +61,7 @@ def to_encoder(state: Mapping[str, Tensor]) -> CorrespondenceEncoder:
     return module
 
 
-def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> dict[str, Any]:
+def _config(state: Mapping[str, Tensor], head_dim: int, groups: int) -> Config:
     """The config of a U-Net from the names and shapes of its tensors."""
 
     def count(prefix: str) -> int:

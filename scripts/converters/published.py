@@ -1,7 +1,7 @@
 """Helpers that read and write published checkpoints."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from weftwork.datasets.readers.errors import UserError
 Groups = dict[str, dict[str, Tensor]]
 Key = tuple[str, str]
 """Group, and key within it."""
+Config = dict[str, Any]
+"""The options of an adapter, as in its `config.json`."""
 
 Kind = TypeVar("Kind", bound=Adapter)
 

@@ -23,7 +23,14 @@ from weftwork.attention_processors.core.layers import select_layers
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.attention_processors.reference.published import InstantXFluxAdapter, InstantXSD3Adapter, XLabsFluxAdapter
 from weftwork.scripts.converters.ip_adapter import HEAD_DIM
-from weftwork.scripts.converters.published import adapter_on_meta, check_names, check_shapes, shape_of, shapes_of
+from weftwork.scripts.converters.published import (
+    Config,
+    adapter_on_meta,
+    check_names,
+    check_shapes,
+    shape_of,
+    shapes_of,
+)
 
 SD35_LARGE: Final[Mapping[str, Any]] = {
     "sample_size": 128,
@@ -35,7 +42,6 @@ SD35_LARGE: Final[Mapping[str, Any]] = {
     "qk_norm": "rms_norm",
 }
 """Config of the denoiser where it differs from diffusers' default."""
-Sizes = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,26 +61,26 @@ class Published:
     adapter: type[ReferenceAdapter]
     layers: str
     denoiser: Callable[[], nn.Module]
-    sizes: Callable[[Mapping[str, Tensor]], Sizes]
+    sizes: Callable[[Mapping[str, Tensor]], Config]
     renamed: Mapping[str, str]
     encoder: str
     image_size: int = 384
 
 
-def _xlabs_sizes(tensors: Mapping[str, Tensor]) -> Sizes:
+def _xlabs_sizes(tensors: Mapping[str, Tensor]) -> Config:
     wide, image_dim = shape_of(tensors, 2, "ip_adapter_proj_model.proj.weight")
     (token_dim,) = shape_of(tensors, 1, "ip_adapter_proj_model.norm.weight")
     return {"projection": "basic", "image_dim": image_dim, "token_dim": token_dim, "num_tokens": wide // token_dim}
 
 
-def _instantx_sizes(tensors: Mapping[str, Tensor]) -> Sizes:
+def _instantx_sizes(tensors: Mapping[str, Tensor]) -> Config:
     (token_dim,) = shape_of(tensors, 1, "image_proj.norm.weight")
     tokens = shape_of(tensors, 2, "image_proj.proj.2.weight")[0] // token_dim
     image_dim = shape_of(tensors, 2, "image_proj.proj.0.weight")[1]
     return {"projection": "mlp", "image_dim": image_dim, "token_dim": token_dim, "num_tokens": tokens}
 
 
-def _sd3_sizes(tensors: Mapping[str, Tensor]) -> Sizes:
+def _sd3_sizes(tensors: Mapping[str, Tensor]) -> Config:
     hidden_dim, image_dim = shape_of(tensors, 2, "image_proj.proj_in.weight")
     wide = shape_of(tensors, 2, "image_proj.layers.0.1.1.weight")[0]
     depths = (re.match(r"image_proj\.layers\.(\d+)\.", key) for key in tensors)
@@ -150,7 +156,7 @@ FORMATS: Final[Mapping[str, Published]] = {
 
 def published_to_adapter(
     kind: str, tensors: Mapping[str, Tensor], denoiser: nn.Module | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[Config, dict[str, Tensor]]:
     """Config and state dict of an adapter with the very tensors of a published checkpoint, flat by key.
 
     Args:
@@ -177,7 +183,7 @@ def published_to_adapter(
 
 
 def adapter_to_published(
-    kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor], denoiser: nn.Module | None = None
+    kind: str, config: Mapping[str, object], state: Mapping[str, Tensor], denoiser: nn.Module | None = None
 ) -> dict[str, Tensor]:
     """The inverse of `published_to_adapter`: tensors by their keys; `ValueError` for other keys, shapes or layers."""
     published = FORMATS[kind]

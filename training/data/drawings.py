@@ -16,7 +16,7 @@ from weftwork.datasets.drawings.rendered import RenderedDrawings
 from weftwork.datasets.drawings.scenes import COUNT_SHARES, SIZE
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
-from weftwork.training.data.image_cache import CachedLatents, DrawnImages, Latents, Pixels
+from weftwork.training.data.image_cache import CachedLatents, DrawnImages, Latents, Pixels, Truth
 from weftwork.training.data.pairs import WILD_SHARE, DrawnPairs, PairRecord
 from weftwork.training.data.styles import StyledRecord
 
@@ -26,7 +26,7 @@ CAPTIONS: Final = 3
 """Captions to draw from, per scene."""
 
 
-class SceneImages(DrawnImages[dict[str, Any]]):
+class SceneImages(DrawnImages[Truth]):
     """Images of the first `count` scenes of a split, drawn once; `depicted[i]` is what captions say of image i."""
 
     def __init__(self, cache_dir: Path, drawings: RenderedDrawings, split: Split, count: int, seed: int = 0) -> None:
@@ -131,13 +131,13 @@ def _scenes(folder: Path, split: Split, count: int, seed: int, sketch_style: Any
     return DrawingScenes(RenderedDrawings(folder), split, count, seed, sketch_style)
 
 
-def _draw_scene(job: Job) -> tuple[Pixels, dict[str, Any]]:
+def _draw_scene(job: Job) -> tuple[Pixels, Truth]:
     *place, index = job
     scenes = _scenes(*place)
     return scenes.image(index), asdict(scenes.depicted(scenes.scene(index)))
 
 
-def _draw_pairs(job: Job) -> tuple[Pixels, dict[str, Any]]:
+def _draw_pairs(job: Job) -> tuple[Pixels, Truth]:
     *place, index = job
     rng = np.random.default_rng([23, job[3], index])
     scenes = _scenes(*place, "wild" if rng.random() < WILD_SHARE else "steady")
@@ -158,7 +158,7 @@ def _draw_pairs(job: Job) -> tuple[Pixels, dict[str, Any]]:
     }
 
 
-def _depicted(row: dict[str, Any]) -> DepictedScene:
+def _depicted(row: Truth) -> DepictedScene:
     drawings: Sequence[Depicted] = [
         Depicted(d["name"], tuple(d["tags"]), d["category"], tuple(d["colors"])) for d in row["drawings"]
     ]

@@ -34,6 +34,8 @@ JobT = TypeVar("JobT")
 TruthT = TypeVar("TruthT")
 Pixels = UInt8[np.ndarray, "*size"]
 Latents = Float16[np.ndarray, "sample *size"]
+Truth = dict[str, Any]
+"""What an image shows, as JSON."""
 
 
 class Images(Protocol):
@@ -105,7 +107,7 @@ class OutfitImages(DrawnImages[list[dict[str, str]]]):
         return creatures.STYLES[index % len(creatures.STYLES)]
 
 
-class CreatureImages(DrawnImages[dict[str, Any]]):
+class CreatureImages(DrawnImages[Truth]):
     """The first `count` creatures of a split; `creatures[i]` in `styles[i]`.
 
     Args:
@@ -125,7 +127,7 @@ def _draw_outfit(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, l
     return drawn.image, [asdict(garment) for garment in drawn.garments]
 
 
-def _draw_creature(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, dict[str, Any]]:
+def _draw_creature(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, Truth]:
     split, index, seed, style = arguments
     drawn = creatures.sample(split, index, seed=seed, style=style)
     return drawn.image, {"creature": asdict(drawn.creature), "style": drawn.style}

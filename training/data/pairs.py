@@ -30,7 +30,7 @@ from weftwork.datasets.readers.pair_folder import PairSample
 from weftwork.datasets.synthetic.outfits import PROMPT, SLOTS, caption, sample
 from weftwork.datasets.synthetic.outfits.texts import reworded, unnamed
 from weftwork.training.core.batches import Samples
-from weftwork.training.data.image_cache import CachedLatents, DrawnImages, JobT, Latents, OutfitImages, Pixels
+from weftwork.training.data.image_cache import CachedLatents, DrawnImages, JobT, Latents, OutfitImages, Pixels, Truth
 from weftwork.training.data.image_latents import Sizes, encoded_once
 from weftwork.training.data.prompts import Tokens, check_lengths
 
@@ -57,7 +57,7 @@ class PairRecord:
     whole: PreparedSketch | None = None
 
 
-class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
+class DrawnPairs(DrawnImages[Truth], CachedLatents[PairRecord]):
     """Synthetic images with their sketches and texts, drawn once into `folder`.
 
     `images[i]` are strokes and hulls of image i by pair; `truth[i]` has its `texts` and `captions`.
@@ -73,7 +73,7 @@ class DrawnPairs(DrawnImages[dict[str, Any]], CachedLatents[PairRecord]):
         self,
         folder: Path,
         name: str,
-        draw: Callable[[JobT], tuple[Pixels, dict[str, Any]]],
+        draw: Callable[[JobT], tuple[Pixels, Truth]],
         jobs: Sequence[JobT],
         latents: Latents,
         *,
@@ -134,7 +134,7 @@ def _region(hull: Float[Tensor, "size size"]) -> Float[Tensor, "region_size regi
     return F.interpolate(hull[None, None], (REGION_SIZE, REGION_SIZE), mode="bilinear", antialias=True)[0, 0]
 
 
-def _draw_one(arguments: tuple[int, int]) -> tuple[Pixels, dict[str, Any]]:
+def _draw_one(arguments: tuple[int, int]) -> tuple[Pixels, Truth]:
     index, size = arguments
     rng = np.random.default_rng([7, index])
     style = "wild" if rng.random() < WILD_SHARE else "professional"
