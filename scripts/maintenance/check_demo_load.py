@@ -17,7 +17,6 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -52,7 +51,7 @@ def main() -> int:
     return 0 if good else 1
 
 
-def design(seed: int) -> dict[str, Any]:
+def design(seed: int) -> dict[str, object]:
     return {"prompt": f"a person {seed}", "seed": seed, "num_inference_steps": STEPS}
 
 
