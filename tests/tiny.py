@@ -209,6 +209,16 @@ def style_adapter(unet: Any, **options: Any) -> StyleAdapter:
     return StyleAdapter.for_denoiser(unet, **{**config, **options})
 
 
+def open_style_adapter(unet: Any, **options: Any) -> StyleAdapter:
+    """Whose gates, if there are some, are not 0."""
+    adapter = style_adapter(unet, **options)
+    with torch.no_grad():
+        for name, one in adapter.named_parameters():
+            if name.startswith(("gates", "affine")):
+                one.fill_(0.7)
+    return adapter
+
+
 def style_conditions(seed: int = 0, **options: Any) -> list[Style]:
     first, second = STYLES[seed % 4], STYLES[(seed + 1) % 4]
     return [Style(first, **options), Style({first: 1, second: 3}, **options)]
@@ -273,6 +283,7 @@ METHODS = (
     Method("paired_shared_norm", lambda u: paired_adapter(u, isolation="shared_norm"), paired_conditions),
     Method("style", style_adapter, style_conditions),
     Method("style_concat", lambda u: style_adapter(u, fusion="concat", rank=3), style_conditions),
+    Method("style_affine", lambda u: open_style_adapter(u, fusion="affine"), style_conditions),
     Method("reference", reference_adapter, reference_conditions),
     Method("subjects", subject_adapter, subject_conditions),
     Method("expressions", lambda u: expression_adapter(u, bank="none"), expression_conditions),

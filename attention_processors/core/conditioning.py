@@ -109,6 +109,8 @@ class EncodedTokens(Encoded):
     null_weight: Float[Tensor, "design part"] | None = None
     """Weights in the unconditional half; None: those of the conditional half where `null` is given, else 0."""
     branch: Callable[..., DecoupledBranch] = DecoupledBranch
+    gates: Mapping[str, Tensor] | None = None
+    """Gates by layer, for branches of `core.gates`."""
 
     def build(self, layout: Layout) -> tuple[dict[str, Branch], tuple[Strength, ...]]:
         check_layout(self.key_value, self.region if self.anchors is None else self.anchors, self.region_aspect, layout)
@@ -118,7 +120,8 @@ class EncodedTokens(Encoded):
         for layer, (key, value) in padded.key_value.items():
             null = (None, None) if padded.null is None else padded.null[layer]
             grid = layout.grid(layer)
-            branches[layer] = self.branch(
+            make = self.branch if self.gates is None else partial(self.branch, gate=self.gates[layer])
+            branches[layer] = make(
                 layout.expand(key, null[0]),
                 layout.expand(value, null[1]),
                 strength.gain(grid, layer),

@@ -26,6 +26,7 @@ from weftwork.attention_processors.core.batch import Batch, padded
 from weftwork.attention_processors.core.branch import DecoupledBranch
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import EncodedTokens
+from weftwork.attention_processors.core.gates import AFFINE, AffineBranch, ExclusiveBranch, GatedBranch
 from weftwork.attention_processors.core.joint_branch import JointBranch
 from weftwork.attention_processors.core.shares import share_row
 from weftwork.attention_processors.style.card import PARTS, StyleCard
@@ -39,9 +40,11 @@ FUSIONS: Mapping[str, type[DecoupledBranch]] = {
     "additive": DecoupledBranch,
     "gated": DecoupledBranch,
     "concat": JointBranch,
+    "exclusive": ExclusiveBranch,
+    "affine": AffineBranch,
 }
 """Fusion of style and text: added; added with a factor tanh(g) per layer, g learned and zero-initialised ("gated"); in
-one softmax with the text; or added, scaled to the norm of the text output."""
+one softmax with the text; in the text's place, with such a factor; or added with affine-scaled attention."""
 
 
 ABSENT = Condition(weight=0.0)
@@ -68,6 +71,10 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
     def style_keys(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns by layer keys and values [2 * style, token, inner]: of all styles, then of the null of each."""
         raise NotImplementedError
+
+    def branch_gates(self) -> dict[str, Tensor] | None:
+        """Returns the gates of the branches by layer; None for a fusion without."""
+        return None
 
     def collate(self, conditions: Sequence[Sequence[Style]]) -> StyleBatch:
         """Returns padded tensors, one row per design; designs may differ in their number of styles, also 0.
@@ -111,10 +118,16 @@ class StyleReader(Adapter[StyleBatch, StyleBatch]):
             torch.arange(parts, device=some.device).repeat_interleave(tokens),
             **features.strengths(list(keys), some.device),
             branch=FUSIONS[self.config["fusion"]],
+            gates=self.branch_gates(),
         )
 
     def bake(self, styles: str | Mapping[str, float], name: str | None = None) -> StyleCard:
-        """Makes the card of a style or a named mixture; `ValueError` for unknown styles, or without a name."""
+        """Makes the card of a style or a named mixture; `ValueError` for unknown styles, gates, or no name."""
+        if issubclass(FUSIONS[self.config["fusion"]], GatedBranch):
+            raise UserError(
+                f"fusion: got {self.config['fusion']!r}, whose gates are not part of a card, expected another; pass "
+                "the adapter's folder on instead"
+            )
         if name is None and not isinstance(styles, str):
             raise UserError("name: got a mixture of styles without one; name the card")
         with torch.no_grad():
@@ -167,7 +180,9 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
         self.table = nn.Parameter(torch.randn(len(styles) + 1, style_dim))
         self.projection = nn.Linear(style_dim, num_tokens * token_dim)
         self.norm = nn.LayerNorm(token_dim)
-        self.gates = nn.Parameter(torch.zeros(len(layers))) if fusion == "gated" else None
+        self.gates = nn.Parameter(torch.zeros(len(layers))) if fusion in ("gated", "exclusive") else None
+        affine = {n.replace(".", "-"): torch.zeros(width + AFFINE) for n, width in layers.items() if fusion == "affine"}
+        self.affine = nn.ParameterDict(affine)
         self.make_projections(layers, token_dim, rank)
 
     @torch.no_grad()
@@ -186,9 +201,15 @@ class StyleAdapter(StyleReader, KeyValueAdapter[StyleBatch, StyleBatch]):
         styles = len(self.config["styles"])
         tokens = torch.cat([tokens[:styles], tokens[styles:].expand(styles, -1, -1)])  # one null for all
         keys = self.project(tokens[:, None])
-        if self.gates is None:
+        if self.gates is None or self.config["fusion"] != "gated":
             return keys
         return {n: (key, value * gate.tanh()) for (n, (key, value)), gate in zip(keys.items(), self.gates, strict=True)}
+
+    def branch_gates(self) -> dict[str, Tensor] | None:
+        layers = self.config["layers"]
+        if self.config["fusion"] == "exclusive" and self.gates is not None:
+            return dict(zip(layers, self.gates.tanh(), strict=True))
+        return {name: self.affine[name.replace(".", "-")] for name in layers} if self.affine else None
 
 
 class StyleCards(StyleReader):

@@ -10,6 +10,7 @@ def measured() -> Mapping[str, Method]:
     found = {name: method for name, method in methods().items() if method.evaluation is not None}
     several = {
         "composition": ("conditions of several methods on one image", "tiny-diffusion"),
+        "gates": ("fusions of a style with the text, trained alike", "tiny-diffusion"),
         "drawings": ("pairs, styles and references on drawings by several designers", "tiny-drawings"),
     }
     return found | {

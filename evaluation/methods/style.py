@@ -82,13 +82,18 @@ class StyleEvaluation(Evaluation[ConditionedPipelineMixin]):
                 f"count: got {self.count}, expected at least {NOISES}, the number of noises per content; raise --limit"
             )
         for name, adapter in () if self.pipe.adapters is None else self.pipe.adapters.items():
-            if name in BY_NAME and (
+            if name in self.by_name and (
                 unknown := [one for one in creatures.STYLES if one not in adapter.config["styles"]]
             ):
                 raise UserError(
                     f"{name}: got an adapter without the styles {', '.join(unknown)}, expected those of the creatures, "
                     "of which the truth is known; look at images of your own styles instead"
                 )
+
+    @property
+    def by_name(self) -> Sequence[str]:
+        """Names of attached adapters of styles."""
+        return BY_NAME
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         adapters = self.pipe.adapters or {}

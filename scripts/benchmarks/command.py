@@ -7,6 +7,7 @@ weftwork benchmark style        a step with references over diffusers' IP-Adapte
 weftwork benchmark instillation two passes with shared attention over two without; memory held in between
 weftwork benchmark training     training steps that read cached features over steps that encode
 weftwork benchmark growth       cost of training by pairs, image size, data and processes
+weftwork benchmark linear       linear attention over softmax attention, by numbers of queries and keys
 weftwork benchmark audio        a step with boxes, depth, prompt and ControlNet over the plain ones; longer audio
 weftwork benchmark backbones    wrapped processors and four pairs over the stock step; memory of references; masks
                                 beside diffusers' own; with --check: properties of all methods on all families
@@ -25,7 +26,7 @@ from weftwork.scripts.outputs import naming_replaced
 if TYPE_CHECKING:
     from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
-NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "audio", "backbones")
+NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "linear", "audio", "backbones")
 SIZES = ("full", "tiny")
 
 

@@ -306,6 +306,12 @@ FILES = [
         "expected at most 1; update weftwork",
         card(),
     ),
+    row(
+        lambda fusion: style_adapter(unet(), fusion=fusion).bake("ink"),
+        given("exclusive"),
+        "whose gates are not part of a card, expected another; pass the adapter's folder on",
+        given("gated"),
+    ),
     row(StyleCards.of, given([INK, INK]), "each name once; rename or drop one", given([INK, NEON])),
     row(
         StyleCards.of,

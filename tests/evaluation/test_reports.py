@@ -146,6 +146,13 @@ def test_the_benchmark_of_instillation_counts_what_is_held(tmp_path: Path) -> No
     assert scores["held"]["query_key_bytes"] == sum(row["query_key_bytes"] for row in layers)
 
 
+def test_the_benchmark_of_linear_attention_is_a_ratio(tmp_path: Path) -> None:
+    assert main(["benchmark", "linear", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "benchmark-linear.json").read_text())
+    assert [row["name"] for row in report["rows"]] == ["queries_1024_keys_16", "queries_1024_keys_77"]
+    assert all(row["scores"]["ratio"] > 0 for row in report["rows"])
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_growth_counts_what_is_held(tmp_path: Path) -> None:
     assert main(["benchmark", "growth", "--size", "tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import attend, paired_adapter, paired_conditions, style_adapter, tiny_unet
+from tiny import attend, open_style_adapter, paired_adapter, paired_conditions, style_adapter, tiny_unet
 from variants import SD, add_lora, controlnet_parts, picture, run
 
 from weftwork.attention_processors.core.branch import DecoupledBranch, OwnAttention
@@ -139,9 +139,7 @@ def test_weight_zero_is_the_run_without(part: str) -> None:
 def test_styles_of_two_halves_are_each_alone_in_theirs(fusion: str) -> None:
     """In all of a layer's places that lie in one half as a whole; the smaller grid, of 5 columns, has a border."""
     unet = tiny_unet()
-    adapter = style_adapter(unet, fusion=fusion)
-    if adapter.gates is not None:
-        torch.nn.init.ones_(adapter.gates)
+    adapter = open_style_adapter(unet, fusion=fusion)
     layout = Layout(layer_levels(unet), (8, 10))
 
     @torch.no_grad()

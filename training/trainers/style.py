@@ -12,7 +12,7 @@ class StyleModel:
     """Options of a new adapter."""
 
     layers: str = option("decoder", "layers of a new adapter: all, decoder, … or a regular expression")
-    fusion: str = option("additive", "additive, gated or concat")
+    fusion: str = option("additive", "additive, gated, concat, exclusive or affine")
     num_tokens: int = option(4, "tokens per style of a new adapter")
     style_dim: int = option(128, "width of a style's row of a new adapter")
     rank: int = option(0, "rank of keys and values of a new adapter; 0 = full")

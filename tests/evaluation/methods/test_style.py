@@ -18,6 +18,7 @@ from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.measurements.style import MEASUREMENT as STYLE
+from weftwork.evaluation.methods.gates import GatesEvaluation
 from weftwork.evaluation.methods.style import CURVE, StyleEvaluation
 from weftwork.evaluation.oracles.creatures import CreatureOracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -82,6 +83,17 @@ def test_the_evaluation_fills_all_rows(evaluation: StyleEvaluation, tmp_path: Pa
     assert json.loads((tmp_path / "style.json").read_text())["count"] == 4
     with Image.open(tmp_path / "style.png") as sheet:
         assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)
+
+
+def test_gates_are_compared_with_an_adapter_per_seed(evaluation: StyleEvaluation, tmp_path: Path) -> None:
+    folders = {"additive": [evaluation.files["style"]] * 2, "gated": [evaluation.files["style_gated"]]}
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.register_modules(unet=tiny_unet(sample_size=16))
+    made = replace(GatesEvaluation.open(pipe, folders), count=2, split="validation", num_inference_steps=1)
+    report = made.run(tmp_path, seeds=(0, 1))
+    assert [row.name for row in report.rows] == ["real", "reconstruction", "no_condition", "additive", "gated"]
+    assert set(report.rows[-1].scores) >= SCORES | COSTS
+    assert list(pipe.adapters) == ["additive_0", "additive_1", "gated_0"]
 
 
 def test_contents_come_twice_and_in_their_split(evaluation: StyleEvaluation) -> None:
