@@ -24,7 +24,7 @@ class Weights:
     """Trained weights of evaluation rows, and the option that replaces the shipped ones.
 
     Args:
-        shipped: name of the shipped model.
+        shipped: name of the shipped model; empty where none is.
         help: content of the folder.
         rows: rows that need these weights and are skipped without them; empty if the weights are required.
         several: whether the option takes one folder per seed.
@@ -68,7 +68,7 @@ class Measurement:
         parser.add_argument("--num_inference_steps", type=int, default=steps, help="denoising steps")
         parser.add_argument("--guidance_scale", type=float, default=scale, help="1 turns guidance off")
         for name, one in self.weights.items():
-            text = f"{one.help} (default: the shipped {one.shipped})"
+            text = f"{one.help} (default: the shipped {one.shipped})" if one.shipped else one.help
             if one.several:
                 parser.add_argument(f"--{name}", nargs="+", type=Path, help=f"one per --seed: {text}")
             else:
@@ -110,9 +110,12 @@ class Measurement:
             elif not one.rows:
                 raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
             elif arguments.model is None:
+                where = (
+                    "or run in a checkout, which has it in pretrained/baselines" if one.shipped else "none is shipped"
+                )
+                what = one.shipped or one.help
                 logger.info(
-                    "rows left out: %s; %s is not in this installation: pass --%s, or run in a checkout, which has it "
-                    "in pretrained/baselines",
-                    *(", ".join(one.rows), one.shipped, name),
+                    "rows left out: %s; %s is not in this installation: pass --%s, %s",
+                    *(", ".join(one.rows), what, name, where),
                 )
         return found

@@ -11,9 +11,9 @@ MEASUREMENT: Final = Measurement(
     '(docs/expressions.md) and pip install ".[drawings]".',
     "weftwork.evaluation.methods.expressions:ExpressionEvaluation",
     {
-        "oracle": Weights("people-oracle", "folder of the classifier of people"),
-        "expressions": Weights("expressions", "adapter folder: with a bank", ("names", "guided", "images", "mixed")),
-        "no_bank": Weights("expressions-no-bank", "adapter folder: without one", ("no_bank_names", "no_bank_images")),
+        "oracle": Weights("", "folder of the classifier of people"),
+        "expressions": Weights("", "adapter folder: with a bank", ("names", "guided", "images", "mixed")),
+        "no_bank": Weights("", "adapter folder: without one", ("no_bank_names", "no_bank_images")),
     },
     places={"people": (TARBALLS, "tarball of the people's parts")},
 )

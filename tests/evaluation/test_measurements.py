@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from weftwork.evaluation.measurements import measured
+from weftwork.evaluation.measurements.expressions import MEASUREMENT as EXPRESSIONS
 from weftwork.evaluation.measurements.paired import MEASUREMENT as PAIRED
 from weftwork.scripts.cli import main
 
@@ -44,3 +45,20 @@ def test_a_limit_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
     for name in measured():
         assert main(["evaluate", name, "--limit", "0"]) == 2
         assert "limit: got 0, expected at least 1" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_shipped_are_named_by_their_content(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("weftwork.evaluation.core.measurement.available", lambda: ["expressions"])
+    given = options(oracle=Path("mine"), expressions=None, no_bank=None, people=Path("parts"))
+    with caplog.at_level("INFO", "weftwork"):
+        assert list(EXPRESSIONS.folders(given)) == ["people", "oracle"]
+    assert [message.partition("; ")[0] for message in caplog.messages] == [
+        "rows left out: names, guided, images, mixed",
+        "rows left out: no_bank_names, no_bank_images",
+    ]
+    assert all(message.endswith(", none is shipped") for message in caplog.messages)
+    given.oracle = None
+    with pytest.raises(ValueError, match="oracle: got none, and none is shipped for this backbone"):
+        EXPRESSIONS.folders(given)
