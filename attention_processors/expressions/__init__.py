@@ -4,6 +4,8 @@ from typing import Final
 
 from weftwork.attention_processors.core.method import Method
 
+BANKS: Final = ("nearest", "all", "none")
+"""Codes that an expression reads; see `bank`."""
 FOLDER: Final = "weftwork.attention_processors.expressions"
 
 METHOD = Method(

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear
+from weftwork.attention_processors.expressions import BANKS
 from weftwork.datasets.readers.errors import check_choice
 
-BANKS: Final = ("nearest", "all", "none")
 COMMITMENT: Final = 0.25
 """Weight of the term of the loss that draws priors to codes; that of the term that draws codes to priors is 1."""
 

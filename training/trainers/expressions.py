@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass
 
+from weftwork.attention_processors.expressions import BANKS
 from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import option
 from weftwork.training.core.trainer import Trainer
 from weftwork.training.trainers.captioned import StyleConfig
-
-BANKS = ("nearest", "all", "none")
-"""Those of `attention_processors.expressions.bank`, without importing it."""
 
 
 @dataclass(frozen=True)

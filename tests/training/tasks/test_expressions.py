@@ -8,8 +8,10 @@ import torch
 from tiny import expression_adapter, tiny_pipe
 from tiny_people import people_folder
 
+from weftwork.attention_processors import ExpressionAdapter
 from weftwork.datasets.people import EXPRESSIONS
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.scripts.cli import main
 from weftwork.training.data.people import ExpressivePeople, PeopleImages
 from weftwork.training.tasks.expressions import ExpressionTask
 from weftwork.training.trainers.expressions import ExpressionConfig
@@ -70,6 +72,18 @@ def test_the_loss_falls(people: ExpressivePeople) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_the_command_trains_an_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
+    options = {"people": people_folder(tmp_path, monkeypatch), "pretrained_model_name_or_path": tmp_path / "model"}
+    options |= {"cache_dir": tmp_path / "cache", "output_dir": tmp_path / "run", "samples": 8, "max_train_steps": 2}
+    options |= {"train_batch_size": 2, "embedder_size": 32, "num_codes": 4, "prior_dim": 8, "bank": "all"}
+    given = [f"--{name}={value}" for name, value in options.items()]
+    assert main(["train", "expressions", "--synthetic=people", *given, "--use_cpu", "--report_to=none"]) == 0
+    adapter = ExpressionAdapter.from_pretrained(tmp_path / "run/final")
+    assert adapter.config["expressions"] == list(EXPRESSIONS) and adapter.config["bank"] == "all"
+    assert adapter.config["training"]["data"] == "people"
 
 
 def test_adapters_of_other_names_and_wrong_options_are_refused(people: ExpressivePeople) -> None:
