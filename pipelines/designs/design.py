@@ -27,6 +27,7 @@ from PIL import Image
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.core.records import (
+    ChoiceKind,
     ImageKind,
     Kind,
     Locate,
@@ -43,6 +44,7 @@ from weftwork.attention_processors.core.records import (
 from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
+from weftwork.pipelines.designs.samplers import SAMPLERS
 
 Read = TypeVar("Read")
 SIDE: Final = WholeKind(8, 4096, multiple=8)
@@ -224,6 +226,7 @@ class Design(Recorded):
         negative_prompt: negative prompt of guidance.
         seed: seed of the noise; None draws one.
         variations: noise that is mixed in, in order.
+        sampler: one of `SAMPLERS`; None takes the model's own.
         height, width: in pixels, multiples of 8; None takes the model's own size.
         conditions: by adapter name.
         images: reference images of an editing model, whose strengths are conditions of `in-context`.
@@ -243,6 +246,9 @@ class Design(Recorded):
         default=(), metadata=recorded(ListKind(Variation), "Noise that is mixed in, in order.")
     )
     num_inference_steps: int = field(default=20, metadata=recorded(WholeKind(1, 1000), "Denoising steps."))
+    sampler: str | None = field(
+        default=None, metadata=recorded(ChoiceKind(tuple(SAMPLERS)), "Sampler; left out, the model's own.")
+    )
     guidance_scale: float = field(default=3.0, metadata=recorded(NumberKind(), "Guidance scale; 1 turns guidance off."))
     height: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     width: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
@@ -264,6 +270,8 @@ class Design(Recorded):
                 f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
                 "1 turns guidance off"
             )
+        if self.sampler not in (None, *SAMPLERS):
+            raise UserError(f"sampler: got {short(self.sampler)}, expected one of {', '.join(SAMPLERS)}; change it")
         optional = {one.name for one in fields(self) if one.default is None}
         for key, (name, entry) in self.record_fields().items():
             value = getattr(self, name)

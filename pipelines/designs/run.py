@@ -23,6 +23,7 @@ from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
 from weftwork.pipelines.designs.noise import noise_arguments
+from weftwork.pipelines.designs.samplers import sampler
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
 TEXT_CHUNK: Final = "weftwork"
@@ -168,15 +169,16 @@ def draw(
         FloatingPointError: NaN or infinite pixels.
     """
     designs = [design.numbered(index) for index in range(count)]
-    out = pipe(
-        num_images_per_prompt=count,
-        **noise_arguments(pipe, designs),
-        conditions={name: list(some) for name, some in design.conditions.items()},
-        recorder=recorder,
-        output_type="np",
-        **options,
-        **call_arguments(pipe, design),
-    )
+    with sampler(pipe, design.sampler):
+        out = pipe(
+            num_images_per_prompt=count,
+            **noise_arguments(pipe, designs),
+            conditions={name: list(some) for name, some in design.conditions.items()},
+            recorder=recorder,
+            output_type="np",
+            **options,
+            **call_arguments(pipe, design),
+        )
     if (images := getattr(out, "images", None)) is None:
         raise UserError(f"model: got {type(pipe).__name__}, which makes no images, expected one that does; change it")
     if not np.isfinite(images).all():
