@@ -3,12 +3,18 @@
 `assets` holds its script on Konva 10.9.1 (MIT license, https://konvajs.org), which the browser gets from the demo.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import gradio as gr
+import numpy as np
+from PIL import Image
 
+from weftwork.datasets.readers.images import as_sketch
+from weftwork.datasets.readers.inline_images import as_text, from_text
+from weftwork.datasets.readers.photo_lines import line_drawing
+from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.scripts.demo.widgets import Record
 
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -25,9 +31,9 @@ def design_canvas(
     model: str,
     size: tuple[int, int],
     words: Sequence[str],
-    styles: Sequence[str],
-    examples: Sequence[str],
-    example: Callable[[str], Record],
+    styles: Mapping[str, Path | None],
+    samplers: Sequence[str],
+    examples: Mapping[str, Callable[[], Record]],
 ) -> gr.HTML:
     """Adds a canvas whose value is a design as an object; its event `submit` asks for an image.
 
@@ -37,25 +43,30 @@ def design_canvas(
         model: name of the model; the browser keeps a state for each.
         size: width and height of the model's images.
         words: those that the model knows; none where its vocabulary is open.
-        styles: names of the styles.
-        examples: names of examples.
-        example: returns the design of an example; its name is "example".
+        styles: samples of styles by name.
+        samplers: names of samplers that the model can use.
+        examples: functions that return designs, by name.
     """
-    gr.set_static_paths([ASSETS])
+
+    def example(name: str) -> Record:
+        return examples[name]()
+
+    gr.set_static_paths([ASSETS, *{sample.parent for sample in styles.values() if sample is not None}])
     canvas = gr.HTML(
         html_template=_read("canvas.html"),
         css_template=_read("controls.css", "canvas.css"),
         js_on_load=SCRIPT,
         apply_default_css=False,
         elem_id="design",
-        server_functions=[example],
+        server_functions=[example, region, lines],
         assets=ASSETS.as_posix(),
         first=first,
         adapter=adapter,
         model=model,
         size=list(size),
         words=list(words),
-        styles=list(styles),
+        styles=[[name, None if sample is None else sample.as_posix()] for name, sample in styles.items()],
+        samplers=list(samplers),
         examples=list(examples),
     )
     canvas.api_info = _api_info
@@ -71,6 +82,17 @@ def result_viewer() -> gr.HTML:
         padding=False,
         elem_id="viewer",
     )
+
+
+def region(sketch: str) -> str:
+    """Returns the mask of the region that a sketch encloses; both are images in data URIs."""
+    area = stroke_region(as_sketch(from_text(sketch)))
+    return as_text(Image.fromarray((255 * area).round().astype(np.uint8)))
+
+
+def lines(photo: str) -> str:
+    """Returns a sketch of the edges of a photograph; both are images in data URIs."""
+    return as_text(line_drawing(from_text(photo)))
 
 
 def _read(*names: str) -> str:

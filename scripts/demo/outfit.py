@@ -1,6 +1,7 @@
 """The demo's page for sketches with text: layers on one canvas, which are the pairs of a design."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import gradio as gr
@@ -8,9 +9,10 @@ from PIL import Image
 
 from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.datasets.readers.inline_images import as_text
+from weftwork.pipelines.designs.samplers import fitting_samplers
 from weftwork.scripts.demo.canvas import design_canvas, result_viewer
 from weftwork.scripts.demo.pages import AdapterPage
-from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Record, styles_of
+from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Record, style_samples, styles_of
 
 EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
@@ -29,9 +31,7 @@ class OutfitPage(AdapterPage):
     order = 10
 
     def build(self) -> None:
-        def example(name: str) -> Record:
-            return example_design(name, self.adapter)
-
+        samples = style_samples()
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 canvas = design_canvas(
@@ -40,9 +40,9 @@ class OutfitPage(AdapterPage):
                     model=self.studio.model,
                     size=self.studio.size,
                     words=known_words(getattr(self.studio.pipe, "tokenizer", None)),
-                    styles=styles_of(self.studio),
-                    examples=list(EXAMPLES),
-                    example=example,
+                    styles={name: samples.get(name) for name in styles_of(self.studio)},
+                    samplers=fitting_samplers(self.studio.pipe),
+                    examples={name: partial(example_design, name, self.adapter) for name in EXAMPLES},
                 )
             with gr.Column(scale=1, min_width=320, elem_id="results"):
                 count = gr.Radio(list(range(1, MAX_IMAGES + 1)), value=1, label="Images", elem_id="count")

@@ -8,7 +8,6 @@ import gradio as gr
 
 from weftwork.attention_processors.style.adapter import StyleCard
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import available, shipped
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Report
 from weftwork.scripts.demo.pages import AdapterPage
@@ -22,6 +21,7 @@ from weftwork.scripts.demo.widgets import (
     run_settings,
     strength_settings,
     style_conditions,
+    style_samples,
     styles_of,
 )
 
@@ -88,19 +88,19 @@ class StylePage(AdapterPage):
 
 def _samples() -> tuple[gr.Gallery, list[str]]:
     """Adds samples of the shipped styles, from their model card, and returns their names."""
-    files = sorted((shipped("style") / "samples").glob("*.png")) if "style" in available() else []
+    samples = style_samples()
     gallery = gr.Gallery(
-        [(str(file), file.stem) for file in files],
+        [(str(file), name) for name, file in samples.items()],
         label="Styles; click one to use it alone",
         columns=4,
         height="auto",
         interactive=False,
         allow_preview=False,
         format="png",
-        visible=bool(files),
+        visible=bool(samples),
         elem_id="styles-gallery",
     )
-    return gallery, [file.stem for file in files]
+    return gallery, list(samples)
 
 
 def _shares(names: Sequence[str], mixture: Sequence[float]) -> dict[str, float]:

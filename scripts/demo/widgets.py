@@ -12,6 +12,7 @@ from gradio.events import Dependency
 
 from weftwork.attention_processors.style.adapter import StyleCard
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pretrained import available, shipped
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Cancelled, JobQueue, Result, Step, User
 from weftwork.scripts.demo.studio import CARD, MAX_STEPS, ImageResult, ImageStudio
@@ -246,6 +247,12 @@ def styles_of(studio: ImageStudio, adapter: str = "style") -> tuple[str, ...]:
     """Returns the names of the styles of an adapter; none where it is not attached."""
     adapters = studio.pipe.adapters
     return tuple(adapters[adapter].config["styles"]) if adapters is not None and adapter in adapters else ()
+
+
+def style_samples() -> dict[str, Path]:
+    """Returns an image in each of the shipped styles, from their model card."""
+    files = sorted((shipped("style") / "samples").glob("*.png")) if "style" in available() else []
+    return {file.stem: file for file in files}
 
 
 def strength_settings() -> dict[str, Component]:

@@ -3,15 +3,19 @@
 import { canvasSize, designOf, opened } from "./design.js";
 import { readFile } from "./files.js";
 import { drawThumbnails, History } from "./history.js";
-import { sketchOf } from "./ink.js";
+import { scaledTo, sketchOf } from "./ink.js";
 import { Panel } from "./panel.js";
 import { Paper } from "./paper.js";
+import { isDrawing, PhotoChooser } from "./photo.js";
+import { Settings } from "./settings.js";
 import { Store } from "./store.js";
 import { StyleFields } from "./styles.js";
 import { Viewer } from "./viewer.js";
 
-const TOOLS = { b: "draw", e: "erase", v: "move", r: "box" };
+const TOOLS = { b: "draw", e: "erase", v: "move", r: "box", m: "region" };
+const PAINTS = { draw: "marks", region: "area" };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const OPACITY = 0.5; // of a new background
 const FAR = 10; // pixels that arrow keys move with Shift
 
 /** @param submit generates an image. */
@@ -29,15 +33,23 @@ class CanvasPage {
   constructor(root, props, server, submit) {
     Object.assign(this, { root, props, server, submit });
     const { adapter, size } = props;
-    this.store = new Store(opened(props.first, adapter), `weftwork ${props.model}`);
-    this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish());
-    this.panel = new Panel(this.find(".layers"), this.store, this.paper, props.words);
+    this.store = new Store(opened(props.first, adapter), `weftwork canvas of ${props.model}`);
+    this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish(), server.region);
+    this.panel = new Panel(this.find(".layers"), this.store, this.paper, props.words, () => this.choose("region"));
+    this.settings = new Settings(root, this.store, size, props.samplers);
+    this.photo = new PhotoChooser(this.find(".photo"), {
+      lines: async (photo) => this.#addSketch(await server.lines(photo.toDataURL("image/png"))),
+      background: (photo) => this.store.set({ background: { source: photo.toDataURL("image/webp"), opacity: OPACITY } }),
+      sketch: (photo) => this.#addImage(photo),
+    });
     this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
     this.history = new History(`${this.store.key} images`);
     this.history.listen(() => this.drawHistory());
     this.store.listen(() => this.show());
     this.#connectTools();
-    this.#connectSettings();
+    this.find("[data-setting=prompt]").onkeydown = (event) => {
+      if (event.key === "Enter") this.submit();
+    };
     this.#connectFiles();
     root.addEventListener("keydown", (event) => this.#key(event));
     this.choose("draw");
@@ -87,7 +99,7 @@ class CanvasPage {
   }
 
   show() {
-    const { layers, settings } = this.store.state;
+    const { layers, background } = this.store.state;
     this.paper.draw();
     this.panel.draw();
     this.styles.draw();
@@ -96,11 +108,10 @@ class CanvasPage {
     this.find("[data-do=redo]").disabled = !this.store.canRedo;
     const [width, height] = this.paper.size;
     this.find(".paper").style.aspectRatio = `${width} / ${height}`;
-    this.find(".paper").classList.toggle("empty", !layers.some((one) => one.image || one.marks.length));
-    for (const input of this.root.querySelectorAll("[data-setting]")) {
-      const value = String(settings[input.dataset.setting] ?? "");
-      if (input.value !== value && input !== document.activeElement) input.value = value;
-    }
+    this.find(".paper").classList.toggle("empty", !background && !layers.some((one) => one.image || one.marks.length));
+    this.find(".background").hidden = !background;
+    if (background) this.find(".background input").value = background.opacity;
+    this.settings.draw();
     this.publish();
   }
 
@@ -110,7 +121,7 @@ class CanvasPage {
   }
 
   design() {
-    return designOf(this.store.state, this.props.adapter, (one) => this.paper.sketch(one));
+    return designOf(this.store.state, this.props.adapter, this.paper);
   }
 
   report(text, error = false) {
@@ -120,6 +131,8 @@ class CanvasPage {
 
   choose(tool) {
     this.paper.tool = tool;
+    this.paper.paints = PAINTS[tool] ?? this.paper.paints; // the eraser acts on what was painted last
+    this.resize(this.paper.widths[this.paper.paints]);
     this.find(".paper").dataset.tool = tool;
     for (const button of this.root.querySelectorAll("[data-tool]"))
       if (button.tagName === "BUTTON") button.ariaPressed = button.dataset.tool === tool;
@@ -129,7 +142,7 @@ class CanvasPage {
   resize(width) {
     const input = this.find("[data-size]");
     input.value = width;
-    this.paper.width = Number(input.value);
+    this.paper.widths[this.paper.paints] = Number(input.value);
     this.find(".size output").value = input.value;
   }
 
@@ -145,8 +158,11 @@ class CanvasPage {
         this.find(".layer[aria-current=true] .words").focus();
       },
       open: () => this.find("input[type=file]").click(),
+      clear: () => this.store.set({ background: null }),
     };
     for (const [name, act] of Object.entries(actions)) this.find(`[data-do=${name}]`).onclick = act;
+    this.find(".background input").oninput = ({ target }) =>
+      this.store.set({ background: { ...this.store.state.background, opacity: Number(target.value) } }, "background");
     for (const name of this.props.examples) {
       const button = document.createElement("button");
       button.textContent = name;
@@ -154,21 +170,6 @@ class CanvasPage {
       button.onclick = async () => this.open(await this.server.example(name));
       this.find(".examples").append(button);
     }
-  }
-
-  #connectSettings() {
-    for (const input of this.root.querySelectorAll("[data-setting]")) {
-      const key = input.dataset.setting;
-      input.oninput = () => {
-        const { [key]: _, ...others } = this.store.state.settings;
-        const value = input.type === "number" ? input.valueAsNumber : input.value;
-        const given = key === "prompt" || (value !== "" && !Number.isNaN(value));
-        this.store.set({ settings: given ? { ...others, [key]: value } : others }, key);
-      };
-    }
-    this.find("[data-setting=prompt]").onkeydown = (event) => {
-      if (event.key === "Enter") this.submit();
-    };
   }
 
   #connectFiles() {
@@ -190,16 +191,24 @@ class CanvasPage {
     });
   }
 
-  /** Opens a file: a design, or an image as sketch of the active layer. */
+  /** Opens a file: a design, a sketch for the active layer, or a photograph, whose use is chosen. */
   async take(file) {
     try {
       const { design, image } = await readFile(file);
       if (design) this.open(design);
-      else this.#addImage(image);
+      else this.#takeImage(image);
       this.report(design ? `Opened ${file.name}.` : "");
     } catch (error) {
       this.report(error.message, true);
     }
+  }
+
+  #takeImage(image) {
+    const canvas = scaledTo(image, canvasSize(this.store.state.settings, this.props.size));
+    const { width, height } = canvas;
+    const drawing = isDrawing(canvas.getContext("2d").getImageData(0, 0, width, height).data);
+    if (drawing) this.#addImage(canvas);
+    else this.photo.show(canvas);
   }
 
   /** Replaces the layers and settings by those of a design; undo brings them back. */
@@ -207,10 +216,13 @@ class CanvasPage {
     this.store.set(opened(design, this.props.adapter));
   }
 
-  #addImage(bitmap) {
-    const size = canvasSize(this.store.state.settings, this.props.size);
-    const source = sketchOf(bitmap, size);
+  #addImage(canvas) {
+    const source = sketchOf(canvas);
     if (!source) throw new Error("Sketch: got one tone all over; use an image of strokes on a plain ground");
+    this.#addSketch(source);
+  }
+
+  #addSketch(source) {
     const image = { source, exact: false };
     const { active } = this.store;
     if (active && !active.marks.length && !active.image) this.store.layer(active.id, { image, visible: true });
@@ -235,7 +247,7 @@ class CanvasPage {
       return "zy".includes(lower);
     }
     if (TOOLS[lower]) this.choose(TOOLS[lower]);
-    else if (key === "[" || key === "]") this.resize(this.paper.width + (key === "]" ? 1 : -1));
+    else if (key === "[" || key === "]") this.resize(this.paper.widths[this.paper.paints] + (key === "]" ? 1 : -1));
     else if (!target.matches(".paper")) return false;
     else if (ARROWS[key]) this.paper.nudge(...ARROWS[key].map((way) => way * (shift ? FAR : 1)));
     else if (key === "+" || key === "-") this.paper.scale(key === "+" ? 1.05 : 1 / 1.05);

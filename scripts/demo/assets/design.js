@@ -16,14 +16,15 @@ export function canvasSize(settings, own) {
  * Returns a layer: the text, strength and region of a pair, and what is drawn on it.
  *
  * `marks` are strokes in canvas pixels before `place` moves them; `image` lies below them, and `exact` says that it is
- * the sketch of a design as it was; `region` is "sketch", "everywhere", "mask" or a box in fractions; `rest` are
- * other keys of the pair.
+ * the sketch of a design as it was; `region` is "sketch", "everywhere", "mask" or a box in fractions; `area` are strokes
+ * of the mask, and below them the mask of a design; `rest` are other keys of the pair.
  */
 export function newLayer(others, parts = {}) {
   const used = new Set(others.map((one) => one.color));
   const color = COLORS.find((one) => !used.has(one)) ?? COLORS[others.length % COLORS.length];
   const id = 1 + Math.max(0, ...others.map((one) => one.id));
   const empty = { text: "", weight: 1, start: 0, end: 1, region: "sketch", visible: true, marks: [], image: null };
+  empty.area = { marks: [], image: null };
   return { id, color, place: UNMOVED, rest: {}, ...empty, ...parts };
 }
 
@@ -53,28 +54,29 @@ function layerParts(pair) {
   if (sketch) parts.image = { source: sketch, exact: true };
   if (Array.isArray(region) || region === "sketch") parts.region = region;
   else if (region === null) parts.region = "everywhere";
-  else Object.assign(parts, { region: "mask", rest: { ...rest, region } });
+  else Object.assign(parts, { region: "mask", area: { marks: [], image: { source: region, exact: true } } });
   return parts;
 }
 
-/** Returns the design of a state; `sketch` returns the sketch of a layer as a data URI, or null if it is empty. */
-export function designOf(state, adapter, sketch) {
-  const pairs = state.layers.filter((one) => one.visible).flatMap((one) => pairOf(one, sketch(one)) ?? []);
+/** Returns the design of a state; `paper` has the sketch and the mask of a layer as data URIs, or null if empty. */
+export function designOf(state, adapter, paper) {
+  const pairs = state.layers.filter((one) => one.visible).flatMap((one) => pairOf(one, paper) ?? []);
   const conditions = { ...state.others };
   if (pairs.length || state.kept.length) conditions[adapter] = [...pairs, ...state.kept];
   return { ...state.settings, conditions };
 }
 
-function pairOf(layer, sketch) {
+function pairOf(layer, paper) {
+  const sketch = paper.sketch(layer);
   const text = layer.text.trim();
   if (!sketch && !text) return null;
-  const { region, ...rest } = layer.rest;
+  const rest = { ...layer.rest };
   if (!layer.image?.exact || layer.image.source !== sketch) delete rest.ink; // drawn here: dark on white
   const pair = { ...rest, weight: layer.weight };
   if (sketch) pair.sketch = sketch;
   if (text) pair.text = text;
   if (Array.isArray(layer.region)) pair.region = layer.region;
-  else if (layer.region === "mask") pair.region = region;
+  else if (layer.region === "mask" && paper.mask(layer)) pair.region = paper.mask(layer);
   else if (layer.region === "sketch" && sketch) pair.region = "sketch";
   if (layer.start > 0) pair.start = layer.start;
   if (layer.end < 1) pair.end = layer.end;

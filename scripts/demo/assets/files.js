@@ -3,7 +3,7 @@
 const SIGNATURE = "89504e470d0a1a0a";
 const CHUNKS = ["weftwork", "weft"]; // the second is of earlier versions
 
-/** Returns `{design}` or `{image}`, a data URI. */
+/** Returns `{design}` or `{image}`, a bitmap. */
 export async function readFile(file) {
   if (file.type === "application/json" || file.name.endsWith(".json")) return { design: parsed(await file.text()) };
   const text = chunkOf(await file.arrayBuffer());
@@ -43,4 +43,10 @@ function chunkOf(buffer) {
 function split(bytes) {
   const end = bytes.indexOf(0);
   return [bytes.subarray(0, end), bytes.subarray(end + 1)];
+}
+
+/** Returns the address of a file that the demo serves. */
+export function served(path) {
+  const { root, api_prefix } = window.gradio_config;
+  return `${root}${api_prefix}/file=${path}`;
 }

@@ -4,27 +4,37 @@ const DARK = 128;
 
 const loaded = new Map();
 
-function newCanvas(width, height) {
+export function newCanvas(width, height) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [width, height];
   return canvas;
 }
 
-/** Returns the ink of an image as a canvas once it is loaded, else null; `ready` is called when it is. */
-export function inkOf(source, ready) {
-  if (!loaded.has(source)) {
-    loaded.set(source, null);
+/** Returns what `convert` makes of an image once it is loaded, else null; then `ready` is called. */
+function made(key, source, convert, ready) {
+  if (!loaded.has(key)) {
+    loaded.set(key, null);
     const image = new Image();
     image.onload = () => {
-      loaded.set(source, toInk(image));
+      loaded.set(key, convert(image));
       ready();
     };
     image.src = source;
   }
-  return loaded.get(source);
+  return loaded.get(key);
 }
 
-function toInk(image) {
+/** Returns the ink of an image, or of a mask what is white, once it is loaded, else null; then `ready` is called. */
+export function inkOf(source, ready, mask = false) {
+  return made(`${mask} ${source}`, source, (image) => toInk(image, mask), ready);
+}
+
+/** Returns an image once it is loaded, else null; then `ready` is called. */
+export function bitmapOf(source, ready) {
+  return made(source, source, (image) => image, ready);
+}
+
+function toInk(image, mask = false) {
   const canvas = newCanvas(image.width, image.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
@@ -34,7 +44,7 @@ function toInk(image) {
   const grey = (i) => Math.round(0.299 * pixels.data[i] + 0.587 * pixels.data[i + 1] + 0.114 * pixels.data[i + 2]);
   let sum = 0;
   for (let i = 0; i < pixels.data.length; i += 4) sum += grey(i);
-  const light = sum / (pixels.data.length / 4) < DARK; // light strokes on a dark ground
+  const light = mask || sum / (pixels.data.length / 4) < DARK; // light strokes on a dark ground
   for (let i = 0; i < pixels.data.length; i += 4)
     pixels.data.set([0, 0, 0, light ? grey(i) : 255 - grey(i)], i);
   context.putImageData(pixels, 0, 0);
@@ -52,26 +62,35 @@ export function tinted(ink, color) {
   return canvas;
 }
 
-/** Returns ink as black on white in a data URI; null if there is none. */
-export function onWhite(canvas) {
+/** Returns ink as black on white, or as a mask, white on black, in a data URI; null if there is none. */
+export function inkImage(canvas, mask = false) {
   const context = canvas.getContext("2d");
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   let most = 0;
   for (let i = 0; i < pixels.data.length; i += 4) {
     const alpha = pixels.data[i + 3];
+    const tone = mask ? alpha : 255 - alpha;
     most = Math.max(most, alpha);
-    pixels.data.set([255 - alpha, 255 - alpha, 255 - alpha, 255], i);
+    pixels.data.set([tone, tone, tone, 255], i);
   }
   context.putImageData(pixels, 0, 0);
   return most < 16 ? null : canvas.toDataURL("image/png");
 }
 
-/** Returns an image as black on white in a data URI, fitted into a canvas of a size; null if it has one tone. */
-export function sketchOf(image, size) {
-  const canvas = newCanvas(...size);
-  const { x, y, width, height } = fitted(image, size);
-  canvas.getContext("2d").drawImage(toInk(image), x, y, width, height);
-  return onWhite(canvas);
+/** Returns a drawing as black on white in a data URI; null if it has one tone. */
+export function sketchOf(canvas) {
+  return inkImage(toInk(canvas));
+}
+
+/** Returns an image as a canvas on white that fits into a size. */
+export function scaledTo(image, size) {
+  const { width, height } = fitted(image, size);
+  const canvas = newCanvas(Math.round(width), Math.round(height));
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas;
 }
 
 /** Returns place and scale that fit an image into a canvas with its shape kept. */

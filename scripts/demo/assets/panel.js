@@ -5,7 +5,7 @@ import { newLayer } from "./design.js";
 const icon = (path) => `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${path}"/></svg>`;
 const SEEN = icon("M2 12s4-7 10-7 10 7 10 7-4 7-10 7S2 12 2 12zM12 9a3 3 0 1 0 0 6 3 3 0 0 0 0-6");
 const HIDDEN = icon("m3 3 18 18M10 5.2A11 11 0 0 1 22 12a18 18 0 0 1-3 3.6M6 7a18 18 0 0 0-4 5s4 7 10 7a10 10 0 0 0 4-.9");
-const REGIONS = { sketch: "Strokes", box: "Box", everywhere: "All", mask: "Mask" };
+const REGIONS = { sketch: "Strokes", box: "Box", mask: "Brush", everywhere: "All" };
 const ACTIONS = {
   up: ["Move up", "m6 14 6-6 6 6"],
   down: ["Move down", "m6 10 6 6 6-6"],
@@ -41,9 +41,12 @@ const ROW = `
 export class Panel {
   #rows = new Map();
 
-  /** @param words that the model knows; none where its vocabulary is open. */
-  constructor(list, store, paper, words) {
-    Object.assign(this, { list, store, paper, words: new Set(words) });
+  /**
+   * @param words that the model knows; none where its vocabulary is open.
+   * @param paint chooses the brush of regions.
+   */
+  constructor(list, store, paper, words, paint) {
+    Object.assign(this, { list, store, paper, words: new Set(words), paint });
     const isEnding = (one) => words.some((other) => other !== one && other.endsWith(one));
     this.hints = words.filter((one) => one.length > 2 && (one.length > FRAGMENT || !isEnding(one)));
   }
@@ -82,7 +85,11 @@ export class Panel {
       }
     };
     for (const button of row.querySelectorAll("[data-region]"))
-      button.onclick = () => set({ region: button.dataset.region === "box" ? MIDDLE : button.dataset.region });
+      button.onclick = () => {
+        const { region } = button.dataset;
+        set({ region: region === "box" ? MIDDLE : region });
+        if (region === "mask") this.paint();
+      };
     for (const input of row.querySelectorAll("[data-key]"))
       input.oninput = () => set(strength(layer(), input.dataset.key, Number(input.value)), input.dataset.key);
     for (const button of row.querySelectorAll("[data-act]")) button.onclick = () => this.act(button.dataset.act);
@@ -99,10 +106,7 @@ export class Panel {
     words.setAttribute("aria-label", `Text of layer ${index + 1}`);
     if (words.value !== one.text) words.value = one.text;
     const region = Array.isArray(one.region) ? "box" : one.region;
-    for (const button of row.querySelectorAll("[data-region]")) {
-      button.ariaPressed = button.dataset.region === region;
-      button.hidden = button.dataset.region === "mask" && !one.rest.region;
-    }
+    for (const button of row.querySelectorAll("[data-region]")) button.ariaPressed = button.dataset.region === region;
     for (const input of row.querySelectorAll("[data-key]")) input.value = one[input.dataset.key];
     const [weight, steps] = row.querySelectorAll("output");
     weight.value = one.weight.toFixed(2);

@@ -2,7 +2,8 @@
 
 import "./konva.min.js";
 import { canvasSize, isUnmoved } from "./design.js";
-import { fitted, inkOf, onWhite, tinted } from "./ink.js";
+import { bitmapOf, fitted, inkImage, inkOf, tinted } from "./ink.js";
+import { fractions, hatched, movedBox, SketchAreas } from "./regions.js";
 
 const { Konva } = globalThis;
 Konva.showWarnings = false; // it advises against more than five layers
@@ -10,22 +11,28 @@ Konva.showWarnings = false; // it advises against more than five layers
 const FAINT = 0.4;
 const NEAR = 8; // pixels around the pointer in which strokes are looked for
 const STEP = 2; // canvas pixels between points of a stroke
-const LEAST_BOX = 0.02;
+const PAINTED = 0.45; // opacity of a region while it is painted
 
 export class Paper {
   tool = "draw";
-  width = 4;
+  paints = "marks"; // what the brushes act on: strokes, or with "area" the region
+  widths = { marks: 4, area: 32 };
   #nodes = new Map();
-  #sketches = new Map();
+  #images = new Map();
   #box = null;
   #busy = null; // how the gesture under way goes on and ends
 
-  /** @param changed is called when an image of a layer is loaded. */
-  constructor(holder, store, own, changed) {
+  /**
+   * @param changed is called when an image of a layer is loaded.
+   * @param areaOf returns the mask of a sketch.
+   */
+  constructor(holder, store, own, changed, areaOf) {
     Object.assign(this, { holder, store, own, changed });
+    this.areas = new SketchAreas(areaOf, () => this.#drawGround());
     this.stage = new Konva.Stage({ container: holder, width: 1, height: 1 });
+    this.ground = new Konva.Layer({ listening: false });
     this.top = new Konva.Layer();
-    this.stage.add(this.top);
+    this.stage.add(this.ground, this.top);
     this.stage.on("pointerdown", (event) => this.#begin(event));
     this.stage.on("pointermove", () => this.#busy?.move(this.#point()));
     this.stage.on("pointerup pointercancel", () => this.#end());
@@ -51,7 +58,7 @@ export class Paper {
       if (!layers.some((one) => one.id === id)) {
         node.layer.destroy();
         this.#nodes.delete(id);
-        this.#sketches.delete(id);
+        this.#images.delete(id);
       }
     for (const one of layers) {
       if (!this.#nodes.has(one.id)) this.#nodes.set(one.id, this.#added());
@@ -61,6 +68,17 @@ export class Paper {
     }
     this.top.moveToTop();
     this.#drawTop();
+    this.#drawGround();
+  }
+
+  /** Shows what lies below the strokes: the background, and the region of the active layer. */
+  #drawGround() {
+    const { background } = this.store.state;
+    this.ground.destroyChildren();
+    const image = background && bitmapOf(background.source, () => this.#drawGround());
+    if (image) this.ground.add(new Konva.Image({ image, ...fitted(image, this.size), opacity: background.opacity }));
+    const region = this.#regionOf(this.store.active);
+    if (region) this.ground.add(region);
   }
 
   #added() {
@@ -77,9 +95,14 @@ export class Paper {
     node.shown = one;
     group.destroyChildren();
     group.setAttrs(one.place);
-    const ink = one.image && inkOf(one.image.source, () => this.#loaded(one.id));
-    if (ink) group.add(new Konva.Image({ image: tinted(ink, one.color), ...fitted(ink, this.size) }));
-    for (const mark of one.marks) group.add(lineOf(mark, one));
+    group.add(...this.#shapes(one, one, one.color));
+  }
+
+  /** Returns the image and strokes of a layer, or as a mask those of its region. */
+  #shapes(one, { image, marks }, color, mask = false) {
+    const ink = image && inkOf(image.source, () => this.#loaded(one.id), mask);
+    const shown = ink ? [new Konva.Image({ image: tinted(ink, color), ...fitted(ink, this.size) })] : [];
+    return [...shown, ...marks.map((mark) => lineOf(mark, one))];
   }
 
   #loaded(id) {
@@ -101,6 +124,14 @@ export class Paper {
     const node = this.tool === "move" ? this.#nodes.get(active)?.group : this.tool === "box" ? this.#box : null;
     const shown = node && node.getLayer()?.visible() && node.getClientRect().width > 0;
     if (shown) this.top.add(this.#newFrame(node));
+  }
+
+  /** Returns the hatched region of a layer that strokes enclose or a brush has painted; null for others. */
+  #regionOf(one) {
+    if (!one?.visible || !["sketch", "mask"].includes(one.region)) return null;
+    const source = one.region === "mask" ? this.mask(one) : this.sketch(one);
+    const known = source && (one.region === "mask" ? inkOf(source, () => this.#drawGround(), true) : this.areas.of(source));
+    return known && new Konva.Image({ image: hatched(known, one.color), ...fitted(known, this.size), listening: false });
   }
 
   #newFrame(node) {
@@ -160,10 +191,12 @@ export class Paper {
   #stroke(point) {
     const { active: one } = this.store;
     const { group, layer } = this.#nodes.get(one.id);
-    const inverse = group.getTransform().copy().invert();
-    const mark = { points: [], width: this.width, erase: this.tool === "erase" };
-    const line = lineOf(mark, one);
-    group.add(line);
+    const inverse = new Konva.Group(one.place).getTransform().copy().invert();
+    const area = this.paints === "area";
+    const mark = { points: [], width: this.widths[this.paints], erase: this.tool === "erase" };
+    const line = lineOf(area ? { ...mark, erase: false } : mark, one);
+    if (area) this.top.add(new Konva.Group({ ...one.place, opacity: PAINTED }).add(line));
+    else group.add(line);
     layer.visible(true);
     let last = null;
     const move = (to) => {
@@ -174,10 +207,9 @@ export class Paper {
       line.points(mark.points.length > 2 ? mark.points : [x, y, x, y]); // a dot is a line without length
     };
     move(point);
-    return {
-      move,
-      end: () => this.store.layer(one.id, { marks: [...one.marks, mark], visible: true }),
-    };
+    const added = ({ marks }) => ({ marks: [...marks, mark] });
+    const painted = () => (area ? { region: "mask", area: { ...one.area, ...added(one.area) } } : added(one));
+    return { move, end: () => this.store.layer(one.id, { ...painted(), visible: true }) };
   }
 
   #newBox(from) {
@@ -193,25 +225,17 @@ export class Paper {
         shown.setAttrs({ x: Math.min(left, x), y: Math.min(top, y), width: Math.abs(x - left), height: Math.abs(y - top) });
       },
       end: () => {
-        const region = this.#fractions(shown.getAttrs());
+        const region = fractions(shown.getAttrs(), this.size);
         shown.destroy();
         if (region) this.store.layer(id, { region });
       },
     };
   }
 
-  /** Returns a rectangle in fractions of the canvas, cut at its edges; null for one that is too small. */
-  #fractions({ x, y, width = 0, height = 0 }) {
-    const [w, h] = this.size;
-    const share = (value) => Math.round(1e3 * Math.min(1, Math.max(0, value))) / 1e3;
-    const box = [share(x / w), share(y / h), share((x + width) / w), share((y + height) / h)];
-    return box[2] - box[0] >= LEAST_BOX && box[3] - box[1] >= LEAST_BOX ? box : null;
-  }
-
   /** Takes over a box that was dragged or resized. */
   #boxed() {
     const { x, y, width, height, scaleX = 1, scaleY = 1 } = this.#box.getAttrs();
-    const region = this.#fractions({ x, y, width: width * scaleX, height: height * scaleY });
+    const region = fractions({ x, y, width: width * scaleX, height: height * scaleY }, this.size);
     if (region) this.store.layer(this.store.state.active, { region }, null);
     this.draw();
   }
@@ -241,16 +265,8 @@ export class Paper {
     const before = new Konva.Group(one.place).getTransform().copy().invert();
     const way = group.getTransform().copy().multiply(before);
     const place = Object.fromEntries(Object.keys(one.place).map((key) => [key, group[key]()]));
-    const region = Array.isArray(one.region) ? (this.#movedBox(one.region, way) ?? one.region) : one.region;
+    const region = Array.isArray(one.region) ? (movedBox(one.region, way, this.size) ?? one.region) : one.region;
     this.store.layer(one.id, { place, region }, kind);
-  }
-
-  #movedBox([left, top, right, bottom], way) {
-    const [width, height] = this.size;
-    const corners = [left, right].flatMap((x) => [top, bottom].map((y) => way.point({ x: x * width, y: y * height })));
-    const [xs, ys] = ["x", "y"].map((axis) => corners.map((one) => one[axis]));
-    const [x, y] = [Math.min(...xs), Math.min(...ys)];
-    return this.#fractions({ x, y, width: Math.max(...xs) - x, height: Math.max(...ys) - y });
   }
 
   /** Moves the active layer, or with the box tool its box, by canvas pixels. */
@@ -258,7 +274,7 @@ export class Paper {
     const one = this.store.active;
     if (!one) return;
     if (this.tool === "box" && Array.isArray(one.region)) {
-      const region = this.#movedBox(one.region, new Konva.Transform([1, 0, 0, 1, x, y]));
+      const region = movedBox(one.region, new Konva.Transform([1, 0, 0, 1, x, y]), this.size);
       if (region) this.store.layer(one.id, { region }, "nudge");
       return;
     }
@@ -291,18 +307,26 @@ export class Paper {
 
   /** Returns the sketch of a layer, black on white, in a data URI; null if it is empty. */
   sketch(one) {
-    const { marks, image, place } = one;
+    return this.#drawn(one, one, false);
+  }
+
+  /** Returns the painted region of a layer, white on black, in a data URI; null if it is empty. */
+  mask(one) {
+    return this.#drawn(one, one.area, true);
+  }
+
+  #drawn(one, { marks, image }, mask) {
+    const { place } = one;
     if (image?.exact && !marks.length && isUnmoved(place)) return image.source;
-    const known = this.#sketches.get(one.id);
+    const known = this.#images.get(one.id)?.[mask];
     if (known?.marks === marks && known.image === image && known.place === place) return known.source;
-    const loaded = !image || inkOf(image.source, () => {});
-    const node = this.#nodes.get(one.id);
-    if (!node || !loaded || (!marks.length && !image)) return null;
+    const loaded = !image || inkOf(image.source, () => this.#loaded(one.id), mask);
+    if (!loaded || (!marks.length && !image)) return null;
     const [width, height] = this.size;
-    const copy = node.group.clone();
-    const source = onWhite(copy.toCanvas({ x: 0, y: 0, width, height, pixelRatio: 1 }));
-    copy.destroy();
-    this.#sketches.set(one.id, { marks, image, place, source });
+    const group = new Konva.Group(place).add(...this.#shapes(one, { marks, image }, one.color, mask));
+    const source = inkImage(group.toCanvas({ x: 0, y: 0, width, height, pixelRatio: 1 }), mask);
+    group.destroy();
+    this.#images.set(one.id, { ...this.#images.get(one.id), [mask]: { marks, image, place, source } });
     return source;
   }
 }

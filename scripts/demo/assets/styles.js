@@ -1,27 +1,47 @@
-/** Shares of styles for the whole image, with weight and schedule. */
+/** Shares of styles for the whole image, chosen from samples, with weight and schedule. */
+
+import { served } from "./files.js";
 
 const STRENGTH = { weight: ["Weight", 1, 1.5], start: ["Start", 0, 1], end: ["End", 1, 1] };
 
 export class StyleFields {
-  /** @param styles names of the styles; none where no style adapter is attached. */
+  /** @param styles names of the styles with paths of samples; none where no style adapter is attached. */
   constructor(element, store, styles) {
-    Object.assign(this, { element, store, styles });
+    Object.assign(this, { element, store, styles: styles.map(([name]) => name) });
     element.hidden = !styles.length;
     this.inputs = new Map();
-    for (const name of styles) this.#add(name, name, 1);
+    for (const [name, sample] of styles) {
+      const row = this.#add(name, name, 1);
+      if (sample) row.prepend(this.#newSample(name, sample));
+    }
     for (const [key, [label, , most]] of Object.entries(STRENGTH)) this.#add(key, label, most);
   }
 
   #add(key, text, most) {
-    const label = document.createElement("label");
-    label.className = "share";
-    label.innerHTML = `<span></span><output></output><input type="range" min="0" max="${most}" step="0.05">`;
-    label.querySelector("span").textContent = text;
-    const input = label.querySelector("input");
+    const row = document.createElement("div");
+    row.className = "share";
+    row.innerHTML = `<span></span><output></output><input type="range" min="0" max="${most}" step="0.05">`;
+    row.querySelector("span").textContent = text;
+    const input = row.querySelector("input");
     input.ariaLabel = text;
     input.oninput = () => this.#change();
     this.inputs.set(key, input);
-    this.element.querySelector(".fields").append(label);
+    this.element.querySelector(key in STRENGTH ? ".strength" : ".fields").append(row);
+    return row;
+  }
+
+  /** Returns the sample of a style as a button that adds the style to the mixture, or takes it out. */
+  #newSample(name, path) {
+    const button = document.createElement("button");
+    button.innerHTML = "<img alt='' loading='lazy'>";
+    button.firstChild.src = served(path);
+    button.ariaLabel = `Style ${name}`;
+    button.onclick = () => {
+      const input = this.inputs.get(name);
+      input.value = Number(input.value) > 0 ? 0 : 1;
+      this.#change();
+    };
+    return button;
   }
 
   #change() {
@@ -41,6 +61,8 @@ export class StyleFields {
       const value = key in STRENGTH ? (record[key] ?? STRENGTH[key][1]) : (shares[key] ?? 0);
       if (Number(input.value) !== value) input.value = value;
       input.parentElement.querySelector("output").value = Number(value).toFixed(2);
+      const sample = input.parentElement.querySelector("button");
+      if (sample) sample.ariaPressed = value > 0;
     }
   }
 }
