@@ -32,8 +32,12 @@ SESSIONS: Final = 200
 """Sessions in memory; gradio copies the settings of every widget for each, and a call from a program is one."""
 CSS: Final = """
 .state { min-height: 1.6em }
+.generate { background: #c2410c } /* that of the theme is too light below white words */
+.generate:hover { background: #9a3412 }
+footer button { color: var(--body-text-color-subdued) !important }
 .result img { width: 100%; object-fit: contain }
-#results .files, #results .form:has(.seed), #results.viewed > .result { display: none } /* the viewer has them */
+/* the viewer has these */
+#results .files, #results .form:has(.seed), #results .block.maps, #results.viewed > .result { display: none }
 .form:has(#count), #count { border: 0; background: none }
 #count { display: flex; align-items: center; gap: 14px; padding: 0 }
 #count > span { margin: 0 }

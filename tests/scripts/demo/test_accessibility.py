@@ -1,0 +1,49 @@
+"""Accessibility of the demo's canvas page, by axe-core from npm, which only this test uses."""
+
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo_browser import MARKS, fill_settings, generate, opened
+
+pytest.importorskip("gradio")
+pytestmark = MARKS
+
+AXE = "axe-core@4.14.1"
+OF_GRADIO = [".empty"]  # its placeholder of an empty image has a name that its role does not take
+SCREENS = {
+    "desktop": {"viewport": {"width": 1440, "height": 1000}},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True, "is_mobile": True},
+}
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core."""
+    folder, npm = tmp_path_factory.mktemp("axe"), shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm")
+    try:
+        subprocess.run([npm, "pack", AXE], cwd=folder, check=True, capture_output=True, timeout=60)
+    except (subprocess.SubprocessError, OSError):
+        pytest.skip(f"npm does not find {AXE}")
+    with tarfile.open(next(Path(folder).glob("*.tgz"))) as packed:
+        script = packed.extractfile("package/axe.min.js")
+        assert script is not None
+        return script.read().decode()
+
+
+@pytest.mark.parametrize("screen", list(SCREENS))
+def test_axe_finds_no_serious_issue(browser: Any, address: str, axe: str, screen: str) -> None:
+    with opened(browser, address, bypass_csp=True, **SCREENS[screen]) as page:
+        fill_settings(page, 3, steps=2)
+        page.get_by_text("Style", exact=True).last.click()
+        page.get_by_label("Text of layer 1").fill("a red kimono jacket")
+        generate(page)
+        page.evaluate(axe)
+        found = page.evaluate("exclude => axe.run({exclude}, {resultTypes: ['violations']})", OF_GRADIO)
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert not [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
