@@ -34,7 +34,7 @@ CSS: Final = """
 .state { min-height: 1.6em }
 .generate { background: #c2410c } /* that of the theme is too light below white words */
 .generate:hover { background: #9a3412 }
-footer button { color: var(--body-text-color-subdued) !important }
+footer button { color: var(--body-text-color) !important }
 .result img { width: 100%; object-fit: contain }
 /* the viewer has these */
 #results .files, #results .form:has(.seed), #results .block.maps, #results.viewed > .result { display: none }

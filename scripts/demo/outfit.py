@@ -18,7 +18,7 @@ EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
 CANVAS: Final = "document.querySelector('#design .canvas-page')"
 STARTED: Final = f"() => {CANVAS}.started()"
-FINISHED: Final = f"images => {CANVAS}.finished(images)"
+FINISHED: Final = f"(images, maps) => {CANVAS}.finished(images ?? [], maps ?? [])"
 """Tell the canvas that images are generated, which it shows when they are finished."""
 MAX_IMAGES: Final = 4
 PROMPT: Final = "a person wearing an outfit"
@@ -55,7 +55,7 @@ class OutfitPage(AdapterPage):
         gr.on([panel.buttons.start.click, canvas.submit], None, None, None, js=STARTED, **QUIET)
         inputs = {"design": canvas, "maps": maps, "count": count}
         done = panel.connect(request, inputs, api_name="outfit", triggers=[canvas.submit])
-        done.then(None, panel.images, None, js=FINISHED, **QUIET)
+        done.then(None, [panel.images, panel.maps], None, js=FINISHED, **QUIET)
 
 
 def example_design(name: str, adapter: str) -> Record:

@@ -41,7 +41,7 @@ class ImageResult:
 
     Args:
         path: the image as PNG, with its design inside.
-        maps: attention maps of the conditions, with their names.
+        maps: attention maps of the conditions, with their names, of all images of this call so far.
         finished: paths of the images of this call so far, its own last.
         left: images of this call that follow.
     """
@@ -130,15 +130,15 @@ class ImageStudio(Studio):
         yield from self.queue.run(job, user)
 
     def _results(self, design: Design, count: int, maps: bool, report: Report[ImageResult]) -> Iterator[ImageResult]:
-        steps, finished = design.num_inference_steps, ()
+        steps, finished, shown = design.num_inference_steps, (), ()
         for index in range(count):
 
             def step(done: Step, before: int = index * steps) -> None:
                 report(replace(done, done=before + done.done, total=count * steps))
 
             result = self._result(design.numbered(index), maps, step)
-            finished = (*finished, result.path)
-            yield replace(result, finished=finished, left=count - 1 - index)
+            finished, shown = (*finished, result.path), (*shown, *result.maps)
+            yield replace(result, finished=finished, maps=shown, left=count - 1 - index)
 
     def _with_card(self, design: Design, card: StyleCard) -> Design:
         self.pipe.attach(**{CARD: StyleCards.of([card])})

@@ -186,7 +186,9 @@ class ImagePanel:
         with gr.Row(elem_classes="files"):
             self.png = gr.DownloadButton("Image (PNG)", interactive=False)
             self.json = gr.DownloadButton("Design (JSON)", interactive=False)
-        self.maps = gr.Gallery(label="Attention maps", visible=False, columns=3, format="png", height="auto")
+        self.maps = gr.Gallery(
+            label="Attention maps", visible=False, columns=3, format="png", height="auto", elem_classes="maps"
+        )
         self.images = gr.Gallery(label="Images of this call", visible=False)
 
     def connect(

@@ -24,7 +24,7 @@ export function mount(element, props, server, submit) {
   const page = new CanvasPage(root, props, server, submit);
   root.design = () => page.design(); // for other scripts
   root.started = () => page.viewer.hide();
-  root.finished = (images) => page.finished(images);
+  root.finished = (images, maps) => page.finished(images, maps);
 }
 
 class CanvasPage {
@@ -73,10 +73,15 @@ class CanvasPage {
   }
 
   /** Shows the images of a run; those that were shown before stay where there are no new ones. */
-  async finished(images) {
+  async finished(images, maps) {
     this.aside = null;
     this.publish();
-    const added = await this.history.add(images.map((one) => one.image.url));
+    const each = maps.length / images.length; // those of the first image come first
+    const withMaps = images.map(({ image }, index) => ({
+      address: image.url,
+      maps: maps.slice(index * each, (index + 1) * each).map((one) => ({ address: one.image.url, title: one.caption })),
+    }));
+    const added = await this.history.add(withMaps);
     this.viewer.showBatch(added);
     this.root.dataset.runs = 1 + Number(this.root.dataset.runs ?? 0);
   }

@@ -2,7 +2,7 @@
 
 export const SIDE = 512;
 const PREFIX = "data:image/png;base64,";
-const COLORS = ["#dc2626", "#2563eb", "#059669", "#c2410c", "#7c3aed", "#0e7490", "#be185d", "#4d7c0f"];
+export const COLORS = ["#dc2626", "#2563eb", "#059669", "#c2410c", "#7c3aed", "#0e7490", "#be185d", "#4d7c0f"];
 const UNMOVED = { x: 0, y: 0, scaleX: 1, scaleY: 1, rotation: 0 };
 
 /** Returns width and height of the canvas: its longer side has SIDE pixels, its shape is that of the image. */

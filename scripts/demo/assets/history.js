@@ -21,13 +21,14 @@ export class History {
     this.#listeners.push(listener);
   }
 
-  /** Adds images at addresses, and returns those that were not added before. */
-  async add(addresses) {
+  /** Adds images with attention maps, each an address, and returns those that were not added before. */
+  async add(images) {
     const added = [];
-    for (const address of addresses.filter((one) => !this.#known.has(one))) {
+    for (const { address, maps } of images.filter((one) => !this.#known.has(one.address))) {
       this.#known.add(address);
-      const file = new File([await (await fetch(address)).blob()], "weftwork.png", { type: "image/png" });
-      const item = { ...(await readFile(file)), file };
+      const file = new File([await fetched(address)], "weftwork.png", { type: "image/png" });
+      const kept = maps.map(async (one) => ({ title: one.title, file: await fetched(one.address) }));
+      const item = { ...(await readFile(file)), file, maps: await Promise.all(kept) };
       added.push(shown(item));
       await this.shelf.put(item);
     }
@@ -41,7 +42,14 @@ export class History {
   }
 }
 
-const shown = ({ design, file }) => ({ design, file, image: URL.createObjectURL(file) });
+const fetched = async (address) => (await fetch(address)).blob();
+
+/** Returns an item with addresses of its images. */
+const shown = ({ maps = [], ...item }) => ({
+  ...item,
+  image: URL.createObjectURL(item.file),
+  maps: maps.map(({ title, file }) => ({ title, image: URL.createObjectURL(file) })),
+});
 
 /** Shows items as a row of buttons; `name` names one for people who do not see it. */
 export function drawThumbnails(list, items, { pressed, name, choose }) {

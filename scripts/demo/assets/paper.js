@@ -28,7 +28,7 @@ export class Paper {
    */
   constructor(holder, store, own, changed, areaOf) {
     Object.assign(this, { holder, store, own, changed });
-    this.areas = new SketchAreas(areaOf, () => this.#drawGround());
+    this.areas = new SketchAreas(areaOf);
     this.stage = new Konva.Stage({ container: holder, width: 1, height: 1 });
     this.ground = new Konva.Layer({ listening: false });
     this.top = new Konva.Layer();
@@ -129,8 +129,8 @@ export class Paper {
   /** Returns the hatched region of a layer that strokes enclose or a brush has painted; null for others. */
   #regionOf(one) {
     if (!one?.visible || !["sketch", "mask"].includes(one.region)) return null;
-    const source = one.region === "mask" ? this.mask(one) : this.sketch(one);
-    const known = source && (one.region === "mask" ? inkOf(source, () => this.#drawGround(), true) : this.areas.of(source));
+    const [source, again] = [one.region === "mask" ? this.mask(one) : this.sketch(one), () => this.#drawGround()];
+    const known = source && (one.region === "mask" ? inkOf(source, again, true) : this.areas.of(source, again));
     return known && new Konva.Image({ image: hatched(known, one.color), ...fitted(known, this.size), listening: false });
   }
 

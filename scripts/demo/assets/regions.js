@@ -1,5 +1,6 @@
 /** Where layers act, as areas of the canvas: boxes, brushed masks, and what the server finds in strokes. */
 
+import { SIDE } from "./design.js";
 import { inkOf, newCanvas } from "./ink.js";
 
 const LEAST_BOX = 0.02;
@@ -24,7 +25,8 @@ export function movedBox([left, top, right, bottom], way, size) {
 
 /** Returns diagonal lines in a color where a canvas has ink. */
 export function hatched(ink, color) {
-  const canvas = newCanvas(ink.width, ink.height);
+  const scale = SIDE / Math.max(ink.width, ink.height); // masks of designs may be small
+  const canvas = newCanvas(Math.round(ink.width * scale), Math.round(ink.height * scale));
   const context = canvas.getContext("2d");
   context.strokeStyle = color;
   for (let x = -canvas.height; x < canvas.width; x += SPACING) {
@@ -38,7 +40,7 @@ export function hatched(ink, color) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.globalAlpha = 1;
   context.globalCompositeOperation = "destination-in";
-  context.drawImage(ink, 0, 0);
+  context.drawImage(ink, 0, 0, canvas.width, canvas.height);
   return canvas;
 }
 
@@ -46,25 +48,25 @@ export function hatched(ink, color) {
 export class SketchAreas {
   #known = new Map();
 
-  /**
-   * @param ask returns the mask of a sketch.
-   * @param ready is called when one is there.
-   */
-  constructor(ask, ready) {
-    Object.assign(this, { ask, ready });
+  /** @param ask returns the mask of a sketch. */
+  constructor(ask) {
+    this.ask = ask;
   }
 
-  /** Returns the ink of a sketch's area, or null until it is known. */
-  of(sketch) {
+  /** Returns the ink of a sketch's area, or null until it is known; then `ready` is called. */
+  of(sketch, ready) {
     if (!this.#known.has(sketch)) this.#find(sketch);
-    const mask = this.#known.get(sketch);
-    return mask ? inkOf(mask, this.ready, true) : null;
+    const { mask, waiting } = this.#known.get(sketch);
+    if (mask) return inkOf(mask, ready, true);
+    waiting?.push(ready);
+    return null;
   }
 
   async #find(sketch) {
     if (this.#known.size >= KEPT) this.#known.delete(this.#known.keys().next().value);
-    this.#known.set(sketch, null);
-    this.#known.set(sketch, await this.ask(sketch).catch(() => null));
-    this.ready();
+    const waiting = [];
+    this.#known.set(sketch, { mask: null, waiting });
+    this.#known.set(sketch, { mask: await this.ask(sketch).catch(() => null) });
+    for (const ready of waiting) ready();
   }
 }

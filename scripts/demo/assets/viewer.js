@@ -1,6 +1,7 @@
 /** The result: one image with what can be done next, or two that are compared, and the images of the same run. */
 
 import { drawThumbnails, seedOf } from "./history.js";
+import { MapView } from "./maps.js";
 
 const SEEDS = 2 ** 31;
 
@@ -11,10 +12,11 @@ export class Viewer {
 
   /**
    * @param element of viewer.html.
-   * @param page `open(design)`, `generate(design)`, `seed` and `history`.
+   * @param page `open(design)`, `generate(design)`, `seed`, `history` and `paper`.
    */
   constructor(element, page) {
     Object.assign(this, { element, page });
+    this.maps = new MapView(element, page.paper.areas);
     this.strength = this.find(".vary input");
     this.strength.oninput = () => this.draw();
     this.divide = this.find(".sheet input");
@@ -61,13 +63,14 @@ export class Viewer {
 
   draw() {
     if (!this.item) return;
-    const [image, other] = this.element.querySelectorAll(".sheet img");
+    const [image, other] = this.element.querySelectorAll(".sheet > img");
     const compared = this.#other !== null;
     image.src = this.item.image;
     other.hidden = this.divide.hidden = !compared;
     this.find(".sheet").classList.toggle("divided", compared);
     if (compared) other.src = this.#other.image;
     this.find(".caption").textContent = [this.item, this.#other].filter(Boolean).map(seedOf).join("  |  ");
+    this.maps.draw(this.item);
     this.find(".vary output").value = Number(this.strength.value).toFixed(2);
     this.find("[data-view=compare]").ariaPressed = compared;
     this.find("[data-view=compare]").disabled = this.page.history.items.length < 2;

@@ -134,7 +134,7 @@ def test_the_page_works_with_a_keyboard(page: Any) -> None:
     page.keyboard.press("Enter")
     page.locator(".tabitem:visible").get_by_text("Done.").wait_for(timeout=WAIT)
     seen = set()
-    for _ in range(40):
+    for _ in range(60):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel || ''").strip())
     assert {"Add layer", "Generate"} <= seen

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_browser import MARKS, fill_settings, finished, generate, opened, pixels, screenshot
+from demo_browser import MARKS, drag, fill_settings, finished, generate, opened, pixels, screenshot
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
 
-IMAGES = "[...document.querySelectorAll('#viewer .sheet img')].filter(one => !one.hidden).map(one => one.src)"
+IMAGES = (
+    "[...document.querySelectorAll('#viewer .sheet > img:not(.map)')].filter(one => !one.hidden).map(one => one.src)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,29 @@ def test_images_and_their_designs_outlive_a_reload(page: Any) -> None:
     page.get_by_label("Text of layer 1").fill("other words")
     button(page, "Open design").click()
     sync_api.expect(page.get_by_label("Text of layer 1")).to_have_value("a red jacket")
+
+
+def test_maps_are_shown_beside_the_region_of_their_layer(page: Any) -> None:
+    shown = "document.querySelector('#viewer .map').hidden ? '' : document.querySelector('#viewer .map').src"
+    lines = """(() => {
+      const given = document.querySelector('#viewer .given');
+      const {data} = given.getContext('2d').getImageData(0, 0, given.width, given.height);
+      return !given.hidden && [...data.keys()].filter(i => i % 4 === 3 && data[i]).map(i => (i >> 2) % given.width);
+    })()"""
+    page.locator("[data-tool=box]").first.click()
+    drag(page, (0.25, 0.2), (0.75, 0.6))
+    page.get_by_label("Show attention maps").check()
+    page.locator("#count").get_by_label("2").check()
+    generate(page)
+    plain = page.evaluate(IMAGES)
+    name = page.get_by_label("Attention maps").get_by_role("button", name="a red jacket")
+    name.click()
+    assert page.evaluate(shown) not in ("", plain[0])
+    columns = page.evaluate(lines)
+    assert min(columns) == pytest.approx(128, abs=4) and max(columns) == pytest.approx(384, abs=4)
+    screenshot(page, "maps")
+    first = page.evaluate(shown)
+    page.get_by_label("Images of one run").get_by_role("button").first.click()
+    assert page.evaluate(shown) == "" and page.evaluate(lines) is False
+    name.click()
+    assert page.evaluate(shown) not in ("", first)
