@@ -28,22 +28,25 @@ from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import located, model_name, shipped
 from weftwork.scripts.lazy_parser import LazyParser
+from weftwork.scripts.train_options import data_arguments, model_arguments
 from weftwork.training.core import config_file
 from weftwork.training.core.checkpoints import checkpoint_to_resume
 from weftwork.training.core.config import TrainingConfig, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
-from weftwork.training.core.quantization import PACKAGES, quantization_options
+from weftwork.training.core.early_stopping import check_early_stopping
+from weftwork.training.core.quantization import quantization_options
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin
     from diffusers import DiffusionPipeline, ModelMixin
 
-    from weftwork.training.core.loop import Evaluate
+    from weftwork.training.core.validation import Evaluate
+    from weftwork.training.tasks.prior import Prior
 
 STEPS: Final = 2000
-DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,57 +64,13 @@ def _fill(method: Method, parser: argparse.ArgumentParser, given: Sequence[str])
     parser.add_argument("--dry_run", action="store_true", help="load one batch, print a preview, and stop")
     parser.add_argument("--license", default="unknown", help="for the card of the result, for example apache-2.0")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the result to this repository of the Hub")
-    model, data = _model_arguments(parser, method), _data_arguments(parser)
+    model, data = model_arguments(parser, method), data_arguments(parser)
     trainer.add_arguments(parser, Groups(model, data))
     training = parser.add_argument_group("training")
     defaults = {"train_batch_size": 16, "learning_rate": 1e-3, "validation_steps": 250}
     add_config_arguments(training, TrainingConfig, max_train_steps=None, **defaults)
     training.add_argument("--num_train_epochs", type=int, help="passes over the data, instead of --max_train_steps")
     config_file.set_defaults(parser, given)
-
-
-def _model_arguments(parser: argparse.ArgumentParser, method: Method) -> "argparse._ArgumentGroup":
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--pretrained_model_name_or_path",
-        help=f"the backbone's folder or Hub id (default: the shipped {method.backbone})",
-    )
-    model.add_argument(
-        "--frozen_dtype", choices=DTYPES, default="float32", help="of the backbone; trained weights stay float32"
-    )
-    model.add_argument("--quantization", choices=tuple(PACKAGES), help="of the backbone's weights, as they are loaded")
-    model.add_argument(
-        "--gradient_checkpointing",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="compute activations again in the backward pass instead of holding them",
-    )
-    model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
-    return model
-
-
-def _data_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
-    data = parser.add_argument_group("data")
-    data.add_argument("--resolution", type=int, help="side of training images in pixels (default: the model's)")
-    data.add_argument(
-        "--cache_features",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="cache the outputs of frozen encoders in --cache_dir",
-    )
-    data.add_argument(
-        "--cache_dir", type=Path, default=Path(".cache/pictures"), help="synthetic images, latents and features"
-    )
-    data.add_argument(
-        "--validation_prompt", nargs="+", metavar="PROMPT", help="of validation images (default: captions of the data)"
-    )
-    data.add_argument(
-        "--validation_cases",
-        type=int,
-        default=0,
-        help="unseen cases of the synthetic dataset that every validation scores",
-    )
-    return data
 
 
 def _trainer(method: Method) -> type[Trainer]:
@@ -137,17 +96,16 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.init_from = located(arguments.init_from)
     torch.manual_seed(config.seed)
     state, plugin = _processes(arguments, trainer)
-    source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))
-    options = quantization_options(arguments.quantization, arguments.frozen_dtype)
-    pipe = load(method.pipeline)(source, use_safetensors=True, **options)
+    pipe, original = _opened(arguments, method, state.device, split=plugin is not None)
     denoiser = denoiser_of(pipe)
-    original = state_sha256(denoiser)
-    _place(pipe, denoiser, arguments, state.device, split=plugin is not None)
     _check_prompts(arguments, pipe)
     prepared = trainer.prepare(pipe)
     task: Any = prepared.task
     if arguments.num_train_epochs is not None:
         config = replace(config, max_train_steps=_steps(arguments.num_train_epochs, prepared, config))
+    if arguments.class_designs:
+        with state.main_process_first():
+            task.prior = _prior(arguments, task, pipe, reuse=not state.is_main_process)
     if arguments.cache_features and not arguments.dry_run and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if plugin is not None:
@@ -155,11 +113,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         _preview(prepared, config, pipe)
         return
-    before, provenance = state_sha256(denoiser), _provenance(config, prepared, original)
-    if arguments.init_from:
-        provenance["after"] = task.module.config["training"]
+    before, provenance = state_sha256(denoiser), _provenance(arguments, config, prepared, original)
     task.module.register_to_config(training=provenance)
-    folder = train(task, prepared.data, config, _evaluate(arguments, method, task.module, pipe))
+    evaluate = _evaluate(arguments, method, task.module, pipe)
+    folder = train(task, prepared.data, config, evaluate, prepared.held_out)
     if (after := state_sha256(denoiser)) != before:
         raise RuntimeError(
             f"backbone: its weights changed in training ({before[:12]} to {after[:12]}); remove {folder.parent}"
@@ -182,6 +139,8 @@ def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Meth
     """Returns the options with an installed tracker; `ValueError` if it, the folder or validation cases do not fit."""
     if not arguments.dry_run:
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
+    check_early_stopping(config, held_out=bool(arguments.validation_split))
+    check_counts(num_class_images=arguments.num_class_images)
     cases = arguments.validation_cases
     if cases and (trainer.synthetic is None or method.validation is None):
         raise UserError(
@@ -206,23 +165,31 @@ def _processes(
         raise UserError(f"fsdp: got it for {arguments.method}, which does not split; launch with --multi_gpu")
     if plugin is not None and arguments.quantization:
         raise UserError("fsdp: got it with --quantization, which does not split; leave one of them out")
+    if plugin is not None and arguments.class_designs:
+        raise UserError("fsdp: got it with --class_designs, whose images need a whole model; leave one of them out")
     state = PartialState(cpu=arguments.use_cpu)
     return state, plugin if state.num_processes > 1 else None
 
 
-def _place(
-    pipe: "DiffusionPipeline",
-    denoiser: "ModelMixin",
-    arguments: argparse.Namespace,
-    device: Any,
-    *,
-    split: bool,
-) -> None:
-    """Moves the frozen parts to their device and dtype; a denoiser that is to be split is moved later."""
+def _opened(
+    arguments: argparse.Namespace, method: Method, device: "torch.device", *, split: bool
+) -> "tuple[DiffusionPipeline, str]":
+    """Returns the pipeline on its device in its dtype, and the hash of its weights as they were loaded.
+
+    Args:
+        split: whether the denoiser is to be sharded; it is moved later.
+    """
     import torch
 
+    from weftwork.attention_processors.core.adapter_files import state_sha256
+    from weftwork.training.core.denoisers import denoiser_of
     from weftwork.training.core.sharding import move_except
 
+    source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))
+    options = quantization_options(arguments.quantization, arguments.frozen_dtype)
+    pipe = load(method.pipeline)(source, use_safetensors=True, **options)
+    denoiser = denoiser_of(pipe)
+    original = state_sha256(denoiser)
     if split:
         move_except(denoiser, pipe, device)
     else:
@@ -231,6 +198,7 @@ def _place(
         pipe.to(getattr(torch, arguments.frozen_dtype))
     if arguments.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
+    return pipe, original
 
 
 def _check_prompts(arguments: argparse.Namespace, pipe: "DiffusionPipeline") -> None:
@@ -255,6 +223,36 @@ def _steps(epochs: int, prepared: Prepared, config: TrainingConfig) -> int:
             f"num_train_epochs: got {epochs} of a stream, whose length is not known; give --max_train_steps"
         )
     return math.ceil(epochs * batches / config.gradient_accumulation_steps)
+
+
+def _prior(arguments: argparse.Namespace, task: Any, pipe: "DiffusionPipeline", *, reuse: bool) -> "Prior | None":
+    """Returns the class images of prior preservation, made now; those of a resumed run are read again.
+
+    Of a dry run, the designs are only checked.
+
+    Raises:
+        ValueError: designs that are wrong, or not for the method.
+    """
+    import torch
+
+    from weftwork.pipelines.designs.reader import read_design, read_designs
+    from weftwork.training.core.state import averaged
+    from weftwork.training.data.image_latents import Sizes, encoded_once
+    from weftwork.training.tasks.prior import Prior, class_images, repeated
+
+    path, folder = arguments.class_designs, Path(arguments.output_dir)
+    given = list(read_designs(path).values()) if path.suffix == ".jsonl" else [read_design(path)]
+    designs = repeated(given, task.name, arguments.num_class_images)
+    if arguments.dry_run:
+        return None
+    reuse |= checkpoint_to_resume(arguments.resume_from_checkpoint, folder) is not None
+    with averaged(task.module, None):
+        images = class_images(pipe, designs, folder / "class_images", reuse=reuse)
+    sizes = Sizes.of(pipe, arguments.resolution)
+    latents = encoded_once(images, len(images), pipe.vae, arguments.cache_dir / "latents", sizes)
+    conditions = [design.conditions[task.name] for design in designs]
+    prompts = [design.prompt for design in designs]
+    return Prior(torch.stack(latents), prompts, conditions, arguments.train_batch_size, arguments.prior_loss_weight)
 
 
 def _preview(prepared: Prepared, config: TrainingConfig, pipe: "DiffusionPipeline") -> None:
@@ -288,12 +286,15 @@ def _evaluate(
     return evaluate
 
 
-def _provenance(config: TrainingConfig, prepared: Prepared, base_sha256: str) -> dict[str, object]:
+def _provenance(
+    arguments: argparse.Namespace, config: TrainingConfig, prepared: Prepared, base_sha256: str
+) -> dict[str, object]:
     """The training in the config of the result."""
     from accelerate import PartialState
     from torch.utils.data import IterableDataset
 
     data: Any = prepared.data
+    prior: Prior | None = getattr(prepared.task, "prior", None)
     micro_batches = config.gradient_accumulation_steps * PartialState().num_processes
     return {
         "samples": "a stream" if isinstance(data, IterableDataset) else len(data),
@@ -302,7 +303,9 @@ def _provenance(config: TrainingConfig, prepared: Prepared, base_sha256: str) ->
         "learning_rate": config.learning_rate,
         "seed": config.seed,
         "base_sha256": base_sha256,
+        **({} if prior is None else {"class_images": len(prior.prompts)}),
         **prepared.provenance,
+        **({"after": prepared.task.module.config["training"]} if arguments.init_from else {}),
     }
 
 

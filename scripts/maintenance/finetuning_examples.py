@@ -1,8 +1,11 @@
 """Data and scores of the fine-tuning examples: 20 images in a new style, 20 outfits with a new garment colour.
 
     python -m weftwork.scripts.maintenance.finetuning_examples draw examples/finetuning
+    python -m weftwork.scripts.maintenance.finetuning_examples designs outputs/keep --count 40
     python -m weftwork.scripts.maintenance.finetuning_examples style --adapter outputs/chalk/final
     python -m weftwork.scripts.maintenance.finetuning_examples pairs --adapter outputs/turquoise/final
+
+`designs` writes designs of known outfits, for `weftwork train paired --class_designs`.
 
 `style` and `pairs` generate unseen cases with the shipped and the fine-tuned adapter, and print the scores of both
 below those of true renders. Style: the nearest of ten styles by colour (Hellinger distance of joint histograms to
@@ -49,6 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("draw", help="write the image folders").add_argument("folder", type=Path)
+    keep = what.add_parser("designs", help="write designs of outfits that the shipped adapter knows")
+    keep.add_argument("folder", type=Path)
+    keep.add_argument("--count", type=int, default=2 * COUNT)
     for name in ("style", "pairs"):
         one = what.add_parser(name, help="scores before and after")
         one.add_argument("--adapter", type=Path, required=True, help="the fine-tuned adapter")
@@ -57,6 +63,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "draw":
         draw(arguments.folder)
+        return
+    if arguments.what == "designs":
+        write_designs(arguments.folder, arguments.count)
         return
     score = {"style": score_style, "pairs": score_pairs}[arguments.what]
     for row, scores in score(arguments.adapter, arguments.cases, arguments.sheet).items():
@@ -82,6 +91,22 @@ def draw(folder: Path) -> None:
         places = tuple(_box(mask) for mask in drawn.masks)
         pairs.append(PairSample(whole, sketches, texts, outfits.PROMPT, None, str(index), places))
     write_pair_folder(pairs, folder / "pairs")
+
+
+def write_designs(folder: Path, count: int) -> None:
+    """Writes designs of outfits of the training split as `folder/designs.jsonl`, with their sketches beside it."""
+    folder.mkdir(parents=True)
+    rows = []
+    for index in range(count):
+        drawn = outfits.sample("train", index, seed=SEED + 1)
+        pairs: list[dict[str, str]] = []
+        for place, (sketch, text) in enumerate(zip(drawn.sketches, drawn.texts, strict=True)):
+            pairs.append({"text": text})
+            if (sketch < 128).any():
+                pairs[-1] |= {"sketch": f"{index:02}-{place}.png", "region": "sketch"}
+                Image.fromarray(sketch).save(folder / pairs[-1]["sketch"])
+        rows.append(json.dumps({"prompt": outfits.PROMPT, "conditions": {"paired": pairs}}))
+    (folder / "designs.jsonl").write_text("\n".join(rows) + "\n")
 
 
 def chalk(drawn: CreatureSample) -> Pixels:

@@ -124,7 +124,7 @@ def test_validation_draws_prompts_of_its_own(own: Path) -> None:
     drawn = command(own, "--max_train_steps", "1", "--validation_prompt", "a b", "c", "a")
     drawn[drawn.index("--validation_steps") + 1] = "1"
     assert main(drawn) == 0
-    assert len(list((own / "run/validation").glob("*.png"))) == 3  # and not one per picture
+    assert len(list((own / "run/validation").glob("000001*.png"))) == 3  # and not one per picture
 
 
 @pytest.mark.parametrize("option", [["--frozen_dtype", "bfloat16"], ["--gradient_checkpointing"]])
@@ -169,3 +169,22 @@ def test_the_result_has_a_card_with_samples(own: Path, capsys: pytest.CaptureFix
     assert pictures and all(name[:6] == "000002" and f"samples/{name}" in card for name in pictures)
     assert str(own) not in card
     assert "trained parameters" in card and "minutes of steps on" in card
+
+
+def test_a_run_with_class_images_and_held_out_samples(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    design = {"prompt": "a thing", "num_inference_steps": 1, "conditions": {"style": [{"style": "red"}]}}
+    (own / "kept.json").write_text(json.dumps(design))
+    kept = ["--class_designs", str(own / "kept.json"), "--num_class_images", "2"]
+    held_out = ["--validation_split", "0.3", "--validation_steps", "1", "--early_stopping_patience", "3"]
+    assert main(command(own, *kept, *held_out, "--max_train_steps", "2", "--lr_warmup_steps", "0")) == 0
+    assert "held out for the validation loss: 1 of 3 samples, number" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (own / "run/metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["validation_loss"] > 0) for row in rows] == [(0, True), (1, True), (2, True)]
+    made = sorted((own / "run/class_images").iterdir())
+    assert [path.name for path in made] == ["00000.png", "00001.png"]
+    written = json.loads((own / "run/final/config.json").read_text())["training"]
+    assert (written["samples"], written["class_images"]) == (2, 2)
+    before = [path.stat().st_mtime_ns for path in made]
+    more = ["--max_train_steps", "3", "--resume_from_checkpoint", "latest", "--lr_warmup_steps", "0"]
+    assert main(command(own, *kept, *held_out, *more)) == 0
+    assert [path.stat().st_mtime_ns for path in made] == before

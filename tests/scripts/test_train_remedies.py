@@ -69,7 +69,20 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{DRY} --streaming", "streaming: got it without --dataset_name.*; stream a dataset, in squares"),
         (f"{DRY} --report_to zzz", "report_to: got 'zzz', .*; install it or choose another"),
         (f"{DRY} --train_data_dir long", "texts: got 1 that are too long; shorten these:\n  row 2: 'a a"),
+        (f"{DRY} --validation_split 1", r"got 1.0, expected a share in \[0, 1\); lower it"),
+        (f"{DRY} --validation_split 0.9", "got 0.9 of 2 samples, .* none to train on; pass less, or add data"),
         (f"{DRY} --validation_prompt {'a' * 400}", "texts: got 1 that are too long; shorten these:\n  validation"),
+    ],
+    f"{DRY} --validation_split 0.5 --validation_steps 1 --early_stopping_patience 1 --train_batch_size 1": [
+        (f"{DRY} --early_stopping_patience 1", "a validation loss; pass --validation_split and --validation_steps"),
+        (f"{DRY} --early_stopping_patience -1", "got -1, expected 0 or more; change it"),
+    ],
+    f"{DRY} --class_designs kept.json": [
+        (
+            f"{DRY} --class_designs other.json",
+            "design 1 has conditions for paired, .* for style alone, .*; leave others",
+        ),
+        (f"{DRY} --class_designs kept.json --num_class_images 0", "got 0, expected at least 1; raise it"),
     ],
     f"{REFERENCE} --image_encoder encoder": [
         (REFERENCE, "image_encoder: got none for your own images; name a CLIP vision model"),
@@ -82,6 +95,7 @@ TRAININGS: dict[str, list[Wrong]] = {
         ),
     ],
     f"{STREAM} --max_train_steps 1": [
+        (f"{STREAM} --validation_split 0.1", "of which nothing can be held out; leave the option out"),
         (f"{STREAM} --num_train_epochs 1", "got 1 of a stream, whose length is not known; give --max_train_steps"),
         (STREAM.replace("--styles red", ""), "styles: got none for the column 'style', .*; pass them, in order"),
     ],
@@ -89,6 +103,7 @@ TRAININGS: dict[str, list[Wrong]] = {
         (VIEWS.replace("clips", "flat"), "got a frame without depth, .*; write the output of a depth model to it"),
         (f"{VIEWS} --distillation_kind x", "expected one of kl, mse, logits; pass one of these"),
         (f"{VIEWS} --geometry_weight -1", "geometry_weight: got -1.0, expected a number of at least 0; raise it"),
+        (f"{VIEWS} --class_designs kept.json", "class_designs: has no effect with own data .*; leave it out"),
         (f"{VIEWS} --cache_features", "cache_features: has no effect with own data of aligned-views; leave it out"),
     ],
     DRAWN: [
@@ -131,6 +146,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             drawn_sketch(i).convert("RGB").save(folder / name / f"{i}.png")
         (folder / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "empty").mkdir()
+    as_json({"prompt": "a", "conditions": {"style": [{"style": "red"}]}}, "kept.json")(folder)
+    as_json({"prompt": "a", "conditions": {"paired": [{"text": "a"}]}}, "other.json")(folder)
     Drawings.read(SAMPLE).only(["noto", "twemoji"], ["1F346", "1F34C"]).save(folder / "drawings")
     jacket = {"id": 1, "image_id": 5, "category_name": "jacket", "description": "a"}
     rows = {"images": [{"id": 5, "file_name": "5.png"}], "annotations": [jacket]}

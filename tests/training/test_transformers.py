@@ -237,7 +237,7 @@ def test_pairs_are_trained_with_their_validation_images(folder: Path, family: st
     more = [f"--train_data_dir={own}", "--validation_steps=2", "--text_states=20"]
     assert main(command(folder, family, "paired", output, *more)) == 0
     with Image.open(output / "validation/000002.png") as sheet:
-        assert sheet.size == (4 * 64, 2 * 64)
+        assert sheet.size == (4 * 64, 4 * 64)
 
 
 def test_references_are_trained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

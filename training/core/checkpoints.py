@@ -1,13 +1,14 @@
 """Checkpoints and metrics in the folder of a training run."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.atomic import atomic_path, write_errors
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -59,6 +60,20 @@ def only_run(folder: Path) -> Iterator[None]:
         raise UserError(
             f"output_dir: got {folder}, to which another run writes; pass another folder, or wait"
         ) from error
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yields the path of a new folder that replaces `folder` at the end of the block; nothing is left on an error."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with write_errors(folder):
+            yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:  # on a full disk it would take the room of the next one
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def truncate_metrics(path: Path, step: int) -> None:

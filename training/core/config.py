@@ -52,7 +52,10 @@ class TrainingConfig:
     checkpointing_steps: int = option(500, "save a checkpoint every this many steps; 0 = never")
     checkpoints_total_limit: int | None = option(2, "keep at most this many checkpoints")
     resume_from_checkpoint: str | None = option(None, "'latest' or the folder of a checkpoint")
-    validation_steps: int = option(0, "validate every this many steps; 0 = never")
+    validation_steps: int = option(0, "validate before the first step and every this many steps; 0 = never")
+    early_stopping_patience: int = option(
+        0, "stop after this many validations without a new lowest validation loss; the result is of the lowest; 0 = off"
+    )
     dataloader_num_workers: int = option(0, "worker processes that load data")
     report_to: str | None = option("tensorboard", "a tracker of accelerate by name, or none")
     use_cpu: bool = option(False, "use the CPU even if an accelerator is present")
@@ -62,6 +65,10 @@ class TrainingConfig:
         for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}: got {getattr(self, name)}, expected a number above 0")
+        if self.early_stopping_patience < 0:
+            raise UserError(
+                f"early_stopping_patience: got {self.early_stopping_patience}, expected 0 or more; change it"
+            )
         check_choice("lr_scheduler", self.lr_scheduler, SCHEDULES)
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay: got {self.ema_decay}, expected a number in [0, 1)")

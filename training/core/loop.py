@@ -13,15 +13,15 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch.utils.data import Dataset
@@ -30,20 +30,25 @@ from tqdm.auto import tqdm
 from weftwork.datasets.readers.atomic import write_errors
 from weftwork.datasets.readers.errors import NotFiniteError
 from weftwork.training.core.batches import Batches
-from weftwork.training.core.checkpoints import checkpoint_to_resume, checkpoints, only_run, truncate_metrics
+from weftwork.training.core.checkpoints import (
+    atomic_folder,
+    checkpoint_to_resume,
+    checkpoints,
+    only_run,
+    truncate_metrics,
+)
 from weftwork.training.core.config import TrainingConfig
+from weftwork.training.core.early_stopping import EarlyStopping, check_early_stopping
 from weftwork.training.core.gradients import average_gradients, broadcast_parameters
 from weftwork.training.core.interruptions import Terminated, deferred_signals, terminable
 from weftwork.training.core.optimizers import build_optimizer
 from weftwork.training.core.sharding import sharding, unsharded
-from weftwork.training.core.state import TrainingState
+from weftwork.training.core.state import TrainingState, averaged
 from weftwork.training.core.task import BatchT, SampleT, Task
 from weftwork.training.core.trackers import log_images, peak_memory, tracker
+from weftwork.training.core.validation import Evaluate, Part, Validation
 
 logger = logging.getLogger(__name__)
-
-Evaluate = Callable[[Path], Mapping[str, float]]
-"""Writes a sheet of the evaluated images as PNG and returns scores by name."""
 
 
 def train(
@@ -51,6 +56,7 @@ def train(
     dataset: Dataset[SampleT],
     config: TrainingConfig,
     evaluate: Evaluate | None = None,
+    held_out: Part[SampleT] | None = None,
 ) -> Path:
     """Trains `task.module` on `dataset` and returns the folder of the result.
 
@@ -59,20 +65,29 @@ def train(
     Args:
         dataset: samples, with `buckets` where only some may share a batch (`BatchOrder`), or a stream (`Batches`).
         evaluate: further scores of the task's module, computed at every validation.
+        held_out: samples of the validation loss, of `split`.
 
     Raises:
-        ValueError: the dataset is smaller than one batch, the checkpoint to resume from is not found, or the folder
-            holds another run and no checkpoint to resume from is given.
+        ValueError: the dataset is smaller than one batch, the checkpoint to resume from is not found, the folder holds
+            another run and no checkpoint to resume from is given, or early stopping without held-out samples.
         FloatingPointError: the loss was not finite.
     """
-    return _Run(task, dataset, config, evaluate).run()
+    check_early_stopping(config, held_out=held_out is not None)
+    return _Run(task, dataset, config, evaluate, held_out).run()
 
 
 class _Run:
     def __init__(
-        self, task: Task[Any, Any, Any], dataset: Dataset[Any], config: TrainingConfig, evaluate: Evaluate | None
+        self,
+        task: Task[Any, Any, Any],
+        dataset: Dataset[Any],
+        config: TrainingConfig,
+        evaluate: Evaluate | None,
+        held_out: Part[Any] | None,
     ) -> None:
-        self.task, self.module, self.config, self.evaluate = task, task.module, config, evaluate
+        self.task, self.module, self.config = task, task.module, config
+        self.validation = Validation(task, evaluate, held_out, config.train_batch_size)
+        self.early_stopping = EarlyStopping(config.early_stopping_patience)
         self.folder = Path(config.output_dir)
         self.sharded = sharding() is not None
         with unsharded():
@@ -94,14 +109,7 @@ class _Run:
             processes=self.accelerator.num_processes,
         )
         parameters = self._trainable()
-        optimizer = build_optimizer(
-            config.optimizer,
-            parameters,
-            config.learning_rate,
-            config.adam_weight_decay,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-        )
+        optimizer = build_optimizer(config, parameters)
         self.schedule = get_scheduler(  # one step per optimizer step for any number of processes
             config.lr_scheduler,
             optimizer,
@@ -147,8 +155,12 @@ class _Run:
             disable=not accelerator.is_main_process,
             mininterval=1.0,
         )
+        if config.validation_steps and self.source is None:
+            self._validate()
+            self._write()
+            self._keep_best()
         try:
-            while self.step < config.max_train_steps:
+            while self.step < config.max_train_steps and not self.early_stopping.exhausted:
                 started = time.perf_counter()
                 loss = self._optimizer_step()
                 self.unwritten["seconds"] = time.perf_counter() - started
@@ -158,6 +170,7 @@ class _Run:
             raise
         finally:
             progress.close()
+        self._restore_best()
         self._save(result)
         accelerator.end_training()
         return result
@@ -186,7 +199,7 @@ class _Run:
             seed = (config.seed << 40) + (here << 8)
             generator = torch.Generator().manual_seed(seed)
             with accelerator.autocast():
-                loss = self.task.loss(batch, generator, micro)
+                loss = self.task.training_loss(batch, generator, micro)
             accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
         with (
@@ -238,13 +251,14 @@ class _Run:
         progress.update()
         progress.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", memory=peak_memory(), refresh=False)
         last = self.step == config.max_train_steps
-        due = config.validation_steps and (self.step % config.validation_steps == 0 or last)
-        if due and (self.sharded or self.accelerator.is_main_process):
-            self.unwritten.update(self._validate())
+        if config.validation_steps and (self.step % config.validation_steps == 0 or last):
+            self._validate()
         with deferred_signals():
             self._write()
         if config.checkpointing_steps and self.step % config.checkpointing_steps == 0:
             self._save_checkpoint()
+        else:
+            self._keep_best()
 
     def _write(self) -> None:
         """Writes the pending scores of the last complete step to the log and the trackers."""
@@ -256,17 +270,20 @@ class _Run:
         self.accelerator.log(self.unwritten, step=self.step)
         self.unwritten = {}
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self) -> None:
+        """Adds the scores of a validation to those to be written."""
         if self.accelerator.is_main_process:
-            return self._validated(self.folder / "validation")
-        with tempfile.TemporaryDirectory() as unseen:
-            return self._validated(Path(unseen))
+            self.unwritten.update(self._validated(self.folder / "validation"))
+        elif self.sharded:
+            with tempfile.TemporaryDirectory() as unseen:
+                self.unwritten.update(self._validated(Path(unseen)))
+        if self.early_stopping.patience:
+            (loss,) = broadcast_object_list([self.unwritten.get("validation_loss")])
+            self.early_stopping.add(self.step, loss)
 
     def _validated(self, folder: Path) -> dict[str, float]:
-        with self._averaged(), torch.no_grad():
-            scores = dict(self.task.validate(self.step, folder))
-            if self.evaluate is not None:
-                scores |= self.evaluate(folder / f"{self.step:06d}-cases.png")
+        with averaged(self.module, self.ema), torch.no_grad():
+            scores = self.validation.scores(self.step, folder, self.accelerator)
         log_images(self.accelerator, folder, self.step)
         return scores
 
@@ -275,36 +292,14 @@ class _Run:
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [p for p in self.module.parameters() if p.requires_grad]
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Averaged weights and evaluation mode inside the block, live weights and mode outside."""
-        parameters, training = self._trainable(), self.module.training
-        self.module.eval()
-        if self.ema is not None:
-            self.ema.store(parameters)
-            self.ema.copy_to(parameters)
-        try:
-            yield
-        finally:
-            if self.ema is not None:
-                self.ema.restore(parameters)
-            self.module.train(training)
-
     def _save(self, folder: Path, extra: Mapping[str, object] | None = None) -> Path:
-        """Writes the loadable folder atomically: to a temporary name, then renamed."""
+        """Writes the loadable folder atomically."""
         if self.accelerator.is_main_process:
-            partial = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
-                with write_errors(folder):
-                    with self._averaged():
-                        self.module.save_pretrained(partial, safe_serialization=True)
-                    if extra is not None:
-                        self._state().write(partial / "state", extra, self.config)
-                shutil.rmtree(folder, ignore_errors=True)
-                partial.rename(folder)
-            finally:  # on a full disk it would take the room of the next one
-                shutil.rmtree(partial, ignore_errors=True)
+            with atomic_folder(folder) as partial:
+                with averaged(self.module, self.ema):
+                    self.module.save_pretrained(partial, safe_serialization=True)
+                if extra is not None:
+                    self._state().write(partial / "state", extra, self.config)
         self.accelerator.wait_for_everyone()
         return folder
 
@@ -315,7 +310,23 @@ class _Run:
         self._save(self.folder / f"checkpoint-{self.step}", extra)
         if self.accelerator.is_main_process and self.config.checkpoints_total_limit:
             for old in checkpoints(self.folder)[: -self.config.checkpoints_total_limit]:
-                shutil.rmtree(old)
+                if old.name != f"checkpoint-{self.early_stopping.best}":
+                    shutil.rmtree(old)
+
+    def _keep_best(self) -> None:
+        """Saves a checkpoint of the step with the lowest validation loss, which early stopping returns to."""
+        if self.early_stopping.best == self.step:
+            self._save_checkpoint()
+
+    def _restore_best(self) -> None:
+        """Restores the weights of the lowest validation loss, with early stopping."""
+        best = self.early_stopping.best
+        if best is None:
+            return
+        losses = self.early_stopping.losses
+        logger.info("validation_loss: %.4f at step %d is the lowest; the result is of that step", losses[best], best)
+        if best != self.step:
+            self._state().read(self.folder / f"checkpoint-{best}", self.config)
 
     def _state(self) -> TrainingState:
         scaler = self.accelerator.scaler
@@ -328,6 +339,7 @@ class _Run:
             return
         progress = self._state().read(self.source, self.config)
         self.step = progress["step"]
+        self.early_stopping = EarlyStopping.read(self.config.early_stopping_patience, self.folder, self.step)
         places = progress["places"]
         self.place = places[min(self.accelerator.process_index, len(places) - 1)]
         self.batches.place(*self.place)

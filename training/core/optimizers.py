@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from weftwork.training.core.config import TrainingConfig
+
 OPTIMIZERS: Final[Mapping[str, tuple[str, str, str]]] = {
     "adamw": ("torch.optim", "AdamW", ""),
     "adamw8bit": ("bitsandbytes.optim", "AdamW8bit", "bitsandbytes"),
@@ -22,27 +24,13 @@ ADAMS: Final = ("adamw", "adamw8bit", "prodigy")
 """Optimizers with betas and epsilon."""
 
 
-def build_optimizer(
-    name: str,
-    parameters: "Sequence[nn.Parameter]",
-    learning_rate: float,
-    weight_decay: float,
-    **adam: object,
-) -> "torch.optim.Optimizer":
-    """Builds an optimizer over `parameters`.
-
-    Args:
-        adam: `betas` and `eps`, ignored by optimizers without them.
-
-    Raises:
-        ValueError: an unknown name, or a library that is not installed.
-    """
-    check_optimizer(name)
-    where, kind, _ = OPTIMIZERS[name]
-    options = adam if name in ADAMS else {}
-    return getattr(importlib.import_module(where), kind)(
-        parameters, lr=learning_rate, weight_decay=weight_decay, **options
-    )
+def build_optimizer(config: "TrainingConfig", parameters: "Sequence[nn.Parameter]") -> "torch.optim.Optimizer":
+    """Builds the optimizer of a config, whose name was checked, over `parameters`."""
+    where, kind, _ = OPTIMIZERS[config.optimizer]
+    options: dict[str, object] = {"lr": config.learning_rate, "weight_decay": config.adam_weight_decay}
+    if config.optimizer in ADAMS:
+        options |= {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
+    return getattr(importlib.import_module(where), kind)(parameters, **options)
 
 
 def check_optimizer(name: str) -> None:

@@ -1,7 +1,8 @@
 """State of a training run beside its loadable folder: weights in full precision, optimizer, schedule and average."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -113,3 +114,19 @@ class TrainingState:
 
 
 OPTIONS: Final = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
+
+
+@contextmanager
+def averaged(module: nn.Module, average: EMAModel | None) -> Iterator[None]:
+    """Averaged weights, if any, and evaluation mode inside the block, live weights and mode outside."""
+    parameters, training = [p for p in module.parameters() if p.requires_grad], module.training
+    module.eval()
+    if average is not None:
+        average.store(parameters)
+        average.copy_to(parameters)
+    try:
+        yield
+    finally:
+        if average is not None:
+            average.restore(parameters)
+        module.train(training)

@@ -28,6 +28,10 @@ class Task(ABC, Generic[ModuleT, SampleT, BatchT]):
     def loss(self, batch: BatchT, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
         """Returns the loss of micro-batch number `micro`; all random draws use `generator`."""
 
+    def training_loss(self, batch: BatchT, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        """Returns the loss that is trained on: `loss`, and terms that a validation loss does not have."""
+        return self.loss(batch, generator, micro)
+
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Returns scores of the module, whose weights are averaged; may write images to `folder`."""
         return {}

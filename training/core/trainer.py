@@ -2,10 +2,10 @@
 
 import argparse
 from abc import ABC
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from weftwork.attention_processors.core.method import load
 from weftwork.datasets.drawings.sets import TARBALLS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from weftwork.datasets.drawings.rendered import RenderedDrawings
     from weftwork.training.core.task import Task
+    from weftwork.training.core.validation import Part
 
 DRAWINGS: Final = "drawings"
 """The synthetic dataset made of drawings by others."""
@@ -34,11 +35,17 @@ class Groups:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A task with its dataset; `provenance` is saved in the result's config, with steps, batch size and seed."""
+    """A task with its dataset.
+
+    Args:
+        provenance: saved in the config of the result, with steps, batch size and seed.
+        held_out: samples of the validation loss.
+    """
 
     task: "Task[Any, Any, Any]"
     data: "Dataset[Any]"
     provenance: Mapping[str, object]
+    held_out: "Part[Any] | None" = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,10 @@ class Trainer(ABC):
         where, idle = f"a synthetic dataset of {self.arguments.method}", self.own_only
         if self.synthetic is None:
             where, idle = f"own data of {self.arguments.method}", self.synthetic_only
+        if not 0 <= self.arguments.validation_split < 1:
+            raise UserError(
+                f"validation_split: got {self.arguments.validation_split}, expected a share in [0, 1); lower it"
+            )
         for name in (*idle, *self.without_effect):
             if getattr(self.arguments, name, None):
                 raise UserError(f"{name}: has no effect with {where}; leave it out")
@@ -129,8 +140,27 @@ class Trainer(ABC):
             )
 
     def prepare(self, pipe: "DiffusionPipeline") -> Prepared:
-        """Returns the task and its data for a frozen pipeline of the method's backbone, on its device."""
-        return load(self.preparation)(self, pipe)
+        """Returns the task and its data, of which `--validation_split` holds some out.
+
+        Args:
+            pipe: pipeline of the method's backbone, on its device, frozen.
+
+        Raises:
+            ValueError: data of which nothing can be held out.
+        """
+        prepared: Prepared = load(self.preparation)(self, pipe)
+        if not self.arguments.validation_split:
+            return prepared
+        from weftwork.training.core.validation import split
+
+        data, held_out = split(prepared.data, self.arguments.validation_split)
+        return replace(prepared, data=data, held_out=held_out)
+
+    def shown(self, data: "Dataset[Any]", count: int) -> list[int]:
+        """Returns the indices of the samples that validation shows: held-out ones if there are some, else the first."""
+        from weftwork.training.core.validation import held_out
+
+        return (held_out(data, self.arguments.validation_split) or list(range(len(cast(Sized, data)))))[:count]
 
     def read(self, config: type[ConfigT]) -> ConfigT:
         """Returns the options of a dataclass."""

@@ -120,6 +120,11 @@ class SpatialAudio(Dataset[AudioRecord]):
     def __len__(self) -> int:
         return 2 * len(self.latents)
 
+    @property
+    def groups(self) -> list[Hashable]:
+        """By sample what is held out together: both versions of a clip."""
+        return [index // 2 for index in range(len(self))]
+
     def __getitem__(self, index: int) -> AudioRecord:
         place, mirrored = divmod(index, 2)
         audio, envelope = (
@@ -239,6 +244,10 @@ class SpatialPieces(SpatialAudio):
         latents = torch.cat(rows)
         prompts = torch.stack(embeds) if embeds else statistics(latents[:, VERSIONS.index("mono")].float())
         super().__init__(latents.numpy(), prompts.numpy(), [pieces[index].path for index in range(len(pieces))])
+
+    @property
+    def groups(self) -> list[Hashable]:
+        return [self.kinds[index // 2] for index in range(len(self))]
 
     def prompts_of(self, place: int) -> list[int]:
         return [one for one in super().prompts_of(place) if one != place] or [place]

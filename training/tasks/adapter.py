@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from jaxtyping import Float
@@ -35,6 +34,7 @@ from weftwork.training.core.task import ModuleT, SampleT, Task
 from weftwork.training.data.feature_cache import FeatureCache, cached, encoder_key
 from weftwork.training.data.image_latents import Sizes
 from weftwork.training.data.prompts import Prompts
+from weftwork.training.tasks.prior import Prior
 
 AdapterT = TypeVar("AdapterT", bound=Adapter[Any, Any])
 Denoiser = Callable[[Tensor, Tensor, Embeds], Tensor]
@@ -170,8 +170,16 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
         prompts: Sequence[str],
         conditions: Sequence[Sequence[Condition]] = (),
         above: Sequence[Image.Image] = (),
+        targets: Sequence[Image.Image | None] = (),
     ) -> None:
-        """Generates one image per prompt with its conditions and writes them as one PNG, below the images `above`."""
+        """Generates one image per prompt with its conditions and writes them as one PNG.
+
+        Its rows, from the top: the images `above`; the targets, white where there is none; the images of step 0 under
+        the same name; the new ones.
+
+        Args:
+            path: its name begins with the step in six digits.
+        """
         self.pipe.set_progress_bar_config(disable=True)
         options = guidance_arguments(self.pipe, len(prompts), 3.0)
         if self.call.length is not None:
@@ -185,13 +193,32 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
             **options,
         ).images
         path.parent.mkdir(parents=True, exist_ok=True)
-        top = [image.resize(images[0].size) for image in above]
-        rows = [np.concatenate([np.asarray(i.convert("RGB")) for i in row], 1) for row in (top, images) if row]
-        Image.fromarray(np.concatenate(rows)).save(path)
+        rows = [row_of(row, images[0].size) for row in (above, targets, images) if any(row)]
+        baseline = path.with_name(f"{0:06d}{path.name[6:]}")
+        if baseline != path and baseline.is_file():
+            with Image.open(baseline) as before:
+                last = before.height - before.height // len(rows)
+                rows.insert(-1, row_of([before.crop((0, last, before.width, before.height))], rows[-1].size))
+        sheet = Image.new("RGB", (rows[-1].width, rows[0].height * len(rows)), "white")
+        for place, row in enumerate(rows):
+            sheet.paste(row, (0, place * row.height))
+        sheet.save(path)
+
+
+def row_of(images: Sequence[Image.Image | None], size: tuple[int, int]) -> Image.Image:
+    """Returns images side by side, each resized to a size; white for None."""
+    row = Image.new("RGB", (size[0] * len(images), size[1]), "white")
+    for place, image in enumerate(images):
+        if image is not None:
+            row.paste(image.convert("RGB").resize(size), (size[0] * place, 0))
+    return row
 
 
 class AdapterTask(DenoisingTask[AdapterT, SampleT, TaskBatchT]):
     """Base of tasks that train an adapter, which is attached under a name."""
+
+    prior: Prior | None = None
+    """Class images of prior preservation."""
 
     def __init__(self, module: AdapterT, pipe: ConditionedPipelineMixin, name: str, objective: ObjectiveConfig) -> None:
         super().__init__(pipe, name, objective)
@@ -199,3 +226,15 @@ class AdapterTask(DenoisingTask[AdapterT, SampleT, TaskBatchT]):
         module.check_base(self.frozen)
         pipe.attach(**{name: module})
         module.float().train()  # float32 for any precision of the backbone
+
+    def training_loss(self, batch: TaskBatchT, generator: torch.Generator, micro: int) -> Float[Tensor, ""]:
+        """Returns the loss of a batch and that of class images, if there are some."""
+        loss = super().training_loss(batch, generator, micro)
+        if self.prior is None:
+            return loss
+        prior, chosen = self.prior, self.prior.drawn(generator)
+        latents = prior.latents[chosen].to(loss.device)
+        conditions = send_to_device(self.module.collate([prior.conditions[i] for i in chosen]), loss.device)
+        denoise = self.denoiser(self.module(self.module.features(conditions, self.encoders)))
+        captions = [(prior.prompts[i],) for i in chosen]
+        return loss + prior.weight * self.denoising_loss(denoise, latents, captions, generator)

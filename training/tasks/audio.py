@@ -55,7 +55,8 @@ def prepare(trainer: AudioTrainer, pipe: VideoToAudioPipeline) -> Prepared:
         clap = ClapEncoder.from_pretrained(arguments.audio_encoder, pipe.device)
     modules = _modules(trainer, pipe, 2 * pipe.transformer.config["in_channels"] if clap is None else clap.dim)
     data = _data(trainer, pipe, modules.config["seconds"], clap)
-    shown = [(*data[i].conditions, data.heard(i)) for i in range(SHOWN if arguments.validation_steps else 0)]
+    places = trainer.shown(data, SHOWN if arguments.validation_steps else 0)
+    shown = [(*data[i].conditions, data.heard(i)) for i in places]
     task = SpatialAudioTask(modules, pipe, trainer.read(SpatialConfig), arguments.prompt or PROMPT, shown)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in modules.named_children()}
     provenance: dict[str, object] = {"data": trainer.data_name, "parameters": counts}

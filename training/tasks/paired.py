@@ -35,6 +35,8 @@ from weftwork.training.trainers.paired import PairedConfig, PairedModel, PairedT
 
 Validation = Sequence[tuple[str, Sequence[SketchTextPair]]]
 """Prompts and pairs of the images that validation generates."""
+Targets = Sequence[Image.Image]
+"""True images of the validation designs."""
 
 
 def prepare(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
@@ -42,15 +44,16 @@ def prepare(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     arguments = trainer.arguments
     adapter = _adapter(trainer, pipe)
     if trainer.synthetic is None:
-        data, validation = _own(trainer, adapter, pipe)
+        data, validation, targets = _own(trainer, adapter, pipe)
     elif trainer.synthetic == DRAWINGS:
-        data, validation = _drawings(trainer, adapter, pipe)
+        data, validation, targets = _drawings(trainer, adapter, pipe)
     else:
-        data, validation = _outfits(trainer, pipe)
+        data, validation, targets = _outfits(trainer, pipe)
     if arguments.validation_prompt:
         validation = with_prompts(arguments.validation_prompt, validation)
+        targets = [targets[index % len(targets)] for index in range(len(validation))]
     provenance = {"data": trainer.data_name, "merged": arguments.merged, "unnamed_share": arguments.unnamed_share}
-    return Prepared(PairedTask(adapter, pipe, trainer.read(PairedConfig), validation), data, provenance)
+    return Prepared(PairedTask(adapter, pipe, trainer.read(PairedConfig), validation, targets), data, provenance)
 
 
 def _adapter(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> PairedAdapter:
@@ -69,24 +72,26 @@ def _adapter(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> PairedAd
     )
 
 
-def _outfits(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> tuple[OutfitPairs, Validation]:
+def _outfits(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> tuple[OutfitPairs, Validation, Targets]:
     arguments, cache = trainer.arguments, trainer.arguments.cache_dir
     images = OutfitImages(cache, "train", arguments.samples)
     data = OutfitPairs(cache, images, cached_latents(cache, pipe.vae, images), **_options(trainer))
     drawn = [sample("validation", index, count=3 + index % 2) for index in range(8)]
-    return data, [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
+    shown = [(PROMPT, merged(one) if arguments.merged else pairs(one)) for one in drawn]
+    return data, shown, [Image.fromarray(one.image) for one in drawn]
 
 
 def _drawings(
     trainer: PairedTrainer, adapter: PairedAdapter, pipe: ConditionedPipelineMixin
-) -> tuple[ScenePairs, Validation]:
+) -> tuple[ScenePairs, Validation, Targets]:
     cache, drawings = trainer.arguments.cache_dir, trainer.rendered()
     images = SceneImages(cache, drawings, "train", trainer.arguments.samples)
     text = TextEncoders.of(pipe)
     shorten = partial(text.shortened, length=min(adapter.config["text_states"] or 999, text.longest))
     data = ScenePairs(cache, images, cached_latents(cache, pipe.vae, images), shorten, **_options(trainer))
     make = merged if trainer.arguments.merged else pairs
-    return data, [(setting(shown), make(drawn)) for shown, drawn in held_out_scenes(drawings, 4)]
+    scenes = held_out_scenes(drawings, 4)
+    return data, [(setting(shown), make(drawn)) for shown, drawn in scenes], [drawn.image for _, drawn in scenes]
 
 
 def _options(trainer: PairedTrainer) -> dict[str, Any]:
@@ -95,7 +100,7 @@ def _options(trainer: PairedTrainer) -> dict[str, Any]:
 
 def _own(
     trainer: PairedTrainer, adapter: PairedAdapter, pipe: ConditionedPipelineMixin
-) -> tuple[SamplePairs, Validation]:
+) -> tuple[SamplePairs, Validation, Targets]:
     arguments, folder = trainer.arguments, trainer.arguments.train_data_dir
     ink = arguments.ink or "auto"
     if (folder / "train_sketchy.json").is_file():
@@ -110,17 +115,28 @@ def _own(
     tokens = TextEncoders.of(pipe), PromptTokens.of(pipe, arguments.max_sequence_length)
     options = {"by_count": arguments.pair_buckets, "tokens": tokens, "dry": arguments.dry_run}
     data = SamplePairs(samples, adapter, pipe.vae, arguments.cache_dir / "latents", sizes, **options)
-    return data, [data.design(index) for index in range(min(4, len(data)))]
+    shown = trainer.shown(data, 4)
+    return data, [data.design(index) for index in shown], [data.samples[index].image for index in shown]
 
 
 class PairedTask(AdapterTask[PairedAdapter, PairRecord, TrainingBatch[PairedBatch]]):
-    """Trains image latents with pairs of sketch and text; `validation` has the prompts and pairs that it draws."""
+    """Trains image latents with pairs of sketch and text as conditions.
+
+    Args:
+        validation: prompts and pairs of the images that validation generates.
+        targets: the true images, shown above the generated ones.
+    """
 
     def __init__(
-        self, module: PairedAdapter, pipe: ConditionedPipelineMixin, config: PairedConfig, validation: Validation = ()
+        self,
+        module: PairedAdapter,
+        pipe: ConditionedPipelineMixin,
+        config: PairedConfig,
+        validation: Validation = (),
+        targets: Targets = (),
     ) -> None:
         super().__init__(module, pipe, "paired", config)
-        self.config, self.validation = config, validation
+        self.config, self.validation, self.targets = config, validation, targets
 
     def collate(self, samples: list[PairRecord]) -> TrainingBatch[PairedBatch]:
         conditions = self.module.collate([self._conditions(record) for record in samples])
@@ -152,13 +168,13 @@ class PairedTask(AdapterTask[PairedAdapter, PairRecord, TrainingBatch[PairedBatc
         return replace(kept, region=None) if everywhere else kept
 
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:
-        """Writes images of the validation designs, each below its composed sketch, as one PNG."""
+        """Writes images of the validation designs, each below its composed sketch and its target, as one PNG."""
         if self.validation:
             prompts, designs = zip(*self.validation, strict=True)
             above = [_composed(design) for design in designs]
             if self.module.whole is not None:
                 designs = [[*design, GlobalSketch(one)] for design, one in zip(designs, above, strict=True)]
-            self.sheet(folder / f"{step:06d}.png", prompts, designs, above)
+            self.sheet(folder / f"{step:06d}.png", prompts, designs, above, self.targets)
         return {}
 
 

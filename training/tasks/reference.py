@@ -88,7 +88,7 @@ def _data(
     else:
         own = captioned(trainer, pipe, styled=False)
         samples = own.samples
-        shown = [(samples[index].caption, samples[index].image) for index in range(min(SHOWN, len(samples)))]
+        shown = [(samples[index].caption, samples[index].image) for index in trainer.shown(own, SHOWN)]
         return own, (samples[index].image for index in range(len(samples))), shown
     images = records.images.images
     return records, map(Image.fromarray, images), [(one, Image.fromarray(images[i])) for i, one in enumerate(captions)]
@@ -162,7 +162,7 @@ class ReferenceTask(AdapterTask[ReferenceAdapter, ReferencedRecord, TrainingBatc
         return self.denoising_loss(self.denoiser(self.module(features)), batch.latents, captions, generator)
 
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:
-        """Writes images of the validation prompts, each below its reference, as one PNG."""
+        """Writes images of the validation prompts, each below its reference, which is its target, as one PNG."""
         if self.validation:
             prompts, images = zip(*self.validation, strict=True)
             self.sheet(folder / f"{step:06d}.png", prompts, [[Reference(image)] for image in images], images)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
@@ -24,15 +25,18 @@ from weftwork.training.tasks.captioned import captioned, drawn_scenes, dropped
 from weftwork.training.trainers.captioned import StyleConfig
 from weftwork.training.trainers.style import StyleModel, StyleTrainer
 
-Data = tuple[Dataset[StyledRecord], Sequence[str], list[str]]
-"""Training data, names of their styles, and validation prompts."""
+Targets = Sequence[tuple[str, Image.Image]]
+"""A style and the true image in it, by validation prompt."""
+Data = tuple[Dataset[StyledRecord], Sequence[str], list[str], Targets]
+"""Training data, names of their styles, validation prompts and targets."""
 
 
 def prepare(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     """Returns the task and the data of a trainer's options."""
-    data, styles, prompts = _synthetic(trainer, pipe) if trainer.synthetic else _own(trainer, pipe)
-    prompts = trainer.arguments.validation_prompt or prompts
-    task = StyleTask(_adapter(trainer, pipe, styles), pipe, trainer.read(StyleConfig), prompts)
+    data, styles, prompts, targets = _synthetic(trainer, pipe) if trainer.synthetic else _own(trainer, pipe)
+    if trainer.arguments.validation_prompt:
+        prompts, targets = trainer.arguments.validation_prompt, ()
+    task = StyleTask(_adapter(trainer, pipe, styles), pipe, trainer.read(StyleConfig), prompts, targets)
     return Prepared(task, data, {"data": "creatures and outfits" if trainer.synthetic == "all" else trainer.data_name})
 
 
@@ -51,29 +55,36 @@ def _own(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
     arguments = trainer.arguments
     if not arguments.streaming:
         data = captioned(trainer, pipe, style=arguments.style)
-        return data, data.styles, [data.samples[index].caption for index in range(min(4, len(data)))]
+        shown = [data.samples[index] for index in trainer.shown(data, 4)]
+        return data, data.styles, [one.caption for one in shown], [(one.style, one.image) for one in shown]
     options = {**trainer.column_options(), "style": arguments.style, "seed": arguments.seed}
     stream = CaptionedStream.from_name(arguments.dataset_name, styles=arguments.styles, **options)
-    return StyledStream(stream, pipe.vae, Sizes.of(pipe, arguments.resolution)), stream.styles, []
+    return StyledStream(stream, pipe.vae, Sizes.of(pipe, arguments.resolution)), stream.styles, [], ()
 
 
 def _synthetic(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
     cache, count = trainer.arguments.cache_dir, trainer.arguments.samples
     if trainer.synthetic == DRAWINGS:
         scenes, prompts = drawn_scenes(trainer, pipe, 2)
-        return scenes, scenes.styles, prompts
+        return scenes, scenes.styles, prompts, ()
     shown = CreatureImages(cache, "train", count)
     data: Dataset[StyledRecord] = StyledCreatures(shown, cached_latents(cache, pipe.vae, shown))
-    prompts = [creatures.sample("validation", index).caption for index in range(4)]
+    drawn = [creatures.sample("validation", index) for index in range(4)]
+    prompts = [one.caption for one in drawn]
     if trainer.synthetic == "all":
         worn = OutfitImages(cache, "train", count, styled=True)
         data = ConcatDataset([data, StyledOutfits(worn, cached_latents(cache, pipe.vae, worn))])
-        prompts[2:] = [outfits.sample("validation", index).caption for index in range(2)]
-    return data, creatures.STYLES, prompts
+        drawn, prompts[2:] = drawn[:2], [outfits.sample("validation", index).caption for index in range(2)]
+    return data, creatures.STYLES, prompts, [(one.style, Image.fromarray(one.image)) for one in drawn]
 
 
 class StyleTask(AdapterTask[StyleReader, StyledRecord, TrainingBatch[StyleBatch]]):
-    """Trains latents of styled images with captions of their content; validation draws its prompts in every style."""
+    """Trains latents of styled images with captions of their content.
+
+    Args:
+        validation: prompts; validation generates every style for each of them.
+        targets: of the first prompts.
+    """
 
     def __init__(
         self,
@@ -81,9 +92,10 @@ class StyleTask(AdapterTask[StyleReader, StyledRecord, TrainingBatch[StyleBatch]
         pipe: ConditionedPipelineMixin,
         config: StyleConfig,
         validation: Sequence[str] = (),
+        targets: Targets = (),
     ) -> None:
         super().__init__(module, pipe, "style", config)
-        self.config, self.validation = config, validation
+        self.config, self.validation, self.targets = config, validation, targets
 
     def collate(self, samples: list[StyledRecord]) -> TrainingBatch[StyleBatch]:
         return TrainingBatch.of(samples, conditions=self.module.collate([[Style(one.style)] for one in samples]))
@@ -94,8 +106,11 @@ class StyleTask(AdapterTask[StyleReader, StyledRecord, TrainingBatch[StyleBatch]
         return self.denoising_loss(self.denoiser(self.module(features)), batch.latents, captions, generator)
 
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:
-        """Writes images of all styles, one PNG per validation prompt."""
+        """Writes images of all styles, one PNG per validation prompt; the target is above its style."""
         styles = self.module.config["styles"]
+        conditions = [[Style(name)] for name in styles]
         for i, prompt in enumerate(self.validation):
-            self.sheet(folder / f"{step:06d}-{i}.png", [prompt] * len(styles), [[Style(name)] for name in styles])
+            target = dict(self.targets[i : i + 1])
+            above = [target.get(name) for name in styles]
+            self.sheet(folder / f"{step:06d}-{i}.png", [prompt] * len(styles), conditions, targets=above)
         return {}

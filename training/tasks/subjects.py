@@ -150,15 +150,17 @@ class SubjectTask(AdapterTask[SubjectAdapter, SubjectRecord, SubjectTrainingBatc
         return denoise
 
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:
-        """Writes images of captions of the training data, each below its subjects, as one PNG."""
-        shown = [self.scenes.subjects[index] for index in self.scenes.indices[:SHOWN]]
+        """Writes images of captions of the training data, each below its subjects and its target, as one PNG."""
+        indices = self.scenes.indices[:SHOWN]
+        shown = [self.scenes.subjects[index] for index in indices]
+        targets = [Image.fromarray(self.scenes.scenes.image(index)) for index in indices]
         alone = [[self.scenes.alone(row) for row in one.rows] for one in shown]
         above = [_side_by_side(row) for row in alone]
         subjects = [
             [Subject(image, text=words) for image, words in zip(row, one.words, strict=True)]
             for row, one in zip(alone, shown, strict=True)
         ]
-        self.sheet(folder / f"{step:06d}.png", [one.caption for one in shown], subjects, above)
+        self.sheet(folder / f"{step:06d}.png", [one.caption for one in shown], subjects, above, targets)
         return {}
 
 

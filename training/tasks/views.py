@@ -61,8 +61,8 @@ def _data(trainer: ViewsTrainer, pipe: AlignedViewsPipeline) -> tuple[PreparedVi
         latents = cached_room_latents(arguments.cache_dir, pipe.vae, images)
         return PreparedViews(images, latents), [room_views("validation", i, resolution) for i in range(shown)]
     clips = ClipImages(PosedViews(arguments.train_data_dir, margin=arguments.margin), resolution)
-    views = [clips.views(i) for i in range(min(shown, len(clips)))]
-    return PreparedViews(clips, view_latents(clips, pipe.vae)), views
+    data = PreparedViews(clips, view_latents(clips, pipe.vae))
+    return data, [clips.views(i) for i in trainer.shown(data, shown)]
 
 
 class AlignedViewsTask(Task[AlignedViews, ViewsRecord, ViewsRecord]):

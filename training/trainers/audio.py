@@ -64,7 +64,7 @@ class AudioTrainer(Trainer):
     synthetic_datasets = ("walks",)
     samples = 8_000
     own_only = ("seconds", "audio_encoder")
-    without_effect = ("cache_features", "resolution", "validation_prompt")
+    without_effect = ("cache_features", "class_designs", "resolution", "validation_prompt")
     shards = False
 
     @classmethod

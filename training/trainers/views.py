@@ -56,5 +56,5 @@ class ViewsTrainer(Trainer):
     folder = "folder of clips with cameras and depth"
     synthetic_datasets = ("rooms",)
     samples = 2_000
-    without_effect = ("cache_features", "validation_prompt")
+    without_effect = ("cache_features", "class_designs", "validation_prompt")
     shards = False

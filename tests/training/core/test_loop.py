@@ -76,8 +76,8 @@ def test_further_scores_are_logged(tmp_path: Path) -> None:
 
     train(task, Records(task.module), config(tmp_path, max_train_steps=3, validation_steps=2), evaluate)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row.get("color_accuracy") for row in rows] == [None, 0.25, 0.25]
-    assert seen == [(False, "000002-cases.png"), (False, "000003-cases.png")]
+    assert [row.get("color_accuracy") for row in rows] == [0.25, None, 0.25, 0.25]
+    assert seen == [(False, f"00000{step}-cases.png") for step in (0, 2, 3)]
 
 
 def test_sharded_saving_is_refused(

@@ -19,7 +19,7 @@ def test_tensorboard_gets_scores_and_images(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "logs" / "training"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2]
-    assert [event.step for event in events.Images("validation")] == [2]
+    assert [event.step for event in events.Images("validation")] == [0, 2]
     train(task, Records(task.module), config(tmp_path / "quiet", max_train_steps=1))
     assert not (tmp_path / "quiet" / "logs").exists()
 

@@ -81,7 +81,7 @@ def test_own_pairs_are_drawn_at_every_validation(tmp_path: Path) -> None:
     few = ["--max_train_steps", "1", "--train_batch_size", "2", "--validation_steps", "1", "--aspect_buckets"]
     assert main(["train", "paired", *options, *few]) == 0
     with Image.open(tmp_path / "run/validation/000001.png") as sheet:
-        assert sheet.size == (4 * 64, 2 * 64)
+        assert sheet.size == (4 * 64, 4 * 64)  # sketches, targets, step 0, step 1
     assert (tmp_path / "run/final/samples/000001.png").is_file()
 
 

@@ -225,7 +225,9 @@ def test_user_audio_is_trained_on(own: Path, model: Path, cache: Path, tmp_path:
     assert pipe.spatial.config["seconds"] == 0.512 and pipe.spatial.config["training"]["data"] == "sounds"
     assert pipe.spatial.config["training"]["samples"] == 16
     found = {path.name for path in (tmp_path / "out/validation").iterdir()}
-    assert found == {"000002-0.wav", "000002-0.png", "000002-1.wav", "000002-1.png"}
+    assert found == {
+        f"{step}-{index}.{kind}" for step in ("000000", "000002") for index in (0, 1) for kind in ("wav", "png")
+    }
 
 
 @pytest.fixture

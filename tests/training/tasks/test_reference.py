@@ -55,7 +55,7 @@ def test_user_images_are_trained_on_and_generated_from(
 ) -> None:
     assert main([*command, "--projection", projection]) == 0
     with Image.open(tmp_path / "out/validation/000002.png") as sheet:
-        assert sheet.size == (4 * 64, 2 * 64)
+        assert sheet.size == (4 * 64, 3 * 64)  # references, step 0, step 2
     pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipe.set_progress_bar_config(disable=True)
     pipe.load_adapter(tmp_path / "out/final", "reference")

@@ -44,9 +44,9 @@ def test_a_style_is_learned_from_its_images(tmp_path: Path) -> None:
     folder = train(task, Flat(), settings)
     assert state_sha256(task.pipe.unet) == before
     sheets = sorted(path.name for path in (tmp_path / "validation").iterdir())
-    assert sheets == ["000120-0.png", "000120-1.png"]
-    with Image.open(tmp_path / "validation" / sheets[0]) as sheet:
-        assert sheet.size == (len(STYLES) * 64, 64)
+    assert sheets == ["000000-0.png", "000000-1.png", "000120-0.png", "000120-1.png"]
+    with Image.open(tmp_path / "validation" / sheets[-1]) as sheet:
+        assert sheet.size == (len(STYLES) * 64, 2 * 64)
     trained = make_task(caption_dropout=0, style_dropout=0, joint_dropout=0)
     trained.module.load_state_dict(StyleAdapter.from_pretrained(folder).state_dict())
     records = [Flat()[i] for i in range(16)]
