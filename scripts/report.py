@@ -1,10 +1,11 @@
-"""Collect reports of evaluations and benchmarks in one HTML file: tables, contact sheets and plots.
+"""Collect reports and training runs in one HTML file: tables, contact sheets, curves and validation images.
 
     weftwork evaluate paired --output outputs/evaluation
     weftwork benchmark step --output outputs/benchmark
     weftwork report outputs --output outputs/report.html
 
-The page is self-contained. Images of a report are the PNG files next to its JSON file that begin with its name.
+The page is self-contained. Of a training run (a folder with metrics.jsonl), it shows the curves and the images of the
+last validation. Images of a report are the PNG files next to its JSON file that begin with its name.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.folders import files_below
 from weftwork.scripts.outputs import naming_replaced
+from weftwork.scripts.training_runs import METRICS, TrainingRun
 
 Record = Mapping[str, Any]
 """A report as it is in its JSON file."""
@@ -49,15 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the page atomically; `ValueError` for no reports, or an output that is not HTML."""
-    reports = list(found(arguments.folders))
-    if not reports:
+    reports, runs = list(found(arguments.folders)), training_runs(arguments.folders)
+    if not (reports or runs):
         names = ", ".join(map(str, arguments.folders))
-        raise UserError(f"folders: no reports found in {names}; run weftwork evaluate or weftwork benchmark first")
+        raise UserError(
+            f"folders: no reports found in {names}; run weftwork evaluate, weftwork benchmark or weftwork train first"
+        )
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     with naming_replaced([arguments.output]), atomic_path(arguments.output) as partial:
-        partial.write_text(page(reports, arguments.title), encoding="utf-8")
-    print(f"{arguments.output}: {len(reports)} reports")
+        partial.write_text(page(reports, arguments.title, runs), encoding="utf-8")
+    print(f"{arguments.output}: {len(reports)} reports, {len(runs)} training runs")
 
 
 def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
@@ -73,12 +77,22 @@ def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
     yield from sorted(reports, key=lambda one: (list(KINDS).index(one[1]["kind"]), str(one[1]["name"]), str(one[0])))
 
 
-def page(reports: Sequence[tuple[Path, Record]], title: str) -> str:
-    """Returns the HTML of all reports."""
+def training_runs(folders: Sequence[Path]) -> list[TrainingRun]:
+    """Returns the training runs below folders."""
+    found = sorted({path.parent for folder in folders for path in files_below(folder) if path.name == METRICS})
+    return [TrainingRun(path) for path in found]
+
+
+def page(reports: Sequence[tuple[Path, Record]], title: str, runs: Sequence[TrainingRun] = ()) -> str:
+    """Returns the HTML of all reports and training runs."""
     parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
     for index, (path, report) in enumerate(reports):
         parts += [f'<h2 id="r{index}">{html.escape(str(report["name"]))}</h2>', _about(report)]
         parts += [f'<div class="wide">{_table(report)}</div>', *map(_image, _images(path))]
+    for run in runs:
+        name, images = html.escape(str(run.folder)), run.images()
+        parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state())}</p>', run.plots()]
+        parts += map(_image, images.get(max(images, default=0), []))
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     )

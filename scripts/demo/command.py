@@ -2,6 +2,7 @@
 
     weftwork demo
     weftwork demo --model my-stable-diffusion --adapter paired=outputs/mine --port 8000
+    weftwork demo --training_run outputs/mine
     weftwork demo --host 0.0.0.0 --auth me:secret
 
 It listens on this machine only unless --host says otherwise. Jobs run one at a time; those that wait see their place
@@ -20,10 +21,11 @@ from weftwork.attention_processors.core.method import Method, methods
 from weftwork.datasets.readers.errors import UserError, check_counts, check_installed
 from weftwork.pretrained import DEFAULT_MODEL
 from weftwork.scripts.generate_options import adapter_paths
+from weftwork.scripts.training_runs import TrainingRun
 
 if TYPE_CHECKING:
     from weftwork.scripts.demo.guards import GuardedBlocks
-    from weftwork.scripts.demo.pages import Page
+    from weftwork.scripts.demo.pages import Tab
     from weftwork.scripts.demo.studio import ImageStudio
 
 QUEUE: Final = 32
@@ -65,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for method in with_pipelines():
         text = f"folders for {method.name} (default: shipped)"
         parser.add_argument(f"--{method.option}", metavar="BACKBONE=MODULES", help=text)
+    parser.add_argument(
+        "--training_run", type=Path, metavar="FOLDER", help="show the progress of the run with this --output_dir"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, help="the port to listen on (default: the first free one from 7860 on)")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for these before anything is shown")
@@ -91,7 +96,12 @@ def run(arguments: argparse.Namespace) -> None:
 
     restrict_image_formats()
     studio = open_studio(arguments.model, adapter_paths(arguments.adapter), arguments.device, arguments.image_encoder)
-    demo(studio, open_pages(Context(studio, folders)), arguments.queue).launch(
+    pages: list[Tab] = [*open_pages(Context(studio, folders))]
+    if arguments.training_run is not None:
+        from weftwork.scripts.demo.training import TrainingPage
+
+        pages.append(TrainingPage(TrainingRun(arguments.training_run)))
+    demo(studio, pages, arguments.queue).launch(
         server_name=arguments.host,
         server_port=arguments.port,
         auth=auth,
@@ -157,7 +167,7 @@ def _folders(option: str, text: str) -> tuple[str, str]:
     return backbone, modules
 
 
-def demo(studio: "ImageStudio", pages: "Sequence[Page]", waiting: int = QUEUE) -> "GuardedBlocks":
+def demo(studio: "ImageStudio", pages: "Sequence[Tab]", waiting: int = QUEUE) -> "GuardedBlocks":
     """Returns the demo with a tab per page.
 
     Args:

@@ -33,12 +33,20 @@ class Context:
         return (str(shipped(names[0])), str(shipped(names[1]))) if set(names) <= set(available()) else None
 
 
-class Page(ABC):
-    """A tab of the demo; a method names the class of its page as `Method.demo_page`."""
+class Tab(ABC):
+    """A tab of the demo."""
 
     title: str
     order: ClassVar[int] = 50
     """Place among the tabs: lower ones come first."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Adds the components of the page to the open `gr.Blocks`."""
+
+
+class Page(Tab):
+    """The tab of a method, which names its class as `Method.demo_page`."""
 
     @classmethod
     @abstractmethod
@@ -48,10 +56,6 @@ class Page(ABC):
         Raises:
             ValueError: models that cannot be opened.
         """
-
-    @abstractmethod
-    def build(self) -> None:
-        """Adds the components of the page to the open `gr.Blocks`."""
 
 
 class AdapterPage(Page):

@@ -140,13 +140,9 @@ class Trainer(ABC):
             )
 
     def prepare(self, pipe: "DiffusionPipeline") -> Prepared:
-        """Returns the task and its data, of which `--validation_split` holds some out.
+        """Returns the task and its data for a frozen pipeline of the method's backbone, on its device.
 
-        Args:
-            pipe: pipeline of the method's backbone, on its device, frozen.
-
-        Raises:
-            ValueError: data of which nothing can be held out.
+        `--validation_split` holds some of the data out; `ValueError` if it cannot.
         """
         prepared: Prepared = load(self.preparation)(self, pipe)
         if not self.arguments.validation_split:

@@ -1,0 +1,49 @@
+"""The demo's page for a training run: its curves and validation images, read again every few seconds."""
+
+import html
+from typing import Final
+
+import gradio as gr
+
+from weftwork.datasets.readers.images import read_image
+from weftwork.scripts.demo.pages import Tab
+from weftwork.scripts.demo.widgets import QUIET
+from weftwork.scripts.training_runs import TrainingRun
+
+SECONDS: Final = 5
+"""Time between readings of the folder."""
+LATEST: Final = "latest"
+
+
+class TrainingPage(Tab):
+    """The progress of one run.
+
+    Args:
+        run: the run, which may not have begun.
+    """
+
+    title = "Training"
+    order = 90
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+
+    def build(self) -> None:
+        plots = gr.HTML()
+        step = gr.Dropdown([LATEST], value=LATEST, label="Validation of step", elem_id="training-step")
+        gr.Markdown("Rows from the top: sketches or references, true images, step 0, the chosen step.")
+        images = gr.Gallery(columns=1, label="Validation images", height="auto", object_fit="contain")
+        shown = gr.State("")
+
+        def refresh(chosen: str, before: str) -> tuple[object, ...]:
+            found = self.run.images()
+            names = [LATEST, *map(str, found)]
+            place = max(found, default=0) if chosen == LATEST else int(chosen)
+            head = f"<p>{html.escape(str(self.run.folder))}: {html.escape(self.run.state())}</p>"
+            now = f"{place} {sum(map(len, found.values()))}"
+            menu = gr.skip() if now == before else gr.Dropdown(names, value=chosen if chosen in names else LATEST)
+            pictures = gr.skip() if now == before else [read_image(path) for path in found.get(place, [])]
+            return head + self.run.plots(), menu, pictures, now
+
+        for event in (gr.Timer(SECONDS).tick, step.change):
+            event(refresh, [step, shown], [plots, step, images, shown], **QUIET)
