@@ -259,7 +259,8 @@ def test_remedies_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
     def launched(options: dict[str, Any]) -> Any:
         plugin, trainer = options.get("plugin"), options.get("shards", True)
         monkeypatch.setattr("weftwork.training.core.sharding.sharding", lambda: plugin)
-        arguments = argparse.Namespace(method="style", quantization=options.get("quantization"), use_cpu=True)
+        given = {name: options.get(name) for name in ("quantization", "class_designs")}
+        arguments = argparse.Namespace(method="style", use_cpu=True, **given)
         return _processes(arguments, SimpleNamespace(shards=trainer))  # pyright: ignore[reportArgumentType]
 
     fsdp, kind = {"plugin": object()}, {"quantization": "int8"}
@@ -268,3 +269,6 @@ def test_remedies_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "fsdp: got it with --quantization, which does not split; leave one of them out"
     for right in (fsdp, kind):
         check_call(launched, {**fsdp, **kind}, words, right)
+    words, kept = "whose images need a whole model; leave one of them out", {"class_designs": Path("kept.json")}
+    for right in (fsdp, kept):
+        check_call(launched, {**fsdp, **kept}, words, right)
