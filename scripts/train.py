@@ -38,7 +38,6 @@ from weftwork.training.core.quantization import quantization_options
 from weftwork.training.core.trainer import Groups, Prepared, Trainer
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin
     from diffusers import DiffusionPipeline, ModelMixin
@@ -105,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         config = replace(config, max_train_steps=_steps(arguments.num_train_epochs, prepared, config))
     if arguments.class_designs:
         with state.main_process_first():
-            task.prior = _prior(arguments, task, pipe, reuse=not state.is_main_process)
+            task.prior = _prior(arguments, task, reuse=not state.is_main_process)
     if arguments.cache_features and not arguments.dry_run and hasattr(task, "cache_features"):
         task.cache_features(arguments.cache_dir / "features")
     if plugin is not None:
@@ -172,7 +171,7 @@ def _processes(
 
 
 def _opened(
-    arguments: argparse.Namespace, method: Method, device: "torch.device", *, split: bool
+    arguments: argparse.Namespace, method: Method, device: Any, *, split: bool
 ) -> "tuple[DiffusionPipeline, str]":
     """Returns the pipeline on its device in its dtype, and the hash of its weights as they were loaded.
 
@@ -225,7 +224,7 @@ def _steps(epochs: int, prepared: Prepared, config: TrainingConfig) -> int:
     return math.ceil(epochs * batches / config.gradient_accumulation_steps)
 
 
-def _prior(arguments: argparse.Namespace, task: Any, pipe: "DiffusionPipeline", *, reuse: bool) -> "Prior | None":
+def _prior(arguments: argparse.Namespace, task: Any, *, reuse: bool) -> "Prior | None":
     """Returns the class images of prior preservation, made now; those of a resumed run are read again.
 
     Of a dry run, the designs are only checked.
@@ -247,9 +246,9 @@ def _prior(arguments: argparse.Namespace, task: Any, pipe: "DiffusionPipeline", 
         return None
     reuse |= checkpoint_to_resume(arguments.resume_from_checkpoint, folder) is not None
     with averaged(task.module, None):
-        images = class_images(pipe, designs, folder / "class_images", reuse=reuse)
-    sizes = Sizes.of(pipe, arguments.resolution)
-    latents = encoded_once(images, len(images), pipe.vae, arguments.cache_dir / "latents", sizes)
+        images = class_images(task.pipe, designs, folder / "class_images", reuse=reuse)
+    sizes = Sizes.of(task.pipe, arguments.resolution)
+    latents = encoded_once(images, len(images), task.pipe.vae, arguments.cache_dir / "latents", sizes)
     conditions = [design.conditions[task.name] for design in designs]
     prompts = [design.prompt for design in designs]
     return Prior(torch.stack(latents), prompts, conditions, arguments.train_batch_size, arguments.prior_loss_weight)
