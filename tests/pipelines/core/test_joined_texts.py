@@ -9,14 +9,14 @@ from tiny import tiny_tokenizer
 from tiny_pipelines import PIPELINES, calls_of, run_tiny
 from tiny_transformers import WIDE, flux2_klein, language_tokenizer, t5, tiny_transformer_pipe
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3Model
+from transformers import CLIPTextConfig, CLIPTextModel, Qwen3Config, Qwen3Model
 
 from weftwork.attention_processors import RegionalAdapter, RegionalPrompt, joined_prompts
 from weftwork.pipelines import attach, conditions
 from weftwork.scripts.benchmarks.backbones.tiny import parts
 
 PROMPT, TEXTS = "a man", ("red", "blue")
-NOT_ALONE = ("z-image", "lumina2", "hunyuan_dit")
+NOT_ALONE = ("z-image", "lumina2", "hunyuan_dit", "hunyuan_video")
 """Families in which a text of weight 0 still counts: refiners of the text read it, or it stands in padding's place."""
 
 
@@ -50,6 +50,16 @@ def hunyuan_dit() -> tuple[Any, dict[str, Any]]:
     return pipe, call
 
 
+def hunyuan_video() -> tuple[Any, dict[str, Any]]:
+    pipe, call = with_encoder("hunyuan_video", 16, language_model, negative_prompt="red", max_sequence_length=32)
+    config = CLIPTextConfig(
+        vocab_size=len(tiny_tokenizer()), hidden_size=8, intermediate_size=8, num_attention_heads=2, bos_token_id=0,
+        num_hidden_layers=1, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    pipe.register_modules(text_encoder_2=CLIPTextModel(config).eval(), tokenizer_2=tiny_tokenizer())
+    return pipe, {**call, "prompt_template": {"template": "{}", "crop_start": 0}}
+
+
 CASES: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "flux": lambda: complete("flux", max_sequence_length=32),
     "flux2": lambda: complete("flux2"),
@@ -63,6 +73,8 @@ CASES: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "auraflow": lambda: with_encoder("auraflow", 32, max_sequence_length=24),
     "cogview4": lambda: with_encoder("cogview4", 8, language_model, max_sequence_length=32, negative_prompt="red"),
     "hunyuan_dit": hunyuan_dit,
+    "hunyuan_video": hunyuan_video,
+    "sana": lambda: with_encoder("sana", 8, language_model, complex_human_instruction=None, negative_prompt="red"),
     "lumina2": lambda: with_encoder("lumina2", 16, language_model, system_prompt="a"),
 }
 
