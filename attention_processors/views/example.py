@@ -48,8 +48,8 @@ def example(denoiser: nn.Module) -> Example:
     vae, call = AutoencoderKL(**sizes, **blocks, latent_channels=latent_channels(denoiser)[0]), Inputs()
 
     def inputs(given: Inputs) -> Inputs:
-        """Keeps the inputs, whose prompts the reference roles read too, without a mask that hides nothing."""
-        call.update({name: value for name, value in given.items() if name != "encoder_hidden_states_mask"})
+        """Keeps the inputs, whose prompts the reference roles read too."""
+        call.update(given)
         return given
 
     def conditions(seed: int, **options: Any) -> list[ReferenceView]:

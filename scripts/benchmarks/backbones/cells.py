@@ -1,7 +1,7 @@
 """Cells of the table of methods and families: what a row of it is given to check."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
@@ -132,13 +132,17 @@ class Cell:
         """Returns a denoiser and the inputs of a call for two prompts."""
         return copy.deepcopy(_made(self.make))
 
-    def parts(self, change: Callable[[nn.Module], object] = lambda denoiser: None) -> Parts:
+    def parts(
+        self, change: Callable[[nn.Module], object] = lambda denoiser: None, without: Collection[str] = ()
+    ) -> Parts:
         """Returns the parts of the cell.
 
         Args:
             change: function that changes the stock denoiser before anything is made for it.
+            without: names of inputs that are left out.
         """
         denoiser, inputs = self.denoiser()
+        inputs = {name: value for name, value in inputs.items() if name not in without}
         change(denoiser)
         torch.manual_seed(3)
         example: Example = load(self.method.example or "")(denoiser)

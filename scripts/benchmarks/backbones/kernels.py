@@ -79,7 +79,7 @@ def without_masks(cell: Cell) -> None:
     """On a kernel that refuses masks, conditions act as on others; where the stock model needs masks, it refuses."""
     parts = cell.parts()
     masks = {name for name, value in parts.inputs.items() if name.endswith("_mask") and _needless(parts, name, value)}
-    parts.inputs = {name: value for name, value in parts.inputs.items() if name not in masks}
+    parts = cell.parts(without=masks)
     twin = copy.deepcopy(parts.denoiser)
     install(parts.denoiser)
     wanted = parts.output()
