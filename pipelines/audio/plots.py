@@ -42,7 +42,7 @@ def plot_audio(audio: Audio, sample_rate: int, tracks: Sequence[BoxTrack], path:
     times, pans = pan_curve(audio, sample_rate)
     top.plot(times, pans, ".", color="C0", markersize=3, label="heard")
     top.set(ylabel="left to right", ylim=(-1.05, 1.05), xlim=(0, audio.shape[1] / sample_rate))
-    figure.legend(loc="outside upper right", ncols=2)
+    figure.legend(loc="outside upper left", ncols=2)
     times, decibels = loudness_curve(audio, sample_rate)
     bottom.plot(times, decibels, color="C0")
     bottom.set(xlabel="seconds", ylabel="loudness (dB)")

@@ -1,6 +1,6 @@
 """Audio of several walkers: each is generated over the time in which it is seen, and all are mixed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,12 +26,14 @@ def mixed(
     generator: torch.Generator,
     num_inference_steps: int = 50,
     guidance_scale: float = 2.0,
+    callback: Callable[[int, int, torch.Tensor], None] | None = None,
 ) -> AudioOutput:
     """Generates each voice alone, from the first time of its first track to the last, and sums all.
 
     Args:
         voices: conditions by voice, with a track in each.
         seconds: length of the mix.
+        callback: see the pipeline; called for each voice.
 
     Raises:
         ValueError: a track begins after the end, or as the pipeline.
@@ -53,6 +55,7 @@ def mixed(
             generator=generator,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            callback=callback,
         ).audio
         placed.append(_placed(made, round(start * rate), round(seconds * rate), round(FADE * rate)))
     return AudioOutput(np.sum(placed, 0), placed, rate)

@@ -3,10 +3,11 @@
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import gradio as gr
 import numpy as np
@@ -36,11 +37,12 @@ from weftwork.pipelines.audio.events import onsets
 from weftwork.pipelines.audio.output import AudioOutput
 from weftwork.pipelines.audio.plots import plot_audio
 from weftwork.pipelines.audio.videos import Video
+from weftwork.pipelines.audio.voices import mixed
 from weftwork.pipelines.core.video_files import write_video
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage
-from weftwork.scripts.demo.path_canvas import path_canvas
+from weftwork.scripts.demo.path_canvas import WALKERS, path_canvas
 from weftwork.scripts.demo.studio import Studio, seed_or_random
 from weftwork.scripts.demo.widgets import HEARD, QUIET, RunButtons, downloads, run_settings, state_line
 
@@ -52,13 +54,15 @@ LARGEST: Final = 1_000_000_000
 """Pixels of all frames of a clip."""
 UNPACKED: Final = 64_000_000
 """Bytes of an uncompressed file of boxes."""
+RIGHT, LEFT = [[0.12, 0.75, 0.0], [0.88, 0.75, 1.0]], [[0.88, 0.85, 0.0], [0.12, 0.85, 1.0]]
 PATHS: Final = {
-    "From left to right": [[0.12, 0.75, 0.0], [0.88, 0.75, 1.0]],
-    "From right to left": [[0.88, 0.75, 0.0], [0.12, 0.75, 1.0]],
-    "Towards the camera": [[0.5, 0.6, 0.0], [0.5, 0.95, 1.0]],
-    "There and back": [[0.2, 0.85, 0.0], [0.8, 0.62, 0.5], [0.2, 0.85, 1.0]],
+    "From left to right": [RIGHT],
+    "From right to left": [LEFT],
+    "Towards the camera": [[[0.5, 0.6, 0.0], [0.5, 0.95, 1.0]]],
+    "There and back": [[[0.2, 0.85, 0.0], [0.8, 0.62, 0.5], [0.2, 0.85, 1.0]]],
+    "Two who pass each other": [RIGHT, LEFT],
 }
-"""By name positions of the feet (x, y as fractions of the image) with their time as a share of the clip."""
+"""By name and walker positions of the feet (x, y as fractions of the image), with their time as a share of the clip."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,16 @@ class AudioRequest:
     """A request for audio.
 
     Args:
+        voices: conditions by walker, with a track in each.
         surface: of the floor, for the audio prompt.
-        walk: the walk that the conditions were made from, if any.
+        walks: that the conditions were made from, if any.
         clip: a user's own video.
     """
 
-    conditions: Sequence[OverTime]
+    voices: Sequence[Sequence[OverTime]]
     surface: str
     seconds: float
-    walk: Walk | None = None
+    walks: Sequence[Walk] = ()
     clip: Video | None = None
 
 
@@ -95,13 +100,13 @@ class AudioStudio(Studio):
     prompt: with other texts, some seeds are silent.
     """
 
-    def conditions(self, request: AudioRequest) -> Sequence[OverTime]:
-        """Returns the conditions, with steps on the surface as audio prompt if the modules read its statistics."""
+    def voices(self, request: AudioRequest) -> Sequence[Sequence[OverTime]]:
+        """Returns the voices, with steps on the surface as audio prompt if the modules read its statistics."""
         statistics = AudioStatistics(self.pipe.vae)
         if self.pipe.spatial.config["audio_dim"] != statistics.dim:
-            return request.conditions
+            return request.voices
         self.pipe.set_encoders(audio=statistics)
-        return [*request.conditions, _steps_on(request.surface)]
+        return [[*voice, _steps_on(request.surface)] for voice in request.voices]
 
     def generate(
         self, request: AudioRequest, seed: float | None, steps: float, guidance: float, user: User | None = None
@@ -112,20 +117,21 @@ class AudioStudio(Studio):
             Cancelled: it was cancelled.
             ValueError: as the pipeline's call.
         """
-        seed, steps = seed_or_random(seed), int(steps)
+        seed, steps, done = seed_or_random(seed), int(steps), count(1)
 
         def job(report: Report[AudioResult]) -> AudioResult:
-            out = self.pipe(
-                self.conditions(request),
+            out = mixed(
+                self.pipe,
+                self.voices(request),
                 PROMPT,
                 seconds=request.seconds,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=torch.Generator().manual_seed(seed),
-                callback=lambda step, _timestep, _latents: report(Step(step + 1, steps)),
+                callback=lambda *_: report(Step(next(done), steps * len(request.voices))),
             )
             path = out.save(self.queue.new_file("sound.wav"))
-            tracks = [one for one in request.conditions if isinstance(one, BoxTrack)]
+            tracks = [one for voice in request.voices for one in voice if isinstance(one, BoxTrack)]
             plot = plot_audio(out.audio, out.sample_rate, tracks, path.with_name("sound.png"))
             return AudioResult(path, plot, _video(request, out, path.with_name("sound.mp4")), seed)
 
@@ -133,13 +139,15 @@ class AudioStudio(Studio):
 
 
 def _video(request: AudioRequest, out: AudioOutput, path: Path) -> Path:
-    """Adds the audio to the clip; a walk is rendered with steps at the onsets of the audio."""
+    """Adds the audio to the clip; walks are rendered with steps at the onsets of their voices."""
     clip = request.clip
     if clip is None:
-        assert request.walk is not None
-        steps = onsets(out.audio, out.sample_rate)
-        walk = Walk(request.walk.knots, steps, np.zeros(len(steps)), request.walk.surface, request.seconds)
-        clip = Video.open(write_video(frames(walk, 256, 25.0), 25.0, path.with_name("silent.mp4")))
+        heard = [onsets(voice, out.sample_rate) for voice in out.voices]
+        first, *others = [
+            replace(walk, steps=steps, levels=np.zeros(len(steps)), seconds=request.seconds)
+            for walk, steps in zip(request.walks, heard, strict=True)
+        ]
+        clip = Video.open(write_video(frames(first, 256, 25.0, others), 25.0, path.with_name("silent.mp4")))
     return clip.with_audio(out.audio, out.sample_rate, path)
 
 
@@ -152,7 +160,8 @@ class AudioPage(PipelinePage[AudioStudio]):
 
     def build(self) -> None:
         gr.Markdown(
-            f"On **{self.studio.model}**. Draw where the feet go, at their speed; lower in the image is nearer."
+            f"On **{self.studio.model}**. Draw where the feet go, at their speed; lower in the image is nearer. "
+            "*Add a walker* for another line: each walker is generated alone, and all are mixed."
         )
         surfaces, paths = list(SURFACES), list(PATHS)
         with gr.Row():
@@ -169,7 +178,9 @@ class AudioPage(PipelinePage[AudioStudio]):
                 video = gr.Video(label="Video with sound", interactive=False, elem_classes="result")
                 state = state_line()
                 audio = gr.Audio(label="Sound", type="filepath", interactive=False, elem_id="sound")
-                gr.Markdown("Position in the image and in the sound, and loudness:")
+                gr.Markdown(
+                    "Sides from left (-1) to right (1): lines are walkers as seen, dots are the sound as heard."
+                )
                 plot = gr.Image(show_label=False, format="png", interactive=False)
                 seed = gr.Textbox(label="Seed of this sound", interactive=False, elem_classes="seed")
                 wav = gr.DownloadButton("Sound (WAV)", interactive=False)
@@ -206,34 +217,43 @@ def audio_request(path: str, surface: str, seconds: float, clip: str | None, box
     video = None if clip is None else Video.open(clip, longest=LONGEST, largest=LARGEST)
     if video is not None:
         seconds = video.seconds
-    walk = _walk(path, surface, seconds)
+    walks = _walks(path, surface, seconds)
     if boxes is None and video is None:
         times = times_at(DEPTH_RATE, seconds)
-        return AudioRequest([DepthClip(times, walk.depth(times)), _track(walk)], surface, seconds, walk)
-    tracks = [_track(walk)] if boxes is None else _tracks(Path(boxes))
+        voices = [[DepthClip(times, walk.depth(times)), _track(walk)] for walk in walks]
+        return AudioRequest(voices, surface, seconds, walks)
+    tracks = [_track(walk) for walk in walks] if boxes is None else _tracks(Path(boxes))
     if video is None:
         seconds = min(LONGEST, max(float(track.times[-1]) for track in tracks))
-        walk = _along(tracks[0], surface, seconds)
+        walks = [_along(track, surface, seconds) for track in tracks]
     else:
         video.check(tracks)
-    return AudioRequest(tracks, surface, seconds, walk, video)
+    return AudioRequest([[track] for track in tracks], surface, seconds, walks, video)
 
 
-def _walk(path: str, surface: str, seconds: float) -> Walk:
-    """Returns the walk along positions of feet, moved onto the floor in front of the wall.
+def _walks(text: str, surface: str, seconds: float) -> list[Walk]:
+    """Returns the walks along positions of feet, moved onto the floor in front of the wall.
+
+    Args:
+        text: JSON of a list of paths, of which empty ones are left out, or of one path.
 
     Raises:
-        ValueError: text that is not a path.
+        ValueError: text that is not this, or too many paths.
     """
     try:
-        positions = np.array(json.loads(path), np.float64)
-        if positions.ndim != 2 or positions.shape[1] != 3 or not np.isfinite(positions).all() or len(positions) < 2:
+        found: list[Any] = json.loads(text)
+        if isinstance(found[0][0], int | float):
+            found = [found]
+        paths = [np.array(path, np.float64) for path in found if path]
+        if not all(p.ndim == 2 and p.shape[1] == 3 and np.isfinite(p).all() and len(p) > 1 for p in paths):
             raise ValueError
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, LookupError):
         raise UserError("Path: got none, expected a line over the image; draw one, or choose one") from None
+    if not 1 <= len(paths) <= WALKERS:
+        raise UserError(f"Path: got {len(paths)} lines, expected 1 to {WALKERS}; remove some, or draw one")
     shares = np.linspace(0, 1, max(2, round(BOX_RATE * seconds)))
-    x, y = (np.interp(shares, positions[:, 2], positions[:, i]) for i in (0, 1))
-    return _on_floor(x, y, surface, seconds)
+    placed = [[np.interp(shares, path[:, 2], path[:, i]) for i in (0, 1)] for path in paths]
+    return [_on_floor(x, y, surface, seconds) for x, y in placed]
 
 
 def _on_floor(x: Positions, y: Positions, surface: str, seconds: float) -> Walk:

@@ -1,6 +1,6 @@
 """The demo's page for new views: a room or an image with depth, a camera around it, the image it sees and points."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,10 +14,12 @@ from PIL import Image
 
 from weftwork.attention_processors.views.conditions import ReferenceView
 from weftwork.attention_processors.views.point_maps import depth_image
+from weftwork.attention_processors.views.warping import WarpedView
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.sidecar_files import read_array
 from weftwork.datasets.synthetic.rooms import REFERENCES, sample
+from weftwork.pipelines.views.known import reliable
 from weftwork.pipelines.views.turning import pivot_of
 from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage
@@ -35,16 +37,21 @@ from weftwork.scripts.demo.widgets import (
 
 ROOMS: Final = 6
 """Number of rooms of the test split."""
-SHOWN: Final = 256
+SHOWN: Final = 512
 """Side in pixels to which small images are enlarged."""
 
 
 @dataclass(frozen=True)
 class ViewRequest:
-    """A request for the view from a camera."""
+    """A request for the view from a camera.
+
+    Args:
+        keep: whether the view keeps what the references show reliably.
+    """
 
     references: tuple[ReferenceView, ...]
     camera: Camera
+    keep: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,13 @@ class ViewResult:
     """A view with its geometry.
 
     Args:
+        known: what the references show reliably of it.
         cloud, shown: its points as a file, and for the page's viewer (`points_shown`).
     """
 
     image: Image.Image
     depth: Image.Image
+    known: Image.Image
     path: Path
     cloud: Path
     shown: str
@@ -82,6 +91,8 @@ class ViewStudio(Studio):
                 request.references,
                 request.camera,
                 num_inference_steps=steps,
+                blend_latents=request.keep,
+                blend_pixels=request.keep,
                 generator=torch.Generator().manual_seed(seed),
                 callback_on_step_end=lambda _pipe, step, _timestep, _tensors: report(Step(step + 1, steps)),
             )
@@ -89,7 +100,8 @@ class ViewStudio(Studio):
             out.images[0].save(path)
             cloud = out.save_point_cloud(path.with_name("view.ply"))
             shown = points_shown(out.points, out.pixels, request.camera)
-            return ViewResult(out.images[0], depth_image(out.depth), path, cloud, shown, seed)
+            known = _known_image(request.references, out.warped)
+            return ViewResult(out.images[0], depth_image(out.depth), known, path, cloud, shown, seed)
 
         yield from self.queue.run(job, user)
 
@@ -103,7 +115,10 @@ class ViewPage(PipelinePage[ViewStudio]):
 
     def build(self) -> None:
         studio, size = self.studio, self.studio.pipe.size
-        gr.Markdown(f"On **{studio.model}**. The camera orbits what the first image shows in its middle.")
+        gr.Markdown(
+            f"On **{studio.model}**. The camera orbits what the first image shows in its middle. What the references "
+            "show reliably is kept; the model generates the rest, and the depth of everything."
+        )
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 names = [f"Room {index + 1}" for index in range(ROOMS)]
@@ -120,34 +135,55 @@ class ViewPage(PipelinePage[ViewStudio]):
                     azimuth = gr.Slider(-45, 45, 10, step=1, label="To the right (degrees)", elem_id="azimuth")
                     elevation = gr.Slider(-20, 30, 0, step=1, label="Up (degrees)", elem_id="elevation")
                     distance = gr.Slider(0.6, 1.5, 1, step=0.05, label="Relative distance", elem_id="distance")
+                keep = gr.Checkbox(True, label="Keep what the references show", elem_id="keep")
+                gr.Markdown("The view as points, to turn:")
                 cloud = points_viewer(elem_id="cloud")
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=3, min_width=320):
                 settings = run_settings(guidance=None, maps=False)
                 buttons = RunButtons(studio.queue)
                 image = gr.Image(label="Image", format="png", interactive=False, elem_classes="result")
                 state = state_line()
-                depth = gr.Image(label="Depth, near is bright", format="png", interactive=False)
+                with gr.Row():
+                    known = gr.Image(label="Known; striped is generated", format="png", interactive=False)
+                    depth = gr.Image(label="Depth: white is near, black far", format="png", interactive=False)
                 seed = gr.Textbox(label="Seed of this image", interactive=False, elem_classes="seed")
                 with gr.Row():
                     png = gr.DownloadButton("Image (PNG)", interactive=False)
                     ply = gr.DownloadButton("Points (PLY)", interactive=False)
         room.change(lambda name: _room_images(name, size), room, known, **QUIET)
         buttons.connect(
-            lambda user, *values: studio.generate(view_request(size, *values[:-2]), *values[-2:], user=user),
+            lambda user, *values: studio.generate(
+                view_request(size, *values[:-3], keep=values[-3]), *values[-2:], user=user
+            ),
             _values,
-            {"room": room, **own, "azimuth": azimuth, "elevation": elevation, "distance": distance, **settings},
-            [image, state, depth, cloud, seed, png, ply],
+            {
+                "room": room,
+                **own,
+                "azimuth": azimuth,
+                "elevation": elevation,
+                "distance": distance,
+                "keep": keep,
+                **settings,
+            },
+            [image, state, known, depth, cloud, seed, png, ply],
             api_name="view",
         )
 
 
 def _values(result: ViewResult) -> Values:
     files = downloads(result.path, result.cloud)
-    return [_enlarged(result.image), "Done.", _enlarged(result.depth), result.shown, str(result.seed), *files]
+    images = [_enlarged(result.known), _enlarged(result.depth)]
+    return [_enlarged(result.image), "Done.", *images, result.shown, str(result.seed), *files]
 
 
 def view_request(
-    size: tuple[int, int], room: str, upload: Image.Image | None, depth: str | None, angle: float, *orbit: float
+    size: tuple[int, int],
+    room: str,
+    upload: Image.Image | None,
+    depth: str | None,
+    angle: float,
+    *orbit: float,
+    keep: bool = True,
 ) -> ViewRequest:
     """Returns the request of the page's values; `orbit` is azimuth, elevation and relative distance.
 
@@ -164,7 +200,7 @@ def view_request(
         camera = Camera.looking((0, 0, 0), (0, 0, -1), field_of_view=angle, aspect=aspect)
         references = (ReferenceView.of_image(upload, read_array(Path(depth)), camera, size),)
     first = references[0]
-    return ViewRequest(references, first.camera.orbited(pivot_of(first), *orbit))
+    return ViewRequest(references, first.camera.orbited(pivot_of(first), *orbit), keep)
 
 
 def _own_image() -> dict[str, Component]:
@@ -193,6 +229,14 @@ def _room_views(name: str, size: tuple[int, int]) -> tuple[ReferenceView, ...]:
 
 def _room_images(name: str, size: tuple[int, int]) -> list[Image.Image]:
     return [_enlarged(Image.fromarray((one.image * 255).astype(np.uint8))) for one in _room_views(name, size)]
+
+
+def _known_image(references: Sequence[ReferenceView], warped: WarpedView) -> Image.Image:
+    """Returns what references show reliably from a camera, and grey stripes elsewhere."""
+    mask, colors = reliable(references, warped)
+    stripes = 0.6 + 0.15 * (np.add(*np.indices(mask.shape)) // 4 % 2)
+    shown = np.where(mask[..., None], colors.clip(0, 1), stripes[..., None])
+    return Image.fromarray((shown * 255).round().astype(np.uint8))
 
 
 def _enlarged(image: Image.Image) -> Image.Image:

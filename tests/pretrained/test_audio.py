@@ -51,7 +51,7 @@ def test_the_page_of_the_demo_is_heard_on_every_surface(pipe: Any) -> None:
 
     studio, path, pitch = AudioStudio(pipe, "tiny-audio"), json.dumps(next(iter(PATHS.values()))), {}
     for surface in SURFACES:
-        conditions = studio.conditions(audio_request(path, surface, 2.0, None, None))
+        (conditions,) = studio.voices(audio_request(path, surface, 2.0, None, None))
         audio = pipe(conditions, PROMPT, num_inference_steps=10, generator=torch.Generator().manual_seed(1)).audio
         assert np.abs(audio).max() > 0.1  # -20 dB
         power = np.abs(np.fft.rfft(audio.mean(0))) ** 2

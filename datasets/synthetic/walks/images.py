@@ -1,5 +1,6 @@
 """Images of a walk: a flat wall and floor, and a walker whose feet meet the floor when the steps are heard."""
 
+from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
@@ -23,16 +24,22 @@ TILE: Final = 1.0
 """Side of the tiles of the floor, in metres."""
 
 
-def frames(walk: Walk, size: int, rate: float) -> UInt8[np.ndarray, "frame size size 3"]:
-    """RGB images at 0, 1 / rate, ... seconds; `ValueError` for a size below 16, or a rate not above 0."""
+def frames(walk: Walk, size: int, rate: float, others: Sequence[Walk] = ()) -> UInt8[np.ndarray, "frame size size 3"]:
+    """RGB images at 0, 1 / rate, ... seconds; `ValueError` for a size below 16, or a rate not above 0.
+
+    Args:
+        others: walks over the same floor at the same time.
+    """
     if size < 16 or not 0 < rate < np.inf:
         raise UserError(f"size, rate: got {size} and {rate}, expected at least 16 pixels and more than 0 a second")
     times = times_at(rate, walk.seconds)
     empty = _room(walk.surface, size * FINE)
     images = []
-    for (x, z), phase in zip(walk.position(times), _phases(walk, times), strict=True):
+    walkers = [np.column_stack([one.position(times), _phases(one, times)]) for one in (walk, *others)]
+    for placed in np.stack(walkers, 1):
         image = empty.copy()
-        _draw_walker(image, float(x), float(z), float(phase))
+        for x, z, phase in sorted(placed.tolist(), key=lambda one: -one[1]):  # the nearest is in front
+            _draw_walker(image, x, z, phase)
         images.append(np.asarray(image.resize((size, size), Image.Resampling.BOX)))
     return np.stack(images)
 

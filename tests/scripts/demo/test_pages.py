@@ -132,7 +132,7 @@ def test_depth_is_bright_where_it_is_near() -> None:
 
 def test_a_path_becomes_the_boxes_and_depth_of_a_walk() -> None:
     request = demo_sound.audio_request(PATH, "wood", 2.0, None, None)
-    depth, track = request.conditions
+    ((depth, track),) = request.voices
     assert isinstance(depth, DepthClip) and isinstance(track, BoxTrack)
     middles = track.boxes[:, [0, 2]].mean(1)
     assert middles[0] == pytest.approx(0.12, abs=0.02) and middles[-1] == pytest.approx(0.88, abs=0.03)
@@ -146,10 +146,23 @@ def test_the_surface_is_an_audio_prompt_where_modules_read_its_statistics(sounds
     try:
         for width in (dim, AudioStatistics(sounds.pipe.vae).dim):
             sounds.pipe.spatial.register_to_config(audio_dim=width)
-            prompts = [one for one in sounds.conditions(request) if isinstance(one, AudioPrompt)]
+            prompts = [one for one in sounds.voices(request)[0] if isinstance(one, AudioPrompt)]
             assert len(prompts) == (width != dim)
     finally:
         sounds.pipe.spatial.register_to_config(audio_dim=dim)
+
+
+def test_each_line_is_a_walker_who_is_generated_alone(sounds: demo_sound.AudioStudio) -> None:
+    two = json.dumps([*demo_sound.PATHS["Two who pass each other"], []])
+    request = demo_sound.audio_request(two, "wood", 1.0, None, None)
+    sides = [voice[1].boxes[0, [0, 2]].mean() for voice in request.voices]  # pyright: ignore[reportAttributeAccessIssue]
+    assert sides[0] < 0.2 and sides[1] > 0.8
+    steps, made = last(sounds.generate(request, 3, 2, 1.0))
+    assert steps == [1, 2, 3, 4] and made.video.is_file()
+    alone = demo_sound.audio_request(json.dumps(demo_sound.PATHS["From left to right"][0]), "wood", 1.0, None, None)
+    np.testing.assert_array_equal(alone.voices[0][1].boxes, request.voices[0][1].boxes)  # pyright: ignore
+    with pytest.raises(ValueError, match="got 5 lines, expected 1 to 4"):
+        demo_sound.audio_request(json.dumps(5 * json.loads(PATH)), "wood", 1.0, None, None)
 
 
 def test_audio_has_a_video_and_a_plot(sounds: demo_sound.AudioStudio) -> None:
@@ -169,12 +182,12 @@ def test_a_clip_gets_audio_and_a_track_replaces_the_path(sounds: demo_sound.Audi
     times = times_at(30.0, 0.9)
     np.savez(tmp_path / "boxes.npz", times=times, boxes=walk.boxes(times))
     request = demo_sound.audio_request(PATH, "snow", 5.0, str(clip), str(tmp_path / "boxes.npz"))
-    assert request.seconds == pytest.approx(1.0) and len(request.conditions) == 1
-    np.testing.assert_allclose(request.conditions[0].boxes, walk.boxes(times))  # pyright: ignore
+    assert request.seconds == pytest.approx(1.0) and [len(voice) for voice in request.voices] == [1]
+    np.testing.assert_allclose(request.voices[0][0].boxes, walk.boxes(times))  # pyright: ignore
     _, made = last(sounds.generate(request, 0, 1, 1.0))
     assert Video.open(made.video).seconds == pytest.approx(1.0)
     alone = demo_sound.audio_request(PATH, "snow", 5.0, None, str(tmp_path / "boxes.npz"))
-    assert alone.seconds == pytest.approx(float(times[-1])) and alone.walk is not None
+    assert alone.seconds == pytest.approx(float(times[-1])) and len(alone.walks) == 1
     with pytest.raises(ValueError, match=r"more than 0\.5 s"):
         Video.open(clip, longest=0.5)
     with pytest.raises(ValueError, match=r"more than 0 million pixels in all its frames \(64x64\)"):
@@ -182,7 +195,18 @@ def test_a_clip_gets_audio_and_a_track_replaces_the_path(sounds: demo_sound.Audi
 
 
 @pytest.mark.parametrize(
-    "path", ["", "[]", "[[0, 0, 0]]", "[[0, 0], [1, 1]]", "{}", "null", '[["a", 0, 0], [1, 1, 1]]']
+    "path",
+    [
+        "",
+        "[]",
+        "[[0, 0, 0]]",
+        "[[0, 0], [1, 1]]",
+        "{}",
+        "null",
+        "[[], []]",
+        "[[[0, 0, 0]]]",
+        '[[["a", 0, 0], [1, 1, 1]]]',
+    ],
 )
 def test_invalid_paths_are_refused(path: str) -> None:
     with pytest.raises(ValueError, match="Path: got none"):
