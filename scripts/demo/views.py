@@ -234,7 +234,7 @@ def _room_images(name: str, size: tuple[int, int]) -> list[Image.Image]:
 def _known_image(references: Sequence[ReferenceView], warped: WarpedView) -> Image.Image:
     """Returns what references show reliably from a camera, and grey stripes elsewhere."""
     mask, colors = reliable(references, warped)
-    stripes = 0.6 + 0.15 * (np.add(*np.indices(mask.shape)) // 4 % 2)
+    stripes = 0.6 + 0.15 * (np.indices(mask.shape).sum(0) // 4 % 2)
     shown = np.where(mask[..., None], colors.clip(0, 1), stripes[..., None])
     return Image.fromarray((shown * 255).round().astype(np.uint8))
 
