@@ -131,43 +131,47 @@ class ViewPage(PipelinePage[ViewStudio]):
                     format="png",
                 )
                 own = _own_image()
-                with gr.Row():
-                    azimuth = gr.Slider(-45, 45, 10, step=1, label="To the right (degrees)", elem_id="azimuth")
-                    elevation = gr.Slider(-20, 30, 0, step=1, label="Up (degrees)", elem_id="elevation")
-                    distance = gr.Slider(0.6, 1.5, 1, step=0.05, label="Relative distance", elem_id="distance")
-                keep = gr.Checkbox(True, label="Keep what the references show", elem_id="keep")
+                camera = _camera()
                 gr.Markdown("The view as points, to turn:")
                 cloud = points_viewer(elem_id="cloud")
             with gr.Column(scale=3, min_width=320):
                 settings = run_settings(guidance=None, maps=False)
                 buttons = RunButtons(studio.queue)
-                image = gr.Image(label="Image", format="png", interactive=False, elem_classes="result")
-                state = state_line()
-                with gr.Row():
-                    known = gr.Image(label="Known; striped is generated", format="png", interactive=False)
-                    depth = gr.Image(label="Depth: white is near, black far", format="png", interactive=False)
-                seed = gr.Textbox(label="Seed of this image", interactive=False, elem_classes="seed")
-                with gr.Row():
-                    png = gr.DownloadButton("Image (PNG)", interactive=False)
-                    ply = gr.DownloadButton("Points (PLY)", interactive=False)
+                shown = _results()
         room.change(lambda name: _room_images(name, size), room, known, **QUIET)
         buttons.connect(
             lambda user, *values: studio.generate(
                 view_request(size, *values[:-3], keep=values[-3]), *values[-2:], user=user
             ),
             _values,
-            {
-                "room": room,
-                **own,
-                "azimuth": azimuth,
-                "elevation": elevation,
-                "distance": distance,
-                "keep": keep,
-                **settings,
-            },
-            [image, state, known, depth, cloud, seed, png, ply],
+            {"room": room, **own, **camera, **settings},
+            [*shown[:4], cloud, *shown[4:]],
             api_name="view",
         )
+
+
+def _camera() -> dict[str, Component]:
+    """Adds the orbit, and whether known pixels are kept, by name."""
+    with gr.Row():
+        azimuth = gr.Slider(-45, 45, 10, step=1, label="To the right (degrees)", elem_id="azimuth")
+        elevation = gr.Slider(-20, 30, 0, step=1, label="Up (degrees)", elem_id="elevation")
+        distance = gr.Slider(0.6, 1.5, 1, step=0.05, label="Relative distance", elem_id="distance")
+    keep = gr.Checkbox(True, label="Keep what the references show", elem_id="keep")
+    return {"azimuth": azimuth, "elevation": elevation, "distance": distance, "keep": keep}
+
+
+def _results() -> list[Component]:
+    """Adds image, state, what is known, depth, seed and downloads."""
+    image = gr.Image(label="Image", format="png", interactive=False, elem_classes="result")
+    state = state_line()
+    with gr.Row():
+        known = gr.Image(label="Known; striped is generated", format="png", interactive=False)
+        depth = gr.Image(label="Depth: white is near, black far", format="png", interactive=False)
+    seed = gr.Textbox(label="Seed of this image", interactive=False, elem_classes="seed")
+    with gr.Row():
+        png = gr.DownloadButton("Image (PNG)", interactive=False)
+        ply = gr.DownloadButton("Points (PLY)", interactive=False)
+    return [image, state, known, depth, seed, png, ply]
 
 
 def _values(result: ViewResult) -> Values:
