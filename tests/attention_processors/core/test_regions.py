@@ -39,7 +39,9 @@ def branch_outputs(pipe: Any, conditions: list[SketchTextPair], size: tuple[int,
     added: dict[str, Any] = {}
 
     class Recorder:
-        def record(self, layer: str, _: Any, branches: Any, query: Any, text: OwnAttention) -> None:
+        on_call = None
+
+        def record(self, layer: str, _: Any, branches: Any, query: Any, text: OwnAttention, _outs: Any) -> None:
             added[layer] = branches[0].mix(query, text.out, attend, text) - text.out
 
     encoded = pipe.encode_conditions({"it": conditions}, height=8 * size[0], width=8 * size[1])

@@ -109,18 +109,16 @@ def test_spatial_modules_are_trained_and_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
-    each = "1" if dtype == "float32" else "2"  # half precision is slow on some CPUs
     monkeypatch.setattr("weftwork.training.tasks.audio.SHOWN", 0)
     command = ["train", "spatial-audio", "--synthetic", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "2",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
-               "--lr_warmup_steps", "0", "--validation_steps", each, "--validation_cases", "2",
+               "--lr_warmup_steps", "0", "--validation_steps", "2", "--validation_cases", "2",
                "--checkpointing_steps", "0", "--frozen_dtype", dtype]  # fmt: skip
     assert main(command) == 0
-    first, last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    first, _, last = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {"pan_correlation", "onset_f1", "mirror"} <= set(last)
-    if each == "1":
-        assert first["envelope_l1"] != last["envelope_l1"]  # of the modules as they are, not as they were
+    assert first["envelope_l1"] != last["envelope_l1"]  # of the modules as they are, not as they were
     assert (tmp_path / "validation/000002-cases.png").is_file()
     pipe: Any = VideoToAudioPipeline.from_pretrained(model)
     pipe.load_adapter(tmp_path / "final", "spatial")
