@@ -28,7 +28,7 @@ from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.pretrained import located, model_name, shipped
 from weftwork.scripts.lazy_parser import LazyParser
-from weftwork.scripts.train_options import data_arguments, model_arguments
+from weftwork.scripts.train_options import data_arguments, model_arguments, set_class_images
 from weftwork.training.core import config_file
 from weftwork.training.core.checkpoints import checkpoint_to_resume
 from weftwork.training.core.config import TrainingConfig, from_arguments
@@ -80,6 +80,7 @@ def _trainer(method: Method) -> type[Trainer]:
 def run(arguments: argparse.Namespace) -> None:
     """Trains; the loadable folder is `output_dir/final`."""
     _set_steps(arguments)
+    set_class_images(arguments)
     config, method = from_arguments(TrainingConfig, arguments), methods()[arguments.method]
     trainer = _trainer(method)(arguments)
     trainer.check()
@@ -139,7 +140,6 @@ def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Meth
     if not arguments.dry_run:
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     check_early_stopping(config, held_out=bool(arguments.validation_split))
-    check_counts(num_class_images=arguments.num_class_images)
     cases = arguments.validation_cases
     if cases and (trainer.synthetic is None or method.validation is None):
         raise UserError(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from weftwork.attention_processors.core.method import Method
+from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.training.core.quantization import PACKAGES
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
@@ -29,6 +30,18 @@ def model_arguments(parser: argparse.ArgumentParser, method: Method) -> "argpars
     )
     model.add_argument("--init_from", type=Path, help="start from this adapter instead of a new one")
     return model
+
+
+def set_class_images(arguments: argparse.Namespace) -> None:
+    """Sets defaults of prior preservation; `ValueError` for options of it without designs, or out of their range."""
+    for name, default in {"num_class_images": 100, "prior_loss_weight": 1.0}.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+        elif not arguments.class_designs:
+            raise UserError(f"{name}: has no effect without --class_designs; pass them, or leave it out")
+    check_counts(num_class_images=arguments.num_class_images)
+    if not 0 <= arguments.prior_loss_weight < float("inf"):
+        raise UserError(f"prior_loss_weight: got {arguments.prior_loss_weight}, expected a number of at least 0")
 
 
 def data_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
@@ -56,10 +69,9 @@ def data_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup"
     data.add_argument(
         "--num_class_images",
         type=int,
-        default=100,
         help="images made of --class_designs before training (default: 100)",
     )
-    data.add_argument("--prior_loss_weight", type=float, default=1.0, help="factor of their loss (default: 1)")
+    data.add_argument("--prior_loss_weight", type=float, help="factor of their loss (default: 1)")
     data.add_argument(
         "--validation_split",
         type=float,
