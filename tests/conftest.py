@@ -35,6 +35,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _few_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation images of training are made in few steps."""
+    if {"training", "scripts"} & set(request.path.parts):
+        monkeypatch.setattr("weftwork.training.tasks.adapter.SHEET_STEPS", 2)
+
+
 @pytest.fixture(params=METHODS, ids=lambda m: m.name)
 def method(request: pytest.FixtureRequest) -> Method:
     return request.param

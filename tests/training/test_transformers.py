@@ -220,7 +220,7 @@ def test_quantization_needs_its_package(
     assert not (folder / "none").exists()
 
 
-@pytest.mark.parametrize("family", ["flux", "qwen-image"])
+@pytest.mark.parametrize("family", ["flux", pytest.param("qwen-image", marks=pytest.mark.slow)])
 def test_pairs_are_trained_with_their_validation_images(folder: Path, family: str) -> None:
     """A sketch alone, words alone and both; the words are read by CLIP, or by the language model."""
     sketch, own = Image.new("L", (64, 64), 255), folder / f"{family}-own"

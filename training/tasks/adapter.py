@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 import torch
 from accelerate.utils import send_to_device
@@ -39,6 +39,8 @@ from weftwork.training.tasks.prior import Prior
 AdapterT = TypeVar("AdapterT", bound=Adapter[Any, Any])
 Denoiser = Callable[[Tensor, Tensor, Embeds], Tensor]
 """(noisy latents, timesteps, prompt embeddings) to the prediction."""
+SHEET_STEPS: Final = 20
+"""Denoising steps of validation images."""
 
 
 class ImageRecord(Protocol):
@@ -188,7 +190,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
         images = self.pipe(
             list(prompts),
             conditions={self.name: list(conditions)} if conditions else None,
-            num_inference_steps=20,
+            num_inference_steps=SHEET_STEPS,
             generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
             **options,
         ).images
