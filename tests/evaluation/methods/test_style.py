@@ -85,6 +85,7 @@ def test_the_evaluation_fills_all_rows(evaluation: StyleEvaluation, tmp_path: Pa
         assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)
 
 
+@pytest.mark.skipif("creature-oracle" not in available(), reason="baselines are in a checkout only")
 def test_gates_are_compared_with_an_adapter_per_seed(evaluation: StyleEvaluation, tmp_path: Path) -> None:
     folders = {"additive": [evaluation.files["style"]] * 2, "gated": [evaluation.files["style_gated"]]}
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
