@@ -12,10 +12,12 @@ from typing import Any, Final, TypedDict
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from PIL import Image
 
 from weftwork.datasets.drawings.packages import check_present, members
 from weftwork.datasets.drawings.rendering import render
 from weftwork.datasets.drawings.sets import PEOPLE
+from weftwork.datasets.readers.images import as_image
 
 DEFINITION: Final = "src/open-peeps.json"
 EXPRESSIONS: Final[Mapping[str, str]] = {
@@ -131,6 +133,4 @@ def svg(parts: ParsedParts, person: Person, expression: str) -> str:
 
 def draw(parts: ParsedParts, person: Person, expression: str, size: int) -> np.ndarray:
     """Returns a person with an expression on white, uint8 [size, size, 3]."""
-    image = render(svg(parts, person, expression), size).astype(np.float32)
-    alpha = image[..., 3:] / 255
-    return (image[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    return np.asarray(as_image(Image.fromarray(render(svg(parts, person, expression), size))))

@@ -58,7 +58,7 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     @cached_property
     def others(self) -> list[Person]:
-        """Those who show the expressions in rows of images."""
+        """People of other looks, one per sample, whose images give the expression in rows of images."""
         return [labels(self.split, OTHERS + index, self.seed)[0] for index in range(self.count)]
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:

@@ -4,8 +4,8 @@ from typing import Final
 
 import gradio as gr
 
-COLORS: Final = ("#e11d48", "#2563eb", "#16a34a", "#9333ea")
-"""By walker."""
+COLORS: Final = ("#ff7f0e", "#2ca02c", "#d62728", "#9467bd")
+"""By walker; those of tracks in `plot_audio`."""
 WALKERS: Final = len(COLORS)
 CANVAS: Final = """
 <svg viewBox="0 0 1 1" preserveAspectRatio="none" role="img" aria-label="The paths over the scene">

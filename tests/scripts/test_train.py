@@ -184,6 +184,7 @@ def test_a_run_with_class_images_and_held_out_samples(own: Path, capsys: pytest.
     assert [path.name for path in made] == ["00000.png", "00001.png"]
     written = json.loads((own / "run/final/config.json").read_text())["training"]
     assert (written["samples"], written["class_images"]) == (2, 2)
+    assert written["steps"] == min(rows, key=lambda row: row["validation_loss"])["step"]
     before = [path.stat().st_mtime_ns for path in made]
     more = ["--max_train_steps", "3", "--resume_from_checkpoint", "latest", "--lr_warmup_steps", "0"]
     assert main(command(own, *kept, *held_out, *more)) == 0

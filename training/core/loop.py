@@ -327,6 +327,8 @@ class _Run:
         logger.info("validation_loss: %.4f at step %d is the lowest; the result is of that step", losses[best], best)
         if best != self.step:
             self._state().read(self.folder / f"checkpoint-{best}", self.config)
+        if training := getattr(self.task.module, "config", {}).get("training"):
+            self.task.module.register_to_config(training={**training, "steps": best})
 
     def _state(self) -> TrainingState:
         scaler = self.accelerator.scaler

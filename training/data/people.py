@@ -59,7 +59,9 @@ class ExpressivePeople(CachedLatents[ExpressionRecord]):
     def __getitem__(self, index: int) -> ExpressionRecord:
         images, expression = self.images, self.images.expressions[index]
         rng = np.random.default_rng([31, index])
-        others = [i for i in self.alike[expression] if images.people[i] != images.people[index]] or [index]
-        other = torch.from_numpy(np.array(images.images[others[int(rng.integers(len(others)))]]))
+        alike = self.alike[expression]
+        start = int(rng.integers(len(alike)))
+        found = (one for one in (*alike[start:], *alike[:start]) if images.people[one] != images.people[index])
+        other = torch.from_numpy(np.array(images.images[next(found, index)]))
         captions = (caption(images.people[index]),)
         return ExpressionRecord(self.latent(index), expression, other.permute(2, 0, 1).float() / 255, captions)
