@@ -63,10 +63,12 @@ def painted(page: Any) -> Any:
         return np.asarray(image.resize((64, 64)).getchannel("A")) > 12
 
 
-def wait_for_paint(page: Any) -> None:
+def wait_for_paint(page: Any, *, empty: bool = False) -> None:
+    """Waits until the lowest canvas is painted or, with `empty`, is not: it follows a frame after the click."""
     page.wait_for_function(f"""() => {{
       const {{width, height}} = {GROUND};
-      return {GROUND}.getContext("2d").getImageData(0, 0, width, height).data.some((one, i) => i % 4 === 3 && one);
+      const {{data}} = {GROUND}.getContext("2d").getImageData(0, 0, width, height);
+      return data.some((one, i) => i % 4 === 3 && one) !== {str(empty).lower()};
     }}""")
 
 
@@ -78,7 +80,7 @@ def test_the_region_of_strokes_is_shown_as_it_acts(page: Any) -> None:
     assert np.mean(painted(page) == expected) > 0.95
     screenshot(page, "region")
     page.get_by_role("button", name="All", exact=True).click()
-    assert not painted(page).any()
+    wait_for_paint(page, empty=True)
 
 
 def test_a_region_is_brushed_and_erased(page: Any) -> None:
