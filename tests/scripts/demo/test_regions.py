@@ -63,11 +63,11 @@ def painted(page: Any) -> Any:
         return np.asarray(image.resize((64, 64)).getchannel("A")) > 12
 
 
-def wait_for_paint(page: Any, *, empty: bool = False) -> None:
+def wait_for_paint(page: Any, *, empty: bool = False, rows: str = "height") -> None:
     """Waits until the lowest canvas is painted or, with `empty`, is not: it follows a frame after the click."""
     page.wait_for_function(f"""() => {{
       const {{width, height}} = {GROUND};
-      const {{data}} = {GROUND}.getContext("2d").getImageData(0, 0, width, height);
+      const {{data}} = {GROUND}.getContext("2d").getImageData(0, 0, width, {rows});
       return data.some((one, i) => i % 4 === 3 && one) !== {str(empty).lower()};
     }}""")
 
@@ -137,7 +137,7 @@ def test_a_photograph_lies_below_the_layers_to_be_traced(page: Any, tmp_path: Pa
     np.testing.assert_array_equal(np.unique(np.asarray(from_text(pairs(page)[0]["sketch"]))[:128]), [255])
     screenshot(page, "background")
     page.get_by_label("Remove the background").click()
-    assert not painted(page)[0].any()
+    wait_for_paint(page, empty=True, rows="8")
 
 
 def test_settings_are_in_the_design(page: Any) -> None:
