@@ -33,7 +33,12 @@ SIZES = ("full", "tiny")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork benchmark`."""
     parser.add_argument("name", choices=NAMES, help="benchmark to run")
-    parser.add_argument("--output", type=Path, default=Path("outputs/benchmark"), help="folder of the report")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("outputs/benchmark"),
+        help="folder of the report; of --check, of a file of outcomes that runs add to",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="design of `generate`")
     parser.add_argument(
@@ -50,7 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="with --check, methods, families and properties; none = all",
     )
-    parser.add_argument("--write", type=Path, help="with --check, the page that gets the table: docs/backbones.md")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="PAGE",
+        help="with --check, the page that gets the table of all cells checked so far: docs/backbones.md",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int | None:
@@ -63,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int | None:
     if checks:
         from weftwork.scripts.benchmarks.backbones.table import check
 
-        return check(arguments.only, arguments.write)
+        return check(arguments.only, arguments.output, arguments.write)
     from weftwork.evaluation.core.report import Report, Row
 
     check_counts(rounds=arguments.rounds)

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     at_hand = [name for name in MODELS if (arguments.models / name).is_dir()]
     if not at_hand:
         raise UserError(f"models: got a folder with none of {', '.join(MODELS)}; put diffusers folders there")
-    failed = table.check() if arguments.table else 0
+    failed = table.check((), arguments.output) if arguments.table else 0
     arguments.output.mkdir(parents=True, exist_ok=True)
     for name in MODELS:
         reason = checked(arguments, name) if name in at_hand else "not at hand"

@@ -11,19 +11,18 @@ from weftwork.attention_processors.core.example import Example
 from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.style.example import example as style
 from weftwork.scripts.benchmarks import blocks
-from weftwork.scripts.benchmarks.backbones import basic, kernels, memory
+from weftwork.scripts.benchmarks.backbones import basic, kernels, memory, table
 from weftwork.scripts.benchmarks.backbones.basic import off, unused
 from weftwork.scripts.benchmarks.backbones.cells import Row, cells
-from weftwork.scripts.benchmarks.backbones.table import BEGIN, END, ROWS, check, markdown, outcomes, written
+from weftwork.scripts.benchmarks.backbones.outcomes import BEGIN, END, FILE, markdown, recorded, written
+from weftwork.scripts.benchmarks.backbones.table import ROWS, check, outcomes
 from weftwork.scripts.benchmarks.backbones.tiny import FAMILIES, flux, stable_audio, wan
 from weftwork.scripts.cli import main
 
 
-def test_a_few_cells_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        check(["paired", "in-context", "regional", "flux", *(row.name for row in basic.ROWS if row.name != "LoRA")])
-        == 0
-    )
+def test_a_few_cells_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row.name for row in basic.ROWS if row.name != "LoRA"]
+    assert check(["paired", "in-context", "regional", "flux", *rows], tmp_path) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "24 of 24 cells hold"
 
 
@@ -58,26 +57,46 @@ def test_what_does_not_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("weftwork.scripts.benchmarks.backbones.cells.load", lambda _, example=example: example)
         found = outcomes(cells([method], [wan]), rows, lambda one: None)
         reasons[name] = [one.reason for one in found]
-        assert len(markdown(found).splitlines()) > 8
+        lines = markdown([one.place for one in found], {one.place: one for one in found}).splitlines()
+        assert lines[-1].startswith(f"- {name} on wan, ")
     held, broken = reasons["without_weight"]
     assert held is None and broken is not None and "expected the same bits" in broken
     assert all(reason and "moves the output by 0.0e+00" in reason for reason in reasons["without_effect"])
 
 
-def test_the_page_gets_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = tmp_path / "page.md"
+def test_the_page_gets_the_table_in_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page, folder = tmp_path / "page.md", tmp_path / "reports"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    chosen = ["benchmark", "backbones", "--check", "--only", "style", "reference", stable_audio.__name__, "detach"]
-    assert main([*chosen, "--write", str(page)]) == 0
+    part = ["benchmark", "backbones", "--check", "--output", str(folder), "--only", "style", "reference", "paired"]
+    assert main([*part, stable_audio.__name__, "detach"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 cells hold"
+    outcomes = (folder / FILE).read_text()
+    other = outcomes.splitlines()[0].replace('"detach"', '"unused"').replace("diffusers ", "diffusers 0.0.")
+    (folder / FILE).write_text(f"{outcomes}{other}\n{other[:20]}\n")  # other versions; cut short
+    assert main([*part, wan.__name__, "detach", "unused", "--write", str(page)]) == 0
     lines = page.read_text().splitlines()
     assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines
-    assert "| stable_audio | 1/1 |" in lines and "1 of 1 cells hold" in lines
+    cells = {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+    assert cells["stable_audio"].count("1/1 (") == 2 and cells["wan"].count("2/2 (") == 3
+    assert "not run" in cells["sd3"] and "/" not in cells["sd3"]
+    assert any(line.startswith("8 of ") and "were not run, checked with torch " in line for line in lines)
+    assert len(recorded(folder / FILE)) == 8
     words = "write: got a page without the lines .*; add them where the table belongs"
     check_call(lambda page: written(page, ""), "nothing", words, f"nothing {BEGIN} {END}")
     assert main(["benchmark", "backbones", "--check", "--only", "fluxx"]) == 2
     assert "only: got 'fluxx', expected some of" in capsys.readouterr().err
     assert main(["benchmark", "generate", "--check"]) == 2
-    assert flux in FAMILIES
+
+
+def test_cells_without_their_package_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = tuple(replace(row, package="no_such_package" if row.name == "detach" else row.package) for row in ROWS)
+    monkeypatch.setattr(table, "ROWS", lacking)
+    assert check(["style", "wan", "sd3", "detach", "unused"], tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "detach: 2 cells are not run, no_such_package is not installed"
+    assert lines[-1] == "2 of 4 cells hold, 2 were not run"
 
 
 @pytest.mark.slow
