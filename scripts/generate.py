@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="in pixels")
     parser.add_argument("--width", type=int, help="in pixels")
     parser.add_argument("--negative_prompt", help="prompt that guidance leads away from")
+    parser.add_argument("--strength", type=float, help="share of the steps that are run on the design's image")
     parser.add_argument("--maps", action="store_true", help="also write attention maps, as NAME-maps.png")
     parser.add_argument(
         "--inspect",

@@ -153,8 +153,9 @@ class ConditionedPipelineMixin(_Pipeline):
 
     def to_json_string(self) -> str:
         """Returns the index of a stock pipeline, beside components that only conditioned ones have."""
-        stock = next(kind for kind in type(self).__mro__ if not issubclass(kind, ConditionedPipelineMixin))
-        return named_as(stock.__name__, super().to_json_string(), [n for n in OWN if getattr(self, n) is None])
+        return named_as(
+            stock_class(type(self)).__name__, super().to_json_string(), [n for n in OWN if getattr(self, n) is None]
+        )
 
     @property
     def components(self) -> dict[str, Any]:
@@ -238,6 +239,11 @@ class ConditionedPipelineMixin(_Pipeline):
         halves = GUIDED[not do_classifier_free_guidance :]
         layout = Layout(layer_levels(self.unet), (rows, columns), num_images_per_prompt, halves)
         return Conditioning.of(encoded(self, conditions, batch_size)[0], layout)
+
+
+def stock_class(kind: type[ConditionedPipelineMixin]) -> type:
+    """Returns the stock class that a class of pipelines with conditions is made of."""
+    return next(one for one in kind.__mro__ if not issubclass(one, ConditionedPipelineMixin))
 
 
 class ConditionedStableDiffusionPipeline(ConditionedPipelineMixin, StableDiffusionPipeline): ...

@@ -11,10 +11,11 @@ from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_wo
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.guidance import guidance_name
 from weftwork.pipelines.designs.design import Control, Design
+from weftwork.pipelines.designs.initial_image import binary_mask
 
 
-def call_arguments(pipe: DiffusionPipeline, design: Design) -> dict[str, Any]:
-    """Returns prompts, size, guidance, reference images and ControlNets as the pipeline's call takes them.
+def call_arguments(pipe: DiffusionPipeline, design: Design, count: int = 1) -> dict[str, Any]:
+    """Returns prompts, size, guidance, images and ControlNets as the pipeline's call takes them for so many images.
 
     Raises:
         ValueError: a prompt that is too long, or something that this pipeline does not take.
@@ -29,7 +30,10 @@ def call_arguments(pipe: DiffusionPipeline, design: Design) -> dict[str, Any]:
         **_guidance(pipe, design, taken),
         **_images(pipe, design, taken),
         **_control_arguments(design.controlnets),
+        **_initial(design, count),
     }
+    if design.begins_with_image and "height" not in taken:  # its size is that of the image
+        given["height"] = given["width"] = None
     for name, value in given.items():
         if name not in taken and value is not None:
             raise UserError(f"{name}: got one, but {type(pipe).__name__} takes none; leave it out")
@@ -85,6 +89,14 @@ def _images(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str,
         )
     images: list[Image.Image] = list(design.images)
     return {"image": images if len(images) > 1 else images[0]}
+
+
+def _initial(design: Design, count: int) -> dict[str, Any]:
+    """Returns the initial image and its mask once for each image, since each is encoded with that one's generator."""
+    if not design.begins_with_image:
+        return {}
+    mask = {} if design.mask_image is None else {"mask_image": [binary_mask(design.mask_image)] * count}
+    return {"image": [design.image] * count, "strength": design.strength, **mask}
 
 
 def _control_arguments(controls: Sequence[Control]) -> dict[str, Any]:

@@ -9,6 +9,7 @@
   `{"style": "ink"}`, `{"image": "reference.png"}`, `{"image": "fox.png", "text": "fox"}`, `{"prompt": "a red car"}`;
   each also takes `weight`, `region`, `start`, `end`, `layers`, `cfg` where they mean something;
 - paths are relative to the file; images may also be in it, as PNG in data URIs;
+- `image` is what the run begins with, as far as `strength` says; where `mask_image` is black, it stays as it is;
 - `images` are read by editing models; a condition `{"index": 0, "weight": 0.5}` sets the strength of the first;
   `{"image": "reference.png"}` under `in_context` is read by all other models;
 - `loras` and `controlnets` are what diffusers' `load_lora_weights` and `ControlNetModel.from_pretrained` read;
@@ -16,11 +17,11 @@
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from PIL import Image
 
@@ -43,15 +44,18 @@ from weftwork.attention_processors.core.records import (
 )
 from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import read_image
+from weftwork.pipelines.designs.initial_image import DEFAULT_STRENGTH, check_initial_image
+from weftwork.pipelines.designs.kinds import ImagesKind, ListKind, OpenedKind, each, opened
 from weftwork.pipelines.designs.samplers import SAMPLERS
 
-Read = TypeVar("Read")
 SIDE: Final = WholeKind(8, 4096, multiple=8)
 SEED: Final = WholeKind(0, 2**63 - 1)
 WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
-SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt")
+SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt", "strength")
 """Keys that options of commands replace, and that images store as they were used."""
+OF_IMAGE: Final = ("mask_image", "strength")
+NOT_BESIDE_IMAGE: Final = ("images", "controlnets", "variations")
+"""Keys that designs have only with `image`, and only without it."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Control(Recorded):
         Schedule(self.start, self.end)
         if self.start == self.end:
             raise UserError(f"start: got {self.start}, expected less than end ({self.end}); swap or change them")
-        object.__setattr__(self, "image", _opened(self.image))
+        object.__setattr__(self, "image", opened(self.image))
 
 
 @dataclass(frozen=True)
@@ -130,34 +134,6 @@ class Variation(Recorded):
             raise UserError(f"strength: got {self.strength}, expected a number from 0 to 1; change it")
 
 
-def _opened(image: Image.Image | Path) -> Image.Image:
-    return read_image(image) if isinstance(image, Path) else image
-
-
-@dataclass(frozen=True)
-class ListKind(Kind):
-    """A list of records of one class."""
-
-    entry: type[Recorded]
-
-    def read(self, value: object, locate: Locate) -> tuple[Recorded, ...]:
-        return _each(value, "", lambda record: self.entry.from_record(record, locate))
-
-    def schema(self) -> Schema:
-        return {"type": "array", "items": self.entry.schema()}
-
-
-@dataclass(frozen=True)
-class ImagesKind(Kind):
-    """A list of images, which are opened."""
-
-    def read(self, value: object, locate: Locate) -> tuple[Image.Image, ...]:
-        return _each(value, "", lambda one: _opened(ImageKind().read(one, locate)))
-
-    def schema(self) -> Schema:
-        return {"type": "array", "items": ImageKind().schema()}
-
-
 @dataclass(frozen=True)
 class ConditionsKind(Kind):
     """Lists of conditions by adapter name, of all registered classes that records can describe."""
@@ -167,7 +143,7 @@ class ConditionsKind(Kind):
             example = '{"paired": [{…}, …]}'
             raise UserError(f"got {short(value)}, expected lists by adapter name; write {example}")
         return {
-            name: _each(
+            name: each(
                 records, f".{name}", lambda record, name=name: condition_class(record, name).from_record(record, locate)
             )
             for name, records in value.items()
@@ -176,19 +152,6 @@ class ConditionsKind(Kind):
     def schema(self) -> Schema:
         kinds = {"anyOf": [kind.schema() for _, kind in condition_classes()]}
         return {"type": "object", "additionalProperties": {"type": "array", "items": kinds}}
-
-
-def _each(value: object, place: str, read: Callable[[object], Read]) -> tuple[Read, ...]:
-    """Reads all records of a list, at this place."""
-    if not isinstance(value, list):
-        raise UserError(f"{place and place + ': '}got {short(value)}, expected a list; write [{{…}}, …]")
-    found = []
-    for index, record in enumerate(value):
-        try:
-            found.append(read(record))
-        except ValueError as error:
-            raise UserError(f"{place}[{index}]: {error}") from error
-    return tuple(found)
 
 
 @cache
@@ -227,7 +190,10 @@ class Design(Recorded):
         seed: seed of the noise; None draws one.
         variations: noise that is mixed in, in order.
         sampler: one of `SAMPLERS`; None takes the model's own.
-        height, width: in pixels, multiples of 8; None takes the model's own size.
+        height, width: in pixels, multiples of 8; None takes those of `image`, or the model's own size.
+        image: image that the run begins with, of the size of the result.
+        strength: share of the steps that are run on `image`; with 1 and no mask none of it is left. None is 0.8.
+        mask_image: white where `image` is drawn anew; elsewhere its pixels are pasted back.
         conditions: by adapter name.
         images: reference images of an editing model, whose strengths are conditions of `in-context`.
         loras, controlnets: added to the pipeline by diffusers itself.
@@ -252,6 +218,19 @@ class Design(Recorded):
     guidance_scale: float = field(default=3.0, metadata=recorded(NumberKind(), "Guidance scale; 1 turns guidance off."))
     height: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     width: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
+    image: Image.Image | None = field(
+        default=None,
+        metadata=recorded(OpenedKind(), "Path of the image that the run begins with."),
+    )
+    strength: float | None = field(
+        default=None,
+        metadata=recorded(
+            NumberKind(maximum=1, excluded=0), "Share of the steps that are run on image; left out, 0.8."
+        ),
+    )
+    mask_image: Image.Image | None = field(
+        default=None, metadata=recorded(OpenedKind(), "Path of a mask of image: white is drawn anew, black stays.")
+    )
     conditions: Mapping[str, Sequence[Condition]] = field(
         default_factory=dict, metadata=recorded(ConditionsKind(), "Lists of conditions by the name of their adapter.")
     )
@@ -272,6 +251,7 @@ class Design(Recorded):
             )
         if self.sampler not in (None, *SAMPLERS):
             raise UserError(f"sampler: got {short(self.sampler)}, expected one of {', '.join(SAMPLERS)}; change it")
+        self._begin()
         optional = {one.name for one in fields(self) if one.default is None}
         for key, (name, entry) in self.record_fields().items():
             value = getattr(self, name)
@@ -280,6 +260,30 @@ class Design(Recorded):
                     entry.kind.read(value, Path)
                 except ValueError as error:
                     raise UserError(f"{key}: {error}") from error
+
+    def _begin(self) -> None:
+        """Checks what the run begins with, and takes its size."""
+        image = self.image
+        if image is None:
+            for name in OF_IMAGE:
+                if getattr(self, name) is not None:
+                    raise UserError(f"{name}: got one without image; add image, or leave {name} out")
+            return
+        for name in NOT_BESIDE_IMAGE:
+            if getattr(self, name):
+                raise UserError(f"{name}: got some beside image, expected one of both; leave {name} or image out")
+        strength = DEFAULT_STRENGTH if self.strength is None else self.strength
+        object.__setattr__(self, "strength", strength)
+        check_initial_image(image, self.mask_image, strength, self.num_inference_steps)
+        for name, side in (("height", image.height), ("width", image.width)):
+            if getattr(self, name) not in (None, side):
+                raise UserError(f"{name}: got {getattr(self, name)}, expected {side}, that of image; resize image")
+            object.__setattr__(self, name, side)
+
+    @property
+    def begins_with_image(self) -> bool:
+        """Whether the result depends on `image`."""
+        return self.image is not None and (self.mask_image is not None or self.strength != 1)
 
     def numbered(self, index: int) -> "Design":
         """Returns the design of one of several images: seeds count on, of variations the last one's."""

@@ -41,8 +41,9 @@ def identity(
         "conditions": content_digest(design.conditions),
         "versions": _digest(*(f"{name} {version(name)}".encode() for name in PACKAGES)),
     }
-    if design.images:
-        found["images"] = content_digest(design.images)
+    for name in ("images", "image", "mask_image"):
+        if value := getattr(design, name):
+            found[name] = content_digest(value)
     for name, path in {**adapters, **used}.items():
         found[f"adapter {name}"] = path_digest(located(path), f"adapter {name}")
     for index, lora in enumerate(design.loras):

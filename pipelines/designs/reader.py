@@ -15,7 +15,7 @@ from weftwork.attention_processors.core.records import Locate, Schema, short
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import located
 from weftwork.datasets.readers.json_object import unique_keys
-from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.design import NOT_BESIDE_IMAGE, OF_IMAGE, Design
 
 SCHEMA_KEY: Final = "$schema"
 SCHEMA_FILE: Final = Path(__file__).with_name("design.schema.json")
@@ -86,7 +86,12 @@ def design_schema() -> Schema:
     schema = Design.schema()
     ignored = {SCHEMA_KEY: {"description": "Path or address of this schema, for editors; otherwise ignored."}}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return head | schema | {"title": "weftwork design", "properties": ignored | schema["properties"]}
+    begun = {
+        "if": {"required": ["image"], "properties": {"image": {"not": {"type": "null"}}}},
+        "then": {"properties": {name: {"maxItems": 0} for name in NOT_BESIDE_IMAGE}},
+        "else": {"properties": {name: {"type": "null"} for name in OF_IMAGE}},
+    }
+    return head | schema | {"title": "weftwork design", "properties": ignored | schema["properties"]} | begun
 
 
 def _read_text(path: Path) -> str:

@@ -18,10 +18,12 @@ from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.call import denoisers
+from weftwork.pipelines.core.initial_image import image_pipeline
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned
 from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
+from weftwork.pipelines.designs.initial_image import binary_mask
 from weftwork.pipelines.designs.noise import noise_arguments
 from weftwork.pipelines.designs.samplers import sampler
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
@@ -169,21 +171,32 @@ def draw(
         FloatingPointError: NaN or infinite pixels.
     """
     designs = [design.numbered(index) for index in range(count)]
-    with sampler(pipe, design.sampler):
-        out = pipe(
+    with sampler(pipe, design.sampler), _beginning(pipe, design) as begun:
+        out: Any = begun(
             num_images_per_prompt=count,
-            **noise_arguments(pipe, designs),
+            **noise_arguments(begun, designs),
             conditions={name: list(some) for name, some in design.conditions.items()},
             recorder=recorder,
             output_type="np",
             **options,
-            **call_arguments(pipe, design),
+            **call_arguments(begun, design, count),
         )
     if (images := getattr(out, "images", None)) is None:
         raise UserError(f"model: got {type(pipe).__name__}, which makes no images, expected one that does; change it")
     if not np.isfinite(images).all():
         raise NotFiniteError("image: got NaN or infinite numbers; lower guidance_scale or the weights")
-    return pipe.image_processor.numpy_to_pil(images)
+    made = pipe.image_processor.numpy_to_pil(images)
+    if design.image is None or design.mask_image is None:
+        return made
+    return [Image.composite(one, design.image, binary_mask(design.mask_image)) for one in made]
+
+
+def _beginning(
+    pipe: ConditionedPipelineMixin, design: Design
+) -> contextlib.AbstractContextManager[ConditionedPipelineMixin]:
+    if not design.begins_with_image:
+        return contextlib.nullcontext(pipe)
+    return image_pipeline(pipe, design.mask_image is not None)
 
 
 def draw_files(

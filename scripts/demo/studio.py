@@ -130,11 +130,11 @@ class ImageStudio(Studio):
         yield from self.queue.run(job, user)
 
     def _results(self, design: Design, count: int, maps: bool, report: Report[ImageResult]) -> Iterator[ImageResult]:
-        steps, finished, shown = design.num_inference_steps, (), ()
+        finished, shown = (), ()
         for index in range(count):
 
-            def step(done: Step, before: int = index * steps) -> None:
-                report(replace(done, done=before + done.done, total=count * steps))
+            def step(done: Step, before: int = index) -> None:
+                report(replace(done, done=before * done.total + done.done, total=count * done.total))
 
             result = self._result(design.numbered(index), maps, step)
             finished, shown = (*finished, result.path), (*shown, *result.maps)
@@ -147,8 +147,9 @@ class ImageStudio(Studio):
     def _result(self, design: Design, maps: bool, report: Callable[[Step], None]) -> ImageResult:
         recorder, previews = MapRecorder() if maps else None, _Previews(self.pipe)
 
-        def after_step(_pipe: Any, step: int, _timestep: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-            report(Step(step + 1, design.num_inference_steps, previews.after(step, tensors["latents"])))
+        def after_step(pipe: Any, step: int, _timestep: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+            total = getattr(pipe, "num_timesteps", design.num_inference_steps)  # fewer after an initial image
+            report(Step(step + 1, total, previews.after(total - step - 1, tensors["latents"])))
             return {}
 
         (image,) = draw(self.pipe, design, 1, recorder, callback_on_step_end=after_step)
@@ -172,12 +173,12 @@ class _Previews:
         self._began, self._decoding = time.perf_counter(), 0.0
 
     @torch.no_grad()
-    def after(self, step: int, latents: torch.Tensor) -> Image.Image | None:
-        """Returns the preview after loop index `step`; None where there is no time for one."""
+    def after(self, left: int, latents: torch.Tensor) -> Image.Image | None:
+        """Returns the preview before the last `left` steps; None where there is no time for one."""
         taken, image = time.perf_counter() - self._began, None
         if self._decoding <= taken:
             began, vae = time.perf_counter(), self.pipe.vae
-            clean = self._clean(step, latents.float()) / vae.config.scaling_factor
+            clean = self._clean(left, latents.float()) / vae.config.scaling_factor
             pixels = vae.decode(clean[:1].to(vae.dtype)).sample
             (image,) = self.pipe.image_processor.postprocess(pixels.float(), output_type="pil")
             self._decoding = time.perf_counter() - began
@@ -185,13 +186,13 @@ class _Previews:
         self._began = time.perf_counter()
         return image
 
-    def _clean(self, step: int, latents: torch.Tensor) -> torch.Tensor:
+    def _clean(self, left: int, latents: torch.Tensor) -> torch.Tensor:
         """Extrapolates a straight step of DDIM to no noise; returns the latents as they are for other samplers."""
         scheduler = self.pipe.scheduler
         timesteps = scheduler.timesteps
-        if self._before is None or not isinstance(scheduler, DDIMScheduler) or step + 1 >= len(timesteps):
+        if self._before is None or not isinstance(scheduler, DDIMScheduler) or not left:
             return latents
-        shares = [float(scheduler.alphas_cumprod[int(timesteps[place])]) for place in (step, step + 1)]
+        shares = [float(scheduler.alphas_cumprod[int(timesteps[place])]) for place in (-left - 1, -left)]
         signal, noise = [share**0.5 for share in shares], [(1 - share) ** 0.5 for share in shares]
         return (noise[1] * self._before - noise[0] * latents) / (noise[1] * signal[0] - noise[0] * signal[1])
 

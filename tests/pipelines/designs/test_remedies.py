@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from remedies import Make, Row, as_json, check, given, image, inside, itself, nothing, of_bytes, row, table, text
 from tiny import drawn_sketch
 
@@ -29,6 +30,19 @@ def controlled(**changes: Any) -> dict[str, Any]:
     return design(controlnets=[{"controlnet": ".", "image": "image.png", **changes}])
 
 
+def varied(strength: float) -> dict[str, Any]:
+    return design(variations=[{"seed": 1, "strength": strength}])
+
+
+def begun(**changes: Any) -> dict[str, Any]:
+    return design(image="image.png") | changes
+
+
+def masked(name: str) -> dict[str, Any]:
+    return begun(mask_image=name)
+
+
+MASKS = [("mask.png", (64, 64), 255), ("dark.png", (64, 64), 120), ("odd.png", (60, 64), 255)]
 DESIGNS: list[tuple[Any, str, Any]] = [
     ([], "design.json: got .*, expected an object with prompt.*; write {", design()),
     ({}, 'prompt: got none, expected one; add "prompt"', design()),
@@ -64,8 +78,26 @@ DESIGNS: list[tuple[Any, str, Any]] = [
         controlled(start=0.4, end=0.5),
     ),
     (controlled(start=0.6, end=0.5), "got start 0.6 and end 0.5", controlled(start=0.5, end=0.6)),
+    (design(sampler="plms"), "sampler: got 'plms', expected one of ddim, .*; change it", design(sampler="ddim")),
+    (varied(2), r"variations\[0\]: strength: got 2, expected a number from 0 to 1; change it", varied(1)),
+    (design(variations={}), r"variations: got {}, expected a list; write \[{", varied(0)),
+    (design(image="no.png"), "image: got no file at .*no.png.*; check the path", begun()),
+    (design(image="odd.png"), "image: got 60x64 pixels, expected multiples of 8; resize it to 56x64", begun()),
+    (begun(height=32), "height: got 32, expected 64, that of image; resize image", begun(height=64)),
+    (design(strength=0.5), "strength: got one without image; add image, or leave strength out", begun(strength=0.5)),
+    (begun(strength=0), "strength: got 0, expected a number above 0, up to 1; change it", begun(strength=1)),
+    (begun(strength=math.nan), "strength: got nan, expected a number above 0, up to 1; change it", begun(strength=1)),
+    (begun(strength=0.01), "strength: got 0.01 of 20 steps, .* at least one step; raise it", begun(strength=0.05)),
+    (design(mask_image="mask.png"), "mask_image: got one without image; add image, or leave", masked("mask.png")),
+    (masked("odd.png"), "mask_image: got 60x64 pixels, expected 64x64, .* image; resize it", masked("mask.png")),
+    (masked("dark.png"), "mask_image: got no white, expected some where .*; paint it white", masked("mask.png")),
+    (begun(**varied(1)), "variations: got some beside image, .*; leave variations or image out", varied(1)),
+    (begun(images=["image.png"]), "images: got some beside image, expected one of both", design(images=["image.png"])),
 ]
-FILES = inside(image(drawn_sketch()))
+FILES = inside(
+    image(drawn_sketch().resize((64, 64))),
+    *(image(Image.new("L", size, tone), name=name) for name, size, tone in MASKS),
+)
 
 
 def written(content: Any) -> Make:

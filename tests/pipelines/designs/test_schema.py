@@ -110,6 +110,7 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": "a", "conditions": {"paired": [{"text": "b"}], "style": [{"style": "c"}], "": []}},
     {"prompt": "a", "loras": [{"lora": "a"}, {"lora": "both", "weight": -0.5}], "controlnets": []},
     {"prompt": "a", "controlnets": [{"controlnet": "a", "image": "a", "weight": 0.5, "start": 0.1, "end": 0.9}]},
+    {"prompt": "a", "image": "a", "strength": 1, "mask_image": "both", "height": 16, "variations": []},
 ]
 BAD: list[Any] = [
     [],
@@ -178,8 +179,11 @@ VALUES: list[Any] = [
     *([*BOX[:place], odd, *BOX[place + 1 :]] for place in range(4) for odd in (-0.5, 0, 1, 1.5, "0.5", None, True)),
     *({"a": 1}, {"a": 0}, {"a": 0, "b": 0.5}, {"a": -1}, {"a": None}, {"a": True}, {"a": "b"}, {"": 1}, {"a": [1]}),
 ]
+FITTING = ("height", "width", "num_inference_steps")
+"""Keys that have to fit an image and its strength."""
 BASES: dict[str, dict[str, Any]] = {
     "design": {"prompt": "a"},
+    "begun": {"prompt": "a", "image": "a"},
     "text": {"text": "a"},
     "sketch": {"sketch": "a"},
     "global_sketch": {"global_sketch": "a"},
@@ -193,11 +197,12 @@ BASES: dict[str, dict[str, Any]] = {
 def variants(base: str) -> Iterator[dict[str, Any]]:
     """Designs with any value under any key, known here or elsewhere."""
     keys = {key for kind in RECORDS for key in kind.record_fields()}
-    for key in [*([SCHEMA_KEY, *KEYS] if base == "design" else sorted(keys)), "curve"]:
+    known = [SCHEMA_KEY, *(key for key in KEYS if base == "design" or key not in FITTING)]
+    for key in [*(known if "prompt" in BASES[base] else sorted(keys)), "curve"]:
         records = [{**BASES[base], key: value} for value in VALUES]
-        if base == "design":
+        if "prompt" in BASES[base]:
             yield from records
-        elif base in KEYS:
+        elif base in ("loras", "controlnets"):
             yield from (design(**{base: [record]}) for record in records)
         else:
             yield from map(design, records)
@@ -222,6 +227,8 @@ def test_any_value_anywhere_is_taken_by_both_or_neither(folder: Path, base: str)
         design(controlnets=[{"controlnet": "a", "image": "a", "start": 0.6, "end": 0.5}]),
         design({"sketch": "black"}),
         design({"text": "b", "region": "black"}),
+        design(image="a", mask_image="black"),
+        design(image="a", height=8),
     ],
     ids=str,
 )

@@ -57,6 +57,14 @@ def test_an_image_follows_its_steps_and_holds_its_design(studio: ImageStudio) ->
         assert json.loads(stored.text["weftwork"])["seed"] == 5  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_an_initial_image_leaves_fewer_steps(studio: ImageStudio) -> None:
+    image = {"image": as_text(drawn_sketch().convert("RGB")), "strength": 0.5, "num_inference_steps": 4}
+    *steps, made = studio.generate(studio.design({**RECORD, **image}), count=2)
+    shown = [step for step in steps if isinstance(step, Step)]
+    assert [(step.done, step.total) for step in shown] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert isinstance(made, ImageResult) and made.image.size == (64, 64)
+
+
 def test_a_design_file_reproduces_the_bits(studio: ImageStudio, tmp_path: Path) -> None:
     record = {**RECORD, "conditions": {"paired": [pair()]}}
     *_, made = studio.generate(studio.design(record))
@@ -93,7 +101,7 @@ def test_previews_show_the_predicted_clean_image(studio: ImageStudio) -> None:
         share = Scheduled.scheduler.alphas_cumprod[time]
         noise = (latents - share.sqrt() * clean) / (1 - share).sqrt()
         latents = Scheduled.scheduler.step(noise, time, latents).prev_sample
-        shown, previews._decoding = previews.after(step, latents), 0.0
+        shown, previews._decoding = previews.after(3 - step, latents), 0.0
         if step in (1, 2):
             assert shown is not None
             assert np.abs(pixels(shown).astype(int) - pixels(expected)).max() <= 1
