@@ -1,10 +1,9 @@
 """Updates of the latents by the gradient of the loss, before each call of a denoiser in which subjects act."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import call_arguments, sample_of
 from weftwork.attention_processors.core.frozen_weights import computing
+from weftwork.attention_processors.core.grids import Given, Positional
 from weftwork.attention_processors.core.processor import conditioned, is_compiled, unwrapped
 from weftwork.attention_processors.core.spans import check_tokens
 from weftwork.attention_processors.core.strength import Arguments, Layout, Schedule, Strength
@@ -95,7 +95,7 @@ class LatentUpdates(Strength):
         return False  # the denoiser itself is the same at all steps
 
     def updated(
-        self, conditioning: Conditioning, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, conditioning: Conditioning, denoiser: nn.Module, args: Positional, kwargs: Given
     ) -> Arguments | None:
         """Returns the arguments of a call with updated latents, or None; `ValueError` as `check_differentiable`."""
         given = call_arguments(denoiser, args, kwargs)
@@ -124,7 +124,7 @@ class LatentUpdates(Strength):
             shift = shift[tuple(map(slice, latents.shape))]
         return latents + shift.reshape(latents.shape).to(latents.dtype) / self.shift.scale
 
-    def _shift(self, conditioning: Conditioning, denoiser: nn.Module, given: Mapping[str, Any]) -> Tensor:
+    def _shift(self, conditioning: Conditioning, denoiser: nn.Module, given: Given) -> Tensor:
         """Returns the change of the conditional rows of a call's latents."""
         first = (self.layout.conditional or 0) * len(self.weight)
         chosen = range(first, first + len(self.weight))
@@ -168,7 +168,7 @@ class LatentUpdates(Strength):
         return stepped(torch.ones_like(refined))
 
     def _attendance(
-        self, conditioning: Conditioning, denoiser: nn.Module, given: Mapping[str, Any], latents: Tensor
+        self, conditioning: Conditioning, denoiser: nn.Module, given: Given, latents: Tensor
     ) -> Float[Tensor, "row part"]:
         """Runs the denoiser with all conditions of the call, and returns how well each subject is attended to."""
         kept: dict[str, Tensor] = {}

@@ -18,6 +18,7 @@ from weftwork.attention_processors.core.caches import without_caches
 from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning
 from weftwork.attention_processors.core.families import sample_of
+from weftwork.attention_processors.core.grids import Given
 from weftwork.attention_processors.core.processor import conditioned, unwrapped
 from weftwork.attention_processors.core.strength import ImageTokens
 
@@ -82,7 +83,7 @@ class Ablation:
         given: arguments of the call by name.
     """
 
-    def __init__(self, conditioning: Conditioning, denoiser: nn.Module, given: Mapping[str, Any]) -> None:
+    def __init__(self, conditioning: Conditioning, denoiser: nn.Module, given: Given) -> None:
         layout = conditioning.layout
         assert layout is not None
         rows = len(sample_of(given)) // len(layout.halves)

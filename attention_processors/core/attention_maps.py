@@ -14,9 +14,9 @@ Both are computed for conditional rows in float32, as means over heads (of the s
 and over layers. Recording does not change the image by one bit.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, OwnAttention
 from weftwork.attention_processors.core.conditioning import Encoded, EncodedTokens
 from weftwork.attention_processors.core.layers import select_names
-from weftwork.attention_processors.core.strength import Layout
+from weftwork.attention_processors.core.strength import Layout, OnCall
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -66,7 +66,7 @@ class MapRecorder:
         self._chosen: frozenset[str] = frozenset()
         self._step = 0
         self._sums: dict[str, dict[str, _Sums]] = {}
-        self.on_call: Callable[[Any, Any, Sequence[Any], Mapping[str, Any]], None] | None = None
+        self.on_call: OnCall | None = None
         """As `Strength.on_call`; changes no arguments."""
 
     @property

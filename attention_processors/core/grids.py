@@ -12,6 +12,8 @@ Grid = tuple[int, int, int]
 
 Given = Mapping[str, Any]
 """Arguments of one call of a denoiser, by name."""
+Positional = Sequence[Any]
+"""Arguments of one call of a denoiser, by position."""
 
 
 def _patch(model: ModelMixin) -> Grid:

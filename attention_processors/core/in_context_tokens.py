@@ -1,13 +1,13 @@
 """Numbers of tokens of in-context references, from the arguments of a denoiser's call."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
+from weftwork.attention_processors.core.grids import Given
 
-def reference_tokens(given: Mapping[str, Any]) -> tuple[int, ...]:
+
+def reference_tokens(given: Given) -> tuple[int, ...]:
     """Returns the number of tokens of each reference behind the target's, in order.
 
     FLUX pipelines give coordinates `img_ids` (image, y, x, …), in which the target is image 0, and Qwen-Image's the

@@ -24,7 +24,6 @@ Inspection does not change the image by one bit.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,6 +34,7 @@ from weftwork.attention_processors.core.attention_maps import MapRecorder, Token
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, OwnAttention, text_keys
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded
 from weftwork.attention_processors.core.families import call_arguments
+from weftwork.attention_processors.core.grids import Given, Positional
 from weftwork.attention_processors.core.strength import Layout
 from weftwork.attention_processors.core.text_maps import own_logits
 from weftwork.datasets.readers.errors import UserError
@@ -73,7 +73,7 @@ class Inspector(MapRecorder):
         """Changes of the prediction by step without each adapter."""
         self._found: dict[str, dict[int, dict[str, Measures]]] = {}
         self._ablated: set[int] = set()
-        self._call: tuple[Conditioning, nn.Module, Mapping[str, Any]] | None = None
+        self._call: tuple[Conditioning, nn.Module, Given] | None = None
 
     def check(self, encoded: Mapping[str, Encoded]) -> None:
         """All that changes the output of layers is recorded."""
@@ -144,7 +144,7 @@ class Inspector(MapRecorder):
             self._call = None
         super().on_step_end(step)
 
-    def _keep_call(self, conditioning: Any, denoiser: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _keep_call(self, conditioning: Conditioning, denoiser: nn.Module, args: Positional, kwargs: Given) -> None:
         """Keeps a call that is to be repeated.
 
         Raises:

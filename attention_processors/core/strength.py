@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from weftwork.attention_processors.core.grids import Given, Positional
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -152,6 +153,8 @@ class Layout:
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a call by position and by name."""
+OnCall = Callable[[Any, nn.Module, Positional, Given], Arguments | None]
+"""Reads the conditioning, the denoiser and the arguments of one of its calls; returns other arguments, or None."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +197,9 @@ class Strength:
         self.layer_weights = layer_weights or {}
         self.on_timestep: Callable[[Tensor], None] | None = None
         """Overwrites what depends on the timestep, [row], before the denoiser runs at it."""
-        self.on_call: Callable[[Any, Any, Sequence[Any], Mapping[str, Any]], Arguments | None] | None = None
-        """Called with the conditioning, the denoiser and the arguments of each of its calls, before it runs; returns
-        other arguments, or None."""
-        self.on_output: Callable[[Any, Any, Sequence[Any], Mapping[str, Any], Any], Any] | None = None
+        self.on_call: OnCall | None = None
+        """Called before each call of the denoiser."""
+        self.on_output: Callable[[Any, nn.Module, Positional, Given, Any], Any] | None = None
         """Called with the conditioning, the denoiser, and the arguments and output of each of its calls; returns the
         output that the pipeline gets."""
         self.on_step: Callable[[Tensor], Tensor] | None = None

@@ -11,7 +11,7 @@ calls, with schedules, and without guidance (s = 1).
 Source: toto222/DICE-Talk@a8a92b1 (src/pipelines/pipeline_dicetalk.py), where three rows are one batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from weftwork.attention_processors.core.caches import without_caches
 from weftwork.attention_processors.core.call_rows import rows_of
 from weftwork.attention_processors.core.conditioning import Conditioning, EncodedTokens
 from weftwork.attention_processors.core.families import call_arguments, sample_of
+from weftwork.attention_processors.core.grids import Given, Positional
 from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.core.strength import Layout, Strength
 from weftwork.datasets.readers.errors import UserError
@@ -71,9 +72,7 @@ class StreamGuidance:
     strength: Strength
     layout: Layout
 
-    def __call__(
-        self, conditioning: Conditioning, denoiser: Any, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
-    ) -> Any:
+    def __call__(self, conditioning: Conditioning, denoiser: Any, args: Positional, kwargs: Given, output: Any) -> Any:
         given = call_arguments(denoiser, args, kwargs)
         count, rows = len(self.guidance), len(sample_of(given))
         half = self.layout.halves.index("conditional")

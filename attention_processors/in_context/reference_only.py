@@ -34,6 +34,7 @@ from weftwork.attention_processors.core.call_rows import first_alike, rows_of, w
 from weftwork.attention_processors.core.captured import Capture, Captured, ReadCaptured
 from weftwork.attention_processors.core.conditioning import Conditioning, Encoded, check_layout
 from weftwork.attention_processors.core.families import call_arguments, sample_of
+from weftwork.attention_processors.core.grids import Given, Positional
 from weftwork.attention_processors.core.image_latents import latent_size, with_latents
 from weftwork.attention_processors.core.key_bias import KeyBiasAdapter, KeyStrength
 from weftwork.attention_processors.core.processor import conditioned, is_compiled
@@ -112,7 +113,7 @@ class ReferencePasses:
     kept: Mapping[str, Captured]
 
     @torch.no_grad()
-    def __call__(self, _: object, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __call__(self, _: object, denoiser: nn.Module, args: Positional, kwargs: Given) -> None:
         """Keeps the keys and values of references in the rows and parts in which they act."""
         compiled = is_compiled(denoiser)  # compiled code has one form, and one number of rows
         given = without_control(call_arguments(denoiser, args, kwargs))

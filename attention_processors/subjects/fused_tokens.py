@@ -1,8 +1,7 @@
 """Subjects' tokens, fused with the features of their images in the prompt embeddings that a denoiser gets."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.branch import Branch, conditional_half
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.families import call_arguments
+from weftwork.attention_processors.core.grids import Given, Positional
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.core.spans import check_tokens
 from weftwork.attention_processors.core.strength import Arguments, Layout, Schedule, Strength
@@ -78,9 +78,7 @@ class FusedTokens(Strength):
         """Prompt embeddings of a call, and its fused tokens: pipelines pass the same ones at all steps."""
         self.on_call = self.changed
 
-    def changed(
-        self, conditioning: object, denoiser: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Arguments | None:
+    def changed(self, conditioning: object, denoiser: nn.Module, args: Positional, kwargs: Given) -> Arguments | None:
         """Returns the arguments of a call with fused tokens in the prompt embeddings.
 
         Raises:

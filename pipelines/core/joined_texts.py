@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.families import family_of
+from weftwork.attention_processors.core.grids import Given
 from weftwork.attention_processors.core.joined_texts import EncodedTexts
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.attention_processors.core.spans import Span
@@ -61,7 +62,7 @@ class JoinedTexts:
         first = sum(list(counts.values())[: list(counts).index(name)])
         return one.placed([row[first : first + counts[name]] for row in self.places], hidden=self.hides)
 
-    def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def arguments(self, given: Given) -> dict[str, Any]:
         """Returns the arguments of a call of `encode_prompt` with the texts joined to its prompts.
 
         Raises:
@@ -96,12 +97,12 @@ class JoinedTexts:
         designs = [[text for one in rows for text in one] for rows in zip(*self.texts.values(), strict=True)]
         return [list(one) for one in zip(*(designs[i * len(designs) // count] for i in range(count)), strict=True)]
 
-    def _of_texts(self, given: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    def _of_texts(self, given: Given, texts: Sequence[str]) -> dict[str, Any]:
         """Returns the arguments of a call that encodes texts in the place of prompts."""
         unguided = {"do_classifier_free_guidance": False} if "do_classifier_free_guidance" in self.names else {}
         return {**_without_prompts(given), "prompt": texts, **unguided}
 
-    def _read(self, given: Mapping[str, Any]) -> Found:
+    def _read(self, given: Given) -> Found:
         found: Found = {}
         result = self.encode(**given)
         for value in result:
@@ -176,7 +177,7 @@ class JoinedTexts:
         return torch.cat([_longer(row[None], tokens) for row in rows]), mask
 
 
-def _without_prompts(given: Mapping[str, Any]) -> dict[str, Any]:
+def _without_prompts(given: Given) -> dict[str, Any]:
     """Returns arguments of `encode_prompt` with None for prompts and what is made of them."""
     return {
         name: None if name in OF_PROMPTS or name.startswith("negative_") else value for name, value in given.items()

@@ -44,7 +44,7 @@ from weftwork.training.core.interruptions import Terminated, deferred_signals, t
 from weftwork.training.core.optimizers import build_optimizer
 from weftwork.training.core.sharding import sharding, unsharded
 from weftwork.training.core.state import TrainingState, averaged
-from weftwork.training.core.task import BatchT, SampleT, Task
+from weftwork.training.core.task import AnyTask, BatchT, SampleT, Task
 from weftwork.training.core.trackers import log_images, peak_memory, tracker
 from weftwork.training.core.validation import Evaluate, Part, Validation
 
@@ -79,7 +79,7 @@ def train(
 class _Run:
     def __init__(
         self,
-        task: Task[Any, Any, Any],
+        task: AnyTask,
         dataset: Dataset[Any],
         config: TrainingConfig,
         evaluate: Evaluate | None,

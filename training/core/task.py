@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -35,3 +35,6 @@ class Task(ABC, Generic[ModuleT, SampleT, BatchT]):
     def validate(self, step: int, folder: Path) -> Mapping[str, float]:
         """Returns scores of the module, whose weights are averaged; may write images to `folder`."""
         return {}
+
+
+AnyTask = Task[Any, Any, Any]

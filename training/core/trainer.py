@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from weftwork.datasets.drawings.rendered import RenderedDrawings
-    from weftwork.training.core.task import Task
+    from weftwork.training.core.task import AnyTask
     from weftwork.training.core.validation import Part
 
 DRAWINGS: Final = "drawings"
@@ -42,7 +42,7 @@ class Prepared:
         held_out: samples of the validation loss.
     """
 
-    task: "Task[Any, Any, Any]"
+    task: "AnyTask"
     data: "Dataset[Any]"
     provenance: Mapping[str, object]
     held_out: "Part[Any] | None" = None

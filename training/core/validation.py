@@ -12,7 +12,7 @@ from accelerate.utils import send_to_device
 from torch.utils.data import Dataset, Subset
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.training.core.task import SampleT, Task
+from weftwork.training.core.task import AnyTask, SampleT
 
 LOSSES: Final = 32
 """Least number of losses that a validation loss is the mean of; fewer samples are read several times."""
@@ -83,7 +83,7 @@ class Validation:
         batch_size: samples of which losses are computed at once.
     """
 
-    task: Task[Any, Any, Any]
+    task: AnyTask
     evaluate: Evaluate | None
     held_out: Part[Any] | None
     batch_size: int
@@ -100,7 +100,7 @@ class Validation:
         return scores
 
 
-def held_out_loss(task: Task[Any, Any, Any], samples: Part[Any], batch_size: int, device: torch.device) -> float:
+def held_out_loss(task: AnyTask, samples: Part[Any], batch_size: int, device: torch.device) -> float:
     """Computes the mean loss of all samples; what is drawn is the same at every call with equal samples."""
     buckets: dict[Hashable, list[int]] = {}
     rounds = -(-LOSSES // len(samples))
