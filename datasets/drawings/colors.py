@@ -32,7 +32,7 @@ def color_words(image: Rgba) -> tuple[str, ...]:
     pixels = image[image[..., 3] > 127][:, :3]
     if not len(pixels):
         return ()
-    distances = ((cielab(pixels)[:, None] - _ANCHORS) ** 2).sum(-1)
+    distances = (_ANCHORS**2).sum(1) - 2 * cielab(pixels) @ _ANCHORS.T  # squared, less what is the same for all
     shares = np.bincount(_WORDS[distances.argmin(1)], minlength=len(PALETTE)) / len(pixels)
     order = [i for i in shares.argsort()[::-1][:MOST] if shares[i] >= LEAST_SHARE]
     return tuple(list(PALETTE)[i] for i in order or [shares.argmax()])
