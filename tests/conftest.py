@@ -1,5 +1,6 @@
 """One thread, one seed, no network, and the table of methods as a fixture."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts files with long tests first, so that parallel workers end at about the same time."""
     root = Path(__file__).parent
     items.sort(key=lambda item: item.path.relative_to(root).parts[0] not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves the objects of all imported modules out of later garbage collections, a tenth of the time otherwise."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,13 @@ def tiny_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={t: i for i, t in enumerate(tokens)}, merges=[], model_max_length=77)
 
 
+ALL_LEVELS: dict[str, Any] = dict(
+    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+)
+"""Changes of `tiny_unet` that give both of its levels attention, not the first and the middle alone."""
+
+
 def tiny_unet(**changes: Any) -> UNet2DConditionModel:
     torch.manual_seed(1)
     config: dict[str, Any] = dict(
@@ -41,8 +48,8 @@ def tiny_unet(**changes: Any) -> UNet2DConditionModel:
         out_channels=4,
         block_out_channels=(32, 64),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=32,
         attention_head_dim=4,
         norm_num_groups=8,
@@ -88,7 +95,8 @@ def tiny_parts() -> dict[str, Any]:
 
 
 def tiny_pipe(cls: type, **more: Any) -> Any:
-    pipe = cls(**tiny_parts(), safety_checker=None, feature_extractor=None, requires_safety_checker=False, **more)
+    parts = {**tiny_parts(), "safety_checker": None, "feature_extractor": None, **more}
+    pipe = cls(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionAttendAndExcitePipeline
-from tiny import tiny_parts, tiny_pipe
+from tiny import ALL_LEVELS, tiny_parts, tiny_pipe, tiny_unet
 
 from weftwork.attention_processors import Attend, AttentionControlAdapter
 from weftwork.attention_processors.attention_control.loss import attendance, loss_of
@@ -25,7 +25,7 @@ def latents(pipe: Any, steps: int, **options: Any) -> torch.Tensor:
 
 
 def of_diffusers(steps: int, thresholds: dict[int, float]) -> torch.Tensor:
-    parts = {**tiny_parts(), "safety_checker": None, "feature_extractor": None}
+    parts = {**tiny_parts(), "unet": tiny_unet(**ALL_LEVELS), "safety_checker": None, "feature_extractor": None}
     pipe = StableDiffusionAttendAndExcitePipeline(**parts, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     options = {"attn_res": (4, 4), "max_iter_to_alter": steps // 2, "thresholds": thresholds}
@@ -36,7 +36,7 @@ def of_diffusers(steps: int, thresholds: dict[int, float]) -> torch.Tensor:
 @pytest.mark.parametrize("thresholds", [{}, {0: 0.0171, 1: 0.0174}], ids=["steps", "refinements"])
 def test_latents_are_those_of_attend_and_excite(thresholds: dict[int, float]) -> None:
     steps = 4
-    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline, unet=tiny_unet(**ALL_LEVELS))
     shares = [(index / steps, least) for index, least in thresholds.items()]
     pipe.attach(it=AttentionControlAdapter.for_denoiser(pipe.unet, thresholds=shares))
     wanted, stock = of_diffusers(steps, thresholds), latents(pipe, steps)

@@ -57,7 +57,7 @@ def other_family(pipe: Any) -> dict[str, Any]:
 
 REFUSED: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
     (foreign, r"down_blocks\.0\.\S+attn2: SomeoneElsesProcessor: got none in its code, expected one call of"),
-    (wider, r"base: got width 96 for 'down_blocks\.1\S+', but the layer has 64; load an adapter"),
+    (wider, r"base: got width 96 for 'mid_block\S+', but the layer has 64; load an adapter"),
     (unknown_layer, r"base: the adapter has keys for 'up_blocks\.7\S+', which this UNet2DConditionModel does not"),
     (other_family, r"base: got an adapter for FluxTransformer2DModel, but the denoiser is a UNet2DConditionModel"),
     (

@@ -160,7 +160,7 @@ def test_steps_and_layers_are_chosen(pipe: Any) -> None:
     for recorder in parts:
         run(pipe, conditions=conditions, recorder=recorder)
     counts = [len(recorder._sums["it"]) for recorder in parts]
-    assert counts[3] == sum(counts[:3]) == 7
+    assert counts[3] == sum(counts[:3]) == 4
     with pytest.raises(ValueError, match="layers: got 'nowhere', which matches none of"):
         run(pipe, conditions=conditions, recorder=MapRecorder(layers="nowhere"))
 

@@ -39,4 +39,4 @@ def test_layers_are_those_of_the_middle_blocks() -> None:
     assert len(layers) == 11
     blocks = {".".join(name.split(".")[:2]).replace("mid_block.attentions", "mid_block") for name in layers}
     assert blocks == {"down_blocks.1", "down_blocks.2", "mid_block", "up_blocks.1", "up_blocks.2"}
-    assert len(localized_layers(tiny_unet())) == 7  # of a smaller U-Net all
+    assert len(localized_layers(tiny_unet())) == 4  # of a smaller U-Net all

@@ -25,7 +25,7 @@ def test_only_chosen_layers_are_kept_and_nothing_stale() -> None:
     denoised(unet, latents(1), link=link.record())
     assert link.store and all(name.startswith("up_blocks") and name.endswith("attn1") for name in link.store)
     link.clear()
-    with pytest.raises(ValueError, match=r"up_blocks\.0.*attn1: got no recorded attention"):
+    with pytest.raises(ValueError, match=r"up_blocks\.1.*attn1: got no recorded attention"):
         denoised(unet, latents(1), link=link.use())
 
 

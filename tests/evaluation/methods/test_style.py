@@ -78,7 +78,7 @@ def test_the_evaluation_fills_all_rows(evaluation: StyleEvaluation, tmp_path: Pa
     assert set(scores["real"]) == SCORES and set(scores["no_condition"]) == {*SCORES, "ms_per_step"}
     for name in ("lora", "style", "style_gated"):
         assert set(scores[name]) == SCORES | COSTS
-    assert scores["style_gated"]["trained_parameters"] - scores["style"]["trained_parameters"] == 4  # a gate per layer
+    assert scores["style_gated"]["trained_parameters"] - scores["style"]["trained_parameters"] == 2  # a gate per layer
     assert scores["style"]["bytes"] == pytest.approx(4 * scores["style"]["trained_parameters"], abs=2048)
     assert json.loads((tmp_path / "style.json").read_text())["count"] == 4
     with Image.open(tmp_path / "style.png") as sheet:

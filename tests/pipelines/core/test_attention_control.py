@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import paired_adapter, paired_conditions, tiny_pipe
+from tiny import ALL_LEVELS, paired_adapter, paired_conditions, tiny_pipe, tiny_unet
 from tiny_pipelines import PIPELINES, Tiny, run_tiny
 from tiny_transformers import tiny_transformer_pipe
 from torch import Tensor
@@ -20,7 +20,7 @@ VISUAL = [one for one in PIPELINES if one.name not in ("stable_audio", "ace_step
 
 
 def sd(**config: Any) -> Any:
-    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline, unet=tiny_unet(**ALL_LEVELS))
     pipe.attach(it=AttentionControlAdapter.for_denoiser(pipe.unet, **config))
     return pipe
 

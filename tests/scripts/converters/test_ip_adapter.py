@@ -238,7 +238,7 @@ def test_a_checkpoint_of_an_unknown_base_is_refused() -> None:
         ({"depth": 5}, r"keys: 12 are missing .* and 0 unexpected"),
         ({"image_dim": 25}, r"proj_in\.weight: got shape \(128, 24\), expected \(128, 25\) as in config.json"),
         ({"colour": "red"}, "config: not that of a ReferenceAdapter .*colour"),
-        ({"layers": {"up_blocks.0.attentions.0.transformer_blocks.0.attn2": 64}}, "layers: 6 are missing"),
+        ({"layers": {"mid_block.attentions.0.transformer_blocks.0.attn2": 64}}, "layers: 3 are missing"),
     ],
 )
 def test_adapters_that_the_format_cannot_say_are_refused(change: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """Training of spatial audio: synthetic walks, user audio, audio prompts, saved folders."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from weftwork.attention_processors.encoders.audio import ClapEncoder
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.datasets.readers.audio_folder import AudioFolder
 from weftwork.datasets.synthetic.walks import SECONDS, sample
-from weftwork.evaluation.methods.audio import SpatialAudioEvaluation
+from weftwork.evaluation.methods.audio import SpatialAudioEvaluation, validate
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
@@ -91,6 +92,11 @@ def test_prompts_do_not_encode_the_side() -> None:
     assert one.shape == (16,) and not torch.allclose(one, read(sample("train", 1).audio, 16_000), atol=1e-4)
 
 
+def validated_in_few_steps(*given: Any) -> tuple[SpatialAudioEvaluation, str]:
+    evaluation, row = validate(*given)
+    return replace(evaluation, num_inference_steps=2), row
+
+
 @pytest.mark.parametrize(
     ("projections", "control", "dtype"),
     [
@@ -110,6 +116,7 @@ def test_spatial_modules_are_trained_and_measured(
 ) -> None:
     before = state_sha256(VideoToAudioPipeline.from_pretrained(model).transformer)
     monkeypatch.setattr("weftwork.training.tasks.audio.SHOWN", 0)
+    monkeypatch.setattr("weftwork.evaluation.methods.audio.validate", validated_in_few_steps)
     command = ["train", "spatial-audio", "--synthetic", "walks", "--samples", "4", "--cache_dir", str(cache),
                "--pretrained_model_name_or_path", str(model), "--output_dir", str(tmp_path), "--max_train_steps", "2",
                "--train_batch_size", "2", "--projections", projections, "--control", control, "--learning_rate", "0.01",
