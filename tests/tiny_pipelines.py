@@ -97,6 +97,7 @@ class Tiny:
         guided: arguments that turn guidance on; none for distilled models.
         plain: arguments that turn it off.
         size: arguments of all calls.
+        fewest: number of steps that its schedule needs.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Tiny:
     vae: Callable[[], Any] = lambda: None
     scheduler: Callable[[], Any] = FlowMatchEulerDiscreteScheduler
     more: Callable[[], dict[str, Any]] = dict
+    fewest: int = 1
 
     def parts(self) -> dict[str, Any]:
         """Returns components by name; those that are not needed are None."""
@@ -139,7 +141,7 @@ class Tiny:
         """Returns the arguments of a call with a fixed seed."""
         negative = self.of_prompts(1) if guided and self.guided else {}
         settings = {
-            "num_inference_steps": steps,
+            "num_inference_steps": max(steps, self.fewest),
             "output_type": "latent",
             "generator": torch.Generator().manual_seed(0),
         }
@@ -268,6 +270,10 @@ PIPELINES = (
     Tiny(
         "hunyuan_video", "HunyuanVideoPipeline", tiny_backbones.hunyuan_video,
         {**TEXT, "pooled_prompt_embeds": (1, 8)}, MASK, TRUE, {}, VIDEO,
+    ),
+    Tiny(
+        "mochi", "MochiPipeline", tiny_backbones.mochi, TEXT, MASK, size={"height": 64, "width": 64, "num_frames": 7},
+        scheduler=lambda: FlowMatchEulerDiscreteScheduler(invert_sigmas=True), fewest=2,
     ),
     Tiny(
         "kandinsky5", "Kandinsky5T2VPipeline", tiny_backbones.kandinsky5,

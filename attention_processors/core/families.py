@@ -36,7 +36,7 @@ from weftwork.attention_processors.core.grids import (
     from_video,
 )
 from weftwork.attention_processors.core.in_context_tokens import reference_tokens
-from weftwork.attention_processors.core.processor import attention_layers, context_projections, unwrapped
+from weftwork.attention_processors.core.processor import attention_layers, unwrapped
 from weftwork.attention_processors.core.strength import GUIDED, Half, ImageTokens, Layout
 from weftwork.datasets.readers.errors import UserError
 
@@ -206,6 +206,9 @@ FAMILIES: dict[str, Family] = {
     "HunyuanVideoTransformer3DModel": Family(
         {r"context_embedder\..*": "text", **JOINT}, from_video, "first", "two calls", "video", "x_embedder.proj"
     ),
+    "MochiTransformer3DModel": Family(
+        MIXED, from_video, "first", modality="video", embedder="patch_embed.proj", clean=1000.0, text=("tokenizer",)
+    ),
     "WanTransformer3DModel": Family(
         CROSS, from_video, "all", "two calls", "video", "patch_embedding", text=("tokenizer",),
         fixed_text=lambda denoiser: denoiser.config["image_dim"] is not None,
@@ -303,6 +306,15 @@ def call_layout(denoiser: nn.Module, given: Given, repeat: int = 1, halves: tupl
     tokens = family.tokens(denoiser, given)
     size = None if tokens is None else tokens.grid[1:]
     return Layout(levels, size, repeat, halves, tokens, family.presets(list(levels)))
+
+
+def context_projections(layer: Any) -> tuple[Any, Any] | None:
+    """Returns a layer's projections of the text to keys and values, or of all it reads; None where these are fused."""
+    for names in (("add_k_proj", "add_v_proj"), ("to_k", "to_v"), ("to_key", "to_value")):
+        key, value = (getattr(layer, name, None) for name in names)
+        if isinstance(key, nn.Module) and isinstance(value, nn.Module):
+            return key, value
+    return None
 
 
 def base_description(denoiser: nn.Module) -> dict[str, object]:

@@ -7,9 +7,9 @@ from typing import Any, Self
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from weftwork.attention_processors.core.families import PRESETS, family_of
+from weftwork.attention_processors.core.families import PRESETS, context_projections, family_of
 from weftwork.attention_processors.core.frozen_weights import plain_weight
-from weftwork.attention_processors.core.processor import attention_layers, context_projections, unwrapped
+from weftwork.attention_processors.core.processor import attention_layers, unwrapped
 from weftwork.datasets.readers.errors import UserError
 
 

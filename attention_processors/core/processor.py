@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from diffusers import ModelMixin
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, MochiAttention
 from torch import Tensor, nn
 
 from weftwork.attention_processors.core.branch import LayerBranches
@@ -50,16 +50,11 @@ def attention_layers(denoiser: nn.Module) -> dict[str, Attention]:
 
 def _attention_layers(modules: Iterable[tuple[str, nn.Module]]) -> dict[str, Attention]:
     # Of the class: modules raise an error for each attribute that they lack, which takes most of the time.
-    return {name: cast(Attention, module) for name, module in modules if hasattr(type(module), "set_processor")}
-
-
-def context_projections(layer: Any) -> tuple[Any, Any] | None:
-    """Returns a layer's projections of the text to keys and values, or of all it reads; None where these are fused."""
-    for names in (("add_k_proj", "add_v_proj"), ("to_k", "to_v"), ("to_key", "to_value")):
-        key, value = (getattr(layer, name, None) for name in names)
-        if isinstance(key, nn.Module) and isinstance(value, nn.Module):
-            return key, value
-    return None
+    return {
+        name: cast(Attention, module)
+        for name, module in modules
+        if hasattr(type(module), "set_processor") or isinstance(module, MochiAttention)  # which lacks this method
+    }
 
 
 BLOCK_INPUT = "_weftwork_input"
@@ -111,7 +106,8 @@ def install(denoiser: nn.Module) -> None:
     inner = unwrapped(denoiser)
     for layer in attention_layers(inner).values():
         if not isinstance(layer.processor, WrappedProcessor) and can_wrap(layer.processor):
-            layer.set_processor(wrap(layer.processor))  # pyright: ignore[reportArgumentType]
+            processor: Any = wrap(layer.processor)
+            layer.processor = processor
     _USES.setdefault(inner, _Use()).pipelines += 1
 
 
@@ -140,7 +136,7 @@ def restore(denoiser: nn.Module) -> None:
         for layer in attention_layers(inner).values():
             processor: Any = layer.processor
             if isinstance(processor, WrappedProcessor):
-                layer.set_processor(processor.found)
+                layer.processor = processor.found
         for block in inner.modules():
             slot = vars(block).pop(BLOCK_INPUT, None)
             for key in [key for key, hook in block._forward_pre_hooks.items() if hook is slot and slot is not None]:

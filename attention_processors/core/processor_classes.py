@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, SanaLinearAttnProcessor2_0
+from diffusers.models.attention_processor import (
+    AttnProcessor,
+    AttnProcessor2_0,
+    MochiAttnProcessor2_0,
+    SanaLinearAttnProcessor2_0,
+)
 
 from weftwork.attention_processors.core.linear_attention import LinearAttnProcessor
+from weftwork.attention_processors.core.row_attention import RowAttnProcessor
 
 MAIN_CALLS: Final[Mapping[str, tuple[int, ...]]] = {
     "WanAttnProcessor": (1,),  # the first reads the image of image-to-video models
@@ -26,5 +32,7 @@ SUBTRACTED: Final[Mapping[str, tuple[int, ...]]] = {
 EQUAL: Final[Mapping[type, type]] = {
     AttnProcessor: AttnProcessor2_0,
     SanaLinearAttnProcessor2_0: LinearAttnProcessor,
+    MochiAttnProcessor2_0: RowAttnProcessor,
 }
-"""Processors without an attention function: the one whose code runs while there are branches."""
+"""Processors without an attention function, or with a call of it for each row: the one whose code runs while there are
+branches or a backend was chosen."""

@@ -36,6 +36,7 @@ METHODS: Final[Mapping[str, str]] = {
     "scaled_dot_product_attention": "attend_heads",
     "memory_efficient_attention": "attend_folded",
     "linear_attention": "attend_linear",
+    "row_attention": "attend_tokens",
 }
 """Attention functions by name, and the methods that replace their calls, by the order of axes."""
 NORMS: Final[Mapping[str, str]] = {"norm_q": "query", "norm_k": "key"}

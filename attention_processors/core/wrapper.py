@@ -336,7 +336,8 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
 
 def _while_branches(conditioned: Callable[..., Tensor], stock: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def __call__(self: WrappedProcessor, *args: object, **kwargs: object) -> Tensor:
-        return (conditioned if self.current.branches else stock)(self, *args, **kwargs)
+        chosen = self.current.branches or self._attention_backend  # which the stock code ignores
+        return (conditioned if chosen else stock)(self, *args, **kwargs)
 
     __call__.__signature__ = inspect.signature(stock)  # `Attention.forward` filters arguments by it
     return __call__

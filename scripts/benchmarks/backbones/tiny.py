@@ -164,6 +164,16 @@ def hunyuan_video() -> Made:
                    "guidance": torch.ones(2) * 1000, **text}  # fmt: skip
 
 
+def mochi() -> Made:
+    model = diffusers.MochiTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=8, num_layers=2, pooled_projection_dim=16, in_channels=4,
+        text_embed_dim=16, time_embed_dim=4, max_sequence_length=16,
+    )  # fmt: skip
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2]).bool()
+    return model, {"hidden_states": noise(2, 4, 2, 8, 8), "encoder_hidden_states": noise(2, 7, 16),
+                   "timestep": FIVE.float(), "encoder_attention_mask": mask}  # fmt: skip
+
+
 def lumina2() -> Made:
     model = diffusers.Lumina2Transformer2DModel(
         sample_size=16, in_channels=4, hidden_size=24, num_layers=2, num_refiner_layers=1, num_attention_heads=3,
@@ -179,6 +189,8 @@ def auraflow() -> Made:
         attention_head_dim=8, num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32,
         pos_embed_max_size=256,
     )  # fmt: skip
+    with torch.no_grad():
+        model.time_step_proj.linear_2.weight *= 10  # else gates near 0 hide what attention adds
     return model, {"hidden_states": noise(2, 4, 16, 16), "encoder_hidden_states": noise(2, 7, 32), "timestep": HALF}
 
 
@@ -278,7 +290,7 @@ def krea2() -> Made:
 
 BACKBONES: tuple[Callable[[], Made], ...] = (
     sd3, flux, chroma, flux2, qwen_image, z_image, wan, wan_image_to_video, ltx, cogvideox, cogview4, hunyuan_video,
-    lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2, stable_audio3,
+    mochi, lumina2, auraflow, pixart, sana, stable_audio, ace_step, ltx2, hunyuan_dit, kandinsky5, krea2, stable_audio3,
 )  # fmt: skip
 """Transformers with a record in `core.families`."""
 if hasattr(diffusers, "Flux3Transformer2DModel"):  # not in the oldest version

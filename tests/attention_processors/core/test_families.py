@@ -59,7 +59,7 @@ def poked(name: str, inputs: dict[str, Any], grid: tuple[int, int, int], frame: 
         latents[:, 2 * x : 2 * x + 2] += 9.0
     else:
         images = latents.movedim(-1, 2) if name == "kandinsky5" else latents
-        images = images.movedim(1, 2) if name in ("wan", "wan_image_to_video", "hunyuan_video") else images
+        images = images.movedim(1, 2) if name in ("wan", "wan_image_to_video", "hunyuan_video", "mochi") else images
         images = images[:, frame] if images.ndim == 5 else images  # [row, channel, height, width]
         side = images.shape[-1] // width
         images[..., y * side : (y + 1) * side, x * side : (x + 1) * side] += 9.0

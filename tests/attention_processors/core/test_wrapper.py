@@ -21,7 +21,7 @@ from weftwork.attention_processors.core.processor import (
     restore,
 )
 from weftwork.attention_processors.core.wrapper import WrappedProcessor, can_wrap, wrap, wrapped_class
-from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, made
+from weftwork.scripts.benchmarks.backbones.tiny import BACKBONES, made, mochi, parts, run
 
 
 class Counted(Branch):
@@ -62,6 +62,17 @@ def test_branches_act_in_every_layer_of_every_family(backbone: Any) -> None:
     assert torch.equal(call(model), stock)
     restore(model)
     assert all(layer.processor is found[name] for name, layer in attention_layers(model).items())
+
+
+@torch.no_grad()
+def test_hidden_text_tokens_of_mochi_may_stand_anywhere() -> None:
+    model, inputs = parts(mochi)
+    inputs["encoder_attention_mask"] = torch.tensor([[0, 1, 1, 0, 1, 1, 0], [0] * 7]).bool()
+    stock = run(model, inputs)
+    install(model)
+    for gain in (0.0, 0.5):
+        with conditioned(model, everywhere(model, Counted(gain))):
+            assert torch.equal(run(model, inputs), stock) == (gain == 0)
 
 
 # -- one layer ---------------------------------------------------------------------------------------------
