@@ -13,6 +13,9 @@ weftwork convert fastcomposer pytorch_model.bin adapters/subjects     with its i
 weftwork convert dice checkpoints/DICE-Talk adapters/dice             emo_model.pth and the U-Net's branch of emotions
 weftwork convert dice adapters/dice dice-again --to dice              the folder to emo_model.pth and unet.pth
 
+weftwork convert attentionhand attentionhand.ckpt models/hands        its ControlNet to diffusers' ControlNetModel
+weftwork convert attentionhand models/hands hands-again --to attentionhand    the folder to attentionhand.ckpt
+
 weftwork convert moai checkpoints/main models/moai            four U-Nets and their encoder to diffusers' folders
 """
 
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 TRANSFORMERS = ("xlabs-flux", "instantx-flux", "instantx-sd3")
 """Formats of IP-Adapters of transformers, see `weftwork.scripts.converters.transformers`."""
-BOTH_WAYS = ("lots", "ip-adapter", "dice", *TRANSFORMERS)
+BOTH_WAYS = ("lots", "ip-adapter", "dice", "attentionhand", *TRANSFORMERS)
 ONE_WAY = ("fastcomposer", "moai")
 
 
@@ -57,10 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
     elif kind in ONE_WAY:
         convert = command.convert_from_moai if kind == "moai" else command.convert_from_fastcomposer
         convert(arguments.source, arguments.target)
-    elif kind in ("lots", "dice"):
-        back = {"lots": command.convert_to_lots, "dice": command.convert_to_dice}
-        there = {"lots": command.convert_from_lots, "dice": command.convert_from_dice}
-        (back if to == kind else there)[kind](arguments.source, arguments.target)
+    elif kind in ("lots", "dice", "attentionhand"):
+        direction = f"convert_{'to' if to == kind else 'from'}_{kind}"
+        getattr(command, direction)(arguments.source, arguments.target)
     else:
         convert = command.convert_to_ip_adapter if to == "ip-adapter" else command.convert_from_ip_adapter
         convert(arguments.source, arguments.target, None if base is None else base_denoiser(base))

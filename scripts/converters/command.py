@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ControlNetModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,8 +22,8 @@ from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.json_object import read_json
+from weftwork.scripts.converters import attentionhand, fastcomposer
 from weftwork.scripts.converters import dice as dice_checkpoint
-from weftwork.scripts.converters import fastcomposer
 from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
 from weftwork.scripts.converters.face_lora import LORA_NAME, from_lora, to_lora, without_lora
@@ -201,6 +202,36 @@ def convert_to_dice(source: Path, target: Path, **options: int) -> None:
             torch.save(state, folder / name)
 
     _write_folder(target, write)
+
+
+def convert_from_attentionhand(source: Path, target: Path, **config: Any) -> None:
+    """A published AttentionHand checkpoint to a folder of diffusers' `ControlNetModel`, all or nothing.
+
+    Args:
+        config: see `attentionhand.to_controlnet`.
+
+    Raises:
+        ValueError: see `attentionhand.to_controlnet`; a file that is damaged, a target that is not empty.
+    """
+    check_new_folder(target)
+    found = _opened(source, "an AttentionHand checkpoint (.ckpt or .safetensors)")
+    state = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not _is_group("", state):
+        raise UserError(f"{source}: got a {type(state).__name__} with other content; pass AttentionHand's checkpoint")
+    model = attentionhand.to_controlnet(state, **config)
+    _write_folder(target, lambda folder: model.save_pretrained(folder, safe_serialization=True))
+
+
+def convert_to_attentionhand(source: Path, target: Path) -> None:
+    """The inverse of `convert_from_attentionhand`: a file that the authors' code loads over Stable Diffusion 1.5.
+
+    Raises:
+        ValueError: see `attentionhand.from_controlnet`; a source that is no such folder, a target that is not empty.
+    """
+    check_new_folder(target)
+    check_folder(source)
+    state = attentionhand.from_controlnet(ControlNetModel.from_pretrained(source, use_safetensors=True))
+    _write_folder(target, lambda folder: torch.save({"state_dict": state}, folder / attentionhand.FILE))
 
 
 def convert_from_moai(source: Path, target: Path, **options: int) -> None:
