@@ -12,7 +12,6 @@ from typing import ClassVar, Final, Self
 
 import numpy as np
 from diffusers import ControlNetModel
-from torch import nn
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.paired.samples import composed, pairs
@@ -28,6 +27,7 @@ from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_cre
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import score_outfits
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
+from weftwork.pipelines.core.opening import open_controlnet
 
 ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "no_condition": (),
@@ -69,14 +69,10 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
         files = {name: several[0] for name, several in folders.items()}
         load_adapters(pipe, files, ("paired", "style"))
-        controlnet = None
-        if "controlnet" in files:
-            controlnet = ControlNetModel.from_pretrained(files["controlnet"])
-            nn.Module.to(controlnet, pipe.device)
         return cls(
             pipe=pipe,
             lora=files.get("lora"),
-            controlnet=controlnet,
+            controlnet=open_controlnet(files["controlnet"], pipe) if "controlnet" in files else None,
             oracle=pretrained_oracle(styled=True),
             style_oracle=pretrained_creature_oracle(),
         )

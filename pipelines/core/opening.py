@@ -1,15 +1,21 @@
-"""Opens the conditioned pipeline that fits a folder."""
+"""Opens the conditioned pipeline that fits a folder, and ControlNets that fit a U-Net."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import diffusers
-from diffusers import DiffusionPipeline
+from diffusers import ControlNetModel, DiffusionPipeline
+from torch import nn
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core import mixin
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+
+SHARED: Final = ("in_channels", "block_out_channels", "cross_attention_dim")
+"""Options that a ControlNet has in common with its U-Net."""
 
 
 def open_conditioned(source: str | Path, **options: Any) -> ConditionedPipelineMixin:
@@ -40,3 +46,35 @@ def conditioned_class(stock: type) -> type[ConditionedPipelineMixin]:
     name = f"Conditioned{stock.__name__}"
     found = getattr(mixin, name, None)
     return found or type(name, (ConditionedPipelineMixin, stock), {"__module__": "weftwork.pipelines"})
+
+
+@contextlib.contextmanager
+def opening(what: str, source: object) -> Iterator[None]:
+    """Turns every error of diffusers into one kind, since damaged files raise various ones."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{what}: got {str(source)!r}, which cannot be opened ({reason}); copy or save it again"
+        ) from error
+
+
+def open_controlnet(folder: str | Path, pipe: Any) -> ControlNetModel:
+    """Opens a ControlNet for a pipeline, on its device.
+
+    Raises:
+        ValueError: a folder that cannot be opened, or a ControlNet of another U-Net.
+    """
+    with opening("controlnet", folder):
+        net = ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    unet = getattr(pipe, "unet", net)  # transformers have none
+    for name in SHARED:
+        own, wanted = net.config[name], unet.config[name]
+        if own != wanted and (not isinstance(own, Sequence) or list(own) != list(wanted)):
+            raise UserError(
+                f"controlnet: got {str(folder)!r} with {name} {own}, expected {wanted} as in the U-Net; choose one of "
+                "this backbone"
+            )
+    nn.Module.to(net, pipe.device)
+    return net

@@ -3,12 +3,11 @@
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from diffusers import ControlNetModel
 from PIL import Image, PngImagePlugin
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
@@ -20,7 +19,7 @@ from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.initial_image import image_pipeline
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
-from weftwork.pipelines.core.opening import open_conditioned
+from weftwork.pipelines.core.opening import open_conditioned, open_controlnet, opening
 from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
 from weftwork.pipelines.designs.initial_image import binary_mask
@@ -53,17 +52,17 @@ def open_pipeline(
             f"model: got {str(model)!r}, expected a folder with model_index.json or a shipped model "
             f"({', '.join(available()) or 'none is installed'}); check the path"
         )
-    with _opening("model", model):
+    with opening("model", model):
         pipe: Any = open_conditioned(folder, local_files_only=True)
     if design.controlnets:
-        controlnets = [_controlnet(control.controlnet) for control in design.controlnets]
+        controlnets = [open_controlnet(control.controlnet, pipe) for control in design.controlnets]
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
     _add_loras(pipe, design.loras)
     attach_all(pipe, adapters, design.conditions)
     if image_encoder is not None:
         from weftwork.attention_processors.encoders import ImageEncoder
 
-        with _opening("image_encoder", image_encoder):
+        with opening("image_encoder", image_encoder):
             pipe.set_encoders(image=ImageEncoder.from_pretrained(image_encoder))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
@@ -127,27 +126,10 @@ def attach_untrained(pipe: ConditionedPipelineMixin, name: str, conditions: Sequ
     pipe.attach(**{name: made})
 
 
-@contextlib.contextmanager
-def _opening(what: str, source: object) -> Iterator[None]:
-    """Turns every error of diffusers into one kind, since damaged files raise various ones."""
-    try:
-        yield
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{what}: got {str(source)!r}, which cannot be opened ({reason}); copy or save it again"
-        ) from error
-
-
-def _controlnet(folder: Path) -> ControlNetModel:
-    with _opening("controlnet", folder):
-        return ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-
-
 def _add_loras(pipe: ConditionedPipelineMixin, loras: Sequence[Lora]) -> None:
     weights = {f"lora_{index}": lora.weight for index, lora in enumerate(loras)}
     for name, lora in zip(weights, loras, strict=True):
-        with _opening("lora", lora.lora):
+        with opening("lora", lora.lora):
             pipe.load_lora_weights(lora.lora, adapter_name=name, local_files_only=True, use_safetensors=True)
     if weights:
         pipe.set_adapters(list(weights), list(weights.values()))
