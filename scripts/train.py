@@ -304,7 +304,7 @@ def _provenance(
         "base_sha256": base_sha256,
         **({} if prior is None else {"class_images": len(prior.prompts)}),
         **prepared.provenance,
-        **({"after": prepared.task.module.config["training"]} if arguments.init_from else {}),
+        **({"after": prepared.task.module.config.get("training")} if arguments.init_from else {}),
     }
 
 

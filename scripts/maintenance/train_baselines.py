@@ -25,7 +25,7 @@ from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages, Styled
 from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
 from weftwork.training.data.pairs import OutfitPairs
 from weftwork.training.data.styles import StyledCreatures
-from weftwork.training.recipes.controlnet import ControlNetTask
+from weftwork.training.recipes.controlnet import SketchControlNetTask
 from weftwork.training.recipes.image_encoder import (
     ImageEncoderTask,
     LabelledEncoder,
@@ -94,7 +94,7 @@ def _train_controlnet(arguments: argparse.Namespace, config: TrainingConfig) -> 
     images = OutfitImages(arguments.cache_dir, "train", arguments.samples)
     latents = cached_latents(arguments.cache_dir, pipe.vae, images)
     data = OutfitPairs(arguments.cache_dir, images, latents, merged=True)
-    train(ControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
+    train(SketchControlNetTask(pipe, from_arguments(ObjectiveConfig, arguments)), data, config)
 
 
 def _pipeline(arguments: argparse.Namespace, config: TrainingConfig) -> ConditionedStableDiffusionPipeline:

@@ -173,6 +173,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
         conditions: Sequence[Sequence[Condition]] = (),
         above: Sequence[Image.Image] = (),
         targets: Sequence[Image.Image | None] = (),
+        control: Sequence[Image.Image] = (),
     ) -> None:
         """Generates one image per prompt with its conditions and writes them as one PNG.
 
@@ -181,12 +182,15 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
 
         Args:
             path: its name begins with the step in six digits.
+            control: control images, of a pipeline with a ControlNet.
         """
         self.pipe.set_progress_bar_config(disable=True)
         options = guidance_arguments(self.pipe, len(prompts), 3.0)
         if self.call.length is not None:
             height, width = self.size
             options |= {"height": height, "width": width, "max_sequence_length": self.prompts.length}
+        if control:
+            options["image"] = list(control)
         images = self.pipe(
             list(prompts),
             conditions={self.name: list(conditions)} if conditions else None,

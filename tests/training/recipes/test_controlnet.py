@@ -13,14 +13,14 @@ from weftwork.datasets.synthetic.outfits import sample
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.maintenance.train_baselines import main as train_baseline
-from weftwork.training.recipes.controlnet import ControlNetTask
+from weftwork.training.recipes.controlnet import SketchControlNetTask
 from weftwork.training.tasks.adapter import ObjectiveConfig
 
 
 def test_a_controlnet_sees_its_sketch_before_it_is_trained_and_changes_nothing() -> None:
     pipe: Any = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
     drawn = sample("train", 0), sample("train", 1)
-    task: Any = ControlNetTask(pipe, ObjectiveConfig())
+    task: Any = SketchControlNetTask(pipe, ObjectiveConfig())
     sketches = torch.stack([1 - stroke_pixels(composed(one), 128)[:1].expand(3, -1, -1) for one in drawn])
     embedding = task.module.controlnet_cond_embedding
     with torch.no_grad():

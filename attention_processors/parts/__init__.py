@@ -1,0 +1,17 @@
+"""A ControlNet of the whole image and of a small part of it (AttentionHand): no adapter, but a stock `ControlNetModel`.
+
+Pipelines of diffusers take it, as do designs by their `controlnets`; see docs/parts.md.
+"""
+
+from typing import Final
+
+from weftwork.attention_processors.core.method import Method
+
+METHOD: Final = Method(
+    name="parts",
+    summary="a ControlNet that is trained on the whole image and on a small part of it",
+    adapters=(),
+    modalities=("image",),
+    trainer="weftwork.training.trainers.parts:PartTrainer",
+    evaluation="weftwork.evaluation.measurements.parts:MEASUREMENT",
+)
