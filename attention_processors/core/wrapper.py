@@ -8,6 +8,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, ClassVar, Final, Self
 
@@ -329,7 +330,7 @@ def wrapped_class(kind: type) -> type[WrappedProcessor]:
     members |= {"stock": kind, "main_calls": main, "subtracted": SUBTRACTED.get(kind.__name__, ())}
     members |= {"__module__": __name__, **functions.inherited}
     made = type(f"Conditioned{kind.__name__}", (WrappedProcessor, kind), members)
-    if kind in AttentionProcessorRegistry._registry:  # for layer skipping and the guiders that use it
+    with suppress(ValueError):  # a class that diffusers cannot skip; of others, for layer skipping and its guiders
         AttentionProcessorRegistry.register(made, AttentionProcessorRegistry.get(kind))
     return made
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.hooks import LayerSkipConfig, apply_layer_skip
+from diffusers.hooks._helpers import AttentionProcessorRegistry
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from tiny import tiny_unet
 from torch import Tensor, nn
@@ -212,6 +213,14 @@ def test_another_thread_is_refused_while_conditions_act(also: bool) -> None:
         call(unet)
     assert len(errors) == 1 and "another thread runs it with conditions" in errors[0]
     call(unet)
+
+
+def test_wrapped_classes_are_registered_where_they_are_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Diffusers fills its registry at the first question."""
+    monkeypatch.setattr(AttentionProcessorRegistry, "_registry", {})
+    monkeypatch.setattr(AttentionProcessorRegistry, "_is_registered", False)
+    kind = wrapped_class.__wrapped__(AttnProcessor2_0)
+    assert AttentionProcessorRegistry.get(kind) is AttentionProcessorRegistry.get(AttnProcessor2_0)
 
 
 def test_layer_skipping_of_diffusers_knows_wrapped_processors() -> None:

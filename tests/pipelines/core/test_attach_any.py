@@ -8,7 +8,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers.guiders import ClassifierFreeGuidance, SkipLayerGuidance
+from diffusers.guiders import ClassifierFreeGuidance, PerturbedAttentionGuidance, SkipLayerGuidance
 from diffusers.hooks import LayerSkipConfig
 from tiny import raw_adapter, raw_conditions, tiny_parts, tiny_pipe, tiny_unet
 from tiny_pipelines import PIPELINES, Tiny, calls_of, run_tiny
@@ -251,10 +251,32 @@ def test_modular_pipelines_condition_the_half_that_their_guider_names() -> None:
     with conditions(pipe, given):
         np.testing.assert_allclose(run_modular(pipe), expected, atol=1e-4)
     assert np.abs(run_modular(pipe) - plain).max() < 1e-4 < np.abs(expected - plain).max()
-    skip = LayerSkipConfig(indices=[0], fqn="mid_block.attentions.0.transformer_blocks")
-    pipe.update_components(guider=SkipLayerGuidance(guidance_scale=3.0, skip_layer_config=skip))
-    with conditions(pipe, given):
-        assert np.isfinite(run_modular(pipe)).all()
+
+
+@pytest.mark.parametrize("kind", ["skip blocks", "skip attention", "perturb attention"])
+def test_guiders_with_a_third_prediction(kind: str) -> None:
+    """Conditions act in the conditional prediction and in that of fewer layers, which is where the guider is on."""
+    skip = LayerSkipConfig(indices=[0], fqn="mid_block.attentions.0.transformer_blocks", skip_ff=kind == "skip blocks")
+    if kind == "perturb attention":
+        skip.skip_attention, skip.skip_attention_scores = False, True
+        on = {"perturbed_guidance_start": 0.0, "perturbed_guidance_stop": 1.0}
+        guider: Any = PerturbedAttentionGuidance(guidance_scale=3.0, perturbed_guidance_config=skip, **on)
+    else:
+        on = {"skip_layer_guidance_start": 0.0, "skip_layer_guidance_stop": 1.0}
+        guider = SkipLayerGuidance(guidance_scale=3.0, skip_layer_config=skip, **on)
+    pipe = modular(guider, xl_parts())
+    stock = run_modular(pipe)
+    attach(pipe, it=raw_adapter(pipe.unet))
+    outs: list[list[Tensor]] = []
+    for given in ({}, {"it": raw_conditions(weight=0.0)}, {"it": raw_conditions(start=0.5, cfg="cond_only")}):
+        with conditions(pipe, given), calls_of(pipe.unet) as calls:
+            drawn = run_modular(pipe)
+        outs.append([out for _, out in calls])
+        assert np.array_equal(drawn, stock) == (len(outs) < 3)
+    plain, _, conditioned = outs
+    assert len(plain) == 5 and not torch.equal(plain[4], plain[2])  # off in the first step
+    changed = [not torch.equal(one, other) for one, other in zip(conditioned, plain, strict=True)]
+    assert changed == [False, False, True, False, True]
 
 
 # -- what is refused ---------------------------------------------------------------------------------------
