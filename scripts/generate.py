@@ -149,7 +149,8 @@ def _inspector(arguments: argparse.Namespace) -> "Inspector | None":
         return None
     from weftwork.attention_processors.core.inspection import Inspector
 
-    return Inspector(ablate=() if arguments.ablate == "none" else (0.5,), heads=arguments.ablate != "layers")
+    ablate, heads = () if arguments.ablate == "none" else (0.5,), arguments.ablate != "layers"
+    return Inspector(ablate=ablate, heads=heads, with_maps=arguments.maps)
 
 
 def _check_output(output: Path) -> None:

@@ -53,6 +53,7 @@ class Inspector(MapRecorder):
         ablate: shares of the run at which the denoiser is run again without each layer, and each adapter in it: with L
             layers and A adapters L (A + 1) + A + 1 times.
         heads: whether also without each of their H heads, and each adapter in it: L (A + 1) H times more.
+        with_maps: whether maps are wanted too, which not all conditions have.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class Inspector(MapRecorder):
         steps: Collection[int] | None = None,
         ablate: Collection[float] = (0.5,),
         heads: bool = True,
+        with_maps: bool = False,
     ) -> None:
         super().__init__(layers, steps)
-        self.ablate, self.heads = tuple(ablate), heads
+        self.ablate, self.heads, self.with_maps = tuple(ablate), heads, with_maps
         self.on_call = self._keep_call
         self.tokens: dict[str, Float[Tensor, " token"]] = {}
         """Attention to the text's keys by layer, mean over heads, sum over steps."""
@@ -76,7 +78,9 @@ class Inspector(MapRecorder):
         self._call: tuple[Conditioning, nn.Module, Given] | None = None
 
     def check(self, encoded: Mapping[str, Encoded]) -> None:
-        """All that changes the output of layers is recorded."""
+        """All that changes the output of layers is recorded; maps are as in `MapRecorder`."""
+        if self.with_maps:
+            super().check(encoded)
 
     def begin(self, layout: Layout, num_steps: int = 1) -> None:
         super().begin(layout, num_steps)

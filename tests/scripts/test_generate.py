@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusers import UNet2DConditionModel
 from PIL import Image
+from tiny import STYLES, style_adapter
 from tiny_designs import DESIGN, PAIR, generate, read, refused, write
 
 from weftwork.attention_processors.paired.adapter import GlobalSketch, SketchTextPair
@@ -102,6 +104,19 @@ def test_maps_are_those_of_conditions_that_have_some(
     write(folder, {**DESIGN, "conditions": {"regional": [text], "paired": [PAIR]}})
     assert generate(folder, models, "--maps") == 0
     assert read(folder / "out" / "picture-maps.png")[0].shape == (64, 64, 3)
+
+
+def test_maps_beside_an_inspection_are_refused_before_the_drawing(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    unet = UNet2DConditionModel.from_pretrained(models / "model" / "unet")
+    style_adapter(unet, fusion="concat").save_pretrained(folder / "concat")
+    write(folder, {**DESIGN, "conditions": {"style": [{"style": STYLES[0]}]}})
+    options = ("--adapter", f"style={folder / 'concat'}", "--inspect", str(folder / "seen"), "--ablate", "none")
+    said = refused(generate(folder, models, "--maps", *options), folder, capsys)
+    assert "maps: got conditions of style alone, whose adapters add no attention of their own" in said
+    assert generate(folder, models, *options) == 0
 
 
 def test_everything_a_file_may_say(folder: Path) -> None:
