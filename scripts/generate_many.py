@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.inline_images import PREFIX
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.scripts.generate_options import adapter_paths, replaced
 from weftwork.scripts.outputs import naming_replaced
@@ -114,7 +115,8 @@ def _files(designs: Mapping[str, "Design"], folder: Path, arguments: argparse.Na
 
 def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, int]) -> bool:
     """Whether all files of a design are there and whole; `ValueError` for images of another design or model."""
-    from weftwork.pipelines.designs.run import stored, stored_in
+    from weftwork.pipelines.designs.files import stored_in
+    from weftwork.pipelines.designs.run import stored
 
     whole = True
     for path, index in files.items():
@@ -123,10 +125,20 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
             whole = False
             continue
         before = found.pop("made_of", {})  # images of earlier versions have none
-        if found != json.loads(stored(design, index)):
+        expected = json.loads(stored(design, index))
+        if found != expected and not (before and _without_images(found) == _without_images(expected)):
             raise UserError(f"{path}: got an image of another design; choose another --output, or remove it")
         changed = [name for name, digest in made_of.items() if before and before.get(name) != digest]
         if changed or (before and set(before) - set(made_of)):
             other = changed[0] if changed else min(set(before) - set(made_of))
             raise UserError(f"{path}: got an image made with other {other}; choose another --output, or remove it")
     return whole
+
+
+def _without_images(value: object) -> object:
+    """Returns a record with its images left out, whose pixels `made_of` has as well."""
+    if isinstance(value, dict):
+        return {key: _without_images(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_images(one) for one in value]
+    return None if isinstance(value, str) and value.startswith(PREFIX) else value

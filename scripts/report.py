@@ -1,15 +1,20 @@
-"""Collect reports and training runs in one HTML file: tables, contact sheets, curves and validation images.
+"""Collect reports, training runs and generated images in one HTML file.
 
     weftwork evaluate paired --output outputs/evaluation
     weftwork benchmark step --output outputs/benchmark
     weftwork report outputs --output outputs/report.html
 
-The page is self-contained. Of a training run (a folder with metrics.jsonl), it shows the curves and the images of the
-last validation. Images of a report are the PNG files next to its JSON file that begin with its name.
+The page is self-contained. It shows
+
+- the scores of evaluations and benchmarks, with their plots, and the first images of each row beside the true image;
+- the curves of training runs (folders with metrics.jsonl), with the images of the last validation; needs matplotlib;
+- images of `weftwork generate` and of the demo.
+
+Prompt, sketches, texts and styles stand below each image that has a design. A click on the image saves the design,
+which `weftwork demo` and `weftwork generate` open.
 """
 
 import argparse
-import base64
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.datasets.readers.folders import files_below
+from weftwork.pipelines.designs.files import stored_if_any
 from weftwork.scripts.outputs import naming_replaced
+from weftwork.scripts.report_images import IMAGE_STYLE, drawn, figure, image
 from weftwork.scripts.training_runs import METRICS, TrainingRun
 
 Record = Mapping[str, Any]
@@ -35,7 +42,6 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
 tbody tr:hover td { background: var(--soft); }
 .spread { opacity: .6; font-size: .85em; }
-img { max-width: 100%; margin: .8rem 0; image-rendering: auto; }
 .about { opacity: .75; font-size: .9em; }
 """
 
@@ -52,16 +58,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Writes the page atomically; `ValueError` for no reports, or an output that is not HTML."""
     reports, runs = list(found(arguments.folders)), training_runs(arguments.folders)
-    if not (reports or runs):
+    images = generated(arguments.folders, reports, runs)
+    if not (reports or runs or images):
         names = ", ".join(map(str, arguments.folders))
         raise UserError(
-            f"folders: no reports found in {names}; run weftwork evaluate, weftwork benchmark or weftwork train first"
+            f"folders: no reports found in {names}; run weftwork evaluate, benchmark, train or generate first"
         )
+    if runs:
+        check_installed("folders: got a training run, whose curves", "matplotlib")
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     with naming_replaced([arguments.output]), atomic_path(arguments.output) as partial:
-        partial.write_text(page(reports, arguments.title, runs), encoding="utf-8")
-    print(f"{arguments.output}: {len(reports)} reports, {len(runs)} training runs")
+        partial.write_text(page(reports, arguments.title, runs, images), encoding="utf-8")
+    print(f"{arguments.output}: {len(reports)} reports, {len(runs)} training runs, {len(images)} generated images")
 
 
 def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
@@ -83,22 +92,56 @@ def training_runs(folders: Sequence[Path]) -> list[TrainingRun]:
     return [TrainingRun(path) for path in found]
 
 
-def page(reports: Sequence[tuple[Path, Record]], title: str, runs: Sequence[TrainingRun] = ()) -> str:
-    """Returns the HTML of all reports and training runs."""
+def generated(
+    folders: Sequence[Path], reports: Sequence[tuple[Path, Record]], runs: Sequence[TrainingRun]
+) -> dict[Path, Record]:
+    """Returns the designs of images below folders, by path, except those of reports and training runs."""
+    shown = {path.parent / name for path, report in reports for row in report["rows"] for name in row.get("images", ())}
+    inside = {run.folder for run in runs}
+    found = {path for folder in folders for path in files_below(folder) if path.suffix == ".png"}
+    chosen = sorted(path for path in found - shown if not inside.intersection(path.parents))
+    designs = {path: stored_if_any(path) for path in chosen if not path.stem.endswith("-maps")}
+    return {path: record["design"] for path, record in designs.items() if record is not None}
+
+
+def page(
+    reports: Sequence[tuple[Path, Record]],
+    title: str,
+    runs: Sequence[TrainingRun] = (),
+    images: Mapping[Path, Record] | None = None,
+) -> str:
+    """Returns the HTML of all reports, training runs, and designs by path of their image."""
     parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
     for index, (path, report) in enumerate(reports):
         parts += [f'<h2 id="r{index}">{html.escape(str(report["name"]))}</h2>', _about(report)]
-        parts += [f'<div class="wide">{_table(report)}</div>', *map(_image, _images(path))]
+        parts += [f'<div class="wide">{_table(report)}</div>', *_rows(path, report), *map(image, _plots(path, report))]
     for run in runs:
-        name, images = html.escape(str(run.folder)), run.images()
-        parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state())}</p>', run.plots()]
-        parts += map(_image, images.get(max(images, default=0), []))
+        name, shown, plots = html.escape(str(run.folder)), run.images(), run.figure()
+        parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state())}</p>']
+        parts += [] if plots is None else [drawn(plots, "curves")]
+        parts += map(image, shown.get(max(shown, default=0), []))
+    if images:
+        figures = [figure(path, design, caption=str(path)) for path, design in images.items()]
+        parts += ["<h2>Generated images</h2>", f'<div class="images">{"".join(figures)}</div>']
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
     )
-    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>' + "\n".join(
+    style = STYLE + IMAGE_STYLE
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head>\n<body>' + "\n".join(
         [*parts, "</body></html>\n"]
     )
+
+
+def _rows(path: Path, report: Record) -> Iterator[str]:
+    """Yields the first images of each row that has some, below its name."""
+    images = {row["name"]: [path.parent / name for name in row.get("images", ())] for row in report["rows"]}
+    for row in report["rows"]:
+        true, shown = images.get(row.get("truth"), []), []
+        for index, one in enumerate(images[row["name"]]):
+            record = stored_if_any(one)
+            shown.append(figure(one, record and record["design"], true[index] if true else None))
+        if shown:
+            yield f'<h3>{html.escape(str(row["name"]))}</h3><div class="images strip">{"".join(shown)}</div>'
 
 
 def _contents(reports: Sequence[tuple[Path, Record]]) -> str:
@@ -141,11 +184,9 @@ def _cell(value: float | None, spread: float | None) -> str:
     return shown if spread is None else f'{shown} <span class="spread">±{spread:.3f}</span>'
 
 
-def _images(path: Path) -> list[Path]:
-    """Returns the contact sheet of a report, and plots whose names begin with its name."""
-    return sorted(one for one in path.parent.glob(f"{path.stem}*.png") if one.is_file())
-
-
-def _image(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
+def _plots(path: Path, report: Record) -> list[Path]:
+    """Returns images whose names begin with that of a report; the contact sheet only if there are no single images."""
+    shown = any(row.get("images") for row in report["rows"])
+    return sorted(
+        one for one in path.parent.glob(f"{path.stem}*.png") if one.is_file() and not (shown and one.stem == path.stem)
+    )

@@ -1,19 +1,21 @@
-"""The progress of a training run, read from its folder: curves as SVG, and validation images by step."""
+"""The progress of a training run, read from its folder: curves, and validation images by step."""
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METRICS: Final = "metrics.jsonl"
 BINS: Final = 120
-"""Points of a curve; more values are averaged in bins."""
-WIDTH: Final = 360
-HEIGHT: Final = 150
-LEFT: Final = 52
-BOTTOM: Final = 18
+"""Points of a curve; means of more values are drawn over them."""
+COLUMNS: Final = 3
+"""Plots beside each other."""
 
 Curve = Sequence[tuple[float, float]]
 """Values by step."""
@@ -68,36 +70,22 @@ class TrainingRun:
         left = "" if not taken else f", about {(steps - step) * sum(taken) / len(taken) / 60:.0f} minutes left"
         return f"step {step} of {steps}{left}"
 
-    def plots(self) -> str:
-        """Returns all curves as SVG."""
-        return "".join(curve_svg(name, curve) for name, curve in self.curves().items())
+    def figure(self) -> "Figure | None":
+        """Returns the plots of all curves, with the means of many values; None before the first one."""
+        from matplotlib.figure import Figure
 
-
-def curve_svg(name: str, curve: Curve) -> str:
-    """Returns one curve as SVG, with its range and its last value."""
-    values = [value for _, value in curve]
-    low, high, first, last = min(values), max(values), curve[0][0], curve[-1][0]
-
-    def place(step: float, value: float) -> str:
-        x = LEFT + (WIDTH - LEFT - 4) * (step - first) / (last - first or 1)
-        y = 4 + (HEIGHT - BOTTOM - 8) * (high - value) / (high - low or 1)
-        return f"{x:.1f},{y:.1f}"
-
-    size = -(-len(curve) // BINS)
-    bins = [curve[i : i + size] for i in range(0, len(curve), size)]
-    points = [(sum(s for s, _ in some) / len(some), sum(v for _, v in some) / len(some)) for some in bins]
-    title = html.escape(name.replace("_", " "))
-    label = '<text x="{}" y="{}" text-anchor="{}">{}</text>'
-    labels = [
-        label.format(LEFT - 4, 12, "end", f"{high:.3g}"),
-        label.format(LEFT - 4, HEIGHT - BOTTOM - 4, "end", f"{low:.3g}"),
-        label.format(LEFT, HEIGHT - 4, "start", f"step {first:g}"),
-        label.format(WIDTH - 4, HEIGHT - 4, "end", f"{last:g}"),
-    ]
-    return (
-        f'<figure style="display:inline-block;margin:.5rem"><figcaption>{title}: {values[-1]:.4g}</figcaption>'
-        f'<svg role="img" aria-label="{title} by step" width="{WIDTH}" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-size="11" fill="currentColor">'
-        f'<polyline fill="none" stroke="currentColor" stroke-width="1.5" '
-        f'points="{" ".join(place(*point) for point in points)}"/>{"".join(labels)}</svg></figure>'
-    )
+        curves = self.curves()
+        if not curves:
+            return None
+        rows = -(-len(curves) // COLUMNS)
+        figure = Figure(figsize=(4 * min(COLUMNS, len(curves)), 2.2 * rows), layout="constrained")
+        for index, (name, curve) in enumerate(curves.items()):
+            axes = figure.add_subplot(rows, min(COLUMNS, len(curves)), index + 1)
+            values = np.asarray(curve, float)
+            many = len(curve) > BINS
+            axes.plot(*values.T, "tab:blue", alpha=0.25 if many else 1, marker=None if len(curve) > 1 else "o")
+            if many:
+                axes.plot(*np.transpose([part.mean(0) for part in np.array_split(values, BINS)]), "tab:blue")
+            axes.set_title(f"{name.replace('_', ' ')}: {values[-1, 1]:.4g}", fontsize="medium")
+            axes.grid(alpha=0.3)
+        return figure

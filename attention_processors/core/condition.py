@@ -99,6 +99,12 @@ class Condition(Recorded):
     def record_fields(cls) -> dict[str, tuple[str, RecordField]]:
         return {key: one for key, one in super().record_fields().items() if one[0] not in cls.refused}
 
+    def has_record(self) -> bool:
+        """Whether designs can hold it: fields that records lack have no value."""
+        return bool(self.needs) and all(
+            "record" in one.metadata or getattr(self, one.name) is None for one in fields(self)
+        )
+
     def checked_region(self) -> Area:
         """Returns the region as a box, an 8-bit image or None."""
         return checked_area(self.region)

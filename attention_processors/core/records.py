@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeGuard
 from PIL import Image
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.inline_images import as_text
 from weftwork.datasets.readers.texts import check_characters
 
 Locate = Callable[[str], Path | Image.Image]
@@ -255,6 +256,16 @@ class Recorded:
             raise UserError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
         return cls(**values)
 
+    def record(self) -> dict[str, Any]:
+        """Returns the object that `from_record` reads as this instance: images as data URIs, defaults left out."""
+        found, known = {}, {one.name: one for one in _fields(type(self))}
+        for key, (name, _) in self.record_fields().items():
+            value, one = getattr(self, name), known[name]
+            default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+            if value is not default and value != default:
+                found[key] = _plain(value)
+        return found
+
     @classmethod
     def schema(cls) -> Schema:
         """Returns the JSON schema of a record."""
@@ -270,6 +281,19 @@ class Recorded:
         given = [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in cls.needs]
         schema |= {"required": required} if required else {"anyOf": given} if given else {}
         return schema | {"properties": properties}
+
+
+def _plain(value: object) -> object:
+    """Returns the value of a field as JSON."""
+    if isinstance(value, Recorded):
+        return value.record()
+    if isinstance(value, Image.Image):
+        return as_text(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:

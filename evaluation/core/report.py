@@ -16,11 +16,19 @@ VERSIONS_OF = ("weftwork", "torch", "diffusers", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Row:
-    """Named row of scores, with their standard deviations over seeds, if there are several."""
+    """Named row of scores.
+
+    Args:
+        spread: standard deviations of the scores over seeds, if there are several.
+        images: paths of its first images, relative to the report.
+        truth: name of the row with the true images of these.
+    """
 
     name: str
     scores: Mapping[str, float]
     spread: Mapping[str, float] = field(default_factory=dict)
+    images: Sequence[str] = ()
+    truth: str | None = None
 
     @classmethod
     def over_seeds(cls, name: str, runs: Sequence[Mapping[str, float]]) -> "Row":
@@ -32,7 +40,9 @@ class Row:
     def record(self) -> dict[str, object]:
         """Returns the row as written to JSON."""
         spread = {"spread": _finite(self.spread)} if self.spread else {}
-        return {"name": self.name, "scores": _finite(self.scores), **spread}
+        images = {"images": list(self.images)} if self.images else {}
+        truth = {} if self.truth is None else {"truth": self.truth}
+        return {"name": self.name, "scores": _finite(self.scores), **spread, **images, **truth}
 
     def cell(self, score: str) -> str:
         """Formats a score for the table."""

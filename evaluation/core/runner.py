@@ -1,8 +1,8 @@
-"""Base class of evaluations: named rows, averaged over seeds, written as a report and a contact sheet."""
+"""Base class of evaluations: named rows, averaged over seeds, written as a report with images and a contact sheet."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
 
@@ -16,12 +16,17 @@ from weftwork.evaluation.core.images import (
     SHEET_COLUMNS,
     ConditionRows,
     Images,
+    as_bytes,
     contact_sheet,
     generate,
     reconstructed,
 )
 from weftwork.evaluation.core.report import Report, Row
+from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.files import write_images
+from weftwork.pipelines.designs.run import stored
 
 Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
 Drawn = tuple[Images, Mapping[str, float]]
@@ -42,6 +47,8 @@ class Evaluation(ABC, Generic[Pipe]):
     name: ClassVar[str]
     every: ClassVar[int] = 1
     """The contact sheet shows every `every`-th image."""
+    other_cases: ClassVar[Collection[str]] = ()
+    """Rows whose images are of other cases than those of the first row, or in another order."""
     side: ClassVar[int] = 128
     """Side of true images in pixels; generated ones are resized to it, since oracles read this size."""
 
@@ -51,6 +58,8 @@ class Evaluation(ABC, Generic[Pipe]):
     count: int = 200
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
+    designs: list[Design] = field(init=False, default_factory=list, compare=False)
+    """Designs of the images of the last row, empty where a design cannot describe them."""
 
     @classmethod
     @abstractmethod
@@ -58,7 +67,8 @@ class Evaluation(ABC, Generic[Pipe]):
         """Returns the evaluation of trained weights, by option of the `Measurement`."""
 
     def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
-        """Evaluates all rows, or those named; updates report and contact sheet (first seed) in `folder` after each row.
+        """Evaluates all rows, or those named; updates report, images and contact sheet (first seed) in `folder` after
+        each row.
 
         Args:
             seeds: seeds of cases and noise; for several, scores are means with their spread.
@@ -66,21 +76,35 @@ class Evaluation(ABC, Generic[Pipe]):
         Raises:
             ValueError: unknown row.
         """
-        runs = [replace(self, seed=seed).rows() for seed in seeds]
+        evaluations = [replace(self, seed=seed) for seed in seeds]
+        runs = [one.rows() for one in evaluations]
         unknown = [name for name in only if name not in runs[0]]
         if unknown:
             raise UserError(f"rows: got {', '.join(unknown)}, expected some of {', '.join(runs[0])}; correct the names")
-        seed = seeds[0] if len(seeds) == 1 else list(seeds)
+        seed, first = seeds[0] if len(seeds) == 1 else list(seeds), next(iter(runs[0]))
         rows, sheet = [], []
         report = Report("evaluation", self.title, rows, seed, self.count, self.split, self.settings)
         for name in only or runs[0]:
+            evaluations[0].designs.clear()
             drawn = [run[name]() for run in runs]
-            rows.append(Row.over_seeds(name, [scores for _, scores in drawn]))
-            sheet.append((name, drawn[0][0][: self.every * SHEET_COLUMNS : self.every]))
+            shown = slice(0, self.every * SHEET_COLUMNS, self.every)
+            sheet.append((name, drawn[0][0][shown]))
+            images = self._write(folder, name, sheet[-1][1], evaluations[0].designs[shown])
+            row = Row.over_seeds(name, [scores for _, scores in drawn])
+            truth = None if name == first or name in self.other_cases else first
+            rows.append(replace(row, images=images, truth=truth))
             report.write(folder)
             with atomic_path(folder / f"{self.title}.png") as partial:
                 contact_sheet(sheet).save(partial)
         return report
+
+    def _write(self, folder: Path, row: str, images: Images, designs: Sequence[Design]) -> list[str]:
+        """Writes images of a row, each with its design inside, and returns their paths relative to the folder."""
+        names = [f"{self.title}/{row}-{index}.png" for index in range(len(images))]
+        texts = [stored(one) for one in designs] if len(designs) == len(names) else [None] * len(names)
+        pixels = zip(map(Image.fromarray, as_bytes(images)), texts, strict=True)
+        write_images({folder / name: one for name, one in zip(names, pixels, strict=True)})
+        return names
 
     @property
     def title(self) -> str:
@@ -124,8 +148,20 @@ class Evaluation(ABC, Generic[Pipe]):
         seeds = [(self.seed << 20) + i for i in range(len(prompts))]
         used = pipe or self.pipe
         assert isinstance(used, ConditionedPipelineMixin)
+        if images is None and not hasattr(denoisers(used)[0], "peft_config"):  # no ControlNet and no LoRA
+            self._note(prompts, conditions, seeds)
         drawn = generate(used, prompts, conditions, seeds, name=name, images=images, **self.settings)
         sides = (self.side, self.side)
         if drawn.shape[-2:] == sides:
             return drawn
         return F.interpolate(drawn, sides, mode="bilinear", antialias=True, align_corners=False)
+
+    def _note(self, prompts: Sequence[str], conditions: ConditionRows, seeds: Sequence[int]) -> None:
+        """Adds the designs of images, unless a condition has values that designs cannot hold."""
+        rows = [{name: some[i] or () for name, some in conditions.items() if some[i]} for i in range(len(prompts))]
+        if all(one.has_record() for row in rows for some in row.values() for one in some):
+            steps, scale = self.num_inference_steps, self.guidance_scale
+            self.designs.extend(
+                Design(text, seed=seed, num_inference_steps=steps, guidance_scale=scale, conditions=row)
+                for text, row, seed in zip(prompts, rows, seeds, strict=True)
+            )

@@ -1,7 +1,7 @@
 """Evaluation of attention control on prompts of two and three garments, read by the oracle."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ class AttentionControlEvaluation(Evaluation[ConditionedPipelineMixin]):
     """Evaluation of a pipeline with `AttentionControlAdapter`: prompts alone, and each garment attended to."""
 
     name: ClassVar[str] = "attention-control"
+    other_cases: ClassVar[Collection[str]] = tuple(f"{row}_3" for row in ("real", "text_only", "attend"))
 
     oracle: Oracle
 

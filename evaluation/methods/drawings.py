@@ -5,7 +5,7 @@ styles say subjects, colours and ground; only those of methods without a style c
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -56,6 +56,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
     """
 
     name: ClassVar[str] = "drawings"
+    other_cases: ClassVar[Collection[str]] = ("texts_swapped", "sketches_swapped")
 
     split: Split = "cells"
     lora: Path | None = None

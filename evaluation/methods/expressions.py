@@ -4,7 +4,7 @@ The prompt describes the looks of a person and leaves out the expression, except
 expression is that of another person's image, whose looks must not show.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,6 +40,7 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
     """
 
     name: ClassVar[str] = "expressions"
+    other_cases: ClassVar[Collection[str]] = ("mixed",)
 
     folder: Path
     oracle: PersonOracle

@@ -4,7 +4,7 @@ Rows of pairs share one constant prompt, so only the pairs carry attributes. All
 triples of kind, colour and pattern are not in the training split.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -48,6 +48,7 @@ class PairedEvaluation(Evaluation[ConditionedPipelineMixin]):
     """Evaluation on outfits of a pipeline with the adapter `paired`, and optionally the baseline `global_sketch`."""
 
     name: ClassVar[str] = "paired"
+    other_cases: ClassVar[Collection[str]] = ("texts_swapped", "sketches_swapped", *(f"pairs_{n}" for n in range(1, 5)))
 
     oracle: Oracle
 

@@ -50,6 +50,8 @@ from weftwork.pipelines.designs.samplers import SAMPLERS
 
 SIDE: Final = WholeKind(8, 4096, multiple=8)
 SEED: Final = WholeKind(0, 2**63 - 1)
+INLINE_PIXELS: Final = 4_000_000
+"""Pixels of all images of a design up to which generated images store them."""
 WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
 SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt", "strength")
 """Keys that options of commands replace, and that images store as they were used."""
@@ -198,6 +200,7 @@ class Design(Recorded):
         images: reference images of an editing model, whose strengths are conditions of `in-context`.
         loras, controlnets: added to the pipeline by diffusers itself.
         source: the file's content as it was read.
+        files: paths in `source`.
 
     Raises:
         ValueError: a value of the wrong type or out of its range, by name.
@@ -242,6 +245,7 @@ class Design(Recorded):
         default=(), metadata=recorded(ListKind(Control), "ControlNets of diffusers' format, each with its image.")
     )
     source: Mapping[str, object] = field(default_factory=dict)
+    files: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not (is_finite(self.guidance_scale) and self.guidance_scale >= 0):
@@ -284,6 +288,17 @@ class Design(Recorded):
     def begins_with_image(self) -> bool:
         """Whether the result depends on `image`."""
         return self.image is not None and (self.mask_image is not None or self.strength != 1)
+
+    def complete(self) -> dict[str, object]:
+        """Returns the content of a design file that needs no images beside it; paths of large images are kept."""
+        if self.source and not (self.files and self._pixels() <= INLINE_PIXELS):
+            return dict(self.source)
+        return self.record()
+
+    def _pixels(self) -> int:
+        holders = [self, *(one for some in self.conditions.values() for one in some), *self.controlnets]
+        images = [*self.images, *(value for one in holders for value in vars(one).values())]
+        return sum(one.width * one.height for one in images if isinstance(one, Image.Image))
 
     def numbered(self, index: int) -> "Design":
         """Returns the design of one of several images: seeds count on, of variations the last one's."""

@@ -11,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from PIL import Image
+
 from weftwork.attention_processors.core.records import Locate, Schema, short
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.inline_images import located
+from weftwork.datasets.readers.inline_images import PREFIX, located
 from weftwork.datasets.readers.json_object import unique_keys
 from weftwork.pipelines.designs.design import NOT_BESIDE_IMAGE, OF_IMAGE, Design
 
@@ -74,11 +76,18 @@ def as_design(record: object, locate: Locate, place: str = "design") -> Design:
         ValueError: as `read_design`.
     """
     known = {k: v for k, v in record.items() if k != SCHEMA_KEY} if isinstance(record, Mapping) else record
+    files: list[str] = []
+
+    def noted(text: str) -> Path | Image.Image:
+        if not text.startswith(PREFIX):
+            files.append(text)
+        return locate(text)
+
     try:
-        design = Design.from_record(known, locate)
+        design = Design.from_record(known, noted)
     except ValueError as error:
         raise UserError(f"{place}: {error}") from error
-    return replace(design, source=record)
+    return replace(design, source=record, files=tuple(files))
 
 
 def design_schema() -> Schema:

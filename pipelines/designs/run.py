@@ -5,15 +5,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import load, methods
-from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.call import denoisers
@@ -22,15 +21,11 @@ from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedS
 from weftwork.pipelines.core.opening import open_conditioned, open_controlnet, opening
 from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
+from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.initial_image import binary_mask
 from weftwork.pipelines.designs.noise import noise_arguments
 from weftwork.pipelines.designs.samplers import sampler
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
-
-TEXT_CHUNK: Final = "weftwork"
-"""PNG text chunk of the design."""
-TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
-"""PNG text chunks of the design, including that of earlier versions."""
 
 
 def open_pipeline(
@@ -254,27 +249,5 @@ def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = N
     """Returns the text stored in a PNG: `design`, a complete design file, the seed, and digests of what made it."""
     one = design.numbered(index)
     settings = {name: getattr(one, name) for name in SETTINGS}
-    record = {"design": {**one.source, **settings}, "seed": one.seed}
+    record = {"design": {**one.complete(), **settings}, "seed": one.seed}
     return json.dumps(record if made_of is None else {**record, "made_of": made_of})
-
-
-def stored_in(path: Path) -> dict[str, Any] | None:
-    """Returns the record stored in a PNG, None if that is cut short; `ValueError` for a whole one without."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            texts = [image.info[name] for name in TEXT_CHUNKS if name in image.info]
-    except (OSError, SyntaxError):
-        return None
-    if not texts:
-        raise UserError(f"{path}: got an image that weftwork did not make; choose another --output, or remove it")
-    return json.loads(texts[0])
-
-
-def write_images(files: Mapping[Path, tuple[Image.Image, str]]) -> None:
-    """Writes all images or none: files are moved to their places when all are complete."""
-    with contextlib.ExitStack() as staged:
-        for target, (image, text) in files.items():
-            info = PngImagePlugin.PngInfo()
-            info.add_text(TEXT_CHUNK, text)
-            image.save(staged.enter_context(atomic_path(target)), "PNG", pnginfo=info)

@@ -98,6 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     studio = open_studio(arguments.model, adapter_paths(arguments.adapter), arguments.device, arguments.image_encoder)
     pages: list[Tab] = [*open_pages(Context(studio, folders))]
     if arguments.training_run is not None:
+        check_installed("training_run", "matplotlib")
         from weftwork.scripts.demo.training import TrainingPage
 
         pages.append(TrainingPage(TrainingRun(arguments.training_run)))

@@ -20,8 +20,9 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX, from_text
 from weftwork.pipelines.designs.arguments import unet_size
 from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.reader import as_design
-from weftwork.pipelines.designs.run import draw, stored, write_images
+from weftwork.pipelines.designs.run import draw, stored
 from weftwork.scripts.demo.jobs import JobQueue, Report, Step, User
 
 MAX_STEPS: Final = 100

@@ -29,21 +29,22 @@ class TrainingPage(Tab):
         self.run = run
 
     def build(self) -> None:
-        plots = gr.HTML()
+        state, plots = gr.HTML(), gr.Plot(show_label=False)
         step = gr.Dropdown([LATEST], value=LATEST, label="Validation of step", elem_id="training-step")
         gr.Markdown("Rows from the top: sketches or references, true images, step 0, the chosen step.")
         images = gr.Gallery(columns=1, label="Validation images", height="auto", object_fit="contain")
-        shown = gr.State("")
+        shown = gr.State(("", 0))
 
-        def refresh(chosen: str, before: str) -> tuple[object, ...]:
-            found = self.run.images()
+        def refresh(chosen: str, before: tuple[str, int]) -> tuple[object, ...]:
+            found, rows = self.run.images(), len(self.run.rows())
             names = [LATEST, *map(str, found)]
             place = max(found, default=0) if chosen == LATEST else int(chosen)
             head = f"<p>{html.escape(str(self.run.folder))}: {html.escape(self.run.state())}</p>"
             now = f"{place} {sum(map(len, found.values()))}"
-            menu = gr.skip() if now == before else gr.Dropdown(names, value=chosen if chosen in names else LATEST)
-            pictures = gr.skip() if now == before else [read_image(path) for path in found.get(place, [])]
-            return head + self.run.plots(), menu, pictures, now
+            plot = gr.skip() if rows == before[1] else self.run.figure()
+            menu = gr.skip() if now == before[0] else gr.Dropdown(names, value=chosen if chosen in names else LATEST)
+            pictures = gr.skip() if now == before[0] else [read_image(path) for path in found.get(place, [])]
+            return head, plot, menu, pictures, (now, rows)
 
         for event in (gr.Timer(SECONDS).tick, step.change):
-            event(refresh, [step, shown], [plots, step, images, shown], **QUIET)
+            event(refresh, [step, shown], [state, plots, step, images, shown], **QUIET)

@@ -24,12 +24,14 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from weftwork.attention_processors.paired.samples import pairs
 from weftwork.datasets.readers.pair_folder import PairSample, write_pair_folder
 from weftwork.datasets.synthetic import creatures, outfits
 from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample
 from weftwork.datasets.synthetic.outfits.drawing import RGB
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.design import Design
 from weftwork.pretrained import shipped
 
 STYLE: Final = "chalk"
@@ -94,18 +96,10 @@ def draw(folder: Path) -> None:
 
 
 def write_designs(folder: Path, count: int) -> None:
-    """Writes designs of outfits of the training split as `folder/designs.jsonl`, with their sketches beside it."""
+    """Writes designs of outfits of the training split as `folder/designs.jsonl`, with their sketches inside."""
     folder.mkdir(parents=True)
-    rows = []
-    for index in range(count):
-        drawn = outfits.sample("train", index, seed=SEED + 1)
-        pairs: list[dict[str, str]] = []
-        for place, (sketch, text) in enumerate(zip(drawn.sketches, drawn.texts, strict=True)):
-            pairs.append({"text": text})
-            if (sketch < 128).any():
-                pairs[-1] |= {"sketch": f"{index:02}-{place}.png", "region": "sketch"}
-                Image.fromarray(sketch).save(folder / pairs[-1]["sketch"])
-        rows.append(json.dumps({"prompt": outfits.PROMPT, "conditions": {"paired": pairs}}))
+    shown = [pairs(outfits.sample("train", index, seed=SEED + 1)) for index in range(count)]
+    rows = [json.dumps(Design(outfits.PROMPT, conditions={"paired": one}).record()) for one in shown]
     (folder / "designs.jsonl").write_text("\n".join(rows) + "\n")
 
 
@@ -222,7 +216,6 @@ def _nearest(image: Pixels, looks: Mapping[str, np.ndarray]) -> str:
 
 def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
     """Returns, by row, colour accuracy of the turquoise garments and of the others."""
-    from weftwork.attention_processors.paired.samples import pairs
     from weftwork.evaluation.core.images import as_tensor, generate
     from weftwork.evaluation.oracles.outfits import pretrained_oracle
 

@@ -3,20 +3,30 @@
 import json
 import math
 import re
+from base64 import b64decode
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from tiny import tiny_pipe, tiny_unet
 
+from weftwork.attention_processors import Style
 from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.attention_processors.paired.samples import pairs
+from weftwork.datasets.readers.inline_images import from_text
 from weftwork.evaluation.core.report import Report, Row
-from weftwork.evaluation.methods.paired import PairedEvaluation
+from weftwork.evaluation.methods.paired import PairedEvaluation, outfits_of
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.files import stored_if_any, write_images
+from weftwork.pipelines.designs.identity import content_digest
+from weftwork.pipelines.designs.reader import as_design
+from weftwork.pipelines.designs.run import draw, stored
 from weftwork.scripts.benchmarks.style import DENOISERS, steps
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.cli import main
@@ -86,6 +96,43 @@ def test_the_evaluation_fills_all_rows(evaluation: PairedEvaluation, tmp_path: P
         assert sheet.size == (150 + 8 * 128, len(ROWS) * 128)
 
 
+def test_images_of_rows_are_written_with_their_designs_and_shown(evaluation: PairedEvaluation, tmp_path: Path) -> None:
+    evaluation.run(tmp_path, ("real", "pairs", "no_condition"), seeds=[3, 4])
+    rows = json.loads((tmp_path / "paired.json").read_text())["rows"]
+    assert [row["images"] for row in rows[:2]] == [[f"paired/{n}-{i}.png" for i in (0, 1)] for n in ("real", "pairs")]
+    assert [row.get("truth") for row in rows] == [None, "real", "real"]
+    assert stored_if_any(tmp_path / "paired/real-0.png") is None
+    record = stored_if_any(tmp_path / "paired/pairs-1.png")
+    assert record is not None
+    design = as_design(record["design"], from_text)
+    sample = outfits_of("validation", 3, 2)[1]
+    assert content_digest(design.conditions["paired"]) == content_digest(pairs(sample))
+    again = np.asarray(draw(evaluation.pipe, design)[0].resize((128, 128), Image.Resampling.BILINEAR), int)
+    with Image.open(tmp_path / "paired/pairs-1.png") as image:
+        assert np.abs(np.asarray(image, int) - again).mean() < 2, "the design makes the image"
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    links = re.findall(r'<a download="(.*?)" href="data:application/json;base64,(.*?)"', page)
+    assert [name for name, _ in links] == [f"{n}-{i}.json" for n in ("pairs", "no_condition") for i in (0, 1)]
+    assert json.loads(b64decode(links[1][1])) == record["design"]
+    assert all(page.count(text) >= 1 for text in sample.texts) and page.count("the true image") == 4
+    assert page.count('alt="paired"') == 0, "no contact sheet beside single images"
+
+
+def test_generated_images_are_shown_with_their_designs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    red, design = (
+        Image.new("RGB", (8, 8), "red"),
+        Design("a <b>", seed=1, conditions={"style": [Style("ink", end=0.5)]}),
+    )
+    write_images({tmp_path / name: (red, stored(design)) for name in ("one.png", "one-maps.png", "run/class/two.png")})
+    write_images({tmp_path / "other.png": (red, None)})
+    (tmp_path / "run/metrics.jsonl").touch()
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
+    assert "0 reports, 1 training runs, 1 generated images" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img") == 1 and "<p>a &lt;b&gt;</p>" in page and "<div>ink, end 0.5</div>" in page
+
+
 def test_the_evaluation_can_be_kept_to_some_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:
     assert [row.name for row in evaluation.run(tmp_path, ("real", "pairs")).rows] == ["real", "pairs"]
 
@@ -99,7 +146,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
     with pytest.raises(KeyboardInterrupt):
         evaluation.run(tmp_path)
     rows = json.loads((tmp_path / "paired.json").read_text())["rows"]
-    assert rows == [{"name": "real", "scores": {"kind": 0.5}}]
+    assert [(row["name"], row["scores"]) for row in rows] == [("real", {"kind": 0.5})]
 
 
 def test_every_seed_draws_other_cases(evaluation: PairedEvaluation, tmp_path: Path) -> None:

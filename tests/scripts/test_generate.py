@@ -17,6 +17,7 @@ from tiny_designs import DESIGN, PAIR, generate, read, refused, write
 from weftwork.attention_processors.paired.adapter import GlobalSketch, SketchTextPair
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter
 from weftwork.datasets.readers.errors import NotFiniteError
+from weftwork.datasets.readers.inline_images import from_text
 from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.reader import read_design
 from weftwork.scripts.cli import COMMANDS, commands, main
@@ -32,7 +33,10 @@ def test_the_image_holds_its_design_and_seed(folder: Path, models: Path, capsys:
     assert pixels.shape == (64, 64, 3)
     assert stored["seed"] == 3
     assert stored["design"]["seed"] == 3
-    assert stored["design"]["conditions"] == DESIGN["conditions"]
+    [pair] = stored["design"]["conditions"]["paired"]
+    with Image.open(folder / PAIR["sketch"]) as sketch:
+        assert np.array_equal(np.asarray(from_text(pair.pop("sketch")).convert("L")), np.asarray(sketch.convert("L")))
+    assert pair == {"text": PAIR["text"], "region": "sketch", "ink": "dark"}
 
 
 def test_a_stored_design_makes_the_same_image_again(folder: Path, models: Path) -> None:

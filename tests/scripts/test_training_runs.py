@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from weftwork.scripts.cli import main
-from weftwork.scripts.training_runs import BINS, TrainingRun, curve_svg
+from weftwork.scripts.training_runs import BINS, TrainingRun
+
+pytest.importorskip("matplotlib")
 
 
 @pytest.fixture
@@ -36,21 +38,19 @@ def test_a_run_is_read_while_it_is_written(run: TrainingRun, tmp_path: Path) -> 
     (run.folder / "final").mkdir()
     assert run.state() == "finished at step 30"
     empty = TrainingRun(tmp_path / "none")
-    assert (empty.curves(), empty.images(), empty.plots()) == ({}, {}, "")
+    assert (empty.curves(), empty.images(), empty.figure()) == ({}, {}, None)
     assert empty.state() == "no training.json: nothing was trained here yet"
 
 
-def test_curves_are_binned_and_scaled() -> None:
-    many = [(float(step), 2.0 - step / 1000) for step in range(1001)]
-    figure = ElementTree.fromstring(curve_svg("a_<b>", many))
-    (line,) = figure.iter("polyline")
-    points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
-    assert BINS / 2 < len(points) <= BINS
-    assert [x for x, _ in points] == sorted(x for x, _ in points) and points[0][1] < points[-1][1]
-    assert [text.text for text in figure.iter("text")] == ["2", "1", "step 0", "1000"]
-    caption = figure.find("figcaption")
-    assert caption is not None and caption.text == "a <b>: 1"
-    assert "nan" not in curve_svg("one", [(3, 1.0)])
+def test_means_are_drawn_over_many_values(run: TrainingRun) -> None:
+    rows = [{"step": step, "loss": step % 2} for step in range(1200)]
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    figure = run.figure()
+    assert figure is not None
+    [axes] = figure.axes
+    every, means = (np.asarray(line.get_xydata()) for line in axes.lines)
+    assert every.shape == (1200, 2) and means.shape == (BINS, 2)
+    assert (means[:, 1] == 0.5).all() and axes.get_title() == "loss: 1"
 
 
 def test_the_report_shows_training_runs(run: TrainingRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,8 +58,11 @@ def test_the_report_shows_training_runs(run: TrainingRun, capsys: pytest.Capture
     assert main(["report", str(run.folder.parent), "--output", str(output)]) == 0
     page = output.read_text()
     assert "0 reports, 1 training runs" in capsys.readouterr().out
-    assert "&lt;mine&gt;</h2>" in page and "step 30 of 50" in page and "validation loss: 0.25" in page
-    assert page.count("<svg") == 3 and page.count("<img") == 3, "the images of the last validation"
+    assert "&lt;mine&gt;</h2>" in page and "step 30 of 50" in page
+    assert page.count("<img") == 1 + 3, "the curves, and the images of the last validation"
+    figure = run.figure()
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes][:2] == ["validation loss: 0.25", "loss: 0.03333"]
 
 
 def test_the_demo_shows_a_run(run: TrainingRun) -> None:
@@ -69,10 +72,10 @@ def test_the_demo_shows_a_run(run: TrainingRun) -> None:
     with gr.Blocks() as blocks:
         TrainingPage(run).build()
     refresh = next(one.fn for one in blocks.fns.values() if one.fn.__name__ == "refresh")
-    plots, menu, images, now = refresh("latest", "")
-    assert plots.count("<svg") == 3 and "&lt;mine&gt;: step 30 of 50" in plots
+    state, plots, menu, images, now = refresh("latest", ("", 0))
+    assert len(plots.axes) == 3 and "&lt;mine&gt;: step 30 of 50" in state
     assert [value for _, value in menu.choices] == ["latest", "0", "10"] and len(images) == 3
-    assert len(refresh("0", now)[2]) == 2, "the other step was chosen"
-    assert refresh("latest", now)[2] == gr.skip(), "nothing is new"
+    assert len(refresh("0", now)[3]) == 2, "the other step was chosen"
+    assert refresh("latest", now)[1:4] == (gr.skip(),) * 3, "nothing is new"
     Image.new("RGB", (8, 8)).save(run.folder / "validation/000020-0.png")
-    assert len(refresh("latest", now)[2]) == 1
+    assert len(refresh("latest", now)[3]) == 1

@@ -19,7 +19,8 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pipelines.designs.design import Design
-from weftwork.pipelines.designs.run import draw, stored, stored_in, write_images
+from weftwork.pipelines.designs.files import stored_in, write_images
+from weftwork.pipelines.designs.run import draw, stored
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from weftwork.evaluation.oracles.instruments import Instruments, ShiftTolerantAl
 from weftwork.evaluation.scores.drawings import color_error, edge_scores, edges, retrieval
 from weftwork.evaluation.scores.scenes import Judge, mean
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.files import stored_if_any
 from weftwork.scripts.cli import main
 
 ROOT = Path(__file__).parents[3]
@@ -77,7 +78,11 @@ def test_every_row_is_generated_and_scored(evaluation: DrawingsEvaluation, tmp_p
     names = tuple(evaluation.pipe.adapters)
     report = evaluation.run(tmp_path)
     assert [row.name for row in report.rows] == ROWS and tuple(evaluation.pipe.adapters) == names
-    assert {path.name for path in tmp_path.iterdir()} == {"drawings-cells.json", "drawings-cells.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "drawings-cells.json", "drawings-cells.png", "drawings-cells"
+    }  # fmt: skip
+    designs = [stored_if_any(tmp_path / f"drawings-cells/{row}-0.png") is not None for row in ("pairs", "lora", "real")]
+    assert designs == [True, False, False], "no design describes an image with a LoRA"
     scores = {row.name: row.scores for row in report.rows}
     assert all(set(row) >= SCORES for row in scores.values())
     assert {"edge_recall_asked", "color_error_asked"} <= set(scores["texts_swapped"])

@@ -10,7 +10,8 @@ from PIL import Image
 
 from weftwork.attention_processors import StyleAdapter, StyleCard, adapter_class
 from weftwork.pipelines import ConditionedStableDiffusionPipeline, read_design
-from weftwork.pipelines.designs.run import draw, open_pipeline, stored, stored_in
+from weftwork.pipelines.designs.files import stored_in
+from weftwork.pipelines.designs.run import draw, open_pipeline, stored
 from weftwork.scripts.cli import main
 
 OLD = Path(__file__).parents[2] / "data" / "old_names"

@@ -13,12 +13,17 @@ from demo_browser import MARKS, drag, fill_settings, generate, opened, pixels, s
 from PIL import Image
 
 from weftwork.datasets.readers.inline_images import from_text
+from weftwork.pipelines.designs.files import write_images
+from weftwork.pipelines.designs.identity import content_digest
+from weftwork.pipelines.designs.reader import as_design, read_design
+from weftwork.pipelines.designs.run import stored
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
 
 NARROW = {"width": 390, "height": 844}
+OUTFIT = Path(__file__).resolve().parents[3] / "examples" / "outfit"
 
 
 def design(page: Any) -> dict[str, Any]:
@@ -149,6 +154,15 @@ def test_a_design_comes_back_from_an_image_and_after_a_reload(page: Any, tmp_pat
     command = [sys.executable, "-m", "weftwork.scripts.cli", "generate", str(tmp_path / "design.json")]
     subprocess.run([*command, "--output", str(tmp_path / "again.png")], check=True, capture_output=True)
     assert Image.open(tmp_path / "again.png").convert("RGB").tobytes() == before
+
+
+def test_the_design_of_a_file_with_paths_opens_from_its_image(page: Any, tmp_path: Path) -> None:
+    made = read_design(OUTFIT / "styled.json")
+    write_images({tmp_path / "made.png": (Image.new("RGB", (8, 8)), stored(made))})
+    dropped(page, tmp_path / "made.png")
+    page.get_by_text("Opened made.png.").wait_for()
+    opened = as_design(design(page), from_text)
+    assert content_digest(opened.conditions) == content_digest(made.conditions)
 
 
 def test_files_that_cannot_be_opened_are_reported(page: Any, tmp_path: Path) -> None:

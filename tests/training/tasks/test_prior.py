@@ -12,7 +12,8 @@ from tiny_training import Records, make_task
 from weftwork.attention_processors.paired.adapter import SketchTextPair
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.pipelines.designs.design import Design
-from weftwork.pipelines.designs.run import stored, stored_in, write_images
+from weftwork.pipelines.designs.files import stored_in, write_images
+from weftwork.pipelines.designs.run import stored
 from weftwork.training.tasks.prior import Prior, class_images, repeated
 
 DESIGN = Design("a cat", conditions={"paired": (SketchTextPair(drawn_sketch(), "a thing"),)}, num_inference_steps=1)

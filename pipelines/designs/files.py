@@ -1,0 +1,55 @@
+"""PNG files that store the design of their image as text; loads neither torch nor diffusers."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image, PngImagePlugin
+
+from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.errors import UserError
+
+TEXT_CHUNK: Final = "weftwork"
+"""PNG text chunk of the design."""
+TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
+"""PNG text chunks of the design, including that of earlier versions."""
+
+
+def write_images(files: Mapping[Path, tuple[Image.Image, str | None]]) -> None:
+    """Writes all images with their stored texts, or none: files are moved to their places when all are complete."""
+    with contextlib.ExitStack() as staged:
+        for target, (image, text) in files.items():
+            info = PngImagePlugin.PngInfo()
+            if text is not None:
+                info.add_text(TEXT_CHUNK, text)
+            image.save(staged.enter_context(atomic_path(target)), "PNG", pnginfo=info)
+
+
+def stored_in(path: Path) -> dict[str, Any] | None:
+    """Returns the record stored in a PNG, None if that is cut short; `ValueError` for a whole one without."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = _text(image)
+    except (OSError, SyntaxError):
+        return None
+    if text is None:
+        raise UserError(f"{path}: got an image that weftwork did not make; choose another --output, or remove it")
+    return json.loads(text)
+
+
+def stored_if_any(path: Path) -> dict[str, Any] | None:
+    """Returns the record stored in a PNG, read without its pixels; None for a file without one."""
+    try:
+        with Image.open(path) as image:
+            text = _text(image)
+            found = None if text is None else json.loads(text)
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("design"), dict) else None
+
+
+def _text(image: Image.Image) -> str | None:
+    return next((image.info[name] for name in TEXT_CHUNKS if name in image.info), None)
