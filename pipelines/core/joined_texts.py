@@ -1,9 +1,10 @@
 """Texts of conditions that a pipeline encodes as it does its prompt, and joins to it.
 
 `encode_prompt` encodes the prompt and each text alone. The tokens of the texts stand behind those of the prompt; where
-the denoiser reads a mask, what it hides comes last, so that there are more tokens only if the texts need them. Pooled
-embeddings and negative prompts are those of the prompt alone. What is joined is passed as prompt embeddings, so that
-`encode_prompt` itself makes all that depends on the number of tokens, such as positions.
+the denoiser reads a mask, what it hides comes last, or first if the encoder pads there, so that there are more tokens
+only if the texts need them. Pooled embeddings and negative prompts are those of the prompt alone. What is joined is
+passed as prompt embeddings, so that `encode_prompt` itself makes all that depends on the number of tokens, such as
+positions.
 """
 
 import inspect
@@ -53,6 +54,11 @@ class JoinedTexts:
         """Spans by design and text, those of all adapters one after another."""
         self.tokens = 0
         """Number of tokens of the encoders that were called in this run."""
+        self.left = False
+        """Whether padding stands in front of the tokens."""
+        connectors: Any = getattr(pipe, "connectors", None) or nn.Module()
+        self.to_front = any("learnable_registers" in name for name, _ in connectors.named_parameters())
+        """Whether the pipeline moves tokens in front of padding."""
 
     def placed(self, name: str, one: Encoded) -> Encoded:
         """Returns the conditions of an adapter on the tokens of their texts; unchanged before a prompt is encoded."""
@@ -82,8 +88,9 @@ class JoinedTexts:
         parts = [self._rows(own), *map(self._rows, every[1:], texts)]
         if not given.get("text_encoder_index"):
             self.places, self.tokens = [], 0
-        self._place(parts)
+        before = self.tokens
         own[EMBEDS], mask = self._joined(parts, every)
+        self._place(parts, before)
         own |= {} if mask is None else {self.mask: mask}
         images = len(parts[0]) // count
         once = {"prompt": None if prompts is None else [one for one in prompts for _ in range(images)]}
@@ -134,11 +141,12 @@ class JoinedTexts:
         )
         return [row if known else row[:0] for row, known in zip(rows, there, strict=True)]
 
-    def _place(self, parts: Sequence[Sequence[Tensor]]) -> None:
-        """Keeps where the texts stand, behind what other encoders of this run gave."""
-        ends = [
-            list(accumulate((len(part[row]) for part in parts), initial=self.tokens)) for row in range(len(parts[0]))
-        ]
+    def _place(self, parts: Sequence[Sequence[Tensor]], first: int) -> None:
+        """Keeps where the texts stand, behind the `first` tokens, which other encoders of this run gave."""
+        lengths = [[len(part[row]) for part in parts] for row in range(len(parts[0]))]
+        shifted = self.left and not self.to_front
+        begins = [self.tokens - sum(row) if shifted else first for row in lengths]
+        ends = [accumulate(row, initial=begin) for row, begin in zip(lengths, begins, strict=True)]
         spans = [list(pairwise(row))[1:] for row in ends]
         designs = len(next(iter(self.texts.values())))
         rows = len(spans) // designs
@@ -158,6 +166,7 @@ class JoinedTexts:
         masks = [one[self.mask] for one in every if one.get(self.mask) is not None]
         had = own[EMBEDS].shape[1]
         tokens = max(had if masks else 0, *map(len, rows))
+        self.left = self.hides and any(bool((one[:, 0] < one[:, -1]).any()) for one in masks)
         if tokens > had and self.family.fixed_text(self.denoiser):
             raise UserError(
                 f"prompt: got texts that make {tokens} tokens with the prompt, expected at most {had} for this "
@@ -167,14 +176,15 @@ class JoinedTexts:
         self.tokens += tokens
         if self.family.guidance.startswith("one batch"):
             for name in (f"negative_{EMBEDS}", f"negative_{self.mask}"):
-                own |= {name: _longer(own[name], tokens)} if name in own else {}
+                own |= {name: _longer(own[name], tokens, self.left)} if name in own else {}
         mask = None
         if masks and self.hides:
             lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
             mask = (torch.arange(tokens, device=lengths.device) < lengths[:, None]).to(masks[0].dtype)
+            mask = mask.flip(1) if self.left else mask
         elif masks:
             mask = torch.cat(masks, 1)
-        return torch.cat([_longer(row[None], tokens) for row in rows]), mask
+        return torch.cat([_longer(row[None], tokens, self.left) for row in rows]), mask
 
 
 def _without_prompts(given: Given) -> dict[str, Any]:
@@ -184,6 +194,7 @@ def _without_prompts(given: Given) -> dict[str, Any]:
     }
 
 
-def _longer(value: Tensor, tokens: int) -> Tensor:
-    """Fills the second axis with zeros."""
-    return F.pad(value, (0, 0) * (value.ndim - 2) + (0, max(0, tokens - value.shape[1])))
+def _longer(value: Tensor, tokens: int, left: bool) -> Tensor:
+    """Fills the second axis with zeros, behind what is there or, with `left`, in front of it."""
+    more = max(0, tokens - value.shape[1])
+    return F.pad(value, (0, 0) * (value.ndim - 2) + ((more, 0) if left else (0, more)))

@@ -1,23 +1,26 @@
 """Texts in regions on transformers: encoded and joined to the prompt by the pipeline itself."""
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from tiny import tiny_tokenizer
 from tiny_pipelines import PIPELINES, calls_of, run_tiny
 from tiny_transformers import WIDE, flux2_klein, language_tokenizer, t5, tiny_transformer_pipe
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, Qwen3Config, Qwen3Model
+from transformers import CLIPTextConfig, CLIPTextModel, Qwen3Config, Qwen3Model, Qwen3VLConfig, Qwen3VLModel
 
 from weftwork.attention_processors import RegionalAdapter, RegionalPrompt, joined_prompts
 from weftwork.pipelines import attach, conditions
 from weftwork.scripts.benchmarks.backbones.tiny import parts
 
 PROMPT, TEXTS = "a man", ("red", "blue")
-NOT_ALONE = ("z-image", "lumina2", "hunyuan_dit", "hunyuan_video")
-"""Families in which a text of weight 0 still counts: refiners of the text read it, or it stands in padding's place."""
+NOT_ALONE = ("z-image", "lumina2", "hunyuan_dit", "hunyuan_video", "mochi", "ltx2", "krea2")
+"""Families in which a text of weight 0 still counts: what pools or refines the text reads it, or it stands in padding's
+place."""
 
 
 def complete(name: str, **size: Any) -> tuple[Any, dict[str, Any]]:
@@ -60,6 +63,29 @@ def hunyuan_video() -> tuple[Any, dict[str, Any]]:
     return pipe, {**call, "prompt_template": {"template": "{}", "crop_start": 0}}
 
 
+def ltx2() -> tuple[Any, dict[str, Any]]:
+    """Padding in front of the prompt, in whose place connectors put registers, behind it."""
+    pipe, call = with_encoder("ltx2", 16, language_model, max_sequence_length=32, negative_prompt="red")
+    torch.manual_seed(5)
+    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1, "num_learnable_registers": 8}
+    sides = {f"{side}_connector_{name}": value for side in ("video", "audio") for name, value in heads.items()}
+    pipe.register_modules(connectors=LTX2TextConnectors(16, 3, rope_double_precision=False, **sides).eval())
+    return pipe, call
+
+
+def krea2() -> tuple[Any, dict[str, Any]]:
+    """Padding between the prompt and the end of the template."""
+    rope = {"mrope_section": [2, 1, 1], "rope_type": "default", "rope_theta": 1e6}
+    config = Qwen3VLConfig(text_config={**WIDE, "head_dim": 8, "rope_parameters": rope}, vision_config={"depth": 0})
+    pipe, call = with_encoder(
+        "krea2", 16, lambda _: Qwen3VLModel(config), max_sequence_length=32, negative_prompt="red"
+    )
+    vars(pipe)["text_encoder_select_layers"] = (0, 2)
+    pipe.prompt_template_encode_prefix, pipe.prompt_template_encode_start_idx = "a", 1
+    pipe.prompt_template_encode_suffix, pipe.prompt_template_encode_num_suffix_tokens = "b", 1
+    return pipe, call
+
+
 CASES: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "flux": lambda: complete("flux", max_sequence_length=32),
     "flux2": lambda: complete("flux2"),
@@ -75,6 +101,9 @@ CASES: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
     "hunyuan_dit": hunyuan_dit,
     "hunyuan_video": hunyuan_video,
     "sana": lambda: with_encoder("sana", 8, language_model, complex_human_instruction=None, negative_prompt="red"),
+    "mochi": lambda: with_encoder("mochi", 16, max_sequence_length=24, negative_prompt="red"),
+    "ltx2": ltx2,
+    "krea2": krea2,
     "lumina2": lambda: with_encoder("lumina2", 16, language_model, system_prompt="a"),
 }
 
@@ -126,6 +155,26 @@ def test_texts_are_tokens_of_a_joined_prompt() -> None:
     given = [RegionalPrompt(tokens=span, **region) for span in spans[1:]]
     by_hand = drawn(given, None, prompt_embeds=embeds, pooled_prompt_embeds=encoded[0][1])
     assert torch.equal(drawn(prompts(**region)), by_hand)
+
+
+@torch.no_grad()
+def test_padding_stays_in_front_of_a_joined_prompt() -> None:
+    """Where the encoder puts it; LTX-2's connectors then move tokens to the front."""
+    pipe, drawn = attached("ltx2")
+    rows = []
+    for text in (PROMPT, *TEXTS):
+        states, mask, *_ = pipe.encode_prompt(text, None, False, max_sequence_length=32)
+        rows.append(states[0][mask[0].bool()])
+        assert not mask[0, 0] and mask[0, -1]
+    joined, ends = torch.cat(rows), list(accumulate(map(len, rows)))
+    embeds, mask = joined.new_zeros(1, 32, joined.shape[1]), torch.zeros(1, 32, dtype=torch.long)
+    embeds[0, -len(joined) :], mask[0, -len(joined) :] = joined, 1
+    _, _, negative, negative_mask = pipe.encode_prompt(PROMPT, "red", True, max_sequence_length=32)
+    of_prompts = {"prompt_embeds": embeds, "prompt_attention_mask": mask, "negative_prompt": None}
+    of_prompts |= {"negative_prompt_embeds": negative, "negative_prompt_attention_mask": negative_mask}
+    region = {"region": (0.0, 0.5, 1.0, 1.0), "weight": 0.7}
+    given = [RegionalPrompt(tokens=span, **region) for span in pairwise(ends)]
+    assert torch.equal(drawn(prompts(**region)), drawn(given, None, **of_prompts))
 
 
 @pytest.mark.parametrize("name", ["sd3", "qwen-image", "pixart", "ltx", "chroma"])
