@@ -1,6 +1,6 @@
 """Evaluation of ControlNets on hands of the test split, whose joints are known."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,6 +31,7 @@ class PartEvaluation(Evaluation[ConditionedPipelineMixin]):
     """
 
     name: ClassVar[str] = "parts"
+    other_cases: ClassVar[Collection[str]] = ("other_hand",)
 
     controlnets: Mapping[str, Sequence[ControlNetModel]]
 
