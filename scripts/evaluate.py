@@ -64,5 +64,5 @@ def run(arguments: argparse.Namespace) -> None:
     with naming_replaced(folder / f"{evaluation.title}{ending}" for ending in ENDINGS):
         print(evaluation.run(folder, arguments.rows, arguments.seed).table())
         if curve:
-            plot_curve(evaluation.title, evaluation.curve(), measurement.curve, folder)
+            plot_curve(evaluation.title, evaluation.curve(), measurement.curve, folder, measurement.curve_over)
     print(f"written to {arguments.output}")

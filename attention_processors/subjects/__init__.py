@@ -15,6 +15,7 @@ METHOD = Method(
     acts_on="prompt",
     example=f"{FOLDER}.example:example",
     trainer="weftwork.training.trainers.subjects:SubjectTrainer",
+    evaluation="weftwork.evaluation.measurements.subjects:MEASUREMENT",
     usage=(
         "from weftwork.attention_processors import Subject",
         "from weftwork.attention_processors.encoders import ImageEncoder",

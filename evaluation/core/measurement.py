@@ -48,6 +48,7 @@ class Measurement:
         weights: by option.
         num_inference_steps, guidance_scale: defaults of the options.
         curve: scores that the option `--curve` plots over the weight of the condition; none for no such option.
+        curve_over: label of its axis; none for the weight.
         splits: of the cases; the first is the default.
         places: further folders by option, with their defaults, None for no folder, and contents.
     """
@@ -58,6 +59,7 @@ class Measurement:
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
     curve: tuple[str, ...] = ()
+    curve_over: str = ""
     splits: tuple[str, ...] = ("test", "validation")
     places: Mapping[str, tuple[Path | None, str]] = field(default_factory=dict)
 
@@ -77,7 +79,7 @@ class Measurement:
             text = text if default is None else f"{text} (default: {default})"
             parser.add_argument(f"--{name}", type=Path, default=default, help=text)
         if self.curve:
-            text = "scores over the weight, as a plot; needs matplotlib"
+            text = f"scores over the {self.curve_over or 'weight'}, as a plot; needs matplotlib"
             parser.add_argument("--curve", action="store_true", help=text)
 
     def open(self, pipe: "DiffusionPipeline", arguments: argparse.Namespace) -> "Evaluation":
