@@ -20,7 +20,9 @@ from weftwork.datasets.drawings.placed import PlacedSubjects, placed
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import SIZE, Canvas, compose
 from weftwork.datasets.drawings.splits import Split
+from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import ConditionRows, as_tensor
+from weftwork.evaluation.core.loading import ENCODER
 from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.instruments import Instruments, installed_instruments
@@ -53,6 +55,8 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
+        if ENCODER not in folders and {*ROWS, "reference"} & set(folders):
+            raise UserError(f"{ENCODER}: got none, needed by images of subjects; pass the one of the training")
         instruments = installed_instruments()
         trained: dict[str, list[str]] = {}
         for row in ROWS:
@@ -61,8 +65,8 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
                 pipe.load_adapter(folder, f"{row}_{index}")
         if "reference" in folders:
             pipe.load_adapter(folders["reference"][0], "reference")
-        if "image_encoder" in folders:
-            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(folders["image_encoder"][0])))
+        if ENCODER in folders:
+            pipe.set_encoders(image=ImageEncoder.from_pretrained(str(folders[ENCODER][0])))
         drawings = open_rendered(folders["drawings"][0], folders["cache_dir"][0])
         return cls(pipe=pipe, drawings=drawings, instruments=instruments, trained=trained)
 
@@ -95,6 +99,8 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     def curve(self) -> list[Row]:
         """Returns subjects and change of the layout over the first step with subjects, from a quarter of the images."""
+        if "subjects" not in self.trained:
+            raise UserError("curve: got no adapter of subjects, whose start it changes; pass --subjects")
         few = replace(self, count=max(2, self.count // 4))
         alone, some = few._row("text_only", {})[0], few.trained["subjects"]
         rows = []

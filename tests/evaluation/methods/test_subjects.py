@@ -72,6 +72,14 @@ def test_delayed_subjects_change_less(evaluation: SubjectEvaluation, tmp_path: P
     assert path.is_file() and (tmp_path / "subjects-curve.json").is_file()
 
 
+def test_rows_that_read_images_need_their_encoder(evaluation: SubjectEvaluation) -> None:
+    for option in ("subjects", "no_localization", "reference"):
+        with pytest.raises(ValueError, match="image_encoder: got none, needed by images of subjects"):
+            SubjectEvaluation.open(evaluation.pipe, {option: [Path("adapter")]})
+    with pytest.raises(ValueError, match=r"curve: got no adapter of subjects.*pass --subjects"):
+        replace(evaluation, trained={}).curve()
+
+
 def test_scores_know_shown_missing_and_blended_subjects() -> None:
     eye = torch.eye(4)
     shown = score_subjects([eye[[0, 1]]], [(0, 1)])
