@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from weftwork.datasets.readers.inline_images import from_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MARKS = [
@@ -79,6 +82,28 @@ def drag(page: Any, *points: tuple[float, float]) -> None:
     for place in places[1:]:
         page.mouse.move(*place, steps=6)
     page.mouse.up()
+
+
+def design(page: Any) -> dict[str, Any]:
+    """Returns the design that the page would send."""
+    return page.evaluate("document.querySelector('#design .canvas-page').design()")
+
+
+def pairs(page: Any) -> list[dict[str, Any]]:
+    """Returns its pairs, one of each layer that is shown and not empty."""
+    return design(page)["conditions"].get("paired", [])
+
+
+def ink(pair: dict[str, Any]) -> Any:
+    """Returns where a sketch is dark, as the ends of its rows and columns in fractions."""
+    values = np.asarray(from_text(pair["sketch"]).convert("L"))
+    rows, columns = (np.flatnonzero((values < 128).any(axis)) for axis in (1, 0))
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]]) / len(values)
+
+
+def tool(page: Any, name: str) -> None:
+    """Chooses a tool of the canvas."""
+    page.locator(f"#design [data-tool={name}]").first.click()
 
 
 def screenshot(page: Any, name: str) -> None:

@@ -89,7 +89,9 @@ class ImageStudio(Studio):
         _check_safe(record)
         design = as_design(record, _inline_image)
         if design.num_inference_steps > MAX_STEPS:
-            raise UserError(f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}")
+            raise UserError(
+                f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}; lower it"
+            )
         if max(design.height or 0, design.width or 0) > MAX_SIDE:
             raise UserError(f"height, width: got more than {MAX_SIDE}, expected at most that; choose less")
         unknown = [name for name in design.conditions if name not in (self.pipe.adapters or ())]

@@ -1,9 +1,10 @@
 /** The page's canvas: one design with its layers, from which the value of the component is made. */
 
-import { canvasSize, designOf, opened } from "./design.js";
+import { designOf, opened } from "./design.js";
 import { readFile } from "./files.js";
 import { drawThumbnails, History } from "./history.js";
-import { scaledTo, sketchOf } from "./ink.js";
+import { InitialFields } from "./initial.js";
+import { covered, scaledTo, sketchOf } from "./ink.js";
 import { Panel } from "./panel.js";
 import { Paper } from "./paper.js";
 import { isDrawing, PhotoChooser } from "./photo.js";
@@ -12,11 +13,13 @@ import { Store } from "./store.js";
 import { StyleFields } from "./styles.js";
 import { Viewer } from "./viewer.js";
 
-const TOOLS = { b: "draw", e: "erase", v: "move", r: "box", m: "region" };
-const PAINTS = { draw: "marks", region: "area" };
+const TOOLS = { b: "draw", e: "erase", v: "move", r: "box", m: "region", i: "mask" };
+const PAINTS = { draw: "marks", region: "area", mask: "mask" };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const OPACITY = 0.5; // of a new background
 const FAR = 10; // pixels that arrow keys move with Shift
+const ZOOM = 1.25;
+const PAN = 40; // pixels that arrow keys move the view
 
 /** @param submit generates an image. */
 export function mount(element, props, server, submit) {
@@ -35,13 +38,16 @@ class CanvasPage {
     const { adapter, size } = props;
     this.store = new Store(opened(props.first, adapter), `weftwork canvas of ${props.model}`);
     this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish(), server.region);
-    this.panel = new Panel(this.find(".layers"), this.store, this.paper, props.words, () => this.choose("region"));
+    this.tools = this.paper.tools;
+    this.panel = new Panel(this.find(".layers"), this.store, this.tools, props.words, () => this.choose("region"));
     this.settings = new Settings(root, this.store, size, props.samplers);
     this.photo = new PhotoChooser(this.find(".photo"), {
+      initial: (photo, image) => this.initial.set(covered(image, this.paper.pixels).toDataURL("image/png")),
       lines: async (photo) => this.#addSketch(await server.lines(photo.toDataURL("image/png"))),
       background: (photo) => this.store.set({ background: { source: photo.toDataURL("image/webp"), opacity: OPACITY } }),
       sketch: (photo) => this.#addImage(photo),
     });
+    this.initial = new InitialFields(this.find(".initial"), this.store, (tool) => this.choose(tool));
     this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
     this.history = new History(`${this.store.key} images`);
     this.history.listen(() => this.drawHistory());
@@ -52,6 +58,7 @@ class CanvasPage {
     };
     this.#connectFiles();
     root.addEventListener("keydown", (event) => this.#key(event));
+    root.addEventListener("keyup", ({ key }) => key === " " && (this.paper.view.held = false));
     this.choose("draw");
   }
 
@@ -96,6 +103,15 @@ class CanvasPage {
     this.store.set({ settings: value === null ? others : { ...others, seed: value } });
   }
 
+  /** Begins the next images with one, a bitmap. */
+  begin(image) {
+    const { width, height } = image;
+    const { settings } = this.store.state;
+    const same = String([width, height]) === String(this.paper.pixels);
+    const source = covered(image, [width, height]).toDataURL("image/png"); // without the design inside of the file
+    this.initial.set(source, same ? settings : { ...settings, width, height });
+  }
+
   /** Generates a design that stays beside the canvas. */
   generate(design) {
     this.aside = design;
@@ -104,16 +120,17 @@ class CanvasPage {
   }
 
   show() {
-    const { layers, background } = this.store.state;
+    const { layers, background, initial } = this.store.state;
     this.paper.draw();
     this.panel.draw();
     this.styles.draw();
+    this.initial.draw(this.tools);
     this.shown?.draw();
     this.find("[data-do=undo]").disabled = !this.store.canUndo;
     this.find("[data-do=redo]").disabled = !this.store.canRedo;
     const [width, height] = this.paper.size;
     this.find(".paper").style.aspectRatio = `${width} / ${height}`;
-    this.find(".paper").classList.toggle("empty", !background && !layers.some((one) => one.image || one.marks.length));
+    this.find(".paper").classList.toggle("empty", !background && !initial && !layers.some((one) => one.image || one.marks.length));
     this.find(".background").hidden = !background;
     if (background) this.find(".background input").value = background.opacity;
     this.settings.draw();
@@ -126,7 +143,7 @@ class CanvasPage {
   }
 
   design() {
-    return designOf(this.store.state, this.props.adapter, this.paper);
+    return designOf(this.store.state, this.props.adapter, this.paper.drawings);
   }
 
   report(text, error = false) {
@@ -135,9 +152,9 @@ class CanvasPage {
   }
 
   choose(tool) {
-    this.paper.tool = tool;
-    this.paper.paints = PAINTS[tool] ?? this.paper.paints; // the eraser acts on what was painted last
-    this.resize(this.paper.widths[this.paper.paints]);
+    this.tools.tool = tool;
+    this.tools.paints = PAINTS[tool] ?? this.tools.paints; // the eraser acts on what was painted last
+    this.resize(this.tools.widths[this.tools.paints]);
     this.find(".paper").dataset.tool = tool;
     for (const button of this.root.querySelectorAll("[data-tool]"))
       if (button.tagName === "BUTTON") button.ariaPressed = button.dataset.tool === tool;
@@ -147,7 +164,7 @@ class CanvasPage {
   resize(width) {
     const input = this.find("[data-size]");
     input.value = width;
-    this.paper.widths[this.paper.paints] = Number(input.value);
+    this.tools.widths[this.tools.paints] = Number(input.value);
     this.find(".size output").value = input.value;
   }
 
@@ -166,6 +183,9 @@ class CanvasPage {
       clear: () => this.store.set({ background: null }),
     };
     for (const [name, act] of Object.entries(actions)) this.find(`[data-do=${name}]`).onclick = act;
+    const { view } = this.paper;
+    const zooms = { in: () => view.zoom(ZOOM), out: () => view.zoom(1 / ZOOM), fit: () => view.fit() };
+    for (const [name, act] of Object.entries(zooms)) this.find(`[data-zoom=${name}]`).onclick = act;
     this.find(".background input").oninput = ({ target }) =>
       this.store.set({ background: { ...this.store.state.background, opacity: Number(target.value) } }, "background");
     for (const name of this.props.examples) {
@@ -209,11 +229,11 @@ class CanvasPage {
   }
 
   #takeImage(image) {
-    const canvas = scaledTo(image, canvasSize(this.store.state.settings, this.props.size));
+    const canvas = scaledTo(image, this.paper.size);
     const { width, height } = canvas;
     const drawing = isDrawing(canvas.getContext("2d").getImageData(0, 0, width, height).data);
     if (drawing) this.#addImage(canvas);
-    else this.photo.show(canvas);
+    else this.photo.show(canvas, image);
   }
 
   /** Replaces the layers and settings by those of a design; undo brings them back. */
@@ -239,8 +259,19 @@ class CanvasPage {
     const chord = event.ctrlKey || event.metaKey;
     if (chord && key === "Enter") return this.submit();
     if (target.matches("input:not([type=range])")) return;
-    if (!this.#shortcut(key, chord, event.shiftKey, target)) return;
-    event.preventDefault();
+    if (target.matches(".paper") && this.#view(event)) return event.preventDefault();
+    if (this.#shortcut(key, chord, event.shiftKey, target)) event.preventDefault();
+  }
+
+  /** Moves or zooms the view by a key of the canvas, and returns whether it is one for that. */
+  #view({ key, altKey, ctrlKey, metaKey, shiftKey }) {
+    const { view } = this.paper;
+    if (key === " ") view.held = true;
+    else if (altKey && ARROWS[key]) view.move(...ARROWS[key].map((way) => -way * PAN));
+    else if (key.toLowerCase() === "z" && !ctrlKey && !metaKey) view.zoom(shiftKey ? 1 / ZOOM : ZOOM);
+    else if (key === "0") view.fit();
+    else return false;
+    return true;
   }
 
   /** Does what a key stands for, and returns whether it stands for something. */
@@ -251,11 +282,12 @@ class CanvasPage {
       else if (lower === "y") this.store.redo();
       return "zy".includes(lower);
     }
-    if (TOOLS[lower]) this.choose(TOOLS[lower]);
-    else if (key === "[" || key === "]") this.resize(this.paper.widths[this.paper.paints] + (key === "]" ? 1 : -1));
+    if (lower === "i" && !this.store.state.initial) return false;
+    else if (TOOLS[lower]) this.choose(TOOLS[lower]);
+    else if (key === "[" || key === "]") this.resize(this.tools.widths[this.tools.paints] + (key === "]" ? 1 : -1));
     else if (!target.matches(".paper")) return false;
-    else if (ARROWS[key]) this.paper.nudge(...ARROWS[key].map((way) => way * (shift ? FAR : 1)));
-    else if (key === "+" || key === "-") this.paper.scale(key === "+" ? 1.05 : 1 / 1.05);
+    else if (ARROWS[key]) this.tools.nudge(...ARROWS[key].map((way) => way * (shift ? FAR : 1)));
+    else if (key === "+" || key === "-") this.tools.scale(key === "+" ? 1.05 : 1 / 1.05);
     else if (key === "Delete") this.panel.act("remove");
     else return false;
     return true;

@@ -3,11 +3,15 @@
 export const SIDE = 512;
 const PREFIX = "data:image/png;base64,";
 export const COLORS = ["#dc2626", "#2563eb", "#059669", "#c2410c", "#7c3aed", "#0e7490", "#be185d", "#4d7c0f"];
+const INITIAL = "#a21caf"; // of its mask
+const STRENGTH = 0.8;
 const UNMOVED = { x: 0, y: 0, scaleX: 1, scaleY: 1, rotation: 0 };
 
+/** Returns width and height of the image of a design; `own` are those of the model. */
+export const pixelsOf = (settings, own) => [settings.width ?? own[0], settings.height ?? own[1]];
+
 /** Returns width and height of the canvas: its longer side has SIDE pixels, its shape is that of the image. */
-export function canvasSize(settings, own) {
-  const [width, height] = [settings.width ?? own[0], settings.height ?? own[1]];
+export function canvasSize([width, height]) {
   const scale = SIDE / Math.max(width, height);
   return [Math.round(width * scale), Math.round(height * scale)];
 }
@@ -28,13 +32,19 @@ export function newLayer(others, parts = {}) {
   return { id, color, place: UNMOVED, rest: {}, ...empty, ...parts };
 }
 
+/** Returns what the run begins with: an image, how much of it is given up, and the part that is drawn anew. */
+export function newInitial(source, parts = {}) {
+  const area = { marks: [], image: null };
+  return { id: "initial", color: INITIAL, place: UNMOVED, source, strength: STRENGTH, area, ...parts };
+}
+
 export const isUnmoved = (place) => Object.entries(UNMOVED).every(([key, value]) => place[key] === value);
 
 /** Returns the state of a design. */
 export function opened(record, adapter) {
   if (typeof record?.prompt !== "string" || (record.conditions && typeof record.conditions !== "object"))
     throw new Error("Design: got a file that holds none; use the JSON or an image that weftwork wrote");
-  const { conditions, $schema, ...settings } = record;
+  const { conditions, $schema, image, mask_image, strength, ...settings } = record;
   const { [adapter]: pairs = [], ...others } = conditions ?? {};
   const layers = [];
   const kept = []; // sketches of the whole image, which have no layer
@@ -42,14 +52,25 @@ export function opened(record, adapter) {
     if (one.sketch || one.text) layers.push(newLayer(layers, layerParts(one)));
     else kept.push(one);
   if (!layers.length) layers.push(newLayer([]));
-  return { layers, active: layers[0].id, settings, others, kept };
+  const initial = image ? openedInitial(image, mask_image, strength) : null;
+  return { layers, active: layers[0].id, settings, others, kept, initial };
+}
+
+function openedInitial(image, mask, strength) {
+  checkInline(image, mask);
+  const area = { marks: [], image: mask ? { source: mask, exact: true } : null };
+  return newInitial(image, { area, strength: strength ?? STRENGTH });
+}
+
+function checkInline(...images) {
+  for (const image of images)
+    if (image && !image.startsWith(PREFIX))
+      throw new Error(`Design: got the path ${image}, which a page cannot read; open an image that weftwork made`);
 }
 
 function layerParts(pair) {
   const { sketch = null, text, weight, start, end, region = null, ...rest } = pair;
-  for (const image of [sketch, region === "sketch" || Array.isArray(region) ? null : region])
-    if (image && !image.startsWith(PREFIX))
-      throw new Error(`Design: got the path ${image}, which a page cannot read; open an image that weftwork made`);
+  checkInline(sketch, region === "sketch" || Array.isArray(region) ? null : region);
   const parts = { text: text ?? "", weight: weight ?? 1, start: start ?? 0, end: end ?? 1, rest };
   if (sketch) parts.image = { source: sketch, exact: true };
   if (Array.isArray(region) || region === "sketch") parts.region = region;
@@ -58,16 +79,16 @@ function layerParts(pair) {
   return parts;
 }
 
-/** Returns the design of a state; `paper` has the sketch and the mask of a layer as data URIs, or null if empty. */
-export function designOf(state, adapter, paper) {
-  const pairs = state.layers.filter((one) => one.visible).flatMap((one) => pairOf(one, paper) ?? []);
+/** Returns the design of a state; `drawings` has the sketch and the mask of a layer as data URIs, or null if empty. */
+export function designOf(state, adapter, drawings) {
+  const pairs = state.layers.filter((one) => one.visible).flatMap((one) => pairOf(one, drawings) ?? []);
   const conditions = { ...state.others };
   if (pairs.length || state.kept.length) conditions[adapter] = [...pairs, ...state.kept];
-  return { ...state.settings, conditions };
+  return { ...state.settings, ...drawings.initial(state.initial), conditions };
 }
 
-function pairOf(layer, paper) {
-  const sketch = paper.sketch(layer);
+function pairOf(layer, drawings) {
+  const sketch = drawings.sketch(layer);
   const text = layer.text.trim();
   if (!sketch && !text) return null;
   const rest = { ...layer.rest };
@@ -76,7 +97,7 @@ function pairOf(layer, paper) {
   if (sketch) pair.sketch = sketch;
   if (text) pair.text = text;
   if (Array.isArray(layer.region)) pair.region = layer.region;
-  else if (layer.region === "mask" && paper.mask(layer)) pair.region = paper.mask(layer);
+  else if (layer.region === "mask" && drawings.mask(layer)) pair.region = drawings.mask(layer);
   else if (layer.region === "sketch" && sketch) pair.region = "sketch";
   if (layer.start > 0) pair.start = layer.start;
   if (layer.end < 1) pair.end = layer.end;

@@ -99,3 +99,14 @@ export function fitted(image, [width, height]) {
   const size = { width: image.width * scale, height: image.height * scale };
   return { x: (width - size.width) / 2, y: (height - size.height) / 2, ...size };
 }
+
+/** Returns an image as a canvas of a size, which it covers; what is outside is cut off. */
+export function covered(image, [width, height]) {
+  const scale = Math.max(width / image.width, height / image.height);
+  const [wide, high] = [image.width * scale, image.height * scale];
+  const canvas = newCanvas(width, height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, (width - wide) / 2, (height - high) / 2, wide, high);
+  return canvas;
+}

@@ -45,8 +45,8 @@ export class Panel {
    * @param words that the model knows; none where its vocabulary is open.
    * @param paint chooses the brush of regions.
    */
-  constructor(list, store, paper, words, paint) {
-    Object.assign(this, { list, store, paper, words: new Set(words), paint });
+  constructor(list, store, tools, words, paint) {
+    Object.assign(this, { list, store, tools, words: new Set(words), paint });
     const isEnding = (one) => words.some((other) => other !== one && other.endsWith(one));
     this.hints = words.filter((one) => one.length > 2 && (one.length > FRAGMENT || !isEnding(one)));
   }
@@ -139,7 +139,7 @@ export class Panel {
     const { layers, active } = this.store.state;
     const index = layers.findIndex((one) => one.id === active);
     if (index < 0) return;
-    if (name === "mirror") this.paper.mirror();
+    if (name === "mirror") this.tools.mirror();
     else if (name === "copy") this.#insert(index + 1, copyOf(layers[index]));
     else if (name === "remove") this.#remove(index);
     else this.#swap(index, name === "up" ? index - 1 : index + 1);

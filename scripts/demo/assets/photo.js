@@ -18,19 +18,20 @@ export function isDrawing(pixels) {
 
 export class PhotoChooser {
   #photo = null;
+  #image = null;
 
-  /** @param uses by name what is done with a photograph, a canvas. */
+  /** @param uses by name what is done with a photograph: a canvas of the page's size, and the image itself. */
   constructor(element, uses) {
     this.element = element;
     for (const button of element.querySelectorAll("[data-photo]"))
       button.onclick = () => {
         element.hidden = true;
-        uses[button.dataset.photo]?.(this.#photo);
+        uses[button.dataset.photo]?.(this.#photo, this.#image);
       };
   }
 
-  show(photo) {
-    this.#photo = photo;
+  show(photo, image) {
+    [this.#photo, this.#image] = [photo, image];
     this.element.hidden = false;
     this.element.querySelector("img").src = photo.toDataURL("image/png");
     this.element.querySelector("button").focus();

@@ -1,14 +1,16 @@
 """Designs choose samplers."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
+from remedies import check_call
 from tiny import tiny_pipe
 from tiny_transformers import tiny_transformer_pipe
 
 from weftwork.pipelines import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.core.opening import conditioned_class
+from weftwork.pipelines.designs.design import Design, Variation
 from weftwork.pipelines.designs.run import draw
 from weftwork.pipelines.designs.samplers import SAMPLERS, fitting_samplers
 
@@ -25,10 +27,15 @@ def test_samplers_differ_and_leave_the_pipeline_its_own() -> None:
     assert pipe.scheduler is own and np.array_equal(drawn(pipe, None), before)
     assert len({image.tobytes() for image in images.values()}) == len(SAMPLERS)
     assert fitting_samplers(pipe) == list(SAMPLERS)
-    with pytest.raises(ValueError, match="sampler: got 'plms', expected one of ddim, "):
-        drawn(pipe, "plms")
 
 
-def test_models_of_flow_matching_take_none() -> None:
-    with pytest.raises(ValueError, match="sampler: got 'ddim', expected none with this model; change it or leave it"):
-        drawn(tiny_transformer_pipe("flux"), "ddim")
+def test_models_of_flow_matching_take_neither_samplers_nor_variations() -> None:
+    stock = tiny_transformer_pipe("flux")
+    flux: Any = conditioned_class(type(stock))(**stock.components)
+    flux.set_progress_bar_config(disable=True)
+    plain = Design("a b", seed=5, num_inference_steps=1, height=32, width=32)
+    for wrong, words in (
+        (replace(plain, sampler="ddim"), "sampler: got 'ddim', expected none with this model; change it or leave it"),
+        (replace(plain, variations=[Variation(1)]), "variations: got some, but .* has no U-Net; leave them out"),
+    ):
+        check_call(lambda design: draw(flux, design), wrong, words, plain)

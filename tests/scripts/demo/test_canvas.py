@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import MARKS, drag, fill_settings, generate, opened, pixels, screenshot
+from demo_browser import MARKS, design, drag, fill_settings, generate, ink, opened, pairs, pixels, screenshot, tool
 from PIL import Image
 
 from weftwork.datasets.readers.inline_images import from_text
@@ -26,28 +26,8 @@ NARROW = {"width": 390, "height": 844}
 OUTFIT = Path(__file__).resolve().parents[3] / "examples" / "outfit"
 
 
-def design(page: Any) -> dict[str, Any]:
-    """Returns the design that the page would send."""
-    return page.evaluate("document.querySelector('#design .canvas-page').design()")
-
-
-def pairs(page: Any) -> list[dict[str, Any]]:
-    return design(page)["conditions"].get("paired", [])
-
-
-def ink(pair: dict[str, Any]) -> Any:
-    """Returns where a sketch is dark, as the ends of its rows and columns in fractions."""
-    values = np.asarray(from_text(pair["sketch"]).convert("L"))
-    rows, columns = (np.flatnonzero((values < 128).any(axis)) for axis in (1, 0))
-    return np.array([columns[0], rows[0], columns[-1], rows[-1]]) / len(values)
-
-
 def words(page: Any, index: int) -> Any:
     return page.get_by_label(f"Text of layer {index + 1}", exact=True)
-
-
-def tool(page: Any, name: str) -> None:
-    page.locator(f"#design [data-tool={name}]").first.click()
 
 
 def dropped(page: Any, path: Path) -> None:

@@ -12,7 +12,9 @@ from tiny import drawn_sketch, tiny_studio
 
 from weftwork.attention_processors.core.records import RegionKind, SharesKind
 from weftwork.datasets.readers.inline_images import as_text
-from weftwork.pipelines.designs.design import ListKind, Lora
+from weftwork.datasets.readers.photo_lines import line_drawing
+from weftwork.pipelines.designs.design import Lora
+from weftwork.pipelines.designs.kinds import ListKind
 
 pytest.importorskip("gradio")
 
@@ -54,6 +56,9 @@ def room(name: str = "Room 1", image: Any = None, depth: Any = None) -> Any:
         {"conditions": {"paired": [PAIR] * 16}},
     ),
     design({"conditions": {"others": []}}, "no adapter for; leave it out", {"conditions": {}}),
+    design({"num_inference_steps": 101}, "got 101, expected at most 100; lower it", {"num_inference_steps": 100}),
+    design({"image": "a.png"}, "does not read; put the image in as data:image/png;base64,", {"image": SKETCH}),
+    row(line_drawing, given(PHOTO), "photo: got an image without edges, .*; choose another one", given(drawn_sketch())),
     design({"height": 2048}, "expected at most that; choose less", {"height": 1024}),
     field(RegionKind(), ["0, 0, 1, 1", PHOTO], "got a box and a mask, .*; clear the other", ["0, 0, 1, 1"]),
     field(SharesKind(), ["a 0.5"], "expected name=share; separate several by commas", ["a=0.5, b=0.5"]),
