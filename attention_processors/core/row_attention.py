@@ -25,10 +25,12 @@ def row_attention(
         return dispatch_attention_fn(query, key, value, attn_mask=attn_mask, **options)
     outs = []
     for row, shown in enumerate(attn_mask[:, 0, 0]):
-        own = slice(row, row + 1)
-        q, k, v = (x[own, shown[: x.shape[1]]].contiguous() for x in (query, key, value))
-        for x in (q, k):
-            torch._check(x.shape[1] > 0)  # which compilers cannot know
+        kept = shown.nonzero().flatten()
+        alike = query.shape[1] == key.shape[1]  # compilers want the same places to be found once
+        asked = kept if alike else shown[: query.shape[1]].nonzero().flatten()
+        for places in (kept, asked):
+            torch._check(places.shape[0] > 0)  # which they cannot know
+        q, k, v = query[row][asked][None], key[row][kept][None], value[row][kept][None]
         out = dispatch_attention_fn(q, k, v, **options)
         outs.append(F.pad(out, (0, 0, 0, 0, 0, query.shape[1] - out.shape[1])))
     return torch.cat(outs)
