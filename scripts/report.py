@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"folders: no reports found in {names}; run weftwork evaluate, benchmark, train or generate first"
         )
     if runs:
-        check_installed("folders: got a training run, whose curves", "matplotlib")
+        check_installed("report", "matplotlib")
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     with naming_replaced([arguments.output]), atomic_path(arguments.output) as partial:

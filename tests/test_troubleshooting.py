@@ -15,7 +15,7 @@ from weftwork.pipelines import ConditionedStableDiffusionPipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "troubleshooting.md"
-if not PAGE.is_file():
+if not (ROOT / "pipelines").is_dir():
     pytest.skip("not in a checkout", allow_module_level=True)
 GAP = "\0"
 FOLDERS = ("attention_processors", "datasets/readers", "pipelines", "training", "scripts", "evaluation")
