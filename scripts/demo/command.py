@@ -36,6 +36,8 @@ CSS: Final = """
 .state { min-height: 1.6em }
 .generate { background: #c2410c } /* that of the theme is too light below white words */
 .generate:hover { background: #9a3412 }
+.gradio-container :is(.info-text, .min_value, .max_value, .or) { /* too light on white */
+  color: color-mix(in srgb, var(--body-text-color) 68%, var(--background-fill-primary)) }
 footer button { color: var(--body-text-color) !important }
 .result img { width: 100%; object-fit: contain }
 /* the viewer has these */
@@ -49,6 +51,9 @@ footer button { color: var(--body-text-color) !important }
 #count label.selected { background: var(--body-text-color); color: var(--background-fill-primary) }
 #count label:focus-within { outline: 2px solid var(--color-accent); outline-offset: 1px }
 .gallery-container .grid-wrap.fixed-height { min-height: 0 } /* of `height="auto"` too otherwise */
+#training-images .grid-wrap { max-height: none }
+#training-images .thumbnail-item { aspect-ratio: auto } /* a sheet is no square */
+#training-images img { height: auto; object-fit: contain }
 @media (max-width: 700px) { /* the buttons stay in reach */
   .run { position: fixed; inset: auto 0 0 0; z-index: 50; padding: 10px 16px; flex-wrap: nowrap;
          background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary) }

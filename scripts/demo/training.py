@@ -4,6 +4,7 @@ import html
 from typing import Final
 
 import gradio as gr
+from gradio.context import Context
 
 from weftwork.datasets.readers.images import read_image
 from weftwork.scripts.demo.pages import Tab
@@ -32,7 +33,7 @@ class TrainingPage(Tab):
         state, plots = gr.HTML(), gr.Plot(show_label=False)
         step = gr.Dropdown([LATEST], value=LATEST, label="Validation of step", elem_id="training-step")
         gr.Markdown("Rows from the top: sketches or references, true images, step 0, the chosen step.")
-        images = gr.Gallery(columns=1, label="Validation images", height="auto", object_fit="contain")
+        images = gr.Gallery(columns=1, label="Validation images", height="auto", elem_id="training-images")
         shown = gr.State(("", 0))
 
         def refresh(chosen: str, before: tuple[str, int]) -> tuple[object, ...]:
@@ -46,5 +47,7 @@ class TrainingPage(Tab):
             pictures = gr.skip() if now == before[0] else [read_image(path) for path in found.get(place, [])]
             return head, plot, menu, pictures, (now, rows)
 
-        for event in (gr.Timer(SECONDS).tick, step.change):
+        page = Context.root_block
+        assert page is not None
+        for event in (page.load, gr.Timer(SECONDS).tick, step.change):
             event(refresh, [step, shown], [state, plots, step, images, shown], **QUIET)

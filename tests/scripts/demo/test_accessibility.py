@@ -1,4 +1,4 @@
-"""Accessibility of the demo's canvas page, by axe-core from npm, which only this test uses."""
+"""Accessibility of the demo's pages, by axe-core from npm, which only this test uses."""
 
 import shutil
 import subprocess
@@ -13,7 +13,8 @@ pytest.importorskip("gradio")
 pytestmark = MARKS
 
 AXE = "axe-core@4.14.1"
-OF_GRADIO = [".empty"]  # its placeholder of an empty image has a name that its role does not take
+OF_GRADIO = [".empty", ".thumbnail-item", ".upload-container"]
+"""Elements of gradio whose names its roles do not take, or that differ from the words in them."""
 SCREENS = {
     "desktop": {"viewport": {"width": 1440, "height": 1000}},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True, "is_mobile": True},
@@ -43,7 +44,20 @@ def test_axe_finds_no_serious_issue(browser: Any, address: str, axe: str, screen
         page.get_by_text("Style", exact=True).last.click()
         page.get_by_label("Text of layer 1").fill("a red kimono jacket")
         generate(page)
-        page.evaluate(axe)
-        found = page.evaluate("exclude => axe.run({exclude}, {resultTypes: ['violations']})", OF_GRADIO)
+        assert not serious_issues(page, axe)
+
+
+def test_axe_finds_no_serious_issue_on_other_tabs(browser: Any, address: str, axe: str) -> None:
+    with opened(browser, address, bypass_csp=True, **SCREENS["desktop"]) as page:
+        for tab in page.get_by_role("tab").all()[1:]:
+            tab.click()
+            page.locator(".tabitem:visible button.generate").wait_for()
+            assert not serious_issues(page, axe), tab.inner_text()
+
+
+def serious_issues(page: Any, axe: str) -> list[tuple[str, list[str]]]:
+    """Returns rules and elements of the serious issues of a page."""
+    page.evaluate(axe)
+    found = page.evaluate("exclude => axe.run({exclude}, {resultTypes: ['violations']})", OF_GRADIO)
     serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-    assert not [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
+    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in serious]
