@@ -50,7 +50,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert before in options
         options = options.replace(before, after)
     (tmp_path / "run.toml").write_text(options)
-    (_, row), (_, design) = blocks(PAGE, "json")
+    ((_, row),) = blocks(PAGE, "jsonl")
+    ((_, design),) = blocks(PAGE, "json")
     assert row.strip() == rows[0]
     (tmp_path / "design.json").write_text(design.replace(": 30", ": 2"))
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ from weftwork.pipelines.core.initial_image import image_pipeline
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_conditioned, open_controlnet, opening
 from weftwork.pipelines.designs.arguments import call_arguments
-from weftwork.pipelines.designs.design import SETTINGS, Design, Lora
+from weftwork.pipelines.designs.design import OF_IMAGE, SETTINGS, Design, Lora
 from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.initial_image import binary_mask
 from weftwork.pipelines.designs.noise import noise_arguments
@@ -248,6 +248,6 @@ def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Ima
 def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = None) -> str:
     """Returns the text stored in a PNG: `design`, a complete design file, the seed, and digests of what made it."""
     one = design.numbered(index)
-    settings = {name: getattr(one, name) for name in SETTINGS}
+    settings = {name: getattr(one, name) for name in SETTINGS if name not in OF_IMAGE or one.image is not None}
     record = {"design": {**one.complete(), **settings}, "seed": one.seed}
     return json.dumps(record if made_of is None else {**record, "made_of": made_of})

@@ -169,7 +169,7 @@ COMMANDS: dict[str, list[Wrong]] = {
         (MEASURE.replace("1", "0"), "limit: got 0, expected at least 1; raise it"),
         (MEASURE.replace("real", "false"), "rows: got false, expected some of real, .*; correct the names"),
         (MEASURE.replace("--adapter paired", ""), "adapter: got none, .*; train one, pass --adapter"),
-        ("report .", "no reports found in .; run weftwork evaluate, weftwork benchmark or weftwork train first"),
+        ("report .", "no reports found in .; run weftwork evaluate, benchmark, train or generate first"),
     ],
     "evaluate aligned-views --model views --detached modules --rows real --limit 1 --output reports": [
         (
