@@ -12,11 +12,10 @@ from diffusers import (
     AutoencoderKL,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
-    UNet2DConditionModel,
 )
 from PIL import Image
 from remedies import check_call
-from tiny import paired_adapter, paired_conditions, tiny_pipe
+from tiny import paired_adapter, paired_conditions, tiny_pipe, tiny_unet
 from tiny_transformers import flux2_klein, tiny_transformer_pipe
 from variants import half_mask, picture
 
@@ -93,16 +92,9 @@ def test_images_of_one_run_are_those_of_single_ones(pipe: Any, design: Design, s
 
 
 def test_latents_may_have_other_channels_than_diffusers_inpaints() -> None:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"block_out_channels": (32,), "norm_num_groups": 8}
-    blocks = {"down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",)}
-    attend = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
-    channels = {"in_channels": 12, "out_channels": 12, "cross_attention_dim": 32, "attention_head_dim": 8}
     parts = tiny_pipe(ConditionedStableDiffusionPipeline).components
-    parts |= {
-        "vae": AutoencoderKL(**blocks, **sizes, latent_channels=12),
-        "unet": UNet2DConditionModel(**attend, **sizes, **channels, layers_per_block=1, sample_size=64),
-    }
+    vae: Any = AutoencoderKL.from_config(parts["vae"].config, latent_channels=12)
+    parts |= {"vae": vae.eval(), "unet": tiny_unet(in_channels=12, out_channels=12)}
     pipe: Any = ConditionedStableDiffusionPipeline(**parts, requires_safety_checker=False)
     made = drawn(pipe, MASKED)
     assert np.array_equal(made[~WHITE], np.asarray(picture(), int)[~WHITE]) and pipe.unet.config.in_channels == 12
