@@ -22,7 +22,7 @@ PROMPT = "a person"
 def run(pipe: Any, **options: Any) -> np.ndarray:
     settings: dict[str, Any] = dict(
         prompt=PROMPT,
-        num_inference_steps=3,
+        num_inference_steps=2,
         output_type="latent",
         guidance_scale=3.0,
         generator=torch.Generator().manual_seed(0),
