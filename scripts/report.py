@@ -19,18 +19,15 @@ import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.datasets.readers.folders import files_below
 from weftwork.pipelines.designs.files import stored_if_any
 from weftwork.scripts.outputs import naming_replaced
-from weftwork.scripts.report_images import IMAGE_STYLE, drawn, figure, image
+from weftwork.scripts.report_images import IMAGE_STYLE, Record, drawn, figure, image
 from weftwork.scripts.training_runs import METRICS, TrainingRun
 
-Record = Mapping[str, Any]
-"""A report as it is in its JSON file."""
 KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

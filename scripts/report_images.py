@@ -13,6 +13,8 @@ from weftwork.datasets.readers.inline_images import PREFIX
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Record = Mapping[str, Any]
+"""A JSON object."""
 IMAGE_STYLE: Final = """
 img { max-width: 100%; }
 .images { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
@@ -39,7 +41,7 @@ def drawn(plots: "Figure", name: str) -> str:
     return _element(base64.b64encode(file.getvalue()).decode(), name)
 
 
-def figure(path: Path, design: Mapping[str, Any] | None, truth: Path | None = None, caption: str | None = None) -> str:
+def figure(path: Path, design: Record | None, truth: Path | None = None, caption: str | None = None) -> str:
     """Returns an image with the parts of its design and the true image below it, if there are any."""
     shown = image(path)
     if design is not None:
@@ -56,7 +58,7 @@ def figure(path: Path, design: Mapping[str, Any] | None, truth: Path | None = No
     return f'<figure>{head}{shown}{prompt}<div class="parts">{cells}</div></figure>'
 
 
-def _parts(design: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _parts(design: Record) -> Iterator[tuple[str, str]]:
     """Yields each condition of a design as an element of its image, which may be empty, and its words."""
     conditions = design.get("conditions") or {}
     for one in (one for some in conditions.values() for one in some):
