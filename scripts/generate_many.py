@@ -115,6 +115,7 @@ def _files(designs: Mapping[str, "Design"], folder: Path, arguments: argparse.Na
 
 def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, int]) -> bool:
     """Whether all files of a design are there and whole; `ValueError` for images of another design or model."""
+    from weftwork.pipelines.designs.design import SETTINGS
     from weftwork.pipelines.designs.files import stored_in
     from weftwork.pipelines.designs.run import stored
 
@@ -126,7 +127,10 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
             continue
         before = found.pop("made_of", {})  # images of earlier versions have none
         expected = json.loads(stored(design, index))
-        if found != expected and not (before and _without_images(found) == _without_images(expected)):
+        used = {key: value for key, value in expected["design"].items() if key in SETTINGS}
+        of_paths = {**expected, "design": {**design.source, **used}}  # as earlier versions stored it
+        alike = before and _without_images(found) == _without_images(expected)
+        if not alike and found not in (expected, of_paths):
             raise UserError(f"{path}: got an image of another design; choose another --output, or remove it")
         changed = [name for name, digest in made_of.items() if before and before.get(name) != digest]
         if changed or (before and set(before) - set(made_of)):

@@ -41,7 +41,9 @@ def set_class_images(arguments: argparse.Namespace) -> None:
             raise UserError(f"{name}: has no effect without --class_designs; pass them, or leave it out")
     check_counts(num_class_images=arguments.num_class_images)
     if not 0 <= arguments.prior_loss_weight < float("inf"):
-        raise UserError(f"prior_loss_weight: got {arguments.prior_loss_weight}, expected a number of at least 0")
+        raise UserError(
+            f"prior_loss_weight: got {arguments.prior_loss_weight}, expected a number of at least 0; raise it"
+        )
 
 
 def data_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":

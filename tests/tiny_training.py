@@ -12,6 +12,7 @@ from weftwork.attention_processors import PairedAdapter, SketchTextPair
 from weftwork.pipelines import ConditionedStableDiffusionPipeline
 from weftwork.training.core.config import TrainingConfig
 from weftwork.training.core.loop import train
+from weftwork.training.core.task import Task
 from weftwork.training.data.pairs import PairRecord
 from weftwork.training.tasks.paired import PairedConfig, PairedTask
 
@@ -34,6 +35,19 @@ class Records(Dataset[PairRecord]):
 def make_task() -> PairedTask:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     return PairedTask(paired_adapter(pipe.unet), pipe, PairedConfig())
+
+
+def losses_of(task: Task[Any, Any, Any], batch: Any, learning_rate: float, steps: int) -> list[float]:
+    """Losses of steps on one batch with the same draws."""
+    optimizer = torch.optim.Adam([one for one in task.module.parameters() if one.requires_grad], learning_rate)
+    losses = []
+    for _ in range(steps):
+        loss = task.loss(batch, torch.Generator().manual_seed(0), 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
 
 
 def config(folder: Path, **changes: Any) -> TrainingConfig:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import drawn_sketch
 from tiny_designs import generate, read, write
 
 from weftwork.attention_processors import PairedAdapter
+from weftwork.pipelines.designs.files import stored_in, write_images
 from weftwork.scripts.cli import main
 
 
@@ -58,6 +60,23 @@ def test_a_folder_of_other_images_is_left_alone(folder: Path, models: Path, caps
     assert many(folder, models) == 2
     assert "one.png: got an image of another design" in capsys.readouterr().err
     assert (folder / "many/one.png").read_bytes() == before
+
+
+def test_images_of_versions_that_stored_paths_are_known(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_many(folder, {"name": "one", **FEW[1]})
+    assert many(folder, models) == 0
+    path = folder / "many/one.png"
+    record = stored_in(path)
+    assert record is not None and record["design"]["conditions"]["paired"] != PAIRS
+    for pairs, code in ((PAIRS, 0), ([{**PAIRS[0], "text": "e"}], 2)):
+        record["design"]["conditions"]["paired"] = pairs
+        with Image.open(path) as image:
+            write_images({path: (image.copy(), json.dumps(record))})
+        before = path.read_bytes()
+        assert many(folder, models) == code and path.read_bytes() == before
+    assert "one.png: got an image of another design" in capsys.readouterr().err
 
 
 def test_every_wrong_line_is_told_and_nothing_is_made(

@@ -84,7 +84,7 @@ TRAININGS: dict[str, list[Wrong]] = {
         ),
         (f"{DRY} --class_designs kept.json --num_class_images 0", "got 0, expected at least 1; raise it"),
         (f"{DRY} --num_class_images 2", "num_class_images: has no effect without --class_designs; pass them"),
-        (f"{DRY} --class_designs kept.json --prior_loss_weight -1", "prior_loss_weight: got -1.0, expected a number"),
+        (f"{DRY} --class_designs kept.json --prior_loss_weight -1", "prior_loss_weight: got -1.0, .*; raise it"),
     ],
     f"{REFERENCE} --image_encoder encoder": [
         (REFERENCE, "image_encoder: got none for your own images; name a CLIP vision model"),

@@ -26,6 +26,11 @@ class Place:
     backbone: str
 
 
+def installed() -> str:
+    """Returns the versions that a check depends on."""
+    return f"torch {version('torch')}, diffusers {version('diffusers')}"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Outcome of one cell.
@@ -39,7 +44,7 @@ class Outcome:
     place: Place
     reason: str | None
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
-    versions: str = field(default_factory=lambda: f"torch {version('torch')}, diffusers {version('diffusers')}")
+    versions: str = field(default_factory=installed)
 
     def __str__(self) -> str:
         place = self.place
@@ -64,8 +69,8 @@ def recorded(path: Path) -> Outcomes:
             values = json.loads(line)
             outcome = Outcome(**{**values, "place": Place(**values["place"])})
             found[outcome.place] = outcome
-    installed = Outcome(Place("", "", ""), None).versions
-    return {place: outcome for place, outcome in found.items() if outcome.versions == installed}
+    versions = installed()
+    return {place: outcome for place, outcome in found.items() if outcome.versions == versions}
 
 
 def summary(asked: Sequence[Place], found: Outcomes) -> str:

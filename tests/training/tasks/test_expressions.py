@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import expression_adapter, tiny_pipe
 from tiny_people import people_folder
+from tiny_training import losses_of
 
 from weftwork.attention_processors import ExpressionAdapter
 from weftwork.datasets.people import EXPRESSIONS
@@ -63,14 +64,7 @@ def test_dropped_expressions_are_the_null(people: ExpressivePeople) -> None:
 
 def test_the_loss_falls(people: ExpressivePeople) -> None:
     one = task(people, style_dropout=0.0, joint_dropout=0.0)
-    optimizer, batch = torch.optim.Adam(one.module.parameters(), 1e-2), one.collate([people[0], people[1]])
-    losses = []
-    for _ in range(12):
-        loss = one.loss(batch, torch.Generator().manual_seed(0), 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of(one, one.collate([people[0], people[1]]), 1e-2, 12)
     assert losses[-1] < losses[0]
 
 

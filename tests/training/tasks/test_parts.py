@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 from tiny import tiny_pipe, tiny_unet
+from tiny_training import losses_of
 
 from weftwork.datasets.synthetic.hands import sample
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -72,14 +73,7 @@ def test_a_new_controlnet_changes_nothing_and_alone_gets_gradients(hands: PartRe
 
 def test_the_loss_falls(hands: PartRecords) -> None:
     one = task(0.5)
-    optimizer, batch = torch.optim.Adam(one.module.parameters(), 1e-3), one.collate([hands[0], hands[1]])
-    losses = []
-    for _ in range(10):
-        loss = one.loss(batch, torch.Generator().manual_seed(0), 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of(one, one.collate([hands[0], hands[1]]), 1e-3, 10)
     assert losses[-1] < losses[0]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import tiny_pipe
+from tiny_training import losses_of
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.core.adapter_files import state_sha256
@@ -84,14 +85,7 @@ def test_the_adapter_learns_and_the_backbone_stays(encoder: Path, tmp_path: Path
     )
     task, before = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=0, joint_dropout=0)), state_sha256(pipe.unet)
     batch = task.collate([data[0], data[1]])
-    optimizer = torch.optim.Adam([p for p in adapter.parameters() if p.requires_grad], 0.01)
-    losses = []
-    for _ in range(4):
-        loss = task.loss(batch, torch.Generator().manual_seed(0), 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of(task, batch, 0.01, 4)
     assert losses[-1] < losses[0] and state_sha256(pipe.unet) == before
     pipe.detach()
     dropped = ReferenceTask(adapter, pipe, StyleConfig(style_dropout=1))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import subject_adapter, tiny_pipe
+from tiny_training import losses_of
 from torch import Tensor
 
 from weftwork.datasets.drawings.collection import Drawings
@@ -81,14 +82,7 @@ def test_dropped_subjects_leave_the_stock_model(scenes: SubjectScenes) -> None:
 
 def test_subjects_learn_to_be_attended_to(scenes: SubjectScenes) -> None:
     one = task(scenes, localization_weight=1.0, joint_dropout=0.0, subject_dropout=0.0)
-    optimizer, batch = torch.optim.Adam(one.module.parameters(), 1e-2), one.collate([scenes[0], scenes[1]])
-    losses = []
-    for _ in range(12):
-        loss = one.loss(batch, torch.Generator().manual_seed(0), 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = losses_of(one, one.collate([scenes[0], scenes[1]]), 1e-2, 12)
     assert losses[-1] < losses[0]
 
 
