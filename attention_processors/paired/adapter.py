@@ -46,7 +46,7 @@ from weftwork.attention_processors.paired.pair_former import (
     TextProjector,
     null_tokens,
 )
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.readers.images import center_crop, letterbox
 
 __all__ = ["GlobalSketch", "PairedAdapter", "SketchTextPair", "StrokeEncoder"]
@@ -56,18 +56,18 @@ ABSENT = PreparedPair(None, weight=0.0)
 
 
 class StrokeEncoder(nn.Module):
-    """A small trained encoder of sketches: strokes and their hull to a grid of tokens, one per 16x16 pixels."""
+    """A small trained encoder of sketches: strokes and hull to a grid of tokens, one per `patch` x `patch` pixels."""
 
-    def __init__(self, dim: int, size: int) -> None:
+    def __init__(self, dim: int, size: int, patch: int) -> None:
         super().__init__()
         widths = (2, 24, 48, 96, dim)
         stages = [
             layer
-            for before, after in pairwise(widths)
-            for layer in (nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU())
+            for stage, (before, after) in enumerate(pairwise(widths))
+            for layer in (nn.Conv2d(before, after, 3, stride=2 if patch >> stage > 1 else 1, padding=1), nn.SiLU())
         ]
         self.stages = nn.Sequential(*stages, nn.Conv2d(dim, dim, 3, padding=1))
-        self.position = nn.Parameter(torch.randn(1, (size // 16) ** 2, dim) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, (size // patch) ** 2, dim) * 0.02)
 
     def forward(self, sketches: Float[Tensor, "sketch 2 size size"]) -> Float[Tensor, "sketch token dim"]:
         return self.stages(sketches).flatten(2).transpose(1, 2) + self.position
@@ -89,6 +89,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         sketch_encoder: "strokes" for the small `StrokeEncoder` trained here, else the id of a frozen vision model that
             `set_encoders(sketch=SketchEncoder.from_pretrained(id))` brings.
         sketch_size: side in pixels that sketches are resized to.
+        sketch_patch: side in pixels of the part that one token of `StrokeEncoder` stands for: 16, 8, 4 or 2.
         center_crop: the authors' preprocessing (shortest edge to 256, centre 224) instead of letter-boxing.
         anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with
             this standard deviation (a fraction of the canvas); 0 is the published equation.
@@ -117,6 +118,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         global_sketch: bool = False,
         sketch_encoder: str = "facebook/dinov2-small",
         sketch_size: int = 224,
+        sketch_patch: int = 16,
         center_crop: bool = False,
         anchored: float = 0.0,
         training: dict[str, object] | None = None,
@@ -128,6 +130,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             raise UserError(
                 f"num_readout_tokens: got {num_readout_tokens}, expected a square: anchored ones form a grid"
             )
+        check_choice("sketch_patch", sketch_patch, (16, 8, 4, 2))
         self.image_projector = ImageProjector(image_dim, token_dim)
         if text_states:
             self.text_projector = ImageProjector(text_dim, token_dim)
@@ -144,7 +147,8 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             isolation=isolation,
         )
         self.whole = GlobalSketchAttention(image_dim, token_dim, num_heads) if global_sketch else None
-        self.stroke_encoder = StrokeEncoder(image_dim, sketch_size) if sketch_encoder == "strokes" else None
+        small = sketch_encoder == "strokes"
+        self.stroke_encoder = StrokeEncoder(image_dim, sketch_size, sketch_patch) if small else None
         self.make_projections(layers, token_dim)
 
     # -- from conditions to features -----------------------------------------------------------------------

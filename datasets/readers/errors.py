@@ -26,7 +26,7 @@ def check_counts(**counts: int) -> None:
             raise UserError(f"{name}: got {count}, expected at least 1; raise it")
 
 
-def check_choice(name: str, value: object, options: Iterable[str]) -> None:
+def check_choice(name: str, value: object, options: Iterable[object]) -> None:
     """Raises `ValueError` unless a value is one of the options."""
     if value not in (options := tuple(options)):
-        raise UserError(f"{name}: got {value!r}, expected one of {', '.join(options)}; pass one of these")
+        raise UserError(f"{name}: got {value!r}, expected one of {', '.join(map(str, options))}; pass one of these")

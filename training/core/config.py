@@ -22,7 +22,7 @@ SCHEDULES: Final = (
 """Schedules of `diffusers.optimization.get_scheduler` that need no more options."""
 
 
-def option(default: T, text: str, choices: Sequence[str] | None = None) -> T:
+def option(default: T, text: str, choices: Sequence[object] | None = None) -> T:
     """Dataclass field with a default, its `--help` text and its choices on the command line, if not any value."""
     return field(default=default, metadata={"help": text, "choices": choices})
 

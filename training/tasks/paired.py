@@ -61,7 +61,8 @@ def _adapter(trainer: PairedTrainer, pipe: ConditionedPipelineMixin) -> PairedAd
         return PairedAdapter.from_pretrained(trainer.arguments.init_from)
     model = trainer.read(PairedModel)
     if model.sketch_encoder == "strokes":
-        options: dict[str, Any] = {"image_dim": 128, "sketch_size": 128, "masking": "pair", "anchored": 0.09}
+        anchored = 0.09 * model.sketch_patch / 16  # reaches about as far as a token's neighbours
+        options: dict[str, Any] = {"image_dim": 128, "sketch_size": 128, "masking": "pair", "anchored": anchored}
     else:
         encoder = SketchEncoder.from_pretrained(model.sketch_encoder)
         pipe.set_encoders(sketch=encoder)

@@ -25,6 +25,7 @@ class PairedModel:
 
     layers: str = option("all", "layers of a new adapter: all, decoder, … or a regular expression")
     sketch_encoder: str = option("strokes", "strokes (small, trained) or a frozen vision model's id")
+    sketch_patch: int = option(16, "side in pixels of a token's part of the sketch, with strokes", (16, 8, 4, 2))
     text_states: int = option(40, "token states read per description; 0 = pooled")
     token_dim: int = option(128, "width of pair tokens of a new adapter")
     global_sketch: bool = option(False, "add the module for a sketch of the whole")

@@ -192,6 +192,7 @@ def test_one_token_part_and_weight_per_pair_with_regions(unet: Any) -> None:
         ({"isolation": "no"}, "isolation: got 'no', expected one of shared_norm, per_pair"),
         ({"num_heads": 5}, "num_heads: got 5 for a width of 32, expected a divisor of it"),
         ({"norm_groups": 0}, "norm_groups: got 0 for a width of 32, expected a divisor of it"),
+        ({"sketch_patch": 3}, "sketch_patch: got 3, expected one of 16, 8, 4, 2"),
         ({"anchored": 0.2, "num_readout_tokens": 5}, "num_readout_tokens: got 5, expected a square"),
     ],
 )
@@ -317,3 +318,14 @@ def test_a_sketch_of_the_whole_beside_anchored_pairs_speaks_everywhere() -> None
     assert encoded.anchors.shape == (len(encoded.token_part), 2)
     assert encoded.anchors[whole].isnan().all()
     assert (~encoded.anchors[~whole].isnan()).any()
+
+
+def test_a_token_stands_for_one_patch_of_the_sketch(unet: Any) -> None:
+    counts = {}
+    for patch in (16, 8, 4):
+        adapter = paired_adapter(unet, masking="pair", anchored=0.1, sketch_patch=patch)
+        pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+        pipe.attach(it=adapter)
+        anchors = pipe.encode_conditions({"it": paired_conditions()}).encoded["it"].anchors
+        counts[patch] = int((~anchors.isnan().any(1)).sum()) / len(paired_conditions())
+    assert counts == {16: 2 * 2, 8: 4 * 4, 4: 8 * 8}  # sketches of 32 pixels
