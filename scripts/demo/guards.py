@@ -8,6 +8,7 @@ from typing import Final
 
 import gradio as gr
 from gradio.blocks import BlockFunction
+from gradio.data_classes import APIInfo
 from gradio.exceptions import ComponentProcessingError
 from gradio.state_holder import SessionState
 from gradio_client.utils import is_http_url_like
@@ -45,7 +46,14 @@ def errors_shown() -> Iterator[None]:
 
 
 class GuardedBlocks(gr.Blocks):
-    """Blocks that fetch nothing from addresses and report unreadable images in one line."""
+    """Blocks that fetch no addresses, report unreadable images in one line, and let programs leave out all inputs."""
+
+    def get_api_info(self, all_endpoints: bool = False, page: str | None = None) -> APIInfo:
+        info = super().get_api_info(all_endpoints, page)
+        for endpoint in info["named_endpoints"].values():
+            for one in endpoint["parameters"]:
+                one["parameter_has_default"] = True  # gradio requires those that are empty on the page
+        return info
 
     async def preprocess_data(
         self,

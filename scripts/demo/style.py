@@ -1,10 +1,11 @@
 """The demo's page for styles: a prompt in a mixture of styles, and style cards to download and to upload."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import gradio as gr
+from gradio.components import Component
 
 from weftwork.attention_processors.style.adapter import StyleCard
 from weftwork.datasets.readers.errors import UserError
@@ -43,7 +44,7 @@ class StylePage(AdapterPage):
                 sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
                 shares = {f"share_{name}": slider for name, slider in zip(names, sliders, strict=True)}
                 strength = strength_settings()
-                card = self._cards(sliders, names)
+                card = self._cards(shares, names)
             with gr.Column(scale=2, min_width=320):
                 settings = run_settings()
                 panel = ImagePanel(self.studio)
@@ -60,11 +61,11 @@ class StylePage(AdapterPage):
         inputs = {"prompt": prompt, "card": card, **shares, **strength, **settings}
         panel.connect(request, inputs, api_name="style", triggers=[prompt.submit])
 
-    def _cards(self, sliders: list[gr.Slider], names: tuple[str, ...]) -> gr.File:
+    def _cards(self, sliders: Mapping[str, Component], names: tuple[str, ...]) -> gr.File:
         """Adds the button that bakes the mixture into a card, and the upload of a card."""
 
-        def bake(*mixture: float) -> object:
-            shares = _shares(names, mixture)
+        def bake(**mixture: float) -> object:
+            shares = _shares(names, [mixture[name] for name in sliders])
 
             def job(_report: Report[Path]) -> Path:
                 path = self.studio.queue.new_file(f"{'-'.join(shares)}.safetensors")
@@ -82,7 +83,15 @@ class StylePage(AdapterPage):
             with gr.Row():
                 button = gr.Button("Bake the mixture into a card", elem_id="bake")
                 card = gr.DownloadButton("Card (safetensors)", interactive=False, elem_id="card")
-            button.click(bake, sliders, card, api_name="bake", concurrency_id=DEVICE, concurrency_limit=1)
+            button.click(
+                bake,
+                None,
+                card,
+                inputs_kwargs=dict(sliders),
+                api_name="bake",
+                concurrency_id=DEVICE,
+                concurrency_limit=1,
+            )
             return gr.File(label="A card to add to the mixture", file_types=[".safetensors"], elem_id="own-card")
 
 

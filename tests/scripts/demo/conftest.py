@@ -4,7 +4,61 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from demo_browser import CHROMIUM, opened
+from tiny import tiny_pipe
+from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.attention_processors.views.adapter import AlignedViews
+from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
+from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.scripts.demo.jobs import JobQueue
+
+
+class Wordless(VideoToAudioPipeline):
+    """Without a text encoder."""
+
+    def __call__(self, conditions: Any, prompt: str, **options: Any) -> Any:
+        return super().__call__(conditions, prompt_embeds=prompt_embeds(), **options)
+
+
+@pytest.fixture(scope="module")
+def queue() -> Iterator[JobQueue]:
+    queue = JobQueue()
+    yield queue
+    queue.close()
+
+
+@pytest.fixture(scope="module")
+def views(queue: JobQueue) -> Any:
+    """A `ViewStudio`, whose module pytest can import only where gradio is installed."""
+    studio = pytest.importorskip("weftwork.scripts.demo.views").ViewStudio
+    torch.manual_seed(0)
+    pipe: Any = tiny_pipe(AlignedViewsPipeline)
+    pipe.attach(views=AlignedViews.for_denoiser(pipe.unet, rank=2))
+    with torch.no_grad():
+        for parameter in pipe.views.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.1)
+    return studio(pipe, "tiny", queue)
+
+
+@pytest.fixture(scope="module")
+def sounds(queue: JobQueue) -> Any:
+    """An `AudioStudio`."""
+    studio = pytest.importorskip("weftwork.scripts.demo.audio").AudioStudio
+    pipe = tiny_audio_pipe(Wordless)
+    pipe.attach(spatial=spatial_adapter(pipe.transformer))
+    return studio(pipe, "tiny", queue)
+
+
+@pytest.fixture(scope="module")
+def image_encoder() -> ImageEncoder:
+    sizes: dict[str, Any] = dict(hidden_size=16, intermediate_size=37, projection_dim=16, patch_size=16, image_size=32)
+    config = CLIPVisionConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
+    return ImageEncoder(CLIPVisionModelWithProjection(config).eval())
 
 
 @pytest.fixture

@@ -109,8 +109,8 @@ def test_inputs_have_names(client: Client, studio: ImageStudio) -> None:
 
 def test_a_baked_card_can_be_uploaded(client: Client) -> None:
     with pytest.raises(AppError, match="Card: got no style, expected one with a share; move a slider"):
-        client.predict(0.0, 0.0, 0.0, 0.0, api_name="/bake")
-    baked: Any = client.predict(1.0, 0.0, 0.0, 0.0, api_name="/bake")
+        client.predict(share_ink=0, api_name="/bake")
+    baked: Any = client.predict(share_ink=1, api_name="/bake")
     card = baked["value"] if isinstance(baked, dict) else baked
     shown, *_ = client.predict(card=handle_file(card), **STYLE, api_name="/style")
     assert read_image(shown).size[0] >= 64

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import drawn_sketch, reference_adapter, tiny_pipe
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.core.method import Method, methods
 from weftwork.attention_processors.core.records import ChoiceKind, ImageKind, NumberKind, TextKind, recorded
@@ -121,12 +120,10 @@ def test_the_form_refuses_bad_values_by_field(form: Any, given: dict[str, Any], 
 
 
 @pytest.mark.usefixtures("no_shipped_models")
-def test_references_have_a_form() -> None:
+def test_references_have_a_form(image_encoder: ImageEncoder) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(reference=reference_adapter(pipe.unet))
-    sizes: dict[str, Any] = dict(hidden_size=16, intermediate_size=37, projection_dim=16, patch_size=16, image_size=32)
-    config = CLIPVisionConfig(**sizes, num_hidden_layers=1, num_attention_heads=2)
-    pipe.set_encoders(image=ImageEncoder(CLIPVisionModelWithProjection(config).eval()))
+    pipe.set_encoders(image=image_encoder)
     studio = ImageStudio(pipe, "tiny")
     blocks = demo(studio, open_pages(Context(studio)))
     given: dict[str, Any] = {"Prompt": "a b", "Seed (optional)": 5, "Steps": 2}

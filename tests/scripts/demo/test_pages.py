@@ -3,28 +3,22 @@
 import base64
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny import tiny_pipe
-from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
-from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
-from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.pretrained import available
-from weftwork.scripts.demo.jobs import Cancelled, JobQueue, Step
+from weftwork.scripts.demo.jobs import Cancelled, Step
 
 pytest.importorskip("gradio")
 pytest.importorskip("av")
@@ -38,39 +32,6 @@ from weftwork.scripts.demo.pages import Context
 from weftwork.scripts.demo.points import points_shown
 
 PATH = json.dumps(demo_sound.PATHS["From left to right"])
-
-
-class Wordless(VideoToAudioPipeline):
-    """Without a text encoder."""
-
-    def __call__(self, conditions: Any, prompt: str, **options: Any) -> Any:
-        return super().__call__(conditions, prompt_embeds=prompt_embeds(), **options)
-
-
-@pytest.fixture(scope="module")
-def queue() -> Iterator[JobQueue]:
-    queue = JobQueue()
-    yield queue
-    queue.close()
-
-
-@pytest.fixture(scope="module")
-def views(queue: JobQueue) -> demo_view.ViewStudio:
-    torch.manual_seed(0)
-    pipe: Any = tiny_pipe(AlignedViewsPipeline)
-    pipe.attach(views=AlignedViews.for_denoiser(pipe.unet, rank=2))
-    with torch.no_grad():
-        for parameter in pipe.views.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(std=0.1)
-    return demo_view.ViewStudio(pipe, "tiny", queue)
-
-
-@pytest.fixture(scope="module")
-def sounds(queue: JobQueue) -> demo_sound.AudioStudio:
-    pipe = tiny_audio_pipe(Wordless)
-    pipe.attach(spatial=spatial_adapter(pipe.transformer))
-    return demo_sound.AudioStudio(pipe, "tiny", queue)
 
 
 def last(results: Any) -> tuple[list[int], Any]:
