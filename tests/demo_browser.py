@@ -36,6 +36,15 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     context.close()
 
 
+def open_tab(page: Any, name: str) -> None:
+    """Opens a tab, on a narrow page by the menu of those that have no room."""
+    shown = page.get_by_role("tab", name=name, exact=True).locator("visible=true")
+    if not shown.count():
+        page.locator(".overflow-menu > button").click()
+        shown = page.locator(".overflow-dropdown button", has_text=name)
+    shown.first.click()
+
+
 def fill_settings(page: Any, seed: int, steps: int = 6) -> None:
     """Sets seed and steps of the open tab."""
     tab = page.locator(".tabitem:visible")

@@ -69,12 +69,17 @@ def _pixels(path: Path) -> bytes:
         return image.convert("RGB").tobytes()
 
 
-def serve(waiting: int, room: Path) -> tuple["subprocess.Popen[bytes]", str]:
-    """Starts a demo with such a queue and its files in `room`; returns it with its address once it responds."""
+def serve(waiting: int, room: Path, *options: str) -> tuple["subprocess.Popen[bytes]", str]:
+    """Starts a demo with such a queue and its files in `room`; returns it with its address once it responds.
+
+    Args:
+        options: further options of `weftwork demo`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "weftwork.scripts.cli", "demo", "--port", str(port), "--queue", str(waiting)]
+    command += options
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(room / "gradio"), "HF_HUB_OFFLINE": "1"}
     with (room / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

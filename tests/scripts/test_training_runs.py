@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import write_run
 
 from weftwork.scripts.cli import main
 from weftwork.scripts.training_runs import BINS, TrainingRun
@@ -15,18 +16,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture
 def run(tmp_path: Path) -> TrainingRun:
-    """A run at step 30 of 50, whose last row is being written."""
-    folder = tmp_path / "runs/<mine>"
-    (folder / "validation").mkdir(parents=True)
-    rows: list[dict[str, float | None]] = [{"step": 0, "validation_loss": 0.5}]
-    rows += [{"step": step, "loss": 1 / step, "learning_rate": 1e-3, "seconds": 6.0} for step in range(1, 31)]
-    rows[10] |= {"loss": None, "validation_loss": 0.25}
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "metrics.jsonl").write_text(text + '{"step": 31, "lo')
-    (folder / "training.json").write_text(json.dumps({"max_train_steps": 50}))
-    for name in ("000000-0", "000000-1", "000010-0", "000010-1", "000010-cases"):
-        Image.new("RGB", (8, 8), "red").save(folder / f"validation/{name}.png")
-    return TrainingRun(folder)
+    return write_run(tmp_path / "runs/<mine>")
 
 
 def test_a_run_is_read_while_it_is_written(run: TrainingRun, tmp_path: Path) -> None:

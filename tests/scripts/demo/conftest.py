@@ -8,6 +8,7 @@ import torch
 from demo_browser import CHROMIUM, opened
 from tiny import tiny_pipe
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
+from tiny_runs import write_run
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.encoders import ImageEncoder
@@ -15,6 +16,7 @@ from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.scripts.demo.jobs import JobQueue
+from weftwork.scripts.training_runs import TrainingRun
 
 
 class Wordless(VideoToAudioPipeline):
@@ -68,10 +70,15 @@ def no_shipped_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `weftwork demo` on the shipped models, with a queue of two."""
+def training_run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    return write_run(tmp_path_factory.mktemp("training") / "<mine>")
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory, training_run: TrainingRun) -> Iterator[str]:
+    """The address of `weftwork demo` on the shipped models and a training run, with a queue of two."""
     load = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel")
-    process, address = load.serve(2, tmp_path_factory.mktemp("demo"))
+    process, address = load.serve(2, tmp_path_factory.mktemp("demo"), "--training_run", str(training_run.folder))
     try:
         yield address
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import soundfile
-from demo_browser import IMAGE, MARKS, STATE, WAIT, drag, fill_settings, generate, opened, pixels, screenshot
+from demo_browser import IMAGE, MARKS, STATE, WAIT, drag, fill_settings, generate, open_tab, opened, pixels, screenshot
 
 from weftwork.pretrained import available
 
@@ -26,14 +26,14 @@ def test_a_stroke_and_text_change_the_image(page: Any) -> None:
     assert page.locator(".tabitem:visible .seed textarea, .tabitem:visible .seed input").input_value() == "3"
 
 
-def opened_tab(page: Any, name: str, model: str) -> None:
+def open_shipped(page: Any, name: str, model: str) -> None:
     if model not in available():
         pytest.skip(f"{model} is not shipped")
-    page.get_by_role("tab", name=name).click()
+    open_tab(page, name)
 
 
 def test_a_view_from_another_camera(page: Any) -> None:
-    opened_tab(page, "View", "aligned-views")
+    open_shipped(page, "View", "aligned-views")
     fill_settings(page, 0, steps=20)
     before = generate(page)
     page.get_by_label("number input for To the right (degrees)").fill("-20")
@@ -54,7 +54,7 @@ def test_a_view_from_another_camera(page: Any) -> None:
 
 
 def test_a_drawn_path_generates_audio(page: Any) -> None:
-    opened_tab(page, "Sound", "spatial-audio")
+    open_shipped(page, "Sound", "spatial-audio")
     fill_settings(page, 0, steps=8)
     line = page.locator("#path polyline")
     ready = line.get_attribute("points")
@@ -86,7 +86,7 @@ def test_a_drawn_path_generates_audio(page: Any) -> None:
 
 
 def test_clicking_a_sample_selects_its_style(page: Any) -> None:
-    page.get_by_role("tab", name="Style").click()
+    open_tab(page, "Style")
     page.locator("#styles-gallery button img").first.click()
     for name, share in (("blueprint", "1"), ("ink", "0")):
         slider = page.locator(".tabitem:visible").get_by_label(f"number input for {name}")
