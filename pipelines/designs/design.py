@@ -56,7 +56,7 @@ WEIGHT_HELP: Final = "Strength: 0 is off, 1 as trained."
 SETTINGS: Final = ("seed", "num_inference_steps", "guidance_scale", "height", "width", "negative_prompt", "strength")
 """Keys that options of commands replace, and that images store as they were used."""
 OF_IMAGE: Final = ("mask_image", "strength")
-NOT_BESIDE_IMAGE: Final = ("images", "controlnets", "variations")
+NOT_BESIDE_IMAGE: Final = ("images", "controlnets")
 """Keys that designs have only with `image`, and only without it."""
 
 

@@ -1,31 +1,19 @@
-"""Noise that an image of a design begins with, and its variations."""
+"""Random numbers of the images of a design, and their variations."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.designs.arguments import size_of
 from weftwork.pipelines.designs.design import Design
 
 
-def noise_arguments(pipe: Any, designs: Sequence[Design]) -> dict[str, Any]:
-    """Returns the generators of a call for several images, and its latents where designs have variations.
-
-    Raises:
-        ValueError: variations for a pipeline without a U-Net.
-    """
-    generators = [_generator(design.seed) for design in designs]
-    if not any(design.variations for design in designs):
-        return {"generator": generators}
-    if getattr(pipe, "unet", None) is None:
-        raise UserError(f"variations: got some, but {type(pipe).__name__} has no U-Net; leave them out")
-    latents = [_varied(pipe, *pair) for pair in zip(designs, generators, strict=True)]
-    return {"generator": generators, "latents": torch.cat(latents)}
+def generators(designs: Sequence[Design]) -> list[torch.Generator]:
+    """Returns the generator of each design's seed."""
+    return [_generator(design.seed) for design in designs]
 
 
 def _generator(seed: int | None) -> torch.Generator:
@@ -33,13 +21,39 @@ def _generator(seed: int | None) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _varied(pipe: Any, design: Design, generator: torch.Generator) -> Float[Tensor, "1 channel height width"]:
-    """Returns noise of the generator, mixed with that of each variation so that its variance stays 1."""
-    sides = [side // pipe.vae_scale_factor for side in size_of(pipe, design)]
-    shape, dtype = (1, pipe.unet.config.in_channels, *sides), pipe.unet.dtype
-    noise = torch.randn(shape, generator=generator, dtype=dtype)
-    for one in design.variations:
-        angle = one.strength * math.pi / 2
-        other = torch.randn(shape, generator=_generator(one.seed), dtype=dtype)
-        noise = noise * math.cos(angle) + other * math.sin(angle)
-    return noise
+def variations(
+    designs: Sequence[Design], drawing: Sequence[torch.Generator]
+) -> contextlib.AbstractContextManager[object]:
+    """Mixes the variations of designs into what their generators draw meanwhile."""
+    if not any(design.variations for design in designs):
+        return contextlib.nullcontext()
+    pairs = zip(drawing, designs, strict=True)
+    return _MixedNoise(
+        {one: [(_generator(other.seed), other.strength) for other in design.variations] for one, design in pairs}
+    )
+
+
+class _MixedNoise(TorchFunctionMode):
+    """Mixes what other generators draw into normal random numbers, so that their variance stays 1.
+
+    Pipelines draw noise inside of their calls, those for initial images also samples of the encoded image, and take
+    generators only.
+
+    Args:
+        others: by generator those that are mixed in, in order, with their strengths.
+    """
+
+    def __init__(self, others: Mapping[object, Sequence[tuple[torch.Generator, float]]]) -> None:
+        super().__init__()
+        self.others = others
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        made = func(*args, **options)
+        if func is torch.randn:
+            for other, strength in self.others.get(options.get("generator"), ()):
+                angle = strength * math.pi / 2
+                made = made * math.cos(angle) + func(*args, **{**options, "generator": other}) * math.sin(angle)
+        return made

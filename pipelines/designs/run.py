@@ -23,7 +23,7 @@ from weftwork.pipelines.designs.arguments import call_arguments
 from weftwork.pipelines.designs.design import OF_IMAGE, SETTINGS, Design, Lora
 from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.initial_image import binary_mask
-from weftwork.pipelines.designs.noise import noise_arguments
+from weftwork.pipelines.designs.noise import generators, variations
 from weftwork.pipelines.designs.samplers import sampler
 from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
 
@@ -148,10 +148,11 @@ def draw(
         FloatingPointError: NaN or infinite pixels.
     """
     designs = [design.numbered(index) for index in range(count)]
-    with sampler(pipe, design.sampler), _beginning(pipe, design) as begun:
+    drawing = generators(designs)
+    with sampler(pipe, design.sampler), _beginning(pipe, design) as begun, variations(designs, drawing):
         out: Any = begun(
             num_images_per_prompt=count,
-            **noise_arguments(begun, designs),
+            generator=drawing,
             conditions={name: list(some) for name, some in design.conditions.items()},
             recorder=recorder,
             output_type="np",

@@ -3,8 +3,6 @@
 import { drawThumbnails, seedOf } from "./history.js";
 import { MapView } from "./maps.js";
 
-const VARIATIONS = "Images whose noise is near to that of the shown one";
-const NO_VARIATIONS = "Not of an image that began with another one: generate it again";
 const SEEDS = 2 ** 31;
 
 export class Viewer {
@@ -75,9 +73,6 @@ export class Viewer {
     this.find(".caption").textContent = [this.item, this.#other].filter(Boolean).map(seedOf).join("  |  ");
     this.maps.draw(this.item);
     this.find(".vary output").value = Number(this.strength.value).toFixed(2);
-    const begun = Boolean(this.item.design.image); // noise is not all that it begins with
-    this.find("[data-view=vary]").disabled = begun;
-    this.find("[data-view=vary]").title = begun ? NO_VARIATIONS : VARIATIONS;
     this.find("[data-view=compare]").ariaPressed = compared;
     this.find("[data-view=compare]").disabled = this.page.history.items.length < 2;
     this.find("[data-view=seed]").ariaPressed = this.#seedIsKept;

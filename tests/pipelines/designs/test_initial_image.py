@@ -22,7 +22,7 @@ from variants import half_mask, picture
 from weftwork.datasets.readers.inline_images import from_text
 from weftwork.pipelines import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import conditioned_class
-from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.design import Design, Variation
 from weftwork.pipelines.designs.identity import identity
 from weftwork.pipelines.designs.reader import read_design
 from weftwork.pipelines.designs.run import draw
@@ -91,6 +91,16 @@ def test_images_of_one_run_are_those_of_single_ones(pipe: Any, design: Design, s
         assert np.abs(one - drawn(pipe, replace(design, sampler=sampler, seed=5 + index))).max() <= 1
 
 
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("design", [BEGUN, MASKED], ids=["image", "mask"])
+def test_variations_lie_between_the_images_of_two_seeds(pipe: Any, design: Design, strength: float) -> None:
+    design = replace(design, strength=strength)
+    one, other = (drawn(pipe, replace(design, seed=seed)) for seed in (5, 9))
+    same, near, all_of_it = (drawn(pipe, replace(design, variations=[Variation(9, mix)])) for mix in (0, 0.1, 1))
+    assert np.array_equal(same, one) and np.array_equal(all_of_it, other)
+    assert 0 < far(near, one) < far(other, one)
+
+
 def test_latents_may_have_other_channels_than_diffusers_inpaints() -> None:
     parts = tiny_pipe(ConditionedStableDiffusionPipeline).components
     vae: Any = AutoencoderKL.from_config(parts["vae"].config, latent_channels=12)
@@ -109,6 +119,7 @@ def test_transformers_begin_with_images(family: str) -> None:
     few, many, part = (drawn(pipe, one) for one in (replace(BEGUN, strength=0.1), BEGUN, MASKED))
     assert few.shape == image.shape and far(few, many) > 0
     assert np.array_equal(part[~WHITE], image[~WHITE]) and far(part, image) > 0
+    assert np.array_equal(drawn(pipe, replace(BEGUN, seed=9, variations=[Variation(5, 1)])), many)
 
 
 def test_models_without_such_pipelines_refuse_the_image() -> None:

@@ -91,7 +91,6 @@ DESIGNS: list[tuple[Any, str, Any]] = [
     (design(mask_image="mask.png"), "mask_image: got one without image; add image, or leave", masked("mask.png")),
     (masked("odd.png"), "mask_image: got 60x64 pixels, expected 64x64, .* image; resize it", masked("mask.png")),
     (masked("dark.png"), "mask_image: got no white, expected some where .*; paint it white", masked("mask.png")),
-    (begun(**varied(1)), "variations: got some beside image, .*; leave variations or image out", varied(1)),
     (begun(images=["image.png"]), "images: got some beside image, expected one of both", design(images=["image.png"])),
 ]
 FILES = inside(

@@ -110,7 +110,7 @@ GOOD: list[dict[str, Any]] = [
     {"prompt": "a", "conditions": {"paired": [{"text": "b"}], "style": [{"style": "c"}], "": []}},
     {"prompt": "a", "loras": [{"lora": "a"}, {"lora": "both", "weight": -0.5}], "controlnets": []},
     {"prompt": "a", "controlnets": [{"controlnet": "a", "image": "a", "weight": 0.5, "start": 0.1, "end": 0.9}]},
-    {"prompt": "a", "image": "a", "strength": 1, "mask_image": "both", "height": 16, "variations": []},
+    {"prompt": "a", "image": "a", "strength": 1, "mask_image": "both", "height": 16, "variations": [{"seed": 1}]},
 ]
 BAD: list[Any] = [
     [],

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import MARKS, drag, fill_settings, generate, opened, pixels, screenshot, tool
+from demo_browser import MARKS, drag, fill_settings, finished, generate, opened, pixels, screenshot, tool
 from PIL import Image
 
 from weftwork.datasets.readers.inline_images import from_text
@@ -57,7 +57,6 @@ def test_a_brushed_part_of_a_result_is_drawn_anew(page: Any, tmp_path: Path) -> 
     page.get_by_label("Strength of the change").fill("1")
     made = values(page, generate(page))
     assert np.array_equal(made[~mask], before[~mask]) and (made != before)[mask].mean() > 0.5
-    assert page.locator("#viewer [data-view=vary]").is_disabled()
     screenshot(page, "inpainting")
     sent = page.evaluate(DESIGN)
     with page.expect_download() as download:
@@ -71,6 +70,9 @@ def test_a_brushed_part_of_a_result_is_drawn_anew(page: Any, tmp_path: Path) -> 
         key: sent[key] for key in ("image", "mask_image", "strength")
     }
     assert np.array_equal(values(page, generate(page)), made)
+    finished(page, page.locator("#viewer [data-view=vary]").click)
+    varied = shown(page)
+    assert np.array_equal(varied[~mask], before[~mask]) and (varied != made)[mask].any()
 
 
 def test_the_part_is_erased_and_undone(page: Any) -> None:
