@@ -11,7 +11,7 @@ for granted.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from weftwork.scripts.converters.published import (
     check_options,
     check_shapes,
     own_tensors,
+    published_tensors,
     shape_of,
     shapes_of,
 )
@@ -156,7 +157,7 @@ def ip_adapter_to_adapter(groups: Groups, denoiser: nn.Module | None = None) -> 
     encoder = IMAGE_ENCODERS.get((kind == "basic", sizes.get("image_dim", 0)), "unknown")
     config = {"layers": layers, "base": base, "projection": kind, **sizes, "image_encoder": encoder}
     table, shapes = _table(adapter_on_meta(ReferenceAdapter, config), layer_positions(denoiser), _own_names(groups))
-    return config, own_tensors(groups, table, lambda names: _their_shape(names, shapes))
+    return config, own_tensors(groups, table, shapes)
 
 
 def adapter_to_ip_adapter(
@@ -173,10 +174,7 @@ def adapter_to_ip_adapter(
     check_names("layers", adapter.config["layers"], positions)
     table, shapes = _table(adapter, positions, (False, False))
     check_shapes(state, shapes)
-    groups: Groups = {}
-    for (group, key), names in table.items():
-        groups.setdefault(group, {})[key] = torch.cat([state[name] for name in names]) if names[1:] else state[names[0]]
-    return groups
+    return published_tensors(state, table, shapes)
 
 
 def denoiser_for(token_dim: int) -> UNet2DConditionModel:
@@ -280,8 +278,3 @@ def _table(
             key = (KEYS, f"{place}.{'to_k_ip' if module == 'to_key' else 'to_v_ip'}.weight")
         table.setdefault(key, []).append(name)
     return table, shapes
-
-
-def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
-    first, *rest = shapes[names[0]]
-    return torch.Size([len(names) * first, *rest])

@@ -8,7 +8,7 @@ intelligolabs/lots-extension@43c4f4f, scripts/lots/convert_lots_weights_attn.py.
 Differs: their keys of the denoiser's layers are positions (`{2j+1}.to_k_lots`, down before up before mid), ours names.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from weftwork.scripts.converters.published import (
     check_options,
     check_shapes,
     own_tensors,
+    published_tensors,
     shape_of,
     shapes_of,
 )
@@ -120,7 +121,7 @@ def lots_to_adapter(
     check_names("groups", groups, [*GROUPS, *[g for g in groups if g == GLOBAL_GROUP]])
     config = _config(groups, layers, _checked_settings(settings or {}))
     table, shapes = _table(adapter_on_meta(PairedAdapter, config))
-    state = own_tensors(groups, table, lambda names: _their_shape(names, shapes))
+    state = own_tensors(groups, table, _their_shapes(shapes))
     return config, {name: tensor.reshape(shapes[name]) for name, tensor in state.items()}
 
 
@@ -133,12 +134,12 @@ def adapter_to_lots(config: Mapping[str, object], state: Mapping[str, Tensor]) -
     adapter = adapter_on_meta(PairedAdapter, config)
     table, shapes = _table(adapter)
     check_shapes(state, shapes)
-    groups: Groups = {}
-    for (group, key), names in table.items():
-        tensor = state[names[0]] if len(names) == 1 else torch.cat([state[name] for name in names])
-        groups.setdefault(group, {})[key] = tensor.reshape(_their_shape(names, shapes))
     settings = {theirs: adapter.config[ours] for theirs, ours in SETTINGS.items()}
-    return groups, {**settings, "dropout": 0.0, "activation_fn": "geglu"}
+    return published_tensors(state, table, _their_shapes(shapes)), {
+        **settings,
+        "dropout": 0.0,
+        "activation_fn": "geglu",
+    }
 
 
 def _ordered(layers: Iterable[str]) -> list[str]:
@@ -180,9 +181,8 @@ def _table(adapter: PairedAdapter) -> tuple[dict[Key, list[str]], dict[str, torc
     return table, shapes
 
 
-def _their_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
-    first, *rest = shapes[names[0]]
-    return torch.Size([1, 1, first, *rest] if names[0] == READOUTS else [len(names) * first, *rest])
+def _their_shapes(shapes: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
+    return {name: torch.Size([1, 1, *shape]) if name == READOUTS else shape for name, shape in shapes.items()}
 
 
 def _config(groups: Groups, layers: Mapping[str, int], settings: Mapping[str, object]) -> Config:

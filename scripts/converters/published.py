@@ -1,6 +1,6 @@
 """Helpers that read and write published checkpoints."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -39,13 +39,13 @@ def check_names(what: str, got: Iterable[str], wanted: Iterable[str]) -> None:
 
 
 def own_tensors(
-    groups: Groups, table: Mapping[Key, Sequence[str]], wanted: Callable[[Sequence[str]], torch.Size]
+    groups: Groups, table: Mapping[Key, Sequence[str]], shapes: Mapping[str, torch.Size]
 ) -> dict[str, Tensor]:
-    """The very tensors of a checkpoint under our names; what is one there may be several here.
+    """The very tensors of a checkpoint under our names; what is one there may be several here, joined by rows.
 
     Args:
         table: by their group and key, our names.
-        wanted: the shape there of what has these names here.
+        shapes: by our name, the shape there.
 
     Raises:
         ValueError: keys or a shape beside the table.
@@ -53,15 +53,31 @@ def own_tensors(
     check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
     state: dict[str, Tensor] = {}
     for (group, key), names in table.items():
-        tensor = groups[group][key]
-        if tensor.shape != wanted(names):
+        tensor, wanted = groups[group][key], _joined_shape(names, shapes)
+        if tensor.shape != wanted:
             raise UserError(
-                f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted(names))} for {names[0]}; "
+                f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted)} for {names[0]}; "
                 "pass a whole file for this denoiser"
             )
         parts = [tensor.contiguous()] if len(names) == 1 else [part.clone() for part in tensor.chunk(len(names))]
         state |= dict(zip(names, parts, strict=True))
     return state
+
+
+def published_tensors(
+    state: Mapping[str, Tensor], table: Mapping[Key, Sequence[str]], shapes: Mapping[str, torch.Size]
+) -> Groups:
+    """The inverse of `own_tensors`."""
+    groups: Groups = {}
+    for (group, key), names in table.items():
+        tensor = state[names[0]] if len(names) == 1 else torch.cat([state[name] for name in names])
+        groups.setdefault(group, {})[key] = tensor.reshape(_joined_shape(names, shapes))
+    return groups
+
+
+def _joined_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
+    first, *rest = shapes[names[0]]
+    return torch.Size([len(names) * first, *rest])
 
 
 def shape_of(tensors: Mapping[str, Tensor], dims: int, *names: str, prefix: str = "") -> torch.Size:
