@@ -26,7 +26,7 @@ from weftwork.datasets.readers.folders import files_below
 from weftwork.pipelines.designs.files import stored_if_any
 from weftwork.scripts.outputs import naming_replaced
 from weftwork.scripts.report_images import IMAGE_STYLE, Record, drawn, figure, image
-from weftwork.scripts.training_runs import METRICS, TrainingRun
+from weftwork.scripts.training_runs import METRICS, TrainingRun, plot_curves
 
 KINDS = {"evaluation": "Evaluations", "benchmark": "Benchmarks"}
 STYLE = """
@@ -113,8 +113,9 @@ def page(
         parts += [f'<h2 id="r{index}">{html.escape(str(report["name"]))}</h2>', _about(report)]
         parts += [f'<div class="wide">{_table(report)}</div>', *_rows(path, report), *map(image, _plots(path, report))]
     for run in runs:
-        name, shown, plots = html.escape(str(run.folder)), run.images(), run.figure()
-        parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state())}</p>']
+        name, shown, rows = html.escape(str(run.folder)), run.images(), run.rows()
+        parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state(rows))}</p>']
+        plots = plot_curves(rows)
         parts += [] if plots is None else [drawn(plots, "curves")]
         parts += map(image, shown.get(max(shown, default=0), []))
     if images:

@@ -19,6 +19,8 @@ COLUMNS: Final = 3
 
 Curve = Sequence[tuple[float, float]]
 """Values by step."""
+Rows = Sequence[dict[str, Any]]
+"""Scores of the steps, as a run logs them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class TrainingRun:
 
     folder: Path
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> Rows:
         """Returns the complete rows of the metrics."""
         path, found = self.folder / METRICS, []
         for line in path.read_text().splitlines() if path.is_file() else ():
@@ -41,15 +43,6 @@ class TrainingRun:
                 continue
         return found
 
-    def curves(self) -> dict[str, Curve]:
-        """Returns the scores by name, those of validations first."""
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for row in self.rows():
-            for name, value in row.items():
-                if name not in ("step", "seconds") and isinstance(value, int | float):
-                    curves.setdefault(name, []).append((row["step"], value))
-        return dict(sorted(curves.items(), key=lambda one: one[0] in ("loss", "learning_rate")))
-
     def images(self) -> dict[int, list[Path]]:
         """Returns the validation images by step."""
         found: dict[int, list[Path]] = {}
@@ -57,9 +50,9 @@ class TrainingRun:
             found.setdefault(int(path.name[:6]), []).append(path)
         return found
 
-    def state(self) -> str:
-        """Describes how far the run is, and when it will be done at the pace of the last steps."""
-        rows, options = self.rows(), self.folder / "training.json"
+    def state(self, rows: Rows) -> str:
+        """Describes how far the run with these rows is, and when it will be done at the pace of the last steps."""
+        options = self.folder / "training.json"
         step = rows[-1]["step"] if rows else 0
         if (self.folder / "final").is_dir():
             return f"finished at step {step}"
@@ -70,22 +63,33 @@ class TrainingRun:
         left = "" if not taken else f", about {(steps - step) * sum(taken) / len(taken) / 60:.0f} minutes left"
         return f"step {step} of {steps}{left}"
 
-    def figure(self) -> "Figure | None":
-        """Returns the plots of all curves, with the means of many values; None before the first one."""
-        from matplotlib.figure import Figure
 
-        curves = self.curves()
-        if not curves:
-            return None
-        rows = -(-len(curves) // COLUMNS)
-        figure = Figure(figsize=(4 * min(COLUMNS, len(curves)), 2.2 * rows), layout="constrained")
-        for index, (name, curve) in enumerate(curves.items()):
-            axes = figure.add_subplot(rows, min(COLUMNS, len(curves)), index + 1)
-            values = np.asarray(curve, float)
-            many = len(curve) > BINS
-            axes.plot(*values.T, "tab:blue", alpha=0.25 if many else 1, marker=None if len(curve) > 1 else "o")
-            if many:
-                axes.plot(*np.transpose([part.mean(0) for part in np.array_split(values, BINS)]), "tab:blue")
-            axes.set_title(f"{name.replace('_', ' ')}: {values[-1, 1]:.4g}", fontsize="medium")
-            axes.grid(alpha=0.3)
-        return figure
+def curves_of(rows: Rows) -> dict[str, Curve]:
+    """Returns the scores by name, those of validations first."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "seconds") and isinstance(value, int | float):
+                curves.setdefault(name, []).append((row["step"], value))
+    return dict(sorted(curves.items(), key=lambda one: one[0] in ("loss", "learning_rate")))
+
+
+def plot_curves(rows: Rows) -> "Figure | None":
+    """Returns the plots of all curves, with the means of many values; None before the first one."""
+    from matplotlib.figure import Figure
+
+    curves = curves_of(rows)
+    if not curves:
+        return None
+    lines = -(-len(curves) // COLUMNS)
+    figure = Figure(figsize=(4 * min(COLUMNS, len(curves)), 2.2 * lines), layout="constrained")
+    for index, (name, curve) in enumerate(curves.items()):
+        axes = figure.add_subplot(lines, min(COLUMNS, len(curves)), index + 1)
+        values = np.asarray(curve, float)
+        many = len(curve) > BINS
+        axes.plot(*values.T, "tab:blue", alpha=0.25 if many else 1, marker=None if len(curve) > 1 else "o")
+        if many:
+            axes.plot(*np.transpose([part.mean(0) for part in np.array_split(values, BINS)]), "tab:blue")
+        axes.set_title(f"{name.replace('_', ' ')}: {values[-1, 1]:.4g}", fontsize="medium")
+        axes.grid(alpha=0.3)
+    return figure

@@ -9,7 +9,7 @@ from gradio.context import Context
 from weftwork.datasets.readers.images import read_image
 from weftwork.scripts.demo.pages import Tab
 from weftwork.scripts.demo.widgets import QUIET
-from weftwork.scripts.training_runs import TrainingRun
+from weftwork.scripts.training_runs import TrainingRun, plot_curves
 
 SECONDS: Final = 5
 """Time between readings of the folder."""
@@ -37,15 +37,15 @@ class TrainingPage(Tab):
         shown = gr.State(("", 0))
 
         def refresh(chosen: str, before: tuple[str, int]) -> tuple[object, ...]:
-            found, rows = self.run.images(), len(self.run.rows())
+            found, rows = self.run.images(), self.run.rows()
             names = [LATEST, *map(str, found)]
             place = max(found, default=0) if chosen == LATEST else int(chosen)
-            head = f"<p>{html.escape(str(self.run.folder))}: {html.escape(self.run.state())}</p>"
+            head = f"<p>{html.escape(str(self.run.folder))}: {html.escape(self.run.state(rows))}</p>"
             now = f"{place} {sum(map(len, found.values()))}"
-            plot = gr.skip() if rows == before[1] else self.run.figure()
+            plot = gr.skip() if len(rows) == before[1] else plot_curves(rows)
             menu = gr.skip() if now == before[0] else gr.Dropdown(names, value=chosen if chosen in names else LATEST)
             pictures = gr.skip() if now == before[0] else [read_image(path) for path in found.get(place, [])]
-            return head, plot, menu, pictures, (now, rows)
+            return head, plot, menu, pictures, (now, len(rows))
 
         page = Context.root_block
         assert page is not None

@@ -9,7 +9,7 @@ from PIL import Image
 from tiny_runs import write_run
 
 from weftwork.scripts.cli import main
-from weftwork.scripts.training_runs import BINS, TrainingRun
+from weftwork.scripts.training_runs import BINS, TrainingRun, curves_of, plot_curves
 
 pytest.importorskip("matplotlib")
 
@@ -20,22 +20,22 @@ def run(tmp_path: Path) -> TrainingRun:
 
 
 def test_a_run_is_read_while_it_is_written(run: TrainingRun, tmp_path: Path) -> None:
-    curves = run.curves()
+    curves = curves_of(run.rows())
     assert list(curves) == ["validation_loss", "loss", "learning_rate"]
     assert curves["validation_loss"] == [(0, 0.5), (10, 0.25)] and len(curves["loss"]) == 29
     assert {step: len(paths) for step, paths in run.images().items()} == {0: 2, 10: 3}
-    assert run.state() == "step 30 of 50, about 2 minutes left"
+    assert run.state(run.rows()) == "step 30 of 50, about 2 minutes left"
     (run.folder / "final").mkdir()
-    assert run.state() == "finished at step 30"
+    assert run.state(run.rows()) == "finished at step 30"
     empty = TrainingRun(tmp_path / "none")
-    assert (empty.curves(), empty.images(), empty.figure()) == ({}, {}, None)
-    assert empty.state() == "no training.json: nothing was trained here yet"
+    assert (empty.rows(), empty.images(), plot_curves([])) == ([], {}, None)
+    assert empty.state([]) == "no training.json: nothing was trained here yet"
 
 
 def test_means_are_drawn_over_many_values(run: TrainingRun) -> None:
     rows = [{"step": step, "loss": step % 2} for step in range(1200)]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    figure = run.figure()
+    figure = plot_curves(run.rows())
     assert figure is not None
     [axes] = figure.axes
     every, means = (np.asarray(line.get_xydata()) for line in axes.lines)
@@ -50,7 +50,7 @@ def test_the_report_shows_training_runs(run: TrainingRun, capsys: pytest.Capture
     assert "0 reports, 1 training runs" in capsys.readouterr().out
     assert "&lt;mine&gt;</h2>" in page and "step 30 of 50" in page
     assert page.count("<img") == 1 + 3, "the curves, and the images of the last validation"
-    figure = run.figure()
+    figure = plot_curves(run.rows())
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes][:2] == ["validation loss: 0.25", "loss: 0.03333"]
 
