@@ -174,7 +174,7 @@ def adapter_to_ip_adapter(
     check_names("layers", adapter.config["layers"], positions)
     table, shapes = _table(adapter, positions, (False, False))
     check_shapes(state, shapes)
-    return published_tensors(state, table, shapes)
+    return published_tensors(state, table)
 
 
 def denoiser_for(token_dim: int) -> UNet2DConditionModel:

@@ -134,12 +134,10 @@ def adapter_to_lots(config: Mapping[str, object], state: Mapping[str, Tensor]) -
     adapter = adapter_on_meta(PairedAdapter, config)
     table, shapes = _table(adapter)
     check_shapes(state, shapes)
-    settings = {theirs: adapter.config[ours] for theirs, ours in SETTINGS.items()}
-    return published_tensors(state, table, _their_shapes(shapes)), {
-        **settings,
-        "dropout": 0.0,
-        "activation_fn": "geglu",
-    }
+    theirs = _their_shapes(shapes)
+    groups = published_tensors({name: tensor.reshape(theirs[name]) for name, tensor in state.items()}, table)
+    settings = {key: adapter.config[ours] for key, ours in SETTINGS.items()}
+    return groups, {**settings, "dropout": 0.0, "activation_fn": "geglu"}
 
 
 def _ordered(layers: Iterable[str]) -> list[str]:

@@ -53,7 +53,8 @@ def own_tensors(
     check_names("keys", [f"{g}.{k}" for g in groups for k in groups[g]], [f"{g}.{k}" for g, k in table])
     state: dict[str, Tensor] = {}
     for (group, key), names in table.items():
-        tensor, wanted = groups[group][key], _joined_shape(names, shapes)
+        tensor, (first, *rest) = groups[group][key], shapes[names[0]]
+        wanted = torch.Size([len(names) * first, *rest])
         if tensor.shape != wanted:
             raise UserError(
                 f"{group}.{key}: got shape {tuple(tensor.shape)}, expected {tuple(wanted)} for {names[0]}; "
@@ -64,20 +65,12 @@ def own_tensors(
     return state
 
 
-def published_tensors(
-    state: Mapping[str, Tensor], table: Mapping[Key, Sequence[str]], shapes: Mapping[str, torch.Size]
-) -> Groups:
+def published_tensors(state: Mapping[str, Tensor], table: Mapping[Key, Sequence[str]]) -> Groups:
     """The inverse of `own_tensors`."""
     groups: Groups = {}
     for (group, key), names in table.items():
-        tensor = state[names[0]] if len(names) == 1 else torch.cat([state[name] for name in names])
-        groups.setdefault(group, {})[key] = tensor.reshape(_joined_shape(names, shapes))
+        groups.setdefault(group, {})[key] = torch.cat([state[name] for name in names]) if names[1:] else state[names[0]]
     return groups
-
-
-def _joined_shape(names: Sequence[str], shapes: Mapping[str, torch.Size]) -> torch.Size:
-    first, *rest = shapes[names[0]]
-    return torch.Size([len(names) * first, *rest])
 
 
 def shape_of(tensors: Mapping[str, Tensor], dims: int, *names: str, prefix: str = "") -> torch.Size:
