@@ -14,6 +14,7 @@ from tiny import tiny_pipe
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
+from weftwork.datasets.readers.inline_images import from_text
 from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -50,6 +51,16 @@ def test_a_view_has_depth_and_points(views: demo_view.ViewStudio) -> None:
         for orbit in ((10, 5, 1.1), (-20, 0, 1.0))
     )
     assert again.tobytes() == made.image.tobytes() != turned.tobytes()
+
+
+def test_what_references_show_is_kept_unless_it_is_switched_off(views: demo_view.ViewStudio) -> None:
+    shares = []
+    for keep in (True, False):
+        request = demo_view.view_request(views.pipe.size, "Room 2", None, None, 60, 10, 5, 1.1, keep=keep)
+        _, made = last(views.generate(request, 0, 2))
+        apart = np.abs(np.asarray(made.image, int) - np.asarray(made.known, int)).max(-1)
+        shares.append((apart <= 1).mean())
+    assert shares[0] > 0.3 > 0.05 > shares[1]
 
 
 def test_points_project_as_in_the_camera() -> None:
@@ -147,6 +158,9 @@ def test_a_clip_gets_audio_and_a_track_replaces_the_path(sounds: demo_sound.Audi
     np.testing.assert_allclose(request.voices[0][0].boxes, walk.boxes(times))  # pyright: ignore
     _, made = last(sounds.generate(request, 0, 1, 1.0))
     assert Video.open(made.video).seconds == pytest.approx(1.0)
+    _, first = next(Video.open(clip).frames(1.0))
+    below = demo_sound._background("snow", str(clip)).props["background"]
+    np.testing.assert_array_equal(from_text(below), Image.fromarray(first).resize((demo_sound.SIDE, demo_sound.SIDE)))
     alone = demo_sound.audio_request(PATH, "snow", 5.0, None, str(tmp_path / "boxes.npz"))
     assert alone.seconds == pytest.approx(float(times[-1])) and len(alone.walks) == 1
     with pytest.raises(ValueError, match=r"more than 0\.5 s"):
