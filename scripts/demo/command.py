@@ -36,7 +36,7 @@ CSS: Final = """
 .state { min-height: 1.6em }
 .generate { background: #c2410c } /* that of the theme is too light below white words */
 .generate:hover { background: #9a3412 }
-.gradio-container :is(.info-text, .min_value, .max_value, .or) { /* too light on white */
+.info-text, .min_value, .max_value, .or { /* too light on white */
   color: color-mix(in srgb, var(--body-text-color) 68%, var(--background-fill-primary)) }
 footer button { color: var(--body-text-color) !important }
 .result img { width: 100%; object-fit: contain }
@@ -58,7 +58,8 @@ footer button { color: var(--body-text-color) !important }
   .run { position: fixed; inset: auto 0 0 0; z-index: 50; padding: 10px 16px; flex-wrap: nowrap;
          background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary) }
   .run button { min-width: 0 }
-  .gradio-container { padding-bottom: 80px }
+  .tabitem { padding-bottom: 80px } /* rules act inside of `.gradio-container .contain` only */
+  #design > .html-container, #viewer > .html-container { padding: 0 }
 }"""
 
 

@@ -15,6 +15,8 @@ pytestmark = MARKS
 AXE = "axe-core@4.14.1"
 OF_GRADIO = [".empty", ".thumbnail-item", ".upload-container"]
 """Elements of gradio whose names its roles do not take, or that differ from the words in them."""
+HEIGHTS = "[...document.querySelectorAll('#viewer button')].map(one => one.offsetHeight).filter(Boolean)"
+"""Of the buttons beside a result; 44 pixels hold a finger."""
 TABS = ("Style", "Attention control", "Reference", "Regional", "View", "Sound", "Training")
 SCREENS = {
     "desktop": {"viewport": {"width": 1440, "height": 1000}},
@@ -46,6 +48,11 @@ def test_axe_finds_no_serious_issue(browser: Any, address: str, axe: str, screen
         page.get_by_label("Text of layer 1").fill("a red kimono jacket")
         generate(page)
         assert not serious_issues(page, axe)
+        if screen == "phone":
+            assert min(page.evaluate(HEIGHTS)) >= 44
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            last, bar = (page.locator(f".tabitem:visible {one}").last for one in ("[type=checkbox]", ".run"))
+            assert last.bounding_box()["y"] + last.bounding_box()["height"] <= bar.bounding_box()["y"]
 
 
 @pytest.mark.parametrize("screen", list(SCREENS))
