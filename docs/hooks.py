@@ -27,7 +27,21 @@ def pages() -> dict[str, str]:
         "CONTRIBUTING.md": "contributing.md",
         "CHANGELOG.md": "changelog.md",
         "examples/finetuning/README.md": "finetuning.md",
+        "examples/notebooks/pairs.py": "notebooks/pairs.md",
+        "examples/notebooks/style.py": "notebooks/style.md",
     } | {f"pretrained/{card}/README.md": f"models/{card.removeprefix('baselines/')}.md" for card in cards}
+
+
+def content(source: str) -> str:
+    """Returns the Markdown of a page outside docs/: a file as it is, or the cells of a script in percent format."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    if not source.endswith(".py"):
+        return text
+    cells = [cell.partition("\n") for cell in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]]
+    return "\n\n".join(
+        re.sub(r"^# ?", "", body, flags=re.MULTILINE) if "markdown" in head else f"```python\n{body.strip()}\n```"
+        for head, _, body in cells
+    )
 
 
 def modules() -> dict[str, str]:
@@ -95,7 +109,7 @@ def _nav(section: dict[str, Any]) -> list[Any]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages from outside docs/, their images, and the API pages."""
     for source, page in pages().items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        files.append(File.generated(config, page, content=content(source)))
         for image in sorted((ROOT / source).parent.glob("*.png")) if source.startswith("pretrained") else ():
             files.append(File.generated(config, f"models/{image.name}", abs_src_path=str(image)))
     rows = [f"| [`{name}`]({page.removeprefix('api/')}) | {summary(name)} |" for name, page in modules().items()]
