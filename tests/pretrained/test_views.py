@@ -35,7 +35,7 @@ def seen(pipe: Any) -> Callable[[str, int], Any]:
         references = [ReferenceView.of_view(views[name]) for name in ("reference_0", "reference_1")]
         camera = sample("test", 0, size=SIZE, views=(target,)).views[target].camera
         noise = torch.Generator().manual_seed(0)
-        return pipe(references, camera, num_inference_steps=8, generator=noise, output_type="np")
+        return pipe(references, camera, num_inference_steps=4, generator=noise, output_type="np")
 
     return drawn
 
