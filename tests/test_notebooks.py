@@ -49,5 +49,4 @@ def test_style(room: Path) -> None:
 def test_a_notebook_has_cells_and_a_page(path: Path) -> None:
     cells = re.findall(r"^# %%(.*)\n", path.read_text(), re.MULTILINE)
     assert cells[0] == " [markdown]" and set(cells) == {" [markdown]", ""}
-    assert f"notebooks/{path.stem}.md" in (ROOT / "mkdocs.yml").read_text()
     assert f"notebooks/{path.name}" in (ROOT / "docs" / "hooks.py").read_text()
