@@ -1,8 +1,7 @@
 # %% [markdown]
 # # A style of your own
 #
-# Trains a new style on twenty images, and generates with it. It uses the shipped models; 100 steps take about a minute
-# on an idle CPU core.
+# Trains a new style on twenty images, and generates with it. It uses the shipped models.
 #
 # Run `python examples/notebooks/style.py` in the root of the checkout, or open it there as a notebook:
 # `pip install jupytext jupyterlab`, then `jupytext --to notebook --output style.ipynb examples/notebooks/style.py`. The
