@@ -130,6 +130,10 @@ TRAININGS: dict[str, list[Wrong]] = {
             f"{PAIRED} --sketch_encoder facebook/dinov2-small --sketch_patch 8",
             "sketch_patch: has no effect with --sketch_encoder, whose patches are its own; leave it out",
         ),
+        (
+            f"{PAIRED} --init_from paired --sketch_patch 8",
+            "sketch_patch: has no effect with --init_from, whose adapter has its own; leave it out",
+        ),
         (f"{PAIRED} --merged", "merged: has no effect with own data of paired; leave it out"),
         (f"{PAIRED} --train_data_dir empty", "metadata.jsonl: got no such file in 'empty', .*; write one"),
     ],
