@@ -9,6 +9,7 @@ from diffusers import ControlNetModel
 from tiny import tiny_pipe, tiny_unet
 from tiny_training import losses_of
 
+from weftwork.datasets.readers.json_object import read_json
 from weftwork.datasets.synthetic.hands import sample
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import open_controlnet
@@ -92,6 +93,8 @@ def test_the_command_trains_a_stock_controlnet_and_continues_from_it(tmp_path: P
     assert main(again) == 0
     continued = ControlNetModel.from_pretrained(tmp_path / "again/final", use_safetensors=True)
     assert not torch.equal(continued.controlnet_mid_block.weight, trained.controlnet_mid_block.weight)
+    first, second = (read_json(tmp_path / run / "final/config.json")["training"] for run in ("run", "again"))
+    assert second["after"] == first and first["steps"] == 2 and "after" not in first
 
 
 def test_other_denoisers_and_weights_are_refused() -> None:
