@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,11 @@ from remedies import Wrong, array, as_json, check_call, check_command, image, so
 from tiny import drawn_sketch, tiny_pipe
 from tiny_baselines import tiny_vision_model
 
+from weftwork.attention_processors.core.method import load, methods
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
-from weftwork.scripts.train import _processes
+from weftwork.scripts.train import _processes, add_arguments
 from weftwork.training.core.model_card import push
 from weftwork.training.tasks.style import StyleTask
 
@@ -118,7 +120,6 @@ TRAININGS: dict[str, list[Wrong]] = {
     SKETCHY: [(f"{SKETCHY} --ink dark", "ink: has no effect with Sketchy, whose strokes are dark; leave it out")],
     AUDIO: [
         (f"{AUDIO} --time_mean nan", "time_mean: got nan, expected a finite number; 0 is Stable-V2A's"),
-        (f"{AUDIO} --seconds 1 --init_from spatial-audio", "whose modules have a fixed length; leave it out"),
         (f"{AUDIO} --resolution 64", "resolution: has no effect with own data of spatial-audio; leave it out"),
     ],
     PAIRED: [
@@ -129,10 +130,6 @@ TRAININGS: dict[str, list[Wrong]] = {
         (
             f"{PAIRED} --sketch_encoder facebook/dinov2-small --sketch_patch 8",
             "sketch_patch: has no effect with --sketch_encoder, whose patches are its own; leave it out",
-        ),
-        (
-            f"{PAIRED} --init_from paired --sketch_patch 8",
-            "sketch_patch: has no effect with --init_from, whose adapter has its own; leave it out",
         ),
         (f"{PAIRED} --merged", "merged: has no effect with own data of paired; leave it out"),
         (f"{PAIRED} --train_data_dir empty", "metadata.jsonl: got no such file in 'empty', .*; write one"),
@@ -263,6 +260,28 @@ def test_the_command_of_an_upload_that_failed_uploads_the_same(
     assert not [
         path for path in Path("run/final").rglob("*") if path.name.startswith(".") or path.parent.name == "state"
     ]
+
+
+@pytest.mark.parametrize("name", [one.name for one in methods().values() if one.trainer])
+def test_options_of_a_new_adapter_are_refused_beside_init_from(name: str) -> None:
+    kind = load(methods()[name].trainer or "")
+    data = ["--train_data_dir=x"] if "seconds" in kind.own_only else [f"--synthetic={kind.synthetic_datasets[0]}"]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+
+    def checked(options: list[str]) -> bool:
+        kind(parser.parse_args([name, *data, "--output_dir=run", *options])).check()
+        return True
+
+    assert checked(["--init_from", "before"])
+    for entry in fields(kind.model_options):
+        choice = next((one for one in entry.metadata["choices"] or () if one != entry.default), 7)
+        option = [f"--{entry.name}"] if entry.type is bool else [f"--{entry.name}", str(choice)]
+        if entry.name in ("image_encoder", "audio_encoder"):  # an adapter reads through it, but does not contain it
+            assert checked([*option, "--init_from", "before"])
+            continue
+        words = f"{entry.name}: got {True if entry.type is bool else choice} beside --init_from, .*; leave one of them"
+        check_call(checked, [*option, "--init_from", "before"], words, ["--init_from", "before"])
 
 
 def test_remedies_of_sharding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from abc import ABC
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -67,6 +67,8 @@ class Trainer(ABC):
     options_title: ClassVar[str] = "objective and dropout"
     model_options: ClassVar[type] = NoOptions
     """Dataclass of options of a new adapter."""
+    also_with_init_from: ClassVar[Sequence[str]] = ()
+    """Those of them that have an effect with --init_from too."""
     data_options: ClassVar[type] = NoOptions
     """Dataclass of further options of the data."""
     preparation: ClassVar[str]
@@ -117,6 +119,7 @@ class Trainer(ABC):
             ValueError: an option out of its range, options without effect, or not exactly one source of data.
         """
         self.read(self.options)
+        self._check_model()
         sources = [f"--{name}" for name in self.sources if hasattr(self.arguments, name)]
         given = [f"--{name}" for name in self.sources if getattr(self.arguments, name, None) is not None]
         if len(given) != 1:
@@ -138,6 +141,17 @@ class Trainer(ABC):
                 f"validation_cases: has no effect with --synthetic {DRAWINGS}; look at the validation images, and "
                 "measure the result with weftwork evaluate drawings"
             )
+
+    def _check_model(self) -> None:
+        if not self.arguments.init_from:
+            return
+        for entry in fields(self.model_options):
+            given = getattr(self.arguments, entry.name)
+            if given != entry.default and entry.name not in self.also_with_init_from:
+                raise UserError(
+                    f"{entry.name}: got {given} beside --init_from, expected none, since it is an option of a new "
+                    "adapter; leave one of them out"
+                )
 
     def prepare(self, pipe: "DiffusionPipeline") -> Prepared:
         """Returns the task and its data for a frozen pipeline of the method's backbone, on its device.

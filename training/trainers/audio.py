@@ -32,6 +32,7 @@ class SpatialConfig:
 class SpatialModel:
     """Options of new modules, and the encoder of audio prompts."""
 
+    seconds: float | None = option(None, "length of the pieces that audio is cut into; none = 2")
     time_code: str = option("sinusoidal", "code of tokens' times", TIME_CODES)
     projections: str = option("frozen", "keys and values: the layers' own, or copies", PROJECTIONS)
     control: str = option("envelope", "of the ControlNet; boxes has both", ("envelope", "boxes"))
@@ -43,9 +44,8 @@ class SpatialModel:
 
 @dataclass(frozen=True)
 class SpatialData:
-    """Options of audio files, and of walks."""
+    """Options of the data."""
 
-    seconds: float | None = option(None, "length of the pieces that audio is cut into; none = 2")
     prompt: str | None = option(
         None, "prompt of all samples; none = that of the synthetic dataset, with --footsteps varied ones"
     )
@@ -57,6 +57,7 @@ class AudioTrainer(Trainer):
     options = SpatialConfig
     options_title = "dropout"
     model_options = SpatialModel
+    also_with_init_from = ("audio_encoder",)
     data_options = SpatialData
     preparation = "weftwork.training.tasks.audio:prepare"
     folder = "folder of audio files, with boxes and depth beside them"
@@ -78,5 +79,3 @@ class AudioTrainer(Trainer):
             from weftwork.datasets.readers.footsteps import FootstepFolder
 
             FootstepFolder(self.arguments.footsteps)
-        if self.arguments.seconds and self.arguments.init_from:
-            raise UserError("seconds: got it beside --init_from, whose modules have a fixed length; leave it out")

@@ -58,13 +58,10 @@ class PairedTrainer(Trainer):
     def check(self) -> None:
         super().check()
         model = self.read(PairedModel)
-        if model.sketch_patch != PairedModel.sketch_patch:
-            if self.arguments.init_from:
-                raise UserError("sketch_patch: has no effect with --init_from, whose adapter has its own; leave it out")
-            if model.sketch_encoder != "strokes":
-                raise UserError(
-                    "sketch_patch: has no effect with --sketch_encoder, whose patches are its own; leave it out"
-                )
+        if model.sketch_encoder != "strokes" and model.sketch_patch != PairedModel.sketch_patch:
+            raise UserError(
+                "sketch_patch: has no effect with --sketch_encoder, whose patches are its own; leave it out"
+            )
         if self.arguments.merged and self.arguments.validation_cases:
             raise UserError(
                 "validation_cases: has no effect with --merged, since cases are scored pair by pair; leave it out, and "

@@ -24,6 +24,7 @@ class ReferenceTrainer(CaptionedTrainer):
     """Trains an IP-Adapter; every image is its own reference."""
 
     model_options = ReferenceModel
+    also_with_init_from = ("image_encoder",)
     preparation = "weftwork.training.tasks.reference:prepare"
     folder = "folder of images with metadata.jsonl: text"
     synthetic_datasets = ("creatures", "drawings")

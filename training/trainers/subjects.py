@@ -37,6 +37,7 @@ class SubjectTrainer(Trainer):
     options = SubjectConfig
     options_title = "objective, dropout and localization"
     model_options = SubjectModel
+    also_with_init_from = ("image_encoder",)
     preparation = "weftwork.training.tasks.subjects:prepare"
     synthetic_datasets = ("drawings",)
     sources = ("synthetic",)
