@@ -115,8 +115,7 @@ def page(
     for run in runs:
         name, shown, rows = html.escape(str(run.folder)), run.images(), run.rows()
         parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state(rows))}</p>']
-        plots = plot_curves(rows)
-        parts += [] if plots is None else [drawn(plots, "curves")]
+        parts.append(drawn(plot_curves(rows)))
         parts += map(image, shown.get(max(shown, default=0), []))
     if images:
         figures = [figure(path, design, caption=str(path)) for path, design in images.items()]

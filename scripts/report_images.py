@@ -21,6 +21,7 @@ img { max-width: 100%; }
 .strip { flex-wrap: nowrap; overflow-x: auto; padding-bottom: .5rem; }
 figure { margin: 0; flex: none; max-width: 100%; width: 16rem; font-size: .85em; }
 figure > a > img, figure > img { width: 100%; }
+.images > img { width: 24rem; }
 .parts { display: grid; grid-template-columns: 3.5rem 1fr; gap: .35rem .6rem; align-items: center; }
 .parts img { background: white; border: 1px solid var(--line); }
 figcaption, figure p { overflow-wrap: anywhere; margin: .35rem 0; }
@@ -34,11 +35,13 @@ def image(path: Path) -> str:
     return _element(base64.b64encode(path.read_bytes()).decode(), path.stem)
 
 
-def drawn(plots: "Figure", name: str) -> str:
-    """Returns plots as an element."""
-    file = BytesIO()
-    plots.savefig(file, dpi=110)
-    return _element(base64.b64encode(file.getvalue()).decode(), name)
+def drawn(plots: "Mapping[str, Figure]") -> str:
+    """Returns plots as an element, with their names for those who do not see them."""
+    elements = []
+    for name, plot in plots.items():
+        plot.savefig(file := BytesIO(), dpi=150)
+        elements.append(_element(base64.b64encode(file.getvalue()).decode(), name))
+    return f'<div class="images">{"".join(elements)}</div>'
 
 
 def figure(path: Path, design: Record | None, truth: Path | None = None, caption: str | None = None) -> str:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 METRICS: Final = "metrics.jsonl"
 BINS: Final = 120
 """Points of a curve; means of more values are drawn over them."""
-COLUMNS: Final = 3
-"""Plots beside each other."""
 
 Curve = Sequence[tuple[float, float]]
 """Values by step."""
@@ -74,22 +72,19 @@ def curves_of(rows: Rows) -> dict[str, Curve]:
     return dict(sorted(curves.items(), key=lambda one: one[0] in ("loss", "learning_rate")))
 
 
-def plot_curves(rows: Rows) -> "Figure | None":
-    """Returns the plots of all curves, with the means of many values; None before the first one."""
+def plot_curves(rows: Rows) -> "dict[str, Figure]":
+    """Returns a plot of each curve, with the means of many values, by its title."""
     from matplotlib.figure import Figure
 
-    curves = curves_of(rows)
-    if not curves:
-        return None
-    lines = -(-len(curves) // COLUMNS)
-    figure = Figure(figsize=(4 * min(COLUMNS, len(curves)), 2.2 * lines), layout="constrained")
-    for index, (name, curve) in enumerate(curves.items()):
-        axes = figure.add_subplot(lines, min(COLUMNS, len(curves)), index + 1)
-        values = np.asarray(curve, float)
-        many = len(curve) > BINS
+    plots = {}
+    for name, curve in curves_of(rows).items():
+        figure = Figure(figsize=(4, 2.2), layout="constrained")
+        axes, values, many = figure.add_subplot(), np.asarray(curve, float), len(curve) > BINS
         axes.plot(*values.T, "tab:blue", alpha=0.25 if many else 1, marker=None if len(curve) > 1 else "o")
         if many:
             axes.plot(*np.transpose([part.mean(0) for part in np.array_split(values, BINS)]), "tab:blue")
-        axes.set_title(f"{name.replace('_', ' ')}: {values[-1, 1]:.4g}", fontsize="medium")
+        title = f"{name.replace('_', ' ')}: {values[-1, 1]:.4g}"
+        axes.set_title(title, fontsize="medium")
         axes.grid(alpha=0.3)
-    return figure
+        plots[title] = figure
+    return plots

@@ -22,6 +22,7 @@ MARKS = [
 ]
 IMAGE = "[...document.querySelectorAll('.result img')].filter(e => e.offsetParent)[0]?.src ?? ''"
 STATE = "[...document.querySelectorAll('.state')].filter(e => e.offsetParent)[0]?.innerText ?? ''"
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 WAIT = 90_000
 """Milliseconds for an image, on two cores."""
 

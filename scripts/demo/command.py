@@ -54,11 +54,14 @@ footer button { color: var(--body-text-color) !important }
 #training-images .grid-wrap { max-height: none }
 #training-images .thumbnail-item { aspect-ratio: auto } /* a sheet is no square */
 #training-images img { height: auto; object-fit: contain }
+#curves .images { display: flex; flex-wrap: wrap; gap: 8px }
+#curves img { width: 24rem }
 @media (max-width: 700px) { /* the buttons stay in reach */
   .run { position: fixed; inset: auto 0 0 0; z-index: 50; padding: 10px 16px; flex-wrap: nowrap;
          background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary) }
   .run button { min-width: 0 }
   .tabitem { padding-bottom: 80px } /* rules act inside of `.gradio-container .contain` only */
+  #styles-gallery .grid-container { grid: auto-flow / repeat(3, 1fr) }
   #design > .html-container, #viewer > .html-container { padding: 0 }
 }"""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_browser import MARKS, fill_settings, generate, open_tab, opened, screenshot
+from demo_browser import MARKS, PHONE, fill_settings, generate, open_tab, opened, screenshot
 
 pytest.importorskip("gradio")
 pytestmark = MARKS
@@ -20,7 +20,7 @@ HEIGHTS = "[...document.querySelectorAll('#viewer button')].map(one => one.offse
 TABS = ("Style", "Attention control", "Reference", "Regional", "View", "Sound", "Training")
 SCREENS = {
     "desktop": {"viewport": {"width": 1440, "height": 1000}},
-    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True, "is_mobile": True},
+    "phone": {**PHONE, "color_scheme": "dark"},
 }
 
 

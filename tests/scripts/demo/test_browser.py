@@ -7,13 +7,30 @@ from typing import Any
 
 import pytest
 import soundfile
-from demo_browser import IMAGE, MARKS, STATE, WAIT, drag, fill_settings, generate, open_tab, opened, pixels, screenshot
+from demo_browser import (
+    IMAGE,
+    MARKS,
+    PHONE,
+    STATE,
+    WAIT,
+    drag,
+    fill_settings,
+    generate,
+    open_tab,
+    opened,
+    pixels,
+    screenshot,
+)
 
 from weftwork.pretrained import available
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
+
+CUT = """tab => [...tab.querySelectorAll("*")].filter(one => one.scrollWidth > one.clientWidth + 1
+  && ["auto", "scroll", "hidden"].includes(getComputedStyle(one).overflowX)).map(one => one.className)"""
+"""Elements of a tab that show a part of their width only."""
 
 
 def test_a_stroke_and_text_change_the_image(page: Any) -> None:
@@ -133,6 +150,19 @@ def test_two_users_see_their_own_images(browser: Any, address: str) -> None:
     with opened(browser, address) as alone:
         fill_settings(alone, 1)
         assert pictures[0] != pictures[1] == pixels(alone, generate(alone))
+
+
+@pytest.mark.parametrize("name", ["Style", "Training"])
+def test_a_phone_shows_styles_and_curves_whole(browser: Any, address: str, name: str) -> None:
+    with opened(browser, address, **PHONE) as page:
+        open_tab(page, name)
+        tab = page.locator(".tabitem:visible")
+        shown = tab.locator("#styles-gallery img, #curves img")
+        shown.nth(2).wait_for()
+        boxes = [one.bounding_box() for one in shown.all()]
+        assert min(box["height"] for box in boxes) >= (150 if name == "Training" else 80)
+        assert max(box["x"] + box["width"] for box in boxes) <= 390
+        assert not tab.evaluate(CUT)
 
 
 def test_the_page_works_with_a_keyboard(page: Any) -> None:

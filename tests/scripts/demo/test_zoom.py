@@ -4,13 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import MARKS, drag, ink, opened, pairs, screenshot, tool
+from demo_browser import MARKS, PHONE, drag, ink, opened, pairs, screenshot, tool
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 def zoomed(page: Any, percent: int) -> None:
