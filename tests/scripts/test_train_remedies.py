@@ -280,7 +280,7 @@ def test_options_of_a_new_adapter_are_refused_beside_init_from(name: str) -> Non
         if entry.name in ("image_encoder", "audio_encoder"):  # an adapter reads through it, but does not contain it
             assert checked([*option, "--init_from", "before"])
             continue
-        words = f"{entry.name}: got {True if entry.type is bool else choice} beside --init_from, .*; leave one of them"
+        words = rf"{entry.name}: got \S+ beside --init_from, expected none, .*; leave one of them out"
         check_call(checked, [*option, "--init_from", "before"], words, ["--init_from", "before"])
 
 
