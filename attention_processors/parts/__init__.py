@@ -1,6 +1,7 @@
 """A ControlNet of the whole image and of a small part of it (AttentionHand): no adapter, but a stock `ControlNetModel`.
 
-Pipelines of diffusers take it, as do designs by their `controlnets`; see docs/parts.md.
+With cross-gating it is a `CrossGatedControlNetModel`. Pipelines of diffusers take both, as do designs by their
+`controlnets`; see docs/parts.md.
 """
 
 from typing import Final
@@ -14,4 +15,5 @@ METHOD: Final = Method(
     modalities=("image",),
     trainer="weftwork.training.trainers.parts:PartTrainer",
     evaluation="weftwork.evaluation.measurements.parts:MEASUREMENT",
+    exports=("weftwork.attention_processors.parts.cross_gates:CrossGatedControlNetModel",),
 )

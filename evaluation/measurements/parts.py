@@ -13,5 +13,8 @@ MEASUREMENT: Final = Measurement(
         "global_only": Weights(
             "", "folders of ControlNets that were trained with --local_weight 0", ("global_only",), several=True
         ),
+        "cross_gated": Weights(
+            "", "folders of ControlNets that were trained with --cross_gates", ("cross_gated",), several=True
+        ),
     },
 )

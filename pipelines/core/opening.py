@@ -10,6 +10,7 @@ import diffusers
 from diffusers import ControlNetModel, DiffusionPipeline
 from torch import nn
 
+from weftwork.attention_processors.parts.cross_gates import load_controlnet
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core import mixin
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
@@ -67,7 +68,7 @@ def open_controlnet(folder: str | Path, pipe: Any) -> ControlNetModel:
         ValueError: a folder that cannot be opened, or a ControlNet of another U-Net.
     """
     with opening("controlnet", folder):
-        net = ControlNetModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        net = load_controlnet(folder)
     unet = getattr(pipe, "unet", net)  # transformers have none
     for name in SHARED:
         own, wanted = net.config[name], unet.config[name]

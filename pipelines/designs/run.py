@@ -13,6 +13,7 @@ from PIL import Image
 from weftwork.attention_processors.core.attention_maps import MapRecorder, overlay
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import load, methods
+from weftwork.attention_processors.parts.cross_gates import check_several
 from weftwork.datasets.readers.errors import NotFiniteError, UserError
 from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.call import denoisers
@@ -51,6 +52,7 @@ def open_pipeline(
         pipe: Any = open_conditioned(folder, local_files_only=True)
     if design.controlnets:
         controlnets = [open_controlnet(control.controlnet, pipe) for control in design.controlnets]
+        check_several(controlnets)
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
     _add_loras(pipe, design.loras)
     attach_all(pipe, adapters, design.conditions)

@@ -15,6 +15,7 @@ from diffusers import ControlNetModel
 from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from torch import Tensor
 
+from weftwork.attention_processors.parts.cross_gates import CrossGatedControlNetModel
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.converters.published import check_names, check_shapes, shapes_of
 
@@ -75,8 +76,10 @@ def from_controlnet(model: ControlNetModel) -> dict[str, Tensor]:
     """The inverse of `to_controlnet`: tensors by the names of a checkpoint, without the frozen model's.
 
     Raises:
-        ValueError: a ControlNet of another layout.
+        ValueError: a ControlNet of another layout, or with cross-gating.
     """
+    if isinstance(model, CrossGatedControlNetModel):
+        raise UserError("keys: got those of cross gates, which AttentionHand lacks; convert a ControlNet without")
     channels = model.config["conditioning_embedding_out_channels"]
     if len(channels) != HINTS:
         raise UserError(

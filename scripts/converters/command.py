@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.adapter_files import WEIGHTS_NAME, check_folder, read_tensors
 from weftwork.attention_processors.paired.adapter import PairedAdapter
+from weftwork.attention_processors.parts.cross_gates import load_controlnet
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
 from weftwork.datasets.readers.errors import UserError
@@ -230,7 +230,7 @@ def convert_to_attentionhand(source: Path, target: Path) -> None:
     """
     check_new_folder(target)
     check_folder(source)
-    state = attentionhand.from_controlnet(ControlNetModel.from_pretrained(source, use_safetensors=True))
+    state = attentionhand.from_controlnet(load_controlnet(source))
     _write_folder(target, lambda folder: torch.save({"state_dict": state}, folder / attentionhand.FILE))
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from weftwork.attention_processors.parts.cross_gates import CrossGatedControlNetModel
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pipelines.core.opening import open_controlnet
 from weftwork.training.core.trainer import Prepared
@@ -41,12 +42,16 @@ def prepare(trainer: PartTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     arguments, config = trainer.arguments, trainer.read(PartConfig)
     check_unet(pipe)
     module = open_controlnet(arguments.init_from, pipe) if arguments.init_from else new_controlnet(pipe, 0.0)
+    if config.cross_gates and not isinstance(module, CrossGatedControlNetModel):
+        module = CrossGatedControlNetModel.of(module)
     size = Sizes.of(pipe, arguments.resolution).resolution
     images = HandViews(arguments.cache_dir, "train", arguments.samples, size)
     data = PartRecords(images, cached_latents(arguments.cache_dir, pipe.vae, images))
     shown = HandViews(arguments.cache_dir, "validation", SHOWN, size)
     task = PartTask(module, pipe, config, shown)
-    return Prepared(task, data, {"data": trainer.data_name, "local_weight": config.local_weight})
+    return Prepared(
+        task, data, {"data": trainer.data_name, "local_weight": config.local_weight, "cross_gates": config.cross_gates}
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,11 @@ from weftwork.training.core.trainer import Trainer
 
 @dataclass(frozen=True)
 class PartConfig(ObjectiveConfig):
-    """Weight of the local view; one half is AttentionHand's."""
+    """Weight of the local view, of which one half is AttentionHand's, and gates of residuals."""
 
     caption_dropout: float = option(0.1, "share of empty prompts")
     local_weight: float = option(0.5, "weight of the local view's loss; 0 trains on whole images alone")
+    cross_gates: bool = option(False, "join residuals with the U-Net's features by cross-gating (MAXIM)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -24,7 +25,7 @@ class PartTrainer(Trainer):
     """Trains on hands whose render is the control image."""
 
     options = PartConfig
-    options_title = "objective, dropout and views"
+    options_title = "objective, dropout, views and gates"
     preparation = "weftwork.training.tasks.parts:prepare"
     synthetic_datasets = ("hands",)
     sources = ("synthetic",)

@@ -7,6 +7,7 @@ import pytest
 from diffusers import ControlNetModel
 from tiny import tiny_pipe
 
+from weftwork.attention_processors.parts.cross_gates import CrossGatedControlNetModel
 from weftwork.evaluation.methods.parts import PartEvaluation
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
@@ -19,16 +20,19 @@ def test_rows_of_a_tiny_model(tmp_path: Path) -> None:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     new_controlnet(pipe, 0.0).save_pretrained(tmp_path / "first")
     new_controlnet(pipe, 0.0).save_pretrained(tmp_path / "second")
+    CrossGatedControlNetModel.of(new_controlnet(pipe, 0.0)).save_pretrained(tmp_path / "gated")
     given = {"parts": [tmp_path / "first", tmp_path / "second"], "global_only": [tmp_path / "second"]}
+    given["cross_gated"] = [tmp_path / "gated"]
     first = replace(PartEvaluation.open(pipe, given), count=3, num_inference_steps=1)
     assert tuple(first.rows()) == (
         "real", "reconstruction", "other_hand", "no_condition", "parts", "global_only",
+        "cross_gated",
     )  # fmt: skip
     report = first.run(tmp_path / "report", seeds=(0, 1))
     scores = {row.name: dict(row.scores) for row in report.rows}
     assert all(set(row) == SCORES for row in scores.values())
     assert scores["real"]["tip_error"] < 0.05 < 0.3 < scores["other_hand"]["tip_error"]
-    assert scores["parts"] == scores["no_condition"]  # ControlNets are new
+    assert scores["parts"] == scores["cross_gated"] == scores["no_condition"]  # ControlNets are new
     assert (tmp_path / "report/parts.png").is_file()
 
 

@@ -9,6 +9,7 @@ from diffusers import ControlNetModel
 from tiny import tiny_pipe, tiny_unet
 from tiny_training import losses_of
 
+from weftwork.attention_processors.parts.cross_gates import CrossGate, CrossGatedControlNetModel, load_controlnet
 from weftwork.datasets.readers.json_object import read_json
 from weftwork.datasets.synthetic.hands import sample
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -95,6 +96,10 @@ def test_the_command_trains_a_stock_controlnet_and_continues_from_it(tmp_path: P
     assert not torch.equal(continued.controlnet_mid_block.weight, trained.controlnet_mid_block.weight)
     first, second = (read_json(tmp_path / run / "final/config.json")["training"] for run in ("run", "again"))
     assert second["after"] == first and first["steps"] == 2 and "after" not in first
+    assert main([*given, f"--output_dir={tmp_path / 'gated'}", f"--init_from={final}", "--cross_gates"]) == 0
+    gated = load_controlnet(tmp_path / "gated/final")
+    assert isinstance(gated, CrossGatedControlNetModel)
+    assert all(one.feature_out.weight.any() for one in gated.modules() if isinstance(one, CrossGate))
 
 
 def test_other_denoisers_and_weights_are_refused() -> None:
