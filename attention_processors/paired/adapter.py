@@ -16,14 +16,13 @@ regions per pair; a pair may lack its sketch or its text (the missing half is th
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from jaxtyping import Bool, Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from weftwork.attention_processors.core.adapter import Encoders, KeyValueAdapter
 from weftwork.attention_processors.core.adapter_files import FORMAT_VERSION
@@ -46,6 +45,7 @@ from weftwork.attention_processors.paired.pair_former import (
     TextProjector,
     null_tokens,
 )
+from weftwork.attention_processors.paired.stroke_encoder import StrokeEncoder
 from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.readers.images import center_crop, letterbox
 
@@ -53,24 +53,6 @@ __all__ = ["GlobalSketch", "PairedAdapter", "SketchTextPair", "StrokeEncoder"]
 
 ABSENT = PreparedPair(None, weight=0.0)
 """Padding of designs with fewer pairs than others."""
-
-
-class StrokeEncoder(nn.Module):
-    """A small trained encoder of sketches: strokes and hull to a grid of tokens, one per `patch` x `patch` pixels."""
-
-    def __init__(self, dim: int, size: int, patch: int) -> None:
-        super().__init__()
-        widths = (2, 24, 48, 96, dim)
-        stages = [
-            layer
-            for stage, (before, after) in enumerate(pairwise(widths))
-            for layer in (nn.Conv2d(before, after, 3, stride=2 if patch >> stage > 1 else 1, padding=1), nn.SiLU())
-        ]
-        self.stages = nn.Sequential(*stages, nn.Conv2d(dim, dim, 3, padding=1))
-        self.position = nn.Parameter(torch.randn(1, (size // patch) ** 2, dim) * 0.02)
-
-    def forward(self, sketches: Float[Tensor, "sketch 2 size size"]) -> Float[Tensor, "sketch token dim"]:
-        return self.stages(sketches).flatten(2).transpose(1, 2) + self.position
 
 
 class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
@@ -90,6 +72,8 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             `set_encoders(sketch=SketchEncoder.from_pretrained(id))` brings.
         sketch_size: side in pixels that sketches are resized to.
         sketch_patch: side in pixels of the part that one token of `StrokeEncoder` stands for: 16, 8, 4 or 2.
+        skip_blank: whether tokens of `StrokeEncoder` outside of strokes and hull pass by the pair-former's blocks;
+            faster for small sketches, with a `masking` of "pair" or "compression".
         center_crop: the authors' preprocessing (shortest edge to 256, centre 224) instead of letter-boxing.
         anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with
             this standard deviation (a fraction of the canvas); 0 is the published equation.
@@ -119,6 +103,7 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         sketch_encoder: str = "facebook/dinov2-small",
         sketch_size: int = 224,
         sketch_patch: int = 16,
+        skip_blank: bool = False,
         center_crop: bool = False,
         anchored: float = 0.0,
         training: dict[str, object] | None = None,
@@ -131,6 +116,12 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
                 f"num_readout_tokens: got {num_readout_tokens}, expected a square: anchored ones form a grid"
             )
         check_choice("sketch_patch", sketch_patch, (16, 8, 4, 2))
+        small = sketch_encoder == "strokes"
+        if skip_blank and not (small and masking in ("compression", "pair")):
+            raise UserError(
+                f"skip_blank: got sketch_encoder={sketch_encoder!r} and masking={masking!r}, expected 'strokes' and "
+                "'pair' or 'compression'; leave it out"
+            )
         self.image_projector = ImageProjector(image_dim, token_dim)
         if text_states:
             self.text_projector = ImageProjector(text_dim, token_dim)
@@ -147,7 +138,6 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             isolation=isolation,
         )
         self.whole = GlobalSketchAttention(image_dim, token_dim, num_heads) if global_sketch else None
-        small = sketch_encoder == "strokes"
         self.stroke_encoder = StrokeEncoder(image_dim, sketch_size, sketch_patch) if small else None
         self.make_projections(layers, token_dim)
 
@@ -287,8 +277,9 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         image, text = self._image(features).to(weight), features.text.to(weight)
         mask = features.pair_mask.to(weight.device)
         given = self.image_projector(image), self.text_projector(text), mask
-        tokens, keep = self.pair_former(*given), self.pair_former.token_mask(*given).flatten(1)
-        null = null_tokens(self.pair_former, self.image_projector, self.text_projector, image, text)
+        drawn = self._drawn(features)
+        tokens, keep = self.pair_former(*given, drawn), self.pair_former.token_mask(*given).flatten(1)
+        null = null_tokens(self.pair_former, self.image_projector, self.text_projector, image, text, drawn)
         null = null.expand_as(tokens)
         parts, count = tokens.shape[1:3]
         part = torch.arange(parts, device=weight.device).repeat_interleave(count)
@@ -341,6 +332,14 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         assert features.sketch is not None
         tokens = self.stroke_encoder(features.sketch.flatten(0, 1).to(self.stroke_encoder.position))
         return masked(tokens.unflatten(0, features.sketch.shape[:2]), features.has_sketch)
+
+    def _drawn(self, features: PairedFeatures) -> Bool[Tensor, "design pair image_token"] | None:
+        """Returns a mask of the tokens to transform; None for all."""
+        if not self.config["skip_blank"]:
+            return None
+        assert self.stroke_encoder is not None and features.sketch is not None
+        drawn = self.stroke_encoder.drawn(features.sketch.flatten(0, 1)).unflatten(0, features.sketch.shape[:2])
+        return (drawn & features.has_sketch[..., None]).to(self.image_projector.projection.weight.device)
 
 
 def masked(values: Float[Tensor, "*item token dim"], keep: Bool[Tensor, "*item"]) -> Float[Tensor, "*item token dim"]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear, MultiHeadAttention, gelu
 from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
@@ -146,12 +147,15 @@ class PairFormer(nn.Module):
         image_tokens: Float[Tensor, "design pair image_token dim"],
         text_tokens: Float[Tensor, "design pair text_token dim"],
         pair_mask: Bool[Tensor, "design pair"],
+        drawn: Bool[Tensor, "design pair image_token"] | None = None,
     ) -> Float[Tensor, "design out_pair out_token dim"]:
         """Returns tokens of every pair; with `fusion` "mean" of one, their mean; of none where there is no pair.
 
         Args:
             pair_mask: True = real. Padding comes out as zeros with `isolation` "per_pair", as arbitrary numbers
                 otherwise; `token_mask` says which tokens to read.
+            drawn: image tokens that pass the blocks, with a masking of pairs; others come out normalised alone. None
+                means all.
 
         Raises:
             ValueError: shapes that do not match.
@@ -164,7 +168,9 @@ class PairFormer(nn.Module):
         keep = torch.ones_like(real) if self.isolation == "shared_norm" else real
         normal = self._normalize(sequence, keep)
         if self.masking in ("compression", "pair"):
-            tokens = _per_pair(self._transform, normal, keep)
+            passing = keep if drawn is None else keep & self._with_others(drawn, text_tokens.shape[2])
+            tokens = _per_pair(self._transform, normal, passing)
+            tokens = tokens if drawn is None else torch.where(passing[..., None], tokens, normal)
         else:
             joint = self._transform(normal.flatten(1, 2), self._joint_mask(real, image_tokens.shape[2]))
             tokens = joint.unflatten(1, normal.shape[1:3])
@@ -191,6 +197,13 @@ class PairFormer(nn.Module):
         """Mask of the tokens that are not padding."""
         count = self.num_readout_tokens + image_tokens.shape[2] + text_tokens.shape[2]
         return pair_mask[..., None].expand(-1, -1, count)
+
+    def _with_others(
+        self, drawn: Bool[Tensor, "design pair image_token"], num_text_tokens: int
+    ) -> Bool[Tensor, "design pair token"]:
+        """Mask of the whole sequence, whose read-outs and texts are kept."""
+        before = F.pad(drawn, (self.num_readout_tokens, 0), value=True)
+        return F.pad(before, (0, num_text_tokens), value=True)
 
     def _of_result(self, values: Tensor) -> Tensor:
         """Returns read-outs where there are any, else all tokens, of [design, pair, token, …]."""
@@ -273,15 +286,17 @@ def null_tokens(
     text_projector: nn.Module,
     image: Float[Tensor, "design pair image_token image_dim"],
     text: Float[Tensor, "design pair *text_state text_dim"],
+    drawn: Bool[Tensor, "design pair image_token"] | None = None,
 ) -> Float[Tensor, "1 1 out_token dim"]:
-    """Returns tokens of the null condition (zeros, shaped like `image` and `text`), equal for every pair.
+    """Returns tokens of the null condition (zeros, shaped like `image`, `text` and `drawn`), equal for every pair.
 
     Differs: computed for one pair. With equal pairs neither the statistics of the shared norm nor attention over them
     depends on their number, so the authors' tokens for N null pairs are these N times, up to rounding.
     """
     image, text = image.new_zeros(1, 1, *image.shape[2:]), text.new_zeros(1, 1, *text.shape[2:])
     one = torch.ones(1, 1, dtype=torch.bool, device=image.device)
-    return pair_former(image_projector(image), text_projector(text), one)
+    blank = None if drawn is None else drawn.new_zeros(1, 1, drawn.shape[2])
+    return pair_former(image_projector(image), text_projector(text), one, blank)
 
 
 def _per_pair(
@@ -296,12 +311,14 @@ def _per_pair(
     if keep.all():
         return function(sequence.flatten(0, 1)).unflatten(0, sequence.shape[:2])
     items, keep = sequence.flatten(0, 1), keep.flatten(0, 1)
-    result = torch.zeros_like(items)
+    places, parts = [keep.new_zeros(0, dtype=torch.long)], [items.new_zeros(0, items.shape[-1])]
     for kept in keep.unique(dim=0):
+        rows = (keep == kept).all(1)
         if kept.any():
-            rows = (keep == kept).all(1)
-            result[rows[:, None] & kept] = function(items[rows][:, kept]).flatten(0, 1).to(result)
-    return result.unflatten(0, sequence.shape[:2])
+            places.append((rows[:, None] & kept).flatten().nonzero()[:, 0])
+            parts.append(function(items[rows][:, kept]).flatten(0, 1).to(items))
+    result = torch.zeros_like(items).flatten(0, 1).index_copy(0, torch.cat(places), torch.cat(parts))
+    return result.view_as(sequence)
 
 
 def _mean_of_pairs(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from weftwork.datasets.drawings.colors import MOST
+
 
 @dataclass(frozen=True)
 class Depicted:
@@ -74,7 +76,7 @@ def describe(one: Depicted, rng: np.random.Generator) -> str:
         noun = _pick(one.tags, rng)
     elif kind < 0.15:
         noun = f"{one.name}, {one.category}" if rng.random() < 0.5 else one.category
-    colors = one.colors[: int(rng.integers(1, 4))] if rng.random() < 0.7 else ()
+    colors = one.colors[: int(rng.integers(1, MOST + 1))] if rng.random() < 0.8 else ()
     if colors and rng.random() < 0.65:
         noun = f"{color_list(colors)} {noun}"
     elif colors:

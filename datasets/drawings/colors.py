@@ -7,28 +7,49 @@ import numpy as np
 from weftwork.datasets.drawings.rendering import Rgba
 
 PALETTE: Final[dict[str, tuple[str, ...]]] = {
-    "black": ("14161a", "2b2b2f"),
-    "gray": ("5f6368", "8a8f94", "b4b9bd"),
+    "black": ("14161a", "212124"),
+    "dark gray": ("37393d", "4a4d52", "5f6368"),
+    "gray": ("76797e", "8a8f94"),
+    "light gray": ("a2a6aa", "b4b9bd", "c8cdd1"),
     "white": ("ffffff", "eceff1", "dde2e6"),
-    "red": ("e53935", "c62828", "f8312f", "8e1b1b"),
-    "orange": ("f57c00", "ff9800", "ff822d", "ef6c00"),
-    "yellow": ("fdd835", "ffcc4d", "fcc21b", "ffe57f", "f9a825"),
-    "green": ("43a047", "2e7d32", "7cb342", "00d26a", "1b5e20", "a5d46a"),
-    "turquoise": ("26a69a", "00897b", "4dd0c8"),
-    "light blue": ("90caf9", "81d4fa", "bbddf5", "c5e8f7"),
-    "blue": ("1e88e5", "1565c0", "4289c1", "1a3f8f", "3b88c3"),
-    "purple": ("8e24aa", "7e57c2", "5e35b1", "b39ddb", "533566"),
-    "pink": ("f06292", "f48fb1", "ff8dc5", "ffc0cb", "d81b60"),
-    "brown": ("6d4c41", "8d5a3b", "5d4037", "a0663d", "3e2723"),
-    "beige": ("e8c9a0", "f3dcc0", "d7b58a", "f7dece"),
+    "dark red": ("8e1b1b", "6d1214", "a82424"),
+    "red": ("e53935", "c62828", "f8312f"),
+    "light red": ("f2726b", "ef9a9a"),
+    "dark orange": ("d9560b", "c2410c"),
+    "orange": ("f57c00", "ff822d", "ef6c00"),
+    "light orange": ("ffad4d", "ffc58a"),
+    "dark yellow": ("f9a825", "e09f1f", "c99a1a"),
+    "yellow": ("fdd835", "ffcc4d", "fcc21b"),
+    "light yellow": ("ffe57f", "fff1a8", "fff7d0"),
+    "dark green": ("1b5e20", "2e5d3a", "0f4d2c"),
+    "green": ("43a047", "2e7d32", "00a651"),
+    "light green": ("7cb342", "a5d46a", "c5e1a5", "00d26a"),
+    "dark turquoise": ("00695c", "007f78"),
+    "turquoise": ("26a69a", "00bfa5", "3cc3b5"),
+    "light turquoise": ("4dd0c8", "8fe0da", "b8efe8"),
+    "dark blue": ("1a3f8f", "0d2b5c", "22407c", "26395a"),
+    "blue": ("1e88e5", "1565c0", "4289c1", "3b88c3"),
+    "light blue": ("62b5f0", "90caf9", "bbddf5", "c5e8f7"),
+    "dark purple": ("533566", "4a148c", "3b1f4f"),
+    "purple": ("8e24aa", "7e57c2", "5e35b1"),
+    "light purple": ("a98bd6", "b39ddb", "d6c6ee"),
+    "dark pink": ("d81b60", "b0124e", "a3175b"),
+    "pink": ("f06292", "f0529c"),
+    "light pink": ("f48fb1", "ffaecb", "ffc0cb", "fbdbe4"),
+    "dark brown": ("5d4037", "3e2723", "4b2c20"),
+    "brown": ("6d4c41", "8d5a3b", "7a4f36"),
+    "light brown": ("a0663d", "b9814f", "c58d5c"),
+    "dark beige": ("c9a27a", "bf9f7f"),
+    "beige": ("e8c9a0", "d7b58a"),
+    "light beige": ("f3dcc0", "f7dece", "fbeadb"),
 }
-LEAST_SHARE: Final = 0.1
+LEAST_SHARE: Final = 0.05
 """Colours of less than this share of a drawing go unsaid."""
-MOST: Final = 3
+MOST: Final = 4
 
 
 def color_words(image: Rgba) -> tuple[str, ...]:
-    """One to three colours of the opaque pixels, those of the largest areas first."""
+    """One to four colours of the opaque pixels, those of the largest areas first."""
     pixels = image[image[..., 3] > 127][:, :3]
     if not len(pixels):
         return ()

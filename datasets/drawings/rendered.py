@@ -21,8 +21,8 @@ from weftwork.datasets.drawings.scenes import SIZE
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split, split_of
 
-VERSION: Final = "1"
-"""Changes with what is rendered, so that old caches are left alone."""
+VERSION: Final = "2"
+"""Changes with what is rendered or read from it, so that old caches are left alone."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from weftwork.datasets.drawings.colors import PALETTE, to_rgb
+from weftwork.datasets.drawings.colors import to_rgb
 from weftwork.datasets.drawings.rendering import Gray, Rgba
 
 SIZE: Final = 128
@@ -19,6 +19,22 @@ FULL_SHARE: Final = 0.3
 WHITE_SHARE: Final = 0.5
 PALER: Final = (0.0, 0.4, 0.75)
 """Shares of white in grounds."""
+GROUNDS: Final = {
+    "black": "14161a",
+    "gray": "5f6368",
+    "white": "ffffff",
+    "red": "e53935",
+    "orange": "f57c00",
+    "yellow": "fdd835",
+    "green": "43a047",
+    "turquoise": "26a69a",
+    "light blue": "90caf9",
+    "blue": "1e88e5",
+    "purple": "8e24aa",
+    "pink": "f06292",
+    "brown": "6d4c41",
+    "beige": "e8c9a0",
+}
 
 Canvas = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 Mask = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
@@ -73,12 +89,12 @@ def _random_place(least: int, most: int, rng: np.random.Generator) -> Place:
 
 
 def random_ground(rng: np.random.Generator) -> Ground:
-    """White, or one of the palette's colours, plain or graded to another."""
+    """White, or one of `GROUNDS`, plain or graded to another."""
     if rng.random() < WHITE_SHARE:
         return Ground("white", (255, 255, 255), (255, 255, 255))
-    names = [str(name) for name in rng.choice(list(PALETTE), 2, replace=False)]
+    names = [str(name) for name in rng.choice(list(GROUNDS), 2, replace=False)]
     paler = float(rng.choice(PALER))
-    upper, lower = (_mixed(to_rgb(PALETTE[name][0]), paler) for name in names)
+    upper, lower = (_mixed(to_rgb(GROUNDS[name]), paler) for name in names)
     pale = "pale " if paler > 0.5 else ""
     if rng.random() < 0.5:
         return Ground(f"{pale}{names[0]}", upper, upper)
