@@ -280,13 +280,13 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
         drawn = self._drawn(features)
         tokens, keep = self.pair_former(*given, drawn), self.pair_former.token_mask(*given).flatten(1)
         null = null_tokens(self.pair_former, self.image_projector, self.text_projector, image, text, drawn)
-        null = null.expand_as(tokens)
         parts, count = tokens.shape[1:3]
+        null = null.expand(1, parts, -1, -1)
         part = torch.arange(parts, device=weight.device).repeat_interleave(count)
         anchors = self._anchors(image.shape[2], parts, count)
         if self.whole is not None:
             whole, here = self._whole(features)
-            blank = torch.zeros_like(whole)
+            blank = torch.zeros_like(whole[:1])
             tokens = self.whole(whole, tokens.flatten(1, 2))[:, None]
             null = self.whole(blank, null.flatten(1, 2))[:, None]
             keep = torch.cat([here[:, None].expand(-1, whole.shape[1]), keep], 1)

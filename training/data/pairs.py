@@ -67,6 +67,7 @@ class DrawnPairs(DrawnImages[Truth], CachedLatents[PairRecord]):
         latents: the cached latents of the images, [index, channel, height, width].
         merged: one pair per image, all sketches on one canvas with all texts: the `global_sketch` baseline.
         unnamed_share: share of images whose texts give colours and patterns without naming the object.
+        by_count: batches of images with equally many pairs, so that none is padded.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class DrawnPairs(DrawnImages[Truth], CachedLatents[PairRecord]):
         *,
         merged: bool = False,
         unnamed_share: float = 0.0,
+        by_count: bool = False,
     ) -> None:
         if not 0 <= unnamed_share <= 1:
             raise UserError(f"unnamed_share: got {unnamed_share}, expected a share in [0, 1]")
         DrawnImages.__init__(self, folder, name, draw, jobs)
         CachedLatents.__init__(self, latents)
         self.merged, self.unnamed_share = merged, unnamed_share
+        self.buckets = [len(row["texts"]) for row in self.truth] if by_count else None
 
     def texts(self, index: int) -> list[str]:
         """Returns the text of each pair."""

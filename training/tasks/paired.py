@@ -96,7 +96,12 @@ def _drawings(
 
 
 def _options(trainer: PairedTrainer) -> dict[str, Any]:
-    return {"merged": trainer.arguments.merged, "unnamed_share": trainer.arguments.unnamed_share}
+    arguments = trainer.arguments
+    return {
+        "merged": arguments.merged,
+        "unnamed_share": arguments.unnamed_share,
+        "by_count": arguments.pair_buckets and not arguments.merged,
+    }
 
 
 def _own(

@@ -26,6 +26,7 @@ class PairedModel:
     layers: str = option("all", "layers of a new adapter: all, decoder, … or a regular expression")
     sketch_encoder: str = option("strokes", "strokes (small, trained) or a frozen vision model's id")
     sketch_patch: int = option(16, "side in pixels of a token's part of the sketch, with strokes", (16, 8, 4, 2))
+    skip_blank: bool = option(False, "keep blank parts of sketches out of the pair-former, with strokes")
     text_states: int = option(40, "token states read per description; 0 = pooled")
     token_dim: int = option(128, "width of pair tokens of a new adapter")
     global_sketch: bool = option(False, "add the module for a sketch of the whole")
@@ -36,7 +37,7 @@ class PairedData:
     """Options of pairs."""
 
     aspect_buckets: bool = option(False, "keep the aspects of own images, about")
-    pair_buckets: bool = option(False, "batches of own designs with equally many pairs")
+    pair_buckets: bool = option(False, "batches of images with equally many pairs: faster")
     ink: str | None = option(None, "strokes of own sketches; none = auto", ("auto", "dark", "light"))
     merged: bool = option(False, "one global sketch with all words: the baseline")
     unnamed_share: float = option(0.0, "share of synthetic images whose words name no object")
@@ -52,7 +53,7 @@ class PairedTrainer(Trainer):
     folder = "folder with metadata.jsonl, or the Sketchy dataset"
     synthetic_datasets = ("outfits", "drawings")
     samples = 6_000
-    own_only = ("aspect_buckets", "pair_buckets", "ink")
+    own_only = ("aspect_buckets", "ink")
     synthetic_only = ("merged", "unnamed_share")
 
     def check(self) -> None:

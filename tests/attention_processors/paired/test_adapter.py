@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from tiny import drawn_sketch, paired_adapter, paired_conditions, tiny_pipe, tiny_unet
 from variants import run
@@ -193,6 +193,7 @@ def test_one_token_part_and_weight_per_pair_with_regions(unet: Any) -> None:
         ({"num_heads": 5}, "num_heads: got 5 for a width of 32, expected a divisor of it"),
         ({"norm_groups": 0}, "norm_groups: got 0 for a width of 32, expected a divisor of it"),
         ({"sketch_patch": 3}, "sketch_patch: got 3, expected one of 16, 8, 4, 2"),
+        ({"skip_blank": True, "masking": "all"}, "skip_blank: got sketch_encoder='strokes' and masking='all'"),
         ({"anchored": 0.2, "num_readout_tokens": 5}, "num_readout_tokens: got 5, expected a square"),
     ],
 )
@@ -329,3 +330,15 @@ def test_a_token_stands_for_one_patch_of_the_sketch(unet: Any) -> None:
         anchors = pipe.encode_conditions({"it": paired_conditions()}).encoded["it"].anchors
         counts[patch] = int((~anchors.isnan().any(1)).sum()) / len(paired_conditions())
     assert counts == {16: 2 * 2, 8: 4 * 4, 4: 8 * 8}  # sketches of 32 pixels
+
+
+def test_blank_parts_of_sketches_are_skipped(unet: Any) -> None:
+    adapter = paired_adapter(unet, masking="pair", sketch_patch=8, skip_blank=True)
+    seen: list[int] = []
+    adapter.pair_former.blocks[0].register_forward_hook(lambda _, given, __: seen.append(given[0].shape[1]))
+    corner, frame = (Image.new("L", (32, 32), 255) for _ in range(2))
+    corner.paste(0, (2, 2, 6, 6))
+    ImageDraw.Draw(frame).rectangle((0, 0, 31, 31), outline=0)
+    encode(adapter, [[SketchTextPair(corner, "a box")], [SketchTextPair(frame, "a box")]])
+    encode(adapter, [[SketchTextPair(text="a box")]])
+    assert seen == [2 + 3, 2 + 16, 2, 2, 2]  # texts and parts with strokes; the second, fourth are the null condition

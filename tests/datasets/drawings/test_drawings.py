@@ -96,8 +96,8 @@ def test_sketches_follow_the_edges_of_images(rendered: RenderedDrawings) -> None
 
 
 def test_colors_are_read_from_images(drawings: Drawings) -> None:
-    assert color_words(render(drawings.vectors["twemoji"][BANANA], 64))[0] == "yellow"
-    assert color_words(render(drawings.vectors["noto"][EGGPLANT], 64))[0] == "purple"
+    assert color_words(render(drawings.vectors["twemoji"][BANANA], 64))[0] == "light yellow"
+    assert color_words(render(drawings.vectors["noto"][EGGPLANT], 64))[0] == "light purple"
     assert color_words(np.zeros((4, 4, 4), np.uint8)) == ()
     halves = np.array([[[230, 40, 40, 255]] * 3 + [[30, 110, 220, 255]] * 2], np.uint8)
     assert color_words(halves) == ("red", "blue")

@@ -13,7 +13,7 @@ CONFIG = {
     *("format_version", "layers", "base", "training"),
     *("token_dim", "image_dim", "text_dim", "text_tokens", "text_states"),
     *("num_readout_tokens", "num_layers", "num_heads", "norm_groups", "masking", "fusion", "isolation", "anchored"),
-    *("global_sketch", "sketch_encoder", "sketch_size", "sketch_patch", "center_crop"),
+    *("global_sketch", "sketch_encoder", "sketch_size", "sketch_patch", "skip_blank", "center_crop"),
 }
 BLOCK = {
     *(f"{place}_norm.{part}" for place in ("first", "second", "third") for part in ("weight", "bias")),
