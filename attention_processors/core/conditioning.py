@@ -87,7 +87,8 @@ class EncodedTokens(Encoded):
 
     Args:
         key_value: by layer, [design, part * token, inner] twice.
-        null: keys and values in the unconditional half, of each design or of all ([1, …]); None leaves that half to the frozen model.
+        null: keys and values in the unconditional half, of each design or [1, …] of all; None leaves that half to the
+            frozen model.
         token_mask: True = keep.
         anchors: places of the tokens on the canvas, (y, x) in [0, 1], NaN for everywhere: a token's attention falls off
             around its place as a normal density of standard deviation `anchor_sigma` (a fraction of the canvas).

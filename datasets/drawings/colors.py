@@ -1,8 +1,10 @@
 """Colour words read from drawings: the nearest of a palette in CIELAB, by area."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from jaxtyping import UInt8
 
 from weftwork.datasets.drawings.rendering import Rgba
 
@@ -57,6 +59,14 @@ def color_words(image: Rgba) -> tuple[str, ...]:
     shares = np.bincount(_WORDS[distances.argmin(1)], minlength=len(PALETTE)) / len(pixels)
     order = [i for i in shares.argsort()[::-1][:MOST] if shares[i] >= LEAST_SHARE]
     return tuple(list(PALETTE)[i] for i in order or [shares.argmax()])
+
+
+def painted(pixels: UInt8[np.ndarray, "pixel 3"], words: Sequence[str]) -> UInt8[np.ndarray, "pixel 3"]:
+    """Returns the nearest of the named colours for each pixel; the same pixels without names."""
+    if not words:
+        return pixels
+    typical = np.array([to_rgb(PALETTE[word][0]) for word in words], np.uint8)
+    return typical[np.linalg.norm(cielab(pixels)[:, None] - cielab(typical), axis=2).argmin(1)]
 
 
 def to_rgb(hexadecimal: str) -> tuple[int, int, int]:

@@ -25,6 +25,7 @@ from weftwork.attention_processors.regional.adapter import RegionalAdapter
 from weftwork.attention_processors.regional.conditions import RegionalPrompt
 from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.drawings.captions import color_list, full_caption, setting
+from weftwork.datasets.drawings.colors import painted
 from weftwork.datasets.drawings.dataset import DrawingScenes, SketchStyle
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import Mask, compose
@@ -93,6 +94,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         rows = self.bounds(self._real, self._scored) | {
+            "said_colors": lambda: self._scored(self._said_colors()),
             "other_designer": lambda: self._scored(self._redrawn(self._by_another)),
             "other_subject": lambda: self._scored(self._redrawn(self._another)),
             "no_condition": lambda: self._generated("no_condition", prompt=_setting),
@@ -135,6 +137,14 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     def _real(self) -> Tensor:
         return as_tensor([case.image for case in self.cases])
+
+    def _said_colors(self) -> Tensor:
+        """Paints each pixel of a drawing in the nearest of the colours that its text says."""
+        images = [case.image.copy() for case in self.cases]
+        for image, case in zip(images, self.cases, strict=True):
+            for region, one in zip(case.regions, case.shown.drawings, strict=True):
+                image[region] = painted(image[region], one.colors)
+        return as_tensor(images)
 
     def _redrawn(self, choose: Callable[[Case, int, np.random.Generator], int]) -> Tensor:
         """Composes every case from other drawings at the same places."""

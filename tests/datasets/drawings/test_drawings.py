@@ -9,7 +9,7 @@ from PIL import Image
 
 from weftwork.datasets.drawings.captions import Depicted, DepictedScene, caption, describe, with_article
 from weftwork.datasets.drawings.collection import Drawings
-from weftwork.datasets.drawings.colors import color_words
+from weftwork.datasets.drawings.colors import color_words, painted
 from weftwork.datasets.drawings.dataset import DrawingScenes
 from weftwork.datasets.drawings.line_art import line_art
 from weftwork.datasets.drawings.rendered import RenderedDrawings, render_once
@@ -101,6 +101,12 @@ def test_colors_are_read_from_images(drawings: Drawings) -> None:
     assert color_words(np.zeros((4, 4, 4), np.uint8)) == ()
     halves = np.array([[[230, 40, 40, 255]] * 3 + [[30, 110, 220, 255]] * 2], np.uint8)
     assert color_words(halves) == ("red", "blue")
+
+
+def test_pixels_are_painted_in_the_colors_that_are_said() -> None:
+    pixels = np.array([[250, 250, 245], [60, 10, 20], [20, 40, 160]], np.uint8)
+    assert painted(pixels, ["white", "dark blue"]).tolist() == [[255, 255, 255], [26, 63, 143], [26, 63, 143]]
+    assert painted(pixels, []) is pixels
 
 
 def test_captions_vary_and_say_names_colors_style_and_ground() -> None:

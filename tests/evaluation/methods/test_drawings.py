@@ -37,8 +37,16 @@ SCORES = {
     "subject_top1",
     "subject_top5",
 }
-ROWS = ["real", "reconstruction", "other_designer", "other_subject", "no_condition", "text_only", "text_unstyled"]
-ROWS += ["regional_prompts", "global_sketch", "global_sketch_unnamed", "pairs", "pairs_unnamed", "pairs_wild"]
+ROWS = ["real", "reconstruction", "said_colors", "other_designer", "other_subject", "no_condition", "text_only"]
+ROWS += [
+    "text_unstyled",
+    "regional_prompts",
+    "global_sketch",
+    "global_sketch_unnamed",
+    "pairs",
+    "pairs_unnamed",
+    "pairs_wild",
+]
 ROWS += ["texts_swapped", "sketches_swapped", "lora", "reference", "style", "pairs_style"]
 
 
