@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import trimesh
 from diffusers.utils import BaseOutput
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
@@ -53,6 +52,8 @@ class AlignedViewsOutput(BaseOutput):
         path = Path(path)
         if path.suffix.lower() not in (".ply", ".glb", ".xyz"):
             raise UserError(f"path: got {path.name!r}, expected a name that ends in .ply, .glb or .xyz; change it")
+        import trimesh  # slow, and only needed here
+
         cloud = trimesh.PointCloud(self.points.reshape(-1, 3), self.pixels.reshape(-1, 3))
         with atomic_path(path) as partial:
             cloud.export(partial)

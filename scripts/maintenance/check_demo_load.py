@@ -89,7 +89,7 @@ def serve(waiting: int, room: Path, *options: str) -> tuple["subprocess.Popen[by
             urlopen(f"{address}/config", timeout=5).close()
             return process, address
         except OSError:
-            time.sleep(0.5)
+            time.sleep(0.1)
     raise RuntimeError(f"demo: did not start:\n{(room / 'log').read_text()}")
 
 
