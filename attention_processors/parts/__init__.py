@@ -15,5 +15,6 @@ METHOD: Final = Method(
     modalities=("image",),
     trainer="weftwork.training.trainers.parts:PartTrainer",
     evaluation="weftwork.evaluation.measurements.parts:MEASUREMENT",
+    demo_page="weftwork.scripts.demo.form:ControlPage",
     exports=("weftwork.attention_processors.parts.cross_gates:CrossGatedControlNetModel",),
 )

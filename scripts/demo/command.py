@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork demo`."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a folder (default: %(default)s)")
     parser.add_argument(
-        "--adapter", action="append", default=[], metavar="NAME=PATH", help="an adapter by name, instead of the shipped"
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="an adapter or ControlNet by name, before the shipped",
     )
     parser.add_argument("--image_encoder", help="CLIP's folder or Hub id, for references (default: the shipped one)")
     for method in with_pipelines():
@@ -133,8 +137,11 @@ def _opened(arguments: argparse.Namespace, folders: Mapping[str, tuple[str, str]
     from weftwork.scripts.demo.pages import Context, open_pages
 
     restrict_image_formats()
-    studio = open_studio(arguments.model, adapter_paths(arguments.adapter), arguments.device, arguments.image_encoder)
-    pages: list[Tab] = [*open_pages(Context(studio, folders))]
+    adapters = adapter_paths(arguments.adapter)
+    of_controlnets = [name for name in adapters if (one := methods().get(name)) and not one.adapters]
+    controlnets = {name: (arguments.model, str(adapters.pop(name))) for name in of_controlnets}
+    studio = open_studio(arguments.model, adapters, arguments.device, arguments.image_encoder)
+    pages: list[Tab] = [*open_pages(Context(studio, {**folders, **controlnets}))]
     if arguments.training_run is not None:
         check_installed("training_run", "matplotlib")
         from weftwork.scripts.demo.training import TrainingPage

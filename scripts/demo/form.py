@@ -5,7 +5,8 @@ import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import gradio as gr
 from gradio.components import Component
@@ -18,6 +19,8 @@ from weftwork.attention_processors.core.records import (
     ImageKind,
     Kind,
     NumberKind,
+    PathKind,
+    Recorded,
     RecordField,
     RegionKind,
     SharesKind,
@@ -27,6 +30,9 @@ from weftwork.attention_processors.core.records import (
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image
 from weftwork.datasets.readers.inline_images import as_text
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionControlNetPipeline
+from weftwork.pipelines.core.opening import open_controlnet
+from weftwork.pipelines.designs.design import Control
 from weftwork.scripts.demo.pages import AdapterPage, Context
 from weftwork.scripts.demo.studio import REFUSED_KEYS, ImageStudio
 from weftwork.scripts.demo.widgets import (
@@ -53,15 +59,24 @@ class FormPage(AdapterPage):
         """Returns the page, or None where no adapter is attached or records cannot describe the conditions."""
         return super().open(method, context) if _condition_classes(method) else None
 
+    @property
+    def kinds(self) -> Sequence[type[Recorded]]:
+        """Classes whose fields the form has."""
+        return _condition_classes(self.method)
+
+    def design(self, prompt: str, records: Sequence[Record]) -> Record:
+        """Returns the design of what is filled in."""
+        return {"prompt": prompt, "conditions": {self.adapter: records}}
+
     def build(self) -> None:
         name = self.method.name
         gr.Markdown(f"{self.method.summary[:1].upper()}{self.method.summary[1:]}.")
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 prompt = gr.Textbox("", label="Prompt", elem_id=f"{name}-prompt")
-                forms = [ConditionForm(condition) for condition in _condition_classes(self.method)]
+                forms = [RecordForm(one) for one in self.kinds]
             with gr.Column(scale=2, min_width=320):
-                settings = run_settings(maps=any(one.has_maps for one in _condition_classes(self.method)))
+                settings = run_settings(maps=any(issubclass(one, Condition) and one.has_maps for one in self.kinds))
                 panel = ImagePanel(self.studio)
 
         def request(text: str, *values: object) -> ImageRequest:
@@ -70,7 +85,7 @@ class FormPage(AdapterPage):
             if not records:
                 needs = ", ".join(key for form in forms for key in form.needs)
                 raise UserError(f"{needs}: got none, expected at least one; fill it in")
-            return RunSettings.of(list(given)).request({"prompt": text, "conditions": {self.adapter: records}})
+            return RunSettings.of(list(given)).request(self.design(text, records))
 
         inputs: dict[str, Component] = {"prompt": prompt}
         for form in forms:
@@ -79,23 +94,53 @@ class FormPage(AdapterPage):
         panel.connect(request, {**inputs, **settings}, api_name=name, triggers=[prompt.submit])
 
 
+class ControlPage(FormPage):
+    """The form of a method whose trained module is a ControlNet: a prompt, and the fields of the ControlNet."""
+
+    @classmethod
+    def open(cls, method: Method, context: Context) -> Self | None:
+        """Returns the page for the demo's pipeline with the ControlNet, or None where there is none."""
+        models, demo = context.models(method), context.studio
+        if models is None:
+            return None
+        net = open_controlnet(models[1], demo.pipe)
+        pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(demo.pipe, controlnet=[net])
+        studio = ImageStudio(pipe, demo.model, demo.queue, {method.name: Path(models[1])})
+        return cls(method, studio, method.name)
+
+    @property
+    def kinds(self) -> Sequence[type[Recorded]]:
+        return [Control]
+
+    def design(self, prompt: str, records: Sequence[Record]) -> Record:
+        return {"prompt": prompt, "controlnets": [{"controlnet": self.adapter, **one} for one in records]}
+
+
 def _condition_classes(method: Method) -> list[type[Condition]]:
     return [condition for path in method.conditions if (condition := load(path)).needs]
 
 
-class ConditionForm:
-    """The fields of one class of conditions."""
+class RecordForm:
+    """The fields of one class of conditions, or of another class that designs hold; users give no paths.
 
-    def __init__(self, condition: type[Condition]) -> None:
-        self.needs = condition.needs
-        base, defaults = Condition.record_fields(), {one.name: one.default for one in dataclasses.fields(condition)}
-        fields = {key: one for key, one in condition.record_fields().items() if key not in REFUSED_KEYS}
+    Args:
+        kind: a dataclass.
+    """
+
+    def __init__(self, kind: type[Any]) -> None:
+        base, defaults = Condition.record_fields(), {one.name: one.default for one in dataclasses.fields(kind)}
+        fields = {
+            key: one
+            for key, one in kind.record_fields().items()
+            if key not in REFUSED_KEYS and not isinstance(one[1].kind, PathKind)
+        }
+        self.needs = [key for key in kind.needs or kind.required_keys() if key in fields]
         self.inputs = [_add(key, entry, defaults[name]) for key, (name, entry) in fields.items() if key not in base]
         with gr.Accordion("Strength", open=False):
             self.inputs += [_add(key, entry, defaults[name]) for key, (name, entry) in fields.items() if key in base]
 
     def record(self, values: Iterator[object]) -> Record | None:
-        """Takes the values of the widgets and returns the record of a condition; None where all it needs is empty.
+        """Takes the values of the widgets and returns the record; None where all it needs is empty.
 
         Raises:
             ValueError: text that cannot be parsed; begins with the name of the field.

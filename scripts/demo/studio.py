@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +70,17 @@ class Studio:
 
 
 class ImageStudio(Studio):
-    """A text-to-image pipeline with attached adapters."""
+    """A text-to-image pipeline with attached adapters.
+
+    Args:
+        controlnets: folders of the pipeline's ControlNets, by their names in designs.
+    """
+
+    def __init__(
+        self, pipe: Any, model: str, queue: JobQueue | None = None, controlnets: Mapping[str, Path] | None = None
+    ) -> None:
+        super().__init__(pipe, model, queue)
+        self.controlnets = controlnets or {}
 
     @property
     def size(self) -> tuple[int, int]:
@@ -86,8 +96,8 @@ class ImageStudio(Studio):
         Raises:
             ValueError: it is wrong, too large, or names a file.
         """
-        _check_safe(record)
-        design = as_design(record, _inline_image)
+        _check_safe(record, () if self.controlnets else ("controlnets",))
+        design = as_design(record, lambda text: self.controlnets.get(text) or _inline_image(text))
         if design.num_inference_steps > MAX_STEPS:
             raise UserError(
                 f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}; lower it"
@@ -97,7 +107,7 @@ class ImageStudio(Studio):
         unknown = [name for name in design.conditions if name not in (self.pipe.adapters or ())]
         if unknown:
             raise UserError(f"conditions: got {', '.join(unknown)}, which this demo has no adapter for; leave it out")
-        return replace(design, seed=seed_or_random(design.seed))
+        return replace(design, seed=seed_or_random(design.seed), files=())  # names of ControlNets are no files
 
     def generate(
         self,
@@ -225,8 +235,11 @@ def _inline_image(text: str) -> Image.Image:
     return from_text(text)
 
 
-def _check_safe(record: object) -> None:
-    """Refuses LoRAs, ControlNets and layers, long texts, and too many conditions.
+def _check_safe(record: object, refused: Sequence[str]) -> None:
+    """Refuses LoRAs and layers, long texts, and too many conditions.
+
+    Args:
+        refused: further keys.
 
     Raises:
         ValueError: as said.
@@ -237,7 +250,7 @@ def _check_safe(record: object) -> None:
     texts = [text for one in (record, *rows) for text in one.values() if isinstance(text, str)]
     if any(len(text) > MAX_WORDS and not text.startswith(PREFIX) for text in texts):
         raise UserError(f"design: got a text of more than {MAX_WORDS} characters; shorten it")
-    for name in ("loras", "controlnets"):
+    for name in ("loras", *refused):
         if record.get(name):
             raise UserError(f"{name}: got some, which a demo does not load; use weftwork generate")
     if len(rows) > MAX_CONDITIONS:

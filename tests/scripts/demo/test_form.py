@@ -1,13 +1,16 @@
 """Methods without a page of their own, those of other packages included, get a form in the demo."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny import drawn_sketch, reference_adapter, tiny_pipe
 
@@ -17,9 +20,14 @@ from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.style.adapter import StyleAdapter
 from weftwork.attention_processors.style.conditions import Style
 from weftwork.datasets.readers.images import read_image
-from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pipelines.designs.design import Design, condition_classes
+from weftwork.datasets.readers.inline_images import as_text
+from weftwork.pipelines.core.mixin import (
+    ConditionedStableDiffusionControlNetPipeline,
+    ConditionedStableDiffusionPipeline,
+)
+from weftwork.pipelines.designs.design import Control, Design, condition_classes
 from weftwork.pipelines.designs.run import draw
+from weftwork.training.tasks.controlnet import new_controlnet
 
 gradio = pytest.importorskip("gradio")
 
@@ -143,3 +151,25 @@ def test_help_imports_no_framework() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("[]") and "--adapter" in out
+
+
+def test_a_controlnet_has_a_form_of_its_fields(no_shipped_models: None, tmp_path: Path) -> None:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    net = new_controlnet(pipe, 0.0)
+    torch.nn.init.normal_(net.controlnet_mid_block.weight)
+    net.save_pretrained(tmp_path)
+    blocks = demo(studio := ImageStudio(pipe, "tiny"), open_pages(Context(studio, {"parts": ("tiny", str(tmp_path))})))
+    image = drawn_sketch()
+    given = {"Prompt": "a b", "Seed (optional)": 5, "Steps": 2, "Image": image, "Weight": 0.7}
+    shown, state, *_ = run(blocks, "parts", **given)
+    assert state == "Done."
+    design = Design("a b", seed=5, num_inference_steps=2, controlnets=[Control(tmp_path, image, weight=0.7)])
+    own: Any = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=[net])
+    assert read_image(shown).tobytes() == draw(own, design)[0].tobytes()
+    with Image.open(shown) as file:
+        stored: Any = file
+        assert json.loads(stored.text["weftwork"])["design"]["controlnets"][0]["controlnet"] == "parts"
+    with pytest.raises(gradio.Error, match="image: got none, expected at least one"):
+        run(blocks, "parts", **{**given, "Image": None})
+    with pytest.raises(ValueError, match="controlnets: got some, which a demo does not load"):
+        studio.design({"prompt": "a b", "controlnets": [{"controlnet": "parts", "image": as_text(image)}]})
