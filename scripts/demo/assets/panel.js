@@ -73,8 +73,10 @@ export class Panel {
     this.#rows.set(id, row);
     const set = (parts, kind) => this.store.layer(id, parts, kind);
     const layer = () => this.store.state.layers.find((one) => one.id === id);
-    row.addEventListener("pointerdown", () => this.store.select(id));
-    row.addEventListener("focusin", () => this.store.select(id));
+    // the eye would move away from below the pointer, as the row of the active layer above closes
+    const select = ({ target }) => target.closest(".eye") || this.store.select(id);
+    row.addEventListener("pointerdown", select);
+    row.addEventListener("focusin", select);
     row.querySelector(".eye").onclick = () => set({ visible: !layer().visible });
     row.querySelector(".words").oninput = (event) => set({ text: event.target.value }, "text");
     row.querySelector(".words").onkeydown = (event) => {
