@@ -116,6 +116,20 @@ def tool(page: Any, name: str) -> None:
     page.locator(f"#design [data-tool={name}]").first.click()
 
 
+def dropped(page: Any, path: Path) -> None:
+    """Drops a file on the canvas, as a file manager does."""
+    paper = page.locator("#design .paper")
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+    session.detach()
+    page.get_by_text(f"Opened {path.name}.").wait_for()
+
+
 def screenshot(page: Any, name: str) -> None:
     folder = os.environ.get("WEFTWORK_SCREENSHOTS")
     if folder:

@@ -27,7 +27,7 @@ import(`${root}${api_prefix}/file=${props.assets}/canvas.js`)
 def design_canvas(
     first: Record,
     *,
-    adapter: str,
+    adapters: Mapping[str, str],
     model: str,
     size: tuple[int, int],
     words: Sequence[str],
@@ -39,7 +39,7 @@ def design_canvas(
 
     Args:
         first: the design that it shows first.
-        adapter: name of the adapter of its pairs.
+        adapters: names of adapters by kind of layer: "pair", and where attached "reference" and "subject".
         model: name of the model; the browser keeps a state for each.
         size: width and height of the model's images.
         words: those that the model knows; none where its vocabulary is open.
@@ -61,7 +61,7 @@ def design_canvas(
         server_functions=[example, region, lines],
         assets=ASSETS.as_posix(),
         first=first,
-        adapter=adapter,
+        adapters=dict(adapters),
         model=model,
         size=list(size),
         words=list(words),

@@ -7,15 +7,18 @@ from typing import Final
 import gradio as gr
 from PIL import Image
 
+from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.pipelines.designs.samplers import fitting_samplers
 from weftwork.scripts.demo.canvas import design_canvas, result_viewer
-from weftwork.scripts.demo.pages import AdapterPage
+from weftwork.scripts.demo.pages import AdapterPage, attached_name
 from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Record, style_samples, styles_of
 
 EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
+PHOTOGRAPHS: Final = {"reference": "reference", "subject": "subjects"}
+"""Methods by the kinds of layers that show a photograph."""
 CANVAS: Final = "document.querySelector('#design .canvas-page')"
 STARTED: Final = f"() => {CANVAS}.started()"
 FINISHED: Final = f"(images, maps) => {CANVAS}.finished(images ?? [], maps ?? [])"
@@ -32,11 +35,12 @@ class OutfitPage(AdapterPage):
 
     def build(self) -> None:
         samples = style_samples()
+        named = {kind: attached_name(methods()[name], self.studio) for kind, name in PHOTOGRAPHS.items()}
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 canvas = design_canvas(
                     {"prompt": PROMPT},
-                    adapter=self.adapter,
+                    adapters={"pair": self.adapter, **{kind: name for kind, name in named.items() if name}},
                     model=self.studio.model,
                     size=self.studio.size,
                     words=known_words(getattr(self.studio.pipe, "tokenizer", None)),

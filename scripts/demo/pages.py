@@ -58,6 +58,13 @@ class Page(Tab):
         """
 
 
+def attached_name(method: Method, studio: ImageStudio) -> str | None:
+    """Returns the name of an attached adapter of the method's first class, preferably its own; None without any."""
+    class_name = method.adapters[0].partition(":")[2]
+    names = [name for name, one in (studio.pipe.adapters or {}).items() if type(one).__name__ == class_name]
+    return min(names, key=lambda name: name != method.name, default=None)
+
+
 class AdapterPage(Page):
     """A page for an adapter that is attached to the demo's image pipeline."""
 
@@ -66,12 +73,9 @@ class AdapterPage(Page):
 
     @classmethod
     def open(cls, method: Method, context: Context) -> Self | None:
-        """Returns the page for the adapter that is named as the method, or else the first of its class."""
-        class_name = method.adapters[0].partition(":")[2]
-        attached = context.studio.pipe.adapters
-        names = [] if attached is None else [name for name, one in attached.items() if type(one).__name__ == class_name]
-        names.sort(key=lambda name: name != method.name)
-        return cls(method, context.studio, names[0]) if names else None
+        """Returns the page for the method's adapter, or None where none is attached."""
+        name = attached_name(method, context.studio)
+        return None if name is None else cls(method, context.studio, name)
 
 
 class PipelinePage(Page, Generic[Owned]):

@@ -215,13 +215,13 @@ def _maps(recorder: MapRecorder, design: Design, image: Image.Image) -> tuple[tu
     for name, conditions in design.conditions.items():
         with contextlib.suppress(ValueError):  # nothing acted, or the branch has no map
             maps = recorder.maps("influence", adapter=name)[0]
-            shown += [(overlay(image, maps[i]), _title(one, i)) for i, one in enumerate(conditions)]
+            shown += [(overlay(image, maps[i]), _title(one, f"{name} {i + 1}")) for i, one in enumerate(conditions)]
     return tuple(shown)
 
 
-def _title(condition: Condition, index: int) -> str:
+def _title(condition: Condition, default: str) -> str:
     styles = getattr(condition, "styles", None)
-    return getattr(condition, "text", None) or (", ".join(styles) if styles else f"condition {index + 1}")
+    return getattr(condition, "text", None) or (", ".join(styles) if styles else default)
 
 
 def _inline_image(text: str) -> Image.Image:

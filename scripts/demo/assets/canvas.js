@@ -1,11 +1,11 @@
 /** The page's canvas: one design with its layers, from which the value of the component is made. */
 
-import { designOf, opened } from "./design.js";
+import { designOf, isBlank, KINDS, opened, SIDE } from "./design.js";
 import { readFile } from "./files.js";
 import { drawThumbnails, History } from "./history.js";
 import { InitialFields } from "./initial.js";
 import { covered, scaledTo, sketchOf } from "./ink.js";
-import { Panel } from "./panel.js";
+import { MIDDLE, Panel } from "./panel.js";
 import { Paper } from "./paper.js";
 import { isDrawing, PhotoChooser } from "./photo.js";
 import { Settings } from "./settings.js";
@@ -35,8 +35,8 @@ class CanvasPage {
 
   constructor(root, props, server, submit) {
     Object.assign(this, { root, props, server, submit });
-    const { adapter, size } = props;
-    this.store = new Store(opened(props.first, adapter), `weftwork canvas of ${props.model}`);
+    const { adapters, size } = props;
+    this.store = new Store(opened(props.first, adapters), `weftwork canvas of ${props.model}`);
     this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish(), server.region);
     this.tools = this.paper.tools;
     this.panel = new Panel(this.find(".layers"), this.store, this.tools, props.words, () => this.choose("region"));
@@ -46,7 +46,17 @@ class CanvasPage {
       lines: async (photo) => this.#addSketch(await server.lines(photo.toDataURL("image/png"))),
       background: (photo) => this.store.set({ background: { source: photo.toDataURL("image/webp"), opacity: OPACITY } }),
       sketch: (photo) => this.#addImage(photo),
+      reference: (photo, image) => {
+        const read = covered(image, [SIDE, SIDE]); // the middle square
+        this.store.insert({ kind: "reference", photo: read.toDataURL("image/png"), region: MIDDLE });
+        this.choose("move");
+      },
+      subject: (photo) => {
+        this.store.insert({ kind: "subject", photo: photo.toDataURL("image/png"), region: "everywhere" });
+        this.#focusWords();
+      },
     });
+    for (const kind of KINDS.slice(1)) this.find(`[data-photo=${kind}]`).hidden = !adapters[kind];
     this.initial = new InitialFields(this.find(".initial"), this.store, (tool) => this.choose(tool));
     this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
     this.history = new History(`${this.store.key} images`);
@@ -130,7 +140,7 @@ class CanvasPage {
     this.find("[data-do=redo]").disabled = !this.store.canRedo;
     const [width, height] = this.paper.size;
     this.find(".paper").style.aspectRatio = `${width} / ${height}`;
-    this.find(".paper").classList.toggle("empty", !background && !initial && !layers.some((one) => one.image || one.marks.length));
+    this.find(".paper").classList.toggle("empty", !background && !initial && layers.every(isBlank));
     this.find(".background").hidden = !background;
     if (background) this.find(".background input").value = background.opacity;
     this.settings.draw();
@@ -143,7 +153,7 @@ class CanvasPage {
   }
 
   design() {
-    return designOf(this.store.state, this.props.adapter, this.paper.drawings);
+    return designOf(this.store.state, this.props.adapters, this.paper.drawings);
   }
 
   report(text, error = false) {
@@ -161,6 +171,10 @@ class CanvasPage {
     this.show();
   }
 
+  #focusWords() {
+    this.find(".layer[aria-current=true] .words").focus();
+  }
+
   resize(width) {
     const input = this.find("[data-size]");
     input.value = width;
@@ -176,8 +190,8 @@ class CanvasPage {
       undo: () => this.store.undo(),
       redo: () => this.store.redo(),
       add: () => {
-        this.panel.add();
-        this.find(".layer[aria-current=true] .words").focus();
+        this.store.insert();
+        this.#focusWords();
       },
       open: () => this.find("input[type=file]").click(),
       clear: () => this.store.set({ background: null }),
@@ -238,7 +252,7 @@ class CanvasPage {
 
   /** Replaces the layers and settings by those of a design; undo brings them back. */
   open(design) {
-    this.store.set(opened(design, this.props.adapter));
+    this.store.set(opened(design, this.props.adapters));
   }
 
   #addImage(canvas) {
@@ -250,8 +264,8 @@ class CanvasPage {
   #addSketch(source) {
     const image = { source, exact: false };
     const { active } = this.store;
-    if (active && !active.marks.length && !active.image) this.store.layer(active.id, { image, visible: true });
-    else this.panel.add({ image });
+    if (active && isBlank(active)) this.store.layer(active.id, { image, visible: true });
+    else this.store.insert({ image });
   }
 
   #key(event) {

@@ -1,10 +1,13 @@
 /** What layers hold as shapes of Konva, and as images: sketches, regions, and the initial image with its mask. */
 
 import "./konva.min.js";
-import { isUnmoved } from "./design.js";
+import { boxOf, isUnmoved } from "./design.js";
 import { bitmapOf, covered, fitted, inkImage, inkOf, tinted } from "./ink.js";
+import { rectOf } from "./regions.js";
 
 const { Konva } = globalThis;
+const CLEAR = 0.7; // opacity of references in boxes, so that strokes are seen
+const CLEARER = 0.3; // of others, so that hatched regions are seen
 
 export class Drawings {
   #images = new Map(); // by layer
@@ -16,6 +19,15 @@ export class Drawings {
    */
   constructor(paper, loaded) {
     Object.assign(this, { paper, loaded });
+  }
+
+  /** Returns the image of a reference in its box; nothing for other layers. */
+  reference(one) {
+    const image = one.kind === "reference" && bitmapOf(one.photo, () => this.loaded(one.id));
+    if (!image) return [];
+    const { x, y, width, height } = rectOf(boxOf(one), this.paper.size);
+    const shown = new Konva.Image({ image, ...fitted(image, [width, height]) });
+    return [new Konva.Group({ x, y, opacity: Array.isArray(one.region) ? CLEAR : CLEARER }).add(shown)];
   }
 
   /** Returns the image and strokes of a layer, or as a mask those of its region. */

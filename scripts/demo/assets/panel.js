@@ -13,7 +13,8 @@ const ACTIONS = {
   copy: ["Duplicate", "M9 9h11v11H9zM5 15H4V4h11v1"],
   remove: ["Delete layer", "M4 7h16M10 7V4h4v3M6 7l1 13h10l1-13"],
 };
-const MIDDLE = [0.25, 0.25, 0.75, 0.75];
+export const MIDDLE = [0.25, 0.25, 0.75, 0.75];
+const EXAMPLES = { pair: "a red striped jacket", subject: "its words in the prompt" };
 const SHIFT = 16;
 const HINTS = 6;
 const FRAGMENT = 6; // letters up to which tokens that end longer words are taken for pieces of these
@@ -21,12 +22,13 @@ const FRAGMENT = 6; // letters up to which tokens that end longer words are take
 const ROW = `
 <div class="head">
   <button class="icon eye"></button>
-  <input class="words" placeholder="a red striped jacket" autocomplete="off">
+  <img class="thumb" alt=""><strong>Reference</strong>
+  <input class="words" autocomplete="off">
 </div>
 <div class="more">
   <div class="hints"></div>
   <p class="unknown"></p>
-  <div class="row"><span>Region</span><div class="segments" role="group" aria-label="Region">${Object.entries(REGIONS)
+  <div class="row region"><span>Region</span><div class="segments" role="group" aria-label="Region">${Object.entries(REGIONS)
     .map(([key, name]) => `<button data-region="${key}">${name}</button>`)
     .join("")}</div></div>
   <label class="row"><span>Weight</span><input type="range" data-key="weight" min="0" max="2" step="0.05"><output></output></label>
@@ -102,10 +104,14 @@ export class Panel {
     row.style.setProperty("--color", one.color);
     row.classList.toggle("hidden", !one.visible);
     row.setAttribute("aria-current", active);
+    row.dataset.kind = one.kind; // a design that is opened has the same ids
+    const thumb = row.querySelector(".thumb");
+    if (one.photo && thumb.src !== one.photo) thumb.src = one.photo;
     const [eye, words] = [row.querySelector(".eye"), row.querySelector(".words")];
     eye.innerHTML = one.visible ? SEEN : HIDDEN;
     eye.ariaLabel = one.visible ? "Hide layer" : "Show layer";
     words.setAttribute("aria-label", `Text of layer ${index + 1}`);
+    words.placeholder = EXAMPLES[one.kind] ?? "";
     if (words.value !== one.text) words.value = one.text;
     const region = Array.isArray(one.region) ? "box" : one.region;
     for (const button of row.querySelectorAll("[data-region]")) button.ariaPressed = button.dataset.region === region;
@@ -142,20 +148,9 @@ export class Panel {
     const index = layers.findIndex((one) => one.id === active);
     if (index < 0) return;
     if (name === "mirror") this.tools.mirror();
-    else if (name === "copy") this.#insert(index + 1, copyOf(layers[index]));
+    else if (name === "copy") this.store.insert(copyOf(layers[index]), index + 1);
     else if (name === "remove") this.#remove(index);
     else this.#swap(index, name === "up" ? index - 1 : index + 1);
-  }
-
-  /** Adds a layer at the end. */
-  add(parts) {
-    this.#insert(this.store.state.layers.length, parts);
-  }
-
-  #insert(index, parts) {
-    const { layers } = this.store.state;
-    const added = newLayer(layers, parts);
-    this.store.set({ layers: layers.toSpliced(index, 0, added), active: added.id });
   }
 
   #remove(index) {

@@ -1,10 +1,10 @@
 /** The canvas itself, on Konva: layers of strokes above the initial image, in the part that is shown. */
 
 import "./konva.min.js";
-import { canvasSize, pixelsOf } from "./design.js";
+import { canvasSize, pixelsOf, placeOf } from "./design.js";
 import { Drawings } from "./drawings.js";
 import { bitmapOf, covered, fitted, inkOf } from "./ink.js";
-import { hatched, SketchAreas } from "./regions.js";
+import { hatched, rectOf, SketchAreas } from "./regions.js";
 import { Tools } from "./tools.js";
 import { View } from "./view.js";
 
@@ -109,11 +109,12 @@ export class Paper {
   }
 
   #fill(node, one) {
-    const { group } = node;
+    const { layer, group } = node;
     node.shown = one;
+    if (one.photo) layer.zIndex(1); // below the strokes, above the ground
     group.destroyChildren();
-    group.setAttrs(one.place);
-    group.add(...this.drawings.shapes(one, one, one.color));
+    group.setAttrs(placeOf(one));
+    group.add(...this.drawings.reference(one), ...this.drawings.shapes(one, one, one.color));
   }
 
   #loaded(id) {
@@ -159,7 +160,7 @@ export class Paper {
     const frame = new Konva.Transformer({
       nodes: [node],
       flipEnabled: false,
-      rotateEnabled: !boxed,
+      rotateEnabled: !boxed && !this.store.active.photo,
       keepRatio: !boxed,
       anchorSize: 12,
       anchorCornerRadius: 6,
@@ -170,13 +171,8 @@ export class Paper {
   }
 
   #boxOf(one, active) {
-    const [width, height] = this.size;
-    const [left, top, right, bottom] = one.region;
     const box = new Konva.Rect({
-      x: left * width,
-      y: top * height,
-      width: (right - left) * width,
-      height: (bottom - top) * height,
+      ...rectOf(one.region, this.size),
       stroke: one.color,
       strokeWidth: active ? 2 : 1,
       dash: [8, 5],

@@ -14,6 +14,11 @@ export function fractions({ x, y, width = 0, height = 0 }, [w, h]) {
   return box[2] - box[0] >= LEAST_BOX && box[3] - box[1] >= LEAST_BOX ? box : null;
 }
 
+/** Returns a box in fractions as a rectangle of a canvas. */
+export function rectOf([left, top, right, bottom], [width, height]) {
+  return { x: left * width, y: top * height, width: (right - left) * width, height: (bottom - top) * height };
+}
+
 /** Returns the box around a box that was moved by a transform of Konva; null where nothing is left on the canvas. */
 export function movedBox([left, top, right, bottom], way, size) {
   const [width, height] = size;

@@ -1,5 +1,7 @@
 /** The state of the canvas: plain objects that are replaced, never changed, so that undo keeps references only. */
 
+import { newLayer } from "./design.js";
+
 const KEPT = 100;
 const SAVE_AFTER = 300;
 
@@ -33,6 +35,13 @@ export class Store {
   layer(id, parts, kind = null) {
     const layers = this.state.layers.map((one) => (one.id === id ? { ...one, ...parts } : one));
     this.set({ layers }, kind && `${kind} ${id}`);
+  }
+
+  /** Adds a layer, at the end unless a place is given, and makes it the active one. */
+  insert(parts, index = this.state.layers.length) {
+    const { layers } = this.state;
+    const added = newLayer(layers, parts);
+    this.set({ layers: layers.toSpliced(index, 0, added), active: added.id });
   }
 
   /** Makes a layer the one that tools act on; not undone. */
@@ -85,7 +94,8 @@ export class Store {
   #saved() {
     try {
       const state = JSON.parse(localStorage.getItem(this.key));
-      return Array.isArray(state?.layers) ? state : null;
+      if (!Array.isArray(state?.layers)) return null;
+      return { ...state, layers: state.layers.map((one) => ({ kind: "pair", ...one })) }; // of earlier versions
     } catch {
       return null;
     }

@@ -1,6 +1,7 @@
 /** Tools of the canvas: what a pointer or a key draws, erases, moves and sets. */
 
 import "./konva.min.js";
+import { boxOf, isBlank, isBoxed, placeOf } from "./design.js";
 import { lineOf } from "./drawings.js";
 import { fractions, movedBox } from "./regions.js";
 
@@ -27,13 +28,20 @@ export class Tools {
   }
 
   begin() {
+    if (this.tool === "move") return this.#drag();
+    if (this.tool === "draw" && this.store.active?.photo) this.#leavePhoto();
     const { active, state } = this.store;
-    if (this.tool === "move") this.#drag();
-    else if (this.tool === "box") this.#busy = active && this.#newBox(this.#point);
-    else {
-      const one = this.paints === "mask" ? state.initial : active;
-      this.#busy = one && this.#stroke(one, this.#point);
-    }
+    const boxes = this.tool === "box";
+    const one = this.paints === "mask" && !boxes ? state.initial : active;
+    if (!one || one.kind === "subject" || (one.photo && this.paints === "marks" && !boxes)) return;
+    this.#busy = boxes ? this.#newBox(this.#point) : this.#stroke(one, this.#point);
+  }
+
+  /** Makes a layer that takes strokes the active one. */
+  #leavePhoto() {
+    const blank = this.store.state.layers.findLast(isBlank);
+    if (blank) this.store.select(blank.id);
+    else this.store.insert();
   }
 
   move() {
@@ -113,7 +121,8 @@ export class Tools {
   /** Drags the layer whose strokes are under the pointer, or else the active one. */
   #drag() {
     const { layers } = this.store.state;
-    const hit = layers.find((one) => one.visible && this.#hasInk(one.id));
+    const hits = layers.filter((one) => one.visible && this.#hasInk(one.id));
+    const hit = hits.find((one) => !one.photo) ?? hits[0];
     if (hit) this.store.select(hit.id);
     this.paper.groupOf(this.store.state.active)?.startDrag();
   }
@@ -127,16 +136,17 @@ export class Tools {
     return near.data.some((value, i) => i % 4 === 3 && value > 0);
   }
 
-  /** Takes over where the active layer was moved to; its box moves with it. */
+  /** Takes over where the active layer was moved to; its box moves with it, and of a reference the box alone. */
   placed(kind = null) {
     const one = this.store.active;
     const group = this.paper.groupOf(one.id);
-    if (Object.keys(one.place).every((key) => one.place[key] === group[key]())) return;
-    const before = new Konva.Group(one.place).getTransform().copy().invert();
-    const way = group.getTransform().copy().multiply(before);
-    const place = Object.fromEntries(Object.keys(one.place).map((key) => [key, group[key]()]));
-    const region = Array.isArray(one.region) ? (movedBox(one.region, way, this.paper.size) ?? one.region) : one.region;
-    this.store.layer(one.id, { place, region }, kind);
+    const from = placeOf(one);
+    if (Object.keys(from).every((key) => from[key] === group[key]())) return;
+    const way = group.getTransform().copy().multiply(new Konva.Group(from).getTransform().copy().invert());
+    const boxed = isBoxed(one);
+    const place = boxed ? from : Object.fromEntries(Object.keys(from).map((key) => [key, group[key]()]));
+    const moved = boxed || Array.isArray(one.region) ? movedBox(boxOf(one), way, this.paper.size) : null;
+    this.store.layer(one.id, { place, region: moved ?? one.region }, kind);
   }
 
   /** Moves the active layer, or with the box tool its box, by canvas pixels. */

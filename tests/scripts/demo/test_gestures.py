@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import MARKS, design, drag, fill_settings, generate, ink, opened, pairs, pixels, tool
+from demo_browser import MARKS, design, drag, dropped, fill_settings, generate, ink, opened, pairs, pixels, tool
 
 from weftwork.datasets.readers.inline_images import from_text
 
@@ -32,20 +32,6 @@ def page(shared: Any, tmp_path: Path) -> Any:
     assert pairs(shared) == []
     tool(shared, "draw")
     return shared
-
-
-def dropped(page: Any, path: Path) -> None:
-    """Drops a file on the canvas, as a file manager does."""
-    paper = page.locator("#design .paper")
-    paper.scroll_into_view_if_needed()
-    box = paper.bounding_box()
-    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
-    session = page.context.new_cdp_session(page)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
-    session.detach()
-    page.get_by_text(f"Opened {path.name}.").wait_for()
 
 
 def quarters(page: Any) -> Any:

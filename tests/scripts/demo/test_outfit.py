@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import drawn_sketch, style_adapter, tiny_pipe, tiny_studio
+from tiny import drawn_sketch, reference_adapter, style_adapter, subject_adapter, tiny_pipe, tiny_studio
 
+from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
@@ -55,6 +56,28 @@ def test_an_image_follows_its_steps_and_holds_its_design(studio: ImageStudio) ->
     assert previews and previews[0].size == made.image.size
     with Image.open(made.path) as stored:
         assert json.loads(stored.text["weftwork"])["seed"] == 5  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.usefixtures("no_shipped_models")
+def test_attached_references_and_subjects_are_layers_of_the_canvas(image_encoder: ImageEncoder) -> None:
+    studio, shown = tiny_studio(), []
+    for adapters in ({}, {"look": reference_adapter(studio.pipe.unet), "who": subject_adapter(studio.pipe.unet)}):
+        studio.pipe.attach(**adapters)
+        (outfit, *_) = open_pages(Context(studio))
+        blocks = demo(studio, [outfit]).blocks.values()
+        shown += [one.props["adapters"] for one in blocks if getattr(one, "elem_id", None) == "design"]
+    assert shown == [{"pair": "paired"}, {"pair": "paired", "reference": "look", "subject": "who"}]
+    studio.pipe.set_encoders(image=image_encoder)
+    looks = [
+        {"image": as_text(Image.new("RGB", (40, 40), color)), "region": [0, 0, 0.5, 1]} for color in ("red", "blue")
+    ]
+    made = []
+    for look in looks:
+        record = {**RECORD, "conditions": {"paired": [pair()], "look": [look]}}
+        *_, result = studio.generate(studio.design(record), maps=True)
+        assert isinstance(result, ImageResult) and [title for _, title in result.maps] == ["a thing", "look 1"]
+        made.append(pixels(result.image))
+    assert not np.array_equal(*made)
 
 
 def test_an_initial_image_leaves_fewer_steps(studio: ImageStudio) -> None:

@@ -1,0 +1,171 @@
+"""References and subjects as layers of the demo's canvas in a browser."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from demo_browser import (
+    MARKS,
+    design,
+    drag,
+    dropped,
+    fill_settings,
+    generate,
+    opened,
+    pairs,
+    pixels,
+    screenshot,
+    tool,
+)
+from PIL import Image
+from tiny import drawn_sketch, subject_adapter, tiny_studio
+
+from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.datasets.readers.inline_images import as_text, from_text
+from weftwork.pipelines.designs.identity import content_digest
+from weftwork.pipelines.designs.reader import as_design
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = MARKS
+
+DESIGN = "document.querySelector('#design .canvas-page').design()"
+RED, BLUE = (200, 40, 60), (30, 60, 190)
+
+
+def painting(size: tuple[int, int] = (300, 200)) -> Image.Image:
+    """An image of many tones, whose middle square is red on its left and blue on its right."""
+    width, height = size
+    tones = np.linspace(0.5, 1.2, height)[:, None, None].repeat(width, 1)
+    colors = np.where(np.arange(width)[:, None] < width / 2, RED, BLUE)
+    return Image.fromarray((tones * colors).clip(0, 255).astype(np.uint8))
+
+
+def imported(page: Any, folder: Path, use: str) -> None:
+    painting().save(folder / "painting.png")
+    page.locator("#design input[type=file]").set_input_files(folder / "painting.png")
+    page.get_by_role("button", name=use, exact=True).click()
+
+
+def saved(page: Any, path: Path) -> None:
+    with page.expect_download() as download:
+        page.locator("#viewer [data-view=png]").click()
+    download.value.save_as(path)
+
+
+def references(page: Any, test: str) -> list[dict[str, Any]]:
+    """Returns the references of the design once they fit."""
+    page.wait_for_function(f"(({{reference = []}}) => {test})({DESIGN}.conditions)")
+    return design(page)["conditions"].get("reference", [])
+
+
+def test_a_reference_is_placed_generated_with_and_found_again_in_the_image(page: Any, tmp_path: Path) -> None:
+    imported(page, tmp_path, "Reference")
+    (first,) = references(page, "reference.length")
+    image = np.asarray(from_text(first["image"]), int)
+    assert image.shape == (512, 512, 3) and first["region"] == [0.25, 0.25, 0.75, 0.75]
+    assert (image[:, 240, 0] > image[:, 240, 2]).all() and (image[:, 270, 0] < image[:, 270, 2]).all()
+    drag(page, (0.5, 0.5), (0.6, 0.4))
+    (moved,) = references(page, "reference[0].region[0] > 0.3")
+    assert moved == {**first, "region": pytest.approx([0.35, 0.15, 0.85, 0.65], abs=0.01)}
+    page.get_by_label("Weight").locator("visible=true").fill("1.5")
+    page.get_by_label("ends").locator("visible=true").fill("0.8")
+    fill_settings(page, 3, steps=4)
+    made = pixels(page, generate(page))
+    screenshot(page, "reference")
+    sent = references(page, "true")
+    assert sent == [{**moved, "weight": 1.5, "end": 0.8}]
+    saved(page, tmp_path / "made.png")
+    page.get_by_label("Delete layer").locator("visible=true").click()
+    assert references(page, "!reference.length") == []
+    plain = np.frombuffer(pixels(page, generate(page)), np.uint8).reshape(128, 128, 3)
+    changed = np.abs(np.frombuffer(made, np.uint8).reshape(128, 128, 3).astype(int) - plain).mean(-1)
+    rows, columns = slice(19, 83), slice(45, 109)
+    assert changed[rows, columns].mean() > 2 * np.delete(changed, np.r_[rows], 0).mean() > 0
+    dropped(page, tmp_path / "made.png")
+    assert references(page, "reference.length") == sent
+    assert page.locator("#design .thumb:visible").count() == 1
+    assert pixels(page, generate(page)) == made
+
+
+def test_the_references_of_a_design_open_as_layers(page: Any, tmp_path: Path) -> None:
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (8, 8, 40, 40))
+    shown = [{"image": as_text(painting((64, 48))), "weight": weight} for weight in (0.5, 1.0, 1.25)]
+    shown[0] |= {"region": [0.1, 0.2, 0.5, 0.9], "start": 0.2, "end": 0.7}
+    shown[1] |= {"region": as_text(mask), "cfg": "cond_only"}
+    conditions = {"paired": [{"sketch": as_text(drawn_sketch()), "text": "a jacket"}], "reference": shown}
+    record = {"prompt": "a person", "conditions": conditions}
+    (tmp_path / "given.json").write_text(json.dumps(record))
+    dropped(page, tmp_path / "given.json")
+    page.locator("#design .thumb:visible").nth(2).wait_for()
+
+    def digests(record: dict[str, Any]) -> dict[str, str]:
+        return {name: content_digest(some) for name, some in as_design(record, from_text).conditions.items()}
+
+    assert digests(design(page)) == digests(record)
+    page.reload()
+    page.locator("#design .thumb:visible").nth(2).wait_for()
+    assert digests(design(page)) == digests(record)
+    page.get_by_label("Hide layer").last.click()
+    assert len(references(page, "reference.length == 2")) == 2
+
+
+def test_tools_act_on_the_region_of_a_reference_and_draw_beside_it(page: Any, tmp_path: Path) -> None:
+    imported(page, tmp_path, "Reference")
+    references(page, "reference.length")
+    tool(page, "erase")
+    drag(page, (0.3, 0.3), (0.6, 0.3))
+    assert pairs(page) == []
+    tool(page, "draw")
+    drag(page, (0.3, 0.6), (0.6, 0.6))
+    assert [one["region"] for one in pairs(page)] == ["sketch"]
+    assert references(page, "true")[0]["region"] == [0.25, 0.25, 0.75, 0.75]
+    page.locator("#design .thumb:visible").click()
+    tool(page, "region")
+    drag(page, (0.2, 0.3), (0.8, 0.3))
+    tool(page, "move")
+    drag(page, (0.5, 0.2), (0.5, 0.4))  # beside the strokes: the reference with its region
+    mask = np.asarray(from_text(references(page, "true")[0]["region"]).convert("L")) > 127
+    assert mask[256, 120:390].all() and not mask[154].any()
+    page.get_by_role("button", name="All", exact=True).locator("visible=true").click()
+    assert "region" not in references(page, "!reference[0].region")[0]
+
+
+@pytest.fixture
+def tiny_page(browser: Any, image_encoder: ImageEncoder, no_shipped_models: None) -> Iterator[Any]:
+    """The demo on a small pipeline with an untrained adapter of subjects, which none is shipped of."""
+    from weftwork.scripts.demo.command import demo
+    from weftwork.scripts.demo.pages import Context, open_pages
+
+    studio = tiny_studio()
+    studio.pipe.attach(who=subject_adapter(studio.pipe.unet))
+    studio.pipe.set_encoders(image=image_encoder)
+    served = demo(studio, open_pages(Context(studio)))
+    _, url, _ = served.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False)
+    with opened(browser, url) as page:
+        yield page
+    served.close()
+
+
+def test_a_subject_is_named_generated_with_and_found_again_in_the_image(tiny_page: Any, tmp_path: Path) -> None:
+    page = tiny_page
+    imported(page, tmp_path, "Subject")
+    page.get_by_label("Text of layer 2", exact=True).fill("outfit")
+    assert page.get_by_role("button", name="Reference", exact=True).count() == 0
+    tool(page, "box")
+    drag(page, (0.2, 0.2), (0.8, 0.8))
+    (subject,) = design(page)["conditions"]["who"]
+    assert subject == {"image": subject["image"], "text": "outfit", "weight": 1}
+    assert from_text(subject["image"]).size == (512, 341)
+    fill_settings(page, 3, steps=2)
+    made = pixels(page, generate(page))
+    saved(page, tmp_path / "made.png")
+    page.get_by_label("Delete layer").locator("visible=true").click()
+    assert "who" not in design(page)["conditions"] and pixels(page, generate(page)) != made
+    dropped(page, tmp_path / "made.png")
+    sync_api.expect(page.get_by_label("Text of layer 1", exact=True)).to_have_value("outfit")
+    assert design(page)["conditions"]["who"] == [subject] and pixels(page, generate(page)) == made
