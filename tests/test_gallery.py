@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tiny import tiny_studio
 
 from weftwork.pipelines.designs.files import stored_in
 from weftwork.pipelines.designs.reader import read_design
-from weftwork.pipelines.designs.run import draw, open_pipeline, stored
+from weftwork.pipelines.designs.run import stored
 from weftwork.pretrained import DEFAULT_MODEL, available
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -46,9 +47,14 @@ def test_the_page_shows_each_image_with_a_link_to_its_design() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(DEFAULT_MODEL not in available(), reason="the shipped models are not installed")
-@pytest.mark.parametrize("path", DESIGNS, ids=lambda path: path.stem)
-def test_the_shipped_models_draw_the_image(path: Path) -> None:
-    design = read_design(path)
-    [image] = draw(open_pipeline(DEFAULT_MODEL, {}, design), design)
-    with Image.open(path.with_suffix(".png")) as shown:
-        assert np.abs(np.asarray(image, float) - np.asarray(shown, float)).mean() < 1
+def test_the_shipped_models_draw_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = pytest.importorskip("weftwork.scripts.maintenance.gallery_images")
+    shutil.copytree(DOCS / "gallery", tmp_path / "gallery", ignore=shutil.ignore_patterns("*.png"))
+    monkeypatch.setattr("sys.argv", ["gallery_images", str(tmp_path / "gallery")])
+    gallery.main()
+    for path in DESIGNS:
+        with (
+            Image.open(path.with_suffix(".png")) as shown,
+            Image.open(tmp_path / "gallery" / f"{path.stem}.png") as again,
+        ):
+            assert np.abs(np.asarray(again, float) - np.asarray(shown, float)).mean() < 1, path.stem

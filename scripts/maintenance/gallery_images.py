@@ -6,15 +6,18 @@ python -m weftwork.scripts.maintenance.gallery_images docs/gallery
 import sys
 from pathlib import Path
 
+from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.reader import read_design
-from weftwork.pipelines.designs.run import draw_files, open_pipeline
+from weftwork.pipelines.designs.run import attach_all, draw_files, open_pipeline
 from weftwork.pretrained import DEFAULT_MODEL
 
 
 def main() -> None:
+    pipe = open_pipeline(DEFAULT_MODEL, {}, Design(""))
     for path in sorted(Path(sys.argv[1]).glob("*.json")):
         design = read_design(path)
-        print(*draw_files(open_pipeline(DEFAULT_MODEL, {}, design), design, [path.with_suffix(".png")]))
+        attach_all(pipe, {}, design.conditions)
+        print(*draw_files(pipe, design, [path.with_suffix(".png")]))
 
 
 if __name__ == "__main__":
