@@ -86,7 +86,10 @@ def _modules(trainer: AudioTrainer, pipe: VideoToAudioPipeline, audio_dim: int) 
     arguments, config = trainer.arguments, pipe.transformer.config
     if (start := arguments.init_from) is not None:
         net = StableAudioControlNetModel.from_pretrained(start / "controlnet", use_safetensors=True)
-        return SpatialModules(SpatialAudioAdapter.from_pretrained(start / "adapter"), net)
+        adapter = SpatialAudioAdapter.from_pretrained(start / "adapter")
+        if trainer.synthetic is not None and arguments.box_dropout:  # dropped boxes have a target of their own
+            adapter.register_to_config(null_boxes=True)
+        return SpatialModules(adapter, net)
     model = trainer.read(SpatialModel)
     adapter = SpatialAudioAdapter.for_denoiser(
         pipe.transformer,

@@ -9,7 +9,7 @@ import torch
 from tiny_audio import CONTEXT, DEPTH, TRACK, prompt_embeds, spatial_adapter, tiny_audio_pipe, tiny_oobleck
 from transformers import T5EncoderModel, T5Tokenizer
 
-from weftwork.attention_processors.audio.adapter import NO_BOXES
+from weftwork.attention_processors.audio.adapter import NO_BOXES, SpatialAudioAdapter
 from weftwork.attention_processors.audio.conditions import BoxTrack
 from weftwork.datasets.synthetic.walks import PROMPT, SAMPLE_RATE, sound
 from weftwork.datasets.synthetic.walks.prompts import GENERIC, words
@@ -124,3 +124,9 @@ def test_the_command_trains_on_recorded_footsteps(tmp_path: Path, capsys: pytest
     assert [len(list((tmp_path / name).glob("*walks-*.npy"))) for name in ("cache", "dry")] == [4, 2]
     pipe.load_adapter(tmp_path / "run/final", "spatial")
     assert pipe.spatial.config["null_boxes"] is True and PROMPT in GENERIC
+    pipe.spatial.register_to_config(null_boxes=False)
+    pipe.spatial.save_pretrained(tmp_path / "run/final/adapter")
+    place = command.index("--control")  # an option of new modules
+    start = ["--init_from", str(tmp_path / "run/final"), "--output_dir", str(tmp_path / "second")]
+    assert main([*command[:place], *command[place + 2 :], *start, "--synthetic", "walks"]) == 0
+    assert SpatialAudioAdapter.from_pretrained(tmp_path / "second/final/adapter").config["null_boxes"] is True
