@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first.add_argument(
         "--compile", action="store_true", help="halves the time per step after a minute; needs a C++ compiler"
     )
+    first.add_argument("--init_from", type=Path, help="folder of an autoencoder to start from, instead of a new one")
     second = stages.add_parser("transformer", help="text to latents, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     add_arguments(second, TrainingConfig, max_train_steps=4000, train_batch_size=32, learning_rate=7e-4)
@@ -67,7 +68,8 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
     folder = arguments.footsteps
     sounds: Any = WalkSounds(arguments.cache_dir, "train", arguments.walks, footsteps=folder).sounds
     held_out = _floats(WalkSounds(arguments.cache_dir, "validation", 32, footsteps=folder).sounds)
-    module = build_oobleck()
+    start = arguments.init_from
+    module = build_oobleck() if start is None else AutoencoderOobleck.from_pretrained(start, use_safetensors=True)
     if arguments.compile:
         for part in (module.encoder, module.decoder):
             part.compile()

@@ -67,6 +67,11 @@ def test_a_backbone_is_trained_from_scratch_and_is_stock(cache: Path, tmp_path: 
     sounds = torch.from_numpy(WalkSounds(cache, "train", 4, footsteps=FOOTSTEPS).sounds.astype(np.float32) / 32768)
     assert abs(trained.encode(sounds).latent_dist.mode().std().item() - 1) < 0.02
     vae = str(tmp_path / "vae/final")
+    again = ["--init_from", vae, "--output_dir", str(tmp_path / "again"), "--learning_rate", "1e-9"]
+    train_tiny_audio.main(["autoencoder", *again, *common])
+    continued: Any = AutoencoderOobleck.from_pretrained(tmp_path / "again/final")
+    expected, found = (one.decode(one.encode(sounds).latent_dist.mode()).sample for one in (trained, continued))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-2)
     train_tiny_audio.main(["transformer", "--vae", vae, "--output_dir", str(tmp_path / "dit"), *common])
     folder = tmp_path / "dit/pipeline"
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableAudioPipeline"
