@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--apart", action="store_true", help="generate each track separately, while it is seen, and sum them"
     )
+    parser.add_argument(
+        "--balance",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with --detector or --apart: place each voice at the side of its boxes by the gains of left and right",
+    )
     parser.add_argument("--model", help="Stable Audio folder (default: the shipped tiny-audio)")
     parser.add_argument("--spatial", help="folder of trained modules (default: the shipped spatial-audio)")
     parser.add_argument("--device", default="cpu", help="device of the model, for example cuda (default: %(default)s)")
@@ -70,13 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.pipelines.audio.videos import Video
     from weftwork.pipelines.audio.voices import mixed, pan_correlation
 
-    if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
-        raise UserError(f"sound: got nothing to follow; pass a video, --prompt or one of --{', --'.join(INPUTS)}")
-    if arguments.detector and (arguments.video is None or arguments.boxes is not None):
-        raise UserError("detector: got it without a video, or beside --boxes; pass a video and no boxes with it")
-    for name in ("keyframes", "apart"):
-        if getattr(arguments, name) and arguments.boxes is None:
-            raise UserError(f"{name}: has no effect without --boxes; pass them, or leave it out")
+    _check(arguments)
     video = None if arguments.video is None else Video.open(arguments.video)
     if video is not None:
         _ = video.container  # refuses frames that cannot be copied, before the work
@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     if voices:
         end = max(float(track.times[-1]) for track in tracks)
-        out = mixed(pipe, voices, prompt, seconds=end if seconds is None else seconds, **options)
+        length = end if seconds is None else seconds
+        out = mixed(pipe, voices, prompt, seconds=length, balance=arguments.balance, **options)
         for track, voice in zip(tracks, out.voices, strict=True):
             follows = pan_correlation(voice, out.sample_rate, track)
             print(
@@ -108,6 +109,19 @@ def run(arguments: argparse.Namespace) -> None:
         out = pipe([[*tracks, *shared]], prompt, seconds=seconds, **options)
     with naming_replaced(arguments.output.with_name(f"{arguments.output.name}{suffix}") for suffix in SUFFIXES):
         print(", ".join(map(str, _write(arguments.output, out, video, tracks))))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises for options that have no effect together."""
+    if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
+        raise UserError(f"sound: got nothing to follow; pass a video, --prompt or one of --{', --'.join(INPUTS)}")
+    if arguments.detector and (arguments.video is None or arguments.boxes is not None):
+        raise UserError("detector: got it without a video, or beside --boxes; pass a video and no boxes with it")
+    for name in ("keyframes", "apart"):
+        if getattr(arguments, name) and arguments.boxes is None:
+            raise UserError(f"{name}: has no effect without --boxes; pass them, or leave it out")
+    if not (arguments.balance or arguments.detector or arguments.apart):
+        raise UserError("balance: has no effect without --detector or --apart; pass one of them, or leave it out")
 
 
 def _found(arguments: argparse.Namespace, video: "Video") -> "list[list[OverTime]]":

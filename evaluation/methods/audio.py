@@ -31,6 +31,7 @@ from weftwork.evaluation.scores.footsteps import classifier_of, score_footsteps
 from weftwork.pipelines.audio.events import Audio
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.plots import spectrogram
+from weftwork.pipelines.audio.voices import balanced
 
 BATCH: Final = 16
 LEFT_OUT: Final[Mapping[str, type]] = {
@@ -91,6 +92,7 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
             if self.footsteps is not None:
                 rows["by_words"] = self._by_words
             rows["spatial_mono"] = lambda: self._scored([_mono(audio) for audio in self._spatial])
+            rows["spatial_balanced"] = self._balanced
             rows["spatial_swapped"] = lambda: self._scored([audio[::-1] for audio in self._spatial])
         return rows
 
@@ -142,6 +144,12 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
         given = [[one for one in row if not isinstance(one, AudioPrompt)] for row in self._given]
         texts = [SURFACE_PROMPT.format(clip.surface) for clip in self.clips]
         return self._scored(self._drawn("by_words", given, TRAINED, texts))
+
+    def _balanced(self) -> Drawn:
+        """Scores the audio of `TRAINED`, placed at the side of the boxes by gains."""
+        tracks = [BoxTrack(clip.box_times, clip.boxes) for clip in self.clips]
+        rate = self.clips[0].sample_rate
+        return self._scored([balanced(one, rate, track) for one, track in zip(self._spatial, tracks, strict=True)])
 
     def _leaking(self) -> Drawn:
         given = [self.conditions(clip, stereo=True) for clip in self.clips]

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.walks.sounds import channel_gains, ear_delay
 from weftwork.pipelines.audio.events import (
+    STILL,
     Audio,
     Events,
     Heard,
@@ -29,8 +30,6 @@ from weftwork.pipelines.audio.events import (
 
 NEAR: Final = 0.050
 """Tolerance in seconds between an onset and its step."""
-STILL: Final = 0.05
-"""Clips whose pans have a smaller standard deviation are excluded from correlations of pans."""
 LEAST_HEARD: Final = 0.5
 IMAGE_WIDTH: Final = 256
 """Image width in pixels to which the tolerances of Spatial AV-Align refer."""

@@ -32,6 +32,8 @@ AUDIBLE: Final = 4.0
 SILENCE: Final = 1e-9
 """Mean square (-90 dBFS) below which nothing is heard, whatever the floor."""
 LARGEST_DELAY, FINER = 1e-3, 16
+STILL: Final = 0.05
+"""Sources whose pans have a smaller standard deviation have no correlation of pans."""
 
 Audio = Float[np.ndarray, "2 sample"]
 Events = Float[np.ndarray, " event"]

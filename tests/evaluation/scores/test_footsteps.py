@@ -99,6 +99,16 @@ def test_the_spectral_distance_to_true_audio(monkeypatch: pytest.MonkeyPatch) ->
     if_installed.cache_clear()
 
 
+def test_generated_audio_is_scored_at_the_side_of_its_boxes() -> None:
+    pipe = tiny_audio_pipe(VideoToAudioPipeline)
+    evaluation = SpatialAudioEvaluation(pipe=pipe, modules={"spatial": FOOTSTEPS}, count=4)
+    evaluation.__dict__["_spatial"] = [np.ascontiguousarray(clip.audio[::-1]) for clip in evaluation.clips]
+    rows = {name: evaluation.rows()[name]()[1] for name in ("spatial_balanced", "spatial_swapped")}
+    assert rows["spatial_balanced"]["pan_correlation"] > 0.99 and rows["spatial_balanced"]["pan_error"] < 0.05
+    assert rows["spatial_swapped"]["pan_correlation"] > 0.99  # exchanged twice
+    assert rows["spatial_balanced"]["onset_f1"] > 0.95
+
+
 def test_the_prompt_of_each_clip_reaches_it() -> None:
     pipe: Any = RecordingPipeline()
     evaluation = SpatialAudioEvaluation(pipe=pipe, modules={}, count=4, footsteps=FOOTSTEPS)

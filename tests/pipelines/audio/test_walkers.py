@@ -1,5 +1,6 @@
 """Walkers of a video: found by motion, their steps by gait, each heard where and while it is seen."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from remedies import check
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
+from weftwork.datasets.synthetic.walks import sample
 from weftwork.pipelines.audio import videos
 from weftwork.pipelines.audio.gait import USUAL, gait, step_times
 from weftwork.pipelines.audio.motion import MotionDetector, detector_named, smoothed, walkers
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.audio.videos import Video
-from weftwork.pipelines.audio.voices import mixed, pan_correlation
+from weftwork.pipelines.audio.voices import balanced, mixed, pan_correlation
 from weftwork.pipelines.core import video_files
 from weftwork.scripts.cli import main
 
@@ -157,13 +159,32 @@ def test_conditions_are_cut_to_a_span() -> None:
 
 
 def test_sides_of_a_voice_are_compared_with_those_of_its_track() -> None:
-    from weftwork.datasets.synthetic.walks import sample
-
     clip = sample("test", 0, seconds=6.0)
     track = BoxTrack(clip.box_times, clip.boxes)
     assert pan_correlation(clip.audio, clip.sample_rate, track) > 0.95
     assert pan_correlation(clip.audio[::-1], clip.sample_rate, track) < -0.95
     assert np.isnan(pan_correlation(0 * clip.audio, clip.sample_rate, track))
+
+
+def test_a_balanced_voice_is_heard_at_the_side_of_its_boxes() -> None:
+    clip = sample("test", 0, seconds=6.0)
+    heard, rate, track = clip.audio, clip.sample_rate, BoxTrack(clip.box_times, clip.boxes)
+    mono = np.repeat(heard.mean(0, keepdims=True), 2, 0)
+    for voice, one in ((heard, track.mirrored()), (mono, track)):
+        assert not pan_correlation(voice, rate, one) > 0.5
+        moved = balanced(voice, rate, one)
+        assert pan_correlation(moved, rate, one) > 0.99 and moved.dtype == voice.dtype
+        assert np.square(moved).sum() == pytest.approx(np.square(voice).sum(), rel=0.02)
+        np.testing.assert_array_equal(balanced(voice, rate, replace(one, weight=0.0)), voice)
+    assert not balanced(0 * heard, rate, track).any()
+
+
+def test_a_track_that_stays_at_one_side_has_no_correlation() -> None:
+    clip = sample("test", 0, seconds=6.0)
+    still = BoxTrack(
+        clip.box_times, np.linspace(0, 0.02, len(clip.boxes))[:, None] * [1, 0, 1, 0] + [0.4, 0.2, 0.5, 0.8]
+    )
+    assert np.isnan(pan_correlation(clip.audio, clip.sample_rate, still))
 
 
 def test_the_command_finds_and_mixes_walkers(clip: Video, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +202,10 @@ def test_the_command_finds_and_mixes_walkers(clip: Video, tmp_path: Path, capsys
     assert main([*command, "--boxes", str(tmp_path / "a.npz")]) == 2
     assert "detector: got it without a video, or beside --boxes" in capsys.readouterr().err
     assert main([command[0], *command[2:]]) == 2
+    capsys.readouterr()
+    unheard = [*command[:2], "--no-balance", *command[4:]]
+    assert main(unheard) == 2
+    assert "balance: has no effect without --detector or --apart; pass one of them" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
