@@ -130,6 +130,21 @@ def dropped(page: Any, path: Path) -> None:
     page.get_by_text(f"Opened {path.name}.").wait_for()
 
 
+def painting(size: tuple[int, int] = (300, 200)) -> Image.Image:
+    """An image of many tones, whose middle square is red on its left and blue on its right."""
+    width, height = size
+    tones = np.linspace(0.5, 1.2, height)[:, None, None].repeat(width, 1)
+    colors = np.where(np.arange(width)[:, None] < width / 2, (200, 40, 60), (30, 60, 190))
+    return Image.fromarray((tones * colors).clip(0, 255).astype(np.uint8))
+
+
+def imported(page: Any, folder: Path, use: str) -> None:
+    """Chooses what a photograph is used as."""
+    painting().save(folder / "painting.png")
+    page.locator("#design input[type=file]").set_input_files(folder / "painting.png")
+    page.get_by_role("button", name=use, exact=True).click()
+
+
 def screenshot(page: Any, name: str) -> None:
     folder = os.environ.get("WEFTWORK_SCREENSHOTS")
     if folder:

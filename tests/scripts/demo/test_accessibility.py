@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_browser import MARKS, PHONE, fill_settings, generate, open_tab, opened, screenshot
+from demo_browser import MARKS, PHONE, fill_settings, generate, imported, open_tab, opened, screenshot
 
 pytest.importorskip("gradio")
 pytestmark = MARKS
@@ -41,11 +41,12 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("screen", list(SCREENS))
-def test_axe_finds_no_serious_issue(browser: Any, address: str, axe: str, screen: str) -> None:
+def test_axe_finds_no_serious_issue(browser: Any, address: str, axe: str, screen: str, tmp_path: Path) -> None:
     with opened(browser, address, bypass_csp=True, **SCREENS[screen]) as page:
         fill_settings(page, 3, steps=2)
         page.get_by_text("Style", exact=True).last.click()
         page.get_by_label("Text of layer 1").fill("a red kimono jacket")
+        imported(page, tmp_path, "Reference")
         generate(page)
         assert not serious_issues(page, axe)
         if screen == "phone":

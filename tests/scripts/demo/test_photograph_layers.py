@@ -14,7 +14,9 @@ from demo_browser import (
     dropped,
     fill_settings,
     generate,
+    imported,
     opened,
+    painting,
     pairs,
     pixels,
     screenshot,
@@ -33,21 +35,6 @@ sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
 
 DESIGN = "document.querySelector('#design .canvas-page').design()"
-RED, BLUE = (200, 40, 60), (30, 60, 190)
-
-
-def painting(size: tuple[int, int] = (300, 200)) -> Image.Image:
-    """An image of many tones, whose middle square is red on its left and blue on its right."""
-    width, height = size
-    tones = np.linspace(0.5, 1.2, height)[:, None, None].repeat(width, 1)
-    colors = np.where(np.arange(width)[:, None] < width / 2, RED, BLUE)
-    return Image.fromarray((tones * colors).clip(0, 255).astype(np.uint8))
-
-
-def imported(page: Any, folder: Path, use: str) -> None:
-    painting().save(folder / "painting.png")
-    page.locator("#design input[type=file]").set_input_files(folder / "painting.png")
-    page.get_by_role("button", name=use, exact=True).click()
 
 
 def saved(page: Any, path: Path) -> None:
@@ -117,12 +104,20 @@ def test_the_references_of_a_design_open_as_layers(page: Any, tmp_path: Path) ->
 def test_tools_act_on_the_region_of_a_reference_and_draw_beside_it(page: Any, tmp_path: Path) -> None:
     imported(page, tmp_path, "Reference")
     references(page, "reference.length")
+    page.locator("#design .paper").focus()
+    page.keyboard.press("Shift+ArrowRight")
+    assert references(page, "reference[0].region[0] > 0.26")[0]["region"] == pytest.approx(
+        [0.27, 0.25, 0.77, 0.75], abs=0.01
+    )
+    page.keyboard.press("Control+z")
+    references(page, "reference[0].region[0] == 0.25")
     tool(page, "erase")
     drag(page, (0.3, 0.3), (0.6, 0.3))
     assert pairs(page) == []
     tool(page, "draw")
     drag(page, (0.3, 0.6), (0.6, 0.6))
     assert [one["region"] for one in pairs(page)] == ["sketch"]
+    assert page.locator("#design .layer").count() == 2
     assert references(page, "true")[0]["region"] == [0.25, 0.25, 0.75, 0.75]
     page.locator("#design .thumb:visible").click()
     tool(page, "region")
