@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from demo_browser import CHROMIUM, opened
+from PIL import Image
 from tiny import tiny_pipe
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
 from tiny_runs import write_run
@@ -67,6 +68,14 @@ def image_encoder() -> ImageEncoder:
 def no_shipped_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hides the shipped models, so that only methods on the given pipeline have pages."""
     monkeypatch.setattr("weftwork.scripts.demo.pages.available", list)
+
+
+@pytest.fixture
+def image_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores what the demo restricts of Pillow in its process."""
+    Image.init()
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
 
 @pytest.fixture(scope="session")

@@ -221,15 +221,12 @@ def test_methods_with_models_have_tabs(studio: ImageStudio) -> None:
     assert [page.title for page in open_pages(Context(ImageStudio(pipe, "other")))] == ["Style"]
 
 
-def test_only_known_formats_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_known_formats_are_decoded(image_formats: None, tmp_path: Path) -> None:
     from weftwork.scripts.demo.guards import restrict_image_formats
 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     Image.new("L", (5000, 4000)).save(tmp_path / "large.png")
-    Image.init()
-    monkeypatch.setattr(Image, "ID", list(Image.ID))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     restrict_image_formats()
     Image.open(tmp_path / "a.png").close()
     with pytest.raises(Image.UnidentifiedImageError):

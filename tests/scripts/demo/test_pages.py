@@ -1,5 +1,6 @@
 """The demo's pages for views and audio generate what is drawn on them, and refuse what they cannot read."""
 
+import argparse
 import base64
 import json
 import zipfile
@@ -27,10 +28,11 @@ pytest.importorskip("matplotlib")
 
 from weftwork.scripts.demo import audio as demo_sound
 from weftwork.scripts.demo import views as demo_view
-from weftwork.scripts.demo.command import open_studio
+from weftwork.scripts.demo.command import _opened, add_arguments, open_studio
 from weftwork.scripts.demo.form import FormPage
 from weftwork.scripts.demo.pages import Context
 from weftwork.scripts.demo.points import points_shown
+from weftwork.training.tasks.controlnet import new_controlnet
 
 PATH = json.dumps(demo_sound.PATHS["From left to right"])
 
@@ -241,3 +243,16 @@ def test_methods_without_weights_have_a_form_where_the_backbone_fits(tmp_path: P
     assert FormPage.open(methods()["regional"], context) is not None
     assert FormPage.open(methods()["in-context"], context) is None
     assert set(context.studio.pipe.adapters) == {"attention_control", "regional"}
+
+
+def test_the_option_of_adapters_takes_controlnets(no_shipped_models: None, image_formats: None, tmp_path: Path) -> None:
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.save_pretrained(tmp_path / "model")
+    new_controlnet(pipe, 0.0).save_pretrained(tmp_path / "net")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = [f"--model={tmp_path / 'model'}", f"--adapter=parts={tmp_path / 'net'}"]
+    blocks = _opened(parser.parse_args(given), {})
+    assert "Parts" in [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"]
+    with pytest.raises(ValueError, match=r"controlnet: got .*nothing.*, which cannot be opened"):
+        _opened(parser.parse_args([given[0], f"--adapter=parts={tmp_path / 'nothing'}"]), {})
