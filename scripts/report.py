@@ -11,7 +11,7 @@ The page is self-contained. It shows
 - images of `weftwork generate` and of the demo.
 
 Prompt, sketches, texts and styles stand below each image that has a design. A click on the image saves the design,
-which `weftwork demo` and `weftwork generate` open.
+which `weftwork generate` opens, and `weftwork demo` unless it names a LoRA or a ControlNet.
 """
 
 import argparse

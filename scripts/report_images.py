@@ -5,6 +5,7 @@ import html
 import json
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,9 +63,9 @@ def figure(path: Path, design: Record | None, truth: Path | None = None, caption
 
 
 def _parts(design: Record) -> Iterator[tuple[str, str]]:
-    """Yields each condition of a design as an element of its image, which may be empty, and its words."""
-    conditions = design.get("conditions") or {}
-    for one in (one for some in conditions.values() for one in some):
+    """Yields each condition, ControlNet and LoRA of a design as an element of its image, if any, and its words."""
+    conditions: Record = design.get("conditions") or {}
+    for one in chain(*conditions.values(), design.get("controlnets") or (), design.get("loras") or ()):
         images = [value for key, value in one.items() if key not in SHARED and str(value).startswith(PREFIX)]
         words = [_words(value) for key, value in one.items() if key not in SHARED and value not in images]
         words += [f"{key} {one[key]}" for key in ("weight", "start", "end") if one.get(key) is not None]

@@ -1,7 +1,6 @@
 """Adapters, image encoders and LoRAs that evaluations load into their pipeline."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weftwork.attention_processors.encoders import ImageEncoder
@@ -21,16 +20,3 @@ def load_adapters(pipe: ConditionedPipelineMixin, files: Mapping[str, Path], nam
         if ENCODER not in files:
             raise UserError(f"{ENCODER}: got none, needed by --{REFERENCE}; pass the encoder it was trained with")
         pipe.set_encoders(image=ImageEncoder.from_pretrained(str(files[ENCODER])))
-
-
-@contextmanager
-def lora_loaded(pipe: ConditionedPipelineMixin, path: Path | None) -> Iterator[None]:
-    """Loads a LoRA for the block; None loads nothing."""
-    if path is None:
-        yield
-        return
-    pipe.load_lora_weights(str(path), adapter_name="lora")
-    try:
-        yield
-    finally:
-        pipe.unload_lora_weights()

@@ -1,10 +1,11 @@
 """Base class of evaluations: named rows, averaged over seeds, written as a report with images and a contact sheet."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Final, Generic, Self, TypeVar
 
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline
@@ -24,11 +25,12 @@ from weftwork.evaluation.core.images import (
 from weftwork.evaluation.core.report import Report, Row
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
-from weftwork.pipelines.designs.design import Design
+from weftwork.pipelines.designs.design import Control, Design, Lora
 from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.run import stored
 
 Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
+LORA: Final = "lora"
 Drawn = tuple[Images, Mapping[str, float]]
 """Images of a row, and its scores."""
 
@@ -148,20 +150,53 @@ class Evaluation(ABC, Generic[Pipe]):
         seeds = [(self.seed << 20) + i for i in range(len(prompts))]
         used = pipe or self.pipe
         assert isinstance(used, ConditionedPipelineMixin)
-        if images is None and not hasattr(denoisers(used)[0], "peft_config"):  # no ControlNet and no LoRA
-            self._note(prompts, conditions, seeds)
+        controls = [[]] * len(prompts) if images is None else _controls(used, images)
+        if controls and getattr(denoisers(used)[0], "peft_config", {}).keys() <= {LORA}:
+            self._note(prompts, conditions, seeds, controls)
         drawn = generate(used, prompts, conditions, seeds, name=name, images=images, **self.settings)
         sides = (self.side, self.side)
         if drawn.shape[-2:] == sides:
             return drawn
         return F.interpolate(drawn, sides, mode="bilinear", antialias=True, align_corners=False)
 
-    def _note(self, prompts: Sequence[str], conditions: ConditionRows, seeds: Sequence[int]) -> None:
+    @contextmanager
+    def lora_loaded(self, pipe: ConditionedPipelineMixin, path: Path | None) -> Iterator[None]:
+        """Loads a LoRA for the block, in which a row is generated; None loads nothing."""
+        if path is None:
+            yield
+            return
+        pipe.load_lora_weights(str(path), adapter_name=LORA)
+        try:
+            yield
+        finally:
+            pipe.unload_lora_weights()
+        self.designs[:] = [replace(one, loras=[Lora(path.absolute())]) for one in self.designs]
+
+    def _note(
+        self,
+        prompts: Sequence[str],
+        conditions: ConditionRows,
+        seeds: Sequence[int],
+        controls: Sequence[Sequence[Control]],
+    ) -> None:
         """Adds the designs of images, unless a condition has values that designs cannot hold."""
         rows = [{name: some[i] or () for name, some in conditions.items() if some[i]} for i in range(len(prompts))]
         if all(one.has_record() for row in rows for some in row.values() for one in some):
             steps, scale = self.num_inference_steps, self.guidance_scale
             self.designs.extend(
-                Design(text, seed=seed, num_inference_steps=steps, guidance_scale=scale, conditions=row)
-                for text, row, seed in zip(prompts, rows, seeds, strict=True)
+                Design(
+                    text,
+                    seed=seed,
+                    num_inference_steps=steps,
+                    guidance_scale=scale,
+                    conditions=row,
+                    controlnets=control,
+                )
+                for text, row, seed, control in zip(prompts, rows, seeds, controls, strict=True)
             )
+
+
+def _controls(pipe: ConditionedPipelineMixin, images: Sequence[Image.Image]) -> list[list[Control]]:
+    """Returns the ControlNet of a pipeline with each control image; nothing if it was not opened from a folder."""
+    folder = pipe.components["controlnet"].config.get("_name_or_path")
+    return [[Control(Path(folder).absolute(), image)] for image in images] if folder else []

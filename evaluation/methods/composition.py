@@ -20,7 +20,7 @@ from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.datasets.synthetic.creatures.texts import STYLE_WORDS
 from weftwork.datasets.synthetic.outfits import PROMPT, sample
 from weftwork.evaluation.core.images import as_tensor
-from weftwork.evaluation.core.loading import load_adapters, lora_loaded
+from weftwork.evaluation.core.loading import load_adapters
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.methods.paired import outfits_of
 from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
@@ -108,7 +108,7 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
             images = [composed(one).convert("RGB") for one in drawn]
         if "lora" in parts:
             prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
-        with lora_loaded(pipe, self.lora if "lora" in parts else None):
+        with self.lora_loaded(pipe, self.lora if "lora" in parts else None):
             return self._scored(self.generated(name, prompts, conditions, pipe, images))
 
     def _scored(self, images: Images) -> Drawn:

@@ -33,7 +33,7 @@ from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
 from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.evaluation.core.images import as_bytes, as_tensor
-from weftwork.evaluation.core.loading import load_adapters, lora_loaded
+from weftwork.evaluation.core.loading import load_adapters
 from weftwork.evaluation.core.runner import Drawn, Evaluation
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import installed_instruments
@@ -216,7 +216,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
             self.pipe.detach(REGIONAL)
 
     def _with_lora(self) -> Drawn:
-        with lora_loaded(self.pipe, self.lora):
+        with self.lora_loaded(self.pipe, self.lora):
             return self._generated("lora", prompt=_caption)
 
     def _reference(self, case: Case) -> list[Reference]:

@@ -21,7 +21,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic import creatures
 from weftwork.datasets.synthetic.creatures import CreatureSample
 from weftwork.evaluation.core.images import ConditionRows, as_tensor
-from weftwork.evaluation.core.loading import load_adapters, lora_loaded
+from weftwork.evaluation.core.loading import load_adapters
 from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
@@ -126,7 +126,7 @@ class StyleEvaluation(Evaluation[ConditionedPipelineMixin]):
         return images, self._scores(images) | cost
 
     def _lora(self) -> Drawn:
-        with lora_loaded(self.pipe, self.files["lora"]):
+        with self.lora_loaded(self.pipe, self.files["lora"]):
             trained = sum(p.numel() for name, p in self.pipe.unet.named_parameters() if "lora_" in name)
             images, scores = self._scored("lora", {}, named=True)
         return images, {**scores, "trained_parameters": trained}

@@ -89,8 +89,9 @@ def test_every_row_is_generated_and_scored(evaluation: DrawingsEvaluation, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {
         "drawings-cells.json", "drawings-cells.png", "drawings-cells"
     }  # fmt: skip
-    designs = [stored_if_any(tmp_path / f"drawings-cells/{row}-0.png") is not None for row in ("pairs", "lora", "real")]
-    assert designs == [True, False, False], "no design describes an image with a LoRA"
+    pairs, lora, real = (stored_if_any(tmp_path / f"drawings-cells/{row}-0.png") for row in ("pairs", "lora", "real"))
+    assert pairs is not None and not pairs["design"].get("loras") and real is None
+    assert lora is not None and lora["design"]["loras"] == [{"lora": str(evaluation.lora)}]
     scores = {row.name: row.scores for row in report.rows}
     assert all(set(row) >= SCORES for row in scores.values())
     assert {"edge_recall_asked", "color_error_asked"} <= set(scores["texts_swapped"])

@@ -3,13 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from diffusers import ControlNetModel
+from PIL import Image
 from tiny import tiny_pipe
 
 from weftwork.attention_processors.parts.cross_gates import CrossGatedControlNetModel
+from weftwork.datasets.readers.images import read_image
+from weftwork.datasets.readers.inline_images import PREFIX, from_text
 from weftwork.evaluation.methods.parts import PartEvaluation
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.files import stored_if_any
+from weftwork.pipelines.designs.reader import as_design
+from weftwork.pipelines.designs.run import draw, open_pipeline
 from weftwork.scripts.cli import main
 from weftwork.training.tasks.controlnet import new_controlnet
 
@@ -34,6 +41,17 @@ def test_rows_of_a_tiny_model(tmp_path: Path) -> None:
     assert scores["real"]["tip_error"] < 0.05 < 0.3 < scores["other_hand"]["tip_error"]
     assert scores["parts"] == scores["cross_gated"] == scores["no_condition"]  # ControlNets are new
     assert (tmp_path / "report/parts.png").is_file()
+    record = stored_if_any(tmp_path / "report/parts/parts-1.png")
+    assert record is not None
+    design = as_design(record["design"], lambda text: from_text(text) if text.startswith(PREFIX) else Path(text))
+    assert design.controlnets[0].controlnet == tmp_path / "first"
+    pipe.save_pretrained(tmp_path / "model")
+    [again] = draw(open_pipeline(tmp_path / "model", {}, design), design)
+    shown = read_image(tmp_path / "report/parts/parts-1.png")
+    again = again.resize(shown.size, Image.Resampling.BILINEAR)
+    assert np.abs(np.subtract(shown, again, dtype=float)).mean() < 2, "the design makes the image"
+    assert main(["report", str(tmp_path / "report"), "--output", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text().count(f"<div>{tmp_path / 'first'}") == 3
 
 
 def test_the_seed_chooses_the_controlnet(tmp_path: Path) -> None:
