@@ -3,8 +3,10 @@
 It is served by `weftwork demo` itself, on the shipped models. `WEFTWORK_SCREENSHOTS` names a folder for screenshots.
 """
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from demo_browser import (
@@ -22,6 +24,11 @@ from demo_browser import (
     screenshot,
 )
 
+from weftwork.datasets.readers.inline_images import from_text
+from weftwork.datasets.synthetic.walks.images import frames
+from weftwork.datasets.synthetic.walks.scenes import Walk
+from weftwork.pipelines.audio.videos import Video
+from weftwork.pipelines.core.video_files import write_video
 from weftwork.pretrained import available
 
 pytest.importorskip("gradio")
@@ -31,6 +38,16 @@ pytestmark = MARKS
 CUT = """tab => [...tab.querySelectorAll("*")].filter(one => one.scrollWidth > one.clientWidth + 1
   && ["auto", "scroll", "hidden"].includes(getComputedStyle(one).overflowX)).map(one => one.className)"""
 """Elements of a tab that show a part of their width only."""
+PANELS = (
+    "Reference views",
+    "Image",
+    "Known; striped is generated",
+    "Depth: white is near, black far",
+    "The view as points, to turn:",
+)
+UNNAMED = """tab => [...tab.querySelectorAll(".block:has(img)")].filter(one => one.offsetParent
+  && !one.querySelector("[data-testid=block-label]")?.innerText.trim()).length"""
+"""Panels with images and without a label."""
 
 
 def test_a_stroke_and_text_change_the_image(page: Any) -> None:
@@ -55,6 +72,10 @@ def test_a_view_from_another_camera(page: Any) -> None:
     before = generate(page)
     page.get_by_label("number input for To the right (degrees)").fill("-20")
     assert generate(page) != before
+    tab = page.locator(".tabitem:visible")
+    for words in PANELS:
+        assert tab.get_by_text(words, exact=True).is_visible()
+    assert tab.evaluate(UNNAMED) == 0
     cloud = page.locator("#cloud canvas")
     page.wait_for_timeout(500)
     shown = "canvas => canvas.toDataURL()"
@@ -70,27 +91,52 @@ def test_a_view_from_another_camera(page: Any) -> None:
     assert download.value.suggested_filename.endswith(".ply")
 
 
+def draw_path(page: Any, *points: tuple[float, float]) -> None:
+    """Draws over the Sound page's canvas along points in fractions of it."""
+    svg = page.locator("#path svg")
+    svg.scroll_into_view_if_needed()
+    box = svg.bounding_box()
+    for index, (x, y) in enumerate(points):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        if not index:
+            page.mouse.down()
+        page.wait_for_timeout(20)
+    page.mouse.up()
+
+
+def test_a_path_is_drawn_over_a_clip(page: Any, tmp_path: Path) -> None:
+    open_shipped(page, "Sound", "spatial-audio")
+    walk = Walk(np.array([[-1.0, 4.0], [1.0, 4.0]]), np.zeros(0), np.zeros(0), "snow", 1.0)
+    clip = write_video(frames(walk, 64, 25.0), 25.0, tmp_path / "clip.mp4")
+    below = page.locator("#path image")
+    floor = below.get_attribute("href")
+    page.get_by_text("Your own clip or track").click()
+    page.locator("input[type=file][accept*=mp4]").set_input_files(clip)
+    sync_api.expect(below).not_to_have_attribute("href", floor)
+    _, first = next(Video.open(clip).frames(1.0))
+    shown = np.asarray(from_text(below.get_attribute("href")).resize((64, 64)), float)
+    assert np.abs(shown - first).mean() < 4, "the first image of the clip"
+    draw_path(page, (0.8, 0.9), (0.5, 0.8), (0.2, 0.8))
+    assert page.locator("#path polyline").get_attribute("points") == "0.8,0.9 0.5,0.8 0.2,0.8"
+    sync_api.expect(below).not_to_have_attribute("href", floor)
+    fill_settings(page, 0, steps=8)
+    page.locator(".tabitem:visible button.generate").click()
+    page.wait_for_function(f"({STATE}).includes('Done.')", timeout=WAIT)
+    page.locator(".tabitem:visible video").wait_for()
+    page.wait_for_function("Math.abs(document.querySelector('.result video').duration - 1) < 0.1")
+
+
 def test_a_drawn_path_generates_audio(page: Any) -> None:
     open_shipped(page, "Sound", "spatial-audio")
     fill_settings(page, 0, steps=8)
     line = page.locator("#path polyline")
     ready = line.get_attribute("points")
-    box = page.locator("#path svg").bounding_box()
-    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.9 * box["height"])
-    page.mouse.down()
-    for step in range(12):
-        page.mouse.move(box["x"] + (0.8 - step / 20) * box["width"], box["y"] + 0.8 * box["height"])
-        page.wait_for_timeout(20)
-    page.mouse.up()
+    draw_path(page, (0.8, 0.9), *((0.8 - step / 20, 0.8) for step in range(12)))
     drawn = line.get_attribute("points")
     assert drawn.startswith("0.8,0.9") and drawn != ready
     page.get_by_role("button", name="Add a walker").click()
     page.get_by_text("Now draw the path of this walker.").wait_for()
-    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.7 * box["height"])
-    page.mouse.down()
-    page.wait_for_timeout(100)
-    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.7 * box["height"])
-    page.mouse.up()
+    draw_path(page, (0.2, 0.7), (0.6, 0.7))
     assert line.first.get_attribute("points") == drawn and line.last.get_attribute("points").startswith("0.2,0.7")
     page.locator(".tabitem:visible button.generate").click()
     page.wait_for_function(f"({STATE}).includes('Done.')", timeout=WAIT)
