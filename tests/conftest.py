@@ -10,7 +10,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
 import torch
-from tiny import METHODS, Method
+from tiny import METHODS, Method, seed
 
 torch.set_num_threads(1)
 
@@ -38,7 +38,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from tiny_copies import made_once, seed
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -41,7 +42,6 @@ ALL_LEVELS: dict[str, Any] = dict(
 
 
 def tiny_unet(**changes: Any) -> UNet2DConditionModel:
-    torch.manual_seed(1)
     config: dict[str, Any] = dict(
         sample_size=8,
         in_channels=4,
@@ -54,22 +54,32 @@ def tiny_unet(**changes: Any) -> UNet2DConditionModel:
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    return UNet2DConditionModel(**{**config, **changes}).eval().requires_grad_(False)
+    config |= changes
+
+    def make() -> UNet2DConditionModel:
+        seed(1)
+        return UNet2DConditionModel(**config).eval().requires_grad_(False)
+
+    return made_once(config, make)
 
 
-def tiny_parts() -> dict[str, Any]:
-    """The components of a Stable Diffusion pipeline, 64x64 pixels to 8x8 latents."""
-    tokenizer = tiny_tokenizer()
-    unet = tiny_unet()
-    torch.manual_seed(2)
-    vae = AutoencoderKL(
+def tiny_vae() -> AutoencoderKL:
+    seed(2)
+    return AutoencoderKL(
         block_out_channels=[8, 8, 16, 16],  # pyright: ignore[reportArgumentType]
         down_block_types=["DownEncoderBlock2D"] * 4,  # pyright: ignore[reportArgumentType]
         up_block_types=["UpDecoderBlock2D"] * 4,  # pyright: ignore[reportArgumentType]
         latent_channels=4,
         norm_num_groups=4,
         sample_size=64,
-    )
+    ).eval()
+
+
+def tiny_parts() -> dict[str, Any]:
+    """The components of a Stable Diffusion pipeline, 64x64 pixels to 8x8 latents."""
+    tokenizer = tiny_tokenizer()
+    unet = tiny_unet()
+    vae = made_once("vae", tiny_vae)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -91,7 +101,7 @@ def tiny_parts() -> dict[str, Any]:
         beta_schedule="scaled_linear",
         steps_offset=1,
     )
-    return dict(unet=unet, vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=tokenizer, scheduler=scheduler)
+    return dict(unet=unet, vae=vae, text_encoder=text_encoder.eval(), tokenizer=tokenizer, scheduler=scheduler)
 
 
 def tiny_pipe(cls: type, **more: Any) -> Any:
@@ -151,7 +161,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 
 
 def raw_adapter(unet: Any) -> RawTokensAdapter:
-    torch.manual_seed(3)
+    seed(3)
     return RawTokensAdapter.for_denoiser(unet)
 
 
@@ -161,7 +171,7 @@ def raw_conditions(seed: int = 0, **options: Any) -> list[RawTokens]:
 
 
 def paired_adapter(unet: Any, **options: Any) -> PairedAdapter:
-    torch.manual_seed(3)
+    seed(3)
     config = dict(
         token_dim=32,
         image_dim=16,
@@ -212,7 +222,7 @@ STYLES = ("ink", "pastel", "neon", "woodcut")
 
 
 def style_adapter(unet: Any, **options: Any) -> StyleAdapter:
-    torch.manual_seed(3)
+    seed(3)
     config = dict(layers="decoder", styles=STYLES, style_dim=16, token_dim=32, num_tokens=2)
     return StyleAdapter.for_denoiser(unet, **{**config, **options})
 
@@ -233,7 +243,7 @@ def style_conditions(seed: int = 0, **options: Any) -> list[Style]:
 
 
 def reference_adapter(unet: Any, **options: Any) -> ReferenceAdapter:
-    torch.manual_seed(3)
+    seed(3)
     config = dict(image_dim=16, token_dim=32, num_tokens=2, hidden_dim=64, num_heads=1, image_size=32)
     return ReferenceAdapter.for_denoiser(unet, **{**config, **options})
 
@@ -244,7 +254,7 @@ def reference_conditions(seed: int = 0, **options: Any) -> list[Reference]:
 
 
 def subject_adapter(unet: Any, **options: Any) -> SubjectAdapter:
-    torch.manual_seed(3)
+    seed(3)
     return SubjectAdapter.for_denoiser(unet, **{"image_dim": 16, "image_size": 32, **options})
 
 
@@ -257,7 +267,7 @@ EXPRESSIONS = ("smile", "fear", "rage")
 
 
 def expression_adapter(unet: Any, **options: Any) -> ExpressionAdapter:
-    torch.manual_seed(3)
+    seed(3)
     sizes = dict(token_dim=32, prior_dim=8, hidden_dim=16, num_tokens=4, num_codes=5, num_heads=4)
     return ExpressionAdapter.for_denoiser(unet, **{**sizes, "expressions": EXPRESSIONS, **options})
 
