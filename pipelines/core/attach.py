@@ -137,7 +137,7 @@ def encoded(
     Raises:
         ValueError: an unknown name, a condition of the wrong type, or another number of designs than prompts.
     """
-    have, device = attached(pipe), pipe._execution_device
+    have = attached(pipe)
     for name in given:
         if name not in have:
             raise UserError(
@@ -145,6 +145,7 @@ def encoded(
             )
     count = number_of_designs(given) if prompts is None else prompts
     text, made, vae = TextEncoders.of(pipe), {}, getattr(pipe, "vae", None)
+    device = text.device  # that of the pipeline, which visits all modules at each access
     words = PromptWords.of(pipe, family_of(denoisers(pipe)[0]).text)
     own = {"text": text, "words": words, **({} if vae is None else {"latents": ImageLatents(vae)})}
     if not _is_component(pipe):
