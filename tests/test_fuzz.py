@@ -1,6 +1,6 @@
 """Files of every kind, damaged at random: a result or a clear error, no code run, and nothing half-written.
 
-500 cases run with the other tests, 10,000 with `-m slow`.
+250 cases run with the other tests, 10,000 with `-m slow`.
 """
 
 import io
@@ -182,16 +182,16 @@ def config(folder: Path, content: bytes) -> None:
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 CASES: dict[str, tuple[Callable[[], Any], Check, int]] = {
-    "design": (lambda: st.one_of(DESIGNS, damaged(b'{"prompt": "a"}')), design, 80),
-    "lines": (lambda: LINES, lines, 100),
-    "captions": (lambda: LINES, captions, 60),
-    "image": (lambda: images(), image, 80),
-    "boxes": (lambda: damaged(sidecar()), boxes, 60),
-    "boxes as JSON": (lambda: st.one_of(RECORDS, VALUES).map(as_json), boxes_as_json, 40),
-    "adapter": (lambda: damaged(made()[1]), adapter, 40),
-    "config": (lambda: st.one_of(VALUES.map(as_json), RECORDS.map(as_json), damaged(made()[2])), config, 40),
+    "design": (lambda: st.one_of(DESIGNS, damaged(b'{"prompt": "a"}')), design, 40),
+    "lines": (lambda: LINES, lines, 50),
+    "captions": (lambda: LINES, captions, 30),
+    "image": (lambda: images(), image, 40),
+    "boxes": (lambda: damaged(sidecar()), boxes, 30),
+    "boxes as JSON": (lambda: st.one_of(RECORDS, VALUES).map(as_json), boxes_as_json, 20),
+    "adapter": (lambda: damaged(made()[1]), adapter, 20),
+    "config": (lambda: st.one_of(VALUES.map(as_json), RECORDS.map(as_json), damaged(made()[2])), config, 20),
 }
-"""Strategy, check, and cases of the 500, by kind of file."""
+"""Strategy, check, and cases of the 250, by kind of file."""
 
 
 def fuzz(kind: str, folder: Path, factor: int) -> None:
@@ -224,4 +224,4 @@ def test_damaged_files(kind: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_damaged_files_at_length(kind: str, tmp_path: Path) -> None:
-    fuzz(kind, tmp_path, 20)
+    fuzz(kind, tmp_path, 40)

@@ -107,8 +107,14 @@ def run_snippet(card: Path, options: list[str], monkeypatch: pytest.MonkeyPatch)
     return names["image"]
 
 
-@pytest.mark.parametrize("journey", [paired, paired_with_pooled_texts, style, reference], ids=lambda one: one.__name__)
-@pytest.mark.parametrize("backbone", [sd1, sd2, xl], ids=lambda one: one.__name__)
+JOURNEYS = (paired, paired_with_pooled_texts, style, reference)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "journey"),
+    [*((xl, one) for one in JOURNEYS), (sd1, paired), (sd1, reference), (sd2, style)],
+    ids=lambda one: one.__name__,
+)
 def test_from_own_data_to_an_image(
     backbone: Any,
     journey: Any,

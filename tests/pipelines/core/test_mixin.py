@@ -331,8 +331,9 @@ def test_a_saved_folder_opens_as_the_stock_pipeline(tmp_path: Path, attached: bo
     if attached:
         pipe.attach(it=paired_adapter(pipe.unet))
     pipe.save_pretrained(tmp_path)
-    stock = StableDiffusionPipeline.from_pretrained(tmp_path)
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     assert type(stock) is StableDiffusionPipeline
+    assert np.array_equal(run(stock), run(tiny_pipe(StableDiffusionPipeline)))
     assert {"adapters", "encoders"}.isdisjoint(stock.components)
     opened = ConditionedStableDiffusionPipeline.from_pretrained(tmp_path)
     assert (opened.adapters is not None) == attached

@@ -176,9 +176,13 @@ VALUES: list[Any] = [
     *(None, True, False, -1, 0, 0.5, 1, 1.5, 8, 12, 4096, 4104, 2**63 - 1, 2**63),
     *("", *FILES, [], ["a"], {}, [{"text": "a"}], {"a": [{"text": "a"}]}, {"a": []}),
     *([0, 0, 1, 1], [0, 0, 1], [0, 0, 1, 1, 1]),
-    *([*BOX[:place], odd, *BOX[place + 1 :]] for place in range(4) for odd in (-0.5, 0, 1, 1.5, "0.5", None, True)),
     *({"a": 1}, {"a": 0}, {"a": 0, "b": 0.5}, {"a": -1}, {"a": None}, {"a": True}, {"a": "b"}, {"": 1}, {"a": [1]}),
 ]
+BOXES: list[Any] = [
+    [*BOX[:place], odd, *BOX[place + 1 :]] for place in range(4) for odd in (-0.5, 0, 1, 1.5, "0.5", None, True)
+]
+ELSEWHERE: list[Any] = [None, 0.5, "a", {"a": 1}, [0, 0, 1, 1]]
+"""Values of keys that a record of this kind does not have."""
 FITTING = ("height", "width", "num_inference_steps")
 """Keys that have to fit an image and its strength."""
 BASES: dict[str, dict[str, Any]] = {
@@ -196,10 +200,13 @@ BASES: dict[str, dict[str, Any]] = {
 
 def variants(base: str) -> Iterator[dict[str, Any]]:
     """Designs with any value under any key, known here or elsewhere."""
-    keys = {key for kind in RECORDS for key in kind.record_fields()}
+    kinds = [kind.record_fields() for kind in RECORDS]
+    keys = {key for kind in kinds for key in kind}
+    own = {key for kind in kinds if {*BASES[base]} <= {*kind} for key in kind}
     known = [SCHEMA_KEY, *(key for key in KEYS if base == "design" or key not in FITTING)]
     for key in [*(known if "prompt" in BASES[base] else sorted(keys)), "curve"]:
-        records = [{**BASES[base], key: value} for value in VALUES]
+        values = VALUES + BOXES * (key == "region") if key in own or "prompt" in BASES[base] else ELSEWHERE
+        records = [{**BASES[base], key: value} for value in values]
         if "prompt" in BASES[base]:
             yield from records
         elif base in ("loras", "controlnets"):

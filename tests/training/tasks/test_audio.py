@@ -134,7 +134,7 @@ def test_spatial_modules_are_trained_and_measured(
     assert pipe.controlnet.control_out[0].weight.abs().sum() > 0
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     evaluation = SpatialAudioEvaluation(
-        pipe=pipe, modules={"spatial": tmp_path / "final"}, count=3, num_inference_steps=2
+        pipe=pipe, modules={"spatial": tmp_path / "final"}, count=2, num_inference_steps=2
     )
     report = evaluation.run(tmp_path / "report", ["truth", "mono", "swapped", "spatial", "no_boxes", "stereo_envelope"])
     rows = {row.name: row.scores for row in report.rows}
