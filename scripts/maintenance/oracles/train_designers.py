@@ -8,7 +8,6 @@ Its accuracy is that on scenes of subjects that it never saw. An interrupted run
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.core.task import Task
 from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages
+from weftwork.training.data.image_cache import DrawnImages
 
 Labelled = tuple[Tensor, int | tuple[int, ...]]
 """An image with its label, or with one of each group."""
@@ -34,25 +34,17 @@ REACH = 8  # pixels
 BLURRED = 0.5  # share of batches
 
 
-class LabelledScenes(Dataset[tuple[Tensor, int]]):
-    """Images of scenes, channels first, with the place of their set among all."""
+class LabelledImages(Dataset[Labelled]):
+    """Images, channels first, with their labels."""
 
-    def __init__(self, images: SceneImages, styles: Sequence[str]) -> None:
-        self.images, self.labels = images.images, [styles.index(key) for key in images.keys]
+    def __init__(self, images: DrawnImages, labels: Sequence[int | tuple[int, ...]]) -> None:
+        self.images, self.labels = images.images, labels
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> Labelled:
         return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.labels[index]
-
-
-class LabelledImages(Protocol):
-    """Images with labels."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Labelled: ...
 
 
 class DesignerTask(Task[DesignerOracle, Labelled, Batch]):
@@ -96,11 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser, TrainingConfig, resume_from_checkpoint="latest", **defaults)
     arguments, config = started(parser, argv)
     drawings = open_rendered(arguments.drawings, arguments.cache_dir)
-    images = SceneImages(arguments.cache_dir, drawings, "train", arguments.scenes)
-    unseen = SceneImages(arguments.cache_dir, drawings, "subjects", arguments.held_out, VALIDATION_SEED)
     styles = sorted({cell.key for cell in drawings.cells})
-    task = DesignerTask(DesignerOracle(styles), LabelledScenes(unseen, styles))
-    print(f"oracle: {train(task, LabelledScenes(images, styles), config)}")
+    scenes = SceneImages(arguments.cache_dir, drawings, "train", arguments.scenes)
+    unseen = SceneImages(arguments.cache_dir, drawings, "subjects", arguments.held_out, VALIDATION_SEED)
+    images, held_out = (LabelledImages(one, [styles.index(key) for key in one.keys]) for one in (scenes, unseen))
+    print(f"oracle: {train(DesignerTask(DesignerOracle(styles), held_out), images, config)}")
 
 
 if __name__ == "__main__":

@@ -10,35 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.evaluation.oracles.people import GROUPS, LABELS, PersonOracle, by_group
-from weftwork.scripts.maintenance.oracles.train_designers import DesignerTask
+from weftwork.scripts.maintenance.oracles.train_designers import DesignerTask, LabelledImages
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.people import PeopleImages
 
 
-class LabelledPeople(Dataset[tuple[Tensor, tuple[int, ...]]]):
-    """Images of people, channels first, with the place of their label in each of `GROUPS`."""
-
-    def __init__(self, images: PeopleImages) -> None:
-        self.images = images.images
-        rows = [(name, *astuple(one)) for name, one in zip(images.expressions, images.people, strict=True)]
-        self.labels = [tuple(g.index(one) for g, one in zip(GROUPS.values(), row, strict=True)) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, tuple[int, ...]]:
-        return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1), self.labels[index]
+def labelled(images: PeopleImages) -> LabelledImages:
+    """Images of people with the place of their label in each of `GROUPS`."""
+    rows = [(name, *astuple(one)) for name, one in zip(images.expressions, images.people, strict=True)]
+    places = [tuple(g.index(one) for g, one in zip(GROUPS.values(), row, strict=True)) for row in rows]
+    return LabelledImages(images, places)
 
 
 class PersonTask(DesignerTask):
@@ -68,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser, TrainingConfig, resume_from_checkpoint="latest", **defaults)
     arguments, config = started(parser, argv)
     images, unseen = (
-        LabelledPeople(PeopleImages(arguments.cache_dir, arguments.people, split, count))
+        labelled(PeopleImages(arguments.cache_dir, arguments.people, split, count))
         for split, count in (("train", arguments.images), ("validation", arguments.held_out))
     )
     print(f"oracle: {train(PersonTask(PersonOracle(LABELS), unseen), images, config)}")
