@@ -95,7 +95,7 @@ class ObjectiveConfig:
     max_sequence_length: int | None = option(None, "tokens of prompts of transformers; none = those of their pipelines")
 
     def __post_init__(self) -> None:
-        check_shares(self)
+        check_ranges(self)
         check_choice("weighting_scheme", self.weighting_scheme, WEIGHTING_SCHEMES)
         if self.weighting_scheme != "logit_normal" and self.logit_mean is not None:
             raise UserError(
@@ -123,11 +123,13 @@ class ObjectiveConfig:
                 raise UserError(f"{entry.name}: has no effect with {backbone}; leave it out")
 
 
-def check_shares(config: object) -> None:
-    """Raises unless all dropouts and other shares of a config are in [0, 1]."""
+def check_ranges(config: object) -> None:
+    """Raises unless all dropouts and other shares of a config are in [0, 1], and weights at least 0."""
     for name, value in vars(config).items():
         if name.endswith(("_dropout", "_share", "noise_offset")) and not 0 <= value <= 1:
-            raise UserError(f"{name}: got {value}, expected a share in [0, 1]")
+            raise UserError(f"{name}: got {value}, expected a share in [0, 1]; correct it")
+        if name.endswith("_weight") and not value >= 0:
+            raise UserError(f"{name}: got {value}, expected a number of at least 0; raise it")
 
 
 def add_arguments(parser: "argparse._ActionsContainer", config: "type[DataclassInstance]", **defaults: object) -> None:

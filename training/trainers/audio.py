@@ -7,7 +7,7 @@ from pathlib import Path
 
 from weftwork.attention_processors.audio import PROJECTIONS, TIME_CODES
 from weftwork.datasets.readers.errors import UserError
-from weftwork.training.core.config import check_shares, option
+from weftwork.training.core.config import check_ranges, option
 from weftwork.training.core.trainer import Groups, Trainer
 
 
@@ -23,7 +23,7 @@ class SpatialConfig:
     time_mean: float = option(1.2, "mean logit of timesteps; sides are decided at high ones")
 
     def __post_init__(self) -> None:
-        check_shares(self)
+        check_ranges(self)
         if not math.isfinite(self.time_mean):
             raise UserError(f"time_mean: got {self.time_mean}, expected a finite number; 0 is Stable-V2A's")
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from weftwork.attention_processors.expressions import BANKS
-from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import option
 from weftwork.training.core.trainer import Trainer
 from weftwork.training.trainers.captioned import StyleConfig
@@ -11,24 +10,12 @@ from weftwork.training.trainers.captioned import StyleConfig
 
 @dataclass(frozen=True)
 class ExpressionConfig(StyleConfig):
-    """Dropout and weights of the losses; all but the shares of dropout are ours, since the authors' are not published.
-
-    Raises:
-        ValueError: a share outside [0, 1], or a weight below 0.
-    """
+    """Dropout and weights of the losses; all but the shares of dropout are ours: the authors' are not published."""
 
     style_dropout: float = option(0.05, "share of images with the null expression")
     image_share: float = option(0.5, "share of images whose prior is that of another person's image")
     quantization_weight: float = option(1.0, "weight of the loss of vector quantization")
     divergence_weight: float = option(0.01, "weight of the divergence of images' priors from those of their names")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.image_share <= 1:
-            raise UserError(f"image_share: got {self.image_share}, expected a share in [0, 1]; correct it")
-        for name in ("quantization_weight", "divergence_weight"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ class SubjectConfig(ObjectiveConfig):
         super().__post_init__()
         if self.caption_dropout:
             raise UserError("caption_dropout: has no effect with subjects, which need their words; use joint_dropout")
-        if not self.localization_weight >= 0:
-            raise UserError(f"localization_weight: got {self.localization_weight}, expected a number of at least 0")
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from weftwork.attention_processors.views import SHARINGS
-from weftwork.datasets.readers.errors import UserError, check_choice
-from weftwork.training.core.config import option
+from weftwork.datasets.readers.errors import check_choice
+from weftwork.training.core.config import check_ranges, option
 from weftwork.training.core.trainer import Trainer
 
 DISTILLATIONS: Final = ("kl", "mse", "logits")
@@ -22,9 +22,7 @@ class ViewsConfig:
     snr_gamma: float | None = option(5.0, "min-SNR weighting as in MoAI; none = equal weights")
 
     def __post_init__(self) -> None:
-        for name in ("geometry_weight", "distillation_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name}: got {getattr(self, name)}, expected a number of at least 0; raise it")
+        check_ranges(self)
         check_choice("distillation_kind", self.distillation_kind, DISTILLATIONS)
 
 
