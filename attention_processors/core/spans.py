@@ -1,13 +1,17 @@
 """Spans of tokens among those of a prompt."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.texts import check_characters
 
 Span = tuple[int, int]
 """First position and end of tokens among those of the prompt."""
@@ -27,6 +31,36 @@ def checked_spans(given: object) -> tuple[Span, ...]:
     if not whole or (spans[:, 0] < 0).any() or (spans[:, 0] >= spans[:, 1]).any():
         raise UserError(f"tokens: got {given!r}, expected (first, end) with 0 <= first < end, or several of these")
     return tuple((int(first), int(end)) for first, end in spans)
+
+
+@dataclass(frozen=True, eq=False)
+class SpanCondition(Condition):
+    """Base of conditions on a text, the field in `needs`, or on spans of its tokens among those of the prompt."""
+
+    has_maps: ClassVar[bool] = False
+
+    _: KW_ONLY
+    tokens: Span | Sequence[Span] | None = None
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Spans of the tokens; none for a text."""
+        return cast(tuple[Span, ...], self.tokens or ())  # checked on construction
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        (name,) = self.needs
+        text = getattr(self, name)
+        if (text is None) == (self.tokens is None):
+            raise UserError(
+                f"{name}: got {text!r} and tokens {self.tokens!r}, expected one of both; pass {name} or tokens"
+            )
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", checked_spans(self.tokens))
+        elif not isinstance(text, str) or not text.strip():
+            raise UserError(f"{name}: got {text!r}, expected a text; write some words")
+        else:
+            check_characters(text, name)
 
 
 def members_of(spans: Sequence[Sequence[Sequence[Span]]]) -> Float[Tensor, "design token part"]:

@@ -1,22 +1,19 @@
 """Texts and parts of the prompt that act in a region, as conditions; and prompts joined of several texts."""
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, cast
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import TextKind, recorded
-from weftwork.attention_processors.core.spans import Span, checked_spans
+from weftwork.attention_processors.core.spans import Span, SpanCondition
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.texts import check_characters
 
 
 @dataclass(frozen=True, eq=False)
-class RegionalPrompt(Condition):
+class RegionalPrompt(SpanCondition):
     """A text beside the prompt, or tokens of the prompt, that are seen in a region alone.
 
     The other arguments are those of `Condition`. The unconditional half of guidance is always the stock model.
@@ -32,29 +29,8 @@ class RegionalPrompt(Condition):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("prompt",)
-    has_maps: ClassVar[bool] = False
 
     prompt: str | None = field(default=None, metadata=recorded(TextKind(), "Text that acts in the region."))
-    _: KW_ONLY
-    tokens: Span | Sequence[Span] | None = None
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """Spans of the tokens."""
-        return cast(tuple[Span, ...], self.tokens or ())  # checked on construction
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.prompt is None) == (self.tokens is None):
-            raise UserError(
-                f"prompt: got {self.prompt!r} and tokens {self.tokens!r}, expected one of both; pass a text or tokens"
-            )
-        if self.prompt is not None:
-            if not isinstance(self.prompt, str) or not self.prompt.strip():
-                raise UserError(f"prompt: got {self.prompt!r}, expected a text; describe what is in the region")
-            check_characters(self.prompt, "prompt")
-            return
-        object.__setattr__(self, "tokens", checked_spans(self.tokens))
 
 
 def joined_prompts(

@@ -109,8 +109,8 @@ CONDITIONS = [
         r"expects \(16,\): pooled, as .* gives them; encode with that",
         given(Reference(embeds=EMBEDS)),
     ),
-    by(RegionalPrompt, {}, "expected one of both; pass a text or tokens", {"prompt": "a"}),
-    by(RegionalPrompt, {"prompt": " "}, "expected a text; describe what is in the region", {"prompt": "a hat"}),
+    by(RegionalPrompt, {}, "expected one of both; pass prompt or tokens", {"prompt": "a"}),
+    by(RegionalPrompt, {"prompt": " "}, "expected a text; write some words", {"prompt": "a hat"}),
     row(
         lambda some: collated(RegionalAdapter.for_denoiser, *some),
         given([RegionalPrompt("a"), RegionalPrompt(tokens=(1, 2))]),
