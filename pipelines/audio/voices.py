@@ -88,10 +88,13 @@ def balanced(voice: Audio, sample_rate: int, track: BoxTrack) -> Audio:
 def pan_correlation(voice: Audio, sample_rate: int, track: BoxTrack) -> float:
     """Computes the correlation of the sides at which a voice's steps are heard with those of the boxes.
 
-    NaN for fewer than three steps, or a track that stays at one side (`STILL`).
+    The voice is measured from the first box to the last: where its noise begins after silence there is no step. NaN for
+    fewer than three steps, or a track that stays at one side (`STILL`).
     """
+    first, last = (round(float(time) * sample_rate) for time in track.times[[0, -1]])
+    voice = voice[:, first:last]
     times = onsets(voice, sample_rate)
-    boxes, seen = track.at(times)
+    boxes, seen = track.at(times + track.times[0])
     heard, place = hear(voice, sample_rate, times).pan, boxes[:, [0, 2]].sum(1) - 1
     known = seen & np.isfinite(heard)
     if known.sum() < 3 or place[known].std() < STILL or heard[known].std() < 1e-9:

@@ -166,6 +166,14 @@ def test_sides_of_a_voice_are_compared_with_those_of_its_track() -> None:
     assert np.isnan(pan_correlation(0 * clip.audio, clip.sample_rate, track))
 
 
+def test_the_noise_at_the_begin_of_a_voice_is_no_step() -> None:
+    clip = sample("test", 0, seconds=6.0)
+    noise = 0.001 * np.random.default_rng(0).standard_normal((2, clip.sample_rate))
+    voice = np.concatenate([np.zeros_like(noise), noise, clip.audio, np.zeros_like(noise)], 1)
+    track = BoxTrack(np.append(1.0, clip.box_times + 2), np.concatenate([[[0.99, 0.2, 1.0, 0.8]], clip.boxes]))
+    assert pan_correlation(voice, clip.sample_rate, track) > 0.95
+
+
 def test_a_balanced_voice_is_heard_at_the_side_of_its_boxes() -> None:
     clip = sample("test", 0, seconds=6.0)
     heard, rate, track = clip.audio, clip.sample_rate, BoxTrack(clip.box_times, clip.boxes)
