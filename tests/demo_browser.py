@@ -28,13 +28,22 @@ WAIT = 90_000
 
 
 @contextmanager
-def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
+def opened(browser: Any, address: str, quota: int | None = None, **options: Any) -> Iterator[Any]:
+    """Opens the demo in a browser of its own, whose storage may have a quota in bytes."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **options})
     shown = context.new_page()
+    if quota is not None:
+        shown.goto(f"{address}/config")
+        set_quota(shown, address, quotaSize=quota)
     shown.goto(address)
     shown.locator("#design .layer").first.wait_for()
     yield shown
     context.close()
+
+
+def set_quota(page: Any, address: str, **size: int) -> None:
+    """Limits the storage of the browser by `quotaSize`; without it, lifts the limit."""
+    page.context.new_cdp_session(page).send("Storage.overrideQuotaForOrigin", {"origin": address, **size})
 
 
 def open_tab(page: Any, name: str) -> None:

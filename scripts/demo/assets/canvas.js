@@ -9,6 +9,7 @@ import { MIDDLE, Panel } from "./panel.js";
 import { Paper } from "./paper.js";
 import { isDrawing, PhotoChooser } from "./photo.js";
 import { Settings } from "./settings.js";
+import { Shelf } from "./shelf.js";
 import { Store } from "./store.js";
 import { StyleFields } from "./styles.js";
 import { Viewer } from "./viewer.js";
@@ -20,11 +21,17 @@ const OPACITY = 0.5; // of a new background
 const FAR = 10; // pixels that arrow keys move with Shift
 const ZOOM = 1.25;
 const PAN = 40; // pixels that arrow keys move the view
+const IMAGES = 48; // that are kept
+const UNKEPT =
+  "The browser's storage is full or blocked: a reload loses the last changes. Save an image (PNG), which holds its design.";
 
 /** @param submit generates an image. */
-export function mount(element, props, server, submit) {
+export async function mount(element, props, server, submit) {
   const root = element.querySelector(".canvas-page");
-  const page = new CanvasPage(root, props, server, submit);
+  const name = `weftwork canvas of ${props.model}`;
+  const shelves = { state: new Shelf(name, 1), images: new Shelf(`${name} images`, IMAGES) };
+  const [saved] = await shelves.state.all();
+  const page = new CanvasPage(root, props, server, submit, shelves, saved);
   root.design = () => page.design(); // for other scripts
   root.started = () => page.viewer.hide();
   root.finished = (images, maps) => page.finished(images, maps);
@@ -33,10 +40,11 @@ export function mount(element, props, server, submit) {
 class CanvasPage {
   aside = null; // a design that is generated beside the canvas
 
-  constructor(root, props, server, submit) {
+  constructor(root, props, server, submit, shelves, saved) {
     Object.assign(this, { root, props, server, submit });
     const { adapters, size } = props;
-    this.store = new Store(opened(props.first, adapters), `weftwork canvas of ${props.model}`);
+    const kept = (done) => this.#reportKept(done);
+    this.store = new Store(saved ?? opened(props.first, adapters), shelves.state, kept);
     this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish(), server.region);
     this.tools = this.paper.tools;
     this.panel = new Panel(this.find(".layers"), this.store, this.tools, props.words, () => this.choose("region"));
@@ -59,7 +67,7 @@ class CanvasPage {
     for (const kind of KINDS.slice(1)) this.find(`[data-photo=${kind}]`).hidden = !adapters[kind];
     this.initial = new InitialFields(this.find(".initial"), this.store, (tool) => this.choose(tool));
     this.styles = new StyleFields(this.find(".styles"), this.store, props.styles);
-    this.history = new History(`${this.store.key} images`);
+    this.history = new History(shelves.images, kept);
     this.history.listen(() => this.drawHistory());
     this.store.listen(() => this.show());
     this.#connectTools();
@@ -159,6 +167,11 @@ class CanvasPage {
   report(text, error = false) {
     this.find(".notes").textContent = text;
     this.find(".notes").classList.toggle("error", error);
+  }
+
+  #reportKept(done) {
+    if (!done) this.report(UNKEPT, true);
+    else if (this.find(".notes").textContent === UNKEPT) this.report("");
   }
 
   choose(tool) {

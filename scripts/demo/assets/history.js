@@ -1,17 +1,19 @@
 /** The images that were made, each with its design, and their thumbnails. */
 
 import { readFile } from "./files.js";
-import { Shelf } from "./shelf.js";
 
 export class History {
   items = [];
   #known = new Set();
   #listeners = [];
 
-  /** @param name of the database that keeps them. */
-  constructor(name) {
-    this.shelf = new Shelf(name);
-    this.shelf.all().then((items) => {
+  /**
+   * @param shelf that keeps them.
+   * @param kept is called with whether the shelf has kept one.
+   */
+  constructor(shelf, kept) {
+    Object.assign(this, { shelf, kept });
+    shelf.all().then((items) => {
       this.items.push(...items.map(shown));
       this.#changed();
     });
@@ -30,7 +32,7 @@ export class History {
       const kept = maps.map(async (one) => ({ title: one.title, file: await fetched(one.address) }));
       const item = { ...(await readFile(file)), file, maps: await Promise.all(kept) };
       added.push(shown(item));
-      await this.shelf.put(item);
+      this.kept(await this.shelf.put(item));
     }
     this.items.unshift(...added.toReversed());
     this.#changed();

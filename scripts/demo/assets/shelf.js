@@ -1,12 +1,13 @@
-/** Images with their designs in the browser's database, where they outlive a reload. */
+/** What the browser's database keeps over a reload: images with their designs, and the state of the canvas. */
 
-const KEPT = 48;
-const TABLE = "images";
+const TABLE = "images"; // of either
 
 export class Shelf {
   #database;
 
-  constructor(name) {
+  /** @param kept number of the newest items that stay. */
+  constructor(name, kept) {
+    this.kept = kept;
     this.#database = new Promise((resolve, reject) => {
       const request = indexedDB.open(name);
       request.onupgradeneeded = () => request.result.createObjectStore(TABLE, { autoIncrement: true });
@@ -20,17 +21,25 @@ export class Shelf {
     return (await this.#done("readonly", (table) => table.getAll()).catch(() => [])).reverse();
   }
 
+  /** Keeps an item, and returns whether the browser did: its storage may be full or blocked. */
   async put(item) {
-    await this.#done("readwrite", (table) => table.add(item)).catch(() => {}); // full or forbidden: until the page is closed
-    const keys = await this.#done("readonly", (table) => table.getAllKeys()).catch(() => []);
-    if (keys.length > KEPT) this.#done("readwrite", (table) => table.delete(IDBKeyRange.upperBound(keys.at(-KEPT - 1))));
+    try {
+      await this.#done("readwrite", (table) => table.add(item));
+      const old = (await this.#done("readonly", (table) => table.getAllKeys())).at(-this.kept - 1);
+      if (old !== undefined) await this.#done("readwrite", (table) => table.delete(IDBKeyRange.upperBound(old)));
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   async #done(mode, act) {
-    const request = act((await this.#database).transaction(TABLE, mode).objectStore(TABLE));
+    const transaction = (await this.#database).transaction(TABLE, mode);
+    const request = act(transaction.objectStore(TABLE));
+    if (mode === "readwrite") transaction.commit(); // at once, as the page may be closing
     return new Promise((resolve, reject) => {
-      request.onsuccess = () => resolve(request.result);
-      request.onerror = () => reject(request.error);
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => reject(transaction.error);
     });
   }
 }

@@ -12,10 +12,12 @@ export class Store {
   #listeners = [];
   #timer = null;
 
-  /** @param key of local storage, where the state outlives a reload. */
-  constructor(state, key) {
-    this.key = key;
-    this.state = this.#saved() ?? state;
+  /**
+   * @param shelf where the state outlives a reload.
+   * @param kept is called with whether the shelf has kept it.
+   */
+  constructor(state, shelf, kept) {
+    Object.assign(this, { state, shelf, kept });
     addEventListener("pagehide", () => this.#save());
   }
 
@@ -81,23 +83,9 @@ export class Store {
     this.#timer ??= setTimeout(() => this.#save(), SAVE_AFTER);
   }
 
-  #save() {
+  async #save() {
     clearTimeout(this.#timer);
     this.#timer = null;
-    try {
-      localStorage.setItem(this.key, JSON.stringify(this.state));
-    } catch {
-      // storage is full or forbidden: the page works without it
-    }
-  }
-
-  #saved() {
-    try {
-      const state = JSON.parse(localStorage.getItem(this.key));
-      if (!Array.isArray(state?.layers)) return null;
-      return { ...state, layers: state.layers.map((one) => ({ kind: "pair", ...one })) }; // of earlier versions
-    } catch {
-      return null;
-    }
+    this.kept(await this.shelf.put(this.state));
   }
 }

@@ -1,6 +1,7 @@
 """References and subjects as layers of the demo's canvas in a browser."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from demo_browser import (
     pairs,
     pixels,
     screenshot,
+    set_quota,
     tool,
 )
 from PIL import Image
@@ -99,6 +101,25 @@ def test_the_references_of_a_design_open_as_layers(page: Any, tmp_path: Path) ->
     assert digests(design(page)) == digests(record)
     page.get_by_label("Hide layer").last.click()
     assert len(references(page, "reference.length == 2")) == 2
+
+
+def test_many_photographs_outlive_a_reload_and_a_full_storage_is_reported(
+    browser: Any, address: str, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 512, 512, 3), np.uint8)
+    shown = [{"image": as_text(Image.fromarray(one))} for one in noise]
+    (tmp_path / "many.json").write_text(json.dumps({"prompt": "a person", "conditions": {"reference": shown}}))
+    with opened(browser, address, quota=3_000_000) as page:
+        notes = page.locator("#design .notes")
+        dropped(page, tmp_path / "many.json")
+        sync_api.expect(notes).to_have_text(re.compile("storage is full or blocked: a reload loses the last changes"))
+        set_quota(page, address)
+        page.get_by_label("Weight").locator("visible=true").fill("0.7")
+        sync_api.expect(notes).to_have_text("")
+        page.reload()
+        page.locator("#design .thumb:visible").nth(7).wait_for()
+        kept = references(page, "true")
+    assert [one["image"] for one in kept] == [one["image"] for one in shown] and kept[0]["weight"] == 0.7
 
 
 def test_tools_act_on_the_region_of_a_reference_and_draw_beside_it(page: Any, tmp_path: Path) -> None:
