@@ -59,9 +59,9 @@ class Page(Tab):
 
 
 def attached_name(method: Method, studio: ImageStudio) -> str | None:
-    """Returns the name of an attached adapter of the method's first class, preferably its own; None without any."""
-    class_name = method.adapters[0].partition(":")[2]
-    names = [name for name, one in (studio.pipe.adapters or {}).items() if type(one).__name__ == class_name]
+    """Returns the name of an attached adapter of the method, preferably its own; None without any."""
+    classes = [path.partition(":")[2] for path in method.adapters]
+    names = [name for name, one in (studio.pipe.adapters or {}).items() if type(one).__name__ in classes]
     return min(names, key=lambda name: name != method.name, default=None)
 
 

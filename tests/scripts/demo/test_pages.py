@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import tiny_pipe
+from tiny_transformers import tiny_transformer_pipe
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip
 from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
+from weftwork.attention_processors.reference.published import XLabsFluxAdapter
 from weftwork.datasets.readers.inline_images import from_text
 from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.core.opening import conditioned_class
 from weftwork.pretrained import available
 from weftwork.scripts.demo.jobs import Cancelled, Step
 
@@ -30,8 +33,9 @@ from weftwork.scripts.demo import audio as demo_sound
 from weftwork.scripts.demo import views as demo_view
 from weftwork.scripts.demo.command import _opened, add_arguments, open_studio
 from weftwork.scripts.demo.form import FormPage
-from weftwork.scripts.demo.pages import Context
+from weftwork.scripts.demo.pages import Context, open_pages
 from weftwork.scripts.demo.points import points_shown
+from weftwork.scripts.demo.studio import ImageStudio
 from weftwork.training.tasks.controlnet import new_controlnet
 
 PATH = json.dumps(demo_sound.PATHS["From left to right"])
@@ -214,9 +218,6 @@ def test_pages_share_one_queue(views: demo_view.ViewStudio, sounds: demo_sound.A
 
 @pytest.mark.parametrize(("name", "kind"), [("aligned-views", "ViewPage"), ("spatial-audio", "AudioPage")])
 def test_shipped_models_have_pages(name: str, kind: str) -> None:
-    from weftwork.scripts.demo.pages import Context
-    from weftwork.scripts.demo.studio import ImageStudio
-
     method = methods()[name]
     if not {name, method.backbone} <= set(available()):
         pytest.skip(f"{name} is not shipped")
@@ -228,7 +229,6 @@ def test_shipped_models_have_pages(name: str, kind: str) -> None:
 
 def test_views_and_audio_have_tabs(views: demo_view.ViewStudio, sounds: demo_sound.AudioStudio) -> None:
     from weftwork.scripts.demo.command import demo
-    from weftwork.scripts.demo.studio import ImageStudio
 
     studio = ImageStudio(tiny_pipe(ConditionedStableDiffusionPipeline), "tiny")
     blocks = demo(studio, [demo_view.ViewPage(views), demo_sound.AudioPage(sounds)])
@@ -243,6 +243,15 @@ def test_methods_without_weights_have_a_form_where_the_backbone_fits(tmp_path: P
     assert FormPage.open(methods()["regional"], context) is not None
     assert FormPage.open(methods()["in-context"], context) is None
     assert set(context.studio.pipe.adapters) == {"attention_control", "regional"}
+
+
+def test_published_ip_adapters_have_a_form(no_shipped_models: None) -> None:
+    stock = tiny_transformer_pipe("flux")
+    pipe: Any = conditioned_class(type(stock))(**stock.components)
+    layers = r"transformer_blocks\.\d+\.attn"
+    pipe.attach(look=XLabsFluxAdapter.for_denoiser(pipe.transformer, layers=layers, image_dim=16, num_tokens=2))
+    (page,) = open_pages(Context(ImageStudio(pipe, "tiny")))
+    assert isinstance(page, FormPage) and (page.title, page.adapter) == ("Reference", "look")
 
 
 def test_the_option_of_adapters_takes_controlnets(no_shipped_models: None, image_formats: None, tmp_path: Path) -> None:
