@@ -42,7 +42,7 @@ class ImageResult:
 
     Args:
         path: the image as PNG, with its design inside.
-        maps: attention maps of the conditions, with their names, of all images of this call so far.
+        maps: attention maps of the conditions that have some, with their titles, of all images of this call so far.
         finished: paths of the images of this call so far, its own last.
         left: images of this call that follow.
     """
@@ -215,13 +215,14 @@ def _maps(recorder: MapRecorder, design: Design, image: Image.Image) -> tuple[tu
     for name, conditions in design.conditions.items():
         with contextlib.suppress(ValueError):  # nothing acted, or the branch has no map
             maps = recorder.maps("influence", adapter=name)[0]
-            shown += [(overlay(image, maps[i]), _title(one, f"{name} {i + 1}")) for i, one in enumerate(conditions)]
+            shown += [(overlay(image, maps[i]), _title(name, i + 1, one)) for i, one in enumerate(conditions)]
     return tuple(shown)
 
 
-def _title(condition: Condition, default: str) -> str:
-    styles = getattr(condition, "styles", None)
-    return getattr(condition, "text", None) or (", ".join(styles) if styles else default)
+def _title(adapter: str, place: int, condition: Condition) -> str:
+    """Returns the adapter of a condition and its place there, which the canvas reads, with its text or styles."""
+    words = getattr(condition, "text", None) or ", ".join(getattr(condition, "styles", None) or ())
+    return f"{adapter} {place}: {words}" if words else f"{adapter} {place}"
 
 
 def _inline_image(text: str) -> Image.Image:

@@ -26,7 +26,8 @@ export class MapView {
     const index = this.#shown?.index ?? -1;
     const buttons = item.maps.map(({ title }, place) => {
       const button = document.createElement("button");
-      button.textContent = title;
+      const [condition, text] = split(title);
+      button.textContent = text || condition;
       button.style.setProperty("--color", COLORS[place % COLORS.length]);
       button.ariaPressed = place === index;
       button.onclick = () => {
@@ -39,7 +40,7 @@ export class MapView {
     this.image.hidden = this.given.hidden = index < 0;
     if (index < 0) return;
     this.image.src = item.maps[index].image;
-    this.#drawGiven(Object.values(item.design.conditions ?? {}).flat()[index], COLORS[index % COLORS.length], item);
+    this.#drawGiven(conditionOf(item.maps[index], item.design), COLORS[index % COLORS.length], item);
   }
 
   /** Draws the region of a condition: a box dashed, other areas hatched. */
@@ -57,4 +58,16 @@ export class MapView {
       if (ink) context.drawImage(hatched(ink, color), 0, 0, SIDE, SIDE);
     }
   }
+}
+
+/** Splits the title of a map, "adapter place: text", before the text, which may be missing. */
+function split(title) {
+  const [condition, ...text] = title.split(": ");
+  return [condition, text.join(": ")];
+}
+
+/** Returns the condition of a design that a map belongs to. */
+function conditionOf({ title }, { conditions = {} }) {
+  const [, adapter, place] = split(title)[0].match(/^(.+) (\d+)$/) ?? [];
+  return conditions[adapter]?.[place - 1];
 }

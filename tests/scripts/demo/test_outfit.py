@@ -51,7 +51,7 @@ def test_an_image_follows_its_steps_and_holds_its_design(studio: ImageStudio) ->
     *steps, made = studio.generate(studio.design(record), maps=True)
     assert [step.done for step in steps if isinstance(step, Step)] == [1, 2, 3]
     assert isinstance(made, ImageResult) and made.seed == 5
-    assert [title for _, title in made.maps] == ["a thing", "another", "ink"]
+    assert [title for _, title in made.maps] == ["paired 1: a thing", "paired 2: another", "style 1: ink"]
     previews = [step.preview for step in steps if isinstance(step, Step) and step.preview]
     assert previews and previews[0].size == made.image.size
     with Image.open(made.path) as stored:
@@ -71,11 +71,14 @@ def test_attached_references_and_subjects_are_layers_of_the_canvas(image_encoder
     looks = [
         {"image": as_text(Image.new("RGB", (40, 40), color)), "region": [0, 0, 0.5, 1]} for color in ("red", "blue")
     ]
-    made = []
+    made, who = [], {"image": looks[0]["image"], "text": "b"}  # which has no map
     for look in looks:
-        record = {**RECORD, "conditions": {"paired": [pair()], "look": [look]}}
+        record = {**RECORD, "conditions": {"who": [who], "look": [look], "paired": [pair()]}}
         *_, result = studio.generate(studio.design(record), maps=True)
-        assert isinstance(result, ImageResult) and [title for _, title in result.maps] == ["a thing", "look 1"]
+        assert isinstance(result, ImageResult) and [title for _, title in result.maps] == [
+            "look 1",
+            "paired 1: a thing",
+        ]
         made.append(pixels(result.image))
     assert not np.array_equal(*made)
 
