@@ -49,7 +49,7 @@ class CanvasPage {
     this.tools = this.paper.tools;
     this.panel = new Panel(this.find(".layers"), this.store, this.tools, props.words, () => this.choose("region"));
     this.settings = new Settings(root, this.store, size, props.samplers);
-    this.photo = new PhotoChooser(this.find(".photo"), {
+    this.photo = new PhotoChooser(this.find(".photo"), ({ message }) => this.report(message, true), {
       initial: (photo, image) => this.initial.set(covered(image, this.paper.pixels).toDataURL("image/png")),
       lines: async (photo) => this.#addSketch(await server.lines(photo.toDataURL("image/png"))),
       background: (photo) => this.store.set({ background: { source: photo.toDataURL("image/webp"), opacity: OPACITY } }),
@@ -243,7 +243,7 @@ class CanvasPage {
     });
   }
 
-  /** Opens a file: a design, a sketch for the active layer, or a photograph, whose use is chosen. */
+  /** Opens a file: a design, or an image, whose use is chosen unless a drawing can be nothing but a sketch. */
   async take(file) {
     try {
       const { design, image } = await readFile(file);
@@ -259,8 +259,9 @@ class CanvasPage {
     const canvas = scaledTo(image, this.paper.size);
     const { width, height } = canvas;
     const drawing = isDrawing(canvas.getContext("2d").getImageData(0, 0, width, height).data);
-    if (drawing) this.#addImage(canvas);
-    else this.photo.show(canvas, image);
+    const { reference, subject } = this.props.adapters;
+    if (drawing && !reference && !subject) this.#addImage(canvas);
+    else this.photo.show(canvas, image, drawing ? "sketch" : "lines");
   }
 
   /** Replaces the layers and settings by those of a design; undo brings them back. */

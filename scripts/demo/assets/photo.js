@@ -1,4 +1,4 @@
-/** A photograph that was opened: what it is used as. */
+/** An image that was opened: what it is used as. */
 
 const GROUND = 16; // tones around the ground of a drawing, and below around its strokes
 const STROKES = 48;
@@ -20,20 +20,28 @@ export class PhotoChooser {
   #photo = null;
   #image = null;
 
-  /** @param uses by name what is done with a photograph: a canvas of the page's size, and the image itself. */
-  constructor(element, uses) {
+  /**
+   * @param report is called with errors.
+   * @param uses by name what is done with an image: a canvas of the page's size, and the image itself.
+   */
+  constructor(element, report, uses) {
     this.element = element;
     for (const button of element.querySelectorAll("[data-photo]"))
-      button.onclick = () => {
+      button.onclick = async () => {
         element.hidden = true;
-        uses[button.dataset.photo]?.(this.#photo, this.#image);
+        try {
+          await uses[button.dataset.photo]?.(this.#photo, this.#image);
+        } catch (error) {
+          report(error);
+        }
       };
   }
 
-  show(photo, image) {
+  /** @param use that is offered first. */
+  show(photo, image, use) {
     [this.#photo, this.#image] = [photo, image];
     this.element.hidden = false;
     this.element.querySelector("img").src = photo.toDataURL("image/png");
-    this.element.querySelector("button").focus();
+    this.element.querySelector(`[data-photo=${use}]`).focus();
   }
 }

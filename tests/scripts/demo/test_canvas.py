@@ -172,9 +172,16 @@ def test_an_image_becomes_a_sketch(page: Any, tmp_path: Path) -> None:
     Image.fromarray(255 - sketch).save(tmp_path / "light.png")
     for name in ("sketch.png", "light.png"):
         dropped(page, tmp_path / name)
+        sync_api.expect(page.get_by_role("button", name="Sketch", exact=True)).to_be_focused()
+        page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('#design .canvas-page').design().conditions.paired?.length == 2")
     for pair in pairs(page):
         np.testing.assert_allclose(ink(pair), [0.25, 0.35, 0.75, 0.65], atol=0.02)
+    dropped(page, tmp_path / "sketch.png")
+    page.get_by_role("button", name="Reference", exact=True).click()
+    page.wait_for_function("document.querySelector('#design .canvas-page').design().conditions.reference?.length == 1")
+    middle = np.asarray(from_text(design(page)["conditions"]["reference"][0]["image"]).convert("L"))
+    assert middle.shape == (512, 512) and not middle[256, 8:-8].any() and (middle[64] == 255).all()
 
 
 def test_words_are_suggested_and_unknown_ones_are_marked(page: Any) -> None:
