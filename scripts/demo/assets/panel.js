@@ -15,7 +15,6 @@ const ACTIONS = {
 };
 export const MIDDLE = [0.25, 0.25, 0.75, 0.75];
 const EXAMPLES = { pair: "a red striped jacket", subject: "its words in the prompt" };
-const SHIFT = 16;
 const HINTS = 6;
 const FRAGMENT = 6; // letters up to which tokens that end longer words are taken for pieces of these
 
@@ -148,7 +147,7 @@ export class Panel {
     const index = layers.findIndex((one) => one.id === active);
     if (index < 0) return;
     if (name === "mirror") this.tools.mirror();
-    else if (name === "copy") this.store.insert(copyOf(layers[index]), index + 1);
+    else if (name === "copy") this.store.insert(this.tools.copyOf(layers[index]), index + 1);
     else if (name === "remove") this.#remove(index);
     else this.#swap(index, name === "up" ? index - 1 : index + 1);
   }
@@ -173,10 +172,4 @@ function strength(layer, key, value) {
   if (key === "start") return { start: Math.min(value, layer.end) };
   if (key === "end") return { end: Math.max(value, layer.start) };
   return { [key]: value };
-}
-
-/** Returns a copy beside the layer; what `newLayer` sets itself is left out. */
-function copyOf({ id, color, ...parts }) {
-  const { place } = parts;
-  return { ...parts, place: { ...place, x: place.x + SHIFT, y: place.y + SHIFT } };
 }

@@ -8,6 +8,7 @@ import { fractions, movedBox } from "./regions.js";
 const { Konva } = globalThis;
 
 const NEAR = 8; // pixels around the pointer in which strokes are looked for
+const SHIFT = 16; // canvas pixels from a layer to its copy
 const STEP = 2; // canvas pixels between points of a stroke
 const PAINTED = 0.45; // opacity of a region while it is painted
 
@@ -147,6 +148,14 @@ export class Tools {
     const place = boxed ? from : Object.fromEntries(Object.keys(from).map((key) => [key, group[key]()]));
     const moved = boxed || Array.isArray(one.region) ? movedBox(boxOf(one), way, this.paper.size) : null;
     this.store.layer(one.id, { place, region: moved ?? one.region }, kind);
+  }
+
+  /** Returns a copy beside a layer, with its box; what `newLayer` sets itself is left out. */
+  copyOf({ id, color, ...parts }) {
+    const { place, region } = parts;
+    const way = new Konva.Transform([1, 0, 0, 1, SHIFT, SHIFT]);
+    const moved = Array.isArray(region) ? movedBox(region, way, this.paper.size) : null;
+    return { ...parts, place: { ...place, x: place.x + SHIFT, y: place.y + SHIFT }, region: moved ?? region };
   }
 
   /** Moves the active layer, or with the box tool its box, by canvas pixels. */

@@ -132,6 +132,11 @@ def test_tools_act_on_the_region_of_a_reference_and_draw_beside_it(page: Any, tm
     )
     page.keyboard.press("Control+z")
     references(page, "reference[0].region[0] == 0.25")
+    page.get_by_label("Duplicate").locator("visible=true").click()
+    first, second = references(page, "reference.length == 2")
+    moved = np.array(first["region"]) + 16 / 512
+    assert second == {**first, "region": pytest.approx(moved, abs=1e-3)}
+    page.locator("#design [data-do=undo]").click()
     tool(page, "erase")
     drag(page, (0.3, 0.3), (0.6, 0.3))
     assert pairs(page) == []
