@@ -206,6 +206,8 @@ def test_the_canvas_works_with_a_keyboard(page: Any, tmp_path: Path) -> None:
     sketch[40:60, 40:60] = 0
     Image.fromarray(sketch).save(tmp_path / "sketch.png")
     dropped(page, tmp_path / "sketch.png")
+    page.get_by_role("group", name="Use of the image").wait_for()
+    page.keyboard.press("Enter")  # sketch
     page.wait_for_function("document.querySelector('#design .canvas-page').design().conditions.paired?.length == 1")
     page.locator("#design .paper").focus()
     page.keyboard.press("v")
