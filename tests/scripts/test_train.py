@@ -44,7 +44,7 @@ def own(tmp_path: Path) -> Path:
     "words",
     [
         "paired --train_data_dir x --merged",
-        "paired --synthetic outfits --pair_buckets",
+        "paired --synthetic outfits --merged --pair_buckets",
         "style --synthetic all --aspect_buckets",
         "aligned-views --synthetic rooms --cache_features",
         "spatial-audio --synthetic walks --resolution 64",

@@ -100,7 +100,7 @@ def _options(trainer: PairedTrainer) -> dict[str, Any]:
     return {
         "merged": arguments.merged,
         "unnamed_share": arguments.unnamed_share,
-        "by_count": arguments.pair_buckets and not arguments.merged,
+        "by_count": arguments.pair_buckets,
     }
 
 

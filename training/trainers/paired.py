@@ -63,6 +63,8 @@ class PairedTrainer(Trainer):
             raise UserError(
                 "sketch_patch: has no effect with --sketch_encoder, whose patches are its own; leave it out"
             )
+        if self.arguments.merged and self.arguments.pair_buckets:
+            raise UserError("pair_buckets: has no effect with --merged, since images have one pair; leave it out")
         if self.arguments.merged and self.arguments.validation_cases:
             raise UserError(
                 "validation_cases: has no effect with --merged, since cases are scored pair by pair; leave it out, and "
