@@ -100,11 +100,11 @@ def run(arguments: argparse.Namespace) -> None:
         end = max(float(track.times[-1]) for track in tracks)
         length = end if seconds is None else seconds
         out = mixed(pipe, voices, prompt, seconds=length, balance=arguments.balance, **options)
+        source = ", placed by gains" if arguments.balance else ""
         for track, voice in zip(tracks, out.voices, strict=True):
+            span = f"{track.times[0]:.1f} to {track.times[-1]:.1f} s"
             follows = pan_correlation(voice, out.sample_rate, track)
-            print(
-                f"{track.times[0]:.1f} to {track.times[-1]:.1f} s: correlation of sides, heard and seen: {follows:.2f}"
-            )
+            print(f"{span}: correlation of sides, heard and seen: {follows:.2f}{source}")
     else:
         out = pipe([[*tracks, *shared]], prompt, seconds=seconds, **options)
     with naming_replaced(arguments.output.with_name(f"{arguments.output.name}{suffix}") for suffix in SUFFIXES):

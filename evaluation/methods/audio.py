@@ -146,7 +146,7 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
         return self._scored(self._drawn("by_words", given, TRAINED, texts))
 
     def _balanced(self) -> Drawn:
-        """Scores the audio of `TRAINED`, placed at the side of the boxes by gains."""
+        """Scores the audio of `TRAINED`, placed by gains; its scores of sides are those of the gains."""
         tracks = [BoxTrack(clip.box_times, clip.boxes) for clip in self.clips]
         rate = self.clips[0].sample_rate
         return self._scored([balanced(one, rate, track) for one, track in zip(self._spatial, tracks, strict=True)])

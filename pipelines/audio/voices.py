@@ -88,8 +88,9 @@ def balanced(voice: Audio, sample_rate: int, track: BoxTrack) -> Audio:
 def pan_correlation(voice: Audio, sample_rate: int, track: BoxTrack) -> float:
     """Computes the correlation of the sides at which a voice's steps are heard with those of the boxes.
 
-    The voice is measured from the first box to the last: where its noise begins after silence there is no step. NaN for
-    fewer than three steps, or a track that stays at one side (`STILL`).
+    A `balanced` voice is at these sides by its gains, whatever was generated. Only the span from the first box to the
+    last is measured, since noise that sets in after silence would count as a step. NaN for fewer than three steps, or a
+    track that stays at one side (`STILL`).
     """
     first, last = (round(float(time) * sample_rate) for time in track.times[[0, -1]])
     voice = voice[:, first:last]

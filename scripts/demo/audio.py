@@ -179,7 +179,8 @@ class AudioPage(PipelinePage[AudioStudio]):
                 state = state_line()
                 audio = gr.Audio(label="Sound", type="filepath", interactive=False, elem_id="sound")
                 gr.Markdown(
-                    "Sides from left (-1) to right (1): lines are walkers as seen, dots are the sound as heard."
+                    "Sides from left (-1) to right (1): lines are walkers as seen, dots are the sound as heard, "
+                    "which is placed at these sides by gains."
                 )
                 plot = gr.Image(show_label=False, format="png", interactive=False)
                 seed = gr.Textbox(label="Seed of this sound", interactive=False, elem_classes="seed")

@@ -99,7 +99,7 @@ def test_the_spectral_distance_to_true_audio(monkeypatch: pytest.MonkeyPatch) ->
     if_installed.cache_clear()
 
 
-def test_generated_audio_is_scored_at_the_side_of_its_boxes() -> None:
+def test_gains_place_audio_with_exchanged_channels_at_the_side_of_its_boxes() -> None:
     pipe = tiny_audio_pipe(VideoToAudioPipeline)
     evaluation = SpatialAudioEvaluation(pipe=pipe, modules={"spatial": FOOTSTEPS}, count=4)
     evaluation.__dict__["_spatial"] = [np.ascontiguousarray(clip.audio[::-1]) for clip in evaluation.clips]
