@@ -37,7 +37,7 @@ def image(path: Path) -> str:
 
 
 def drawn(plots: "Mapping[str, Figure]") -> str:
-    """Returns plots as an element, with their names for those who do not see them."""
+    """Returns plots as an element, with their titles as alternative texts."""
     elements = []
     for name, plot in plots.items():
         plot.savefig(file := BytesIO(), dpi=150)

@@ -35,7 +35,7 @@ def checked_spans(given: object) -> tuple[Span, ...]:
 
 @dataclass(frozen=True, eq=False)
 class SpanCondition(Condition):
-    """Base of conditions on a text, the field in `needs`, or on spans of its tokens among those of the prompt."""
+    """Base of conditions that have either a text, in the field that `needs` names, or spans of tokens of the prompt."""
 
     has_maps: ClassVar[bool] = False
 

@@ -72,8 +72,8 @@ class PairedAdapter(KeyValueAdapter[PairedBatch, PairedFeatures]):
             `set_encoders(sketch=SketchEncoder.from_pretrained(id))` brings.
         sketch_size: side in pixels that sketches are resized to.
         sketch_patch: side in pixels of the part that one token of `StrokeEncoder` stands for: 16, 8, 4 or 2.
-        skip_blank: whether tokens of `StrokeEncoder` outside of strokes and hull pass by the pair-former's blocks;
-            faster for small sketches, with a `masking` of "pair" or "compression".
+        skip_blank: whether tokens of `StrokeEncoder` outside of strokes and hull skip the pair-former's blocks, which
+            is faster for small sketches; with a `masking` of "pair" or "compression".
         center_crop: the authors' preprocessing (shortest edge to 256, centre 224) instead of letter-boxing.
         anchored: image tokens (read-outs, where the masking has them) act around their own place on the canvas, with
             this standard deviation (a fraction of the canvas); 0 is the published equation.

@@ -154,8 +154,8 @@ class PairFormer(nn.Module):
         Args:
             pair_mask: True = real. Padding comes out as zeros with `isolation` "per_pair", as arbitrary numbers
                 otherwise; `token_mask` says which tokens to read.
-            drawn: image tokens that pass the blocks, with a masking of pairs; others come out normalised alone. None
-                means all.
+            drawn: image tokens that the blocks transform, with `masking` "compression" or "pair"; others skip them and
+                are only normalised. None means all.
 
         Raises:
             ValueError: shapes that do not match.

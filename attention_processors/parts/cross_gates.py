@@ -54,7 +54,11 @@ class SpatialGate(nn.Module):
 
 
 def _mixed(places: Places, mix: nn.Linear, parts: tuple[int, int]) -> Places:
-    """Mixes the parts of a side, of [parts, rest] or [rest, parts] places, that are `SIDE`."""
+    """Mixes places along the `SIDE` x `SIDE` parts of the image.
+
+    Args:
+        parts: how each side is split: (SIDE, -1) mixes across a grid of cells, (-1, SIDE) within blocks.
+    """
     axes = (1, 3) if parts[0] == SIDE else (2, 4)
     split = places.unflatten(2, parts).unflatten(1, parts).movedim(axes, (-2, -1))
     return mix(split.flatten(-2)).unflatten(-1, (SIDE, SIDE)).movedim((-2, -1), axes).flatten(3, 4).flatten(1, 2)

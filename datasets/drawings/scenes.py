@@ -35,6 +35,7 @@ GROUNDS: Final = {
     "brown": "6d4c41",
     "beige": "e8c9a0",
 }
+"""Colours of grounds by name; fewer than those of `PALETTE`, and not always its shades."""
 
 Canvas = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
 Mask = np.ndarray[tuple[int, int], np.dtype[np.bool_]]

@@ -161,7 +161,11 @@ class Evaluation(ABC, Generic[Pipe]):
 
     @contextmanager
     def lora_loaded(self, pipe: ConditionedPipelineMixin, path: Path | None) -> Iterator[None]:
-        """Loads a LoRA for the block, in which a row is generated; None loads nothing."""
+        """Loads a LoRA for the block, in which a row is generated, and adds it to the designs of the row.
+
+        Args:
+            path: None loads nothing.
+        """
         if path is None:
             yield
             return

@@ -121,10 +121,10 @@ def _condition_classes(method: Method) -> list[type[Condition]]:
 
 
 class RecordForm:
-    """The fields of one class of conditions, or of another class that designs hold; users give no paths.
+    """Widgets for the fields of a class of records in designs, without those that are paths.
 
     Args:
-        kind: a dataclass.
+        kind: a class of conditions, or `Control`.
     """
 
     def __init__(self, kind: type[Any]) -> None:

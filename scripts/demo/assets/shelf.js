@@ -1,6 +1,6 @@
 /** What the browser's database keeps over a reload: images with their designs, and the state of the canvas. */
 
-const TABLE = "images"; // of either
+const TABLE = "images"; // its name in all databases, that of the state too
 
 export class Shelf {
   #database;
