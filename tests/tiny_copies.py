@@ -1,4 +1,4 @@
-"""Copies of tiny modules, in a fifth of the time that making them takes."""
+"""Copies of tiny modules, which take less time than making them."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Leaves what is made inside out of garbage collections, which would take a sixth of the start."""
+    """Leaves what is made inside out of garbage collections, which would slow the start."""
     gc.disable()
     try:
         yield
