@@ -11,6 +11,8 @@ from torch import Tensor, nn
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 MADE: dict[str, tuple[Any, Tensor]] = {}
 """Modules by their options, with the state of the random numbers after each was made."""
+OWN = ("processor", "_internal_dict")
+"""Attributes that are copied too: `load_ip_adapter` sets an attribute of the config, which is `_internal_dict`."""
 
 
 def seed(number: int) -> None:
@@ -29,11 +31,11 @@ def made_once(options: object, make: Callable[[], ModuleT]) -> ModuleT:
 
 
 def copied(module: ModuleT) -> ModuleT:
-    """A copy with its own weights, hooks and attention processors; `deepcopy` takes as long as making it."""
+    """A copy with its own weights, hooks, config and attention processors; `deepcopy` takes as long as making it."""
     made = object.__new__(type(module))
     for name, value in vars(module).items():
         plain = type(value) in (dict, OrderedDict)  # whose own `copy` is several times as fast as copy.copy
-        made.__dict__[name] = value.copy() if plain else copy(value) if name == "processor" else value
+        made.__dict__[name] = value.copy() if plain else copy(value) if name in OWN else value
     for name, one in module._parameters.items():
         made._parameters[name] = None if one is None else nn.Parameter(one.detach().clone(), one.requires_grad)
     made._buffers.update({name: one.clone() for name, one in module._buffers.items() if one is not None})
