@@ -136,7 +136,7 @@ class GatedResidual:
 
     @classmethod
     def __torch_function__(
-        cls, function: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Any = None
+        cls, function: Callable[..., object], types: Iterable[type], args: Sequence[Any] = (), kwargs: object = None
     ) -> Tensor:
         if function is not Tensor.add:
             raise UserError(
@@ -160,14 +160,16 @@ class CrossGatedControlNetModel(ControlNetModel):
     @classmethod
     def of(cls, controlnet: ControlNetModel) -> Self:
         """Returns a copy with new gates, which change no image."""
-        new: Any = cls.from_config(controlnet.config)
+        new = cls.from_config(controlnet.config)
+        assert isinstance(new, cls)
         new.load_state_dict(controlnet.state_dict(), strict=False)
         return new
 
 
 def load_controlnet(folder: str | Path) -> ControlNetModel:
     """Loads a local ControlNet of diffusers, or one with gates, by the class that its config names."""
-    config: Any = ControlNetModel.load_config(folder, local_files_only=True)
+    config = ControlNetModel.load_config(folder, local_files_only=True)
+    assert isinstance(config, dict)
     gated = config.get("_class_name") == CrossGatedControlNetModel.__name__
     kind = CrossGatedControlNetModel if gated else ControlNetModel
     return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
