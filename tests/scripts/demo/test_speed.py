@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, MARKS[1]]
 LIMITS = {"start to page": 10, "first paint": 2, "first image": 10}
 """Seconds on two cores that do nothing else."""
 FREE = 0.8
-"""Fraction of its time for which the busiest thread needs a core, for the times to be judged."""
+"""Fraction of its time for which the busiest thread needs a core, for a late time to count."""
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000"
 RESULT = "[...document.querySelectorAll('.result img')].find(one => one.offsetParent)?.src"
 LOADED = f"""() => {{
@@ -67,7 +67,8 @@ def test_page_first_paint_and_first_image_are_in_time(browser: Any, tmp_path: Pa
         process.wait(30)
     for name, (seconds, had) in taken.items():
         print(f"{name}: {seconds:.1f} s, {seconds * had:.1f} s if its busiest thread had had a core all the time")
+    late = [name for name, (seconds, _) in taken.items() if seconds > LIMITS[name]]
     free = min(had for _, had in taken.values())
-    if free < FREE:
-        pytest.skip(f"a core was free {free:.0%} of the time; run it while nothing else runs")
-    assert [name for name, (seconds, _) in taken.items() if seconds > LIMITS[name]] == []
+    if late and free < FREE:
+        pytest.skip(f"{', '.join(late)} too late, but a core was free {free:.0%} of the time; free the machine")
+    assert late == []
