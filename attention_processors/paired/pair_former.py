@@ -168,9 +168,10 @@ class PairFormer(nn.Module):
         keep = torch.ones_like(real) if self.isolation == "shared_norm" else real
         normal = self._normalize(sequence, keep)
         if self.masking in ("compression", "pair"):
-            passing = keep if drawn is None else keep & self._with_others(drawn, text_tokens.shape[2])
-            tokens = _per_pair(self._transform, normal, passing)
-            tokens = tokens if drawn is None else torch.where(passing[..., None], tokens, normal)
+            if drawn is not None:  # read-outs and texts pass in any case
+                keep = keep & F.pad(drawn, (self.num_readout_tokens, text_tokens.shape[2]), value=True)
+            tokens = _per_pair(self._transform, normal, keep)
+            tokens = tokens if drawn is None else torch.where(keep[..., None], tokens, normal)
         else:
             joint = self._transform(normal.flatten(1, 2), self._joint_mask(real, image_tokens.shape[2]))
             tokens = joint.unflatten(1, normal.shape[1:3])
@@ -197,13 +198,6 @@ class PairFormer(nn.Module):
         """Mask of the tokens that are not padding."""
         count = self.num_readout_tokens + image_tokens.shape[2] + text_tokens.shape[2]
         return pair_mask[..., None].expand(-1, -1, count)
-
-    def _with_others(
-        self, drawn: Bool[Tensor, "design pair image_token"], num_text_tokens: int
-    ) -> Bool[Tensor, "design pair token"]:
-        """Mask of the whole sequence, whose read-outs and texts are kept."""
-        before = F.pad(drawn, (self.num_readout_tokens, 0), value=True)
-        return F.pad(before, (0, num_text_tokens), value=True)
 
     def _of_result(self, values: Tensor) -> Tensor:
         """Returns read-outs where there are any, else all tokens, of [design, pair, token, …]."""
