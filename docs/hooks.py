@@ -76,7 +76,7 @@ def on_config(config: Any) -> Any:
     """Fills the section of methods, and appends those of models and of the API reference."""
     section = next(one for one in config.nav if "Methods" in one)
     section["Methods"] = method_pages(config.nav)
-    models: dict[str, list[Any]] = {"": [], "baselines": [], "in_progress": []}
+    models: dict[str, list[Any]] = {"": [], "baselines": []}
     for path, page in pages().items():
         root, _, rest = path.partition("/")
         folder = rest.partition("/")[0]
@@ -93,7 +93,7 @@ def on_config(config: Any) -> Any:
         else:
             section[last] = page
     config.nav += [
-        {"Models": [*models[""], {"Baselines": models["baselines"]}, {"Unfinished": models["in_progress"]}]},
+        {"Models": [*models[""], {"Baselines": models["baselines"]}]},
         {"API reference": ["api/index.md", *_nav(reference)]},
     ]
     return config

@@ -1,6 +1,7 @@
 """The shipped models: folders of safetensors, each with a model card, found without a network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -9,37 +10,82 @@ from weftwork.datasets.readers.errors import UserError
 ROOT = Path(__file__).parent
 PLACES = (ROOT, ROOT / "baselines")
 """Default models, and those that only reports read: baselines and oracles, which a checkout has and a wheel lacks."""
-DEFAULT_MODEL = "tiny-diffusion"
+DEFAULT_MODEL = "tiny-drawings"
 LORA = "pytorch_lora_weights.safetensors"
 """File of a LoRA in diffusers' format, whose folder has no `config.json`."""
 
 
-MODELS: Final[Mapping[str, str]] = {
-    "tiny-diffusion": "small Stable Diffusion of outfits and creatures; stock pipelines open it",
-    "paired": "localized sketch-text pairs on tiny-diffusion; a PairedAdapter",
-    "style": "eight styles by name on tiny-diffusion, of creatures and outfits; a StyleAdapter",
-    "tiny-rooms": "small Stable Diffusion of wallpapered rooms, the backbone of aligned-views",
-    "aligned-views": "image and geometry of a new view on tiny-rooms; AlignedViews",
-    "tiny-audio": "small Stable Audio of footsteps; stock pipelines open it",
-    "spatial-audio": "boxes, depth, an audio prompt and loudness on tiny-audio; a SpatialAudioAdapter and a ControlNet",
+@dataclass(frozen=True)
+class ShippedModel:
+    """A shipped model.
+
+    Args:
+        about: one line for listings.
+        backbone: shipped model that an adapter belongs to; empty for a backbone, an encoder or an oracle.
+        condition: name of the conditions that an adapter is loaded for by itself; empty for one that has to be named.
+        image_encoder: shipped encoder that an adapter reads images through.
+    """
+
+    about: str
+    backbone: str = ""
+    condition: str = ""
+    image_encoder: str = ""
+
+
+MODELS: Final[Mapping[str, ShippedModel]] = {
+    "tiny-drawings": ShippedModel("small Stable Diffusion of drawings by nine designers; stock pipelines open it"),
+    "paired": ShippedModel(
+        "localized sketch-text pairs on tiny-drawings; a PairedAdapter", "tiny-drawings", condition="paired"
+    ),
+    "tiny-diffusion": ShippedModel("small Stable Diffusion of outfits and creatures; stock pipelines open it"),
+    "outfits-paired": ShippedModel(
+        "localized sketch-text pairs on tiny-diffusion; a PairedAdapter", "tiny-diffusion", condition="paired"
+    ),
+    "outfits-style": ShippedModel(
+        "eight styles by name on tiny-diffusion, of creatures and outfits; a StyleAdapter",
+        "tiny-diffusion",
+        condition="style",
+    ),
+    "tiny-rooms": ShippedModel("small Stable Diffusion of wallpapered rooms, the backbone of aligned-views"),
+    "aligned-views": ShippedModel(
+        "image and geometry of a new view on tiny-rooms; AlignedViews", "tiny-rooms", condition="aligned_views"
+    ),
+    "tiny-audio": ShippedModel("small Stable Audio of footsteps; stock pipelines open it"),
+    "spatial-audio": ShippedModel(
+        "boxes, depth, an audio prompt and loudness on tiny-audio; a SpatialAudioAdapter and a ControlNet",
+        "tiny-audio",
+        condition="spatial_audio",
+    ),
 }
-BASELINES: Final[Mapping[str, str]] = {
-    "paired-global-sketch": "baseline of paired: one sketch of the whole image and all texts; a PairedAdapter",
-    "style-creatures": "style, of creatures alone; a StyleAdapter",
-    "style-gated": "style-creatures with gated fusion; a StyleAdapter",
-    "style-concat": "style-creatures in one softmax with the text; a StyleAdapter",
-    "style-reference": "baseline of style: style of a reference image; a ReferenceAdapter",
-    "creature-encoder": "image encoder of style-reference; a CLIPVisionModelWithProjection",
-    "style-lora": "baseline of style: one LoRA for all styles, named in the prompt; diffusers' format",
-    "creature-oracle": "classifies style, species, colour and pose of creatures",
-    "sketch-controlnet": "reads sketches of whole outfits; a ControlNetModel",
-    "oracle-styled": "the oracle of outfits, also for styled ones",
-    "spatial-audio-tokens": "spatial-audio with boxes as tokens alone",
-    "spatial-audio-no-time-code": "spatial-audio-tokens without a time code",
-    "spatial-audio-own-projections": "spatial-audio-tokens with key and value projections of their own",
-    "oracle": "classifies garments, colours and patterns of outfits",
+BASELINES: Final[Mapping[str, ShippedModel]] = {
+    "paired-global-sketch": ShippedModel(
+        "baseline of outfits-paired: one sketch of the whole image and all texts; a PairedAdapter", "tiny-diffusion"
+    ),
+    "style-creatures": ShippedModel("outfits-style, of creatures alone; a StyleAdapter", "tiny-diffusion"),
+    "style-gated": ShippedModel("style-creatures with gated fusion; a StyleAdapter", "tiny-diffusion"),
+    "style-concat": ShippedModel("style-creatures in one softmax with the text; a StyleAdapter", "tiny-diffusion"),
+    "style-reference": ShippedModel(
+        "baseline of outfits-style: style of a reference image; a ReferenceAdapter",
+        "tiny-diffusion",
+        condition="reference",
+        image_encoder="creature-encoder",
+    ),
+    "creature-encoder": ShippedModel("image encoder of style-reference; a CLIPVisionModelWithProjection"),
+    "style-lora": ShippedModel("baseline of outfits-style: one LoRA for all styles, named in the prompt"),
+    "creature-oracle": ShippedModel("classifies style, species, colour and pose of creatures"),
+    "sketch-controlnet": ShippedModel("reads sketches of whole outfits; a ControlNetModel"),
+    "oracle-styled": ShippedModel("the oracle of outfits, also for styled ones"),
+    "spatial-audio-tokens": ShippedModel("spatial-audio with boxes as tokens alone", "tiny-audio"),
+    "spatial-audio-no-time-code": ShippedModel("spatial-audio-tokens without a time code", "tiny-audio"),
+    "spatial-audio-own-projections": ShippedModel(
+        "spatial-audio-tokens with key and value projections of their own", "tiny-audio"
+    ),
+    "oracle": ShippedModel("classifies garments, colours and patterns of outfits"),
 }
 """Models that only `weftwork evaluate` reads."""
+ALL: Final[Mapping[str, ShippedModel]] = {**MODELS, **BASELINES}
+IMAGE_BACKBONES: Final = ("tiny-drawings", "tiny-diffusion", "tiny-rooms")
+"""Shipped models that a design may name."""
 
 
 def available() -> list[str]:
@@ -52,10 +98,10 @@ def shipped(name: str) -> Path:
     folders = _folders()
     if name in folders:
         return folders[name]
-    if about := {**MODELS, **BASELINES}.get(name):
+    if model := ALL.get(name):
         folder = f"pretrained/{'' if name in MODELS else 'baselines/'}{name}"
         raise UserError(
-            f"shipped: {name!r} is not installed ({about}), its folder {folder} is missing; a "
+            f"shipped: {name!r} is not installed ({model.about}), its folder {folder} is missing; a "
             "checkout of the repository has it"
         )
     raise UserError(
@@ -71,6 +117,34 @@ def located(source: str | Path) -> Path:
         return shipped(str(source))
     result = path / "final"
     return result if result.is_dir() and not (path / "config.json").is_file() else path
+
+
+def shipped_name(source: str | Path) -> str | None:
+    """Returns the name of the shipped model that a name or a path stands for; None for any other."""
+    folder = located(source).resolve()
+    return next((name for name, one in _folders().items() if one.resolve() == folder), None)
+
+
+def image_backbone(source: str | Path) -> str | None:
+    """Returns the name of the shipped image model that a name or a path stands for, which designs have; else None."""
+    name = shipped_name(source)
+    return name if name in IMAGE_BACKBONES else None
+
+
+def adapters_of(model: str | Path) -> dict[str, str]:
+    """Returns the installed adapters that belong to a model, by the name of their conditions; none unless shipped."""
+    name, installed = shipped_name(model), available()
+    return {
+        one.condition: adapter
+        for adapter, one in ALL.items()
+        if one.condition and one.backbone == name and adapter in installed
+    }
+
+
+def image_encoder_of(adapters: Iterable[str]) -> Path | None:
+    """Returns the folder of the image encoder that one of these shipped adapters reads through; None without one."""
+    encoders = (ALL[name].image_encoder for name in adapters)
+    return next((shipped(one) for one in encoders if one in available()), None)
 
 
 def model_name(source: str) -> str:
@@ -90,4 +164,19 @@ def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("model_index.json", "config.json", "adapter/config.json", LORA))
 
 
-__all__ = ["BASELINES", "DEFAULT_MODEL", "MODELS", "available", "located", "model_name", "shipped"]
+__all__ = [
+    "ALL",
+    "BASELINES",
+    "DEFAULT_MODEL",
+    "IMAGE_BACKBONES",
+    "MODELS",
+    "ShippedModel",
+    "adapters_of",
+    "available",
+    "image_backbone",
+    "image_encoder_of",
+    "located",
+    "model_name",
+    "shipped",
+    "shipped_name",
+]

@@ -18,7 +18,7 @@ from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.core.measurement import Measurement
 from weftwork.evaluation.measurements import measured
 from weftwork.pipelines.core.hardware import device_named
-from weftwork.pretrained import shipped
+from weftwork.pretrained import located
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.outputs import naming_replaced
 
@@ -39,7 +39,7 @@ def _fill(method: Method, parser: argparse.ArgumentParser, given: Sequence[str])
     parser.add_argument("--output", type=Path, default=Path("outputs/evaluation"), help="folder of the report")
     parser.add_argument("--limit", type=int, default=200, help="cases per row")
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of cases and noise; several give a spread")
-    parser.add_argument("--model", help=f"folder of the backbone (default: the shipped {method.backbone})")
+    parser.add_argument("--model", help=f"a shipped backbone or a folder (default: the shipped {measurement.backbone})")
     parser.add_argument("--device", default="cpu", help="where the model runs, for example cuda")
     parser.add_argument("--rows", nargs="*", default=(), help="only these rows")
     measurement.add_arguments(parser)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     if curve:
         check_installed("curve", "matplotlib")
     device = device_named(arguments.device)
-    pipe = load(method.pipeline)(arguments.model or str(shipped(method.backbone))).to(device)
+    pipe = load(method.pipeline)(str(located(arguments.model or measurement.backbone))).to(device)
     evaluation = measurement.open(pipe, arguments)
     folder = arguments.output
     with naming_replaced(folder / f"{evaluation.title}{ending}" for ending in ENDINGS):

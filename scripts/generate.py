@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import DEFAULT_MODEL
-from weftwork.scripts.generate_options import adapter_paths, replaced
+from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced
 from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, help="PNG to write (default: outputs/<name>.png); with --input the folder for all"
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a folder (default: %(default)s)")
+    parser.add_argument(
+        "--model", help=f"a shipped model or a folder (default: that of the design, else {DEFAULT_MODEL})"
+    )
     parser.add_argument(
         "--adapter",
         action="append",
@@ -118,7 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_output(output)
     targets = numbered(output, arguments.num_images)
     device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
-    pipe = open_pipeline(arguments.model, adapters, design, arguments.image_encoder).to(device)
+    pipe = open_pipeline(opened_model(design, arguments), adapters, design, arguments.image_encoder).to(device)
     folder, inspector = arguments.inspect, _inspector(arguments)
     with naming_replaced([*targets, *(map(maps_path, targets) if arguments.maps else ())]):
         for target in draw_files(pipe, design, targets, maps=arguments.maps, recorder=inspector):

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX
 from weftwork.pipelines.core.hardware import device_named
-from weftwork.scripts.generate_options import adapter_paths, replaced
+from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced
 from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def run(arguments: argparse.Namespace) -> None:
         for index, (name, design) in enumerate(read_designs(arguments.input).items())
     }
     given = adapter_paths(arguments.adapter)
-    made_of = {n: identity(one, arguments.model, given, arguments.image_encoder) for n, one in designs.items()}
+    made_of = {
+        name: identity(one, opened_model(one, arguments), given, arguments.image_encoder)
+        for name, one in designs.items()
+    }
     files = _files(designs, folder, arguments)
     missing = [name for name, design in designs.items() if not _is_made(design, made_of[name], files[name])]
     state = PartialState()
@@ -70,12 +73,13 @@ def _make(
     device = device_named(arguments.device) if arguments.device else state.device
     for name, design in tqdm(designs.items(), desc="designs", disable=not state.is_local_main_process):
         try:
-            others = (tuple(design.loras), tuple(design.controlnets))
+            model = opened_model(design, arguments)
+            others = (model, tuple(design.loras), tuple(design.controlnets))
             if pipe is None or others != shared:
-                pipe, shared = open_pipeline(arguments.model, given, design, arguments.image_encoder), others
+                pipe, shared = open_pipeline(model, given, design, arguments.image_encoder), others
                 pipe.to(device)
                 pipe.set_progress_bar_config(disable=True)
-            attach_all(pipe, {}, design.conditions)
+            attach_all(pipe, model, {}, design.conditions)
             targets = list(files[name])[: arguments.num_images]
             draw_files(pipe, design, targets, maps=arguments.maps, made_of=made_of[name])
         except UserError as error:
@@ -127,6 +131,8 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
             continue
         before = found.pop("made_of", {})  # images of earlier versions have none
         expected = json.loads(stored(design, index))
+        if before and "model" not in found["design"]:  # of an earlier version; `before` has its digest
+            expected["design"].pop("model", None)
         used = {key: value for key, value in expected["design"].items() if key in SETTINGS}
         of_paths = {**expected, "design": {**design.source, **used}}  # as earlier versions stored it
         alike = before and _without_images(found) == _without_images(expected)

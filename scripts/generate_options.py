@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pretrained import DEFAULT_MODEL, image_backbone
 
 if TYPE_CHECKING:
     from weftwork.pipelines.designs.design import Design
 
 
 def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
-    """Returns the design with its settings overridden by options."""
+    """Returns the design with its settings overridden by options, and with the shipped model that draws it."""
     from weftwork.pipelines.designs.design import SETTINGS
 
     given = {name: value for name in SETTINGS if (value := getattr(arguments, name)) is not None}
-    return replace(design, **given)
+    return replace(design, **given, model=image_backbone(opened_model(design, arguments)))
+
+
+def opened_model(design: "Design", arguments: argparse.Namespace) -> str:
+    """Returns the model that a design is drawn by: of the option, else of the design, else the default one."""
+    return arguments.model or design.model or DEFAULT_MODEL
 
 
 def adapter_paths(given: Sequence[str]) -> dict[str, Path]:

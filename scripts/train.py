@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
-from weftwork.pretrained import located, model_name, shipped
+from weftwork.pretrained import located, model_name, shipped_name
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.train_options import data_arguments, model_arguments, set_class_images
 from weftwork.training.core import config_file
@@ -63,7 +63,7 @@ def _fill(method: Method, parser: argparse.ArgumentParser, given: Sequence[str])
     parser.add_argument("--dry_run", action="store_true", help="load one batch, print a preview, and stop")
     parser.add_argument("--license", default="unknown", help="for the card of the result, for example apache-2.0")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the result to this repository of the Hub")
-    model, data = model_arguments(parser, method), data_arguments(parser)
+    model, data = model_arguments(parser, trainer), data_arguments(parser)
     trainer.add_arguments(parser, Groups(model, data))
     training = parser.add_argument_group("training")
     defaults = {"train_batch_size": 16, "learning_rate": 1e-3, "validation_steps": 250}
@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     from weftwork.training.core.loop import train
     from weftwork.training.core.sharding import shard
 
+    arguments.pretrained_model_name_or_path = arguments.pretrained_model_name_or_path or trainer.default_backbone
     if arguments.init_from:
         arguments.init_from = located(arguments.init_from)
     torch.manual_seed(config.seed)
@@ -184,9 +185,8 @@ def _opened(
     from weftwork.training.core.denoisers import denoiser_of
     from weftwork.training.core.sharding import move_except
 
-    source = arguments.pretrained_model_name_or_path or str(shipped(method.backbone))
     options = quantization_options(arguments.quantization, arguments.frozen_dtype)
-    pipe = load(method.pipeline)(source, use_safetensors=True, **options)
+    pipe = load(method.pipeline)(str(located(arguments.pretrained_model_name_or_path)), use_safetensors=True, **options)
     denoiser = denoiser_of(pipe)
     original = state_sha256(denoiser)
     if split:
@@ -317,7 +317,7 @@ def _finish(
     written = folder / "config.json"
     about = {
         "method": method.name,
-        "base": model_name(arguments.pretrained_model_name_or_path or method.backbone),
+        "base": model_name(arguments.pretrained_model_name_or_path),
         "license": arguments.license,
         "parameters": sum(p.numel() for p in task.module.parameters() if p.requires_grad),
         "training": read_json(written)["training"] if written.is_file() else provenance,
@@ -334,5 +334,6 @@ def _usage(arguments: argparse.Namespace, method: Method) -> str:
     if not method.usage:
         return ""
     own = arguments.pretrained_model_name_or_path
-    base = f'shipped("{method.backbone}")' if own is None else json.dumps(model_name(own))
+    name = shipped_name(own)
+    base = json.dumps(model_name(own)) if name is None else f'shipped("{name}")'
     return method.snippet(base, '"path/to/this/folder"')

@@ -4,19 +4,22 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from weftwork.attention_processors.core.method import Method
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.training.core.quantization import PACKAGES
+from weftwork.training.core.trainer import BACKBONES, Trainer
 
 DTYPES: Final = ("float32", "bfloat16", "float16")
 
 
-def model_arguments(parser: argparse.ArgumentParser, method: Method) -> "argparse._ArgumentGroup":
+def model_arguments(parser: argparse.ArgumentParser, trainer: type[Trainer]) -> "argparse._ArgumentGroup":
     """Adds the options of the backbone and the adapter to start from."""
+    of_data = {BACKBONES.get(name, trainer.backbone): name for name in trainer.synthetic_datasets}
+    others = [f"{one} for --synthetic {name}" for one, name in of_data.items() if one != trainer.backbone]
+    backbones = ", ".join([trainer.backbone, *others, "that of a shipped --init_from"])
     model = parser.add_argument_group("model")
     model.add_argument(
         "--pretrained_model_name_or_path",
-        help=f"the backbone's folder or Hub id (default: the shipped {method.backbone})",
+        help=f"the backbone's folder or Hub id, or a shipped one (default: {backbones})",
     )
     model.add_argument(
         "--frozen_dtype", choices=DTYPES, default="float32", help="of the backbone; trained weights stay float32"

@@ -32,7 +32,7 @@ def read(folder: Path, seeds: Sequence[int] | None = None) -> list[Reading]:
     seeds = [design.seed or 0] if seeds is None else seeds
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
     pipe.set_progress_bar_config(disable=True)
-    pipe.load_adapter(shipped("paired"), "paired")
+    pipe.load_adapter(shipped("outfits-paired"), "paired")
     images = pipe(
         design.prompt,
         conditions=design.conditions,

@@ -63,9 +63,11 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of untrained models of the same classes as the shipped ones."""
     folder = tmp_path_factory.mktemp("pretrained")
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
-    pipe.save_pretrained(folder / "tiny-diffusion")
-    paired_adapter(pipe.unet).save_pretrained(folder / "paired")
-    style_adapter(pipe.unet, styles=["ink", "pastel", "neon"]).save_pretrained(folder / "style")
+    for name in ("tiny-drawings", "tiny-diffusion"):
+        pipe.save_pretrained(folder / name)
+    for name in ("paired", "outfits-paired"):
+        paired_adapter(pipe.unet).save_pretrained(folder / name)
+    style_adapter(pipe.unet, styles=["ink", "pastel", "neon"]).save_pretrained(folder / "outfits-style")
     return folder
 
 

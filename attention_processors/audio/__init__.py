@@ -19,7 +19,6 @@ METHOD = Method(
         "weftwork.attention_processors.audio.conditions:Envelope",
     ),
     trainer="weftwork.training.trainers.audio:AudioTrainer",
-    backbone="tiny-audio",
     pipeline="weftwork.pipelines.audio.pipeline:VideoToAudioPipeline.from_pretrained",
     evaluation="weftwork.evaluation.measurements.audio:MEASUREMENT",
     demo_page="weftwork.scripts.demo.audio:AudioPage",

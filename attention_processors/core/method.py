@@ -36,7 +36,6 @@ class Method:
         adapters: `Adapter` classes; the first is the one that training makes.
         conditions: `Condition` classes.
         modalities: kinds of denoisers that the conditions can be about.
-        backbone: shipped model that the method's shipped adapters belong to.
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
         evaluation: `Measurement`; None for a method without an evaluation.
@@ -48,8 +47,6 @@ class Method:
         trained: False for a method without weights, whose adapter is made for the denoiser by `for_denoiser`.
         acts_on: what of a denoiser's call the conditions change: "attention", "prompt" (its embeddings) or "latents".
         exports: names beside adapters and conditions that `weftwork.attention_processors` exports.
-        shipped: shipped folder of its trained modules, where it is not named as the method.
-        image_encoder: shipped image encoder that these read through.
         usage: Python lines of a model card, imports first, that use a pipeline `pipe` with the trained adapter.
     """
 
@@ -58,7 +55,6 @@ class Method:
     adapters: tuple[str, ...]
     conditions: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("image", "video", "audio")
-    backbone: str = "tiny-diffusion"
     pipeline: str = OPEN_CONDITIONED
     trainer: str | None = None
     evaluation: str | None = None
@@ -68,14 +64,7 @@ class Method:
     trained: bool = True
     acts_on: Literal["attention", "prompt", "latents"] = "attention"
     exports: tuple[str, ...] = ()
-    shipped: str = ""
-    image_encoder: str = ""
     usage: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        """Name of the shipped folder of its trained modules."""
-        return self.shipped or self.name
 
     @property
     def option(self) -> str:

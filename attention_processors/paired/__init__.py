@@ -17,7 +17,7 @@ METHOD = Method(
     example="weftwork.attention_processors.paired.example:example",
     usage=(
         "from weftwork.attention_processors import SketchTextPair",
-        'pair = SketchTextPair("sketch.png", "a red striped jacket", region="sketch")',
-        'image = pipe("a person wearing an outfit", conditions={"paired": [pair]}, num_inference_steps=20).images[0]',
+        'pair = SketchTextPair("sketch.png", "a red hat", region="sketch")',
+        'image = pipe("a red hat", conditions={"paired": [pair]}, num_inference_steps=20).images[0]',
     ),
 )

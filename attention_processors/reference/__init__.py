@@ -22,8 +22,6 @@ METHOD = Method(
     ),
     conditions=("weftwork.attention_processors.reference.conditions:Reference",),
     modalities=("image", "video"),
-    shipped="style-reference",
-    image_encoder="creature-encoder",
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
     validation="weftwork.evaluation.methods.style:validate_reference",
     example="weftwork.attention_processors.reference.example:example",

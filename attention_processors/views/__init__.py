@@ -19,7 +19,6 @@ METHOD = Method(
         "weftwork.attention_processors.views.reference_attention:References",
     ),
     trainer="weftwork.training.trainers.views:ViewsTrainer",
-    backbone="tiny-rooms",
     pipeline="weftwork.pipelines.views.pipeline:AlignedViewsPipeline.from_pretrained",
     evaluation="weftwork.evaluation.measurements.views:MEASUREMENT",
     demo_page="weftwork.scripts.demo.views:ViewPage",

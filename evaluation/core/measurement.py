@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from weftwork.attention_processors.core.method import load
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import available, located, shipped
+from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped, shipped_name
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -46,6 +46,7 @@ class Measurement:
         description: of the command.
         evaluation: `Evaluation` class, as `"package.module:name"`.
         weights: by option.
+        backbone: shipped model that is measured unless another is named.
         num_inference_steps, guidance_scale: defaults of the options.
         curve: scores that the option `--curve` plots over the weight of the condition; none for no such option.
         curve_over: label of its axis; none for the weight.
@@ -56,6 +57,7 @@ class Measurement:
     description: str
     evaluation: str
     weights: Mapping[str, Weights]
+    backbone: str = DEFAULT_MODEL
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
     curve: tuple[str, ...] = ()
@@ -101,17 +103,18 @@ class Measurement:
         found: dict[str, Sequence[Path]] = {
             name: [getattr(arguments, name)] for name in self.places if getattr(arguments, name) is not None
         }
+        of_backbone = arguments.model is None or shipped_name(arguments.model) == self.backbone
         for name, one in self.weights.items():
             given = getattr(arguments, name)
             if given is not None:
                 found[name] = [located(one) for one in (given if isinstance(given, list) else [given])]
             elif one.beside and getattr(arguments, one.beside) is not None:
                 continue
-            elif arguments.model is None and one.shipped in available():
+            elif of_backbone and one.shipped in available():
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:
                 raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
-            elif arguments.model is None:
+            elif of_backbone:
                 where = (
                     "or run in a checkout, which has it in pretrained/baselines" if one.shipped else "none is shipped"
                 )

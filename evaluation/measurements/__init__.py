@@ -9,11 +9,11 @@ def measured() -> Mapping[str, Method]:
     """Returns all methods with an evaluation by name, evaluations of several methods last."""
     found = {name: method for name, method in methods().items() if method.evaluation is not None}
     several = {
-        "composition": ("conditions of several methods on one image", "tiny-diffusion"),
-        "gates": ("fusions of a style with the text, trained alike", "tiny-diffusion"),
-        "drawings": ("pairs, styles and references on drawings by several designers", "tiny-drawings"),
+        "composition": "conditions of several methods on one image",
+        "gates": "fusions of a style with the text, trained alike",
+        "drawings": "pairs, styles and references on drawings by several designers",
     }
     return found | {
-        name: Method(name, summary, (), backbone=backbone, evaluation=f"{__name__}.{name}:MEASUREMENT")
-        for name, (summary, backbone) in several.items()
+        name: Method(name, summary, (), evaluation=f"{__name__}.{name}:MEASUREMENT")
+        for name, summary in several.items()
     }

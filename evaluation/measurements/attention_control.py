@@ -9,4 +9,5 @@ MEASUREMENT: Final = Measurement(
     "time per image.",
     "weftwork.evaluation.methods.attention_control:AttentionControlEvaluation",
     {},
+    backbone="tiny-diffusion",
 )

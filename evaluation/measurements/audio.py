@@ -18,6 +18,7 @@ MEASUREMENT: Final = Measurement(
         "no_time_code": _audio("spatial-audio-no-time-code", "no_time_code"),
         "own_projections": _audio("spatial-audio-own-projections", "own_projections"),
     },
+    backbone="tiny-audio",
     num_inference_steps=50,
     guidance_scale=2.0,
     places={"footsteps": (None, "folder of recorded footsteps (default: synthetic ones)")},

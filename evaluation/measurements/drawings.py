@@ -7,8 +7,8 @@ from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.evaluation.core.measurement import Measurement, Weights
 
 
-def _drawings(kind: str, *rows: str) -> Weights:
-    return Weights(f"drawings-{kind}", f"folder of the {kind}", rows)
+def _drawings(kind: str, *rows: str, shipped: str = "") -> Weights:
+    return Weights(shipped, f"folder of the {kind}", rows)
 
 
 MEASUREMENT: Final = Measurement(
@@ -18,7 +18,9 @@ MEASUREMENT: Final = Measurement(
     "weftwork.evaluation.methods.drawings:DrawingsEvaluation",
     {
         "oracle": _drawings("oracle"),
-        "paired": _drawings("paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped"),
+        "paired": _drawings(
+            "paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped", shipped="paired"
+        ),
         "global_sketch": _drawings("global-sketch", "global_sketch", "global_sketch_unnamed"),
         "style": _drawings("style", "style", "pairs_style"),
         "reference": _drawings("reference", "reference"),

@@ -15,5 +15,6 @@ MEASUREMENT: Final = Measurement(
         "expressions": Weights("", "adapter folder: with a bank", ("names", "guided", "images", "mixed")),
         "no_bank": Weights("", "adapter folder: without one", ("no_bank_names", "no_bank_images")),
     },
+    backbone="tiny-diffusion",
     places={"people": (TARBALLS, "tarball of the people's parts")},
 )

@@ -14,4 +14,5 @@ MEASUREMENT: Final = Measurement(
         fusion: Weights(shipped or f"style-{fusion}", f"folders of style adapters: {fusion}", (fusion,), several=True)
         for fusion, shipped in SHIPPED.items()
     },
+    backbone="tiny-diffusion",
 )

@@ -8,7 +8,7 @@ MEASUREMENT: Final = Measurement(
     "Measurement of sketch-text pairs: attributes and outlines of garments, pair by pair.",
     "weftwork.evaluation.methods.paired:PairedEvaluation",
     {
-        "adapter": Weights("paired", "adapter folder"),
+        "adapter": Weights("outfits-paired", "adapter folder"),
         "baseline": Weights(
             "paired-global-sketch",
             "adapter folder of the global-sketch baseline",
@@ -16,4 +16,5 @@ MEASUREMENT: Final = Measurement(
             beside="adapter",
         ),
     },
+    backbone="tiny-diffusion",
 )

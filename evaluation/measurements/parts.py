@@ -17,4 +17,5 @@ MEASUREMENT: Final = Measurement(
             "", "folders of ControlNets that were trained with --cross_gates", ("cross_gated",), several=True
         ),
     },
+    backbone="tiny-diffusion",
 )

@@ -8,7 +8,7 @@ MEASUREMENT: Final = Measurement(
     "Measurement of style adapters: style and content of creatures; --curve plots both over the weight.",
     "weftwork.evaluation.methods.style:StyleEvaluation",
     {
-        "style": Weights("style", "adapter folder: additive, of creatures and outfits", ("style",)),
+        "style": Weights("outfits-style", "adapter folder: additive, of creatures and outfits", ("style",)),
         "style_creatures": Weights(
             "style-creatures", "adapter folder: additive, of creatures alone", ("style_creatures",)
         ),
@@ -20,5 +20,6 @@ MEASUREMENT: Final = Measurement(
         ),
         "lora": Weights("style-lora", "folder of a LoRA that reads style names", ("lora",)),
     },
+    backbone="tiny-diffusion",
     curve=("style_accuracy", "content_accuracy", "shape_consistency"),
 )

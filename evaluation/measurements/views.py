@@ -22,5 +22,6 @@ MEASUREMENT: Final = Measurement(
         "detached": _views("aligned-views-detached", "detached"),
         "distilled": _views("aligned-views-distilled", "distilled"),
     },
+    backbone="tiny-rooms",
     guidance_scale=1.0,
 )

@@ -19,7 +19,7 @@ from weftwork.pipelines import ConditionedStableDiffusionPipeline, shipped
 STEPS = int(os.environ.get("STEPS", "20"))
 
 pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
-pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")))
+pipe.attach(paired=PairedAdapter.from_pretrained(shipped("outfits-paired")))
 
 # %% [markdown]
 # A pair is a sketch on the canvas of the whole image and a text. `region="sketch"` keeps the pair inside its strokes.

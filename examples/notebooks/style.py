@@ -51,7 +51,7 @@ row([Image.open(folder / one["file_name"]) for one in rows[:6]])
 output = Path(tempfile.mkdtemp()) / "chalk"
 options = {
     "train_data_dir": folder,
-    "init_from": shipped("style"),
+    "init_from": shipped("outfits-style"),
     "output_dir": output,
     "max_train_steps": STEPS,
     "train_batch_size": 10,

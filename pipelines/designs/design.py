@@ -1,9 +1,10 @@
 """A design: the prompt, the settings of the run, and the conditions by adapter name.
 
-    {"prompt": "a person wearing an outfit", "seed": 0, "num_inference_steps": 20, "guidance_scale": 3.0,
-     "conditions": {"paired": [{"sketch": "jacket.png", "text": "a red striped jacket", "region": "sketch"},
-                               {"text": "a black skirt", "region": [0.2, 0.5, 0.8, 0.8], "weight": 0.7, "end": 0.5}]}}
+    {"prompt": "drawings of things on white", "seed": 0, "num_inference_steps": 20, "guidance_scale": 3.0,
+     "conditions": {"paired": [{"sketch": "house.png", "text": "a house with a red roof", "region": "sketch"},
+                               {"text": "a green tree", "region": [0.6, 0.2, 1, 0.9], "weight": 0.7, "end": 0.5}]}}
 
+- `model` is the shipped model that it is for, saved images have the one that they were made with;
 - only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are rejected;
 - a condition is of the registered class whose `needs` it has: `{"sketch": …, "text": …}`, `{"global_sketch": …}`,
   `{"style": "ink"}`, `{"image": "reference.png"}`, `{"image": "fox.png", "text": "fox"}`, `{"prompt": "a red car"}`;
@@ -47,6 +48,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.designs.initial_image import DEFAULT_STRENGTH, check_initial_image
 from weftwork.pipelines.designs.kinds import ImagesKind, ListKind, OpenedKind, each, opened
 from weftwork.pipelines.designs.samplers import SAMPLERS
+from weftwork.pretrained import IMAGE_BACKBONES
 
 SIDE: Final = WholeKind(8, 4096, multiple=8)
 SEED: Final = WholeKind(0, 2**63 - 1)
@@ -188,6 +190,7 @@ class Design(Recorded):
 
     Args:
         prompt: prompt of the whole image; may be empty.
+        model: shipped model that it is for; None takes the default one.
         negative_prompt: negative prompt of guidance.
         seed: seed of the noise; None draws one.
         variations: noise that is mixed in, in order.
@@ -207,6 +210,10 @@ class Design(Recorded):
     """
 
     prompt: str = field(metadata=recorded(TextKind(empty=True), "Prompt of the whole image; may be empty."))
+    model: str | None = field(
+        default=None,
+        metadata=recorded(ChoiceKind(IMAGE_BACKBONES), "Shipped model that it is for; left out, the default one."),
+    )
     negative_prompt: str | None = field(
         default=None, metadata=recorded(TextKind(empty=True), "Negative prompt of guidance.")
     )
@@ -253,6 +260,8 @@ class Design(Recorded):
                 f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
                 "1 turns guidance off"
             )
+        if self.model not in (None, *IMAGE_BACKBONES):
+            raise UserError(f"model: got {short(self.model)}, expected one of {', '.join(IMAGE_BACKBONES)}; change it")
         if self.sampler not in (None, *SAMPLERS):
             raise UserError(f"sampler: got {short(self.sampler)}, expected one of {', '.join(SAMPLERS)}; change it")
         self._begin()

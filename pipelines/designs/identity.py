@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.method import methods
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.folders import files_below
 from weftwork.pipelines.designs.design import Design
-from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
+from weftwork.pretrained import adapters_of, available, image_encoder_of, located, shipped
 
 WHOLE_BYTES: Final = 64_000_000
 SAMPLES: Final = 256
@@ -26,7 +25,7 @@ PACKAGES: Final = ("weftwork", "diffusers", "torch")
 
 
 def identity(
-    design: Design, model: str | Path, adapters: Mapping[str, Path], image_encoder: str | None = None
+    design: Design, model: str | Path, adapters: Mapping[str, Path], image_encoder: str | Path | None = None
 ) -> dict[str, str]:
     """Returns a digest of each input of an image beside the numbers of its design; the arguments are those of
     `open_pipeline`.
@@ -34,8 +33,9 @@ def identity(
     Raises:
         ValueError: a path with nothing there.
     """
-    ready = {name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()}
-    used = {name: adapters.get(name) or shipped(name) for name in design.conditions if name in {*adapters, *ready}}
+    ready = adapters_of(model)
+    own = {name: ready[name] for name in design.conditions if name in ready and name not in adapters}
+    image_encoder = image_encoder or image_encoder_of(own.values())
     found = {
         "model": path_digest(shipped(str(model)) if model in available() else Path(model), "model"),
         "conditions": content_digest(design.conditions),
@@ -44,7 +44,7 @@ def identity(
     for name in ("images", "image", "mask_image"):
         if value := getattr(design, name):
             found[name] = content_digest(value)
-    for name, path in {**adapters, **used}.items():
+    for name, path in {**adapters, **{name: shipped(one) for name, one in own.items()}}.items():
         found[f"adapter {name}"] = path_digest(located(path), f"adapter {name}")
     for index, lora in enumerate(design.loras):
         found[f"lora {index + 1}"] = path_digest(Path(lora.lora), "lora")

@@ -26,7 +26,7 @@ from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.initial_image import binary_mask
 from weftwork.pipelines.designs.noise import generators, variations
 from weftwork.pipelines.designs.samplers import sampler
-from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped
+from weftwork.pretrained import ALL, adapters_of, available, image_encoder_of, located, shipped
 
 
 def open_pipeline(
@@ -55,20 +55,30 @@ def open_pipeline(
         check_several(controlnets)
         pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=controlnets)
     _add_loras(pipe, design.loras)
-    attach_all(pipe, adapters, design.conditions)
+    attach_all(pipe, model, adapters, design.conditions)
     if image_encoder is not None:
-        from weftwork.attention_processors.encoders import ImageEncoder
-
-        with opening("image_encoder", image_encoder):
-            pipe.set_encoders(image=ImageEncoder.from_pretrained(image_encoder))
+        _set_image_encoder(pipe, image_encoder)
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
 
 
+def _set_image_encoder(pipe: ConditionedPipelineMixin, source: str | Path) -> None:
+    from weftwork.attention_processors.encoders import ImageEncoder
+
+    with opening("image_encoder", source):
+        pipe.set_encoders(image=ImageEncoder.from_pretrained(str(source)))
+
+
 def attach_all(
-    pipe: ConditionedPipelineMixin, given: Mapping[str, Path], conditions: Mapping[str, Sequence[Condition]]
+    pipe: ConditionedPipelineMixin,
+    model: str | Path,
+    given: Mapping[str, Path],
+    conditions: Mapping[str, Sequence[Condition]],
 ) -> None:
     """Attaches the given adapters and style cards; for other conditions shipped ones, or those that need no weights.
+
+    Args:
+        model: folder, or name of a shipped model, that the pipeline was opened from; shipped adapters belong to it.
 
     Raises:
         ValueError: nothing at a path, or conditions without an adapter.
@@ -86,16 +96,20 @@ def attach_all(
         if name in conditions:
             attach_untrained(pipe, name, conditions[name])
     missing = [name for name in conditions if name not in (pipe.adapters or ())]
-    ready = [name for name, one in methods().items() if one.backbone == DEFAULT_MODEL and name in available()]
+    ready = adapters_of(model)
     for name in missing:
         if name not in ready:
+            other = [one.backbone for adapter, one in ALL.items() if one.condition == name and adapter in available()]
             raise UserError(
                 f"conditions: got {name!r}, for which there is no adapter, expected a name among "
-                f"{', '.join(pipe.adapters or ()) or 'none'} (attached), {', '.join(ready) or 'none'} (shipped) or "
-                f"{', '.join(untrained())} (without weights); "
-                f"pass --adapter {name}=PATH"
+                f"{', '.join(pipe.adapters or ()) or 'none'} (attached), {', '.join(ready) or 'none'} (shipped for "
+                f"{Path(model).name}) or {', '.join(untrained())} (without weights); pass --adapter {name}=PATH"
+                + "".join(f", or --model {one}, which has one" for one in other)
             )
-        pipe.load_adapter(shipped(name), name)
+        pipe.load_adapter(shipped(ready[name]), name)
+    encoder = image_encoder_of(ready[name] for name in missing)
+    if encoder is not None and "image" not in pipe.frozen_encoders:
+        _set_image_encoder(pipe, encoder)
 
 
 def untrained() -> dict[str, tuple[str, ...]]:
@@ -251,6 +265,8 @@ def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Ima
 def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = None) -> str:
     """Returns the text stored in a PNG: `design`, a complete design file, the seed, and digests of what made it."""
     one = design.numbered(index)
+    content = {name: value for name, value in one.complete().items() if name != "model"}
+    model = {} if one.model is None else {"model": one.model}
     settings = {name: getattr(one, name) for name in SETTINGS if name not in OF_IMAGE or one.image is not None}
-    record = {"design": {**one.complete(), **settings}, "seed": one.seed}
+    record = {"design": {**content, **model, **settings}, "seed": one.seed}
     return json.dumps(record if made_of is None else {**record, "made_of": made_of})

@@ -118,9 +118,9 @@ def _generation_alone(arguments: argparse.Namespace) -> list[float]:
 def _shipped_pipeline() -> "ConditionedPipelineMixin":
     from weftwork.pipelines.designs.design import Design
     from weftwork.pipelines.designs.run import open_pipeline
-    from weftwork.pretrained import DEFAULT_MODEL, shipped
+    from weftwork.pretrained import DEFAULT_MODEL
 
-    return open_pipeline(DEFAULT_MODEL, {"paired": shipped("paired")}, Design(""))
+    return open_pipeline(DEFAULT_MODEL, {}, Design("", conditions={"paired": ()}))
 
 
 def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -43,7 +43,7 @@ def measure(size: str, rounds: int) -> dict[str, dict[str, float]]:
     """Returns the rows of the report."""
     torch.manual_seed(0)
     pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
-    task = PairedTask(PairedAdapter.from_pretrained(shipped("paired")), pipe, PairedConfig())
+    task = PairedTask(PairedAdapter.from_pretrained(shipped("outfits-paired")), pipe, PairedConfig())
     batches = {f"pairs_{count}": _batch(task, count, 128) for count in COUNTS[size]}
     batches |= {f"side_{side}": _batch(task, PAIRS, side) for side in SIDES[size]}
     seconds = interleaved(rounds, **{name: lambda batch=batch: _step(task, batch) for name, batch in batches.items()})

@@ -165,7 +165,7 @@ def with_pipelines() -> list[Method]:
 def open_studio(
     model: str, adapters: Mapping[str, Path], device: str, image_encoder: str | None = None
 ) -> "ImageStudio":
-    """Opens the model with the named adapters and those without weights, the default one with shipped adapters.
+    """Opens the model with the named adapters and those without weights, a shipped one with its shipped adapters.
 
     Raises:
         ValueError: something that cannot be opened.
@@ -173,17 +173,10 @@ def open_studio(
     from weftwork.pipelines.core.hardware import device_named
     from weftwork.pipelines.designs.design import Design
     from weftwork.pipelines.designs.run import attach_untrained, open_pipeline, untrained
-    from weftwork.pretrained import available, shipped
+    from weftwork.pretrained import adapters_of
     from weftwork.scripts.demo.studio import ImageStudio
 
-    given = dict(adapters)
-    if model == DEFAULT_MODEL:
-        for name, method in methods().items():  # baselines are in a checkout only
-            if method.backbone == model and method.folder in available():
-                given.setdefault(name, shipped(method.folder))
-            if image_encoder is None and name in given and method.image_encoder in available():
-                image_encoder = str(shipped(method.image_encoder))
-    pipe = open_pipeline(model, given, Design(""), image_encoder)
+    pipe = open_pipeline(model, adapters, Design("", conditions=dict.fromkeys(adapters_of(model), ())), image_encoder)
     for name in untrained():
         with contextlib.suppress(UserError):  # not for this backbone
             attach_untrained(pipe, name)

@@ -34,7 +34,7 @@ class OutfitPage(AdapterPage):
     order = 10
 
     def build(self) -> None:
-        samples = style_samples()
+        samples = style_samples(self.studio)
         named = {kind: attached_name(methods()[name], self.studio) for kind, name in PHOTOGRAPHS.items()}
         with gr.Row():
             with gr.Column(scale=2, min_width=320):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
 
 from weftwork.attention_processors.core.method import Method, load, methods
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import ALL, available, shipped
 from weftwork.scripts.demo.studio import ImageStudio, Studio
 
 Owned = TypeVar("Owned", bound=Studio)
@@ -29,8 +29,9 @@ class Context:
         """Returns the folders of a method's backbone and trained modules; None where they are not there."""
         if method.name in self.folders:
             return self.folders[method.name]
-        names = (method.backbone, method.folder)
-        return (str(shipped(names[0])), str(shipped(names[1]))) if set(names) <= set(available()) else None
+        names = ((one.backbone, name) for name, one in ALL.items() if one.condition == method.option)
+        found = next((one for one in names if set(one) <= set(available())), None)
+        return None if found is None else (str(shipped(found[0])), str(shipped(found[1])))
 
 
 class Tab(ABC):

@@ -23,6 +23,7 @@ from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.reader import as_design
 from weftwork.pipelines.designs.run import draw, stored
+from weftwork.pretrained import image_backbone
 from weftwork.scripts.demo.jobs import JobQueue, Report, Step, User
 
 MAX_STEPS: Final = 100
@@ -94,10 +95,16 @@ class ImageStudio(Studio):
         """Returns the design of a user: images are inside of it, files are never read.
 
         Raises:
-            ValueError: it is wrong, too large, or names a file.
+            ValueError: it is wrong, too large, for another model, or names a file.
         """
         _check_safe(record, () if self.controlnets else ("controlnets",))
         design = as_design(record, lambda text: self.controlnets.get(text) or _inline_image(text))
+        model = image_backbone(self.model)
+        if design.model not in (None, model):
+            raise UserError(
+                f"model: got a design for {design.model}, but {Path(self.model).name} is open; run weftwork demo "
+                f"--model {design.model}, or begin a new design"
+            )
         if design.num_inference_steps > MAX_STEPS:
             raise UserError(
                 f"num_inference_steps: got {design.num_inference_steps}, expected at most {MAX_STEPS}; lower it"
@@ -107,7 +114,8 @@ class ImageStudio(Studio):
         unknown = [name for name in design.conditions if name not in (self.pipe.adapters or ())]
         if unknown:
             raise UserError(f"conditions: got {', '.join(unknown)}, which this demo has no adapter for; leave it out")
-        return replace(design, seed=seed_or_random(design.seed), files=())  # names of ControlNets are no files
+        drawn = replace(design, model=model, seed=seed_or_random(design.seed))
+        return replace(drawn, files=())  # names of ControlNets are no files
 
     def generate(
         self,

@@ -12,6 +12,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Report
 from weftwork.scripts.demo.pages import AdapterPage
+from weftwork.scripts.demo.studio import ImageStudio
 from weftwork.scripts.demo.widgets import (
     DEVICE,
     QUIET,
@@ -40,7 +41,7 @@ class StylePage(AdapterPage):
         with gr.Row():
             with gr.Column(scale=3, min_width=320):
                 prompt = gr.Textbox("a red cat", label="Prompt", elem_id="style-prompt")
-                gallery, samples = _samples()
+                gallery, samples = _samples(self.studio)
                 sliders = [gr.Slider(0, 1, float(i == 0), step=0.05, label=name) for i, name in enumerate(names)]
                 shares = {f"share_{name}": slider for name, slider in zip(names, sliders, strict=True)}
                 strength = strength_settings()
@@ -95,9 +96,9 @@ class StylePage(AdapterPage):
             return gr.File(label="A card to add to the mixture", file_types=[".safetensors"], elem_id="own-card")
 
 
-def _samples() -> tuple[gr.Gallery, list[str]]:
+def _samples(studio: ImageStudio) -> tuple[gr.Gallery, list[str]]:
     """Adds samples of the shipped styles, from their model card, and returns their names."""
-    samples = style_samples()
+    samples = style_samples(studio)
     gallery = gr.Gallery(
         [(str(file), name) for name, file in samples.items()],
         label="Styles; click one to use it alone",

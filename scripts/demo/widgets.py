@@ -12,7 +12,7 @@ from gradio.events import Dependency
 
 from weftwork.attention_processors.style.adapter import StyleCard
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import adapters_of, shipped
 from weftwork.scripts.demo.guards import errors_shown
 from weftwork.scripts.demo.jobs import Cancelled, JobQueue, Result, Step, User
 from weftwork.scripts.demo.studio import CARD, MAX_STEPS, ImageResult, ImageStudio
@@ -251,9 +251,10 @@ def styles_of(studio: ImageStudio, adapter: str = "style") -> tuple[str, ...]:
     return tuple(adapters[adapter].config["styles"]) if adapters is not None and adapter in adapters else ()
 
 
-def style_samples() -> dict[str, Path]:
-    """Returns an image in each of the shipped styles, from their model card."""
-    files = sorted((shipped("style") / "samples").glob("*.png")) if "style" in available() else []
+def style_samples(studio: ImageStudio) -> dict[str, Path]:
+    """Returns an image in each of the styles that are shipped for the open model, from their model card."""
+    adapter = adapters_of(studio.model).get("style")
+    files = sorted((shipped(adapter) / "samples").glob("*.png")) if adapter else []
     return {file.stem: file for file in files}
 
 

@@ -1,6 +1,6 @@
 """Measure reconstructions of drawings, and of outfits, that an autoencoder was never trained on.
 
-    python -m weftwork.scripts.maintenance.check_drawings pretrained/in_progress/drawings-autoencoder/vae
+    python -m weftwork.scripts.maintenance.check_drawings pretrained/tiny-drawings/vae
 
 Prints the mean PSNR in dB of single drawings on white (held-out subjects, colour sets), of scenes of held-out subjects,
 and of outfits of the validation split.

@@ -6,17 +6,15 @@ python -m weftwork.scripts.maintenance.gallery_images docs/gallery
 import sys
 from pathlib import Path
 
-from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.reader import read_design
-from weftwork.pipelines.designs.run import attach_all, draw_files, open_pipeline
+from weftwork.pipelines.designs.run import draw_files, open_pipeline
 from weftwork.pretrained import DEFAULT_MODEL
 
 
 def main() -> None:
-    pipe = open_pipeline(DEFAULT_MODEL, {}, Design(""))
     for path in sorted(Path(sys.argv[1]).glob("*.json")):
         design = read_design(path)
-        attach_all(pipe, {}, design.conditions)
+        pipe = open_pipeline(design.model or DEFAULT_MODEL, {}, design)
         print(*draw_files(pipe, design, [path.with_suffix(".png")]))
 
 

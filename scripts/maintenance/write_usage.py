@@ -9,10 +9,14 @@ from functools import cache
 from typing import Final
 
 from weftwork.attention_processors.core.method import Method, method_of
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import ALL, available, shipped
 from weftwork.scripts.inspect_folder import describe
 
 BACKBONES: Final[Mapping[str, tuple[str, str]]] = {
+    "tiny-drawings": (
+        "diffusers:StableDiffusionPipeline",
+        'image = pipe("a red car, noto style, on a white background", num_inference_steps=20).images[0]',
+    ),
     "tiny-diffusion": (
         "diffusers:StableDiffusionPipeline",
         'image = pipe("a person wearing a red striped jacket", num_inference_steps=20).images[0]',
@@ -42,8 +46,8 @@ def snippet(name: str) -> str:
         imports = f"from {module} import {kind}\nfrom weftwork.pretrained import shipped\n\n"
         return f'{imports}pipe = {kind}.from_pretrained(shipped("{name}"))\n{call}\n'
     method = shipped_adapters()[name]
-    text = method.snippet(f'shipped("{method.backbone}")', f'shipped("{name}")')
-    return text.replace('"image-encoder"', f'str(shipped("{method.image_encoder}"))')
+    text = method.snippet(f'shipped("{ALL[name].backbone}")', f'shipped("{name}")')
+    return text.replace('"image-encoder"', f'str(shipped("{ALL[name].image_encoder}"))')
 
 
 def with_snippet(card: str, text: str) -> str:

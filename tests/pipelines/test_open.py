@@ -1,18 +1,17 @@
 """Functions by which methods open their backbones, and the loading of trained modules by one name."""
 
-from typing import Any
-
 import pytest
 
 from weftwork.attention_processors import methods
 from weftwork.attention_processors.core.method import load
-from weftwork.pretrained import available, shipped
+from weftwork.pretrained import ALL, available, shipped
 
-SHIPPED = [method for method in methods().values() if method.name in available()]
+SHIPPED = [name for name in available() if ALL[name].condition]
 
 
-@pytest.mark.parametrize("method", SHIPPED, ids=lambda method: method.name)
-def test_a_methods_backbone_opens_and_takes_its_shipped_modules(method: Any) -> None:
-    pipe = load(method.pipeline)(shipped(method.backbone), use_safetensors=True)
-    adapter = pipe.load_adapter(shipped(method.name), "it")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_adapter_fits_its_backbone(name: str) -> None:
+    method = next(one for one in methods().values() if one.option == ALL[name].condition)
+    pipe = load(method.pipeline)(shipped(ALL[name].backbone), use_safetensors=True)
+    adapter = pipe.load_adapter(shipped(name), "it")
     assert isinstance(adapter, load(method.adapters[0]))

@@ -1,5 +1,6 @@
 """The table of shipped models and the folders that are there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,21 @@ from PIL import Image
 from weftwork import pretrained
 from weftwork.attention_processors import Reference, ReferenceAdapter
 from weftwork.attention_processors.encoders import ImageEncoder
-from weftwork.pretrained import BASELINES, MODELS, available, located, model_name, shipped
+from weftwork.pretrained import (
+    ALL,
+    BASELINES,
+    DEFAULT_MODEL,
+    IMAGE_BACKBONES,
+    MODELS,
+    adapters_of,
+    available,
+    image_backbone,
+    image_encoder_of,
+    located,
+    model_name,
+    shipped,
+    shipped_name,
+)
 
 ROOT = Path(pretrained.__file__).parent
 
@@ -19,6 +34,41 @@ def test_the_table_lists_the_folders_of_a_checkout() -> None:
     assert {*MODELS, *BASELINES} == set(available())
     assert all(shipped(name) == ROOT / name for name in MODELS)
     assert all(shipped(name) == ROOT / "baselines" / name for name in BASELINES)
+
+
+def test_the_table_says_which_adapters_belong_to_which_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert adapters_of(DEFAULT_MODEL)["paired"] == "paired"
+    outfits = adapters_of("tiny-diffusion")
+    assert (outfits["paired"], outfits["style"]) == ("outfits-paired", "outfits-style")
+    assert adapters_of(ROOT / "tiny-diffusion") == adapters_of(f"{ROOT}/baselines/../tiny-diffusion") == outfits
+    assert adapters_of(tmp_path) == adapters_of("owner/repository") == {}, "none belongs to a model of the user"
+    pairs = [(one.backbone, one.condition) for one in ALL.values() if one.condition]
+    assert len(set(pairs)) == len(pairs), "a condition means one adapter"
+    assert all(one.backbone in MODELS for one in ALL.values() if one.backbone)
+    monkeypatch.setattr(pretrained, "PLACES", (tmp_path,))
+    assert adapters_of("tiny-diffusion") == {}, "none that is not installed"
+
+
+def test_a_name_and_its_folder_stand_for_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (
+        shipped_name("tiny-rooms") == shipped_name(ROOT / "tiny-rooms") == image_backbone("tiny-rooms") == "tiny-rooms"
+    )
+    assert shipped_name("tiny-audio") == "tiny-audio" and image_backbone("tiny-audio") is None
+    (tmp_path / "tiny-rooms").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert shipped_name("tiny-rooms") is None, "a folder here comes first"
+    assert image_encoder_of(["paired", "outfits-style"]) is None
+
+
+@pytest.mark.skipif(not set(IMAGE_BACKBONES) <= set(available()), reason="the shipped models are not installed")
+def test_models_of_designs_are_stable_diffusion_folders() -> None:
+    for name in IMAGE_BACKBONES:
+        parts = json.loads((shipped(name) / "model_index.json").read_text())
+        assert parts["_class_name"] == "StableDiffusionPipeline"
+        folders = {part for part, (library, _) in ((k, v) for k, v in parts.items() if isinstance(v, list)) if library}
+        assert all((shipped(name) / part).is_dir() for part in folders)
 
 
 def test_a_model_that_is_not_installed_is_named_with_its_folder(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from weftwork.attention_processors.core.method import load
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pretrained import ALL, DEFAULT_MODEL, shipped_name
 from weftwork.training.core.config import ConfigT, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 DRAWINGS: Final = "drawings"
 """The synthetic dataset made of drawings by others."""
+
+BACKBONES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("outfits", "creatures", "all", "people", "hands"), "tiny-diffusion"),
+    DRAWINGS: "tiny-drawings",
+}
+"""Shipped backbones of synthetic datasets, unless one is named."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Trainer(ABC):
     """`"package.module:name"` of a function of the trainer and the pipeline, for `prepare`."""
     folder: ClassVar[str] = "folder of your own data"
     """Help of --train_data_dir."""
+    backbone: ClassVar[str] = DEFAULT_MODEL
+    """Shipped backbone of own data and of datasets without one in `BACKBONES`."""
     synthetic_datasets: ClassVar[Sequence[str]] = ()
     """Synthetic datasets, the choices of --synthetic; without any there is no such option."""
     samples: ClassVar[int] = 0
@@ -92,6 +101,13 @@ class Trainer(ABC):
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
+
+    @property
+    def default_backbone(self) -> str:
+        """The shipped backbone unless one is named: of a shipped --init_from, else of the data."""
+        start = self.arguments.init_from
+        of_start = ALL[name].backbone if start and (name := shipped_name(start)) else ""
+        return of_start or BACKBONES.get(self.synthetic or "", self.backbone)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:

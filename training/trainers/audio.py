@@ -62,6 +62,7 @@ class AudioTrainer(Trainer):
     preparation = "weftwork.training.tasks.audio:prepare"
     folder = "folder of audio files, with boxes and depth beside them"
     synthetic_only = ("footsteps",)
+    backbone = "tiny-audio"
     synthetic_datasets = ("walks",)
     samples = 8_000
     own_only = ("seconds", "audio_encoder")

@@ -52,6 +52,7 @@ class ViewsTrainer(Trainer):
     data_options = ViewsData
     preparation = "weftwork.training.tasks.views:prepare"
     folder = "folder of clips with cameras and depth"
+    backbone = "tiny-rooms"
     synthetic_datasets = ("rooms",)
     samples = 2_000
     without_effect = ("cache_features", "class_designs", "validation_prompt")

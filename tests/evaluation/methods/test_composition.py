@@ -27,7 +27,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> CompositionEvaluatio
     for block in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
         torch.nn.init.normal_(block.weight, std=0.1)
     style = StyleAdapter.for_denoiser(pipe.unet, layers="decoder", styles=list(STYLES), token_dim=128, style_dim=8)
-    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("paired")), style=style)
+    pipe.attach(paired=PairedAdapter.from_pretrained(shipped("outfits-paired")), style=style)
     return CompositionEvaluation(
         pipe=pipe,
         lora=lora,

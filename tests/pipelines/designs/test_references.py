@@ -85,12 +85,12 @@ def test_images_are_read_by_any_model_as_conditions(folder: Path) -> None:
     flux, pipe = open_conditioned(folder / "model"), tiny_pipe(ConditionedStableDiffusionPipeline)
     for given in (ReferenceOnly(Image.effect_noise((8, 8), 90)), InContextReference(0)):
         kind = ReferenceOnlyAdapter if isinstance(given, ReferenceOnly) else InContextAdapter
-        attach_all(flux, {}, {"in_context": [given]})
+        attach_all(flux, "model", {}, {"in_context": [given]})
         assert type(flux.adapters["in_context"]) is kind
-    attach_all(pipe, {}, {"in_context": [ReferenceOnly(weight=0)]})
+    attach_all(pipe, "model", {}, {"in_context": [ReferenceOnly(weight=0)]})
     words = "got ReferenceOnly beside InContextReference, expected one kind; leave the others out"
     both = [ReferenceOnly(weight=0), InContextReference(0)]
-    check_call(lambda some: [attach_all(pipe, {}, {"in_context": some})], both, words, both[:1])
+    check_call(lambda some: [attach_all(pipe, "model", {}, {"in_context": some})], both, words, both[:1])
 
 
 def test_the_name_of_an_adapter_tells_kinds_of_images_apart() -> None:

@@ -22,7 +22,7 @@ from weftwork.datasets.synthetic.rooms import sample
 from weftwork.datasets.synthetic.walks.scenes import Walk, times_at
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import conditioned_class
-from weftwork.pretrained import available
+from weftwork.pretrained import ALL, available
 from weftwork.scripts.demo.jobs import Cancelled, Step
 
 pytest.importorskip("gradio")
@@ -219,12 +219,13 @@ def test_pages_share_one_queue(views: demo_view.ViewStudio, sounds: demo_sound.A
 @pytest.mark.parametrize(("name", "kind"), [("aligned-views", "ViewPage"), ("spatial-audio", "AudioPage")])
 def test_shipped_models_have_pages(name: str, kind: str) -> None:
     method = methods()[name]
-    if not {name, method.backbone} <= set(available()):
+    backbone = ALL[name].backbone
+    if not {name, backbone} <= set(available()):
         pytest.skip(f"{name} is not shipped")
     studio = ImageStudio(tiny_pipe(ConditionedStableDiffusionPipeline), "tiny")
     assert method.demo_page is not None
     page = load(method.demo_page).open(method, Context(studio))
-    assert type(page).__name__ == kind and page.studio.model == method.backbone and page.studio.queue is studio.queue
+    assert type(page).__name__ == kind and page.studio.model == backbone and page.studio.queue is studio.queue
 
 
 def test_views_and_audio_have_tabs(views: demo_view.ViewStudio, sounds: demo_sound.AudioStudio) -> None:

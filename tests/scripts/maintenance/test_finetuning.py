@@ -38,7 +38,7 @@ def commands(folder: Path) -> list[list[str]]:
     places = {
         "outputs/": f"{folder}/",
         "examples/": f"{ROOT / 'examples'}/",
-        "pretrained/": f"{shipped('style').parent}/",
+        "pretrained/": f"{shipped('outfits-style').parent}/",
     }
     for old, new in places.items():
         lines = [line.replace(old, new) for line in lines]
@@ -47,7 +47,7 @@ def commands(folder: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif("style" not in available(), reason="the shipped models are not installed")
+@pytest.mark.skipif("outfits-style" not in available(), reason="the shipped models are not installed")
 def test_twenty_images_teach_a_style(tmp_path: Path) -> None:
     assert main([*commands(tmp_path)[0], "--report_to", "none"]) == 0
     styles = score_style(tmp_path / "chalk" / "final", 32)
@@ -56,7 +56,7 @@ def test_twenty_images_teach_a_style(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif("paired" not in available(), reason="the shipped models are not installed")
+@pytest.mark.skipif("outfits-paired" not in available(), reason="the shipped models are not installed")
 def test_twenty_outfits_teach_a_colour(tmp_path: Path) -> None:
     assert main([*commands(tmp_path)[1], "--report_to", "none"]) == 0
     pairs = score_pairs(tmp_path / "turquoise" / "final", 32)

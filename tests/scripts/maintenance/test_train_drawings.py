@@ -52,7 +52,7 @@ def test_both_stages_write_a_folder_that_draws(folder: Path) -> None:
 
 
 def test_a_decoder_is_trained_alone_on_the_latents_that_are_there(folder: Path) -> None:
-    start = ROOT / "pretrained/in_progress/drawings-autoencoder"
+    start = ROOT / "pretrained/tiny-drawings"
     given = [one for one in options(folder, "autoencoder") if not one.startswith("--init_from")]
     main(
         [*given, f"--init_from={start}", "--decoder_only", "--max_train_steps=2", f"--output_dir={folder / 'decoder'}"]
@@ -66,7 +66,7 @@ def test_a_decoder_is_trained_alone_on_the_latents_that_are_there(folder: Path) 
 
 @pytest.mark.slow
 def test_flux_writes_a_folder_that_draws(folder: Path) -> None:
-    vae, output = ROOT / "pretrained/in_progress/drawings-autoencoder/vae", folder / "flux"
+    vae, output = ROOT / "pretrained/tiny-drawings/vae", folder / "flux"
     given = [one for one in options(folder, "flux") if not one.startswith(("--init_from", "--max_train_steps"))]
     main([*given, f"--vae={vae}", f"--output_dir={output}", "--vocabulary=500", "--max_train_steps=2"])
     pipe: Any = FluxPipeline.from_pretrained(output / "pipeline").to("cpu", torch.float32)
