@@ -1,14 +1,14 @@
 """Generate images from a design file: prompt, sketches, texts, references and regions in JSON.
 
-    weftwork generate examples/outfit/outfit.json
+    weftwork generate examples/scene/scene.json
     weftwork generate design.json --output red.png --seed 7 --num_images 4
     weftwork generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
     weftwork generate --input designs.jsonl --output outputs/many
     weftwork generate design.json --inspect outputs/inspection
 
-Defaults to the shipped models. Options override settings of the file. The PNG stores the design and its seed; nothing
-is written after an error. With --input, existing images are skipped, and
-`accelerate launch -m weftwork.scripts.cli generate …` distributes the rest over processes.
+Defaults to the shipped model that the design names, else to that of drawings, with its adapters. Options override
+settings of the file. The PNG stores the design and its seed; nothing is written after an error. With --input, existing
+images are skipped, and `accelerate launch -m weftwork.scripts.cli generate …` distributes the rest over processes.
 """
 
 import argparse

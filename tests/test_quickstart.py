@@ -1,65 +1,68 @@
-"""The quickstart example, generated with the shipped models and read by the oracle, which sees only the image."""
+"""The quickstart example, generated with the shipped models: four things, each where its sketch is, in its colour."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from typing import Final
 
+import numpy as np
 import pytest
-import torch
+from jaxtyping import Float
+from PIL import Image
 
-from weftwork.evaluation.oracles.outfits import Reading, pretrained_oracle
-from weftwork.pipelines import ConditionedStableDiffusionPipeline, shipped
+from weftwork.attention_processors import SketchTextPair
+from weftwork.pipelines.designs.design import Design
 from weftwork.pipelines.designs.reader import read_design
-from weftwork.pretrained import available
+from weftwork.pipelines.designs.run import draw, open_pipeline
+from weftwork.pretrained import DEFAULT_MODEL, available
 
-pytestmark = pytest.mark.skipif("oracle" not in available(), reason="baselines are in a checkout only")
-DESIGN = "examples/outfit/outfit.json"
-ASKED = (
-    ("top", "kind", "jacket"),
-    ("top", "color", "red"),
-    ("top", "pattern", "striped"),
-    ("bottom", "kind", "skirt"),
-    ("bottom", "color", "black"),
-    ("bottom", "pattern", "dotted"),
-    ("shoes", "kind", "boots"),
-    ("shoes", "color", "brown"),
-)
-"""Slot, attribute and value; without the pattern of the boots, which cover too few pixels for the oracle."""
-
-
-def read(folder: Path, seeds: Sequence[int] | None = None) -> list[Reading]:
-    """Returns the oracle's readings of the example, generated with its own seed or with others."""
-    design = read_design(folder / DESIGN)
-    seeds = [design.seed or 0] if seeds is None else seeds
-    pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
-    pipe.set_progress_bar_config(disable=True)
-    pipe.load_adapter(shipped("outfits-paired"), "paired")
-    images = pipe(
-        design.prompt,
-        conditions=design.conditions,
-        num_images_per_prompt=len(seeds),
-        num_inference_steps=design.num_inference_steps,
-        guidance_scale=design.guidance_scale,
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        output_type="pt",
-    ).images
-    return pretrained_oracle().read(images.float())
-
-
-def is_as_asked(reading: Reading, slot: str, attribute: str, asked: str) -> bool:
-    return slot in reading.slots and getattr(reading.slots[slot], attribute) == asked
+pytestmark = pytest.mark.skipif(DEFAULT_MODEL not in available(), reason="the shipped models are not installed")
+DESIGN: Final = "examples/scene/scene.json"
+CHANNELS: Final = {"a house with a red roof": 0, "a green tree": 1, "a blue car": 2, "an orange cat": 0}
+"""The strongest of red, green and blue in the upper half of each thing, where roof and crown are."""
 
 
 @pytest.fixture(scope="module")
-def reading(request: pytest.FixtureRequest) -> Reading:
-    return read(request.config.rootpath)[0]
+def design(request: pytest.FixtureRequest) -> Design:
+    return read_design(request.config.rootpath / DESIGN)
 
 
-@pytest.mark.parametrize(("slot", "attribute", "asked"), ASKED)
-def test_the_oracle_reads_the_example_as_asked(reading: Reading, slot: str, attribute: str, asked: str) -> None:
-    assert is_as_asked(reading, slot, attribute, asked)
+@pytest.fixture(scope="module")
+def image(design: Design) -> Float[np.ndarray, "height width 3"]:
+    [drawn] = draw(open_pipeline(DEFAULT_MODEL, {}, design), design)
+    return np.asarray(drawn, float)
 
 
-@pytest.mark.slow
-def test_the_example_does_not_hang_on_its_seed(request: pytest.FixtureRequest) -> None:
-    readings = read(request.config.rootpath, range(24))
-    assert sum(all(is_as_asked(one, *asked) for asked in ASKED) for one in readings) >= 22
+def box(pair: SketchTextPair, side: int) -> tuple[slice, slice]:
+    """Rows and columns of an image with so many pixels a side between which a sketch has strokes."""
+    assert isinstance(pair.sketch, Image.Image)
+    dark = np.asarray(pair.sketch.convert("L").resize((side, side))) < 128
+    rows, columns = (np.flatnonzero(dark.any(axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def pairs(design: Design) -> list[SketchTextPair]:
+    return [one for one in design.conditions["paired"] if isinstance(one, SketchTextPair)]
+
+
+def test_things_are_where_they_were_drawn(design: Design, image: np.ndarray) -> None:
+    drawn = image.min(-1) < 230
+    inside = np.zeros_like(drawn)
+    for pair in pairs(design):
+        place = box(pair, len(image))
+        inside[place] = True
+        assert drawn[place].mean() > 0.35, pair.text
+    assert drawn[~inside].mean() < 0.1
+
+
+def test_things_have_the_colours_that_are_said(design: Design, image: np.ndarray) -> None:
+    for pair in pairs(design):
+        rows, columns = box(pair, len(image))
+        pixels = image[rows.start : (rows.start + rows.stop) // 2, columns].reshape(-1, 3)
+        mean = pixels[np.ptp(pixels, axis=1) > 64].mean(0)
+        assert mean.argmax() == CHANNELS[pair.text or ""], (pair.text, mean)
+
+
+def test_the_pairs_draw_them(design: Design, image: np.ndarray) -> None:
+    off = replace(design, conditions={"paired": [replace(one, weight=0.0) for one in pairs(design)]})
+    [without] = draw(open_pipeline(DEFAULT_MODEL, {}, off), off)
+    drawn = np.asarray(without, float).min(-1) < 230
+    assert any(drawn[box(pair, len(image))].mean() <= 0.35 for pair in pairs(design))

@@ -103,7 +103,7 @@ def test_the_first_snippet_runs_on_the_shipped_models(room: Path) -> None:
     torch.set_num_threads(2)
     image = execute(SNIPPETS["README-0"])["image"]
     assert image.size[0] >= 128
-    assert (room / "outfit.png").is_file()
+    assert (room / "scene.png").is_file()
 
 
 def test_commands_have_these_arguments(room: Path, capsys: pytest.CaptureFixture[str]) -> None:

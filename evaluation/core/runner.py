@@ -28,6 +28,7 @@ from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pipelines.designs.design import Control, Design, Lora
 from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.run import stored
+from weftwork.pretrained import image_backbone
 
 Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
 LORA: Final = "lora"
@@ -187,9 +188,11 @@ class Evaluation(ABC, Generic[Pipe]):
         rows = [{name: some[i] or () for name, some in conditions.items() if some[i]} for i in range(len(prompts))]
         if all(one.has_record() for row in rows for some in row.values() for one in some):
             steps, scale = self.num_inference_steps, self.guidance_scale
+            model = image_backbone(self.pipe.config.get("_name_or_path") or "")
             self.designs.extend(
                 Design(
                     text,
+                    model=model,
                     seed=seed,
                     num_inference_steps=steps,
                     guidance_scale=scale,

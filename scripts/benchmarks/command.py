@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the report; of --check, of a file of outcomes that runs add to",
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
-    parser.add_argument("--design", type=Path, default=Path("examples/outfit/outfit.json"), help="design of `generate`")
+    parser.add_argument("--design", type=Path, default=Path("examples/scene/scene.json"), help="design of `generate`")
     parser.add_argument(
         "--size",
         choices=SIZES,

@@ -1,6 +1,6 @@
 """Draw the image at the top of the README: the sketches of a design with their texts, and the generated image.
 
-python -m weftwork.scripts.maintenance.readme_image examples/outfit/outfit.json outputs/quickstart.png OUTPUT
+python -m weftwork.scripts.maintenance.readme_image examples/scene/scene.json outputs/quickstart.png OUTPUT
 """
 
 import sys

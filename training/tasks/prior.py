@@ -60,7 +60,7 @@ def repeated(designs: Sequence[Design], name: str, count: int) -> list[Design]:
             )
     seeds = [index if one.seed is None else one.seed for index, one in enumerate(designs)]
     size = len(designs)
-    return [replace(designs[i % size], seed=seeds[i % size] + i // size) for i in range(count)]
+    return [replace(designs[i % size], model=None, seed=seeds[i % size] + i // size) for i in range(count)]
 
 
 @torch.no_grad()
