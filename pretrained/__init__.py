@@ -73,6 +73,7 @@ BASELINES: Final[Mapping[str, ShippedModel]] = {
     "creature-encoder": ShippedModel("image encoder of style-reference; a CLIPVisionModelWithProjection"),
     "style-lora": ShippedModel("baseline of outfits-style: one LoRA for all styles, named in the prompt"),
     "creature-oracle": ShippedModel("classifies style, species, colour and pose of creatures"),
+    "designer-oracle": ShippedModel("classifies the designers of drawings; a DesignerOracle"),
     "sketch-controlnet": ShippedModel("reads sketches of whole outfits; a ControlNetModel"),
     "oracle-styled": ShippedModel("the oracle of outfits, also for styled ones"),
     "spatial-audio-tokens": ShippedModel("spatial-audio with boxes as tokens alone", "tiny-audio"),

@@ -17,7 +17,7 @@ MEASUREMENT: Final = Measurement(
     'and networks of others: pip install ".[drawings,instruments]".',
     "weftwork.evaluation.methods.drawings:DrawingsEvaluation",
     {
-        "oracle": _drawings("oracle"),
+        "oracle": _drawings("oracle", shipped="designer-oracle"),
         "paired": _drawings(
             "paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped", shipped="paired"
         ),
