@@ -11,7 +11,8 @@ The page is self-contained. It shows
 - images of `weftwork generate` and of the demo.
 
 Prompt, sketches, texts and styles stand below each image that has a design. A click on the image saves the design,
-which `weftwork generate` opens, and `weftwork demo` unless it names a LoRA or a ControlNet.
+which `weftwork generate` opens, and `weftwork demo` unless it names a LoRA or a ControlNet. Their paths are relative to
+the page: save such designs beside it.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.datasets.readers.folders import files_below
-from weftwork.pipelines.designs.files import stored_if_any
+from weftwork.pipelines.designs.files import path_from, stored_if_any
 from weftwork.scripts.outputs import naming_replaced
 from weftwork.scripts.report_images import IMAGE_STYLE, Record, drawn, figure, image
 from weftwork.scripts.training_runs import METRICS, TrainingRun, plot_curves
@@ -66,7 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output: got {arguments.output.name!r}, expected a name that ends in .html; change it")
     with naming_replaced([arguments.output]), atomic_path(arguments.output) as partial:
-        partial.write_text(page(reports, arguments.title, runs, images), encoding="utf-8")
+        shown = page(reports, arguments.title, runs, images, arguments.output.parent)
+        partial.write_text(shown, encoding="utf-8")
     print(f"{arguments.output}: {len(reports)} reports, {len(runs)} training runs, {len(images)} generated images")
 
 
@@ -106,12 +108,21 @@ def page(
     title: str,
     runs: Sequence[TrainingRun] = (),
     images: Mapping[Path, Record] | None = None,
+    folder: Path = Path(),
 ) -> str:
-    """Returns the HTML of all reports, training runs, and designs by path of their image."""
+    """Returns the HTML of all reports, training runs, and designs by path of their image.
+
+    Args:
+        folder: that of the HTML, which paths of LoRAs and ControlNets in designs of reports are relative to.
+    """
     parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
     for index, (path, report) in enumerate(reports):
         parts += [f'<h2 id="r{index}">{html.escape(str(report["name"]))}</h2>', _about(report)]
-        parts += [f'<div class="wide">{_table(report)}</div>', *_rows(path, report), *map(image, _plots(path, report))]
+        parts += [
+            f'<div class="wide">{_table(report)}</div>',
+            *_rows(path, report, folder),
+            *map(image, _plots(path, report)),
+        ]
     for run in runs:
         name, shown, rows = html.escape(str(run.folder)), run.images(), run.rows()
         parts += [f"<h2>Training: {name}</h2>", f'<p class="about">{html.escape(run.state(rows))}</p>']
@@ -129,16 +140,34 @@ def page(
     )
 
 
-def _rows(path: Path, report: Record) -> Iterator[str]:
+def _rows(path: Path, report: Record, folder: Path) -> Iterator[str]:
     """Yields the first images of each row that has some, below its name."""
     images = {row["name"]: [path.parent / name for name in row.get("images", ())] for row in report["rows"]}
     for row in report["rows"]:
         true, shown = images.get(row.get("truth"), []), []
         for index, one in enumerate(images[row["name"]]):
             record = stored_if_any(one)
-            shown.append(figure(one, record and record["design"], true[index] if true else None))
+            design = None if record is None else moved_paths(record["design"], one.parent, folder)
+            shown.append(figure(one, design, true[index] if true else None))
         if shown:
             yield f'<h3>{html.escape(str(row["name"]))}</h3><div class="images strip">{"".join(shown)}</div>'
+
+
+def moved_paths(design: Record, beside: Path, folder: Path) -> Record:
+    """Returns a design that was beside an image with its paths of LoRAs and ControlNets relative to another folder.
+
+    Of those that are not there any more, the name is left.
+    """
+
+    def seen(path: str) -> str:
+        return path_from(folder, beside / path) if (beside / path).exists() else Path(path).name
+
+    moved = {
+        key: [{**one, name: seen(one[name])} for one in design[key]]
+        for key, name in (("loras", "lora"), ("controlnets", "controlnet"))
+        if design.get(key)
+    }
+    return {**design, **moved}
 
 
 def _contents(reports: Sequence[tuple[Path, Record]]) -> str:

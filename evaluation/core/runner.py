@@ -26,7 +26,7 @@ from weftwork.evaluation.core.report import Report, Row
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pipelines.designs.design import Control, Design, Lora
-from weftwork.pipelines.designs.files import write_images
+from weftwork.pipelines.designs.files import path_from, write_images
 from weftwork.pipelines.designs.run import stored
 from weftwork.pretrained import image_backbone
 
@@ -104,7 +104,12 @@ class Evaluation(ABC, Generic[Pipe]):
     def _write(self, folder: Path, row: str, images: Images, designs: Sequence[Design]) -> list[str]:
         """Writes images of a row, each with its design inside, and returns their paths relative to the folder."""
         names = [f"{self.title}/{row}-{index}.png" for index in range(len(images))]
-        texts = [stored(one) for one in designs] if len(designs) == len(names) else [None] * len(names)
+        beside = folder / self.title
+        texts = (
+            [stored(_as_seen_from(beside, one)) for one in designs]
+            if len(designs) == len(names)
+            else [None] * len(names)
+        )
         pixels = zip(map(Image.fromarray, as_bytes(images)), texts, strict=True)
         write_images({folder / name: one for name, one in zip(names, pixels, strict=True)})
         return names
@@ -175,7 +180,7 @@ class Evaluation(ABC, Generic[Pipe]):
             yield
         finally:
             pipe.unload_lora_weights()
-        self.designs[:] = [replace(one, loras=[Lora(path.absolute())]) for one in self.designs]
+        self.designs[:] = [replace(one, loras=[Lora(path)]) for one in self.designs]
 
     def _note(
         self,
@@ -203,7 +208,14 @@ class Evaluation(ABC, Generic[Pipe]):
             )
 
 
+def _as_seen_from(folder: Path, design: Design) -> Design:
+    """Returns a design whose LoRAs and ControlNets have paths relative to a folder."""
+    loras = [replace(one, lora=Path(path_from(folder, one.lora))) for one in design.loras]
+    nets = [replace(one, controlnet=Path(path_from(folder, one.controlnet))) for one in design.controlnets]
+    return replace(design, loras=loras, controlnets=nets)
+
+
 def _controls(pipe: ConditionedPipelineMixin, images: Sequence[Image.Image]) -> list[list[Control]]:
     """Returns the ControlNet of a pipeline with each control image; nothing if it was not opened from a folder."""
     folder = pipe.components["controlnet"].config.get("_name_or_path")
-    return [[Control(Path(folder).absolute(), image)] for image in images] if folder else []
+    return [[Control(Path(folder), image)] for image in images] if folder else []

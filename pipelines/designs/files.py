@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,16 @@ TEXT_CHUNK: Final = "weftwork"
 """PNG text chunk of the design."""
 TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
 """PNG text chunks of the design, including that of earlier versions."""
+
+
+def path_from(folder: Path, path: Path) -> str:
+    """Returns a path relative to a folder; its name where both have nothing but the root in common.
+
+    Neither holds where things are on this machine outside of what is moved together.
+    """
+    ends = [Path(os.path.normpath(one.absolute())) for one in (path, folder)]
+    alone = Path(os.path.commonpath(ends)) == Path(ends[0].anchor)
+    return ends[0].name if alone else Path(os.path.relpath(*ends)).as_posix()
 
 
 def write_images(files: Mapping[Path, tuple[Image.Image, str | None]]) -> None:

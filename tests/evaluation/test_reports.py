@@ -23,13 +23,14 @@ from weftwork.evaluation.methods.paired import PairedEvaluation, outfits_of
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.design import Design
-from weftwork.pipelines.designs.files import stored_if_any, write_images
+from weftwork.pipelines.designs.files import path_from, stored_if_any, write_images
 from weftwork.pipelines.designs.identity import content_digest
 from weftwork.pipelines.designs.reader import as_design
 from weftwork.pipelines.designs.run import draw, stored
 from weftwork.scripts.benchmarks.style import DENOISERS, steps
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.cli import main
+from weftwork.scripts.report import moved_paths
 
 ROWS = [
     *(
@@ -131,6 +132,17 @@ def test_generated_images_are_shown_with_their_designs(tmp_path: Path, capsys: p
     assert "0 reports, 1 training runs, 1 generated images" in capsys.readouterr().out
     page = (tmp_path / "page.html").read_text()
     assert page.count("<img") == 1 and "<p>a &lt;b&gt;</p>" in page and "<div>ink, end 0.5</div>" in page
+
+
+def test_paths_in_designs_hold_no_place_of_the_machine(tmp_path: Path) -> None:
+    page, lora = tmp_path / "out/../out/page", tmp_path / "models/lora"
+    assert path_from(page, lora) == "../../models/lora"
+    assert path_from(page, Path("/elsewhere/lora")) == "lora"
+    design = {"prompt": "", "loras": [{"lora": "/gone/lora"}], "controlnets": [{"controlnet": "net"}]}
+    (tmp_path / "images/net").mkdir(parents=True)
+    assert moved_paths(design, tmp_path / "images", tmp_path / "out") == {
+        **design, "loras": [{"lora": "lora"}], "controlnets": [{"controlnet": "../images/net"}]
+    }  # fmt: skip
 
 
 def test_the_evaluation_can_be_kept_to_some_rows(evaluation: PairedEvaluation, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The evaluation of ControlNets on small hands, on a tiny model."""
 
+import re
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,10 @@ from tiny import tiny_pipe
 
 from weftwork.attention_processors.parts.cross_gates import CrossGatedControlNetModel
 from weftwork.datasets.readers.images import read_image
-from weftwork.datasets.readers.inline_images import PREFIX, from_text
 from weftwork.evaluation.methods.parts import PartEvaluation
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.files import stored_if_any
-from weftwork.pipelines.designs.reader import as_design
+from weftwork.pipelines.designs.reader import read_design
 from weftwork.pipelines.designs.run import draw, open_pipeline
 from weftwork.scripts.cli import main
 from weftwork.training.tasks.controlnet import new_controlnet
@@ -42,16 +43,20 @@ def test_rows_of_a_tiny_model(tmp_path: Path) -> None:
     assert scores["parts"] == scores["cross_gated"] == scores["no_condition"]  # ControlNets are new
     assert (tmp_path / "report/parts.png").is_file()
     record = stored_if_any(tmp_path / "report/parts/parts-1.png")
-    assert record is not None
-    design = as_design(record["design"], lambda text: from_text(text) if text.startswith(PREFIX) else Path(text))
+    assert record is not None and record["design"]["controlnets"][0]["controlnet"] == "../../first"
+    assert main(["report", str(tmp_path / "report"), "--output", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<div>first") == 3 and str(tmp_path) not in page
+    link = re.search(r'download="parts-1.json" href="data:application/json;base64,(.*?)"', page)
+    assert link is not None
+    (tmp_path / "saved.json").write_bytes(b64decode(link[1]))
+    design = read_design(tmp_path / "saved.json")
     assert design.controlnets[0].controlnet == tmp_path / "first"
     pipe.save_pretrained(tmp_path / "model")
     [again] = draw(open_pipeline(tmp_path / "model", {}, design), design)
     shown = read_image(tmp_path / "report/parts/parts-1.png")
     again = again.resize(shown.size, Image.Resampling.BILINEAR)
     assert np.abs(np.subtract(shown, again, dtype=float)).mean() < 2, "the design makes the image"
-    assert main(["report", str(tmp_path / "report"), "--output", str(tmp_path / "page.html")]) == 0
-    assert (tmp_path / "page.html").read_text().count(f"<div>{tmp_path / 'first'}") == 3
 
 
 def test_the_seed_chooses_the_controlnet(tmp_path: Path) -> None:
