@@ -21,7 +21,7 @@ PHOTOGRAPHS: Final = {"reference": "reference", "subject": "subjects"}
 """Methods by the kinds of layers that show a photograph."""
 CANVAS: Final = "document.querySelector('#design .canvas-page')"
 STARTED: Final = f"() => {CANVAS}.started()"
-FINISHED: Final = f"(images, maps) => {CANVAS}.finished(images ?? [], maps ?? [])"
+FINISHED: Final = f"(images, maps, mapped) => {CANVAS}.finished(images ?? [], maps ?? [], mapped ?? [])"
 """Tell the canvas that images are generated, which it shows when they are finished."""
 MAX_IMAGES: Final = 4
 PROMPT: Final = "a person wearing an outfit"
@@ -59,7 +59,7 @@ class OutfitPage(AdapterPage):
         gr.on([panel.buttons.start.click, canvas.submit], None, None, None, js=STARTED, **QUIET)
         inputs = {"design": canvas, "maps": maps, "count": count}
         done = panel.connect(request, inputs, api_name="outfit", triggers=[canvas.submit])
-        done.then(None, [panel.images, panel.maps], None, js=FINISHED, **QUIET)
+        done.then(None, [panel.images, panel.maps, panel.mapped], None, js=FINISHED, **QUIET)
 
 
 def example_design(name: str, adapter: str) -> Record:

@@ -38,12 +38,32 @@ REFUSED_KEYS: Final = ("layers",)
 
 
 @dataclass(frozen=True)
+class ConditionMap:
+    """The attention map of a condition, over the image.
+
+    Args:
+        adapter: name of the condition's adapter in the design.
+        place: index of the condition among those of the adapter.
+        text: text or styles of the condition; may be empty.
+    """
+
+    image: Image.Image
+    adapter: str
+    place: int
+    text: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.adapter} {self.place + 1}" + (f": {self.text}" if self.text else "")
+
+
+@dataclass(frozen=True)
 class ImageResult:
     """An image and its design.
 
     Args:
         path: the image as PNG, with its design inside.
-        maps: attention maps of the conditions that have some, with their titles, of all images of this call so far.
+        maps: attention maps of the conditions that have some, of all images of this call so far.
         finished: paths of the images of this call so far, its own last.
         left: images of this call that follow.
     """
@@ -52,7 +72,7 @@ class ImageResult:
     path: Path
     seed: int
     design: Design
-    maps: tuple[tuple[Image.Image, str], ...] = ()
+    maps: tuple[ConditionMap, ...] = ()
     finished: tuple[Path, ...] = ()
     left: int = 0
 
@@ -218,19 +238,18 @@ class _Previews:
         return (noise[1] * self._before - noise[0] * latents) / (noise[1] * signal[0] - noise[0] * signal[1])
 
 
-def _maps(recorder: MapRecorder, design: Design, image: Image.Image) -> tuple[tuple[Image.Image, str], ...]:
-    shown: list[tuple[Image.Image, str]] = []
+def _maps(recorder: MapRecorder, design: Design, image: Image.Image) -> tuple[ConditionMap, ...]:
+    shown: list[ConditionMap] = []
     for name, conditions in design.conditions.items():
         with contextlib.suppress(ValueError):  # nothing acted, or the branch has no map
             maps = recorder.maps("influence", adapter=name)[0]
-            shown += [(overlay(image, maps[i]), _title(name, i + 1, one)) for i, one in enumerate(conditions)]
+            shown += [ConditionMap(overlay(image, maps[i]), name, i, _text(one)) for i, one in enumerate(conditions)]
     return tuple(shown)
 
 
-def _title(adapter: str, place: int, condition: Condition) -> str:
-    """Returns the adapter of a condition and its place there, which the canvas reads, with its text or styles."""
-    words = getattr(condition, "text", None) or ", ".join(getattr(condition, "styles", None) or ())
-    return f"{adapter} {place}: {words}" if words else f"{adapter} {place}"
+def _text(condition: Condition) -> str:
+    """Returns the text or the styles of a condition; nothing for others."""
+    return getattr(condition, "text", None) or ", ".join(getattr(condition, "styles", None) or ())
 
 
 def _inline_image(text: str) -> Image.Image:

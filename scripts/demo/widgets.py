@@ -190,6 +190,7 @@ class ImagePanel:
             label="Attention maps", visible=False, columns=3, format="png", height="auto", elem_classes="maps"
         )
         self.images = gr.Gallery(label="Images of this call", visible=False)
+        self.mapped = gr.JSON(label="Conditions of the attention maps", visible=False)
 
     def connect(
         self,
@@ -206,17 +207,18 @@ class ImagePanel:
             design = self.studio.design(asked.record)
             return self.studio.generate(design, asked.count, maps=asked.maps, card=asked.card, user=user)
 
-        outputs = [self.image, self.state, self.seed, self.png, self.json, self.maps, self.images]
+        outputs = [self.image, self.state, self.seed, self.png, self.json, self.maps, self.images, self.mapped]
         return self.buttons.connect(run, self._values, inputs, outputs, api_name=api_name, triggers=triggers)
 
     def _values(self, result: ImageResult) -> Values:
         file = self.studio.queue.new_file("design.json")
         file.write_text(json.dumps({**result.design.source, "seed": result.seed}, indent=2) + "\n")
         note = " The design does not contain your card." if CARD in result.design.conditions else ""
-        maps = gr.update(value=list(result.maps), visible=bool(result.maps))
+        maps = gr.update(value=[(one.image, one.title) for one in result.maps], visible=bool(result.maps))
         state = f"{result.left} more …" if result.left else f"Done.{note}"
         made = [str(path) for path in result.finished]
-        return [str(result.path), state, str(result.seed), *downloads(result.path, file), maps, made]
+        mapped = [{"adapter": one.adapter, "place": one.place, "text": one.text} for one in result.maps]
+        return [str(result.path), state, str(result.seed), *downloads(result.path, file), maps, made, mapped]
 
 
 def state_line() -> gr.Markdown:

@@ -1,11 +1,11 @@
 /** The page's canvas: one design with its layers, from which the value of the component is made. */
 
-import { designOf, isBlank, KINDS, opened, SIDE } from "./design.js";
+import { designOf, isBlank, KINDS, MIDDLE, opened, SIDE } from "./design.js";
 import { readFile } from "./files.js";
 import { drawThumbnails, History } from "./history.js";
 import { InitialFields } from "./initial.js";
 import { covered, scaledTo, sketchOf } from "./ink.js";
-import { MIDDLE, Panel } from "./panel.js";
+import { Panel } from "./panel.js";
 import { Paper } from "./paper.js";
 import { isDrawing, PhotoChooser } from "./photo.js";
 import { Settings } from "./settings.js";
@@ -34,7 +34,7 @@ export async function mount(element, props, server, submit) {
   const page = new CanvasPage(root, props, server, submit, shelves, saved);
   root.design = () => page.design(); // for other scripts
   root.started = () => page.viewer.hide();
-  root.finished = (images, maps) => page.finished(images, maps);
+  root.finished = (images, maps, mapped) => page.finished(images, maps, mapped);
 }
 
 class CanvasPage {
@@ -97,14 +97,19 @@ class CanvasPage {
     drawThumbnails(this.find(".history ol"), items, { pressed: [this.shown?.item], name: "Image", choose });
   }
 
-  /** Shows the images of a run; those that were shown before stay where there are no new ones. */
-  async finished(images, maps) {
+  /**
+   * Shows the images of a run; those that were shown before stay where there are no new ones.
+   *
+   * @param mapped the adapter, place and text of each map's condition.
+   */
+  async finished(images, maps, mapped) {
     this.aside = null;
     this.publish();
+    const shown = maps.map(({ image }, index) => ({ address: image.url, ...mapped[index] }));
     const each = maps.length / images.length; // those of the first image come first
     const withMaps = images.map(({ image }, index) => ({
       address: image.url,
-      maps: maps.slice(index * each, (index + 1) * each).map((one) => ({ address: one.image.url, title: one.caption })),
+      maps: shown.slice(index * each, (index + 1) * each),
     }));
     const added = await this.history.add(withMaps);
     this.viewer.showBatch(added);
@@ -139,6 +144,7 @@ class CanvasPage {
 
   show() {
     const { layers, background, initial } = this.store.state;
+    const focused = this.root.contains(document.activeElement) ? document.activeElement : null;
     this.paper.draw();
     this.panel.draw();
     this.styles.draw();
@@ -153,6 +159,13 @@ class CanvasPage {
     if (background) this.find(".background input").value = background.opacity;
     this.settings.draw();
     this.publish();
+    if (focused) this.#keepFocus(focused);
+  }
+
+  /** Lets keys act on, where an element that had the focus was moved, hidden, disabled or removed. */
+  #keepFocus(element) {
+    const target = element.checkVisibility() && !element.disabled ? element : this.find(".paper");
+    if (document.activeElement !== target) target.focus({ preventScroll: true });
   }
 
   /** Makes the design the component's value, which is sent when an image is generated. */

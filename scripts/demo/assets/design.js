@@ -5,6 +5,7 @@ const PREFIX = "data:image/png;base64,";
 export const COLORS = ["#dc2626", "#2563eb", "#059669", "#c2410c", "#7c3aed", "#0e7490", "#be185d", "#4d7c0f"];
 const INITIAL = "#a21caf"; // of its mask
 const STRENGTH = 0.8;
+export const MIDDLE = [0.25, 0.25, 0.75, 0.75]; // where boxes begin
 export const KINDS = ["pair", "reference", "subject"];
 const UNMOVED = { x: 0, y: 0, scaleX: 1, scaleY: 1, rotation: 0 };
 

@@ -23,13 +23,16 @@ export class History {
     this.#listeners.push(listener);
   }
 
-  /** Adds images with attention maps, each an address, and returns those that were not added before. */
+  /**
+   * Adds images with attention maps, and returns those that were not added before; each has an address, and a map
+   * the adapter and the text of its condition, and its place there.
+   */
   async add(images) {
     const added = [];
     for (const { address, maps } of images.filter((one) => !this.#known.has(one.address))) {
       this.#known.add(address);
       const file = new File([await fetched(address)], "weftwork.png", { type: "image/png" });
-      const kept = maps.map(async (one) => ({ title: one.title, file: await fetched(one.address) }));
+      const kept = maps.map(async ({ address, ...one }) => ({ ...one, file: await fetched(address) }));
       const item = { ...(await readFile(file)), file, maps: await Promise.all(kept) };
       added.push(shown(item));
       this.kept(await this.shelf.put(item));
@@ -46,11 +49,14 @@ export class History {
 
 const fetched = async (address) => (await fetch(address)).blob();
 
+/** Whether a map says which condition it is of; those of earlier versions do not. */
+const isPlaced = ({ adapter }) => adapter !== undefined;
+
 /** Returns an item with addresses of its images. */
 const shown = ({ maps = [], ...item }) => ({
   ...item,
   image: URL.createObjectURL(item.file),
-  maps: maps.map(({ title, file }) => ({ title, image: URL.createObjectURL(file) })),
+  maps: maps.filter(isPlaced).map(({ file, ...one }) => ({ ...one, image: URL.createObjectURL(file) })),
 });
 
 /** Shows items as a row of buttons; `name` names one for people who do not see it. */

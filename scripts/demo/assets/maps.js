@@ -24,14 +24,13 @@ export class MapView {
   draw(item) {
     if (this.#shown?.item !== item) this.#shown = null;
     const index = this.#shown?.index ?? -1;
-    const buttons = item.maps.map(({ title }, place) => {
+    const buttons = item.maps.map(({ adapter, place, text }, one) => {
       const button = document.createElement("button");
-      const [condition, text] = split(title);
-      button.textContent = text || condition;
-      button.style.setProperty("--color", COLORS[place % COLORS.length]);
-      button.ariaPressed = place === index;
+      button.textContent = text || `${adapter} ${place + 1}`;
+      button.style.setProperty("--color", COLORS[one % COLORS.length]);
+      button.ariaPressed = one === index;
       button.onclick = () => {
-        this.#shown = place === index ? null : { item, index: place };
+        this.#shown = one === index ? null : { item, index: one };
         this.draw(item);
       };
       return button;
@@ -39,8 +38,9 @@ export class MapView {
     this.list.replaceChildren(...buttons);
     this.image.hidden = this.given.hidden = index < 0;
     if (index < 0) return;
-    this.image.src = item.maps[index].image;
-    this.#drawGiven(conditionOf(item.maps[index], item.design), COLORS[index % COLORS.length], item);
+    const { image, adapter, place } = item.maps[index];
+    this.image.src = image;
+    this.#drawGiven(item.design.conditions?.[adapter]?.[place], COLORS[index % COLORS.length], item);
   }
 
   /** Draws the region of a condition: a box dashed, other areas hatched. */
@@ -58,16 +58,4 @@ export class MapView {
       if (ink) context.drawImage(hatched(ink, color), 0, 0, SIDE, SIDE);
     }
   }
-}
-
-/** Splits the title of a map, "adapter place: text", before the text, which may be missing. */
-function split(title) {
-  const [condition, ...text] = title.split(": ");
-  return [condition, text.join(": ")];
-}
-
-/** Returns the condition of a design that a map belongs to. */
-function conditionOf({ title }, { conditions = {} }) {
-  const [, adapter, place] = split(title)[0].match(/^(.+) (\d+)$/) ?? [];
-  return conditions[adapter]?.[place - 1];
 }

@@ -1,6 +1,6 @@
 /** The list of layers: text, region, weight and schedule of each, and what is done with it. */
 
-import { newLayer } from "./design.js";
+import { MIDDLE, newLayer } from "./design.js";
 
 const icon = (path) => `<svg viewBox="0 0 24 24" aria-hidden="true"><path d="${path}"/></svg>`;
 const SEEN = icon("M2 12s4-7 10-7 10 7 10 7-4 7-10 7S2 12 2 12zM12 9a3 3 0 1 0 0 6 3 3 0 0 0 0-6");
@@ -13,7 +13,6 @@ const ACTIONS = {
   copy: ["Duplicate", "M9 9h11v11H9zM5 15H4V4h11v1"],
   remove: ["Delete layer", "M4 7h16M10 7V4h4v3M6 7l1 13h10l1-13"],
 };
-export const MIDDLE = [0.25, 0.25, 0.75, 0.75];
 const EXAMPLES = { pair: "a red striped jacket", subject: "its words in the prompt" };
 const HINTS = 6;
 const FRAGMENT = 6; // letters up to which tokens that end longer words are taken for pieces of these

@@ -1,7 +1,7 @@
 /** Tools of the canvas: what a pointer or a key draws, erases, moves and sets. */
 
 import "./konva.min.js";
-import { boxOf, isBlank, isBoxed, placeOf } from "./design.js";
+import { boxOf, isBlank, isBoxed, MIDDLE, placeOf } from "./design.js";
 import { lineOf } from "./drawings.js";
 import { fractions, movedBox } from "./regions.js";
 
@@ -150,9 +150,13 @@ export class Tools {
     this.store.layer(one.id, { place, region: moved ?? one.region }, kind);
   }
 
-  /** Returns a copy beside a layer, with its box; what `newLayer` sets itself is left out. */
+  /**
+   * Returns a copy beside a layer, with its box; a reference that acts everywhere gets one, to be told from it. What
+   * `newLayer` sets itself is left out.
+   */
   copyOf({ id, color, ...parts }) {
     const { place, region } = parts;
+    if (isBoxed(parts) && !Array.isArray(region)) return { ...parts, region: MIDDLE };
     const way = new Konva.Transform([1, 0, 0, 1, SHIFT, SHIFT]);
     const moved = Array.isArray(region) ? movedBox(region, way, this.paper.size) : null;
     return { ...parts, place: { ...place, x: place.x + SHIFT, y: place.y + SHIFT }, region: moved ?? region };

@@ -76,8 +76,9 @@ def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: I
 
 def test_the_outfit_page_takes_a_design(client: Client, studio: ImageStudio) -> None:
     (image,) = draw(studio.pipe, studio.design(DESIGN), 1, None)
-    shown, state, seed, png, _, maps, images = client.predict(design=DESIGN, maps=True, api_name="/outfit")
+    shown, state, seed, png, _, maps, images, mapped = client.predict(design=DESIGN, maps=True, api_name="/outfit")
     assert state == "Done." and seed == "5" and len(maps["value"]) == len(images) == 1
+    assert mapped == [{"adapter": "paired", "place": 0, "text": DESIGN["conditions"]["paired"][0]["text"]}]
     assert read_image(png["value"]).tobytes() == read_image(shown).tobytes() == image.tobytes()
 
 
@@ -89,7 +90,7 @@ def test_scripts_of_the_canvas_come_from_the_demo(address: str) -> None:
 
 
 def test_several_images_of_a_call_have_designs_of_their_own(client: Client, studio: ImageStudio) -> None:
-    *_, images = client.predict(design=DESIGN, count=2, api_name="/outfit")
+    *_, images, _ = client.predict(design=DESIGN, count=2, api_name="/outfit")
     for one, seed in zip(images, (5, 6), strict=True):
         (alone,) = draw(studio.pipe, studio.design({**DESIGN, "seed": seed}), 1, None)
         assert read_image(one["image"]).tobytes() == alone.tobytes()

@@ -51,7 +51,7 @@ def test_an_image_follows_its_steps_and_holds_its_design(studio: ImageStudio) ->
     *steps, made = studio.generate(studio.design(record), maps=True)
     assert [step.done for step in steps if isinstance(step, Step)] == [1, 2, 3]
     assert isinstance(made, ImageResult) and made.seed == 5
-    assert [title for _, title in made.maps] == ["paired 1: a thing", "paired 2: another", "style 1: ink"]
+    assert [one.title for one in made.maps] == ["paired 1: a thing", "paired 2: another", "style 1: ink"]
     previews = [step.preview for step in steps if isinstance(step, Step) and step.preview]
     assert previews and previews[0].size == made.image.size
     with Image.open(made.path) as stored:
@@ -75,7 +75,7 @@ def test_attached_references_and_subjects_are_layers_of_the_canvas(image_encoder
     for look in looks:
         record = {**RECORD, "conditions": {"who": [who], "look": [look], "paired": [pair()]}}
         *_, result = studio.generate(studio.design(record), maps=True)
-        assert isinstance(result, ImageResult) and [title for _, title in result.maps] == [
+        assert isinstance(result, ImageResult) and [one.title for one in result.maps] == [
             "look 1",
             "paired 1: a thing",
         ]

@@ -156,6 +156,25 @@ def test_tools_act_on_the_region_of_a_reference_and_draw_beside_it(page: Any, tm
     assert "region" not in references(page, "!reference[0].region")[0]
 
 
+def test_a_copy_of_a_reference_that_acts_everywhere_is_seen_and_keys_act_on(page: Any, tmp_path: Path) -> None:
+    imported(page, tmp_path, "Reference")
+    references(page, "reference.length")
+    page.get_by_role("button", name="All", exact=True).locator("visible=true").click()
+    page.get_by_label("Duplicate").locator("visible=true").click()
+    first, second = references(page, "reference.length == 2")
+    assert "region" not in first and second == {**first, "region": [0.25, 0.25, 0.75, 0.75]}
+    page.keyboard.press("Control+z")  # with the focus where it is after the click, as below
+    references(page, "reference.length == 1")
+    page.locator("#design [data-do=redo]").click()
+    references(page, "reference.length == 2")
+    page.keyboard.press("Control+z")
+    references(page, "reference.length == 1")
+    page.get_by_label("Delete layer").locator("visible=true").click()
+    references(page, "!reference.length")
+    page.keyboard.press("Control+z")
+    references(page, "reference.length == 1")
+
+
 @pytest.fixture
 def tiny_page(browser: Any, image_encoder: ImageEncoder, no_shipped_models: None) -> Iterator[Any]:
     """The demo on a small pipeline with an untrained adapter of subjects, which none is shipped of."""
