@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from weftwork.attention_processors.core.method import load
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import DEFAULT_MODEL, available, located, shipped, shipped_name
+from weftwork.pretrained import ALL, DEFAULT_MODEL, available, located, shipped, shipped_name
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -110,7 +110,7 @@ class Measurement:
                 found[name] = [located(one) for one in (given if isinstance(given, list) else [given])]
             elif one.beside and getattr(arguments, one.beside) is not None:
                 continue
-            elif of_backbone and one.shipped in available():
+            elif one.shipped in available() and (of_backbone or not ALL[one.shipped].backbone):
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:
                 raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")

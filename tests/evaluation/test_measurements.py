@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from weftwork.evaluation.measurements import measured
+from weftwork.evaluation.measurements.drawings import MEASUREMENT as DRAWINGS
 from weftwork.evaluation.measurements.expressions import MEASUREMENT as EXPRESSIONS
 from weftwork.evaluation.measurements.paired import MEASUREMENT as PAIRED
 from weftwork.scripts.cli import main
@@ -19,10 +20,10 @@ def options(**given: Any) -> Namespace:
 def test_rows_without_their_weights_are_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("weftwork.evaluation.core.measurement.available", lambda: ["paired"])
+    monkeypatch.setattr("weftwork.evaluation.core.measurement.available", lambda: ["outfits-paired"])
     with caplog.at_level("INFO", "weftwork"):
         folders = PAIRED.folders(options())
-    assert list(folders) == ["adapter"] and folders["adapter"][0].name == "paired"
+    assert list(folders) == ["adapter"] and folders["adapter"][0].name == "outfits-paired"
     (message,) = caplog.messages
     assert message.startswith("rows left out: global_sketch, global_sketch_unnamed; paired-global-sketch is not in")
     assert "--baseline" in message and "pretrained/baselines" in message
@@ -39,6 +40,13 @@ def test_nothing_to_measure_is_an_error() -> None:
         PAIRED.folders(options(model="mine"))
     given = PAIRED.folders(options(model="mine", adapter=Path("mine")))
     assert given == {"adapter": [Path("mine")]}
+
+
+def test_an_oracle_is_for_all_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weftwork.evaluation.core.measurement.available", lambda: ["designer-oracle", "paired"])
+    given = options(model="mine", drawings=None, cache_dir=None, **dict.fromkeys(DRAWINGS.weights))
+    assert [path.name for path in DRAWINGS.folders(given)["oracle"]] == ["designer-oracle"]
+    assert "paired" not in DRAWINGS.folders(given)
 
 
 def test_a_limit_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
