@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from weftwork.datasets.readers.inline_images import from_text
+from weftwork.pipelines.designs.files import stored_in
+from weftwork.pipelines.designs.reader import as_design
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MARKS = [
@@ -137,6 +139,23 @@ def dropped(page: Any, path: Path) -> None:
         session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
     session.detach()
     page.get_by_text(f"Opened {path.name}.").wait_for()
+
+
+def check_gallery(page: Any, model: str) -> None:
+    """Drops the gallery's images of a model, and compares the layers with their designs."""
+    files = sorted((Path(__file__).resolve().parent.parent / "docs" / "gallery").glob("*.png"))
+    designs = {path: (stored_in(path) or {})["design"] for path in files}
+    if not designs:
+        pytest.skip("not in a checkout")
+    for path, record in designs.items():
+        if record.pop("model") != model:
+            continue
+        dropped(page, path)
+        asked, shown = (as_design(one, from_text).record() for one in (record, design(page)))
+        assert shown == asked, path.name
+        texts = [one["text"] for one in record.get("conditions", {}).get("paired", [])]
+        layers = page.get_by_label(re.compile("^Text of layer "))
+        assert sorted(one.input_value() for one in layers.all()) == sorted(texts or [""]), path.name
 
 
 def painting(size: tuple[int, int] = (300, 200)) -> Image.Image:

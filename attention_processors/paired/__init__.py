@@ -13,7 +13,7 @@ METHOD = Method(
     trainer="weftwork.training.trainers.paired:PairedTrainer",
     evaluation="weftwork.evaluation.measurements.paired:MEASUREMENT",
     validation="weftwork.evaluation.methods.paired:validate",
-    demo_page="weftwork.scripts.demo.outfit:OutfitPage",
+    demo_page="weftwork.scripts.demo.draw:DrawPage",
     example="weftwork.attention_processors.paired.example:example",
     usage=(
         "from weftwork.attention_processors import SketchTextPair",

@@ -3,7 +3,7 @@
 `assets` holds its script on Konva 10.9.1 (MIT license, https://konvajs.org), which the browser gets from the demo.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,8 @@ from weftwork.datasets.readers.images import as_sketch
 from weftwork.datasets.readers.inline_images import as_text, from_text
 from weftwork.datasets.readers.photo_lines import line_drawing
 from weftwork.datasets.readers.strokes import stroke_region
+from weftwork.pretrained import image_backbone
+from weftwork.scripts.demo.starters import Starter
 from weftwork.scripts.demo.widgets import Record
 
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -25,7 +27,7 @@ import(`${root}${api_prefix}/file=${props.assets}/canvas.js`)
 
 
 def design_canvas(
-    first: Record,
+    starter: Starter,
     *,
     adapters: Mapping[str, str],
     model: str,
@@ -33,23 +35,21 @@ def design_canvas(
     words: Sequence[str],
     styles: Mapping[str, Path | None],
     samplers: Sequence[str],
-    examples: Mapping[str, Callable[[], Record]],
 ) -> gr.HTML:
     """Adds a canvas whose value is a design as an object; its event `submit` asks for an image.
 
     Args:
-        first: the design that it shows first.
+        starter: what it shows first.
         adapters: names of adapters by kind of layer: "pair", and where attached "reference" and "subject".
         model: name of the model; the browser keeps a state for each.
         size: width and height of the model's images.
         words: those that the model knows; none where its vocabulary is open.
         styles: samples of styles by name.
         samplers: names of samplers that the model can use.
-        examples: functions that return designs, by name.
     """
 
     def example(name: str) -> Record:
-        return examples[name]()
+        return starter.examples[name](adapters["pair"])
 
     gr.set_static_paths([ASSETS, *{sample.parent for sample in styles.values() if sample is not None}])
     canvas = gr.HTML(
@@ -60,14 +60,17 @@ def design_canvas(
         elem_id="design",
         server_functions=[example, region, lines],
         assets=ASSETS.as_posix(),
-        first=first,
+        first={"prompt": starter.prompt},
+        text=starter.text,
+        designers=list(starter.designers),
         adapters=dict(adapters),
         model=model,
+        shipped=image_backbone(model),
         size=list(size),
         words=list(words),
         styles=[[name, None if sample is None else sample.as_posix()] for name, sample in styles.items()],
         samplers=list(samplers),
-        examples=list(examples),
+        examples=list(starter.examples),
     )
     canvas.api_info = _api_info
     return canvas

@@ -1,5 +1,6 @@
 /** The page's canvas: one design with its layers, from which the value of the component is made. */
 
+import { Designers } from "./designers.js";
 import { designOf, isBlank, KINDS, MIDDLE, opened, SIDE } from "./design.js";
 import { readFile } from "./files.js";
 import { drawThumbnails, History } from "./history.js";
@@ -44,10 +45,11 @@ class CanvasPage {
     Object.assign(this, { root, props, server, submit });
     const { adapters, size } = props;
     const kept = (done) => this.#reportKept(done);
-    this.store = new Store(saved ?? opened(props.first, adapters), shelves.state, kept);
+    this.store = new Store(saved ?? opened(props.first, props), shelves.state, kept);
     this.paper = new Paper(this.find(".paper"), this.store, size, () => this.publish(), server.region);
     this.tools = this.paper.tools;
-    this.panel = new Panel(this.find(".layers"), this.store, this.tools, props.words, () => this.choose("region"));
+    this.panel = new Panel(this.find(".layers"), this.store, this.tools, props, () => this.choose("region"));
+    this.designers = new Designers(this.find(".designers"), this.store, props.designers);
     this.settings = new Settings(root, this.store, size, props.samplers);
     this.photo = new PhotoChooser(this.find(".photo"), ({ message }) => this.report(message, true), {
       initial: (photo, image) => this.initial.set(covered(image, this.paper.pixels).toDataURL("image/png")),
@@ -158,6 +160,7 @@ class CanvasPage {
     this.find(".background").hidden = !background;
     if (background) this.find(".background input").value = background.opacity;
     this.settings.draw();
+    this.designers.draw();
     this.publish();
     if (focused) this.#keepFocus(focused);
   }
@@ -228,6 +231,7 @@ class CanvasPage {
     for (const [name, act] of Object.entries(zooms)) this.find(`[data-zoom=${name}]`).onclick = act;
     this.find(".background input").oninput = ({ target }) =>
       this.store.set({ background: { ...this.store.state.background, opacity: Number(target.value) } }, "background");
+    this.find(".examples").hidden = !this.props.examples.length;
     for (const name of this.props.examples) {
       const button = document.createElement("button");
       button.textContent = name;
@@ -279,7 +283,7 @@ class CanvasPage {
 
   /** Replaces the layers and settings by those of a design; undo brings them back. */
   open(design) {
-    this.store.set(opened(design, this.props.adapters));
+    this.store.set(opened(design, this.props));
   }
 
   #addImage(canvas) {

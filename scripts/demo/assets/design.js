@@ -55,11 +55,13 @@ export const placeOf = (one) => (isBoxed(one) ? UNMOVED : one.place);
 
 export const isUnmoved = (place) => Object.entries(UNMOVED).every(([key, value]) => place[key] === value);
 
-/** Returns the state of a design; `adapters` are names by kind of layers. */
-export function opened(record, adapters) {
+/** Returns the state of a design; `adapters` are names by kind of layers, `shipped` is the model's name if it is. */
+export function opened(record, { adapters, shipped }) {
   if (typeof record?.prompt !== "string" || (record.conditions && typeof record.conditions !== "object"))
     throw new Error("Design: got a file that holds none; use the JSON or an image that weftwork wrote");
-  const { conditions, $schema, image, mask_image, strength, ...settings } = record;
+  const { conditions, $schema, model, image, mask_image, strength, ...settings } = record;
+  if (model && model !== shipped)
+    throw new Error(`Design: got one for ${model}, which is not open; run weftwork demo --model ${model}`);
   const others = { ...conditions };
   const layers = [];
   const kept = []; // sketches of the whole image, which have no layer

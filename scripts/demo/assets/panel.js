@@ -13,7 +13,7 @@ const ACTIONS = {
   copy: ["Duplicate", "M9 9h11v11H9zM5 15H4V4h11v1"],
   remove: ["Delete layer", "M4 7h16M10 7V4h4v3M6 7l1 13h10l1-13"],
 };
-const EXAMPLES = { pair: "a red striped jacket", subject: "its words in the prompt" };
+const SUBJECT = "its words in the prompt";
 const HINTS = 6;
 const FRAGMENT = 6; // letters up to which tokens that end longer words are taken for pieces of these
 
@@ -42,11 +42,11 @@ export class Panel {
   #rows = new Map();
 
   /**
-   * @param words that the model knows; none where its vocabulary is open.
+   * @param props `words` that the model knows, none where its vocabulary is open, and an example of a `text`.
    * @param paint chooses the brush of regions.
    */
-  constructor(list, store, tools, words, paint) {
-    Object.assign(this, { list, store, tools, words: new Set(words), paint });
+  constructor(list, store, tools, { words, text }, paint) {
+    Object.assign(this, { list, store, tools, words: new Set(words), example: text, paint });
     const isEnding = (one) => words.some((other) => other !== one && other.endsWith(one));
     this.hints = words.filter((one) => one.length > 2 && (one.length > FRAGMENT || !isEnding(one)));
   }
@@ -109,7 +109,7 @@ export class Panel {
     eye.innerHTML = one.visible ? SEEN : HIDDEN;
     eye.ariaLabel = one.visible ? "Hide layer" : "Show layer";
     words.setAttribute("aria-label", `Text of layer ${index + 1}`);
-    words.placeholder = EXAMPLES[one.kind] ?? "";
+    words.placeholder = one.kind === "subject" ? SUBJECT : this.example;
     if (words.value !== one.text) words.value = one.text;
     const region = Array.isArray(one.region) ? "box" : one.region;
     for (const button of row.querySelectorAll("[data-region]")) button.ariaPressed = button.dataset.region === region;

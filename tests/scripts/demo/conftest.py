@@ -85,9 +85,10 @@ def training_run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, training_run: TrainingRun) -> Iterator[str]:
-    """The address of `weftwork demo` on the shipped models and a training run, with a queue of two."""
+    """The address of `weftwork demo` on the outfits' model and a training run, with a queue of two."""
     load = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel")
-    process, address = load.serve(2, tmp_path_factory.mktemp("demo"), "--training_run", str(training_run.folder))
+    options = ("--model", "tiny-diffusion", "--training_run", str(training_run.folder))
+    process, address = load.serve(2, tmp_path_factory.mktemp("demo"), *options)
     try:
         yield address
     finally:

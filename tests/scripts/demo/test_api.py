@@ -63,7 +63,7 @@ def client(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 def test_actions_keep_their_names(client: Client) -> None:
     named: Any = client.view_api(return_format="dict", print_info=False)
-    assert set(named["named_endpoints"]) == {"/generate", "/outfit", "/style", "/bake"}
+    assert set(named["named_endpoints"]) == {"/generate", "/draw", "/style", "/bake"}
 
 
 def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: ImageStudio, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_a_design_gives_the_image_of_weftwork_generate(client: Client, studio: I
     assert read_image(picture).tobytes() == image.tobytes()
 
 
-def test_the_outfit_page_takes_a_design(client: Client, studio: ImageStudio) -> None:
+def test_the_draw_page_takes_a_design(client: Client, studio: ImageStudio) -> None:
     (image,) = draw(studio.pipe, studio.design(DESIGN), 1, None)
-    shown, state, seed, png, _, maps, images, mapped = client.predict(design=DESIGN, maps=True, api_name="/outfit")
+    shown, state, seed, png, _, maps, images, mapped = client.predict(design=DESIGN, maps=True, api_name="/draw")
     assert state == "Done." and seed == "5" and len(maps["value"]) == len(images) == 1
     assert mapped == [{"adapter": "paired", "place": 0, "text": DESIGN["conditions"]["paired"][0]["text"]}]
     assert read_image(png["value"]).tobytes() == read_image(shown).tobytes() == image.tobytes()
@@ -90,7 +90,7 @@ def test_scripts_of_the_canvas_come_from_the_demo(address: str) -> None:
 
 
 def test_several_images_of_a_call_have_designs_of_their_own(client: Client, studio: ImageStudio) -> None:
-    *_, images, _ = client.predict(design=DESIGN, count=2, api_name="/outfit")
+    *_, images, _ = client.predict(design=DESIGN, count=2, api_name="/draw")
     for one, seed in zip(images, (5, 6), strict=True):
         (alone,) = draw(studio.pipe, studio.design({**DESIGN, "seed": seed}), 1, None)
         assert read_image(one["image"]).tobytes() == alone.tobytes()
@@ -102,7 +102,7 @@ def test_inputs_have_names(client: Client, studio: ImageStudio) -> None:
         name: [one["parameter_name"] for one in endpoint["parameters"]]
         for name, endpoint in named["named_endpoints"].items()
     }
-    assert names["/outfit"] == ["design", "maps", "count"]
+    assert names["/draw"] == ["design", "maps", "count"]
     strength, settings = ["weight", "start", "end"], ["seed", "steps", "guidance", "maps"]
     shares = [f"share_{name}" for name in studio.pipe.adapters["style"].config["styles"]]
     assert names["/style"] == ["prompt", "card", *shares, *strength, *settings]

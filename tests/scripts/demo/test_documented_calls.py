@@ -46,7 +46,7 @@ def names(
     studio = ImageStudio(pipe, "tiny", queue)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("room"))
-        drawn_sketch().save("jacket.png")
+        drawn_sketch().save("house.png")
         patch.setattr("weftwork.scripts.demo.pages.available", list)
         served = demo(studio, [*open_pages(Context(studio)), ViewPage(views), AudioPage(sounds)])
         _, url, _ = served.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, show_error=True)

@@ -1,24 +1,33 @@
 """Rotating, mirroring, a pen and dropped files on the demo's canvas, in a browser."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from demo_browser import MARKS, design, drag, dropped, fill_settings, generate, ink, opened, pairs, pixels, tool
+from demo_browser import (
+    MARKS,
+    check_gallery,
+    design,
+    drag,
+    dropped,
+    fill_settings,
+    generate,
+    ink,
+    opened,
+    pairs,
+    pixels,
+    tool,
+)
 
 from weftwork.datasets.readers.inline_images import from_text
-from weftwork.pipelines.designs.files import stored_in
-from weftwork.pipelines.designs.reader import as_design
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
 
-GALLERY = Path(__file__).resolve().parents[3] / "docs/gallery"
 CORNER = ((0.3, 0.4), (0.3, 0.6), (0.7, 0.6))
 
 
@@ -110,14 +119,4 @@ def test_a_dropped_image_and_a_dropped_design_open(page: Any, tmp_path: Path) ->
 
 
 def test_images_of_the_gallery_open_with_their_layers(page: Any) -> None:
-    files = sorted(GALLERY.glob("*.png"))
-    if not files:
-        pytest.skip("not in a checkout")
-    for path in files:
-        dropped(page, path)
-        record = (stored_in(path) or {})["design"]
-        asked, shown = (as_design(one, from_text).record() for one in (record, design(page)))
-        assert shown == asked, path.name
-        texts = [one["text"] for one in record.get("conditions", {}).get("paired", [])]
-        layers = page.get_by_label(re.compile("^Text of layer "))
-        assert sorted(one.input_value() for one in layers.all()) == sorted(texts or [""]), path.name
+    check_gallery(page, "tiny-diffusion")

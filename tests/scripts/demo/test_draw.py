@@ -29,7 +29,7 @@ from weftwork.scripts.demo.command import demo  # noqa: E402
 from weftwork.scripts.demo.guards import GuardedBlocks, errors_shown  # noqa: E402
 from weftwork.scripts.demo.pages import Context, open_pages  # noqa: E402
 
-ME, YOU = ("me", "outfit"), ("you", "outfit")
+ME, YOU = ("me", "draw"), ("you", "draw")
 RECORD: dict[str, Any] = {"prompt": "a b", "seed": 5, "num_inference_steps": 3}
 
 
@@ -205,20 +205,12 @@ def test_errors_are_one_line(studio: ImageStudio, monkeypatch: pytest.MonkeyPatc
             raise passed
 
 
-@pytest.mark.parametrize(("name", "count"), [("three garments", 3), ("four garments", 4)])
-def test_examples_are_designs(studio: ImageStudio, name: str, count: int) -> None:
-    from weftwork.scripts.demo.outfit import example_design
-
-    design = studio.design(example_design(name, "paired"))
-    assert design.prompt and len(design.conditions["paired"]) == count
-
-
 @pytest.mark.usefixtures("no_shipped_models")
 def test_methods_with_models_have_tabs(studio: ImageStudio) -> None:
     pages = open_pages(Context(studio))
     blocks = demo(studio, pages)
     tabs = [one.label for one in blocks.blocks.values() if type(one).__name__ == "Tab"]
-    assert tabs == [page.title for page in pages] == ["Outfit", "Style"]
+    assert tabs == [page.title for page in pages] == ["Draw", "Style"]
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.attach(style=style_adapter(pipe.unet))
     assert [page.title for page in open_pages(Context(ImageStudio(pipe, "other")))] == ["Style"]

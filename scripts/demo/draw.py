@@ -1,22 +1,18 @@
 """The demo's page for sketches with text: layers on one canvas, which are the pairs of a design."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Final
 
 import gradio as gr
-from PIL import Image
 
 from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.encoders.vocabulary import known_words
-from weftwork.datasets.readers.inline_images import as_text
 from weftwork.pipelines.designs.samplers import fitting_samplers
 from weftwork.scripts.demo.canvas import design_canvas, result_viewer
 from weftwork.scripts.demo.pages import AdapterPage, attached_name
-from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, Record, style_samples, styles_of
+from weftwork.scripts.demo.starters import starter_of
+from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, style_samples, styles_of
 
-EXAMPLES: Final = {"three garments": (3, 3), "four garments": (8, 4)}
-"""By name the index and the number of garments."""
 PHOTOGRAPHS: Final = {"reference": "reference", "subject": "subjects"}
 """Methods by the kinds of layers that show a photograph."""
 CANVAS: Final = "document.querySelector('#design .canvas-page')"
@@ -24,29 +20,27 @@ STARTED: Final = f"() => {CANVAS}.started()"
 FINISHED: Final = f"(images, maps, mapped) => {CANVAS}.finished(images ?? [], maps ?? [], mapped ?? [])"
 """Tell the canvas that images are generated, which it shows when they are finished."""
 MAX_IMAGES: Final = 4
-PROMPT: Final = "a person wearing an outfit"
 
 
-class OutfitPage(AdapterPage):
+class DrawPage(AdapterPage):
     """Sketches and texts of objects, drawn on one canvas."""
 
-    title = "Outfit"
+    title = "Draw"
     order = 10
 
     def build(self) -> None:
-        samples = style_samples(self.studio)
+        samples, tokenizer = style_samples(self.studio), getattr(self.studio.pipe, "tokenizer", None)
         named = {kind: attached_name(methods()[name], self.studio) for kind, name in PHOTOGRAPHS.items()}
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 canvas = design_canvas(
-                    {"prompt": PROMPT},
+                    starter_of(tokenizer),
                     adapters={"pair": self.adapter, **{kind: name for kind, name in named.items() if name}},
                     model=self.studio.model,
                     size=self.studio.size,
-                    words=known_words(getattr(self.studio.pipe, "tokenizer", None)),
+                    words=known_words(tokenizer),
                     styles={name: samples.get(name) for name in styles_of(self.studio)},
                     samplers=fitting_samplers(self.studio.pipe),
-                    examples={name: partial(example_design, name, self.adapter) for name in EXAMPLES},
                 )
             with gr.Column(scale=1, min_width=320, elem_id="results"):
                 count = gr.Radio(list(range(1, MAX_IMAGES + 1)), value=1, label="Images", elem_id="count")
@@ -58,18 +52,5 @@ class OutfitPage(AdapterPage):
 
         gr.on([panel.buttons.start.click, canvas.submit], None, None, None, js=STARTED, **QUIET)
         inputs = {"design": canvas, "maps": maps, "count": count}
-        done = panel.connect(request, inputs, api_name="outfit", triggers=[canvas.submit])
+        done = panel.connect(request, inputs, api_name="draw", triggers=[canvas.submit])
         done.then(None, [panel.images, panel.maps, panel.mapped], None, js=FINISHED, **QUIET)
-
-
-def example_design(name: str, adapter: str) -> Record:
-    """Returns the design of an outfit of the synthetic dataset's validation split."""
-    from weftwork.datasets.synthetic.outfits import sample
-
-    index, number = EXAMPLES[name]
-    drawn = sample("validation", index, count=number)
-    pairs = [
-        {"sketch": as_text(Image.fromarray(sketch)), "text": text, "region": "sketch"}
-        for sketch, text in zip(drawn.sketches, drawn.texts, strict=True)
-    ]
-    return {"prompt": PROMPT, "conditions": {adapter: pairs}}

@@ -1,0 +1,41 @@
+/** The designer of the image, whom the prompt names as "NAME style": a button for each that the model knows. */
+
+export class Designers {
+  /** @param names of designers; none hides the buttons. */
+  constructor(element, store, names) {
+    this.store = store;
+    this.names = names.toSorted((one, other) => other.length - one.length); // "old noto" before "noto"
+    element.hidden = !names.length;
+    this.buttons = names.map((name) => {
+      const button = document.createElement("button");
+      button.textContent = name;
+      button.onclick = () => this.#choose(name);
+      return button;
+    });
+    element.append(...this.buttons);
+  }
+
+  /** The designer that the prompt names; undefined for none. */
+  get #named() {
+    const words = this.store.state.settings.prompt.toLowerCase();
+    return this.names.find((name) => words.includes(styleOf(name)));
+  }
+
+  /** Writes a designer into the prompt in the place of another, or takes it out again. */
+  #choose(name) {
+    const { settings } = this.store.state;
+    const named = this.#named;
+    const style = named === name ? "" : styleOf(name);
+    const place = new RegExp(`${styleOf(named ?? "")}${style ? "" : ",? *"}`, "i");
+    const parts = [style, settings.prompt].filter(Boolean);
+    const prompt = named === undefined ? parts.join(", ") : settings.prompt.replace(place, style);
+    this.store.set({ settings: { ...settings, prompt } });
+  }
+
+  draw() {
+    const named = this.#named;
+    for (const button of this.buttons) button.ariaPressed = button.textContent === named;
+  }
+}
+
+const styleOf = (name) => `${name} style`;

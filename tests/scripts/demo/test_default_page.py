@@ -1,0 +1,103 @@
+"""The demo on the default model, as it opens without options: examples and designers of drawings."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo_browser import (
+    MARKS,
+    PHONE,
+    check_gallery,
+    design,
+    dropped,
+    fill_settings,
+    generate,
+    opened,
+    pairs,
+    pixels,
+    screenshot,
+)
+
+from weftwork.pretrained import DEFAULT_MODEL
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = MARKS
+
+
+@pytest.fixture(scope="module")
+def default_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `weftwork demo`."""
+    load = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel")
+    process, address = load.serve(2, tmp_path_factory.mktemp("demo"))
+    try:
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def page(browser: Any, default_address: str) -> Iterator[Any]:
+    with opened(browser, default_address) as shown:
+        yield shown
+
+
+def choose(page: Any, designer: str) -> str:
+    """Chooses a designer and returns the prompt."""
+    page.get_by_role("button", name=designer, exact=True).click()
+    return design(page)["prompt"]
+
+
+def test_a_designer_is_written_into_the_prompt(page: Any) -> None:
+    named = page.locator("#design .designers [aria-pressed=true]")
+    assert named.all_inner_texts() == ["noto"]
+    assert choose(page, "twemoji") == "twemoji style, on a white background"
+    assert choose(page, "old noto") == "old noto style, on a white background"
+    assert named.all_inner_texts() == ["old noto"]
+    assert choose(page, "old noto") == "on a white background"
+    page.keyboard.press("Control+z")
+    assert design(page)["prompt"] == "old noto style, on a white background"
+    page.get_by_label("Prompt", exact=True).fill("two cats")
+    assert named.count() == 0 and choose(page, "3d fluent") == "3d fluent style, two cats"
+
+
+def test_an_example_is_opened_and_generated(page: Any) -> None:
+    sync_api.expect(page.get_by_role("tab").first).to_have_text("Draw")
+    page.get_by_role("button", name="Example: four things").click()
+    page.wait_for_function("document.querySelectorAll('#design .layer').length == 4")
+    assert [one["text"] for one in pairs(page)] == ["a red house", "a green tree", "a blue car", "an orange cat"]
+    fill_settings(page, 0, steps=8)
+    made = pixels(page, generate(page))
+    screenshot(page, "drawings")
+    assert len(set(made)) > 64, "the image has colours"
+
+
+def test_the_first_step_is_seen_on_a_phone(browser: Any, default_address: str) -> None:
+    with opened(browser, default_address, **PHONE) as page:
+        screenshot(page, "drawings-phone")
+        end = page.locator(".generate:visible").bounding_box()["y"]
+        for one in (page.locator("#design .paper"), page.get_by_role("button", name="Example: four things")):
+            box = one.bounding_box()
+            assert box["y"] + box["height"] <= end
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["viewport"]["width"]
+
+
+def test_a_design_of_another_model_is_refused_with_the_command_for_it(page: Any, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Example: four things").click()
+    page.wait_for_function("document.querySelectorAll('#design .layer').length == 4")
+    before = design(page)
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"prompt": "a person wearing an outfit", "model": "tiny-diffusion"}))
+    page.locator("#design input[type=file]").set_input_files(given)
+    sync_api.expect(page.locator("#design .notes")).to_contain_text("weftwork demo --model tiny-diffusion")
+    assert design(page) == before
+    given.write_text(json.dumps({**before, "model": "tiny-drawings"}))
+    dropped(page, given)
+    assert design(page) == before
+
+
+def test_drawings_of_the_gallery_open_with_their_layers(page: Any) -> None:
+    check_gallery(page, DEFAULT_MODEL)

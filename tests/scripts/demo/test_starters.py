@@ -1,0 +1,58 @@
+"""What the demo's canvas begins with, by the vocabulary of the model."""
+
+import string
+
+import pytest
+from tiny import tiny_studio
+from transformers import CLIPTokenizer
+
+from weftwork.scripts.demo.studio import ImageStudio
+
+pytest.importorskip("gradio")
+
+from weftwork.scripts.demo.starters import outfit, starter_of
+
+
+@pytest.fixture(scope="module")
+def studio() -> ImageStudio:
+    return tiny_studio()
+
+
+@pytest.mark.parametrize(("name", "count"), [("three garments", 3), ("four garments", 4)])
+def test_examples_are_designs(studio: ImageStudio, name: str, count: int) -> None:
+    design = studio.design(outfit(name, "paired"))
+    assert design.prompt and len(design.conditions["paired"]) == count
+
+
+def tokenizer_of(words: list[str]) -> CLIPTokenizer:
+    """A small vocabulary that has these words."""
+    letters = list(string.ascii_lowercase)
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{one}</w>" for one in letters)]
+    merges = []
+    for word in words:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            merges.append((parts[0], parts[1]))
+            parts[:2] = ["".join(parts[:2])]
+            tokens.append(parts[0])
+    tokens = list(dict.fromkeys(tokens))
+    return CLIPTokenizer(vocab={one: index for index, one in enumerate(tokens)}, merges=list(dict.fromkeys(merges)))
+
+
+WORDS = {
+    "drawings": ["house", "outfit", "twemoji"],
+    "outfits": ["outfit", "jacket"],
+    "others": ["house", "jacket"],
+}
+
+
+@pytest.mark.parametrize("knows", WORDS)
+def test_the_canvas_begins_with_what_the_model_knows(studio: ImageStudio, knows: str) -> None:
+    starter = starter_of(tokenizer_of(WORDS[knows]))
+    designs = {name: studio.design(make("paired")) for name, make in starter.examples.items()}
+    texts = [one.text or "" for design in designs.values() for one in design.conditions["paired"]]
+    assert bool(starter.designers) == (knows == "drawings") and bool(designs) == (knows != "others")
+    assert any("skirt" in text for text in texts) == (knows == "outfits")
+    if starter.designers:
+        assert {"noto", "twemoji", "flat fluent"} < set(starter.designers)
+        assert all(any(f"{name} style" in design.prompt for name in starter.designers) for design in designs.values())
