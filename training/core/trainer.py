@@ -106,8 +106,8 @@ class Trainer(ABC):
     def default_backbone(self) -> str:
         """The shipped backbone unless one is named: of a shipped --init_from, else of the data."""
         start = self.arguments.init_from
-        of_start = ALL[name].backbone if start and (name := shipped_name(start)) else ""
-        return of_start or BACKBONES.get(self.synthetic or "", self.backbone)
+        adapter = ALL.get(shipped_name(start) or "") if start else None
+        return (adapter and adapter.backbone) or BACKBONES.get(self.synthetic or "", self.backbone)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:
