@@ -120,15 +120,20 @@ def located(source: str | Path) -> Path:
     return result if result.is_dir() and not (path / "config.json").is_file() else path
 
 
-def shipped_name(source: str | Path) -> str | None:
+def model_folder(model: str | Path) -> Path:
+    """Returns the folder of a model, of a shipped one by its name, which comes before a folder here."""
+    return shipped(str(model)) if str(model) in available() else Path(model)
+
+
+def shipped_name(model: str | Path) -> str | None:
     """Returns the name of the shipped model that a name or a path stands for; None for any other."""
-    folder = located(source).resolve()
+    folder = model_folder(model).resolve()
     return next((name for name, one in _folders().items() if one.resolve() == folder), None)
 
 
-def image_backbone(source: str | Path) -> str | None:
+def image_backbone(model: str | Path) -> str | None:
     """Returns the name of the shipped image model that a name or a path stands for, which designs have; else None."""
-    name = shipped_name(source)
+    name = shipped_name(model)
     return name if name in IMAGE_BACKBONES else None
 
 
@@ -177,6 +182,7 @@ __all__ = [
     "image_backbone",
     "image_encoder_of",
     "located",
+    "model_folder",
     "model_name",
     "shipped",
     "shipped_name",

@@ -18,7 +18,7 @@ from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.core.measurement import Measurement
 from weftwork.evaluation.measurements import measured
 from weftwork.pipelines.core.hardware import device_named
-from weftwork.pretrained import located
+from weftwork.pretrained import model_folder
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.outputs import naming_replaced
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     if curve:
         check_installed("curve", "matplotlib")
     device = device_named(arguments.device)
-    pipe = load(method.pipeline)(str(located(arguments.model or measurement.backbone))).to(device)
+    pipe = load(method.pipeline)(str(model_folder(arguments.model or measurement.backbone))).to(device)
     evaluation = measurement.open(pipe, arguments)
     folder = arguments.output
     with naming_replaced(folder / f"{evaluation.title}{ending}" for ending in ENDINGS):

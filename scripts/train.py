@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
-from weftwork.pretrained import located, model_name, shipped_name
+from weftwork.pretrained import located, model_folder, model_name, shipped_name
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.train_options import data_arguments, model_arguments, set_class_images
 from weftwork.training.core import config_file
@@ -186,7 +186,9 @@ def _opened(
     from weftwork.training.core.sharding import move_except
 
     options = quantization_options(arguments.quantization, arguments.frozen_dtype)
-    pipe = load(method.pipeline)(str(located(arguments.pretrained_model_name_or_path)), use_safetensors=True, **options)
+    pipe = load(method.pipeline)(
+        str(model_folder(arguments.pretrained_model_name_or_path)), use_safetensors=True, **options
+    )
     denoiser = denoiser_of(pipe)
     original = state_sha256(denoiser)
     if split:

@@ -13,8 +13,8 @@ DTYPES: Final = ("float32", "bfloat16", "float16")
 
 def model_arguments(parser: argparse.ArgumentParser, trainer: type[Trainer]) -> "argparse._ArgumentGroup":
     """Adds the options of the backbone and the adapter to start from."""
-    of_data = {BACKBONES.get(name, trainer.backbone): name for name in trainer.synthetic_datasets}
-    others = [f"{one} for --synthetic {name}" for one, name in of_data.items() if one != trainer.backbone]
+    of_data = {name: BACKBONES.get(name, trainer.backbone) for name in trainer.synthetic_datasets}
+    others = [f"{one} for --synthetic {name}" for name, one in of_data.items() if one != trainer.backbone]
     backbones = ", ".join([trainer.backbone, *others, "that of a shipped --init_from"])
     model = parser.add_argument_group("model")
     model.add_argument(

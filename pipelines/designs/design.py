@@ -190,7 +190,6 @@ class Design(Recorded):
 
     Args:
         prompt: prompt of the whole image; may be empty.
-        model: shipped model that it is for; None takes the default one.
         negative_prompt: negative prompt of guidance.
         seed: seed of the noise; None draws one.
         variations: noise that is mixed in, in order.
@@ -202,6 +201,7 @@ class Design(Recorded):
         conditions: by adapter name.
         images: reference images of an editing model, whose strengths are conditions of `in-context`.
         loras, controlnets: added to the pipeline by diffusers itself.
+        model: shipped model that it is for; None takes the default one.
         source: the file's content as it was read.
         files: paths in `source`.
 
@@ -210,10 +210,6 @@ class Design(Recorded):
     """
 
     prompt: str = field(metadata=recorded(TextKind(empty=True), "Prompt of the whole image; may be empty."))
-    model: str | None = field(
-        default=None,
-        metadata=recorded(ChoiceKind(IMAGE_BACKBONES), "Shipped model that it is for; left out, the default one."),
-    )
     negative_prompt: str | None = field(
         default=None, metadata=recorded(TextKind(empty=True), "Negative prompt of guidance.")
     )
@@ -250,6 +246,10 @@ class Design(Recorded):
     loras: Sequence[Lora] = field(default=(), metadata=recorded(ListKind(Lora), "LoRAs of diffusers' format."))
     controlnets: Sequence[Control] = field(
         default=(), metadata=recorded(ListKind(Control), "ControlNets of diffusers' format, each with its image.")
+    )
+    model: str | None = field(
+        default=None,
+        metadata=recorded(ChoiceKind(IMAGE_BACKBONES), "Shipped model that it is for; left out, the default one."),
     )
     source: Mapping[str, object] = field(default_factory=dict)
     files: Sequence[str] = ()

@@ -26,7 +26,7 @@ from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.initial_image import binary_mask
 from weftwork.pipelines.designs.noise import generators, variations
 from weftwork.pipelines.designs.samplers import sampler
-from weftwork.pretrained import ALL, adapters_of, available, image_encoder_of, located, shipped
+from weftwork.pretrained import ALL, adapters_of, available, image_encoder_of, located, model_folder, shipped
 
 
 def open_pipeline(
@@ -42,7 +42,7 @@ def open_pipeline(
     Raises:
         ValueError: something that cannot be found or opened, or conditions without an adapter.
     """
-    folder = shipped(str(model)) if model in available() else Path(model)
+    folder = model_folder(model)
     if not (folder / "model_index.json").is_file():
         raise UserError(
             f"model: got {str(model)!r}, expected a folder with model_index.json or a shipped model "
