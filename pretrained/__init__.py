@@ -21,7 +21,7 @@ class ShippedModel:
 
     Args:
         about: one line for listings.
-        backbone: shipped model that an adapter belongs to; empty for a backbone, an encoder or an oracle.
+        backbone: shipped model that an adapter, a LoRA or a ControlNet belongs to; empty for what belongs to none.
         condition: name of the conditions that an adapter is loaded for by itself; empty for one that has to be named.
         image_encoder: shipped encoder that an adapter reads images through.
     """
@@ -71,10 +71,12 @@ BASELINES: Final[Mapping[str, ShippedModel]] = {
         image_encoder="creature-encoder",
     ),
     "creature-encoder": ShippedModel("image encoder of style-reference; a CLIPVisionModelWithProjection"),
-    "style-lora": ShippedModel("baseline of outfits-style: one LoRA for all styles, named in the prompt"),
+    "style-lora": ShippedModel(
+        "baseline of outfits-style: one LoRA for all styles, named in the prompt", "tiny-diffusion"
+    ),
     "creature-oracle": ShippedModel("classifies style, species, colour and pose of creatures"),
     "designer-oracle": ShippedModel("classifies the designers of drawings; a DesignerOracle"),
-    "sketch-controlnet": ShippedModel("reads sketches of whole outfits; a ControlNetModel"),
+    "sketch-controlnet": ShippedModel("reads sketches of whole outfits; a ControlNetModel", "tiny-diffusion"),
     "oracle-styled": ShippedModel("the oracle of outfits, also for styled ones"),
     "spatial-audio-tokens": ShippedModel("spatial-audio with boxes as tokens alone", "tiny-audio"),
     "spatial-audio-no-time-code": ShippedModel("spatial-audio-tokens without a time code", "tiny-audio"),
