@@ -26,7 +26,16 @@ from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.initial_image import binary_mask
 from weftwork.pipelines.designs.noise import generators, variations
 from weftwork.pipelines.designs.samplers import sampler
-from weftwork.pretrained import ALL, adapters_of, available, image_encoder_of, located, model_folder, shipped
+from weftwork.pretrained import (
+    ALL,
+    adapters_of,
+    available,
+    image_encoder_of,
+    located,
+    model_folder,
+    shipped,
+    shipped_name,
+)
 
 
 def open_pipeline(
@@ -81,11 +90,12 @@ def attach_all(
         model: folder, or name of a shipped model, that the pipeline was opened from; shipped adapters belong to it.
 
     Raises:
-        ValueError: nothing at a path, or conditions without an adapter.
+        ValueError: nothing at a path, a shipped adapter of another shipped model, or conditions without an adapter.
     """
     from weftwork.attention_processors import StyleCard, StyleCards
 
     for name, path in given.items():
+        _check_backbone(name, path, model)
         if path.is_file():
             pipe.attach(**{name: StyleCards.of([StyleCard.load(path)])})
         elif path.is_dir():
@@ -110,6 +120,16 @@ def attach_all(
     encoder = image_encoder_of(ready[name] for name in missing)
     if encoder is not None and "image" not in pipe.frozen_encoders:
         _set_image_encoder(pipe, encoder)
+
+
+def _check_backbone(name: str, path: Path, model: str | Path) -> None:
+    """Raises for a shipped adapter of another shipped model, which may have the same layers."""
+    adapter, here = ALL.get(shipped_name(located(path).resolve()) or ""), shipped_name(model)
+    if adapter is not None and here is not None and adapter.backbone not in ("", here):
+        raise UserError(
+            f"adapter: got {name}={path}, which belongs to {adapter.backbone}, expected one of {here}; pass --model "
+            f"{adapter.backbone}, or leave --adapter {name} out"
+        )
 
 
 def untrained() -> dict[str, tuple[str, ...]]:

@@ -81,6 +81,17 @@ def test_a_model_without_such_an_adapter_names_one_with_it() -> None:
     check_call(opened, "tiny-drawings", words, "tiny-diffusion")
 
 
+def test_a_shipped_adapter_of_another_shipped_model_is_refused(shipped: Path) -> None:
+    def opened(model: str | Path) -> object:
+        return open_pipeline(model, {"paired": shipped / "outfits-paired"}, Design(""))
+
+    words = (
+        "paired=.*outfits-paired, which belongs to tiny-diffusion, expected one of tiny-drawings; pass --model tiny-d"
+    )
+    check_call(opened, "tiny-drawings", words, "tiny-diffusion")
+    assert opened(shipped.parent / "mine"), "it may be a copy of its backbone"
+
+
 def test_no_shipped_adapter_belongs_to_a_model_of_a_user(shipped: Path) -> None:
     own = shipped.parent / "mine"
     with pytest.raises(ValueError, match=r"got 'paired', .* none \(shipped for mine\)"):
