@@ -69,7 +69,7 @@ def test_an_example_is_opened_and_generated(page: Any) -> None:
     page.get_by_role("button", name="Example: four things").click()
     page.wait_for_function("document.querySelectorAll('#design .layer').length == 4")
     assert [one["text"] for one in pairs(page)] == ["a red house", "a green tree", "a blue car", "an orange cat"]
-    fill_settings(page, 0, steps=8)
+    fill_settings(page, 0, steps=20)
     made = pixels(page, generate(page))
     screenshot(page, "drawings")
     assert len(set(made)) > 64, "the image has colours"
