@@ -28,7 +28,8 @@ export class Designers {
     const style = named === name ? "" : styleOf(name);
     const place = new RegExp(`${styleOf(named ?? "")}${style ? "" : ",? *"}`, "i");
     const parts = [style, settings.prompt].filter(Boolean);
-    const prompt = named === undefined ? parts.join(", ") : settings.prompt.replace(place, style);
+    const replaced = settings.prompt.replace(place, style).replace(/, *$/, "");
+    const prompt = named === undefined ? parts.join(", ") : replaced;
     this.store.set({ settings: { ...settings, prompt } });
   }
 

@@ -1,6 +1,8 @@
 """Fixtures of the demo's tests."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,9 +88,22 @@ def training_run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, training_run: TrainingRun) -> Iterator[str]:
     """The address of `weftwork demo` on the outfits' model and a training run, with a queue of two."""
-    load = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel")
     options = ("--model", "tiny-diffusion", "--training_run", str(training_run.folder))
-    process, address = load.serve(2, tmp_path_factory.mktemp("demo"), *options)
+    with served(tmp_path_factory.mktemp("demo"), *options) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def default_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `weftwork demo` without options."""
+    with served(tmp_path_factory.mktemp("demo")) as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    load = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel")
+    process, address = load.serve(2, folder, *options)
     try:
         yield address
     finally:

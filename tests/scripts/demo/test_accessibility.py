@@ -67,6 +67,14 @@ def test_axe_finds_no_serious_issue_on_other_tabs(browser: Any, address: str, ax
             screenshot(page, f"{screen}-{name}")
 
 
+@pytest.mark.parametrize("screen", list(SCREENS))
+def test_axe_finds_no_serious_issue_on_the_default_page(
+    browser: Any, default_address: str, axe: str, screen: str
+) -> None:
+    with opened(browser, default_address, bypass_csp=True, **SCREENS[screen]) as page:
+        assert not serious_issues(page, axe)
+
+
 def serious_issues(page: Any, axe: str) -> list[tuple[str, list[str]]]:
     """Returns rules and elements of the serious issues of a page."""
     page.evaluate(axe)

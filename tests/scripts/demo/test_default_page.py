@@ -27,18 +27,6 @@ sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
 
 
-@pytest.fixture(scope="module")
-def default_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of `weftwork demo`."""
-    load = pytest.importorskip("weftwork.scripts.maintenance.check_demo_load", reason="not in the wheel")
-    process, address = load.serve(2, tmp_path_factory.mktemp("demo"))
-    try:
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 @pytest.fixture
 def page(browser: Any, default_address: str) -> Iterator[Any]:
     with opened(browser, default_address) as shown:
@@ -62,6 +50,8 @@ def test_a_designer_is_written_into_the_prompt(page: Any) -> None:
     assert design(page)["prompt"] == "old noto style, on a white background"
     page.get_by_label("Prompt", exact=True).fill("two cats")
     assert named.count() == 0 and choose(page, "3d fluent") == "3d fluent style, two cats"
+    page.get_by_label("Prompt", exact=True).fill("two cats, Flat Fluent style")
+    assert named.all_inner_texts() == ["flat fluent"] and choose(page, "flat fluent") == "two cats"
 
 
 def test_an_example_is_opened_and_generated(page: Any) -> None:
