@@ -27,6 +27,7 @@ from weftwork.pipelines.designs.files import path_from, stored_if_any, write_ima
 from weftwork.pipelines.designs.identity import content_digest
 from weftwork.pipelines.designs.reader import as_design
 from weftwork.pipelines.designs.run import draw, stored
+from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.style import DENOISERS, steps
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.cli import main
@@ -80,6 +81,7 @@ def test_scores_of_several_seeds_are_means_with_their_spread(tmp_path: Path) -> 
 def evaluation() -> PairedEvaluation:
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.register_modules(unet=tiny_unet(sample_size=16))
+    pipe.register_to_config(_name_or_path=str(shipped("tiny-diffusion")))  # as one that was opened there
     adapter = PairedAdapter.for_denoiser(
         pipe.unet, token_dim=32, image_dim=16, text_dim=32, norm_groups=8, num_heads=4, num_layers=1,
         num_readout_tokens=4, sketch_encoder="strokes", sketch_size=32,
@@ -106,6 +108,7 @@ def test_images_of_rows_are_written_with_their_designs_and_shown(evaluation: Pai
     record = stored_if_any(tmp_path / "paired/pairs-1.png")
     assert record is not None
     design = as_design(record["design"], from_text)
+    assert design.model == "tiny-diffusion"
     sample = outfits_of("validation", 3, 2)[1]
     assert content_digest(design.conditions["paired"]) == content_digest(pairs(sample))
     again = np.asarray(draw(evaluation.pipe, design)[0].resize((128, 128), Image.Resampling.BILINEAR), int)
