@@ -1,4 +1,4 @@
-"""The quickstart example, generated with the shipped models and read by the oracle, which sees only the image."""
+"""The example of outfits, generated with the shipped models and read by the oracle, which sees only the image."""
 
 from collections.abc import Sequence
 from pathlib import Path
