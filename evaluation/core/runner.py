@@ -106,7 +106,7 @@ class Evaluation(ABC, Generic[Pipe]):
         names = [f"{self.title}/{row}-{index}.png" for index in range(len(images))]
         beside = folder / self.title
         texts = (
-            [stored(_as_seen_from(beside, one)) for one in designs]
+            [stored(_relative_to(beside, one)) for one in designs]
             if len(designs) == len(names)
             else [None] * len(names)
         )
@@ -208,7 +208,7 @@ class Evaluation(ABC, Generic[Pipe]):
             )
 
 
-def _as_seen_from(folder: Path, design: Design) -> Design:
+def _relative_to(folder: Path, design: Design) -> Design:
     """Returns a design whose LoRAs and ControlNets have paths relative to a folder."""
     loras = [replace(one, lora=Path(path_from(folder, one.lora))) for one in design.loras]
     nets = [replace(one, controlnet=Path(path_from(folder, one.controlnet))) for one in design.controlnets]

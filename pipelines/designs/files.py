@@ -21,7 +21,7 @@ TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
 def path_from(folder: Path, path: Path) -> str:
     """Returns a path relative to a folder; its name where both have nothing but the root in common.
 
-    Neither holds where things are on this machine outside of what is moved together.
+    A file with such a path can be moved together with what it names, and holds no absolute path of its machine.
     """
     ends = [Path(os.path.normpath(one.absolute())) for one in (path, folder)]
     alone = Path(os.path.commonpath(ends)) == Path(ends[0].anchor)

@@ -165,7 +165,7 @@ class CanvasPage {
     if (focused) this.#keepFocus(focused);
   }
 
-  /** Lets keys act on, where an element that had the focus was moved, hidden, disabled or removed. */
+  /** Leaves the focus to the element that had it, or to the canvas where that is hidden, disabled or removed. */
   #keepFocus(element) {
     const target = element.checkVisibility() && !element.disabled ? element : this.find(".paper");
     if (document.activeElement !== target) target.focus({ preventScroll: true });
