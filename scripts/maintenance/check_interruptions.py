@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="number of kills")
     parser.add_argument("--output", type=Path, default=Path("outputs/interruptions"), help="folder of both runs")
-    parser.add_argument("--model", help="Stable Diffusion folder (default: the shipped tiny-diffusion)")
+    parser.add_argument("--model", help="Stable Diffusion folder (default: the shipped tiny-drawings)")
     parser.add_argument("--max_train_steps", type=int, default=STEPS)
     parser.add_argument("--longest", type=float, default=LONGEST, help="maximum seconds until a kill")
     parser.add_argument("--seed", type=int, default=0, help="seed of the times of kills")
