@@ -110,7 +110,7 @@ class Measurement:
                 found[name] = [located(one) for one in (given if isinstance(given, list) else [given])]
             elif one.beside and getattr(arguments, one.beside) is not None:
                 continue
-            elif one.shipped in available() and (of_backbone or not ALL[one.shipped].backbone):
+            elif one.shipped in available() and (of_backbone or not (one.rows or ALL[one.shipped].backbone)):
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:
                 raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
