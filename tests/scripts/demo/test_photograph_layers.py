@@ -193,6 +193,7 @@ def tiny_page(browser: Any, image_encoder: ImageEncoder, no_shipped_models: None
 
 def test_a_subject_is_named_generated_with_and_found_again_in_the_image(tiny_page: Any, tmp_path: Path) -> None:
     page = tiny_page
+    page.get_by_label("Prompt", exact=True).fill("a person wearing an outfit")
     imported(page, tmp_path, "Subject")
     page.get_by_label("Text of layer 2", exact=True).fill("outfit")
     assert page.get_by_role("button", name="Reference", exact=True).count() == 0
