@@ -149,6 +149,12 @@ def adapters_of(model: str | Path) -> dict[str, str]:
     }
 
 
+def backbone_of(adapter: Path) -> str:
+    """Returns the name of the shipped backbone that the folder of a shipped adapter belongs to; empty for any other."""
+    name = shipped_name(located(adapter).resolve())
+    return "" if name is None else ALL[name].backbone
+
+
 def image_encoder_of(adapters: Iterable[str]) -> Path | None:
     """Returns the folder of the image encoder that one of these shipped adapters reads through; None without one."""
     encoders = (ALL[name].image_encoder for name in adapters)
@@ -181,6 +187,7 @@ __all__ = [
     "ShippedModel",
     "adapters_of",
     "available",
+    "backbone_of",
     "image_backbone",
     "image_encoder_of",
     "located",

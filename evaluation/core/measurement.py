@@ -24,7 +24,8 @@ class Weights:
     """Trained weights of evaluation rows, and the option that replaces the shipped ones.
 
     Args:
-        shipped: name of the shipped model; empty where none is.
+        shipped: name of the shipped model; empty where none is. Required ones without a backbone, such as oracles, are
+            for all models, others for that of the measurement.
         help: content of the folder.
         rows: rows that need these weights and are skipped without them; empty if the weights are required.
         several: whether the option takes one folder per seed.

@@ -104,12 +104,9 @@ class Evaluation(ABC, Generic[Pipe]):
     def _write(self, folder: Path, row: str, images: Images, designs: Sequence[Design]) -> list[str]:
         """Writes images of a row, each with its design inside, and returns their paths relative to the folder."""
         names = [f"{self.title}/{row}-{index}.png" for index in range(len(images))]
-        beside = folder / self.title
-        texts = (
-            [stored(_relative_to(beside, one)) for one in designs]
-            if len(designs) == len(names)
-            else [None] * len(names)
-        )
+        texts: list[str | None] = [stored(_relative_to(folder / self.title, one)) for one in designs]
+        if len(texts) != len(names):
+            texts = [None] * len(names)
         pixels = zip(map(Image.fromarray, as_bytes(images)), texts, strict=True)
         write_images({folder / name: one for name, one in zip(names, pixels, strict=True)})
         return names

@@ -4,7 +4,7 @@
      "conditions": {"paired": [{"sketch": "house.png", "text": "a house with a red roof", "region": "sketch"},
                                {"text": "a green tree", "region": [0.6, 0.2, 1, 0.9], "weight": 0.7, "end": 0.5}]}}
 
-- `model` is the shipped model that it is for, saved images have the one that they were made with;
+- `model` is the shipped model that it is for; a saved image has the one that made it;
 - only `prompt` is required; `null` counts as left out; unknown keys, and keys given twice, are rejected;
 - a condition is of the registered class whose `needs` it has: `{"sketch": …, "text": …}`, `{"global_sketch": …}`,
   `{"style": "ink"}`, `{"image": "reference.png"}`, `{"image": "fox.png", "text": "fox"}`, `{"prompt": "a red car"}`;

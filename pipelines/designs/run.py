@@ -30,6 +30,7 @@ from weftwork.pretrained import (
     ALL,
     adapters_of,
     available,
+    backbone_of,
     image_encoder_of,
     located,
     model_folder,
@@ -124,11 +125,11 @@ def attach_all(
 
 def _check_backbone(name: str, path: Path, model: str | Path) -> None:
     """Raises for a shipped adapter of another shipped model, which may have the same layers."""
-    adapter, here = ALL.get(shipped_name(located(path).resolve()) or ""), shipped_name(model)
-    if adapter is not None and here is not None and adapter.backbone not in ("", here):
+    backbone, here = backbone_of(path), shipped_name(model)
+    if backbone and here is not None and backbone != here:
         raise UserError(
-            f"adapter: got {name}={path}, which belongs to {adapter.backbone}, expected one of {here}; pass --model "
-            f"{adapter.backbone}, or leave --adapter {name} out"
+            f"adapter: got {name}={path}, which belongs to {backbone}, expected one of {here}; pass --model "
+            f"{backbone}, or leave --adapter {name} out"
         )
 
 

@@ -16,7 +16,7 @@ from weftwork.datasets.readers.inline_images import as_text, from_text
 from weftwork.datasets.readers.photo_lines import line_drawing
 from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.pretrained import image_backbone
-from weftwork.scripts.demo.starters import Starter
+from weftwork.scripts.demo.canvas_defaults import CanvasDefaults
 from weftwork.scripts.demo.widgets import Record
 
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -27,7 +27,7 @@ import(`${root}${api_prefix}/file=${props.assets}/canvas.js`)
 
 
 def design_canvas(
-    starter: Starter,
+    defaults: CanvasDefaults,
     *,
     adapters: Mapping[str, str],
     model: str,
@@ -39,7 +39,7 @@ def design_canvas(
     """Adds a canvas whose value is a design as an object; its event `submit` asks for an image.
 
     Args:
-        starter: what it shows first.
+        defaults: its content before a user changes anything.
         adapters: names of adapters by kind of layer: "pair", and where attached "reference" and "subject".
         model: name of the model; the browser keeps a state for each.
         size: width and height of the model's images.
@@ -49,7 +49,7 @@ def design_canvas(
     """
 
     def example(name: str) -> Record:
-        return starter.examples[name](adapters["pair"])
+        return defaults.examples[name](adapters["pair"])
 
     gr.set_static_paths([ASSETS, *{sample.parent for sample in styles.values() if sample is not None}])
     canvas = gr.HTML(
@@ -60,9 +60,9 @@ def design_canvas(
         elem_id="design",
         server_functions=[example, region, lines],
         assets=ASSETS.as_posix(),
-        first={"prompt": starter.prompt},
-        text=starter.text,
-        designers=list(starter.designers),
+        first={"prompt": defaults.prompt},
+        text=defaults.text,
+        designers=list(defaults.designers),
         adapters=dict(adapters),
         model=model,
         shipped=image_backbone(model),
@@ -70,7 +70,7 @@ def design_canvas(
         words=list(words),
         styles=[[name, None if sample is None else sample.as_posix()] for name, sample in styles.items()],
         samplers=list(samplers),
-        examples=list(starter.examples),
+        examples=list(defaults.examples),
     )
     canvas.api_info = _api_info
     return canvas

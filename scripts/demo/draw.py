@@ -9,8 +9,8 @@ from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.pipelines.designs.samplers import fitting_samplers
 from weftwork.scripts.demo.canvas import design_canvas, result_viewer
+from weftwork.scripts.demo.canvas_defaults import defaults_of
 from weftwork.scripts.demo.pages import AdapterPage, attached_name
-from weftwork.scripts.demo.starters import starter_of
 from weftwork.scripts.demo.widgets import QUIET, ImagePanel, ImageRequest, style_samples, styles_of
 
 PHOTOGRAPHS: Final = {"reference": "reference", "subject": "subjects"}
@@ -34,7 +34,7 @@ class DrawPage(AdapterPage):
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 canvas = design_canvas(
-                    starter_of(tokenizer),
+                    defaults_of(tokenizer),
                     adapters={"pair": self.adapter, **{kind: name for kind, name in named.items() if name}},
                     model=self.studio.model,
                     size=self.studio.size,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from weftwork.attention_processors.core.method import load
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pretrained import ALL, DEFAULT_MODEL, located, shipped_name
+from weftwork.pretrained import DEFAULT_MODEL, backbone_of
 from weftwork.training.core.config import ConfigT, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
 
@@ -106,8 +106,7 @@ class Trainer(ABC):
     def default_backbone(self) -> str:
         """The shipped backbone unless one is named: of a shipped --init_from, else of the data."""
         start = self.arguments.init_from
-        adapter = ALL.get(shipped_name(located(start).resolve()) or "") if start else None
-        return (adapter and adapter.backbone) or BACKBONES.get(self.synthetic or "", self.backbone)
+        return (start and backbone_of(start)) or BACKBONES.get(self.synthetic or "", self.backbone)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser, groups: Groups) -> None:

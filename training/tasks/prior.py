@@ -44,7 +44,8 @@ class Prior:
 
 
 def repeated(designs: Sequence[Design], name: str, count: int) -> list[Design]:
-    """Returns so many designs, the given ones in turn with other seeds.
+    """Returns so many designs, the given ones in turn with other seeds and without a `model`: all are drawn by the
+    backbone in training.
 
     Args:
         name: of the adapter that is trained.

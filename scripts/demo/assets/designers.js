@@ -25,11 +25,10 @@ export class Designers {
   #choose(name) {
     const { settings } = this.store.state;
     const named = this.#named;
-    const style = named === name ? "" : styleOf(name);
-    const place = new RegExp(`${styleOf(named ?? "")}${style ? "" : ",? *"}`, "i");
-    const parts = [style, settings.prompt].filter(Boolean);
-    const replaced = settings.prompt.replace(place, style).replace(/, *$/, "");
-    const prompt = named === undefined ? parts.join(", ") : replaced;
+    let { prompt } = settings;
+    if (named === undefined) prompt = [styleOf(name), prompt].filter(Boolean).join(", ");
+    else if (named !== name) prompt = prompt.replace(new RegExp(styleOf(named), "i"), styleOf(name));
+    else prompt = prompt.replace(new RegExp(`${styleOf(name)},? *`, "i"), "").replace(/, *$/, "");
     this.store.set({ settings: { ...settings, prompt } });
   }
 

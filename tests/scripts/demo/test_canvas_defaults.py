@@ -1,4 +1,4 @@
-"""What the demo's canvas begins with, by the vocabulary of the model."""
+"""Defaults of the demo's canvas are chosen by the model's vocabulary."""
 
 import string
 
@@ -10,7 +10,7 @@ from weftwork.scripts.demo.studio import ImageStudio
 
 pytest.importorskip("gradio")
 
-from weftwork.scripts.demo.starters import outfit, starter_of
+from weftwork.scripts.demo.canvas_defaults import defaults_of, outfit
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ WORDS = {
 
 
 @pytest.mark.parametrize("knows", WORDS)
-def test_the_canvas_begins_with_what_the_model_knows(studio: ImageStudio, knows: str) -> None:
-    starter = starter_of(tokenizer_of(WORDS[knows]))
-    designs = {name: studio.design(make("paired")) for name, make in starter.examples.items()}
+def test_defaults_fit_the_vocabulary(studio: ImageStudio, knows: str) -> None:
+    defaults = defaults_of(tokenizer_of(WORDS[knows]))
+    designs = {name: studio.design(make("paired")) for name, make in defaults.examples.items()}
     texts = [one.text or "" for design in designs.values() for one in design.conditions["paired"]]
-    assert bool(starter.designers) == (knows == "drawings") and bool(designs) == (knows != "others")
+    assert bool(defaults.designers) == (knows == "drawings") and bool(designs) == (knows != "others")
     assert any("skirt" in text for text in texts) == (knows == "outfits")
-    if starter.designers:
-        assert {"noto", "twemoji", "flat fluent"} < set(starter.designers)
-        assert all(any(f"{name} style" in design.prompt for name in starter.designers) for design in designs.values())
+    if defaults.designers:
+        assert {"noto", "twemoji", "flat fluent"} < set(defaults.designers)
+        assert all(any(f"{name} style" in design.prompt for name in defaults.designers) for design in designs.values())

@@ -1,4 +1,4 @@
-"""Beginnings of the demo's canvas by what a model knows: prompt, designers, words for a layer, example designs."""
+"""Defaults of the demo's canvas, chosen by the model's vocabulary: prompt, hint for a layer, designers, examples."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,21 @@ from weftwork.scripts.demo.widgets import Record
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DRAWINGS: Final = Path(__file__).with_name("assets")
-"""Folder of example designs of drawings."""
 EXAMPLE: Final = "example-"
-"""Beginning of their file names."""
+"""Beginning of the file names of example designs of drawings, in `assets`."""
 OUTFITS: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
 OUTFIT_PROMPT: Final = "a person wearing an outfit"
 
 
 @dataclass(frozen=True)
-class Starter:
-    """What the canvas shows first.
+class CanvasDefaults:
+    """Content of the canvas before a user changes anything.
 
     Args:
-        prompt: the first prompt.
-        text: words for a layer, shown where it has none.
-        designers: names in prompts, each as "NAME style".
+        prompt: the prompt.
+        text: example of a layer's text, shown in a layer without one.
+        designers: designers that the model knows; prompts name them as "NAME style".
         examples: functions that return designs for an adapter of pairs, by name.
     """
 
@@ -43,21 +41,21 @@ class Starter:
     examples: Mapping[str, Callable[[str], Record]] = field(default_factory=dict)
 
 
-def starter_of(tokenizer: "PreTrainedTokenizerBase | None") -> Starter:
-    """Returns the beginning for a model by its vocabulary, which names the designers of drawings, or garments."""
+def defaults_of(tokenizer: "PreTrainedTokenizerBase | None") -> CanvasDefaults:
+    """Returns the defaults for a vocabulary: with "twemoji" those of drawings, with "outfit" those of outfits."""
     if tokenizer is not None and len(tokenizer.tokenize("twemoji")) == 1:
         designers = [one.words for one in SETS.values()]
-        files = sorted(DRAWINGS.glob(f"{EXAMPLE}*.json"))
-        examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one.name) for one in files}
-        return Starter(f"{designers[0]} style, on a white background", "a red house", designers, examples)
+        files = sorted(Path(__file__).with_name("assets").glob(f"{EXAMPLE}*.json"))
+        examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one) for one in files}
+        return CanvasDefaults(f"{designers[0]} style, on a white background", "a red house", designers, examples)
     if "outfit" in known_words(tokenizer):
         examples = {name: partial(outfit, name) for name in OUTFITS}
-        return Starter(OUTFIT_PROMPT, "a red striped jacket", examples=examples)
-    return Starter()
+        return CanvasDefaults(OUTFIT_PROMPT, "a red striped jacket", examples=examples)
+    return CanvasDefaults()
 
 
-def _drawing(name: str, adapter: str) -> Record:
-    design = json.loads((DRAWINGS / name).read_text(encoding="utf-8"))
+def _drawing(file: Path, adapter: str) -> Record:
+    design = json.loads(file.read_text(encoding="utf-8"))
     return {**design, "conditions": {adapter: design["conditions"]["paired"]}}
 
 
