@@ -7,7 +7,7 @@ export class Shelf {
 
   /** @param kept number of the newest items that stay. */
   constructor(name, kept) {
-    this.kept = kept;
+    Object.assign(this, { name, kept });
     this.#database = new Promise((resolve, reject) => {
       const request = indexedDB.open(name);
       request.onupgradeneeded = () => request.result.createObjectStore(TABLE, { autoIncrement: true });
@@ -18,6 +18,7 @@ export class Shelf {
 
   /** Returns what was put, newest first; nothing where the browser keeps nothing. */
   async all() {
+    await this.#take().catch(() => {});
     return (await this.#done("readonly", (table) => table.getAll()).catch(() => [])).reverse();
   }
 
@@ -31,6 +32,24 @@ export class Shelf {
     } catch {
       return false;
     }
+  }
+
+  /**
+   * Keeps a plain object before it returns, for a page that is closing: what such a page asks of the database may be
+   * dropped. Browsers take about 5 MB of text this way; more goes to the database.
+   */
+  putNow(item) {
+    try {
+      localStorage.setItem(this.name, JSON.stringify(item));
+    } catch {
+      this.put(item);
+    }
+  }
+
+  /** Moves to the database what a closing page has kept. */
+  async #take() {
+    const last = localStorage.getItem(this.name);
+    if (last && (await this.put(JSON.parse(last)))) localStorage.removeItem(this.name);
   }
 
   async #done(mode, act) {

@@ -11,6 +11,7 @@ export class Store {
   #kind = null;
   #listeners = [];
   #timer = null;
+  #safe; // the state that a reload finds
 
   /**
    * @param shelf where the state outlives a reload.
@@ -18,7 +19,8 @@ export class Store {
    */
   constructor(state, shelf, kept) {
     Object.assign(this, { state, shelf, kept });
-    addEventListener("pagehide", () => this.#save());
+    this.#safe = state;
+    addEventListener("pagehide", () => this.state !== this.#safe && shelf.putNow(this.state));
   }
 
   listen(listener) {
@@ -86,6 +88,9 @@ export class Store {
   async #save() {
     clearTimeout(this.#timer);
     this.#timer = null;
-    this.kept(await this.shelf.put(this.state));
+    const { state } = this;
+    const done = await this.shelf.put(state);
+    if (done) this.#safe = state;
+    this.kept(done);
   }
 }
