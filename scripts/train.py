@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
-from weftwork.pretrained import located, model_folder, model_name, shipped_name
+from weftwork.pretrained import image_backbone, located, model_folder, model_name, shipped_name
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.train_options import data_arguments, model_arguments, set_class_images
 from weftwork.training.core import config_file
@@ -232,7 +232,7 @@ def _prior(arguments: argparse.Namespace, task: Any, *, reuse: bool) -> "Prior |
     Of a dry run, the designs are only checked.
 
     Raises:
-        ValueError: designs that are wrong, or not for the method.
+        ValueError: designs that are wrong, or not for the method or its backbone.
     """
     import torch
 
@@ -243,7 +243,8 @@ def _prior(arguments: argparse.Namespace, task: Any, *, reuse: bool) -> "Prior |
 
     path, folder = arguments.class_designs, Path(arguments.output_dir)
     given = list(read_designs(path).values()) if path.suffix == ".jsonl" else [read_design(path)]
-    designs = repeated(given, task.name, arguments.num_class_images)
+    backbone = image_backbone(arguments.pretrained_model_name_or_path)
+    designs = repeated(given, task.name, arguments.num_class_images, backbone)
     if arguments.dry_run:
         return None
     reuse |= checkpoint_to_resume(arguments.resume_from_checkpoint, folder) is not None

@@ -84,6 +84,10 @@ TRAININGS: dict[str, list[Wrong]] = {
             f"{DRY} --class_designs other.json",
             "design 1 has conditions for paired, .* for style alone, .*; leave others",
         ),
+        (
+            f"{DRY} --class_designs elsewhere.json",
+            "got design 1 for tiny-rooms, expected designs for the backbone in training; remove its model, or pass",
+        ),
         (f"{DRY} --class_designs kept.json --num_class_images 0", "got 0, expected at least 1; raise it"),
         (f"{DRY} --num_class_images 2", "num_class_images: has no effect without --class_designs; pass them"),
         (f"{DRY} --class_designs kept.json --prior_loss_weight -1", "prior_loss_weight: got -1.0, .*; raise it"),
@@ -153,7 +157,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             drawn_sketch(i).convert("RGB").save(folder / name / f"{i}.png")
         (folder / name / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "empty").mkdir()
-    as_json({"prompt": "a", "conditions": {"style": [{"style": "red"}]}}, "kept.json")(folder)
+    kept = {"prompt": "a", "conditions": {"style": [{"style": "red"}]}}
+    as_json(kept, "kept.json")(folder)
+    as_json({**kept, "model": "tiny-rooms"}, "elsewhere.json")(folder)
     as_json({"prompt": "a", "conditions": {"paired": [{"text": "a"}]}}, "other.json")(folder)
     Drawings.read(SAMPLE).only(["noto", "twemoji"], ["1F346", "1F34C"]).save(folder / "drawings")
     jacket = {"id": 1, "image_id": 5, "category_name": "jacket", "description": "a"}

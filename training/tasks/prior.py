@@ -43,17 +43,23 @@ class Prior:
         return torch.randint(len(self.prompts), (self.batch_size,), generator=generator).tolist()
 
 
-def repeated(designs: Sequence[Design], name: str, count: int) -> list[Design]:
-    """Returns so many designs, the given ones in turn with other seeds and without a `model`: all are drawn by the
-    backbone in training.
+def repeated(designs: Sequence[Design], name: str, count: int, model: str | None = None) -> list[Design]:
+    """Returns so many designs for the backbone in training, the given ones in turn with other seeds.
 
     Args:
         name: of the adapter that is trained.
+        model: name of the backbone, if it is a shipped one.
 
     Raises:
-        ValueError: a design without conditions for this adapter, or with others.
+        ValueError: a design for another model, without conditions for this adapter, or with others.
     """
     for number, design in enumerate(designs, 1):
+        if design.model not in (None, model):
+            raise UserError(
+                f"class_designs: got design {number} for {design.model}, expected designs for the backbone in training"
+                f"{f', {model}' if model else ''}; remove its model, or pass --pretrained_model_name_or_path "
+                f"{design.model}"
+            )
         if list(design.conditions) != [name] or design.loras or design.controlnets:
             raise UserError(
                 f"class_designs: design {number} has conditions for {', '.join(design.conditions) or 'nothing'}, "
@@ -61,7 +67,7 @@ def repeated(designs: Sequence[Design], name: str, count: int) -> list[Design]:
             )
     seeds = [index if one.seed is None else one.seed for index, one in enumerate(designs)]
     size = len(designs)
-    return [replace(designs[i % size], model=None, seed=seeds[i % size] + i // size) for i in range(count)]
+    return [replace(designs[i % size], model=model, seed=seeds[i % size] + i // size) for i in range(count)]
 
 
 @torch.no_grad()

@@ -48,6 +48,11 @@ def test_designs_are_repeated_with_other_seeds() -> None:
     for wrong in (Design("a cat"), Design("a cat", conditions={**DESIGN.conditions, "style": (Style("ink"),)})):
         with pytest.raises(ValueError, match=r"class_designs: design 2 has .* for paired alone"):
             repeated([DESIGN, wrong], "paired", 2)
+    named = replace(DESIGN, model="tiny-rooms")
+    assert [one.model for one in repeated([DESIGN, named], "paired", 2, "tiny-rooms")] == ["tiny-rooms"] * 2
+    for backbone in (None, "tiny-diffusion"):
+        with pytest.raises(ValueError, match=r"got design 2 for tiny-rooms, expected .*; remove its model, or pass"):
+            repeated([DESIGN, named], "paired", 2, backbone)
 
 
 def test_class_images_of_a_resumed_run_are_read_again(tmp_path: Path) -> None:
