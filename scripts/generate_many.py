@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX
 from weftwork.pipelines.core.hardware import device_named
+from weftwork.pipelines.designs.files import FOLDERS
 from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced
 from weftwork.scripts.outputs import naming_replaced
 
@@ -130,12 +131,12 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
             whole = False
             continue
         before = found.pop("made_of", {})  # images of earlier versions have none
-        expected = json.loads(stored(design, index))
+        expected = json.loads(stored(design, index, folder=path.parent))
         if before and "model" not in found["design"]:  # of an earlier version; `before` has its digest
             expected["design"].pop("model", None)
         used = {key: value for key, value in expected["design"].items() if key in SETTINGS}
         of_paths = {**expected, "design": {**design.source, **used}}  # as earlier versions stored it
-        alike = before and _without_images(found) == _without_images(expected)
+        alike = before and _without_files(found) == _without_files(expected)
         if not alike and found not in (expected, of_paths):
             raise UserError(f"{path}: got an image of another design; choose another --output, or remove it")
         changed = [name for name, digest in made_of.items() if before and before.get(name) != digest]
@@ -145,10 +146,10 @@ def _is_made(design: "Design", made_of: Mapping[str, str], files: Mapping[Path, 
     return whole
 
 
-def _without_images(value: object) -> object:
-    """Returns a record with its images left out, whose pixels `made_of` has as well."""
+def _without_files(value: object) -> object:
+    """Returns a record without images and paths of weights, whose content `made_of` has as well."""
     if isinstance(value, dict):
-        return {key: _without_images(one) for key, one in value.items()}
+        return {key: _without_files(one) for key, one in value.items() if key not in FOLDERS.values()}
     if isinstance(value, list):
-        return [_without_images(one) for one in value]
+        return [_without_files(one) for one in value]
     return None if isinstance(value, str) and value.startswith(PREFIX) else value

@@ -24,7 +24,7 @@ from pathlib import Path
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.datasets.readers.folders import files_below
-from weftwork.pipelines.designs.files import path_from, stored_if_any
+from weftwork.pipelines.designs.files import stored_if_any
 from weftwork.scripts.outputs import naming_replaced
 from weftwork.scripts.report_images import IMAGE_STYLE, Record, drawn, figure, image
 from weftwork.scripts.training_runs import METRICS, TrainingRun, plot_curves
@@ -113,7 +113,7 @@ def page(
     """Returns the HTML of all reports, training runs, and designs by path of their image.
 
     Args:
-        folder: that of the HTML, which paths of LoRAs and ControlNets in designs of reports are relative to.
+        folder: that of the HTML, which paths of LoRAs and ControlNets in saved designs are relative to.
     """
     parts = [f"<h1>{html.escape(title)}</h1>", _contents(reports)]
     for index, (path, report) in enumerate(reports):
@@ -129,7 +129,7 @@ def page(
         parts.append(drawn(plot_curves(rows)))
         parts += map(image, shown.get(max(shown, default=0), []))
     if images:
-        figures = [figure(path, design, caption=str(path)) for path, design in images.items()]
+        figures = [figure(path, design, folder, caption=str(path)) for path, design in images.items()]
         parts += ["<h2>Generated images</h2>", f'<div class="images">{"".join(figures)}</div>']
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
@@ -147,27 +147,9 @@ def _rows(path: Path, report: Record, folder: Path) -> Iterator[str]:
         true, shown = images.get(row.get("truth"), []), []
         for index, one in enumerate(images[row["name"]]):
             record = stored_if_any(one)
-            design = None if record is None else moved_paths(record["design"], one.parent, folder)
-            shown.append(figure(one, design, true[index] if true else None))
+            shown.append(figure(one, record and record["design"], folder, true[index] if true else None))
         if shown:
             yield f'<h3>{html.escape(str(row["name"]))}</h3><div class="images strip">{"".join(shown)}</div>'
-
-
-def moved_paths(design: Record, beside: Path, folder: Path) -> Record:
-    """Returns a design that was beside an image with its paths of LoRAs and ControlNets relative to another folder.
-
-    Of those that are not there any more, the name is left.
-    """
-
-    def seen(path: str) -> str:
-        return path_from(folder, beside / path) if (beside / path).exists() else Path(path).name
-
-    moved = {
-        key: [{**one, name: seen(one[name])} for one in design[key]]
-        for key, name in (("loras", "lora"), ("controlnets", "controlnet"))
-        if design.get(key)
-    }
-    return {**design, **moved}
 
 
 def _contents(reports: Sequence[tuple[Path, Record]]) -> str:

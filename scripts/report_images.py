@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from weftwork.datasets.readers.inline_images import PREFIX
+from weftwork.pipelines.designs.files import moved_paths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,10 +46,17 @@ def drawn(plots: "Mapping[str, Figure]") -> str:
     return f'<div class="images">{"".join(elements)}</div>'
 
 
-def figure(path: Path, design: Record | None, truth: Path | None = None, caption: str | None = None) -> str:
-    """Returns an image with the parts of its design and the true image below it, if there are any."""
+def figure(
+    path: Path, design: Record | None, folder: Path, truth: Path | None = None, caption: str | None = None
+) -> str:
+    """Returns an image with the parts of its design and the true image below it, if there are any.
+
+    Args:
+        folder: that of the HTML, beside which the saved design is opened.
+    """
     shown = image(path)
     if design is not None:
+        design = moved_paths(design, path.parent, folder)
         text = base64.b64encode(json.dumps(design).encode()).decode()
         name = html.escape(f"{path.stem}.json")
         link = f'<a download="{name}" href="data:application/json;base64,{text}" title="save the design">'

@@ -26,7 +26,7 @@ from weftwork.evaluation.core.report import Report, Row
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pipelines.designs.design import Control, Design, Lora
-from weftwork.pipelines.designs.files import path_from, write_images
+from weftwork.pipelines.designs.files import write_images
 from weftwork.pipelines.designs.run import stored
 from weftwork.pretrained import image_backbone
 
@@ -104,7 +104,7 @@ class Evaluation(ABC, Generic[Pipe]):
     def _write(self, folder: Path, row: str, images: Images, designs: Sequence[Design]) -> list[str]:
         """Writes images of a row, each with its design inside, and returns their paths relative to the folder."""
         names = [f"{self.title}/{row}-{index}.png" for index in range(len(images))]
-        texts: list[str | None] = [stored(_relative_to(folder / self.title, one)) for one in designs]
+        texts: list[str | None] = [stored(one, folder=folder / self.title) for one in designs]
         if len(texts) != len(names):
             texts = [None] * len(names)
         pixels = zip(map(Image.fromarray, as_bytes(images)), texts, strict=True)
@@ -203,13 +203,6 @@ class Evaluation(ABC, Generic[Pipe]):
                 )
                 for text, row, seed, control in zip(prompts, rows, seeds, controls, strict=True)
             )
-
-
-def _relative_to(folder: Path, design: Design) -> Design:
-    """Returns a design whose LoRAs and ControlNets have paths relative to a folder."""
-    loras = [replace(one, lora=Path(path_from(folder, one.lora))) for one in design.loras]
-    nets = [replace(one, controlnet=Path(path_from(folder, one.controlnet))) for one in design.controlnets]
-    return replace(design, loras=loras, controlnets=nets)
 
 
 def _controls(pipe: ConditionedPipelineMixin, images: Sequence[Image.Image]) -> list[list[Control]]:

@@ -45,6 +45,7 @@ from weftwork.attention_processors.core.records import (
 )
 from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.designs.files import moved_paths
 from weftwork.pipelines.designs.initial_image import DEFAULT_STRENGTH, check_initial_image
 from weftwork.pipelines.designs.kinds import ImagesKind, ListKind, OpenedKind, each, opened
 from weftwork.pipelines.designs.samplers import SAMPLERS
@@ -298,11 +299,14 @@ class Design(Recorded):
         """Whether the result depends on `image`."""
         return self.image is not None and (self.mask_image is not None or self.strength != 1)
 
-    def complete(self) -> dict[str, object]:
-        """Returns the content of a design file that needs no images beside it; paths of large images are kept."""
+    def complete(self, folder: Path = Path()) -> dict[str, object]:
+        """Returns the content of a design file in a folder that needs no images beside it.
+
+        A design with large images is returned as it was read, with its paths.
+        """
         if self.source and not (self.files and self._pixels() <= INLINE_PIXELS):
             return dict(self.source)
-        return self.record()
+        return moved_paths(self.record(), Path(), folder)
 
     def _pixels(self) -> int:
         holders = [self, *(one for some in self.conditions.values() for one in some), *self.controlnets]

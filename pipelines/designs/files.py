@@ -12,6 +12,8 @@ from PIL import Image, PngImagePlugin
 from weftwork.datasets.readers.atomic import atomic_path
 from weftwork.datasets.readers.errors import UserError
 
+FOLDERS: Final = {"loras": "lora", "controlnets": "controlnet"}
+"""Keys of designs with lists of weights, and the key of their path."""
 TEXT_CHUNK: Final = "weftwork"
 """PNG text chunk of the design."""
 TEXT_CHUNKS: Final = (TEXT_CHUNK, "weft")
@@ -26,6 +28,24 @@ def path_from(folder: Path, path: Path) -> str:
     ends = [Path(os.path.normpath(one.absolute())) for one in (path, folder)]
     alone = Path(os.path.commonpath(ends)) == Path(ends[0].anchor)
     return ends[0].name if alone else Path(os.path.relpath(*ends)).as_posix()
+
+
+def moved_paths(design: Mapping[str, Any], beside: Path, folder: Path) -> dict[str, Any]:
+    """Returns the record of a design with its paths of LoRAs and ControlNets relative to another folder.
+
+    Of those that are not there any more, the name is left.
+
+    Args:
+        beside: folder that they are relative to now.
+    """
+
+    def seen(path: str) -> str:
+        return path_from(folder, beside / path) if (beside / path).exists() else Path(path).name
+
+    moved = {
+        key: [{**one, name: seen(one[name])} for one in design[key]] for key, name in FOLDERS.items() if design.get(key)
+    }
+    return {**design, **moved}
 
 
 def write_images(files: Mapping[Path, tuple[Image.Image, str | None]]) -> None:

@@ -236,7 +236,7 @@ def draw_files(
     """
     recorder = MapRecorder() if maps and recorder is None else recorder
     images = draw(pipe, design, len(targets), recorder)
-    texts = [stored(design, index, made_of) for index in range(len(targets))]
+    texts = [stored(design, index, made_of, target.parent) for index, target in enumerate(targets)]
     files = dict(zip(targets, zip(images, texts, strict=True), strict=True))
     if maps and recorder is not None:
         sheets = map_sheets(recorder, design, images)
@@ -283,10 +283,10 @@ def map_sheets(recorder: MapRecorder, design: Design, images: Sequence[Image.Ima
     return sheets
 
 
-def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = None) -> str:
-    """Returns the text stored in a PNG: `design`, a complete design file, the seed, and digests of what made it."""
+def stored(design: Design, index: int = 0, made_of: Mapping[str, str] | None = None, folder: Path = Path()) -> str:
+    """Returns the text stored in a PNG of a folder: `design`, a complete design file, seed, and digests of inputs."""
     one = design.numbered(index)
-    content = {name: value for name, value in one.complete().items() if name != "model"}
+    content = {name: value for name, value in one.complete(folder).items() if name != "model"}
     model = {} if one.model is None else {"model": one.model}
     settings = {name: getattr(one, name) for name in SETTINGS if name not in OF_IMAGE or one.image is not None}
     record = {"design": {**content, **model, **settings}, "seed": one.seed}

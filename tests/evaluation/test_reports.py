@@ -23,7 +23,7 @@ from weftwork.evaluation.methods.paired import PairedEvaluation, outfits_of
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.design import Design
-from weftwork.pipelines.designs.files import path_from, stored_if_any, write_images
+from weftwork.pipelines.designs.files import moved_paths, path_from, stored_if_any, write_images
 from weftwork.pipelines.designs.identity import content_digest
 from weftwork.pipelines.designs.reader import as_design
 from weftwork.pipelines.designs.run import draw, stored
@@ -31,7 +31,6 @@ from weftwork.pretrained import shipped
 from weftwork.scripts.benchmarks.style import DENOISERS, steps
 from weftwork.scripts.benchmarks.timing import interleaved, ratios
 from weftwork.scripts.cli import main
-from weftwork.scripts.report import moved_paths
 
 ROWS = [
     *(

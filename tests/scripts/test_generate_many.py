@@ -79,6 +79,27 @@ def test_images_of_versions_that_stored_paths_are_known(
     assert "one.png: got an image of another design" in capsys.readouterr().err
 
 
+def test_images_with_a_lora_are_known_from_another_working_directory(
+    folder: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models / "lora", folder / "lora")
+    (folder / "elsewhere").mkdir()
+    write_many(folder, {"name": "one", **FEW[1], "loras": [{"lora": "lora"}]})
+    model = ["--model", str(models / "model"), "--adapter", f"paired={models / 'paired'}"]
+    monkeypatch.chdir(folder)
+    assert main(["generate", "--input", "all.jsonl", "--output", "many", *model]) == 0
+    record = stored_in(folder / "many/one.png")
+    assert record is not None and record["design"]["loras"] == [{"lora": "../lora"}]
+    monkeypatch.chdir(folder / "elsewhere")
+    assert many(folder, models) == 0
+    assert "1 of 1 designs were there, 0 to make" in capsys.readouterr().out
+    for place, code in (("many", 0), (".", 2)):
+        (folder / place / "again.jsonl").write_text(json.dumps({"name": "again", **record["design"]}) + "\n")
+        assert main(["generate", "--input", f"../{place}/again.jsonl", "--output", "made", *model]) == code
+    assert np.array_equal(read(folder / "elsewhere/made/again.png")[0], read(folder / "many/one.png")[0])
+    assert "lora: got nothing at '../../lora', expected a file or folder" in capsys.readouterr().err
+
+
 def test_every_wrong_line_is_told_and_nothing_is_made(
     folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

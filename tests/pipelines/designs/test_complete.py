@@ -56,9 +56,9 @@ def test_an_image_stores_the_sketches_of_its_design(tmp_path: Path, monkeypatch:
     content = json.loads((tmp_path / "outfit/styled.json").read_text()) | {"loras": [{"lora": lora.name}]}
     (tmp_path / "outfit/styled.json").write_text(json.dumps(content))
     made = read_design(tmp_path / "outfit/styled.json")
-    record = made.complete()
+    record = made.complete(tmp_path / "images")
     loras = record.pop("loras")
-    assert loras == [{"lora": str(lora)}] and made.loras == (Lora(lora),)
+    assert loras == [{"lora": "../outfit/a.safetensors"}] and made.loras == (Lora(lora),)
     assert content_digest(reopened(record).conditions) == content_digest(made.conditions)
     monkeypatch.setattr(design_module, "INLINE_PIXELS", 1000)
     assert made.complete() == content, "large images keep their paths"
