@@ -61,6 +61,7 @@ class Evaluation(ABC, Generic[Pipe]):
     count: int = 200
     num_inference_steps: int = 20
     guidance_scale: float = 3.0
+    guidance_rescale: float = 0.0
     designs: list[Design] = field(init=False, default_factory=list, compare=False)
     """Designs of the images of the last row, empty where a design cannot describe them."""
 
@@ -127,7 +128,8 @@ class Evaluation(ABC, Generic[Pipe]):
     @property
     def settings(self) -> dict[str, float]:
         """Arguments of the pipeline, as written to the report."""
-        return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+        rescale = {"guidance_rescale": self.guidance_rescale} if self.guidance_rescale else {}
+        return {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale, **rescale}
 
     def bounds(self, images: Callable[[], Images], scored: Callable[[Images], Drawn]) -> dict[str, Callable[[], Drawn]]:
         """Returns the rows of upper bounds: true images, and their reconstructions by the autoencoder."""
@@ -189,15 +191,15 @@ class Evaluation(ABC, Generic[Pipe]):
         """Adds the designs of images, unless a condition has values that designs cannot hold."""
         rows = [{name: some[i] or () for name, some in conditions.items() if some[i]} for i in range(len(prompts))]
         if all(one.has_record() for row in rows for some in row.values() for one in some):
-            steps, scale = self.num_inference_steps, self.guidance_scale
             model = image_backbone(self.pipe.config.get("_name_or_path") or "")
             self.designs.extend(
                 Design(
                     text,
                     model=model,
                     seed=seed,
-                    num_inference_steps=steps,
-                    guidance_scale=scale,
+                    num_inference_steps=self.num_inference_steps,
+                    guidance_scale=self.guidance_scale,
+                    guidance_rescale=self.guidance_rescale,
                     conditions=row,
                     controlnets=control,
                 )

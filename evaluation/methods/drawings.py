@@ -60,6 +60,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
     other_cases: ClassVar[Collection[str]] = ("texts_swapped", "sketches_swapped")
 
     split: Split = "cells"
+    guidance_rescale: float = 0.7
     lora: Path | None = None
     judge: Judge
 

@@ -1,6 +1,7 @@
 """Arguments of a pipeline's call from a design: those that all pipelines share, and those that some lack."""
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.guidance import guidance_name
 from weftwork.pipelines.designs.design import Control, Design
 from weftwork.pipelines.designs.initial_image import binary_mask
+
+logger = logging.getLogger(__name__)
 
 
 def call_arguments(pipe: DiffusionPipeline, design: Design, count: int = 1) -> dict[str, Any]:
@@ -72,11 +75,16 @@ def _check_prompts(pipe: Any, design: Design) -> None:
 
 
 def _guidance(pipe: DiffusionPipeline, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
-    """Returns the scale of guidance, and the negative prompt, which two calls need."""
+    """Returns scale and rescale of guidance, and the negative prompt, which two calls need."""
     name, negative = guidance_name(pipe), design.negative_prompt
     if name == "true_cfg_scale" and design.guidance_scale > 1:
         negative = negative or ""
-    return {"negative_prompt": negative, **({name: design.guidance_scale} if name in taken else {})}
+    scale = {name: design.guidance_scale} if name in taken else {}
+    rescale = {"guidance_rescale": design.guidance_rescale} if design.guidance_rescale else {}
+    if rescale and design.begins_with_image and "guidance_rescale" not in taken:
+        logger.warning("guidance_rescale: %s takes none beside an image; it is left out", type(pipe).__name__)
+        rescale = {}
+    return {"negative_prompt": negative, **scale, **rescale}
 
 
 def _images(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:

@@ -223,6 +223,12 @@ class Design(Recorded):
         default=None, metadata=recorded(ChoiceKind(tuple(SAMPLERS)), "Sampler; left out, the model's own.")
     )
     guidance_scale: float = field(default=3.0, metadata=recorded(NumberKind(), "Guidance scale; 1 turns guidance off."))
+    guidance_rescale: float = field(
+        default=0.0,
+        metadata=recorded(
+            NumberKind(maximum=1), "Correction of the contrast that guidance adds; 0 is none, 0.7 usual."
+        ),
+    )
     height: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     width: int | None = field(default=None, metadata=recorded(SIDE, "In pixels; left out, the model's own."))
     image: Image.Image | None = field(
@@ -260,6 +266,10 @@ class Design(Recorded):
             raise UserError(
                 f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
                 "1 turns guidance off"
+            )
+        if not (is_finite(self.guidance_rescale) and 0 <= self.guidance_rescale <= 1):
+            raise UserError(
+                f"guidance_rescale: got {short(self.guidance_rescale)}, expected a number from 0 to 1; 0.7 is usual"
             )
         if self.model not in (None, *IMAGE_BACKBONES):
             raise UserError(f"model: got {short(self.model)}, expected one of {', '.join(IMAGE_BACKBONES)}; change it")

@@ -111,6 +111,7 @@ def _generation_alone(arguments: argparse.Namespace) -> list[float]:
             conditions=design.conditions,
             num_inference_steps=design.num_inference_steps,
             guidance_scale=design.guidance_scale,
+            guidance_rescale=design.guidance_rescale,
         ),
     )["generation"]
 

@@ -60,7 +60,7 @@ def design_canvas(
         elem_id="design",
         server_functions=[example, region, lines],
         assets=ASSETS.as_posix(),
-        first={"prompt": defaults.prompt},
+        first=defaults.design,
         text=defaults.text,
         designers=list(defaults.designers),
         adapters=dict(adapters),

@@ -21,6 +21,8 @@ EXAMPLE: Final = "example-"
 """Beginning of the file names of example designs of drawings, in `assets`."""
 OUTFITS: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
+RESCALE: Final = 0.7
+"""Guidance rescale of drawings: the model has zero terminal SNR, and guidance makes its colours garish."""
 OUTFIT_PROMPT: Final = "a person wearing an outfit"
 
 
@@ -29,13 +31,13 @@ class CanvasDefaults:
     """Content of the canvas before a user changes anything.
 
     Args:
-        prompt: the prompt.
+        design: a design without conditions.
         text: example of a layer's text, shown in a layer without one.
         designers: designers that the model knows; prompts name them as "NAME style".
         examples: functions that return designs for an adapter of pairs, by name.
     """
 
-    prompt: str = ""
+    design: Record = field(default_factory=lambda: {"prompt": ""})
     text: str = "a red car"
     designers: Sequence[str] = ()
     examples: Mapping[str, Callable[[str], Record]] = field(default_factory=dict)
@@ -47,10 +49,11 @@ def defaults_of(tokenizer: "PreTrainedTokenizerBase | None") -> CanvasDefaults:
         designers = [one.words for one in SETS.values()]
         files = sorted(Path(__file__).with_name("assets").glob(f"{EXAMPLE}*.json"))
         examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one) for one in files}
-        return CanvasDefaults(f"{designers[0]} style, on a white background", "a red house", designers, examples)
+        design = {"prompt": f"{designers[0]} style, on a white background", "guidance_rescale": RESCALE}
+        return CanvasDefaults(design, "a red house", designers, examples)
     if "outfit" in known_words(tokenizer):
         examples = {name: partial(outfit, name) for name in OUTFITS}
-        return CanvasDefaults(OUTFIT_PROMPT, "a red striped jacket", examples=examples)
+        return CanvasDefaults({"prompt": OUTFIT_PROMPT}, "a red striped jacket", examples=examples)
     return CanvasDefaults()
 
 
