@@ -25,9 +25,13 @@ def unknown_words(tokenizer: Any, text: str) -> list[str]:
     return [word for word in words if len(tokenizer.tokenize(word)) > 1]
 
 
-def known_words(tokenizer: Any) -> list[str]:
-    """Returns the words that a small vocabulary has as one token; none for large ones, whose words are open."""
-    if tokenizer is None or len(tokenizer) > MAX_TOKENS or not _has_words(tokenizer):
+def known_words(tokenizer: Any, most: int = MAX_TOKENS) -> list[str]:
+    """Returns the words that a small vocabulary has as one token; none for large ones, whose words are open.
+
+    Args:
+        most: tokens of the largest vocabulary that is small.
+    """
+    if tokenizer is None or len(tokenizer) > most or not _has_words(tokenizer):
         return []
     words = {
         re.sub(r"</w>|\u2581", "", token) for token in tokenizer.get_vocab() if "</w>" in token or "\u2581" in token

@@ -16,10 +16,9 @@ from weftwork.datasets.readers.inline_images import as_text, from_text
 from weftwork.datasets.readers.photo_lines import line_drawing
 from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.pretrained import image_backbone
-from weftwork.scripts.demo.canvas_defaults import CanvasDefaults
+from weftwork.scripts.demo.canvas_defaults import ASSETS, CanvasDefaults
 from weftwork.scripts.demo.widgets import Record
 
-ASSETS: Final = Path(__file__).parent / "assets"
 SCRIPT: Final = """
 const {root, api_prefix} = window.gradio_config;
 import(`${root}${api_prefix}/file=${props.assets}/canvas.js`)
@@ -32,7 +31,6 @@ def design_canvas(
     adapters: Mapping[str, str],
     model: str,
     size: tuple[int, int],
-    words: Sequence[str],
     styles: Mapping[str, Path | None],
     samplers: Sequence[str],
 ) -> gr.HTML:
@@ -43,7 +41,6 @@ def design_canvas(
         adapters: names of adapters by kind of layer: "pair", and where attached "reference" and "subject".
         model: name of the model; the browser keeps a state for each.
         size: width and height of the model's images.
-        words: those that the model knows; none where its vocabulary is open.
         styles: samples of styles by name.
         samplers: names of samplers that the model can use.
     """
@@ -67,7 +64,8 @@ def design_canvas(
         model=model,
         shipped=image_backbone(model),
         size=list(size),
-        words=list(words),
+        words=list(defaults.words),
+        hints=list(defaults.hints),
         styles=[[name, None if sample is None else sample.as_posix()] for name, sample in styles.items()],
         samplers=list(samplers),
         examples=list(defaults.examples),

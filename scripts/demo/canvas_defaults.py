@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from weftwork.attention_processors.encoders.vocabulary import known_words
+from weftwork.datasets.drawings.colors import PALETTE
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.scripts.demo.widgets import Record
@@ -17,8 +18,11 @@ from weftwork.scripts.demo.widgets import Record
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ASSETS: Final = Path(__file__).with_name("assets")
 EXAMPLE: Final = "example-"
 """Beginning of the file names of example designs of drawings, in `assets`."""
+SUBJECTS: Final = ASSETS / "subjects.txt"
+"""Names of the subjects of the drawings' training split, written by `scripts.maintenance.fetch_drawings`."""
 OUTFITS: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
 RESCALE: Final = 0.7
@@ -34,12 +38,16 @@ class CanvasDefaults:
         design: a design without conditions.
         text: example of a layer's text, shown in a layer without one.
         designers: designers that the model knows; prompts name them as "NAME style".
+        words: words that the model knows; none where its vocabulary is open.
+        hints: words and names that are suggested for a layer's text; without any, `words` are.
         examples: functions that return designs for an adapter of pairs, by name.
     """
 
     design: Record = field(default_factory=lambda: {"prompt": ""})
     text: str = "a red car"
     designers: Sequence[str] = ()
+    words: Sequence[str] = ()
+    hints: Sequence[str] = ()
     examples: Mapping[str, Callable[[str], Record]] = field(default_factory=dict)
 
 
@@ -47,14 +55,16 @@ def defaults_of(tokenizer: "PreTrainedTokenizerBase | None") -> CanvasDefaults:
     """Returns the defaults for a vocabulary: with "twemoji" those of drawings, with "outfit" those of outfits."""
     if tokenizer is not None and len(tokenizer.tokenize("twemoji")) == 1:
         designers = [one.words for one in SETS.values()]
-        files = sorted(Path(__file__).with_name("assets").glob(f"{EXAMPLE}*.json"))
+        files = sorted(ASSETS.glob(f"{EXAMPLE}*.json"))
         examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one) for one in files}
         design = {"prompt": f"{designers[0]} style, on a white background", "guidance_rescale": RESCALE}
-        return CanvasDefaults(design, "a red house", designers, examples)
-    if "outfit" in known_words(tokenizer):
+        words, names = known_words(tokenizer, most=len(tokenizer)), SUBJECTS.read_text(encoding="utf-8").splitlines()
+        return CanvasDefaults(design, "a red house", designers, words, [*PALETTE, *names], examples)
+    words = known_words(tokenizer)
+    if "outfit" in words:
         examples = {name: partial(outfit, name) for name in OUTFITS}
-        return CanvasDefaults({"prompt": OUTFIT_PROMPT}, "a red striped jacket", examples=examples)
-    return CanvasDefaults()
+        return CanvasDefaults({"prompt": OUTFIT_PROMPT}, "a red striped jacket", words=words, examples=examples)
+    return CanvasDefaults(words=words)
 
 
 def _drawing(file: Path, adapter: str) -> Record:

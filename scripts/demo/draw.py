@@ -6,7 +6,6 @@ from typing import Final
 import gradio as gr
 
 from weftwork.attention_processors.core.method import methods
-from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.pipelines.designs.samplers import fitting_samplers
 from weftwork.scripts.demo.canvas import design_canvas, result_viewer
 from weftwork.scripts.demo.canvas_defaults import defaults_of
@@ -38,7 +37,6 @@ class DrawPage(AdapterPage):
                     adapters={"pair": self.adapter, **{kind: name for kind, name in named.items() if name}},
                     model=self.studio.model,
                     size=self.studio.size,
-                    words=known_words(tokenizer),
                     styles={name: samples.get(name) for name in styles_of(self.studio)},
                     samplers=fitting_samplers(self.studio.pipe),
                 )

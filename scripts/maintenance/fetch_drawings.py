@@ -2,8 +2,10 @@
 
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --sample examples/drawings
+    python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --names scripts/demo/assets/subjects.txt
 
-`--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE.
+`--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE, `--names` the names that
+the demo suggests.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from typing import Final
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.datasets.drawings.packages import check_integrity, read_packages
 from weftwork.datasets.drawings.sets import NAMES, PEOPLE, SETS, Package, notice
+from weftwork.datasets.drawings.splits import split_of
 
 SAMPLE_SETS: Final = ("noto", "fluent_flat", "twemoji", "emojione")
 SAMPLE_SUBJECTS: Final = 60
@@ -26,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for the tarballs")
     parser.add_argument("--sample", type=Path, help="folder for the sample")
+    parser.add_argument("--names", type=Path, help="text file for the names of the subjects of the training split")
     arguments = parser.parse_args(argv)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for package in (*(one.package for one in SETS.values()), NAMES, PEOPLE):
@@ -33,6 +37,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.sample:
         sample(read_packages(arguments.folder, SAMPLE_SETS)).save(arguments.sample)
         (arguments.sample / "NOTICE").write_text(notice(SAMPLE_SETS))
+    if arguments.names:
+        names = trained_names(read_packages(arguments.folder))
+        arguments.names.write_text("".join(f"{one}\n" for one in names), encoding="utf-8")
+
+
+def trained_names(drawings: Drawings) -> list[str]:
+    """The names of the subjects of the training split, sorted, without lists such as "family with man, boy"."""
+    trained = {
+        subject.name
+        for code, subject in drawings.subjects.items()
+        for key, texts in drawings.vectors.items()
+        if code in texts and split_of(code, SETS[key].designer) == "train"
+    }
+    return sorted(name for name in trained if "," not in name)
 
 
 def fetch(package: Package, folder: Path) -> Path:

@@ -15,6 +15,7 @@ const ACTIONS = {
 };
 const SUBJECT = "its words in the prompt";
 const HINTS = 6;
+const LETTERS = 2; // of a text from which on words are suggested
 const FRAGMENT = 6; // letters up to which tokens that end longer words are taken for pieces of these
 
 const ROW = `
@@ -42,13 +43,14 @@ export class Panel {
   #rows = new Map();
 
   /**
-   * @param props `words` that the model knows, none where its vocabulary is open, and an example of a `text`.
+   * @param props `words` that the model knows, none where its vocabulary is open, `hints` that are suggested in place of
+   *   them, and an example of a `text`.
    * @param paint chooses the brush of regions.
    */
-  constructor(list, store, tools, { words, text }, paint) {
+  constructor(list, store, tools, { words, hints, text }, paint) {
     Object.assign(this, { list, store, tools, words: new Set(words), example: text, paint });
     const isEnding = (one) => words.some((other) => other !== one && other.endsWith(one));
-    this.hints = words.filter((one) => one.length > 2 && (one.length > FRAGMENT || !isEnding(one)));
+    this.hints = hints.length ? hints : words.filter((one) => one.length > 2 && (one.length > FRAGMENT || !isEnding(one)));
   }
 
   /** Shows the state; rows are kept, so that none loses the focus. */
@@ -125,14 +127,14 @@ export class Panel {
     const partial = one.text.match(/\p{L}*$/u)[0].toLowerCase();
     const typed = unknown.filter((word) => word !== partial);
     row.querySelector(".unknown").textContent = typed.length ? `Unknown to this model: ${typed.join(", ")}` : "";
-    const found = partial ? this.hints.filter((word) => word.startsWith(partial) && word !== partial) : [];
+    const [end, found] = begun(one.text, this.hints);
     row.querySelector(".hints").replaceChildren(
       ...found.slice(0, HINTS).map((word) => {
         const button = document.createElement("button");
         button.textContent = word;
-        button.dataset.partial = partial;
+        button.dataset.partial = this.hints.includes(end) ? "" : end; // Tab leaves the field where the text is complete
         button.onclick = () => {
-          this.store.layer(one.id, { text: `${one.text.slice(0, one.text.length - partial.length)}${word} ` });
+          this.store.layer(one.id, { text: `${one.text.slice(0, one.text.length - end.length)}${word} ` });
           row.querySelector(".words").focus();
         };
         return button;
@@ -162,6 +164,17 @@ export class Panel {
     if (other < 0 || other >= layers.length) return;
     this.store.set({ layers: layers.with(index, layers[other]).with(other, layers[index]) });
   }
+}
+
+/** Returns the longest end of a text, from the beginning of a word on, that hints begin with, and these, short ones first. */
+function begun(text, hints) {
+  if (/\s$/.test(text)) return ["", []];
+  for (const { index } of text.matchAll(/(?<![\p{L}\p{N}'-])[\p{L}\p{N}]/gu)) {
+    const end = text.slice(index).toLowerCase();
+    const found = end.length < LETTERS ? [] : hints.filter((one) => one.startsWith(end) && one !== end);
+    if (found.length) return [end, found.sort((one, other) => one.length - other.length)];
+  }
+  return ["", []];
 }
 
 const wordsOf = (text) => text.toLowerCase().match(/\p{L}+/gu) ?? [];

@@ -6,11 +6,13 @@ import pytest
 from tiny import tiny_studio
 from transformers import CLIPTokenizer
 
+from weftwork.attention_processors.encoders.vocabulary import WORD, known_words
+from weftwork.pretrained import shipped
 from weftwork.scripts.demo.studio import ImageStudio
 
 pytest.importorskip("gradio")
 
-from weftwork.scripts.demo.canvas_defaults import defaults_of, outfit
+from weftwork.scripts.demo.canvas_defaults import SUBJECTS, defaults_of, outfit
 
 
 @pytest.fixture(scope="module")
@@ -55,4 +57,13 @@ def test_defaults_fit_the_vocabulary(studio: ImageStudio, knows: str) -> None:
     assert any("skirt" in text for text in texts) == (knows == "outfits")
     if defaults.designers:
         assert {"noto", "twemoji", "flat fluent"} < set(defaults.designers)
+        assert {"cat", "fire engine", "dark red"} < set(defaults.hints)
         assert all(any(f"{name} style" in design.prompt for name in defaults.designers) for design in designs.values())
+
+
+def test_subjects_of_the_training_split_are_suggested() -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(shipped("tiny-drawings") / "tokenizer")
+    names, words = SUBJECTS.read_text(encoding="utf-8").splitlines(), known_words(tokenizer, most=len(tokenizer))
+    assert names == sorted(set(names)) and {"red", "house", "hippopotamus"} < set(words) and "roof" not in words
+    spelled = {word for name in names for word in WORD.findall(name)} - set(words)
+    assert len(spelled) < 5, "names are words that the model knows"

@@ -54,6 +54,31 @@ def test_a_designer_is_written_into_the_prompt(page: Any) -> None:
     assert named.all_inner_texts() == ["flat fluent"] and choose(page, "flat fluent") == "two cats"
 
 
+def test_subjects_are_suggested_and_unknown_words_are_named(page: Any) -> None:
+    field, hints = page.get_by_label("Text of layer 1"), page.locator("#design .layer[aria-current=true] .hints button")
+    field.press_sequentially("a dark red c")
+    assert hints.count() == 0
+    field.press_sequentially("a")
+    assert hints.first.inner_text() == "cat" and hints.count() == 6
+    field.press_sequentially("mer")
+    assert hints.all_inner_texts() == ["camera"]
+    field.press("Tab")
+    sync_api.expect(field).to_have_value("a dark red camera ")
+    field.fill("a big fire en")
+    assert hints.all_inner_texts() == ["fire engine"]
+    field.fill("a big cat")
+    field.press("Tab")
+    sync_api.expect(hints.first).to_be_focused()  # the text is complete: Tab goes on
+    assert hints.first.inner_text() == "cat face"
+    page.keyboard.press("Enter")
+    sync_api.expect(field).to_have_value("a big cat face ")
+    sync_api.expect(field).to_be_focused()
+    field.fill("a lamborghini with a red roof")
+    sync_api.expect(page.locator("#design .unknown").first).to_have_text("Unknown to this model: lamborghini")
+    field.press("Space")
+    sync_api.expect(page.locator("#design .unknown").first).to_have_text("Unknown to this model: lamborghini, roof")
+
+
 def test_an_example_is_opened_and_generated(page: Any) -> None:
     sync_api.expect(page.get_by_role("tab").first).to_have_text("Draw")
     page.get_by_role("button", name="Example: four things").click()
