@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from weftwork.attention_processors.views.conditions import ReferenceView
-from weftwork.datasets.synthetic.rooms import sample
+from weftwork.datasets.synthetic.rooms.dataset import View, sample
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
 from weftwork.pretrained import available, shipped
 
@@ -25,15 +25,19 @@ def pipe() -> Any:
     return pipe
 
 
+@cache
+def view(room: int, name: str) -> View:
+    return sample("test", room, size=SIZE, views=(name,)).views[name]
+
+
 @pytest.fixture(scope="module")
 def seen(pipe: Any) -> Callable[[str, int], Any]:
     """Views of the first room by target, with the references of a room."""
 
     @cache
     def drawn(target: str, room: int) -> Any:
-        views = sample("test", room, size=SIZE).views
-        references = [ReferenceView.of_view(views[name]) for name in ("reference_0", "reference_1")]
-        camera = sample("test", 0, size=SIZE, views=(target,)).views[target].camera
+        references = [ReferenceView.of_view(view(room, name)) for name in ("reference_0", "reference_1")]
+        camera = view(0, target).camera
         noise = torch.Generator().manual_seed(0)
         return pipe(references, camera, num_inference_steps=4, generator=noise, output_type="np")
 
@@ -42,7 +46,7 @@ def seen(pipe: Any) -> Callable[[str, int], Any]:
 
 @pytest.mark.parametrize("target", ["interpolating", pytest.param("extrapolating", marks=pytest.mark.slow)])
 def test_image_and_geometry_are_those_of_the_room(seen: Callable[[str, int], Any], target: str) -> None:
-    truth = sample("test", 0, size=SIZE, views=(target,)).views[target]
+    truth = view(0, target)
     out, other = seen(target, 0), seen(target, 5)
     near, far = (float(np.square(one.images[0] - truth.image / 255).mean()) for one in (out, other))
     assert near < 0.04 and far > 2 * near

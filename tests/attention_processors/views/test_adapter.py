@@ -43,6 +43,12 @@ def views_of(unet: Any, *, born: bool = False, **options: Any) -> AlignedViews:
     return views
 
 
+@cache
+def shared_views(sharing: str = "instillation") -> AlignedViews:
+    """Modules for tests that only read them."""
+    return views_of(small_unet(), sharing=sharing)
+
+
 def features_of(count: int = 2) -> ViewsFeatures:
     """Two designs with `count` references each."""
     return ViewsFeatures(
@@ -85,21 +91,23 @@ def test_everything_that_is_trained_gets_a_gradient() -> None:
     assert not idle, idle
 
 
-@cache
-def whole_counts(sharing: str) -> dict[str, int]:
-    """Trained parameters where all layers share."""
-    return views_of(small_unet(), sharing=sharing).counts()
-
-
-@pytest.mark.parametrize("layers", [r"down_blocks\..*attn1", r"mid_block\..*attn1", r"up_blocks\.0\..*attn1"])
-@pytest.mark.parametrize("sharing", ["instillation", "none"])
+@pytest.mark.parametrize(
+    ("layers", "sharing"),
+    [
+        (r"down_blocks\..*attn1", "instillation"),
+        (r"mid_block\..*attn1", "instillation"),
+        (r"up_blocks\.0\..*attn1", "instillation"),
+        (r"mid_block\..*attn1", "none"),
+    ],
+)
 def test_what_nobody_reads_is_not_trained(layers: str, sharing: str) -> None:
     views = views_of(small_unet(), layers=layers, sharing=sharing)
     image, geometry = step(views)
     (image.square().mean() + geometry.square().mean()).backward()
     idle = [name for name, p in views.named_parameters() if p.requires_grad and p.grad is None]
     assert not idle, idle
-    assert all(views.counts()[role] == whole_counts(sharing)[role] for role in ROLES[:2])  # read in all layers
+    whole = shared_views(sharing).counts()
+    assert all(views.counts()[role] == whole[role] for role in ROLES[:2])  # read in all layers
     assert views.counts().keys() == {*ROLES, "correspondence"}
     assert sum(views.counts().values()) == sum(p.numel() for p in views.parameters() if p.requires_grad)
 
@@ -116,7 +124,7 @@ def test_a_detached_geometry_teaches_the_image_nothing() -> None:
 
 
 def test_every_design_has_its_camera_and_equally_many_views() -> None:
-    views = views_of(small_unet())
+    views = shared_views()
     with pytest.raises(ValueError, match="cameras: got 0 for 1 designs"):
         views.collate([REFERENCES])
     with pytest.raises(ValueError, match=r"references: got \[1, 2\] per design"):
@@ -144,7 +152,7 @@ def test_modules_trained_in_half_precision_open_on_the_whole_model(tmp_path: Pat
 @torch.no_grad()
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_what_is_shared_reaches_the_geometry_and_never_the_image(sharing: str) -> None:
-    views = views_of(small_unet(), sharing=sharing)
+    views = shared_views(sharing)
     (image, geometry), (other_image, other) = step(views), step(views, seed=10)
     assert (image - other_image).abs().max() > 1e-3
     assert torch.equal(geometry, other) == (sharing in ("none", "distilled"))
@@ -153,7 +161,7 @@ def test_what_is_shared_reaches_the_geometry_and_never_the_image(sharing: str) -
 
 @torch.no_grad()
 def test_any_number_of_references_is_read() -> None:
-    views = views_of(small_unet())
+    views = shared_views()
     found = [step(views, count) for count in (1, 2, 3)]
     for role in range(2):
         assert (found[0][role] - found[1][role]).abs().max() > 1e-4
@@ -237,7 +245,7 @@ def both(views: AlignedViews, strengths: Any, count: int = 2, at: tuple[int, int
 @torch.no_grad()
 def test_both_roles_read_references_at_their_strengths(sharing: str) -> None:
     """At weights of almost 1 as without them; the second design is as it was."""
-    views = views_of(small_unet(), sharing=sharing)
+    views = shared_views(sharing)
     almost, half = strengths_of(views, weight=1.0000001), strengths_of(views, weight=0.5)
     wanted = both(views, None)
     for got, one in zip(both(views, almost), wanted, strict=True):
@@ -249,7 +257,7 @@ def test_both_roles_read_references_at_their_strengths(sharing: str) -> None:
 
 @torch.no_grad()
 def test_schedules_and_regions_of_references() -> None:
-    views = views_of(small_unet())
+    views = shared_views()
     none, late = strengths_of(views, weight=0.0), strengths_of(views, start=0.5)
     left = strengths_of(views, region=(0.0, 0.0, 0.5, 1.0))
     for at, wanted in (((0, 2), both(views, none)), ((1, 2), both(views, None))):
