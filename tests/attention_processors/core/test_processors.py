@@ -92,14 +92,14 @@ def _raising(*_: Any) -> dict[str, Any]:
 
 
 def test_batch_equals_single_runs(method: Method) -> None:
-    """Two prompts with different designs, two images each, against four single runs."""
+    """Two prompts with different designs, two images each, against single runs of the first three."""
     pipe = build(method)
     designs = [method.conditions(0), method.conditions(2)]
     if method.name != "paired_shared_norm":  # whose statistics, as published, run over padding too
         designs[1] = designs[1][:1]
     seeds = [torch.Generator().manual_seed(i) for i in range(4)]
     batch = run(pipe, prompt=[PROMPT, "a b"], conditions={"it": designs}, num_images_per_prompt=2, generator=seeds)
-    for i, (prompt, design) in enumerate([(PROMPT, 0), (PROMPT, 0), ("a b", 1), ("a b", 1)]):
+    for i, prompt, design in ((0, PROMPT, 0), (1, PROMPT, 0), (2, "a b", 1)):
         single = run(
             pipe, prompt=prompt, conditions={"it": designs[design]}, generator=torch.Generator().manual_seed(i)
         )
@@ -131,8 +131,7 @@ def test_other_schedulers_and_guidance_that_is_cut_off(method: Method) -> None:
 
 def test_schedule_covers_the_steps_it_names(method: Method, stock: np.ndarray) -> None:
     pipe = build(method)
-    always = run(pipe, conditions={"it": method.conditions()})
-    assert np.array_equal(run(pipe, conditions={"it": method.conditions(start=0.0, end=1.0)}), always)
+    always = run(pipe, conditions={"it": method.conditions(start=0.0, end=1.0)})
     assert np.array_equal(run(pipe, conditions={"it": method.conditions(start=0.0, end=0.0)}), stock)
     early = run(pipe, conditions={"it": method.conditions(end=0.4)})
     late = run(pipe, conditions={"it": method.conditions(start=0.4)})
@@ -161,11 +160,10 @@ def test_a_stock_pipeline_of_a_conditioned_denoiser(method: Method) -> None:
 def test_encoded_conditions_serve_several_seeds(method: Method) -> None:
     pipe = build(method)
     encoded = pipe.encode_conditions({"it": method.conditions(end=0.5)})
-    for seed in (0, 1):
-        options = {"generator": torch.Generator().manual_seed(seed)}
-        mine = run(pipe, conditions={"it": method.conditions(end=0.5)}, **options)
-        options = {"generator": torch.Generator().manual_seed(seed)}
-        assert np.array_equal(run(pipe, conditioning=encoded, **options), mine)
+    first = run(pipe, conditioning=encoded)
+    mine = run(pipe, conditions={"it": method.conditions(end=0.5)}, generator=torch.Generator().manual_seed(1))
+    again = run(pipe, conditioning=encoded, generator=torch.Generator().manual_seed(1))
+    assert np.array_equal(again, mine) and np.abs(again - first).max() > 1e-3
 
 
 def test_two_adapters_add_up_in_any_order(method: Method) -> None:
@@ -266,7 +264,7 @@ def test_nothing_of_a_condition_is_recomputed_per_step(trained: Method) -> None:
     once = dict(counts)
     run(pipe, conditions={"it": trained.conditions()}, num_inference_steps=1)
     once, _ = dict(counts), counts.clear()
-    run(pipe, conditions={"it": trained.conditions()}, num_inference_steps=5)
+    run(pipe, conditions={"it": trained.conditions()}, num_inference_steps=3)
     assert counts == once and counts
 
 
@@ -287,9 +285,10 @@ def test_a_conditioning_moves_and_casts_its_keys(method: Method) -> None:
     pipe = build(method)
     encoded = pipe.encode_conditions({"it": method.conditions(end=0.5)})
     same, half = encoded.to("cpu"), encoded.to(dtype=torch.bfloat16)
-    assert np.array_equal(run(pipe, conditioning=same), run(pipe, conditioning=encoded))
+    wanted = run(pipe, conditioning=encoded)
+    assert np.array_equal(run(pipe, conditioning=same), wanted)
     for layer, branches in half.branches.items():
         for branch, original in zip(branches, encoded.branches[layer], strict=True):
             assert branch.key.dtype == branch.value.dtype == torch.bfloat16  # pyright: ignore
             assert branch.gain.dtype == original.gain.dtype == torch.float32  # pyright: ignore
-    np.testing.assert_allclose(run(pipe, conditioning=half), run(pipe, conditioning=encoded), atol=0.1)
+    np.testing.assert_allclose(run(pipe, conditioning=half), wanted, atol=0.1)

@@ -78,7 +78,7 @@ def evaluation(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Drawin
     pipe.attach(paired=paired, global_sketch=merged, style=style, reference=reference)
     pipe.set_encoders(image=ImageEncoder(tiny_vision_model().eval()))
     lora = write_lora(tmp_path_factory.mktemp("lora"), std=0.1, unet=tiny_unet(sample_size=SIZE // 8))
-    return DrawingsEvaluation(pipe=pipe, judge=judge, lora=lora, count=4, num_inference_steps=1)
+    return DrawingsEvaluation(pipe=pipe, judge=judge, lora=lora, count=3, num_inference_steps=1)
 
 
 def test_every_row_is_generated_and_scored(evaluation: DrawingsEvaluation, tmp_path: Path) -> None:
