@@ -158,7 +158,8 @@ class Evaluation(ABC, Generic[Pipe]):
         controls = [[]] * len(prompts) if images is None else _controls(used, images)
         if controls and getattr(denoisers(used)[0], "peft_config", {}).keys() <= {LORA}:
             self._note(prompts, conditions, seeds, controls)
-        drawn = generate(used, prompts, conditions, seeds, name=name, images=images, **self.settings)
+        size = {} if hasattr(used, "unet") else {"height": self.side, "width": self.side}
+        drawn = generate(used, prompts, conditions, seeds, name=name, images=images, **size, **self.settings)
         sides = (self.side, self.side)
         if drawn.shape[-2:] == sides:
             return drawn

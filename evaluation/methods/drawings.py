@@ -39,6 +39,7 @@ from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores
 from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, mean
+from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 Design = Callable[[Case], Sequence[Condition]]
@@ -60,7 +61,6 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
     other_cases: ClassVar[Collection[str]] = ("texts_swapped", "sketches_swapped")
 
     split: Split = "cells"
-    guidance_rescale: float = 0.7
     lora: Path | None = None
     judge: Judge
 
@@ -71,7 +71,9 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         load_adapters(pipe, files, ADAPTERS)
         designers = DesignerOracle.from_pretrained(files["oracle"], use_safetensors=True).eval()
         drawings = open_rendered(files["drawings"], files["cache_dir"])
-        return cls(pipe=pipe, lora=files.get("lora"), judge=Judge(drawings, instruments, designers))
+        rescale = 0.7 if hasattr(pipe, "unet") else 0.0  # transformers take none
+        judge = Judge(drawings, instruments, designers)
+        return cls(pipe=pipe, lora=files.get("lora"), judge=judge, guidance_rescale=rescale)
 
     @property
     def title(self) -> str:
@@ -210,7 +212,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     def _regional(self) -> Drawn:
         """Attaches the adapter, which needs no training, for this row alone."""
-        self.pipe.attach(**{REGIONAL: RegionalAdapter.for_denoiser(self.pipe.unet)})
+        self.pipe.attach(**{REGIONAL: RegionalAdapter.for_denoiser(denoisers(self.pipe)[0])})
         try:
             return self._generated(REGIONAL, {REGIONAL: _regional_prompts}, prompt=_caption)
         finally:

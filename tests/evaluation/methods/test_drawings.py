@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from PIL import Image
 from tiny import tiny_pipe, tiny_unet
 from tiny_baselines import tiny_vision_model, write_lora
+from tiny_transformers import tiny_transformer_pipe
 
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.attention_processors.style.adapter import StyleAdapter
+from weftwork.datasets.drawings.captions import setting
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.scenes import SIZE
@@ -24,6 +26,7 @@ from weftwork.evaluation.oracles.instruments import Instruments, ShiftTolerantAl
 from weftwork.evaluation.scores.drawings import color_error, edge_scores, edges, retrieval
 from weftwork.evaluation.scores.scenes import Judge, mean
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.core.opening import conditioned_class
 from weftwork.pipelines.designs.files import stored_if_any
 
 ROOT = Path(__file__).parents[3]
@@ -65,14 +68,18 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     return Judge(open_rendered(folder / "drawings", folder), STAND_IN, designers)
 
 
+def small_pairs(denoiser: torch.nn.Module) -> PairedAdapter:
+    sizes: Any = {"token_dim": 32, "image_dim": 16, "text_dim": 32, "norm_groups": 8, "num_heads": 4, "num_layers": 1}
+    sizes |= {"num_readout_tokens": 4, "sketch_encoder": "strokes", "sketch_size": 32}
+    return PairedAdapter.for_denoiser(denoiser, **sizes)
+
+
 @pytest.fixture(scope="module")
 def evaluation(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> DrawingsEvaluation:
     torch.manual_seed(0)
     pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
     pipe.register_modules(unet=tiny_unet(sample_size=SIZE // 8))
-    small: Any = {"token_dim": 32, "image_dim": 16, "text_dim": 32, "norm_groups": 8, "num_heads": 4, "num_layers": 1}
-    small |= {"num_readout_tokens": 4, "sketch_encoder": "strokes", "sketch_size": 32}
-    paired, merged = (PairedAdapter.for_denoiser(pipe.unet, **small) for _ in range(2))
+    paired, merged = (small_pairs(pipe.unet) for _ in range(2))
     style = StyleAdapter.for_denoiser(pipe.unet, styles=judge.designers.config["styles"], token_dim=32, style_dim=8)
     reference = ReferenceAdapter.for_denoiser(pipe.unet, image_dim=128, token_dim=32, image_size=128)
     pipe.attach(paired=paired, global_sketch=merged, style=style, reference=reference)
@@ -107,6 +114,21 @@ def test_conditions_change_images(evaluation: DrawingsEvaluation) -> None:
     images = list(drawn.values())
     assert not any(torch.equal(one, other) for i, one in enumerate(images) for other in images[:i])
     assert torch.equal(rows["no_condition"]()[0], images[0])  # the baseline was detached again
+
+
+def test_transformers_are_evaluated_with_true_guidance(judge: Judge) -> None:
+    stock = tiny_transformer_pipe("flux")
+    pipe: Any = conditioned_class(type(stock))(**stock.components)
+    pipe.attach(paired=small_pairs(pipe.transformer))
+    evaluation = DrawingsEvaluation(pipe=pipe, judge=judge, count=2, num_inference_steps=1)
+    rows = evaluation.rows()
+    drawn = {name: rows[name]()[0] for name in ("no_condition", "regional_prompts", "pairs")}
+    prompts = [setting(case.shown) for case in evaluation.cases]
+    generator = [torch.Generator().manual_seed(seed) for seed in range(2)]
+    call = {"num_inference_steps": 1, "true_cfg_scale": 3.0, "height": SIZE, "width": SIZE, "output_type": "pt"}
+    expected = stock(prompts, negative_prompt=["", ""], generator=generator, **call).images.float()
+    assert torch.equal(drawn["no_condition"], expected)
+    assert not any(torch.equal(drawn[name], expected) for name in ("regional_prompts", "pairs"))
 
 
 def test_swapped_pairs_ask_for_others_colors_and_lines(evaluation: DrawingsEvaluation) -> None:
