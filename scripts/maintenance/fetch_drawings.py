@@ -2,10 +2,10 @@
 
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --sample examples/drawings
-    python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --names scripts/demo/assets/subjects.txt
+    python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --demo scripts/demo/assets
 
-`--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE, `--names` the names that
-the demo suggests.
+`--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE, `--demo` the names that
+the demo suggests, and a cat by each designer for its buttons.
 """
 
 import argparse
@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from PIL import Image
+
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.datasets.drawings.packages import check_integrity, read_packages
+from weftwork.datasets.drawings.rendering import render
 from weftwork.datasets.drawings.sets import NAMES, PEOPLE, SETS, Package, notice
 from weftwork.datasets.drawings.splits import split_of
 
@@ -23,13 +27,17 @@ SAMPLE_SETS: Final = ("noto", "fluent_flat", "twemoji", "emojione")
 SAMPLE_SUBJECTS: Final = 60
 SAMPLE_BYTES: Final = 5500
 """Most bytes of a subject's longest drawing, so that the sample stays small."""
+CAT: Final = "1F408"
+SIDE: Final = 64
+COLORS: Final = 128
+"""Subject, pixels of each side, and colours of the designers' samples."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="for the tarballs")
     parser.add_argument("--sample", type=Path, help="folder for the sample")
-    parser.add_argument("--names", type=Path, help="text file for the names of the subjects of the training split")
+    parser.add_argument("--demo", type=Path, help="folder of the demo's assets")
     arguments = parser.parse_args(argv)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for package in (*(one.package for one in SETS.values()), NAMES, PEOPLE):
@@ -37,9 +45,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.sample:
         sample(read_packages(arguments.folder, SAMPLE_SETS)).save(arguments.sample)
         (arguments.sample / "NOTICE").write_text(notice(SAMPLE_SETS))
-    if arguments.names:
-        names = trained_names(read_packages(arguments.folder))
-        arguments.names.write_text("".join(f"{one}\n" for one in names), encoding="utf-8")
+    if arguments.demo:
+        drawings = read_packages(arguments.folder)
+        names = "".join(f"{one}\n" for one in trained_names(drawings))
+        (arguments.demo / "subjects.txt").write_text(names, encoding="utf-8")
+        cats = np.concatenate([render(drawings.vectors[key][CAT], SIDE) for key in SETS], axis=1)
+        sheet = Image.fromarray(cats).quantize(COLORS, Image.Quantize.FASTOCTREE)
+        sheet.save(arguments.demo / "designers.png", optimize=True)
+        (arguments.demo / "NOTICE").write_text(notice())
 
 
 def trained_names(drawings: Drawings) -> list[str]:

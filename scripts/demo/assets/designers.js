@@ -1,4 +1,6 @@
-/** The designer of the image, whom the prompt names as "NAME style": a button for each that the model knows. */
+/** The designer of the image, whom the prompt names as "NAME style": a button with a cat for each that the model knows. */
+
+const SAMPLES = new URL("designers.png", import.meta.url); // a cat by each designer, in the order of their names
 
 export class Designers {
   /** @param names of designers; none hides the buttons. */
@@ -6,9 +8,11 @@ export class Designers {
     this.store = store;
     this.names = names.toSorted((one, other) => other.length - one.length); // "old noto" before "noto"
     element.hidden = !names.length;
-    this.buttons = names.map((name) => {
+    this.buttons = names.map((name, index) => {
       const button = document.createElement("button");
-      button.textContent = name;
+      button.innerHTML = "<i></i>";
+      button.firstChild.style.background = `#fff url("${SAMPLES}") ${(100 * index) / (names.length - 1)}% / auto 100%`;
+      button.append(name);
       button.onclick = () => this.#choose(name);
       return button;
     });

@@ -2,17 +2,20 @@
 
 import string
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny import tiny_studio
 from transformers import CLIPTokenizer
 
 from weftwork.attention_processors.encoders.vocabulary import WORD, known_words
+from weftwork.datasets.drawings.sets import SETS, notice
 from weftwork.pretrained import shipped
 from weftwork.scripts.demo.studio import ImageStudio
 
 pytest.importorskip("gradio")
 
-from weftwork.scripts.demo.canvas_defaults import SUBJECTS, defaults_of, outfit
+from weftwork.scripts.demo.canvas_defaults import ASSETS, SUBJECTS, defaults_of, outfit
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,15 @@ def test_defaults_fit_the_vocabulary(studio: ImageStudio, knows: str) -> None:
         assert {"noto", "twemoji", "flat fluent"} < set(defaults.designers)
         assert {"cat", "fire engine", "dark red"} < set(defaults.hints)
         assert all(any(f"{name} style" in design.prompt for name in defaults.designers) for design in designs.values())
+
+
+def test_each_designer_has_a_sample_and_is_attributed() -> None:
+    with Image.open(ASSETS / "designers.png") as image:
+        pixels = np.asarray(image.convert("RGBA"))
+    samples = np.split(pixels, len(SETS), axis=1)
+    assert all(one.shape == (64, 64, 4) and one[..., 3].any() for one in samples)
+    assert len({one.tobytes() for one in samples}) == len(SETS)
+    assert (ASSETS / "NOTICE").read_text() == notice()
 
 
 def test_subjects_of_the_training_split_are_suggested() -> None:

@@ -26,6 +26,14 @@ pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = MARKS
 
+SAMPLE = """async () => {
+    const image = new Image()
+    image.src = getComputedStyle(document.querySelector("#design .designers i")).backgroundImage.slice(5, -2)
+    await image.decode()
+    return [image.naturalWidth, image.naturalHeight]
+}"""
+"""Size of the image of the designers' samples, as the page loads it."""
+
 
 @pytest.fixture
 def page(browser: Any, default_address: str) -> Iterator[Any]:
@@ -42,6 +50,8 @@ def choose(page: Any, designer: str) -> str:
 def test_a_designer_is_written_into_the_prompt(page: Any) -> None:
     named = page.locator("#design .designers [aria-pressed=true]")
     assert named.all_inner_texts() == ["noto"]
+    samples = page.locator("#design .designers i").evaluate_all("all => all.map(one => one.style.background)")
+    assert len(set(samples)) == 9 and page.evaluate(SAMPLE) == [9 * 64, 64]
     assert choose(page, "twemoji") == "twemoji style, on a white background"
     assert choose(page, "old noto") == "old noto style, on a white background"
     assert named.all_inner_texts() == ["old noto"]
