@@ -49,13 +49,19 @@ COMMANDS = [line for line in LINES if line.startswith("weftwork ")]
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the examples, and the options of the training guide in `run.toml`."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    """A working directory with a sketch, and the options of the training guide in `run.toml`."""
     shutil.copy(ROOT / "examples/outfit/jacket.png", tmp_path / "sketch.png")
     (_, options), *_ = blocks(ROOT / "docs" / "training.md", "toml")
     (tmp_path / "run.toml").write_text(options, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def copy_examples(room: Path, text: str) -> None:
+    """Copies those folders of `examples` that a text names."""
+    for folder in (ROOT / "examples").iterdir():
+        if f"examples/{folder.name}" in text:
+            shutil.copytree(folder, room / "examples" / folder.name)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +91,7 @@ def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pyt
 
     for module in ("weftwork.pipelines", "weftwork.pretrained"):
         monkeypatch.setattr(f"{module}.shipped", shipped)
+    copy_examples(room, SNIPPETS[name])
     if "examples/drawings" in SNIPPETS[name]:  # a fourth of them, since they are rendered
         drawings = Drawings.read(room / "examples/drawings")
         shutil.rmtree(room / "examples/drawings")
@@ -100,6 +107,7 @@ def test_snippets_run(name: str, room: Path, tiny_models: Path, monkeypatch: pyt
 @pytest.mark.slow
 @pytest.mark.skipif("paired" not in available(), reason="the shipped models are not installed")
 def test_the_first_snippet_runs_on_the_shipped_models(room: Path) -> None:
+    copy_examples(room, SNIPPETS["README-0"])
     torch.set_num_threads(2)
     image = execute(SNIPPETS["README-0"])["image"]
     assert image.size[0] >= 128
@@ -107,6 +115,7 @@ def test_the_first_snippet_runs_on_the_shipped_models(room: Path) -> None:
 
 
 def test_commands_have_these_arguments(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy_examples(room, " ".join(COMMANDS))
     for line in COMMANDS:
         arguments = shlex.split(line, comments=True)[1:]
         if arguments[0] not in cli.commands():  # of a checkout alone

@@ -25,7 +25,7 @@ from weftwork.pipelines.audio.events import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 RATE = 16_000
-COUNT = 60
+COUNT = 30
 AT_STEPS = [
     "pan_correlation",
     "pan_motion",

@@ -81,7 +81,7 @@ def test_words_are_read_by_every_encoder_whose_tokens_are_keys() -> None:
 
 
 def test_a_batch_is_its_designs_and_beside_other_conditions() -> None:
-    pipe = sd()
+    pipe = sd(max_refinements=2)
     pipe.attach(pairs=paired_adapter(pipe.unet))
     rows = [[Attend("cat"), Attend("dog")], None, [Attend("hat", weight=0.5)]]
     prompts = [PROMPT, "a bed", "one hat"]
@@ -110,7 +110,7 @@ def test_checkpointing_and_trained_weights_change_nothing() -> None:
 
 
 def test_a_region_and_the_end_of_the_run() -> None:
-    pipe = sd()
+    pipe = sd(max_refinements=2)
     whole = run(pipe, prompt=PROMPT, conditions=given("cat"))
     assert (run(pipe, prompt=PROMPT, conditions=given("cat", region=(0, 0, 0.5, 1))) != whole).any()
     latents = []
@@ -135,7 +135,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=["absent", "twice", "beyond"])
 def test_refused(options: dict[str, Any], message: str) -> None:
-    pipe = sd()
+    pipe = sd(max_refinements=1)
     with pytest.raises(ValueError, match=message):
         run(pipe, prompt=PROMPT, **options)
     assert abs(run(pipe, prompt=PROMPT, conditions=given("cat"))).max() > 0
