@@ -17,14 +17,10 @@ import argparse
 import statistics
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 from weftwork.scripts.outputs import naming_replaced
-
-if TYPE_CHECKING:
-    from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "linear", "audio", "backbones")
 SIZES = ("full", "tiny")
@@ -102,8 +98,11 @@ def _generate(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def _generation_alone(arguments: argparse.Namespace) -> list[float]:
     from weftwork.pipelines.designs.reader import read_design
+    from weftwork.pipelines.designs.run import open_pipeline
+    from weftwork.pretrained import DEFAULT_MODEL
 
-    design, pipe = read_design(arguments.design), _shipped_pipeline()
+    design = read_design(arguments.design)
+    pipe = open_pipeline(design.model or DEFAULT_MODEL, {}, design)
     return interleaved(
         arguments.rounds,
         generation=lambda: pipe(
@@ -114,14 +113,6 @@ def _generation_alone(arguments: argparse.Namespace) -> list[float]:
             guidance_rescale=design.guidance_rescale,
         ),
     )["generation"]
-
-
-def _shipped_pipeline() -> "ConditionedPipelineMixin":
-    from weftwork.pipelines.designs.design import Design
-    from weftwork.pipelines.designs.run import open_pipeline
-    from weftwork.pretrained import DEFAULT_MODEL
-
-    return open_pipeline(DEFAULT_MODEL, {}, Design("", conditions={"paired": ()}))
 
 
 def _step(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -143,8 +134,11 @@ def _encoding(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
     from weftwork.attention_processors.paired.conditions import SketchTextPair
     from weftwork.datasets.synthetic.outfits import sample
+    from weftwork.pipelines.designs.design import Design
+    from weftwork.pipelines.designs.run import open_pipeline
+    from weftwork.pretrained import DEFAULT_MODEL
 
-    pipe, drawn = _shipped_pipeline(), sample("test", 0, count=1)
+    pipe, drawn = open_pipeline(DEFAULT_MODEL, {}, Design("", conditions={"paired": ()})), sample("test", 0, count=1)
     pair = SketchTextPair(drawn.sketches[0], drawn.texts[0], region="sketch")
 
     def encode(number: int) -> None:
