@@ -23,8 +23,8 @@ collect_ignore = [
     for folder in FOR_MAINTAINERS
     if find_spec(f"weftwork.{folder.replace('/', '.')}") is None
 ]
-LONG = ("evaluation", "training", "pretrained", "scripts")
-"""Folders of the longest tests."""
+LONG = ("evaluation", "training", "pretrained", "scripts", "test_readme.py")
+"""Folders and files of the longest tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
