@@ -112,7 +112,7 @@ def test_joint_layers_share_attention_between_text_and_image() -> None:
     np.testing.assert_allclose(found["text"]["last"], 1 / (PLACES + text), rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"end": 0.5}, {"region": (0.0, 0.0, 0.5, 1.0)}])
+@pytest.mark.parametrize("options", [{}, {"end": 0.5, "region": (0.0, 0.0, 0.5, 1.0)}])
 def test_inspection_changes_no_bit_of_the_image(pipe: Any, options: dict[str, Any]) -> None:
     conditions = {"it": paired_conditions(**options)}
     plain, inspector = run(pipe, conditions=conditions), Inspector()
