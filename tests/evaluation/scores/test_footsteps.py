@@ -41,7 +41,7 @@ def test_features_are_not_of_loudness_or_side() -> None:
 
 
 def test_surfaces_of_unseen_recordings_are_recognized() -> None:
-    counts = {"train": 80, "test": 40}
+    counts = {"train": 40, "test": 20}
     train, test = ([sample(s, i, steps=steps_in(FOOTSTEPS, s)) for i in range(n)] for s, n in counts.items())
     classifier = SurfaceClassifier.fit(train)
     scores = score_footsteps([clip.audio for clip in test], test, classifier)

@@ -34,7 +34,7 @@ def pipe() -> Any:
 
 
 def view(pipe: Any, references: Any = REFERENCES, camera: Camera = TARGET.camera, **options: Any) -> AlignedViewsOutput:
-    settings = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+    settings = {"num_inference_steps": 1, "generator": torch.Generator().manual_seed(0)}
     return pipe(references, camera, **{**settings, **options})
 
 
@@ -54,7 +54,7 @@ def test_a_view_has_image_and_geometry(pipe: Any, plain: AlignedViewsOutput, mes
     np.testing.assert_allclose(places, np.stack(np.meshgrid(centres, centres), -1), atol=1e-6)  # on their own rays
     np.testing.assert_allclose(np.linalg.norm(out.normals, axis=-1), 1, atol=1e-6)
     assert 0.5 < out.seen.mean() < 1
-    assert view(pipe, output_type="np", num_inference_steps=1).images.shape == (1, 64, 64, 3)
+    assert view(pipe, output_type="np").images.shape == (1, 64, 64, 3)
 
 
 def test_the_same_seed_gives_the_same_view_and_everything_passed_counts(pipe: Any, plain: AlignedViewsOutput) -> None:
@@ -113,7 +113,11 @@ def test_a_point_cloud_opens_with_its_colours(plain: AlignedViewsOutput, tmp_pat
 
 def test_each_step_is_told_and_may_stop_the_view(pipe: Any) -> None:
     told: list[tuple[int, Any]] = []
-    view(pipe, callback_on_step_end=lambda _, step, time, tensors: told.append((step, tensors["latents"].shape)))
+
+    def tell(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> None:
+        told.append((step, tensors["latents"].shape))
+
+    view(pipe, num_inference_steps=2, callback_on_step_end=tell)
     assert told == [(0, (1, 4, 8, 8)), (1, (1, 4, 8, 8))]
     with pytest.raises(ZeroDivisionError):
         view(pipe, callback_on_step_end=lambda *_: 1 / 0)
