@@ -37,12 +37,12 @@ MODELS: Final[Mapping[str, ShippedModel]] = {
     "paired": ShippedModel(
         "localized sketch-text pairs on tiny-drawings; a PairedAdapter", "tiny-drawings", condition="paired"
     ),
-    "tiny-diffusion": ShippedModel("small Stable Diffusion of outfits and creatures; stock pipelines open it"),
+    "tiny-diffusion": ShippedModel("small Stable Diffusion of outfits; stock pipelines open it"),
     "outfits-paired": ShippedModel(
         "localized sketch-text pairs on tiny-diffusion; a PairedAdapter", "tiny-diffusion", condition="paired"
     ),
     "outfits-style": ShippedModel(
-        "eight styles by name on tiny-diffusion, of creatures and outfits; a StyleAdapter",
+        "eight styles of outfits by name, on tiny-diffusion; a StyleAdapter",
         "tiny-diffusion",
         condition="style",
     ),
@@ -61,20 +61,6 @@ BASELINES: Final[Mapping[str, ShippedModel]] = {
     "paired-global-sketch": ShippedModel(
         "baseline of outfits-paired: one sketch of the whole image and all texts; a PairedAdapter", "tiny-diffusion"
     ),
-    "style-creatures": ShippedModel("outfits-style, of creatures alone; a StyleAdapter", "tiny-diffusion"),
-    "style-gated": ShippedModel("style-creatures with gated fusion; a StyleAdapter", "tiny-diffusion"),
-    "style-concat": ShippedModel("style-creatures in one softmax with the text; a StyleAdapter", "tiny-diffusion"),
-    "style-reference": ShippedModel(
-        "baseline of outfits-style: style of a reference image; a ReferenceAdapter",
-        "tiny-diffusion",
-        condition="reference",
-        image_encoder="creature-encoder",
-    ),
-    "creature-encoder": ShippedModel("image encoder of style-reference; a CLIPVisionModelWithProjection"),
-    "style-lora": ShippedModel(
-        "baseline of outfits-style: one LoRA for all styles, named in the prompt", "tiny-diffusion"
-    ),
-    "creature-oracle": ShippedModel("classifies style, species, colour and pose of creatures"),
     "designer-oracle": ShippedModel("classifies the designers of drawings; a DesignerOracle"),
     "sketch-controlnet": ShippedModel("reads sketches of whole outfits; a ControlNetModel", "tiny-diffusion"),
     "oracle-styled": ShippedModel("the oracle of outfits, also for styled ones"),

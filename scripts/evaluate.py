@@ -1,9 +1,9 @@
 """Evaluate a method on unseen cases beside upper bounds and baselines: a table, a JSON file and a contact sheet.
 
 weftwork evaluate paired
-weftwork evaluate style --curve
 weftwork evaluate composition --limit 16 --rows pairs style pairs_style
 weftwork evaluate drawings --model my-backbone --paired my-pairs --split subjects
+weftwork evaluate drawings --model my-backbone --style my-styles --curve
 weftwork evaluate spatial-audio --seed 0 1 2
 """
 

@@ -3,7 +3,7 @@
 weftwork train paired --train_data_dir my_pairs --output_dir outputs/mine
 weftwork train paired --synthetic outfits --output_dir outputs/paired
 weftwork train style --train_data_dir my_images --output_dir outputs/my-styles
-weftwork train style --synthetic creatures --output_dir outputs/style
+weftwork train style --synthetic drawings --output_dir outputs/style
 weftwork train reference --train_data_dir my_images --image_encoder my-clip --output_dir outputs/my-reference
 weftwork train aligned-views --synthetic rooms --output_dir outputs/aligned-views
 weftwork train spatial-audio --train_data_dir my_audio --output_dir outputs/my-audio
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
+from weftwork.evaluation.measurements.drawings import VALIDATED, VALIDATION
 from weftwork.pretrained import image_backbone, located, model_folder, model_name, shipped_name
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.train_options import data_arguments, model_arguments, set_class_images
@@ -35,7 +36,7 @@ from weftwork.training.core.config import TrainingConfig, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
 from weftwork.training.core.early_stopping import check_early_stopping
 from weftwork.training.core.quantization import quantization_options
-from weftwork.training.core.trainer import Groups, Prepared, Trainer
+from weftwork.training.core.trainer import DRAWINGS, Groups, Prepared, Trainer
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -116,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     before, provenance = state_sha256(denoiser), _provenance(arguments, config, prepared, original)
     task.module.register_to_config(training=provenance)
-    evaluate = _evaluate(arguments, method, task.module, pipe)
+    evaluate = _evaluate(trainer, method, task.module, pipe)
     folder = train(task, prepared.data, config, evaluate, prepared.held_out)
     if (after := state_sha256(denoiser)) != before:
         raise RuntimeError(
@@ -142,7 +143,11 @@ def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Meth
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     check_early_stopping(config, held_out=bool(arguments.validation_split))
     cases = arguments.validation_cases
-    if cases and (trainer.synthetic is None or method.validation is None):
+    if cases and trainer.synthetic == DRAWINGS:
+        scored = method.name in VALIDATED
+    else:
+        scored = trainer.synthetic is not None and method.validation is not None
+    if cases and not scored:
         raise UserError(
             f"validation_cases: got {cases}, but only a synthetic dataset of a method with an evaluation has cases to "
             "score; leave it out, and look at the validation images"
@@ -267,15 +272,18 @@ def _preview(prepared: Prepared, config: TrainingConfig, pipe: "DiffusionPipelin
     print(preview(prepared.task, prepared.data, config, parts))
 
 
-def _evaluate(
-    arguments: argparse.Namespace, method: Method, module: "ModelMixin", pipe: "DiffusionPipeline"
-) -> "Evaluate | None":
+def _evaluate(trainer: Trainer, method: Method, module: "ModelMixin", pipe: "DiffusionPipeline") -> "Evaluate | None":
     """Scores cases at every validation, and shows the first ones below the truth."""
-    if not arguments.validation_cases or method.validation is None:
+    cases = trainer.arguments.validation_cases
+    if not cases:
         return None
     from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
 
-    evaluation, name = load(method.validation)(pipe, module, arguments.validation_cases)
+    if trainer.synthetic == DRAWINGS:
+        evaluation, name = load(VALIDATION)(pipe, trainer.rendered(), method.name, cases)
+    else:
+        assert method.validation is not None
+        evaluation, name = load(method.validation)(pipe, module, cases)
     truth, drawn = next(iter(evaluation.rows())), functools.cache(lambda: evaluation.rows()[truth]()[0])
 
     def evaluate(sheet: Path) -> Mapping[str, float]:

@@ -23,7 +23,6 @@ METHOD = Method(
     conditions=("weftwork.attention_processors.reference.conditions:Reference",),
     modalities=("image", "video"),
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
-    validation="weftwork.evaluation.methods.style:validate_reference",
     example="weftwork.attention_processors.reference.example:example",
     usage=(
         "from weftwork.attention_processors import Reference",

@@ -7,6 +7,8 @@ from weftwork.datasets.drawings.code_points import base_of
 
 Split = Literal["train", "cells", "subjects"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "cells", "subjects")
+VALIDATION_SEED: Final = 1000
+"""Seed of the scenes that validation shows, other ones than those of evaluation."""
 ONE_OF: Final = 10
 """One of so many subjects, and of so many cells of the other subjects, is held out."""
 

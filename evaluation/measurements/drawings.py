@@ -1,5 +1,6 @@
 """The measurement of drawings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,13 +12,24 @@ def _drawings(kind: str, *rows: str, shipped: str = "") -> Weights:
     return Weights(shipped, f"folder of the {kind}", rows)
 
 
+ORACLE: Final = _drawings("oracle", shipped="designer-oracle")
+SPLITS: Final = ("cells", "subjects")
+PLACES: Final[Mapping[str, tuple[Path | None, str]]] = {
+    "drawings": (TARBALLS, "npm tarballs, or SVG files"),
+    "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
+}
+
+VALIDATION: Final = "weftwork.evaluation.methods.drawings:validate"
+VALIDATED: Final = {"paired": "pairs", "style": "style", "reference": "reference"}
+"""Rows of `weftwork train --validation_cases`, by method."""
+
 MEASUREMENT: Final = Measurement(
     "Measurement of pairs, styles and references on drawings that training left out: --split cells shows subjects that "
     "other designers showed in training, --split subjects those of no designer. Needs the drawings (docs/drawings.md) "
     'and networks of others: pip install ".[drawings,instruments]".',
     "weftwork.evaluation.methods.drawings:DrawingsEvaluation",
     {
-        "oracle": _drawings("oracle", shipped="designer-oracle"),
+        "oracle": ORACLE,
         "paired": _drawings(
             "paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped", shipped="paired"
         ),
@@ -27,9 +39,8 @@ MEASUREMENT: Final = Measurement(
         "image_encoder": _drawings("encoder", "reference"),
         "lora": _drawings("lora", "lora"),
     },
-    splits=("cells", "subjects"),
-    places={
-        "drawings": (TARBALLS, "npm tarballs, or SVG files"),
-        "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
-    },
+    curve=("designer_accuracy", "subject_top5", "stlpips"),
+    curve_over="weight of the style",
+    splits=SPLITS,
+    places=PLACES,
 )

@@ -3,16 +3,18 @@
 from typing import Final
 
 from weftwork.evaluation.core.measurement import Measurement, Weights
+from weftwork.evaluation.measurements.drawings import ORACLE, PLACES, SPLITS
 
-SHIPPED: Final = {"additive": "style-creatures", "gated": "style-gated", "exclusive": "", "affine": ""}
-"""Fusions, and shipped adapters of styles with them."""
+FUSIONS: Final = ("additive", "gated", "concat", "exclusive", "affine")
 
 MEASUREMENT: Final = Measurement(
-    "Measurement of gates: adapters of styles with each fusion, trained alike, on creatures.",
+    "Measurement of gates: adapters of designers' styles with each fusion, trained alike, on the drawings of "
+    "`weftwork evaluate drawings`.",
     "weftwork.evaluation.methods.gates:GatesEvaluation",
     {
-        fusion: Weights(shipped or f"style-{fusion}", f"folders of style adapters: {fusion}", (fusion,), several=True)
-        for fusion, shipped in SHIPPED.items()
+        "oracle": ORACLE,
+        **{fusion: Weights("", f"folders of style adapters: {fusion}", (fusion,), several=True) for fusion in FUSIONS},
     },
-    backbone="tiny-diffusion",
+    splits=SPLITS,
+    places=PLACES,
 )

@@ -1,7 +1,7 @@
 """Evaluation of several methods on one image, each alone and all together.
 
-The images are outfits. Pairs describe and place each garment; a style adapter sets the style; a LoRA sets the same
-style by words in the prompt; a ControlNet reads all sketches as one image. The oracles see only the image.
+The images are outfits. Pairs describe and place each garment; a style adapter sets the style; a ControlNet reads all
+sketches as one image. Garments and style are read from the image alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +12,18 @@ from typing import ClassVar, Final, Self
 
 import numpy as np
 from diffusers import ControlNetModel
+from torch import nn
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.paired.samples import composed, pairs
 from weftwork.attention_processors.style.adapter import Style
-from weftwork.datasets.synthetic.creatures import STYLES
-from weftwork.datasets.synthetic.creatures.texts import STYLE_WORDS
-from weftwork.datasets.synthetic.outfits import PROMPT, sample
+from weftwork.datasets.synthetic.outfits import PROMPT, STYLES, sample
 from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.core.loading import load_adapters
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.methods.paired import outfits_of
-from weftwork.evaluation.oracles.creatures import CreatureOracle, pretrained_creature_oracle
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
+from weftwork.evaluation.oracles.styles import StyleReader, fitted_reader
 from weftwork.evaluation.scores.outfits import score_outfits
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
 from weftwork.pipelines.core.opening import open_controlnet
@@ -33,14 +32,12 @@ ROWS: Final[Mapping[str, tuple[str, ...]]] = {
     "no_condition": (),
     "pairs": ("pairs",),
     "style": ("style",),
-    "lora": ("lora",),
     "controlnet": ("controlnet",),
     "pairs_style": ("pairs", "style"),
     "pairs_style_at_0.75": ("pairs", "style"),
     "pairs_style_at_0.5": ("pairs", "style"),
-    "pairs_lora": ("pairs", "lora"),
     "pairs_controlnet": ("pairs", "controlnet"),
-    "together": ("pairs", "style", "lora", "controlnet"),
+    "together": ("pairs", "style", "controlnet"),
 }
 """Active parts by row."""
 WEIGHTS: Final[Mapping[str, float]] = {"pairs_style_at_0.75": 0.75, "pairs_style_at_0.5": 0.5}
@@ -53,17 +50,15 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     Args:
         pipe: pipeline with the adapters `paired` and `style`.
-        lora: path for `load_lora_weights`; None skips its rows.
         controlnet: a `ControlNetModel` that reads dark strokes on white; None skips its rows.
-        oracle, style_oracle: classifiers of outfits and of styles.
+        oracle, style_reader: classifiers of garments and of styles.
     """
 
     name: ClassVar[str] = "composition"
 
-    lora: Path | None
     controlnet: ControlNetModel | None
     oracle: Oracle
-    style_oracle: CreatureOracle
+    style_reader: StyleReader
 
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
@@ -71,15 +66,13 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
         load_adapters(pipe, files, ("paired", "style"))
         return cls(
             pipe=pipe,
-            lora=files.get("lora"),
             controlnet=open_controlnet(files["controlnet"], pipe) if "controlnet" in files else None,
             oracle=pretrained_oracle(styled=True),
-            style_oracle=pretrained_creature_oracle(),
+            style_reader=fitted_reader(),
         )
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
-        missing = {name for name in ("lora", "controlnet") if getattr(self, name) is None}
-        shown = {name: parts for name, parts in ROWS.items() if not missing & set(parts)}
+        shown = {name: some for name, some in ROWS.items() if self.controlnet is not None or "controlnet" not in some}
         bounds = self.bounds(self._renders, self._scored)
         return bounds | {name: partial(self._generated, name, parts) for name, parts in shown.items()}
 
@@ -100,21 +93,26 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
             conditions["paired"] = [pairs(one) for one in drawn]
         if "style" in parts:
             conditions["style"] = [[Style(style, weight=WEIGHTS.get(name, 1.0))] for style in self.styles]
-        pipe = self.pipe
-        prompts, images = [PROMPT] * self.count, None
+        pipe, images = self.pipe, None
         if "controlnet" in parts:
             pipe = ConditionedStableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=self.controlnet)
             assert isinstance(pipe, ConditionedPipelineMixin)
             images = [composed(one).convert("RGB") for one in drawn]
-        if "lora" in parts:
-            prompts = [f"{PROMPT}, {STYLE_WORDS[style][0]}" for style in self.styles]
-        with self.lora_loaded(pipe, self.lora if "lora" in parts else None):
-            return self._scored(self.generated(name, prompts, conditions, pipe, images))
+        return self._scored(self.generated(name, [PROMPT] * self.count, conditions, pipe, images))
 
     def _scored(self, images: Images) -> Drawn:
         drawn = outfits_of(self.split, self.seed, self.count)
-        seen = [reading.style for reading in self.style_oracle.read(images)]
+        seen = self.style_reader.read(images)
         return images, {
             **asdict(score_outfits(drawn, self.oracle.read(images))),
             "style_accuracy": float(np.mean([s == t for s, t in zip(seen, self.styles, strict=True)])),
         }
+
+
+def validate(pipe: ConditionedPipelineMixin, module: nn.Module, count: int) -> tuple[CompositionEvaluation, str]:
+    """Returns the evaluation of the attached adapter of styles on validation cases, and its row."""
+    oracle, reader = pretrained_oracle(styled=True), fitted_reader()
+    made = CompositionEvaluation(
+        pipe=pipe, controlnet=None, oracle=oracle, style_reader=reader, split="validation", count=count
+    )
+    return made, "style"

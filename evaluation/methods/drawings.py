@@ -7,7 +7,7 @@ styles say subjects, colours and ground; only those of methods without a style c
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import ClassVar, Final, Self, TypeVar
 
@@ -27,25 +27,30 @@ from weftwork.attention_processors.style.adapter import Style
 from weftwork.datasets.drawings.captions import color_list, full_caption, setting
 from weftwork.datasets.drawings.colors import painted
 from weftwork.datasets.drawings.dataset import DrawingScenes, SketchStyle
-from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
+from weftwork.datasets.drawings.rendered import RenderedDrawings
 from weftwork.datasets.drawings.scenes import Mask, compose
 from weftwork.datasets.drawings.sets import SETS
-from weftwork.datasets.drawings.splits import Split
+from weftwork.datasets.drawings.splits import VALIDATION_SEED, Split
+from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.evaluation.core.images import as_bytes, as_tensor
 from weftwork.evaluation.core.loading import load_adapters
+from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation
+from weftwork.evaluation.measurements.drawings import ORACLE, VALIDATED
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores
 from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, mean
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.pretrained import shipped
 
 Design = Callable[[Case], Sequence[Condition]]
 Value = TypeVar("Value")
 ADAPTERS: Final = ("paired", "global_sketch", "style", "reference")
 REGIONAL: Final = "regional_prompts"
+CURVE: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +72,9 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
         files = {name: several[0] for name, several in folders.items()}
-        instruments = installed_instruments()
+        judge = Judge.open(folders)
         load_adapters(pipe, files, ADAPTERS)
-        designers = DesignerOracle.from_pretrained(files["oracle"], use_safetensors=True).eval()
-        drawings = open_rendered(files["drawings"], files["cache_dir"])
-        rescale = 0.7 if hasattr(pipe, "unet") else 0.0  # transformers take none
-        judge = Judge(drawings, instruments, designers)
-        return cls(pipe=pipe, lora=files.get("lora"), judge=judge, guidance_rescale=rescale)
+        return cls(pipe=pipe, lora=files.get("lora"), judge=judge, guidance_rescale=guidance_rescale(pipe))
 
     @property
     def title(self) -> str:
@@ -102,7 +103,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
             "other_subject": lambda: self._scored(self._redrawn(self._another)),
             "no_condition": lambda: self._generated("no_condition", prompt=_setting),
             "text_only": lambda: self._generated("text_only", prompt=_caption),
-            "text_unstyled": lambda: self._generated("text_unstyled", prompt=_unstyled),
+            "text_unstyled": lambda: self._generated("text_unstyled", prompt=unstyled),
             REGIONAL: self._regional,
         }
         adapters = set(self.pipe.adapters or ())
@@ -128,12 +129,28 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         if self.lora is not None:
             rows["lora"] = self._with_lora
         if "reference" in adapters:
-            rows["reference"] = lambda: self._generated("reference", {"reference": self._reference}, prompt=_unstyled)
+            rows["reference"] = lambda: self._generated("reference", {"reference": self._reference}, prompt=unstyled)
         if "style" in adapters:
-            rows["style"] = lambda: self._generated("style", {"style": _style}, prompt=_unstyled)
+            rows["style"] = lambda: self._generated("style", {"style": style_by_name}, prompt=unstyled)
             if "paired" in adapters:
-                both = {"paired": pairs, "style": _style}
+                both = {"paired": pairs, "style": style_by_name}
                 rows["pairs_style"] = lambda: self._generated("pairs_style", both, prompt=_ground)
+        return rows
+
+    def curve(self) -> list[Row]:
+        """Returns scores by weight of the style, from a quarter of the images per weight.
+
+        Raises:
+            ValueError: no adapter of styles is attached.
+        """
+        if "style" not in (self.pipe.adapters or ()):
+            raise UserError("curve: got no adapter of styles, expected one; pass --style")
+        few = replace(self, count=max(1, self.count // 4))
+        rows = []
+        for weight in CURVE:
+            design = {"style": partial(style_by_name, weight=weight)}
+            _, scores = few._generated(f"style_at_{weight:g}", design, unstyled)
+            rows.append(Row(f"style_at_{weight:g}", scores))
         return rows
 
     # -- images of others ----------------------------------------------------------------------------------
@@ -243,6 +260,26 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         return images, self.judge.scores([one.case for one in swapped], images) | asked
 
 
+def validate(
+    pipe: ConditionedPipelineMixin, drawings: RenderedDrawings, method: str, count: int
+) -> tuple[DrawingsEvaluation, str]:
+    """Returns the evaluation of the attached adapter of a method on held-out cells, and its row.
+
+    The scenes are other ones than those of `weftwork evaluate drawings`.
+    """
+    designers = DesignerOracle.from_pretrained(shipped(ORACLE.shipped), use_safetensors=True).eval()
+    judge = Judge(drawings, installed_instruments(), designers)
+    made = DrawingsEvaluation(
+        pipe=pipe, judge=judge, guidance_rescale=guidance_rescale(pipe), seed=VALIDATION_SEED, count=count
+    )
+    return made, VALIDATED[method]
+
+
+def guidance_rescale(pipe: ConditionedPipelineMixin) -> float:
+    """Returns the guidance rescale of evaluations on drawings; transformers take none."""
+    return 0.7 if hasattr(pipe, "unet") else 0.0
+
+
 @lru_cache(maxsize=3)
 def _rows_by_set(drawings: RenderedDrawings, split: Split) -> dict[str, list[int]]:
     return DrawingScenes(drawings, split, 1).rows_by_set
@@ -311,9 +348,9 @@ def _caption(case: Case) -> str:
     return full_caption(case.shown)
 
 
-def _unstyled(case: Case) -> str:
+def unstyled(case: Case) -> str:
     return full_caption(case.shown, styled=False)
 
 
-def _style(case: Case) -> list[Style]:
-    return [Style(case.scene.key)]
+def style_by_name(case: Case, weight: float = 1.0) -> list[Style]:
+    return [Style(case.scene.key, weight=weight)]

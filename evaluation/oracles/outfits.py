@@ -128,7 +128,7 @@ class Oracle(ModelMixin, ConfigMixin):
 
 
 def pretrained_oracle(*, styled: bool = False) -> Oracle:
-    """Returns a shipped oracle of outfits in evaluation mode; a `styled` one knows the creatures' styles as well."""
+    """Returns a shipped oracle of outfits in evaluation mode; a `styled` one knows the styles as well."""
     return Oracle.from_pretrained(shipped("oracle-styled" if styled else "oracle")).eval()
 
 

@@ -1,9 +1,10 @@
 """Judge of drawings: scores images of scenes by pretrained instruments and by a classifier of designers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -14,14 +15,14 @@ from tqdm.auto import tqdm
 
 from weftwork.datasets.drawings.captions import DepictedScene, full_description
 from weftwork.datasets.drawings.dataset import DrawingScenes, Scene
-from weftwork.datasets.drawings.rendered import RenderedDrawings
+from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.rendering import Gray
 from weftwork.datasets.drawings.scenes import SIZE, Canvas, Ground, Mask, Place, compose
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import Split
 from weftwork.evaluation.core.images import Images, as_bytes, as_tensor
 from weftwork.evaluation.oracles.designers import DesignerOracle
-from weftwork.evaluation.oracles.instruments import Instruments
+from weftwork.evaluation.oracles.instruments import Instruments, installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores, retrieval, visible_lines
 
 WHITE: Final = Ground("white", (255, 255, 255), (255, 255, 255))
@@ -74,6 +75,18 @@ class Judge:
     drawings: RenderedDrawings
     instruments: Instruments
     designers: DesignerOracle
+
+    @classmethod
+    def open(cls, folders: Mapping[str, Sequence[Path]]) -> Self:
+        """Opens the folders of the options `oracle`, `drawings` and `cache_dir`.
+
+        Raises:
+            ValueError: packages that are not installed, or no drawings.
+        """
+        (oracle,), (drawings,), (cache_dir,) = (folders[name] for name in ("oracle", "drawings", "cache_dir"))
+        instruments = installed_instruments()
+        designers = DesignerOracle.from_pretrained(oracle, use_safetensors=True).eval()
+        return cls(open_rendered(drawings, cache_dir), instruments, designers)
 
     def scores(self, cases: Sequence[Case], images: Images) -> dict[str, float]:
         """Means over images, and over drawings for `color_error` and subjects; NaN where nothing could be scored."""

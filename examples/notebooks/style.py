@@ -25,7 +25,7 @@ SAMPLING_STEPS = min(STEPS, 20)
 
 # %% [markdown]
 # The folder has images, and a line in `metadata.jsonl` for each: its file, a caption of the content, and the name of
-# the style. These are creatures in chalk. Replace it by a folder of your own.
+# the style. These are outfits in chalk. Replace it by a folder of your own.
 
 # %%
 folder = Path("examples/finetuning/style")
@@ -64,13 +64,17 @@ options = {
 assert main(["train", "style", *(text for name, value in options.items() for text in (f"--{name}", str(value)))]) == 0
 
 # %% [markdown]
-# The same prompts without a style, and in the new one. After 100 steps the ground and the colours are those of chalk,
-# and the shapes are rough. [Fine-tuning](../finetuning/README.md) shows images after 600 steps.
+# The same prompts without a style, and in the new one. [Fine-tuning](../finetuning/README.md) has the command for 600
+# steps.
 
 # %%
 pipe = ConditionedStableDiffusionPipeline.from_pretrained(shipped("tiny-diffusion"))
 pipe.attach(style=StyleAdapter.from_pretrained(output / "final"))
-prompts = ["a red cat facing front", "a yellow fish facing left", "a white rabbit with a hat, facing right"]
+prompts = [
+    "a person wearing a red plain jacket and a yellow striped skirt",
+    "a person wearing a blue dotted t-shirt and white plain shorts",
+    "a person wearing a green plain sweater, black plain trousers and a pink plain hat",
+]
 
 
 def generate(conditions):

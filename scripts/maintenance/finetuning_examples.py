@@ -8,8 +8,8 @@
 `designs` writes designs of known outfits, for `weftwork train paired --class_designs`.
 
 `style` and `pairs` generate unseen cases with the shipped and the fine-tuned adapter, and print the scores of both
-below those of true renders. Style: the nearest of ten styles by colour (Hellinger distance of joint histograms to
-mean histograms of renders). Garment colour: the nearest of eleven to the median within the garment's true mask.
+below those of true renders. Style: one of ten as a classifier reads it, fitted to renders (chalk, plain, and the eight
+styles of outfits). Garment colour: the nearest of eleven to the median within the garment's true mask.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image
@@ -26,23 +26,23 @@ from torch import Tensor
 
 from weftwork.attention_processors.paired.samples import pairs
 from weftwork.datasets.readers.pair_folder import PairSample, write_pair_folder
-from weftwork.datasets.synthetic import creatures, outfits
-from weftwork.datasets.synthetic.creatures import CreatureSample
+from weftwork.datasets.synthetic import outfits
 from weftwork.datasets.synthetic.outfits import Garment, OutfitSample
 from weftwork.datasets.synthetic.outfits.drawing import RGB
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.designs.design import Design
 from weftwork.pretrained import shipped
 
+if TYPE_CHECKING:
+    from weftwork.evaluation.oracles.styles import StyleReader
+
 STYLE: Final = "chalk"
-SHIPPED: Final = "style-creatures"
+SHIPPED: Final = "outfits-style"
 COLOR: Final = "turquoise"
 TURQUOISE: Final = (36, 206, 190)
 COUNT: Final = 20
 CASES: Final = 64
 BOARD: Final = (38, 70, 58)
-BINS: Final = 16
-BLUR: Final = 1.5
 SETTINGS: Final[Mapping[str, Any]] = {"num_inference_steps": 20, "guidance_scale": 3.0}
 SEED: Final = 5
 """Seed of the images; models were trained on those of seed 0."""
@@ -80,7 +80,7 @@ def draw(folder: Path) -> None:
     style.mkdir(parents=True)
     rows = []
     for index in range(COUNT):
-        drawn = creatures.sample("train", index, seed=SEED, style=creatures.NEUTRAL)
+        drawn = outfits.sample("train", index, seed=SEED)
         Image.fromarray(chalk(drawn)).save(style / f"{index:02}.png")
         rows.append(json.dumps({"file_name": f"{index:02}.png", "text": drawn.caption, "style": STYLE}))
     (style / "metadata.jsonl").write_text("\n".join(rows) + "\n")
@@ -103,19 +103,18 @@ def write_designs(folder: Path, count: int) -> None:
     (folder / "designs.jsonl").write_text("\n".join(rows) + "\n")
 
 
-def chalk(drawn: CreatureSample) -> Pixels:
-    """Turns a neutral render into coloured chalk on a green board: outlines and hatching."""
+def chalk(drawn: OutfitSample) -> Pixels:
+    """Turns a render without a style into coloured chalk on a green board: outlines, and hatching of garments."""
     values = drawn.image.astype(np.float32)
     rng = np.random.default_rng(int(values.sum()))
     soft = ndimage.gaussian_filter(values, (1, 1, 0))
     edges = np.hypot(ndimage.sobel(soft, 0), ndimage.sobel(soft, 1)).max(-1) / 255
     rows, columns = np.mgrid[: values.shape[0], : values.shape[1]]
-    hatching = 0.5 * ((rows + columns) % 5 < 2) * ndimage.binary_erosion(drawn.mask, iterations=2)
-    near = ndimage.binary_dilation(drawn.mask, iterations=2)
-    strength = np.clip(np.maximum(1.4 * edges, hatching), 0, 1) * near * rng.uniform(0.65, 1.0, near.shape)
+    hatching = 0.5 * ((rows + columns) % 5 < 2) * ndimage.binary_erosion(drawn.masks.any(0), iterations=2)
+    strength = np.clip(np.maximum(1.4 * edges, hatching), 0, 1) * rng.uniform(0.65, 1.0, edges.shape)
     peak = values.max(-1, keepdims=True)
     powder = 90 + 165 * values / np.maximum(peak, 60)
-    board = np.asarray(BOARD) + 10 * ndimage.gaussian_filter(rng.normal(0, 4, near.shape), 3)[..., None]
+    board = np.asarray(BOARD) + 10 * ndimage.gaussian_filter(rng.normal(0, 4, edges.shape), 3)[..., None]
     image = board * (1 - strength[..., None]) + powder * strength[..., None]
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
@@ -151,35 +150,34 @@ def _box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
 
 
 def score_style(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:
-    """Returns, by row, the fraction of images nearest to chalk, and the content accuracy."""
+    """Returns, by row, the share of images read as chalk (or as the asked style), and accuracies of garments."""
     from weftwork.attention_processors.style.adapter import Style
     from weftwork.evaluation.core.images import as_tensor, generate
-    from weftwork.evaluation.oracles.creatures import pretrained_creature_oracle
-    from weftwork.evaluation.scores.creatures import score_creatures
+    from weftwork.evaluation.oracles.outfits import pretrained_oracle
+    from weftwork.evaluation.scores.outfits import score_outfits
 
-    shown = [creatures.sample("test", index, seed=SEED) for index in range(cases)]
-    neutral = [creatures.render(s.creature, creatures.NEUTRAL, seed=(9, SEED, i)) for i, s in enumerate(shown)]
-    looks = _looks()
-    oracle = pretrained_creature_oracle()
+    shown = [outfits.sample("test", index, seed=SEED) for index in range(cases)]
+    reader, oracle = _reader(), pretrained_oracle(styled=True)
 
-    def scored(images: Tensor, samples: Sequence[CreatureSample]) -> dict[str, float]:
-        pixels = (images.movedim(1, -1).numpy() * 255).round().astype(np.uint8)
-        content = score_creatures(samples, oracle.read(images)).content_accuracy
-        return {STYLE: float(np.mean([_nearest(image, looks) == STYLE for image in pixels])), "content": content}
+    def scored(images: Tensor, styles: Sequence[str]) -> dict[str, float]:
+        scores = score_outfits(shown, oracle.read(images))
+        right = [seen == style for seen, style in zip(reader.read(images), styles, strict=True)]
+        return {"style": float(np.mean(right)), "kind": scores.kind_accuracy, "colour": scores.color_accuracy}
 
-    prompts, seeds = [s.caption for s in shown], list(range(cases))
-    rendered = {"true renders": as_tensor([chalk(one) for one in neutral])}
-    rows = {"true renders": scored(rendered["true renders"], neutral)}
-    drawn_with = (("before", SHIPPED, None), ("before, neon", SHIPPED, Style("neon")), ("after", adapter, Style(STYLE)))
-    for row, folder, style in drawn_with:
-        conditions = {} if style is None else {"style": [[style]] * cases}
+    prompts, seeds, new = [one.caption for one in shown], list(range(cases)), [STYLE] * cases
+    known = [outfits.STYLES[index % len(outfits.STYLES)] for index in range(cases)]
+    rendered = {"true renders": as_tensor([chalk(one) for one in shown])}
+    rows = {"true renders": scored(rendered["true renders"], new)}
+    for row, folder, given, expected in (
+        ("before", SHIPPED, None, new),
+        ("before, neon", SHIPPED, ["neon"] * cases, new),
+        ("after", adapter, new, new),
+        ("known styles before", SHIPPED, known, known),
+        ("known styles after", adapter, known, known),
+    ):
+        conditions = {} if given is None else {"style": [[Style(one)] for one in given]}
         rendered[row] = generate(_pipe(folder, "style"), prompts, conditions, seeds, name=row, **SETTINGS)
-        rows[row] = scored(rendered[row], shown)
-    for row, folder in (("known styles before", SHIPPED), ("known styles after", adapter)):
-        known = [[Style(s.style)] for s in shown]
-        images = generate(_pipe(folder, "style"), prompts, {"style": known}, seeds, name=row, **SETTINGS)
-        score = score_creatures(shown, oracle.read(images))
-        rows[row] = {"style": score.style_accuracy, "content": score.content_accuracy}
+        rows[row] = scored(rendered[row], expected)
     _keep(sheet, rendered)
     return rows
 
@@ -192,26 +190,14 @@ def _keep(sheet: Path | None, rendered: Mapping[str, Tensor]) -> None:
         contact_sheet([(row, images[:SHEET_COLUMNS]) for row, images in rendered.items()]).save(sheet)
 
 
-def _looks() -> dict[str, np.ndarray]:
-    """Returns the mean histogram of renders by style."""
-    looks = {}
-    for look in (*creatures.STYLES, creatures.NEUTRAL):
-        drawn = [creatures.sample("train", index, seed=SEED + 1, style=look) for index in range(24)]
-        looks[look] = np.mean([_histogram(one.image) for one in drawn], 0)
-        if look == creatures.NEUTRAL:
-            looks[STYLE] = np.mean([_histogram(chalk(one)) for one in drawn], 0)
-    return looks
+def _reader() -> "StyleReader":
+    """Returns a reader of chalk, the look without a style, and the eight styles of outfits."""
+    from weftwork.evaluation.core.images import as_tensor
+    from weftwork.evaluation.oracles.styles import RENDERS, StyleReader, renders
 
-
-def _histogram(image: Pixels) -> np.ndarray:
-    counts, _ = np.histogramdd(image.reshape(-1, 3), bins=BINS, range=[(0, 256)] * 3)
-    soft = ndimage.gaussian_filter(counts, BLUR)  # makes bins tolerant to small shifts of colour
-    return np.sqrt(soft / soft.sum())
-
-
-def _nearest(image: Pixels, looks: Mapping[str, np.ndarray]) -> str:
-    seen = _histogram(image)
-    return min(looks, key=lambda name: float(((seen - looks[name]) ** 2).sum()))
+    drawn = [outfits.sample("train", index, seed=SEED + 1) for index in range(RENDERS)]
+    styled = {style: renders(style) for style in outfits.STYLES}
+    return StyleReader.fit({STYLE: as_tensor([chalk(one) for one in drawn]), "plain": renders(None), **styled})
 
 
 def score_pairs(adapter: Path, cases: int, sheet: Path | None = None) -> dict[str, dict[str, float]]:

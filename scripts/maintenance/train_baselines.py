@@ -1,11 +1,11 @@
 """Train the baselines of `weftwork evaluate`: an image encoder for IP-Adapters, a LoRA, a ControlNet.
 
-    python -m weftwork.scripts.maintenance.train_baselines encoder --output_dir outputs/creature-encoder
-    python -m weftwork.scripts.maintenance.train_baselines lora --output_dir outputs/style-lora
+    python -m weftwork.scripts.maintenance.train_baselines encoder --output_dir outputs/drawings-encoder
+    python -m weftwork.scripts.maintenance.train_baselines lora --output_dir outputs/drawings-lora
     python -m weftwork.scripts.maintenance.train_baselines controlnet --output_dir outputs/sketch-controlnet
 
-The first two learn styles: data, steps and objective are those of `weftwork train style --synthetic creatures`, or,
-with `--drawings .cache/drawings`, of `--synthetic drawings`. The last reads sketches of whole outfits.
+The first two learn styles: data, steps and objective are those of `weftwork train style --synthetic drawings`. The last
+reads sketches of whole outfits.
 """
 
 import argparse
@@ -16,22 +16,18 @@ from accelerate import PartialState
 
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.datasets.drawings.rendered import open_rendered
+from weftwork.datasets.drawings.sets import TARBALLS
+from weftwork.datasets.drawings.splits import VALIDATION_SEED
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import ObjectiveConfig, TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages, StyledScenes
-from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
+from weftwork.training.data.drawings import SceneImages, StyledScenes
+from weftwork.training.data.image_cache import OutfitImages, cached_latents
 from weftwork.training.data.pairs import OutfitPairs
-from weftwork.training.data.styles import StyledCreatures
 from weftwork.training.recipes.controlnet import SketchControlNetTask
-from weftwork.training.recipes.image_encoder import (
-    ImageEncoderTask,
-    LabelledEncoder,
-    labelled_creatures,
-    labelled_scenes,
-)
+from weftwork.training.recipes.image_encoder import ImageEncoderTask, LabelledEncoder, labelled_scenes
 from weftwork.training.recipes.style_baselines import LoraTask
 from weftwork.training.trainers.captioned import StyleConfig
 
@@ -51,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         stage.add_argument("--samples", type=int, default=12_000, help="images to render")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="cached images and latents")
         if name != "controlnet":
-            stage.add_argument("--drawings", type=Path, help="train on these drawings instead of creatures")
+            stage.add_argument("--drawings", type=Path, default=TARBALLS, help="SVG files, or npm tarballs")
         if name != "encoder":
             stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
             add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
@@ -62,30 +58,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _train_encoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    cache, count = arguments.cache_dir, arguments.samples
-    if arguments.drawings is None:
-        data, held_out = (
-            labelled_creatures(CreatureImages(cache, split, many))
-            for split, many in (("train", count), ("validation", 256))
-        )
-    else:
-        drawings = open_rendered(arguments.drawings, cache)
-        data = labelled_scenes(SceneImages(cache, drawings, "train", count))
-        held_out = labelled_scenes(SceneImages(cache, drawings, "subjects", 256, VALIDATION_SEED))
+    cache, drawings = arguments.cache_dir, open_rendered(arguments.drawings, arguments.cache_dir)
+    data = labelled_scenes(SceneImages(cache, drawings, "train", arguments.samples))
+    held_out = labelled_scenes(SceneImages(cache, drawings, "subjects", 256, VALIDATION_SEED))
     train(ImageEncoderTask(LabelledEncoder(data.heads), held_out), data, config)
 
 
 def _train_lora(arguments: argparse.Namespace, config: TrainingConfig) -> None:
     pipe = _pipeline(arguments, config)
-    if arguments.drawings is None:
-        images = CreatureImages(arguments.cache_dir, "train", arguments.samples)
-        latents = cached_latents(arguments.cache_dir, pipe.vae, images)
-        data = StyledCreatures(images, latents, named=True)
-    else:
-        drawings = open_rendered(arguments.drawings, arguments.cache_dir)
-        images = SceneImages(arguments.cache_dir, drawings, "train", arguments.samples)
-        latents = cached_latents(arguments.cache_dir, pipe.vae, images)
-        data = StyledScenes(images, latents, TextEncoders.of(pipe).shortened, named=True)
+    images = SceneImages(
+        arguments.cache_dir, open_rendered(arguments.drawings, arguments.cache_dir), "train", arguments.samples
+    )
+    latents = cached_latents(arguments.cache_dir, pipe.vae, images)
+    data = StyledScenes(images, latents, TextEncoders.of(pipe).shortened, named=True)
     train(LoraTask(pipe, from_arguments(StyleConfig, arguments), arguments.rank), data, config)
 
 

@@ -4,10 +4,10 @@
     python -m weftwork.scripts.maintenance.train_tiny_diffusion denoiser \
         --vae outputs/autoencoder/final --output_dir outputs/denoiser
 
-Images are rendered and encoded once into `--cache_dir`. `--creatures N` adds a second dataset: creatures in all styles
-for the autoencoder, in the neutral style for the denoiser. `--init_from` starts from a trained folder and keeps its
-token embeddings in a larger vocabulary. `--rooms N` trains on rooms instead, the autoencoder on images and point maps.
-The denoiser's result is a complete Stable Diffusion folder.
+Images are rendered and encoded once into `--cache_dir`. `--styled N` adds outfits in the eight styles to the images of
+the autoencoder. `--init_from` starts from a trained folder and keeps its token embeddings in a larger vocabulary.
+`--rooms N` trains on rooms instead, the autoencoder on images and point maps. The denoiser's result is a complete
+Stable Diffusion folder.
 """
 
 import argparse
@@ -22,10 +22,9 @@ from diffusers import AutoencoderKL, ModelMixin
 from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.utils.data import ConcatDataset
 
-from weftwork.datasets.synthetic.creatures import NEUTRAL, STYLES, Creature, style_caption
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
-from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
+from weftwork.training.data.image_cache import OutfitImages, cached_latents
 from weftwork.training.data.views import RoomImages, cached_room_latents
 from weftwork.training.recipes.autoencoder import (
     LATENT_CHANNELS,
@@ -56,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     first = stages.add_parser("autoencoder", help="images to latents and back")
     defaults = {"max_train_steps": 1600, "train_batch_size": 16, "learning_rate": 1.5e-3, "validation_steps": 200}
     add_arguments(first, TrainingConfig, **defaults)
+    first.add_argument("--styled", type=int, default=0, help="outfits in the eight styles to render")
     second = stages.add_parser("denoiser", help="captions to latents, with the text encoder")
     second.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
     second.add_argument(
@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stage in (first, second):
         stage.add_argument("--init_from", type=Path, help="start from this trained Stable Diffusion folder")
         stage.add_argument("--outfits", type=int, default=30_000, help="outfits to render")
-        stage.add_argument("--creatures", type=int, default=0, help="creatures to render")
-        stage.add_argument("--rooms", type=int, default=0, help="rooms to render, instead of outfits and creatures")
+        stage.add_argument("--rooms", type=int, default=0, help="rooms to render, instead of outfits")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="cached images and latents")
     arguments, config = started(parser, argv)
     if arguments.stage == "autoencoder":
@@ -107,7 +106,7 @@ def _train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) ->
 
 def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
     """Returns images to train the autoencoder, and held-out ones."""
-    cache, count = arguments.cache_dir, arguments.creatures
+    cache = arguments.cache_dir
     if arguments.rooms:
         sources = [
             RoomImages(cache, split, count).planes() for split, count in (("train", arguments.rooms), ("validation", 8))
@@ -115,12 +114,9 @@ def _images(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
         return sources[:1], sources[1:]
     sources = [OutfitImages(cache, "train", arguments.outfits).images]
     held_out = [OutfitImages(cache, "validation", 256).images]
-    if count:
-        sources += [
-            CreatureImages(cache, "train", count).images,
-            CreatureImages(cache, "train", count, NEUTRAL).images,
-        ]
-        held_out.append(CreatureImages(cache, "validation", 256).images)
+    if arguments.styled:
+        sources.append(OutfitImages(cache, "train", arguments.styled, styled=True).images)
+        held_out.append(OutfitImages(cache, "validation", 256, styled=True).images)
     return sources, held_out
 
 
@@ -149,22 +145,16 @@ def _latents(arguments: argparse.Namespace, vae: ModelMixin) -> list[LatentDatas
         latents = cached_room_latents(cache, vae, rooms)
         return [LatentDataset(latents[:, view], rooms.scenes) for view in range(latents.shape[1] // 2)]
     outfits = OutfitImages(cache, "train", arguments.outfits)
-    data = [LatentDataset(cached_latents(cache, vae, outfits), outfits.garments)]
-    if arguments.creatures:
-        creatures = CreatureImages(cache, "train", arguments.creatures, NEUTRAL)
-        data.append(LatentDataset(cached_latents(cache, vae, creatures), creatures.creatures))
-    return data
+    return [LatentDataset(cached_latents(cache, vae, outfits), outfits.garments)]
 
 
 def _texts(data: Sequence[LatentDataset], seed: int) -> Iterator[str]:
-    """Returns texts for the tokenizer: captions of all content, and style words of creatures."""
+    """Returns texts for the tokenizer: captions of all content."""
     rng = np.random.default_rng(seed)
     for part in data:
         for shown in part.shown:
             for _ in range(2):
                 yield training_caption(shown, rng)
-            if isinstance(shown, Creature):
-                yield style_caption(shown, STYLES[int(rng.integers(len(STYLES)))], rng)
 
 
 if __name__ == "__main__":

@@ -13,23 +13,16 @@ import torch
 from remedies import Row, check, given, row, table
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic import creatures, outfits, walks
-from weftwork.evaluation.oracles.creatures import CreatureOracle, CreatureReading
+from weftwork.datasets.synthetic import outfits, walks
 from weftwork.evaluation.oracles.instruments import _efficientnet, inpainted, perceptual_distance, spectral_distance
 from weftwork.evaluation.oracles.outfits import Oracle
 from weftwork.evaluation.scores.audio import score_audio
-from weftwork.evaluation.scores.creatures import score_creatures, shape_consistency
 from weftwork.evaluation.scores.outfits import score_outfits
 
 IMAGES = torch.rand(1, 3, 128, 128)
 ORACLE = Oracle()
 WALK = walks.sample("test", 0)
-SHOWN = creatures.sample("test", 0, size=64)
 WORN = outfits.sample("test", 0, size=128)
-
-
-def mask(side: int) -> CreatureReading:
-    return CreatureReading("ink", "fox", "red", "side", "none", torch.ones(side, side, dtype=torch.bool))
 
 
 def read(oracle: Oracle, images: torch.Tensor = IMAGES) -> Any:
@@ -42,11 +35,7 @@ def read(oracle: Oracle, images: torch.Tensor = IMAGES) -> Any:
     row(
         lambda one: one.read(IMAGES), lambda _: Oracle().train(), r"; call .eval\(\) before", lambda _: Oracle().eval()
     ),
-    row(CreatureOracle, given((8, 8, 8, 8, 9)), "expected five multiples of 8; change the widths", given((8,) * 5)),
-    row(partial(score_creatures, [SHOWN]), given([]), "one per sample; read one image per sample", given([mask(64)])),
     row(partial(score_outfits, [WORN]), given([]), "one per sample; read one image per sample", lambda _: read(ORACLE)),
-    row(shape_consistency, given([mask(8)]), "at least 2; read images of one creature with", given([mask(8)] * 2)),
-    row(shape_consistency, given([mask(8), mask(9)]), "; read images of the same size", given([mask(8)] * 2)),
     row(partial(score_audio, truths=[WALK]), given([]), "expected one each and .*; pass as many", given([WALK.audio])),
     row(
         partial(score_audio, truths=[WALK]), given([WALK.audio[:, 9:]]), "; cut or pad it, at its", given([WALK.audio])

@@ -1,15 +1,11 @@
 """The table of shipped models and the folders that are there."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from weftwork import pretrained
-from weftwork.attention_processors import Reference, ReferenceAdapter
-from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.pretrained import (
     ALL,
     BASELINES,
@@ -107,7 +103,7 @@ def test_cards_of_adapters_and_backbones_say_how_to_use_them() -> None:
     from weftwork.scripts.maintenance.write_usage import BACKBONES, shipped_adapters, snippet, with_snippet
 
     adapters = shipped_adapters()
-    assert {"paired-global-sketch", "style-reference", "aligned-views", "spatial-audio-tokens"} <= set(adapters)
+    assert {"paired-global-sketch", "aligned-views", "spatial-audio-tokens"} <= set(adapters)
     for name in (*adapters, *BACKBONES):
         card = (shipped(name) / "README.md").read_text(encoding="utf-8")
         assert with_snippet(card, snippet(name)) == card, name
@@ -121,15 +117,3 @@ def test_a_model_is_recorded_by_the_name_of_its_run(tmp_path: Path, monkeypatch:
         model_name(str(tmp_path / "mine/final")) == model_name("final") == model_name(str(tmp_path / "mine")) == "mine"
     )
     assert model_name("owner/repository") == "owner/repository"
-
-
-@pytest.mark.skipif(not (ROOT / "baselines").is_dir(), reason="not in a checkout")
-def test_the_encoder_that_the_shipped_reference_adapter_advises_opens() -> None:
-    adapter = ReferenceAdapter.from_pretrained(shipped("style-reference"))
-    batch = adapter.collate([[Reference(Image.new("RGB", (8, 8), "red"))]])
-    with pytest.raises(ValueError, match="image encoder: this adapter reads images through") as raised:
-        adapter.features(batch, {})
-    advised = re.search(r"ImageEncoder\.from_pretrained\('(.+?)'\)", str(raised.value))
-    assert advised is not None
-    encoder = ImageEncoder.from_pretrained(advised[1])
-    assert adapter.features(batch, {"image": encoder}).image.shape[-1] == adapter.config["image_dim"]

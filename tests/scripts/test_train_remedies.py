@@ -17,24 +17,20 @@ from tiny import drawn_sketch, tiny_pipe
 from tiny_baselines import tiny_vision_model
 
 from weftwork.attention_processors.core.method import load, methods
-from weftwork.datasets.drawings.collection import Drawings
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.cli import main
 from weftwork.scripts.train import _processes, add_arguments
 from weftwork.training.core.model_card import push
 from weftwork.training.tasks.style import StyleTask
 
-SAMPLE = Path(__file__).parents[2] / "examples/drawings"
-
 MODEL = "--pretrained_model_name_or_path model --cache_dir cache --train_batch_size 2 --validation_steps 0"
 STYLE = f"train style --train_data_dir styles {MODEL} --output_dir run"
 DRY = f"{STYLE} --dry_run"
 PAIRED = f"train paired --train_data_dir pairs {MODEL} --output_dir run --dry_run"
 REFERENCE = f"train reference --train_data_dir styles {MODEL} --output_dir run --dry_run"
-CREATURES = f"train style --synthetic creatures --samples 2 {MODEL} --output_dir run --dry_run"
+STYLED = f"train style --synthetic outfits --samples 2 {MODEL} --output_dir run --dry_run"
 STREAM = f"train style --dataset_name stream --streaming --styles red {MODEL} --output_dir run --dry_run"
 VIEWS = f"train aligned-views --train_data_dir clips --margin 2 {MODEL} --output_dir run --dry_run"
-DRAWN = f"train style --synthetic drawings --samples 2 --drawings drawings {MODEL} --output_dir run --dry_run"
 SKETCHY = f"train paired --train_data_dir sketchy {MODEL} --train_batch_size 1 --output_dir run --dry_run"
 AUDIO = "train spatial-audio --train_data_dir sounds --train_batch_size 1 --output_dir run --dry_run"
 FILES = {
@@ -55,7 +51,7 @@ TRAININGS: dict[str, list[Wrong]] = {
             f"train style {MODEL} --output_dir run",
             "data: got none; pass exactly one of --train_data_dir, --dataset_name",
         ),
-        (f"{DRY} --synthetic creatures", "got --train_data_dir and --synthetic; pass exactly one of"),
+        (f"{DRY} --synthetic outfits", "got --train_data_dir and --synthetic; pass exactly one of"),
         (f"{DRY} --num_train_epochs 0", "got 0, expected at least 1; raise it"),
         (f"{DRY} --num_train_epochs 1 --max_train_steps 1", "beside max_train_steps 1; leave one of them out"),
         (f"{DRY} --validation_cases 2", "has cases to score; leave it out, and look at the validation images"),
@@ -93,12 +89,12 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{DRY} --class_designs kept.json --prior_loss_weight -1", "prior_loss_weight: got -1.0, .*; raise it"),
     ],
     f"{REFERENCE} --image_encoder encoder": [
-        (REFERENCE, "image_encoder: got none for your own images; name a CLIP vision model"),
+        (REFERENCE, "image_encoder: got none, expected a CLIP vision model; name one, for example"),
     ],
-    CREATURES: [
-        (f"{CREATURES} --style a", "style: got 'a' beside --synthetic, which has its own styles; leave it out"),
+    STYLED: [
+        (f"{STYLED} --style a", "style: got 'a' beside --synthetic, which has its own styles; leave it out"),
         (
-            f"{CREATURES} --aspect_buckets",
+            f"{STYLED} --aspect_buckets",
             "aspect_buckets: has no effect with a synthetic dataset of style; leave it out",
         ),
     ],
@@ -113,13 +109,6 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{VIEWS} --geometry_weight -1", "geometry_weight: got -1.0, expected a number of at least 0; raise it"),
         (f"{VIEWS} --class_designs kept.json", "class_designs: has no effect with own data .*; leave it out"),
         (f"{VIEWS} --cache_features", "cache_features: has no effect with own data of aligned-views; leave it out"),
-    ],
-    DRAWN: [
-        (
-            f"{DRAWN} --validation_cases 2",
-            "no effect with --synthetic drawings; look at the validation images, and measure the result with weftwork "
-            "evaluate drawings",
-        )
     ],
     SKETCHY: [(f"{SKETCHY} --ink dark", "ink: has no effect with Sketchy, whose strokes are dark; leave it out")],
     AUDIO: [
@@ -161,7 +150,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     as_json(kept, "kept.json")(folder)
     as_json({**kept, "model": "tiny-rooms"}, "elsewhere.json")(folder)
     as_json({"prompt": "a", "conditions": {"paired": [{"text": "a"}]}}, "other.json")(folder)
-    Drawings.read(SAMPLE).only(["noto", "twemoji"], ["1F346", "1F34C"]).save(folder / "drawings")
     jacket = {"id": 1, "image_id": 5, "category_name": "jacket", "description": "a"}
     rows = {"images": [{"id": 5, "file_name": "5.png"}], "annotations": [jacket]}
     as_json(rows, "sketchy/train_sketchy.json")(folder)

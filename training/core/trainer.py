@@ -26,7 +26,7 @@ DRAWINGS: Final = "drawings"
 """The synthetic dataset made of drawings by others."""
 
 BACKBONES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("outfits", "creatures", "all", "people", "hands"), "tiny-diffusion"),
+    **dict.fromkeys(("outfits", "people", "hands"), "tiny-diffusion"),
     DRAWINGS: "tiny-drawings",
 }
 """Shipped backbones of synthetic datasets, unless one is named."""
@@ -151,11 +151,6 @@ class Trainer(ABC):
                 raise UserError(f"{name}: has no effect with {where}; leave it out")
         if self.synthetic != DRAWINGS and getattr(self.arguments, "drawings", None):
             raise UserError(f"drawings: has no effect without --synthetic {DRAWINGS}; leave it out")
-        if self.synthetic == DRAWINGS and self.arguments.validation_cases:
-            raise UserError(
-                f"validation_cases: has no effect with --synthetic {DRAWINGS}; look at the validation images, and "
-                "measure the result with weftwork evaluate drawings"
-            )
 
     def _check_model(self) -> None:
         if not self.arguments.init_from:

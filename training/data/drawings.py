@@ -15,7 +15,7 @@ from weftwork.datasets.drawings.dataset import DrawingScenes
 from weftwork.datasets.drawings.rendered import RenderedDrawings
 from weftwork.datasets.drawings.scenes import COUNT_SHARES, SIZE
 from weftwork.datasets.drawings.sets import SETS
-from weftwork.datasets.drawings.splits import Split
+from weftwork.datasets.drawings.splits import VALIDATION_SEED, Split
 from weftwork.training.data.image_cache import CachedLatents, DrawnImages, Latents, Pixels, Truth
 from weftwork.training.data.pairs import WILD_SHARE, DrawnPairs, PairRecord
 from weftwork.training.data.styles import StyledRecord
@@ -120,10 +120,6 @@ def held_out_scenes(drawings: RenderedDrawings, count: int) -> list[tuple[Depict
         if scenes.rows_by_set:  # a small sample may hold out nothing
             found += [(scenes.depicted(scenes.scene(index)), scenes[index]) for index in range(count)]
     return found
-
-
-VALIDATION_SEED: Final = 1000
-"""So that validation shows other scenes than evaluation."""
 
 
 @cache

@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 
 from weftwork.attention_processors.encoders.latents import encode_latents, to_unit
 from weftwork.datasets.readers.atomic import atomic_path
-from weftwork.datasets.synthetic import creatures, outfits
-from weftwork.datasets.synthetic.creatures import Creature
+from weftwork.datasets.synthetic import outfits
 from weftwork.datasets.synthetic.outfits import Garment
 from weftwork.training.data.feature_cache import encoder_key
 
@@ -93,7 +92,7 @@ class OutfitImages(DrawnImages[list[dict[str, str]]]):
     """The first `count` outfits of a split; `garments[i]` are those of image i.
 
     Args:
-        styled: paint them in the creatures' styles, in turn; `style_of(i)` is that of image i.
+        styled: paint them in the eight styles, in turn; `style_of(i)` is that of image i.
     """
 
     def __init__(self, folder: Path, split: str, count: int, seed: int = 0, *, styled: bool = False) -> None:
@@ -104,33 +103,13 @@ class OutfitImages(DrawnImages[list[dict[str, str]]]):
 
     @staticmethod
     def style_of(index: int) -> str:
-        return creatures.STYLES[index % len(creatures.STYLES)]
-
-
-class CreatureImages(DrawnImages[Truth]):
-    """The first `count` creatures of a split; `creatures[i]` in `styles[i]`.
-
-    Args:
-        style: the only style; None draws all styles except the neutral one.
-    """
-
-    def __init__(self, folder: Path, split: str, count: int, style: str | None = None, seed: int = 0) -> None:
-        jobs = [(split, i, seed, style) for i in range(count)]
-        super().__init__(folder, f"creatures-{style or 'styled'}-{split}-{seed}-{count}", _draw_creature, jobs)
-        self.creatures = [Creature(**row["creature"]) for row in self.truth]
-        self.styles: list[str] = [row["style"] for row in self.truth]
+        return outfits.STYLES[index % len(outfits.STYLES)]
 
 
 def _draw_outfit(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, list[dict[str, str]]]:
     split, index, seed, style = arguments
     drawn = outfits.sample(split, index, seed=seed, style=style)
     return drawn.image, [asdict(garment) for garment in drawn.garments]
-
-
-def _draw_creature(arguments: tuple[str, int, int, str | None]) -> tuple[Pixels, Truth]:
-    split, index, seed, style = arguments
-    drawn = creatures.sample(split, index, seed=seed, style=style)
-    return drawn.image, {"creature": asdict(drawn.creature), "style": drawn.style}
 
 
 def draw_once(pixels: Path, truth: Path, draw: Callable[[JobT], tuple[Pixels, object]], jobs: Sequence[JobT]) -> None:

@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.captioned_images import CaptionedImages
 from weftwork.datasets.readers.captioned_stream import CaptionedStream
-from weftwork.datasets.synthetic.creatures import STYLES, caption, style_caption
-from weftwork.datasets.synthetic.outfits import caption as outfit_caption
+from weftwork.datasets.synthetic.outfits import caption
 from weftwork.training.core.batches import Stream
-from weftwork.training.data.image_cache import CachedLatents, CreatureImages, Latents, OutfitImages
+from weftwork.training.data.image_cache import CachedLatents, Latents, OutfitImages
 from weftwork.training.data.image_latents import Sizes, encoded, encoded_once
 
 CAPTION_DETAILS = ("full", "full", "partial")
@@ -32,29 +31,6 @@ class StyledRecord:
     captions: tuple[str, ...]
 
 
-class StyledCreatures(CachedLatents[StyledRecord]):
-    """Styled creatures of `CreatureImages`, with the latents of these images.
-
-    Args:
-        named: captions name the style, for baselines that are conditioned by the prompt only.
-    """
-
-    styles: tuple[str, ...] = STYLES
-
-    def __init__(self, images: CreatureImages, latents: Latents, *, named: bool = False) -> None:
-        super().__init__(latents)
-        self.images, self.named = images, named
-
-    def __getitem__(self, index: int) -> StyledRecord:
-        creature, style = self.images.creatures[index], self.images.styles[index]
-        rng = np.random.default_rng([13, index])
-        if self.named:
-            captions = tuple(style_caption(creature, style, rng, detail) for detail in CAPTION_DETAILS)
-        else:
-            captions = tuple(caption(creature, rng, detail) for detail in CAPTION_DETAILS)
-        return StyledRecord(self.latent(index), style, captions)
-
-
 class StyledOutfits(CachedLatents[StyledRecord]):
     """Styled outfits of `OutfitImages`, with the latents of these images."""
 
@@ -64,7 +40,7 @@ class StyledOutfits(CachedLatents[StyledRecord]):
 
     def __getitem__(self, index: int) -> StyledRecord:
         rng = np.random.default_rng([17, index])
-        captions = tuple(outfit_caption(self.images.garments[index], rng, detail) for detail in CAPTION_DETAILS)
+        captions = tuple(caption(self.images.garments[index], rng, detail) for detail in CAPTION_DETAILS)
         return StyledRecord(self.latent(index), self.images.style_of(index), captions)
 
 

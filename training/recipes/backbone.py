@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.synthetic import creatures, rooms
-from weftwork.datasets.synthetic.creatures import Creature
+from weftwork.datasets.synthetic import rooms
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
 from weftwork.datasets.synthetic.rooms import Scene
 from weftwork.training.core.building import built
@@ -33,7 +32,7 @@ from weftwork.training.core.objectives import diffusion_loss
 from weftwork.training.core.task import Task
 from weftwork.training.data.image_cache import CachedLatents, Latents
 
-Shown = tuple[Garment, ...] | Creature | Scene
+Shown = tuple[Garment, ...] | Scene
 """The content of an image of a synthetic dataset."""
 
 Sample = tuple[Tensor, Any]
@@ -331,11 +330,8 @@ def training_caption(shown: Shown, rng: np.random.Generator) -> str:
     detail = str(rng.choice(list(CAPTION_SHARES), p=list(CAPTION_SHARES.values())))
     if not detail:
         return ""
-    full = "full" if detail == "free" else detail  # creatures' and rooms' full captions vary as they are
-    if isinstance(shown, Creature):
-        return creatures.caption(shown, rng, full)
     if isinstance(shown, Scene):
-        return rooms.caption(shown, rng, full)
+        return rooms.caption(shown, rng, "full" if detail == "free" else detail)  # full captions vary as they are
     if detail == "free":
         return ", ".join(describe(garment, rng) for garment in shown)
     return caption(shown, rng, detail)

@@ -1,4 +1,4 @@
-"""A small CLIP vision model of creatures or of drawings, the image encoder of the IP-Adapter baseline of styles.
+"""A small CLIP vision model of drawings, the image encoder of the IP-Adapter baseline of styles.
 
 Its embeddings are trained to classify style and content, by linear heads that are dropped afterwards.
 """
@@ -17,14 +17,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from weftwork.attention_processors.encoders import clip_normalized
 from weftwork.datasets.drawings.colors import PALETTE
 from weftwork.datasets.drawings.sets import SETS
-from weftwork.datasets.synthetic.creatures import COLORS, POSES, SPECIES, STYLES
 from weftwork.training.core.task import Task
 from weftwork.training.data.drawings import SceneImages
-from weftwork.training.data.image_cache import CreatureImages, DrawnImages
+from weftwork.training.data.image_cache import DrawnImages
 
 Heads = Mapping[str, Sequence[str]]
 """Values by attribute."""
-CREATURES: Heads = {"style": STYLES, "species": SPECIES, "color": COLORS, "pose": POSES}
 NONE = -100
 """Class index that the loss ignores."""
 
@@ -76,16 +74,6 @@ class LabelledImages(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         values = [(known, self.rows[index][name]) for name, known in self.heads.items()]
         return np.array(self.images.images[index]), [NONE if one is None else known.index(one) for known, one in values]
-
-
-def labelled_creatures(images: CreatureImages) -> LabelledImages:
-    """Creatures with style, species, colour and pose."""
-    names = ("species", "color", "pose")
-    rows = [
-        {"style": style, **{name: getattr(one, name) for name in names}}
-        for one, style in zip(images.creatures, images.styles, strict=True)
-    ]
-    return LabelledImages(images, CREATURES, rows)
 
 
 def labelled_scenes(images: SceneImages) -> LabelledImages:

@@ -15,22 +15,20 @@ from tqdm.auto import tqdm
 from weftwork.attention_processors.core.families import base_description
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.reference.adapter import Reference, ReferenceAdapter, ReferenceBatch
-from weftwork.datasets.synthetic import creatures
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
-from weftwork.pretrained import model_name, shipped
+from weftwork.pretrained import model_name
 from weftwork.training.core.denoisers import denoiser_of
-from weftwork.training.core.trainer import DRAWINGS, Prepared
+from weftwork.training.core.trainer import Prepared
 from weftwork.training.data.drawings import StyledScenes
 from weftwork.training.data.feature_cache import FeatureCache, encoder_key, feature_cache, tensor_bytes
-from weftwork.training.data.image_cache import CreatureImages, cached_latents
 from weftwork.training.data.prompts import with_prompts
-from weftwork.training.data.styles import StyledCreatures, StyledImages
+from weftwork.training.data.styles import StyledImages
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
 from weftwork.training.tasks.captioned import captioned, drawn_scenes, dropped
 from weftwork.training.trainers.captioned import StyleConfig
 from weftwork.training.trainers.reference import ReferenceModel, ReferenceTrainer
 
-Records = StyledCreatures | StyledScenes | StyledImages
+Records = StyledScenes | StyledImages
 READ_AT_ONCE = 32
 SHOWN = 4
 """References of validation images."""
@@ -39,11 +37,10 @@ SHOWN = 4
 def prepare(trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     """Returns the task and the data of a trainer's options."""
     arguments = trainer.arguments
-    name = arguments.image_encoder or str(shipped("creature-encoder"))
-    encoder = ImageEncoder.from_pretrained(name)
+    encoder = ImageEncoder.from_pretrained(arguments.image_encoder)
     nn.Module.to(encoder.model, pipe.device)
     pipe.set_encoders(image=encoder)
-    adapter = _adapter(trainer, pipe, encoder, model_name(name))
+    adapter = _adapter(trainer, pipe, encoder, model_name(arguments.image_encoder))
     records, images, shown = _data(trainer, pipe)
     if arguments.validation_prompt:
         shown = with_prompts(arguments.validation_prompt, shown)
@@ -78,18 +75,12 @@ def _data(
     trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin
 ) -> tuple[Records, Iterable[Image.Image], list[tuple[str, Image.Image]]]:
     """Returns records with latents and captions, their images, and validation prompts with references."""
-    cache = trainer.arguments.cache_dir
-    if trainer.synthetic == DRAWINGS:
-        records, captions = drawn_scenes(trainer, pipe, SHOWN // 2)
-    elif trainer.synthetic:
-        drawn = CreatureImages(cache, "train", trainer.arguments.samples)
-        records = StyledCreatures(drawn, cached_latents(cache, pipe.vae, drawn))
-        captions = [creatures.sample("validation", index).caption for index in range(SHOWN)]
-    else:
+    if not trainer.synthetic:
         own = captioned(trainer, pipe, styled=False)
         samples = own.samples
         shown = [(samples[index].caption, samples[index].image) for index in trainer.shown(own, SHOWN)]
         return own, (samples[index].image for index in range(len(samples))), shown
+    records, captions = drawn_scenes(trainer, pipe, SHOWN // 2)
     images = records.images.images
     return records, map(Image.fromarray, images), [(one, Image.fromarray(images[i])) for i, one in enumerate(captions)]
 

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import Dataset
 
 from weftwork.attention_processors.core.families import base_description
 from weftwork.attention_processors.style.adapter import Style, StyleAdapter, StyleBatch, StyleReader
 from weftwork.datasets.readers.captioned_stream import CaptionedStream
-from weftwork.datasets.synthetic import creatures, outfits
+from weftwork.datasets.synthetic import outfits
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.training.core.denoisers import denoiser_of
 from weftwork.training.core.trainer import DRAWINGS, Prepared
-from weftwork.training.data.image_cache import CreatureImages, OutfitImages, cached_latents
+from weftwork.training.data.image_cache import OutfitImages, cached_latents
 from weftwork.training.data.image_latents import Sizes
-from weftwork.training.data.styles import StyledCreatures, StyledOutfits, StyledRecord, StyledStream
+from weftwork.training.data.styles import StyledOutfits, StyledRecord, StyledStream
 from weftwork.training.tasks.adapter import AdapterTask, TrainingBatch
 from weftwork.training.tasks.captioned import captioned, drawn_scenes, dropped
 from weftwork.training.trainers.captioned import StyleConfig
@@ -37,7 +37,7 @@ def prepare(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     if trainer.arguments.validation_prompt:
         prompts, targets = trainer.arguments.validation_prompt, ()
     task = StyleTask(_adapter(trainer, pipe, styles), pipe, trainer.read(StyleConfig), prompts, targets)
-    return Prepared(task, data, {"data": "creatures and outfits" if trainer.synthetic == "all" else trainer.data_name})
+    return Prepared(task, data, {"data": trainer.data_name})
 
 
 def _adapter(trainer: StyleTrainer, pipe: ConditionedPipelineMixin, styles: Sequence[str]) -> StyleAdapter:
@@ -67,15 +67,11 @@ def _synthetic(trainer: StyleTrainer, pipe: ConditionedPipelineMixin) -> Data:
     if trainer.synthetic == DRAWINGS:
         scenes, prompts = drawn_scenes(trainer, pipe, 2)
         return scenes, scenes.styles, prompts, ()
-    shown = CreatureImages(cache, "train", count)
-    data: Dataset[StyledRecord] = StyledCreatures(shown, cached_latents(cache, pipe.vae, shown))
-    drawn = [creatures.sample("validation", index) for index in range(4)]
-    prompts = [one.caption for one in drawn]
-    if trainer.synthetic == "all":
-        worn = OutfitImages(cache, "train", count, styled=True)
-        data = ConcatDataset([data, StyledOutfits(worn, cached_latents(cache, pipe.vae, worn))])
-        drawn, prompts[2:] = drawn[:2], [outfits.sample("validation", index).caption for index in range(2)]
-    return data, creatures.STYLES, prompts, [(one.style, Image.fromarray(one.image)) for one in drawn]
+    images = OutfitImages(cache, "train", count, styled=True)
+    data = StyledOutfits(images, cached_latents(cache, pipe.vae, images))
+    shown = {name: outfits.sample("validation", i, style=name) for i, name in enumerate(outfits.STYLES[:4])}
+    targets = [(name, Image.fromarray(one.image)) for name, one in shown.items()]
+    return data, outfits.STYLES, [one.caption for one in shown.values()], targets
 
 
 class StyleTask(AdapterTask[StyleReader, StyledRecord, TrainingBatch[StyleBatch]]):

@@ -12,9 +12,7 @@ from weftwork.training.trainers.captioned import CaptionedTrainer
 class ReferenceModel:
     """Options of the image encoder and of a new adapter."""
 
-    image_encoder: str | None = option(
-        None, "folder or Hub id of the frozen encoder; none = creature-encoder, of --synthetic creatures"
-    )
+    image_encoder: str | None = option(None, "folder or Hub id of the frozen encoder")
     projection: str = option("basic", "of a new adapter", PROJECTIONS)
     num_tokens: int = option(4, "tokens per image of a new adapter")
     layers: str = option("all", "layers of a new adapter: all, decoder, … or an expression")
@@ -27,12 +25,12 @@ class ReferenceTrainer(CaptionedTrainer):
     also_with_init_from = ("image_encoder",)
     preparation = "weftwork.training.tasks.reference:prepare"
     folder = "folder of images with metadata.jsonl: text"
-    synthetic_datasets = ("creatures", "drawings")
+    synthetic_datasets = ("drawings",)
 
     def check(self) -> None:
         super().check()
-        if self.synthetic != "creatures" and not self.arguments.image_encoder:
+        if not self.arguments.image_encoder:
             raise UserError(
-                f"image_encoder: got none for {self.synthetic or 'your own images'}; name a CLIP vision model, for "
-                "example openai/clip-vit-large-patch14"
+                "image_encoder: got none, expected a CLIP vision model; name one, for example "
+                "openai/clip-vit-large-patch14"
             )

@@ -35,7 +35,7 @@ class StyleTrainer(CaptionedTrainer):
     data_options = StyleData
     preparation = "weftwork.training.tasks.style:prepare"
     folder = "folder of images with metadata.jsonl: text and style"
-    synthetic_datasets = ("creatures", "all", "drawings")
+    synthetic_datasets = ("outfits", "drawings")
     own_only = (*CaptionedTrainer.own_only, "style_column")
 
     def check(self) -> None:

@@ -1,6 +1,7 @@
 """Synthetic dataset: people in outfits of up to five garments."""
 
 from weftwork.datasets.synthetic.outfits.dataset import SPLITS, OutfitSample, render, sample, split_of, triples
+from weftwork.datasets.synthetic.outfits.styles import STYLES
 from weftwork.datasets.synthetic.outfits.texts import GENERIC_CAPTIONS, PROMPT, caption, describe
 from weftwork.datasets.synthetic.outfits.vocabulary import (
     COLORS,
@@ -22,6 +23,7 @@ __all__ = [
     "SLOTS",
     "SLOT_OF_KIND",
     "SPLITS",
+    "STYLES",
     "Garment",
     "OutfitSample",
     "caption",

@@ -12,7 +12,6 @@ import numpy as np
 
 from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.synthetic.checks import check_draw, check_side
-from weftwork.datasets.synthetic.creatures.vocabulary import STYLES
 from weftwork.datasets.synthetic.outfits.drawing import paint_image, read_layers
 from weftwork.datasets.synthetic.outfits.figure import (
     FIRST_GARMENT,
@@ -23,7 +22,7 @@ from weftwork.datasets.synthetic.outfits.figure import (
 )
 from weftwork.datasets.synthetic.outfits.garments import PAINTERS
 from weftwork.datasets.synthetic.outfits.sketches import draw_sketch
-from weftwork.datasets.synthetic.outfits.styles import paint_styled
+from weftwork.datasets.synthetic.outfits.styles import STYLES, paint_styled
 from weftwork.datasets.synthetic.outfits.texts import caption, describe
 from weftwork.datasets.synthetic.outfits.vocabulary import (
     COLORS,
@@ -89,7 +88,7 @@ def sample(
 
     Args:
         count: how many garments, 1 to 4; drawn when left out, mostly three or four.
-        style: how it is painted, one of the creatures' `STYLES`; all but the image is the same without it.
+        style: how it is painted, one of `STYLES`; all but the image is the same without it.
     """
     check_choice("split", split, SPLITS)
     check_draw(index, seed)

@@ -1,21 +1,14 @@
-"""Outfits in the styles of the creatures: one painting per colour, all with the same strokes, put together.
+"""Outfits in eight styles: one painting per colour, all with the same strokes, put together.
 
 A style's painter knows one colour. What shows that colour takes its pixels from that painting; the surroundings, which
 may glow or run in it, take them from the paintings of what is near.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
-from weftwork.datasets.synthetic.creatures import figure as creature_figure
-from weftwork.datasets.synthetic.creatures.dataset import STYLE_PAINTERS
-from weftwork.datasets.synthetic.creatures.layers import Plane, Rgb, blur, lightness, read_scene
-from weftwork.datasets.synthetic.creatures.paint_styles import blocks
-from weftwork.datasets.synthetic.outfits import figure as outfit_figure
 from weftwork.datasets.synthetic.outfits.drawing import (
     HAIRS,
     LIGHT_COLORS,
@@ -26,33 +19,25 @@ from weftwork.datasets.synthetic.outfits.drawing import (
     cloth,
     second_color,
 )
-from weftwork.datasets.synthetic.outfits.figure import DARK, FLOOR, HAIR, LIGHT, SKIN, SUIT, Canvas
+from weftwork.datasets.synthetic.outfits.figure import BACKGROUND, HAIR, SKIN, SUIT, UNITS, Canvas
+from weftwork.datasets.synthetic.outfits.paint_styles import blocks, neon, pastel, pixel, watercolor
+from weftwork.datasets.synthetic.outfits.print_styles import blueprint, ink, poster, woodcut
+from weftwork.datasets.synthetic.outfits.style_layers import Plane, Rgb, blur, lightness, read_scene
 from weftwork.datasets.synthetic.outfits.vocabulary import Garment
 
-MATERIALS: Final = {
-    outfit_figure.BACKGROUND: creature_figure.BACKGROUND,
-    DARK: creature_figure.DARK,
-    LIGHT: creature_figure.LIGHT,
+PAINTERS: Final = {
+    "ink": ink,
+    "pixel": pixel,
+    "pastel": pastel,
+    "blueprint": blueprint,
+    "woodcut": woodcut,
+    "neon": neon,
+    "watercolor": watercolor,
+    "poster": poster,
 }
-"""Materials without a colour of their own, as the painters of creatures name them; all others are a body."""
+STYLES: Final = tuple(PAINTERS)
 REACH: Final = 7.0
 """Units that the surroundings of a colour reach."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawing:
-    """The canvas of an outfit as painters of creatures read theirs."""
-
-    figure: creature_figure.Figure
-    parts: Image.Image
-    lines: Image.Image
-    materials: Image.Image
-
-    @classmethod
-    def of(cls, canvas: Canvas) -> "_Drawing":
-        names = [MATERIALS.get(material, creature_figure.BODY) for material in range(256)]
-        place = creature_figure.Figure(canvas.figure.x, FLOOR - 4, *[1.0] * 6, angle=0.0, lift=0.0, mirror=1)
-        return cls(place, canvas.materials, canvas.lines, canvas.materials.point(names))
 
 
 def paint_styled(
@@ -69,21 +54,21 @@ def paint_styled(
         garments: by material.
         streams: the random streams "style" and "light", and one named after each garment's slot.
     """
-    drawing, seed = _Drawing.of(canvas), int(streams["style"].integers(2**63))
+    seed = int(streams["style"].integers(2**63))
     shown = list(_colors(layers, garments, size, streams))
-    background = layers.shares[outfit_figure.BACKGROUND]
-    near = np.stack([blur(share, REACH * size / outfit_figure.UNITS) for share, _, _ in shown]) + 1e-4
+    background = layers.shares[BACKGROUND]
+    near = np.stack([blur(share, REACH * size / UNITS) for share, _, _ in shown]) + 1e-4
     weights = np.stack([share for share, _, _ in shown]) + background * near / near.sum(0)
     plain = 1 - weights.sum(0)  # dark and light parts are the same in all paintings
     weights += plain / len(weights)
     if style == "pixel":
-        weights = _whole_blocks(weights, 4 * size // outfit_figure.UNITS)
-    scene = read_scene(drawing, size, "", SUIT_RGB, streams["style"])
+        weights = _whole_blocks(weights, 4 * size // UNITS)
+    scene = read_scene(canvas, size, SUIT_RGB, streams["style"])
     image = np.zeros((size, size, 3), np.float32)
     for weight, (_, color, rgb) in zip(weights, shown, strict=True):
         if weight.any():
-            painted = STYLE_PAINTERS[style](replace(scene, color=color, rgb=rgb, rng=np.random.default_rng(seed)))
-            image += weight[..., None] * painted
+            scene.color, scene.rgb, scene.rng = color, rgb, np.random.default_rng(seed)
+            image += weight[..., None] * PAINTERS[style](scene)
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from weftwork.datasets.synthetic.creatures import STYLES
-from weftwork.datasets.synthetic.outfits import SPLITS, sample
+from weftwork.datasets.synthetic.outfits import SPLITS, STYLES, sample
 from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import OutfitScores, score_outfits
@@ -70,7 +69,7 @@ def _noise(images: Tensor) -> Tensor:
 def main() -> None:
     """Runs the command line."""
     parser = make_parser(__doc__, 600)
-    parser.add_argument("--styled", action="store_true", help="outfits in the styles of the creatures")
+    parser.add_argument("--styled", action="store_true", help="outfits in the eight styles")
     arguments = parser.parse_args()
     styled = arguments.styled
     oracle = Oracle.from_pretrained(arguments.oracle).eval() if arguments.oracle else pretrained_oracle(styled=styled)

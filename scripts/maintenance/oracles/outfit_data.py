@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from weftwork.datasets.synthetic.creatures import STYLES
-from weftwork.datasets.synthetic.outfits import SLOTS, sample
+from weftwork.datasets.synthetic.outfits import SLOTS, STYLES, sample
 
 STRANGE_SHARE: Final = 0.375
 
@@ -25,7 +24,7 @@ class OracleExamples(NamedTuple):
 
 
 def render_examples(split: str, count: int, *, seed: int, styled_share: float = 0.0) -> OracleExamples:
-    """Renders the first samples of a split, a fraction of them in the alternating styles of the creatures."""
+    """Renders the first samples of a split, a fraction of them in the alternating styles."""
     images = np.empty((count, 128, 128, 3), np.uint8)
     slots = np.zeros((count, 128, 128), np.uint8)
     attributes = np.full((count, len(SLOTS), 3), -1, np.int64)

@@ -18,13 +18,14 @@ from torch.utils.data import Dataset
 
 from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.sets import TARBALLS
+from weftwork.datasets.drawings.splits import VALIDATION_SEED
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.scripts.maintenance.oracles.outfit_data import gaussian_blur
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import TrainingConfig, add_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.core.task import Task
-from weftwork.training.data.drawings import VALIDATION_SEED, SceneImages
+from weftwork.training.data.drawings import SceneImages
 from weftwork.training.data.image_cache import DrawnImages
 
 Labelled = tuple[Tensor, int | tuple[int, ...]]

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--init_from", type=Path, help="folder of an oracle to go on from")
     parser.add_argument("--renders", type=int, default=8000, help="training images (default: %(default)s)")
-    parser.add_argument("--styled_share", type=float, default=0.0, help="share of them in the styles of the creatures")
+    parser.add_argument("--styled_share", type=float, default=0.0, help="share of them in the eight styles")
     parser.add_argument("--slot_weight", type=float, default=6.0, help="weight of the outlines (default: %(default)s)")
     add_arguments(
         parser,

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from weftwork.datasets.synthetic.creatures import STYLES
 from weftwork.datasets.synthetic.outfits import (
     COLORS,
     GENERIC_CAPTIONS,
@@ -17,6 +16,7 @@ from weftwork.datasets.synthetic.outfits import (
     PROMPT,
     SLOTS,
     SPLITS,
+    STYLES,
     Garment,
     OutfitSample,
     caption,

@@ -1,5 +1,7 @@
 """Evaluation on drawings: scores have their extremes where they should, rows are filled, swapped ones as asked."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from weftwork.datasets.drawings.captions import setting
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.scenes import SIZE
-from weftwork.evaluation.methods.drawings import DrawingsEvaluation, sketches_swapped, texts_swapped
+from weftwork.evaluation.core.curve import plot_curve
+from weftwork.evaluation.measurements.drawings import MEASUREMENT
+from weftwork.evaluation.methods.drawings import CURVE, DrawingsEvaluation, sketches_swapped, texts_swapped
+from weftwork.evaluation.methods.gates import GatesEvaluation
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import Instruments, ShiftTolerantAlexNet, installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores, edges, retrieval
@@ -28,6 +33,7 @@ from weftwork.evaluation.scores.scenes import Judge, mean
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import conditioned_class
 from weftwork.pipelines.designs.files import stored_if_any
+from weftwork.scripts.cli import main
 
 ROOT = Path(__file__).parents[3]
 SCORES = {
@@ -60,12 +66,18 @@ STAND_IN = Instruments(lambda a, b: (a - b).abs().mean((1, 2, 3)), thumbnails)
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
-    few = Drawings.read(ROOT / "examples/drawings")
-    folder = tmp_path_factory.mktemp("drawings")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some drawings; their images are kept beside them."""
+    few, folder = Drawings.read(ROOT / "examples/drawings"), tmp_path_factory.mktemp("drawings")
     few.only(list(few.vectors), list(few.subjects)[::4]).save(folder / "drawings")
-    designers = DesignerOracle(list(few.vectors), (8, 8, 8, 8)).eval()
-    return Judge(open_rendered(folder / "drawings", folder), STAND_IN, designers)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> Judge:
+    drawings = open_rendered(folder / "drawings", folder)
+    keys = sorted({cell.key for cell in drawings.cells})
+    return Judge(drawings, STAND_IN, DesignerOracle(keys, (8, 8, 8, 8)).eval())
 
 
 def small_pairs(denoiser: torch.nn.Module) -> PairedAdapter:
@@ -106,6 +118,54 @@ def test_every_row_is_generated_and_scored(evaluation: DrawingsEvaluation, tmp_p
     real, other = scores["real"], scores["other_subject"]
     assert real["stlpips"] == real["color_error"] == 0 and real["edge_recall"] > 0.9 and real["edge_precision"] > 0.8
     assert other["edge_recall"] < real["edge_recall"] and other["color_error"] > 5
+
+
+def test_gates_are_compared_with_an_adapter_per_seed(
+    evaluation: DrawingsEvaluation, judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    styles = {"styles": judge.designers.config["styles"], "token_dim": 32, "style_dim": 8}
+    for fusion in ("additive", "gated"):
+        StyleAdapter.for_denoiser(evaluation.pipe.unet, fusion=fusion, **styles).save_pretrained(tmp_path / fusion)
+    pipe = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.register_modules(unet=tiny_unet(sample_size=SIZE // 8))
+    monkeypatch.setattr(Judge, "open", lambda folders: judge)
+    made = GatesEvaluation.open(pipe, {"additive": [tmp_path / "additive"] * 2, "gated": [tmp_path / "gated"]})
+    assert list(made.rows()) == ["real", "reconstruction", "text_unstyled", "additive", "gated"]
+    report = replace(made, count=2, num_inference_steps=1).run(tmp_path, ["additive", "gated"], seeds=(0, 1))
+    assert set(report.rows[-1].scores) >= SCORES and list(pipe.adapters) == ["additive_0", "additive_1", "gated_0"]
+
+
+def test_training_scores_held_out_cells(
+    folder: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    judge.designers.save_pretrained(tmp_path / "oracle")
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("weftwork.evaluation.methods.drawings.installed_instruments", lambda: STAND_IN)
+    monkeypatch.setattr("weftwork.evaluation.methods.drawings.shipped", lambda name: tmp_path / "oracle")
+    command = ["train", "style", "--synthetic", "drawings", "--drawings", str(folder / "drawings"), "--samples", "24",
+               "--pretrained_model_name_or_path", str(tmp_path / "model"), "--cache_dir", str(folder),
+               "--output_dir", str(tmp_path / "run"), "--max_train_steps", "1", "--train_batch_size", "2",
+               "--lr_warmup_steps", "0", "--checkpointing_steps", "0", "--report_to", "none"]  # fmt: skip
+    assert main([*command, "--validation_steps", "1", "--validation_cases", "2"]) == 0
+    assert all(name in (tmp_path / "run/metrics.jsonl").read_text() for name in SCORES)
+    assert (tmp_path / "run/validation/000001-cases.png").is_file()
+
+
+def test_a_curve_has_a_row_per_weight(evaluation: DrawingsEvaluation, tmp_path: Path) -> None:
+    rows = evaluation.curve()
+    assert [row.name for row in rows] == [f"style_at_{weight:g}" for weight in CURVE]
+    with Image.open(plot_curve("drawings", rows, MEASUREMENT.curve, tmp_path)) as plot:
+        assert plot.size[0] > 300
+    assert len(json.loads((tmp_path / "drawings-curve.json").read_text())["rows"]) == len(CURVE)
+    bare = replace(evaluation, pipe=tiny_pipe(ConditionedStableDiffusionPipeline))
+    with pytest.raises(ValueError, match="curve: got no adapter of styles, expected one; pass --style"):
+        bare.curve()
+
+
+def test_an_unknown_row_is_refused(evaluation: DrawingsEvaluation, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rows: got styles, expected some of real, .*style"):
+        evaluation.run(tmp_path, ["styles"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_conditions_change_images(evaluation: DrawingsEvaluation) -> None:

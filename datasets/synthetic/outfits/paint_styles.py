@@ -4,11 +4,11 @@ from typing import Final
 
 import numpy as np
 
-from weftwork.datasets.synthetic.creatures.figure import ACCENT, BACKGROUND, BODY, BONE, DARK, LIGHT, TRIM, UNITS
-from weftwork.datasets.synthetic.creatures.layers import (
+from weftwork.datasets.synthetic.outfits.figure import BACKGROUND, DARK, LIGHT, UNITS
+from weftwork.datasets.synthetic.outfits.style_layers import (
+    BODY,
+    DARK_RGB,
     INK,
-    PLAIN,
-    TINTED,
     Pixels,
     Plane,
     Rgb,
@@ -19,12 +19,10 @@ from weftwork.datasets.synthetic.creatures.layers import (
     lightness,
     mix,
     over,
-    ramp,
+    palette,
     sheet,
-    tints,
     warp,
 )
-from weftwork.datasets.synthetic.palettes import ROOMS
 
 SKIES: Final = (
     ((148, 190, 226), (186, 216, 236)),
@@ -33,44 +31,27 @@ SKIES: Final = (
 )
 
 
-def neutral(scene: Scene) -> Pixels:
-    """Soft light in a plain room."""
-    y, x = scene.grid
-    rng = scene.rng
-    wall = np.asarray(ROOMS[int(rng.integers(len(ROOMS)))], np.float32) + rng.uniform(-8, 8, 3).astype(np.float32)
-    picture = wall * (1 + rng.uniform(-0.08, 0.08) * (x / UNITS - 0.5) + 0.1 * (0.5 - y / UNITS))[..., None]
-    floor = ramp(scene.figure.ground - rng.uniform(8, 14) - y, scene)
-    picture = over(picture, tuple(wall * rng.uniform(0.80, 0.92)), floor)
-    picture = over(picture, INK, 0.34 * scene.cast_shadow(4.5))
-    shadow = scene.shadow[..., None]
-    body = scene.fill(PLAIN | tints(scene.rgb))
-    lines = np.maximum(0.38 * scene.inner(1.0), 0.45 * scene.outer(1.0) * scene.inside)
-    body = body * (1.16 - 0.40 * shadow) + 9 * (0.6 - shadow) * scene.inside[..., None]
-    return picture * (1 - scene.inside)[..., None] + body * (1 - lines[..., None])
-
-
 def pixel(scene: Scene) -> Pixels:
     """Blocks of four units with one of a few colours each."""
     block = round(4 * scene.unit)
     count = scene.size // block
     order = [material for material in scene.shares if material != BACKGROUND]
-    weight = {DARK: 3.4, LIGHT: 1.9, BONE: 1.3}
+    weight = {DARK: 3.4, LIGHT: 1.9}
     stack = np.stack([weight.get(m, 1.0) * blocks(scene.shares[m], count) for m in order])
-    base = tints(scene.rgb, pale=0.5, deep=0.36)
     dim = mix(scene.rgb, (30, 20, 70), 0.3) if lightness(scene.rgb) > 0.2 else mix(scene.rgb, (150, 150, 190), 0.22)
-    palette = PLAIN | base | {ACCENT: (46, 160, 160), TRIM: (255, 236, 180), BONE: (255, 224, 150)}
-    picture = np.asarray([palette[m] for m in order], np.float32)[np.argmax(stack, axis=0)]
+    colors = palette(scene.rgb)
+    picture = np.asarray([colors[m] for m in order], np.float32)[np.argmax(stack, axis=0)]
     rows, columns = np.mgrid[0:count, 0:count]
     bayer = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])[rows % 4, columns % 4] / 16
     shade = blocks(scene.shadow, count)
     winner = np.asarray(order)[np.argmax(stack, axis=0)]
     on_body = winner == BODY
-    crease = np.isin(winner, TINTED) & (blocks(scene.inner(1.6), count) > 0.40)
+    crease = on_body & (blocks(scene.inner(1.6), count) > 0.40)
     picture = over(picture, dim, on_body & (shade > 0.56 + 0.22 * bayer))
     picture = over(picture, mix(scene.rgb, (255, 255, 255), 0.4), on_body & (shade < 0.20 + 0.08 * bayer))
     picture = over(picture, mix(dim, INK, 0.35 if lightness(scene.rgb) > 0.2 else 0.0), crease)
     sky, ground = SKIES[int(scene.rng.integers(len(SKIES)))], (120, 112, 136)
-    horizon = round((scene.figure.ground - 6) * count / UNITS)
+    horizon = round((scene.ground - 6) * count / UNITS)
     scenery = np.broadcast_to(np.asarray(sky[0], np.float32), (count, count, 3))
     scenery = over(scenery, sky[1], rows / count > 0.15 + 0.6 * bayer)
     scenery = over(scenery, mix(ground, (160, 152, 170), 0.5), rows >= horizon)
@@ -88,33 +69,31 @@ def pastel(scene: Scene) -> Pixels:
     tooth = 0.5 + 0.5 * field(scene, scene.size // 2) + 0.15 * scene.rng.standard_normal((scene.size,) * 2, np.float32)
     picture = sheet(scene, paper, grain=0.03, mottle=0.02)
     y, x = scene.grid
-    figure = scene.figure
-    cloud = np.exp(-((((x - figure.x) / 50) ** 2 + ((y - figure.ground + 42) / 44) ** 2) ** 2))
+    cloud = np.exp(-((((x - scene.x) / 50) ** 2 + ((y - scene.ground + 42) / 44) ** 2) ** 2))
     back = ((232, 206, 190), (196, 214, 222), (214, 206, 232), (214, 222, 196))[int(scene.rng.integers(4))]
     chalk = 0.5 + 0.5 * hatch(scene, -38, 5.0, 0.62, wobble=1.6)
     picture = over(picture, back, 0.85 * _chalk(cloud * chalk, tooth))
     picture = over(picture, (72, 74, 96), 0.7 * _chalk(0.8 * scene.cast_shadow(6.0), tooth))
     soft = blur(scene.inside, 0.6 * scene.unit)
-    palette = PLAIN | tints(mix(scene.rgb, (255, 250, 244), 0.14), deep=0.24) | {ACCENT: (92, 170, 172)}
-    colors = scene.fill(palette) / np.maximum(scene.inside, 0.05)[..., None]
-    colors = np.where(scene.inside[..., None] > 0.05, colors, np.asarray(palette[BODY], np.float32))
+    body, rgb = scene.layer(BODY), mix(scene.rgb, (255, 250, 244), 0.14)
+    colors = scene.fill(palette(rgb)) / np.maximum(scene.inside, 0.05)[..., None]
+    colors = np.where(scene.inside[..., None] > 0.05, colors, np.asarray(rgb, np.float32))
     stroke = 0.68 + 0.45 * hatch(scene, 58, 4.6, 0.6, wobble=1.4)
     picture = over(picture, colors, _chalk(soft * stroke, tooth))
     light, deep = mix(scene.rgb, (255, 250, 240), 0.62), mix(scene.rgb, (30, 24, 60), 0.45)
     lit = hatch(scene, 58, 4.6, 2.6 * (0.36 - scene.shadow), wobble=1.4)
     dark = hatch(scene, 58, 4.6, 1.8 * (scene.shadow - 0.52), wobble=1.4)
-    picture = over(picture, light, 0.9 * _chalk(lit * scene.tinted, tooth))
-    picture = over(picture, deep if scene.color != "black" else (10, 10, 14), 0.7 * _chalk(dark * scene.tinted, tooth))
+    picture = over(picture, light, 0.9 * _chalk(lit * body, tooth))
+    picture = over(picture, deep if scene.color != "black" else (10, 10, 14), 0.7 * _chalk(dark * body, tooth))
     edge = deep if scene.color != "black" else (112, 112, 128)
     lines = blur(np.maximum(scene.inner(1.4), 0.7 * scene.outer(1.4)), 0.5 * scene.unit)
     picture = over(picture, edge, 0.75 * _chalk(1.2 * lines, tooth))
-    return over(picture, PLAIN[DARK], scene.layer(DARK))
+    return over(picture, DARK_RGB, scene.layer(DARK))
 
 
 def neon(scene: Scene) -> Pixels:
     """Tubes that glow on a dark wall."""
     y, x = scene.grid
-    figure = scene.figure
     picture = sheet(scene, (24, 18, 40), grain=0.05, mottle=0.12)
     row = np.floor(y / 8)
     mortar = np.maximum(hatch(scene, 0, 8, 0.12), np.abs((x + 8 * (row % 2)) % 16 - 8) < 0.5)
@@ -124,23 +103,14 @@ def neon(scene: Scene) -> Pixels:
     outer, inner = scene.outer(1.9), scene.inner(1.5)
     halo = 1.1 * blur(outer, 3.0 * scene.unit) + 0.55 * blur(scene.inside, 9 * scene.unit)
     picture = picture + halo[..., None] * np.asarray(glow, np.float32) * 0.75
-    floor = np.exp(-(((x - figure.x) / 36) ** 2 + ((y - figure.ground - 4) / 3.4) ** 2))
+    floor = np.exp(-(((x - scene.x) / 36) ** 2 + ((y - scene.ground - 4) / 3.4) ** 2))
     picture = picture + (0.35 * floor)[..., None] * np.asarray(glow, np.float32)
     fill = {"black": (8, 8, 12), "white": (150, 152, 160)}.get(scene.color, mix(scene.rgb, (10, 6, 24), 0.42))
-    palette = dict.fromkeys(TINTED, fill) | {
-        BONE: mix(fill, (200, 160, 80), 0.4),
-        DARK: (10, 8, 20),
-        LIGHT: (235, 240, 250),
-        ACCENT: (18, 74, 80),
-        TRIM: (24, 100, 104),
-    }
-    palette |= {material: color for material, color in tints(fill, pale=0.18, deep=0.3).items() if material != LIGHT}
-    picture = picture * (1 - scene.inside)[..., None] + scene.fill(palette) * (1.12 - 0.3 * scene.shadow)[..., None]
+    colors = {BODY: fill, DARK: (10, 8, 20), LIGHT: (235, 240, 250)}
+    picture = picture * (1 - scene.inside)[..., None] + scene.fill(colors) * (1.12 - 0.3 * scene.shadow)[..., None]
     near = blur(np.maximum(outer, inner), 1.4 * scene.unit)
     picture = picture + (0.65 * near)[..., None] * np.asarray(glow, np.float32)
-    accents = blur(scene.layer(ACCENT), 1.6 * scene.unit) > 0.5
-    line = np.where(accents[..., None], np.asarray((90, 240, 240), np.float32), np.asarray(tube, np.float32))
-    picture = over(picture, line, np.clip(1.2 * np.maximum(outer, 0.9 * inner), 0, 1))
+    picture = over(picture, tube, np.clip(1.2 * np.maximum(outer, 0.9 * inner), 0, 1))
     core = scene.outer(0.7)
     return over(picture, mix(tube, (255, 255, 255), 0.75 if scene.color != "black" else 0.35), 0.8 * core)
 
@@ -150,10 +120,9 @@ def watercolor(scene: Scene) -> Pixels:
     paper = sheet(scene, (250, 248, 242), grain=0.008)
     rough = field(scene, scene.size * 2 // 5)
     y, x = scene.grid
-    figure = scene.figure
     tones = ((150, 186, 206), (160, 196, 178), (196, 176, 206), (206, 190, 160))
     back = tones[int(scene.rng.integers(4))]
-    blob = 1 - np.hypot((x - figure.x) / 60, (y - figure.ground + 44) / 54)
+    blob = 1 - np.hypot((x - scene.x) / 60, (y - scene.ground + 44) / 54)
     blob += 0.35 * field(scene, 5) + 0.08 * field(scene, 22)
     wash = np.clip(6 * blob, 0, 1)
     pool = np.clip(1 - np.abs(blob - 0.1) / 0.07, 0, 1)
@@ -162,8 +131,7 @@ def watercolor(scene: Scene) -> Pixels:
     picture = _stain(picture, (90, 96, 130), 0.55 * scene.cast_shadow(5.0))
     white = scene.color == "white"
     rgb = (255, 255, 255) if white else mix(scene.rgb, (255, 255, 255), 0.06)
-    palette = PLAIN | tints(rgb, pale=0.55, deep=0.3) | {ACCENT: (110, 172, 172), LIGHT: (255, 255, 255)}
-    inside, fill, contour = warp((scene.inside, scene.fill(palette), scene.outer(1.2)), 1.3, scene)
+    inside, fill, contour = warp((scene.inside, scene.fill(palette(rgb)), scene.outer(1.2)), 1.3, scene)
     fill = fill / np.maximum(inside, 0.05)[..., None]
     inside = np.clip(1.4 * inside - 0.2, 0, 1)
     soft = blur(inside, 2.2 * scene.unit)
@@ -179,7 +147,7 @@ def watercolor(scene: Scene) -> Pixels:
     line = (130, 136, 166) if white else mix(scene.rgb, (34, 26, 70), 0.5 if scene.color != "black" else 0.2)
     picture = over(picture, line if scene.color != "black" else (120, 120, 136), 0.75 * run)
     picture = over(picture, line, 0.45 * contour)
-    return over(picture, PLAIN[DARK], 0.92 * scene.layer(DARK))
+    return over(picture, DARK_RGB, 0.92 * scene.layer(DARK))
 
 
 def blocks(plane: Plane, count: int) -> Plane:

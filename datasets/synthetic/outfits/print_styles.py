@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from weftwork.datasets.synthetic.creatures.figure import ACCENT, BODY, DARK, LIGHT, TRIM
-from weftwork.datasets.synthetic.creatures.layers import (
+from weftwork.datasets.synthetic.outfits.figure import DARK, LIGHT
+from weftwork.datasets.synthetic.outfits.style_layers import (
+    BODY,
+    DARK_RGB,
     INK,
-    PLAIN,
     Pixels,
     Plane,
     Scene,
@@ -14,10 +15,10 @@ from weftwork.datasets.synthetic.creatures.layers import (
     hatch,
     mix,
     over,
+    palette,
     ramp,
     sheet,
     shift,
-    tints,
 )
 
 
@@ -29,14 +30,12 @@ def ink(scene: Scene) -> Pixels:
     ground = hatch(scene, 0, 3.2, 0.34, wobble=0.7) * (scene.cast_shadow(6.0) > 0.32)
     picture = over(picture, INK, 0.85 * ground * (1 - scene.inside))
     wash = mix(scene.rgb, paper, 0.22) if scene.color != "white" else (255, 255, 255)
-    palette = PLAIN | tints(wash, deep=0.2) | {ACCENT: (200, 206, 200), TRIM: paper, LIGHT: (255, 255, 255)}
     wet = np.clip(0.90 + 0.12 * field(scene, 6), 0, 1)
-    picture = picture * (1 - scene.inside * wet)[..., None] + scene.fill(palette) * wet[..., None]
+    picture = picture * (1 - scene.inside * wet)[..., None] + scene.fill(palette(wash)) * wet[..., None]
     strong = mix(scene.rgb, INK, 0.35) if scene.color != "white" else (150, 152, 172)
     strokes = hatch(scene, 52, 3.4, 1.5 * (scene.shadow - 0.36), wobble=0.5)
     cross = hatch(scene, -35, 3.4, 1.3 * (scene.shadow - 0.62), wobble=0.5)
-    picture = over(picture, strong, 0.85 * np.maximum(strokes, cross) * scene.tinted)
-    picture = over(picture, INK, 0.8 * hatch(scene, 20, 2.8, 0.3) * scene.layer(ACCENT))
+    picture = over(picture, strong, 0.85 * np.maximum(strokes, cross) * scene.layer(BODY))
     lines = np.maximum(scene.outer(1.9) * np.clip(pen + 0.25, 0, 1), scene.inner(1.25) * pen)
     return over(picture, INK, np.clip(1.15 * lines, 0, 1))
 
@@ -66,11 +65,11 @@ def blueprint(scene: Scene) -> Pixels:
     vivid = mix(scene.rgb, (255, 255, 255), 0.16 if scene.color not in ("black", "brown") else 0.04)
     if scene.color == "blue":
         vivid = (72, 128, 255)
-    palette = PLAIN | tints(vivid, deep=0.3) | {DARK: (12, 26, 66), ACCENT: (60, 130, 160), LIGHT: (236, 244, 255)}
+    colors = {BODY: vivid, DARK: (12, 26, 66), LIGHT: (236, 244, 255)}
     thread = hatch(scene, 45, 3.0, np.clip(0.55 + 0.5 * (0.6 - scene.shadow), 0.3, 0.8))
     solid = np.maximum(scene.layer(DARK), scene.layer(LIGHT))
     part = np.clip((0.48 + 0.46 * thread) + solid, 0, 1)[..., None]
-    picture = picture * (1 - scene.inside[..., None] * part) + scene.fill(palette) * part
+    picture = picture * (1 - scene.inside[..., None] * part) + scene.fill(colors) * part
     line = (226, 238, 255)
     picture = over(picture, line, 0.9 * scene.outer(1.3))
     return over(picture, line, 0.72 * scene.inner(0.9))
@@ -80,30 +79,26 @@ def woodcut(scene: Scene) -> Pixels:
     """A key block of carved strokes over one block of colour."""
     paper = (240, 226, 196)
     y, x = scene.grid
-    figure = scene.figure
     block = (34, 28, 30)
     grain = hatch(scene, 3, 2.6, 0.5, wobble=2.2)
     picture = sheet(scene, paper, grain=0.01, mottle=0.02)
-    radius = np.hypot(x - figure.x, 1.1 * (y - figure.ground + 45))
+    radius = np.hypot(x - scene.x, 1.1 * (y - scene.ground + 45))
     carved = hatch(scene, 0, 4.2, np.clip(0.72 - 0.004 * radius + 0.16 * field(scene, 8), 0.25, 0.8), wobble=1.3)
     rim = blur(scene.inside, 2.2 * scene.unit) > 0.10
     margin = np.maximum(np.abs(x - 64), np.abs(y - 64)) + 0.8 * field(scene, 14)
-    carved = np.where(y < figure.ground - 7, carved, hatch(scene, -8, 3.4, 0.42, wobble=1.6))
+    carved = np.where(y < scene.ground - 7, carved, hatch(scene, -8, 3.4, 0.42, wobble=1.6))
     picture = over(picture, block, (1 - carved) * ~rim * ramp(margin - 60, scene))
-    palette = (
-        PLAIN | tints(scene.rgb, pale=0.5, deep=0.4) | {ACCENT: (120, 122, 110), TRIM: paper, LIGHT: (250, 244, 226)}
-    )
-    if scene.color == "white":
-        palette |= tints((255, 255, 255), deep=0.2)
-    picture = picture * (1 - scene.inside)[..., None] + scene.fill(palette)
+    white = scene.color == "white"
+    colors = palette((255, 255, 255) if white else scene.rgb) | ({} if white else {LIGHT: (250, 244, 226)})
+    picture = picture * (1 - scene.inside)[..., None] + scene.fill(colors)
     contour = _contour_strokes(scene, 4.4)
     lift = mix(scene.rgb, paper, 0.7 if scene.color != "black" else 0.6)
-    light = contour * (scene.shadow < 0.40) * (1 - scene.inner(2.0)) * scene.tinted
+    light = contour * (scene.shadow < 0.40) * (1 - scene.inner(2.0)) * scene.layer(BODY)
     picture = over(picture, lift, 0.9 * light)
-    dark = contour * np.clip(6 * (scene.shadow - 0.52), 0, 1) * scene.tinted
+    dark = contour * np.clip(6 * (scene.shadow - 0.52), 0, 1) * scene.layer(BODY)
     deep = {"black": (120, 112, 108), "white": (96, 90, 92)}.get(scene.color, mix(scene.rgb, block, 0.72))
     picture = over(picture, deep, 0.9 * dark)
-    picture = over(picture, paper, 0.25 * grain * scene.tinted * (scene.color != "white"))
+    picture = over(picture, paper, 0.25 * grain * scene.layer(BODY) * (not white))
     edge = block if scene.color != "black" else (14, 12, 14)
     picture = over(picture, edge, np.clip(1.2 * scene.outer(2.6), 0, 1))
     inner = block if scene.color != "black" else (176, 164, 148)
@@ -114,31 +109,30 @@ def woodcut(scene: Scene) -> Pixels:
 def poster(scene: Scene) -> Pixels:
     """Flat colours, a hard shadow, rays and a frame."""
     y, x = scene.grid
-    figure = scene.figure
     rays, field_color = (
         ((250, 238, 206), (126, 192, 190)),
         ((250, 238, 206), (148, 170, 204)),
         ((250, 238, 206), (206, 176, 160)),
     )[int(scene.rng.integers(3))]
-    angle = np.arctan2(y - figure.ground + 36, x - figure.x) + scene.rng.uniform(0, 1)
-    distance = np.hypot(y - figure.ground + 36, x - figure.x)
+    angle = np.arctan2(y - scene.ground + 36, x - scene.x) + scene.rng.uniform(0, 1)
+    distance = np.hypot(y - scene.ground + 36, x - scene.x)
     period = 2 * np.pi / 14
     edge = (np.abs(angle % period - 0.5 * period) - 0.25 * period) * distance
     picture = over(sheet(scene, field_color), rays, ramp(edge, scene))
-    picture = over(picture, mix(field_color, INK, 0.55), ramp(figure.ground - 4 - y, scene))
+    picture = over(picture, mix(field_color, INK, 0.55), ramp(scene.ground - 4 - y, scene))
     thick = np.maximum(scene.outer(4.4), scene.inside)
     picture = over(picture, mix(field_color, INK, 0.72), shift(thick, 4, 3.5, scene))
     picture = over(picture, (255, 252, 240), thick)
     dark = np.clip(8 * (scene.shadow - 0.60), 0, 1)
-    palette = PLAIN | tints(scene.rgb, pale=0.55, deep=0.42) | {ACCENT: (20, 130, 140)}
-    lower = {material: mix(color, (40, 20, 80), 0.26) for material, color in palette.items()}
+    colors = palette(scene.rgb)
+    lower = {material: mix(color, (40, 20, 80), 0.26) for material, color in colors.items()}
     if scene.color == "black":
         lower |= {BODY: (78, 76, 92)}
-    body = scene.fill(palette) * (1 - dark)[..., None] + scene.fill(lower) * dark[..., None]
+    body = scene.fill(colors) * (1 - dark)[..., None] + scene.fill(lower) * dark[..., None]
     picture = picture * (1 - scene.inside)[..., None] + body
     line = INK if scene.color != "black" else (150, 148, 164)
     picture = over(picture, line, scene.inner(1.3))
-    picture = over(picture, PLAIN[DARK], scene.layer(DARK))
+    picture = over(picture, DARK_RGB, scene.layer(DARK))
     picture = over(picture, INK, scene.outer(1.5))
     margin = np.maximum(np.abs(x - 64), np.abs(y - 64))
     picture = over(picture, (250, 244, 226), ramp(58.5 - margin, scene))

@@ -1,32 +1,27 @@
-"""From the canvas to the layers every style paints with, and the brushes styles share.
+"""Layers of an outfit from which all styles paint, and the brushes that styles share.
 
 Averaging the 512x512 cells over the pixels they fall in gives the share of each material in each pixel; where
-neighbouring cells belong to different parts there is an outline.
+neighbouring cells belong to different materials there is an outline.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from weftwork.datasets.synthetic.creatures.figure import (
-    ACCENT,
+from weftwork.datasets.synthetic.outfits.figure import (
     BACKGROUND,
-    BODY,
-    BONE,
     CANVAS_SIZE,
-    CHEEK,
     DARK,
-    DEEP,
+    FLOOR,
     LIGHT,
-    PALE,
-    TRIM,
+    SUIT,
     UNITS,
-    Figure,
+    Canvas,
 )
 
 Plane = NDArray[np.floating]  # [size, size]
@@ -34,35 +29,18 @@ Pixels = NDArray[np.floating]  # [size, size, 3]
 Flags = NDArray[np.bool_]
 Rgb = tuple[float, float, float]
 
-TINTED: Final = (BODY, PALE, DEEP, CHEEK)
+BODY: Final = SUIT
+"""Material of all that has a colour of its own."""
 INK: Final = (30, 26, 38)
-PLAIN: Final[dict[int, Rgb]] = {
-    BONE: (246, 222, 166),
-    DARK: (36, 30, 44),
-    LIGHT: (252, 252, 250),
-    ACCENT: (64, 142, 148),
-    TRIM: (240, 232, 210),
-}
+DARK_RGB: Final = (36, 30, 44)
 
 
-class Drawing(Protocol):
-    """Cells of shape [512, 512]: which part, which part a stroke is on, and which material."""
-
-    @property
-    def figure(self) -> Figure: ...
-    @property
-    def parts(self) -> NDArray[np.uint8] | Image.Image: ...
-    @property
-    def lines(self) -> NDArray[np.uint8] | Image.Image: ...
-    @property
-    def materials(self) -> Image.Image: ...
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Scene:
-    """All a style may know: layers in [0, 1] of shape [size, size], the body's colour and a random stream."""
+    """Input of a style: layers in [0, 1] of shape [size, size], the one colour to paint with, and a random stream."""
 
-    figure: Figure
+    x: float
+    ground: float
     size: int
     shares: dict[int, Plane]
     outer_edges: Flags
@@ -85,13 +63,8 @@ class Scene:
 
     @cached_property
     def inside(self) -> Plane:
-        """Share of each pixel that the creature covers, its accessory included."""
+        """Share of each pixel that the person covers."""
         return 1 - self.shares[BACKGROUND]
-
-    @cached_property
-    def tinted(self) -> Plane:
-        """Share of each pixel in the creature's colour or a tint of it."""
-        return np.sum([self.shares[material] for material in TINTED if material in self.shares], axis=0)
 
     @cached_property
     def shadow(self) -> Plane:
@@ -103,20 +76,31 @@ class Scene:
         return np.clip(0.42 + 1.1 * slope + 0.5 * hollow, 0, 1)
 
     def cast_shadow(self, height: float) -> Plane:
-        """A soft pool of this height on the ground below, fainter when the creature leaps."""
+        """A soft pool of this height on the ground below."""
         y, x = self.grid
         columns = np.flatnonzero(self.inside.max(0) > 0.5) / self.unit
         half = 0.45 * float(columns[-1] - columns[0])
-        pool = np.exp(-((((x - columns.mean()) / half) ** 2 + ((y - self.figure.ground - 1) / height) ** 2) ** 2))
-        return (pool * (0.7 if self.figure.leaps else 1.0)).astype(np.float32)
+        pool = np.exp(-((((x - columns.mean()) / half) ** 2 + ((y - self.ground - 1) / height) ** 2) ** 2))
+        return pool.astype(np.float32)
 
     def outer(self, width: float) -> Plane:
-        """The outline of the whole creature, this many units wide."""
-        return _read(_thick(self.outer_edges, width), self.size)
+        """The outline of the person, this many units wide."""
+        return self._outline("outer", width)
 
     def inner(self, width: float) -> Plane:
-        """The outlines between parts and the strokes on them."""
-        return _read(_thick(self.inner_edges, width), self.size)
+        """The outlines between materials and the strokes on them."""
+        return self._outline("inner", width)
+
+    def _outline(self, kind: str, width: float) -> Plane:
+        """Outlines of each width are drawn once, since a scene is painted in one colour after the other."""
+        if (kind, width) not in self._outlines:
+            edges = self.outer_edges if kind == "outer" else self.inner_edges
+            self._outlines[kind, width] = _read(_thick(edges, width), self.size)
+        return self._outlines[kind, width]
+
+    @cached_property
+    def _outlines(self) -> dict[tuple[str, float], Plane]:
+        return {}
 
     @cached_property
     def _stack(self) -> Pixels:
@@ -127,20 +111,25 @@ class Scene:
         return self.shares.get(material, np.zeros((self.size, self.size), np.float32))
 
     def fill(self, palette: dict[int, Rgb]) -> Pixels:
-        """The flat creature before black; divide by ``inside`` for its colours alone."""
+        """The flat person before black; divide by ``inside`` for its colours alone."""
         colors = np.asarray([(palette | {BACKGROUND: (0, 0, 0)})[material] for material in self.shares], np.float32)
         return self._stack @ colors
 
 
-def read_scene(canvas: Drawing, size: int, color: str, rgb: Rgb, rng: np.random.Generator) -> Scene:
+def read_scene(canvas: Canvas, size: int, rgb: Rgb, rng: np.random.Generator) -> Scene:
     """The layers of a canvas at this size."""
-    parts, lines = np.asarray(canvas.parts), np.asarray(canvas.lines)
-    present = [material for material, count in enumerate(canvas.materials.histogram()) if count]
-    materials = np.asarray(canvas.materials)
-    shares = {material: _read(materials == material, size) for material in present}
+    kept = (BACKGROUND, DARK, LIGHT)
+    bodies = canvas.materials.point([material if material in kept else BODY for material in range(256)])
+    parts, lines, materials = (np.asarray(one) for one in (canvas.materials, canvas.lines, bodies))
+    shares = {material: _read(materials == material, size) for material in np.unique(materials).tolist()}
     inside = parts > 0
     outer, edges = _steps(inside), _steps(parts) | ((lines == parts) & inside)
-    return Scene(canvas.figure, size, shares, outer, edges & ~outer, color, rgb, rng)
+    return Scene(canvas.figure.x, FLOOR - 4, size, shares, outer, edges & ~outer, "", rgb, rng)
+
+
+def palette(body: Rgb) -> dict[int, Rgb]:
+    """Colours of the materials, with this one of the body."""
+    return {BODY: body, DARK: DARK_RGB, LIGHT: (255, 255, 255)}
 
 
 def mix(one: Rgb, other: Rgb, part: float) -> Rgb:
@@ -152,20 +141,6 @@ def mix(one: Rgb, other: Rgb, part: float) -> Rgb:
 def lightness(rgb: Rgb) -> float:
     """Perceived lightness in [0, 1]."""
     return (0.30 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2]) / 255
-
-
-def tints(rgb: Rgb, *, pale: float = 0.42, deep: float = 0.30) -> dict[int, Rgb]:
-    """The body's colour and its tints; the deep one of a dark colour is lighter, so that it is seen."""
-    light = (255, 246, 228)
-    dark = (66, 52, 96) if lightness(rgb) > 0.8 else (16, 10, 40)
-    contrast = mix(rgb, (206, 202, 214), 0.85 * deep) if lightness(rgb) < 0.2 else mix(rgb, dark, deep)
-    return {
-        BODY: rgb,
-        PALE: mix(rgb, light, 0.6 * pale if lightness(rgb) < 0.35 else pale),
-        DEEP: contrast,
-        CHEEK: mix(rgb, (255, 112, 128), 0.4),
-        LIGHT: (255, 255, 255),
-    }
 
 
 def over(picture: Pixels, color: Rgb | Pixels, alpha: Plane | Flags | float) -> Pixels:
