@@ -89,7 +89,7 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{DRY} --class_designs kept.json --prior_loss_weight -1", "prior_loss_weight: got -1.0, .*; raise it"),
     ],
     f"{REFERENCE} --image_encoder encoder": [
-        (REFERENCE, "image_encoder: got none, expected a CLIP vision model; name one, for example"),
+        (REFERENCE, "image_encoder: got none; name a CLIP vision model, for example"),
     ],
     STYLED: [
         (f"{STYLED} --style a", "style: got 'a' beside --synthetic, which has its own styles; leave it out"),

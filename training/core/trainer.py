@@ -154,6 +154,10 @@ class Trainer(ABC):
 
     def _check_model(self) -> None:
         if not self.arguments.init_from:
+            if hasattr(self.arguments, "image_encoder") and not self.arguments.image_encoder:
+                raise UserError(
+                    "image_encoder: got none; name a CLIP vision model, for example openai/clip-vit-large-patch14"
+                )
             return
         for entry in fields(self.model_options):
             given = getattr(self.arguments, entry.name)

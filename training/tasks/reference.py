@@ -37,10 +37,13 @@ SHOWN = 4
 def prepare(trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin) -> Prepared:
     """Returns the task and the data of a trainer's options."""
     arguments = trainer.arguments
-    encoder = ImageEncoder.from_pretrained(arguments.image_encoder)
+    made = ReferenceAdapter.from_pretrained(arguments.init_from) if arguments.init_from else None
+    name = str(arguments.image_encoder or (made and made.config["image_encoder"]))
+    encoder = ImageEncoder.from_pretrained(name)
     nn.Module.to(encoder.model, pipe.device)
     pipe.set_encoders(image=encoder)
-    adapter = _adapter(trainer, pipe, encoder, model_name(arguments.image_encoder))
+    adapter = made or _adapter(trainer, pipe, encoder, model_name(name))
+    adapter.check_base(denoiser_of(pipe))
     records, images, shown = _data(trainer, pipe)
     if arguments.validation_prompt:
         shown = with_prompts(arguments.validation_prompt, shown)
@@ -54,10 +57,6 @@ def prepare(trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin) -> Prepar
 def _adapter(
     trainer: ReferenceTrainer, pipe: ConditionedPipelineMixin, encoder: ImageEncoder, name: str
 ) -> ReferenceAdapter:
-    if trainer.arguments.init_from:
-        adapter = ReferenceAdapter.from_pretrained(trainer.arguments.init_from)
-        adapter.check_base(denoiser_of(pipe))
-        return adapter
     model, config, denoiser = trainer.read(ReferenceModel), encoder.model.config, denoiser_of(pipe)
     return ReferenceAdapter.for_denoiser(
         denoiser,

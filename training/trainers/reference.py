@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from weftwork.attention_processors.reference import PROJECTIONS
-from weftwork.datasets.readers.errors import UserError
 from weftwork.training.core.config import option
 from weftwork.training.trainers.captioned import CaptionedTrainer
 
@@ -26,11 +25,3 @@ class ReferenceTrainer(CaptionedTrainer):
     preparation = "weftwork.training.tasks.reference:prepare"
     folder = "folder of images with metadata.jsonl: text"
     synthetic_datasets = ("drawings",)
-
-    def check(self) -> None:
-        super().check()
-        if not self.arguments.image_encoder:
-            raise UserError(
-                "image_encoder: got none, expected a CLIP vision model; name one, for example "
-                "openai/clip-vit-large-patch14"
-            )

@@ -40,10 +40,3 @@ class SubjectTrainer(Trainer):
     synthetic_datasets = ("drawings",)
     sources = ("synthetic",)
     samples = 12_000
-
-    def check(self) -> None:
-        super().check()
-        if not self.arguments.image_encoder and not self.arguments.init_from:
-            raise UserError(
-                "image_encoder: got none; name a CLIP vision model, for example openai/clip-vit-large-patch14"
-            )
