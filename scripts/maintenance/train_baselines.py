@@ -19,7 +19,7 @@ from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.datasets.drawings.splits import VALIDATION_SEED
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
-from weftwork.pretrained import shipped
+from weftwork.pretrained import DEFAULT_MODEL, shipped
 from weftwork.scripts.maintenance.train_tiny_diffusion import started
 from weftwork.training.core.config import ObjectiveConfig, TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name != "controlnet":
             stage.add_argument("--drawings", type=Path, default=TARBALLS, help="SVG files, or npm tarballs")
         if name != "encoder":
-            stage.add_argument("--model", default=str(shipped("tiny-diffusion")), help="Stable Diffusion folder")
+            model = DEFAULT_MODEL if name == "lora" else "tiny-diffusion"
+            stage.add_argument("--model", default=str(shipped(model)), help=f"folder (default: the shipped {model})")
             add_arguments(stage, ObjectiveConfig if name == "controlnet" else StyleConfig)
     stages.choices["lora"].add_argument("--rank", type=int, default=8, help="rank of the LoRA")
     arguments, config = started(parser, argv)
