@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import ClassVar, Final, Self, TypeVar
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from weftwork.datasets.drawings.captions import color_list, full_caption, settin
 from weftwork.datasets.drawings.colors import painted
 from weftwork.datasets.drawings.dataset import DrawingScenes, SketchStyle
 from weftwork.datasets.drawings.rendered import RenderedDrawings
-from weftwork.datasets.drawings.scenes import Mask, compose
+from weftwork.datasets.drawings.scenes import compose
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.drawings.splits import VALIDATION_SEED, Split
 from weftwork.datasets.readers.errors import UserError
@@ -42,12 +42,12 @@ from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores
 from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, mean
+from weftwork.evaluation.scores.swapped_scenes import Swapped, sketches_swapped, texts_swapped
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.pretrained import shipped
 
 Design = Callable[[Case], Sequence[Condition]]
-Value = TypeVar("Value")
 ADAPTERS: Final = ("paired", "global_sketch", "style", "reference")
 REGIONAL: Final = "regional_prompts"
 CURVE: Final = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -245,7 +245,7 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         row = int(np.random.default_rng([self.seed, case.scene.rows[0], 31]).choice(rows))
         return [Reference(Image.fromarray(compose([self.judge.drawings.images[row]], [WHOLE], WHITE)))]
 
-    def _swapped(self, name: str, swap: "Callable[[Sequence[Case]], list[Swapped]]") -> Drawn:
+    def _swapped(self, name: str, swap: Callable[[Sequence[Case]], list[Swapped]]) -> Drawn:
         """Scores what the pairs ask for beside the truth; cases that cannot be swapped are left out."""
         swapped = swap(self.cases)
         if not swapped:
@@ -283,40 +283,6 @@ def guidance_rescale(pipe: ConditionedPipelineMixin) -> float:
 @lru_cache(maxsize=3)
 def _rows_by_set(drawings: RenderedDrawings, split: Split) -> dict[str, list[int]]:
     return DrawingScenes(drawings, split, 1).rows_by_set
-
-
-@dataclass(frozen=True, eq=False)
-class Swapped:
-    """A case, what the pairs are given instead, and the regions of the case that have the colours of each pair."""
-
-    case: Case
-    given: Case
-    colored: tuple[Mask, ...]
-
-
-def texts_swapped(cases: Sequence[Case]) -> list[Swapped]:
-    """Cases of several drawings, each with the text of the next drawing."""
-    return [
-        Swapped(case, replace(case, texts=_rotated(case.texts)), _rotated(case.regions))
-        for case in cases
-        if len(case.texts) > 1
-    ]
-
-
-def sketches_swapped(cases: Sequence[Case]) -> list[Swapped]:
-    """Cases with the sketches of the next case that has as many drawings."""
-    found = []
-    for count in sorted({len(case.texts) for case in cases}):
-        alike = [case for case in cases if len(case.texts) == count]
-        for case, other in zip(alike, _rotated(alike), strict=True):
-            if other is not case:
-                given = replace(case, sketches=other.sketches, regions=other.regions)
-                found.append(Swapped(case, given, case.regions))
-    return found
-
-
-def _rotated(values: Sequence[Value]) -> tuple[Value, ...]:
-    return *values[1:], *values[:1]
 
 
 def unnamed(case: Case) -> Case:

@@ -24,12 +24,13 @@ from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.scenes import SIZE
 from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.measurements.drawings import MEASUREMENT
-from weftwork.evaluation.methods.drawings import CURVE, DrawingsEvaluation, sketches_swapped, texts_swapped
+from weftwork.evaluation.methods.drawings import CURVE, DrawingsEvaluation
 from weftwork.evaluation.methods.gates import GatesEvaluation
 from weftwork.evaluation.oracles.designers import DesignerOracle
 from weftwork.evaluation.oracles.instruments import Instruments, ShiftTolerantAlexNet, installed_instruments
 from weftwork.evaluation.scores.drawings import color_error, edge_scores, edges, retrieval
 from weftwork.evaluation.scores.scenes import Judge, mean
+from weftwork.evaluation.scores.swapped_scenes import sketches_swapped, texts_swapped
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import conditioned_class
 from weftwork.pipelines.designs.files import stored_if_any
