@@ -37,6 +37,9 @@ MODELS: Final[Mapping[str, ShippedModel]] = {
     "paired": ShippedModel(
         "localized sketch-text pairs on tiny-drawings; a PairedAdapter", "tiny-drawings", condition="paired"
     ),
+    "style": ShippedModel(
+        "styles of nine designers by name, on tiny-drawings; a StyleAdapter", "tiny-drawings", condition="style"
+    ),
     "tiny-diffusion": ShippedModel("small Stable Diffusion of outfits; stock pipelines open it"),
     "outfits-paired": ShippedModel(
         "localized sketch-text pairs on tiny-diffusion; a PairedAdapter", "tiny-diffusion", condition="paired"
@@ -60,6 +63,9 @@ MODELS: Final[Mapping[str, ShippedModel]] = {
 BASELINES: Final[Mapping[str, ShippedModel]] = {
     "paired-global-sketch": ShippedModel(
         "baseline of outfits-paired: one sketch of the whole image and all texts; a PairedAdapter", "tiny-diffusion"
+    ),
+    "drawings-lora": ShippedModel(
+        "baseline of style: one LoRA for all designers, named in the prompt", "tiny-drawings"
     ),
     "designer-oracle": ShippedModel("classifies the designers of drawings; a DesignerOracle"),
     "sketch-controlnet": ShippedModel("reads sketches of whole outfits; a ControlNetModel", "tiny-diffusion"),

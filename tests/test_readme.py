@@ -74,6 +74,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("paired", "outfits-paired"):
         paired_adapter(pipe.unet).save_pretrained(folder / name)
     style_adapter(pipe.unet, styles=["ink", "pastel", "neon"]).save_pretrained(folder / "outfits-style")
+    style_adapter(pipe.unet, styles=["noto", "fluent", "twemoji"]).save_pretrained(folder / "style")
     return folder
 
 

@@ -34,10 +34,10 @@ MEASUREMENT: Final = Measurement(
             "paired", "pairs", "pairs_unnamed", "pairs_wild", "texts_swapped", "sketches_swapped", shipped="paired"
         ),
         "global_sketch": _drawings("global-sketch", "global_sketch", "global_sketch_unnamed"),
-        "style": _drawings("style", "style", "pairs_style"),
+        "style": _drawings("style", "style", "pairs_style", shipped="style"),
         "reference": _drawings("reference", "reference"),
         "image_encoder": _drawings("encoder", "reference"),
-        "lora": _drawings("lora", "lora"),
+        "lora": _drawings("lora", "lora", shipped="drawings-lora"),
     },
     curve=("designer_accuracy", "subject_top5", "stlpips"),
     curve_over="weight of the style",

@@ -45,7 +45,7 @@ def own(tmp_path: Path) -> Path:
     [
         "paired --train_data_dir x --merged",
         "paired --synthetic outfits --merged --pair_buckets",
-        "style --synthetic all --aspect_buckets",
+        "style --synthetic outfits --aspect_buckets",
         "aligned-views --synthetic rooms --cache_features",
         "spatial-audio --synthetic walks --resolution 64",
     ],
