@@ -1,6 +1,6 @@
 """The shipped models: folders of safetensors, each with a model card, found without a network."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,13 +23,11 @@ class ShippedModel:
         about: one line for listings.
         backbone: shipped model that an adapter, a LoRA or a ControlNet belongs to; empty for what belongs to none.
         condition: name of the conditions that an adapter is loaded for by itself; empty for one that has to be named.
-        image_encoder: shipped encoder that an adapter reads images through.
     """
 
     about: str
     backbone: str = ""
     condition: str = ""
-    image_encoder: str = ""
 
 
 MODELS: Final[Mapping[str, ShippedModel]] = {
@@ -147,12 +145,6 @@ def backbone_of(adapter: Path) -> str:
     return "" if name is None else ALL[name].backbone
 
 
-def image_encoder_of(adapters: Iterable[str]) -> Path | None:
-    """Returns the folder of the image encoder that one of these shipped adapters reads through; None without one."""
-    encoders = (ALL[name].image_encoder for name in adapters)
-    return next((shipped(one) for one in encoders if one in available()), None)
-
-
 def model_name(source: str) -> str:
     """Returns the name of a model in configs and cards: of a folder (for a run's result, of the run), or its Hub id."""
     if not Path(source).is_dir():
@@ -181,7 +173,6 @@ __all__ = [
     "available",
     "backbone_of",
     "image_backbone",
-    "image_encoder_of",
     "located",
     "model_folder",
     "model_name",

@@ -15,7 +15,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.folders import files_below
 from weftwork.pipelines.designs.design import Design
-from weftwork.pretrained import adapters_of, image_encoder_of, located, model_folder, shipped
+from weftwork.pretrained import adapters_of, located, model_folder, shipped
 
 WHOLE_BYTES: Final = 64_000_000
 SAMPLES: Final = 256
@@ -35,7 +35,6 @@ def identity(
     """
     ready = adapters_of(model)
     own = {name: ready[name] for name in design.conditions if name in ready and name not in adapters}
-    image_encoder = image_encoder or image_encoder_of(own.values())
     found = {
         "model": path_digest(model_folder(model), "model"),
         "conditions": content_digest(design.conditions),

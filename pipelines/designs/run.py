@@ -31,7 +31,6 @@ from weftwork.pretrained import (
     adapters_of,
     available,
     backbone_of,
-    image_encoder_of,
     located,
     model_folder,
     shipped,
@@ -67,16 +66,12 @@ def open_pipeline(
     _add_loras(pipe, design.loras)
     attach_all(pipe, model, adapters, design.conditions)
     if image_encoder is not None:
-        _set_image_encoder(pipe, image_encoder)
+        from weftwork.attention_processors.encoders import ImageEncoder
+
+        with opening("image_encoder", image_encoder):
+            pipe.set_encoders(image=ImageEncoder.from_pretrained(image_encoder))
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     return pipe
-
-
-def _set_image_encoder(pipe: ConditionedPipelineMixin, source: str | Path) -> None:
-    from weftwork.attention_processors.encoders import ImageEncoder
-
-    with opening("image_encoder", source):
-        pipe.set_encoders(image=ImageEncoder.from_pretrained(str(source)))
 
 
 def attach_all(
@@ -118,9 +113,6 @@ def attach_all(
                 + "".join(f", or --model {one}, which has one" for one in other)
             )
         pipe.load_adapter(shipped(ready[name]), name)
-    encoder = image_encoder_of(ready[name] for name in missing)
-    if encoder is not None and "image" not in pipe.frozen_encoders:
-        _set_image_encoder(pipe, encoder)
 
 
 def _check_backbone(name: str, path: Path, model: str | Path) -> None:

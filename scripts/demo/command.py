@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="an adapter or ControlNet by name, before the shipped",
     )
-    parser.add_argument("--image_encoder", help="CLIP's folder or Hub id, for references (default: the shipped one)")
+    parser.add_argument("--image_encoder", help="CLIP's folder or Hub id, for references")
     for method in with_pipelines():
         text = f"folders for {method.name} (default: shipped)"
         parser.add_argument(f"--{method.option}", metavar="BACKBONE=MODULES", help=text)

@@ -45,9 +45,7 @@ def snippet(name: str) -> str:
         module, _, kind = path.partition(":")
         imports = f"from {module} import {kind}\nfrom weftwork.pretrained import shipped\n\n"
         return f'{imports}pipe = {kind}.from_pretrained(shipped("{name}"))\n{call}\n'
-    method = shipped_adapters()[name]
-    text = method.snippet(f'shipped("{ALL[name].backbone}")', f'shipped("{name}")')
-    return text.replace('"image-encoder"', f'str(shipped("{ALL[name].image_encoder}"))')
+    return shipped_adapters()[name].snippet(f'shipped("{ALL[name].backbone}")', f'shipped("{name}")')
 
 
 def with_snippet(card: str, text: str) -> str:

@@ -15,7 +15,6 @@ from weftwork.pretrained import (
     adapters_of,
     available,
     image_backbone,
-    image_encoder_of,
     located,
     model_name,
     shipped,
@@ -55,7 +54,6 @@ def test_a_name_and_its_folder_stand_for_one_model(tmp_path: Path, monkeypatch: 
     (tmp_path / "tiny-rooms").mkdir()
     monkeypatch.chdir(tmp_path)
     assert shipped_name("tiny-rooms") == "tiny-rooms" and shipped_name(tmp_path / "tiny-rooms") is None
-    assert image_encoder_of(["paired", "outfits-style"]) is None
 
 
 @pytest.mark.skipif(not set(IMAGE_BACKBONES) <= set(available()), reason="the shipped models are not installed")
