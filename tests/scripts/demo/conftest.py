@@ -8,16 +8,20 @@ from typing import Any
 import pytest
 import torch
 from demo_browser import CHROMIUM, opened
+from diffusers import UNet2DConditionModel
 from PIL import Image
-from tiny import tiny_pipe
+from tiny import seed, tiny_pipe
 from tiny_audio import prompt_embeds, spatial_adapter, tiny_audio_pipe
+from tiny_baselines import tiny_vision_model
 from tiny_runs import write_run
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from weftwork.attention_processors.encoders import ImageEncoder
+from weftwork.attention_processors.reference.adapter import ReferenceAdapter
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
+from weftwork.pretrained import shipped
 from weftwork.scripts.demo.jobs import JobQueue
 from weftwork.scripts.training_runs import TrainingRun
 
@@ -87,8 +91,18 @@ def training_run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory, training_run: TrainingRun) -> Iterator[str]:
-    """The address of `weftwork demo` on the outfits' model and a training run, with a queue of two."""
-    options = ("--model", "tiny-diffusion", "--training_run", str(training_run.folder))
+    """The address of `weftwork demo` on the outfits' model, with untrained references and a training run, and a queue
+    of two.
+    """
+    folder = tmp_path_factory.mktemp("references")
+    seed(0)
+    tiny_vision_model().save_pretrained(folder / "encoder")
+    unet = UNet2DConditionModel.from_pretrained(shipped("tiny-diffusion"), subfolder="unet")
+    ReferenceAdapter.for_denoiser(unet, image_dim=128, token_dim=128, image_size=128).save_pretrained(
+        folder / "adapter"
+    )
+    references = ("--adapter", f"reference={folder / 'adapter'}", "--image_encoder", str(folder / "encoder"))
+    options = ("--model", "tiny-diffusion", *references, "--training_run", str(training_run.folder))
     with served(tmp_path_factory.mktemp("demo"), *options) as address:
         yield address
 
