@@ -1,10 +1,10 @@
 """The progress of a training run, read from its folder: curves, and validation images by step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ BINS: Final = 120
 
 Curve = Sequence[tuple[float, float]]
 """Values by step."""
-Rows = Sequence[dict[str, Any]]
+Rows = Sequence[Mapping[str, float]]
 """Scores of the steps, as a run logs them."""
 
 

@@ -19,7 +19,7 @@ the steps, not at their numbers.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from diffusers.configuration_utils import register_to_config
 from torch import nn
@@ -121,7 +121,7 @@ class AttentionControlAdapter(Adapter[AttendBatch, AttendBatch]):
         rows = padded(conditions, ABSENT)
         return AttendBatch.of(rows, self.config, subjects=tuple(map(tuple, rows)))
 
-    def features(self, batch: AttendBatch, encoders: Mapping[str, Any]) -> AttendBatch:
+    def features(self, batch: AttendBatch, encoders: Mapping[str, object]) -> AttendBatch:
         return replace(batch, text=encoders.get("words", NO_WORDS))
 
     def forward(self, features: AttendBatch) -> EncodedSubjects:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,7 +36,7 @@ class StyleCard:
     """
 
     name: str
-    base: Mapping[str, Any]
+    base: Mapping[str, object]
     fusion: str
     tensors: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]
 

@@ -1,7 +1,7 @@
 """Rendering of SVG drawings by resvg, an optional dependency."""
 
 import io
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -30,7 +30,7 @@ def on_white(image: Rgba) -> Gray:
     return np.array(ground.convert("L"))
 
 
-def _resvg() -> Any:
+def _resvg() -> ModuleType:
     check_installed("drawings", "resvg_py")
     import resvg_py
 

@@ -9,7 +9,7 @@ src/models/base/unet_spatio_temporal_condition.py).
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from torch import Tensor
 
@@ -77,7 +77,7 @@ def dice_to_adapter(
 
 
 def adapter_to_dice(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], num_heads: int = HEADS
+    config: Mapping[str, object], state: Mapping[str, Tensor], num_heads: int = HEADS
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The inverse of `dice_to_adapter`: tensors of `emo_model.pth` and of `unet.pth`, which the authors' code loads.
 

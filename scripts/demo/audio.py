@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import gradio as gr
 import numpy as np
@@ -242,7 +242,7 @@ def _walks(text: str, surface: str, seconds: float) -> list[Walk]:
         ValueError: text that is not this, or too many paths.
     """
     try:
-        found: list[Any] = json.loads(text)
+        found = json.loads(text)
         if isinstance(found[0][0], int | float):
             found = [found]
         paths = [np.array(path, np.float64) for path in found if path]

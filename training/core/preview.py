@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -20,7 +19,10 @@ GIB = 1024**3
 
 
 def preview(
-    task: Task[Any, SampleT, BatchT], data: Dataset[SampleT], config: TrainingConfig, parts: Mapping[str, nn.Module]
+    task: Task[nn.Module, SampleT, BatchT],
+    data: Dataset[SampleT],
+    config: TrainingConfig,
+    parts: Mapping[str, nn.Module],
 ) -> str:
     """Describes a run: epochs, parameters, memory, output files, and shapes and loss of the first batch.
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel, ModelMixin
@@ -123,7 +123,7 @@ class FluxDenoiser(nn.Module):
 class FluxTask(DrawingTask):
     """Latents from captions by flow matching; guidance is that of two calls (`true_cfg_scale`)."""
 
-    sampling: Mapping[str, Any] = {
+    sampling: Mapping[str, object] = {
         "height": 128,
         "width": 128,
         "max_sequence_length": 64,

@@ -4,12 +4,12 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
 
-from weftwork.datasets.synthetic.outfits import SPLITS, STYLES, sample
+from weftwork.datasets.synthetic.outfits import SPLITS, STYLES, OutfitSample, sample
 from weftwork.evaluation.core.images import as_tensor
 from weftwork.evaluation.oracles.outfits import Oracle, pretrained_oracle
 from weftwork.evaluation.scores.outfits import OutfitScores, score_outfits
@@ -36,7 +36,7 @@ def check_oracle(
     return {name: score_outfits(outfits, oracle.read(images)) for name, images in changed_images(outfits)}
 
 
-def changed_images(samples: Sequence[Any]) -> Iterator[tuple[str, Tensor]]:
+def changed_images(samples: Sequence[OutfitSample]) -> Iterator[tuple[str, Tensor]]:
     """Yields each degradation with the degraded images of all samples, [sample, 3, height, width] in [0, 1]."""
     images = as_tensor([sample.image for sample in samples])
     for name, change in CHANGES.items():
