@@ -77,6 +77,8 @@ BASELINES: Final[Mapping[str, ShippedModel]] = {
 }
 """Models that only `weftwork evaluate` reads."""
 ALL: Final[Mapping[str, ShippedModel]] = {**MODELS, **BASELINES}
+DRAWINGS_RESCALE: Final = 0.7
+"""Guidance rescale for `tiny-drawings`, which has zero terminal SNR: guidance makes its colours garish."""
 IMAGE_BACKBONES: Final = ("tiny-drawings", "tiny-diffusion", "tiny-rooms")
 """Shipped models that a design may name."""
 
@@ -166,6 +168,7 @@ __all__ = [
     "ALL",
     "BASELINES",
     "DEFAULT_MODEL",
+    "DRAWINGS_RESCALE",
     "IMAGE_BACKBONES",
     "MODELS",
     "ShippedModel",

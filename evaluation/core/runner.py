@@ -138,6 +138,11 @@ class Evaluation(ABC, Generic[Pipe]):
             "reconstruction": lambda: scored(reconstructed(self.pipe, images())),
         }
 
+    @property
+    def _asked_side(self) -> int | None:
+        """Side that pipelines are asked for; U-Nets have the one that they were trained on."""
+        return None if hasattr(self.pipe, "unet") else self.side
+
     def generated(
         self,
         name: str,
@@ -158,7 +163,7 @@ class Evaluation(ABC, Generic[Pipe]):
         controls = [[]] * len(prompts) if images is None else _controls(used, images)
         if controls and getattr(denoisers(used)[0], "peft_config", {}).keys() <= {LORA}:
             self._note(prompts, conditions, seeds, controls)
-        size = {} if hasattr(used, "unet") else {"height": self.side, "width": self.side}
+        size = {"height": self._asked_side, "width": self._asked_side}
         drawn = generate(used, prompts, conditions, seeds, name=name, images=images, **size, **self.settings)
         sides = (self.side, self.side)
         if drawn.shape[-2:] == sides:
@@ -201,6 +206,8 @@ class Evaluation(ABC, Generic[Pipe]):
                     num_inference_steps=self.num_inference_steps,
                     guidance_scale=self.guidance_scale,
                     guidance_rescale=self.guidance_rescale,
+                    height=self._asked_side,
+                    width=self._asked_side,
                     conditions=row,
                     controlnets=control,
                 )

@@ -45,7 +45,7 @@ from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, mean
 from weftwork.evaluation.scores.swapped_scenes import Swapped, sketches_swapped, texts_swapped
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
-from weftwork.pretrained import shipped
+from weftwork.pretrained import DRAWINGS_RESCALE, shipped
 
 Design = Callable[[Case], Sequence[Condition]]
 ADAPTERS: Final = ("paired", "global_sketch", "style", "reference")
@@ -277,7 +277,7 @@ def validate(
 
 def guidance_rescale(pipe: ConditionedPipelineMixin) -> float:
     """Returns the guidance rescale of evaluations on drawings; transformers take none."""
-    return 0.7 if hasattr(pipe, "unet") else 0.0
+    return DRAWINGS_RESCALE if hasattr(pipe, "unet") else 0.0
 
 
 @lru_cache(maxsize=3)

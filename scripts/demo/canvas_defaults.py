@@ -13,6 +13,7 @@ from weftwork.attention_processors.encoders.vocabulary import known_words
 from weftwork.datasets.drawings.colors import PALETTE
 from weftwork.datasets.drawings.sets import SETS
 from weftwork.datasets.readers.inline_images import as_text
+from weftwork.pretrained import DRAWINGS_RESCALE
 from weftwork.scripts.demo.widgets import Record
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ SUBJECTS: Final = ASSETS / "subjects.txt"
 """Names of the subjects of the drawings' training split, written by `scripts.maintenance.fetch_drawings`."""
 OUTFITS: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
-RESCALE: Final = 0.7
-"""Guidance rescale of drawings: the model has zero terminal SNR, and guidance makes its colours garish."""
 OUTFIT_PROMPT: Final = "a person wearing an outfit"
 
 
@@ -57,7 +56,7 @@ def defaults_of(tokenizer: "PreTrainedTokenizerBase | None") -> CanvasDefaults:
         designers = [one.words for one in SETS.values()]
         files = sorted(ASSETS.glob(f"{EXAMPLE}*.json"))
         examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one) for one in files}
-        design = {"prompt": f"{designers[0]} style, on a white background", "guidance_rescale": RESCALE}
+        design = {"prompt": f"{designers[0]} style, on a white background", "guidance_rescale": DRAWINGS_RESCALE}
         words, names = known_words(tokenizer, most=len(tokenizer)), SUBJECTS.read_text(encoding="utf-8").splitlines()
         return CanvasDefaults(design, "a red house", designers, words, [*PALETTE, *names], examples)
     words = known_words(tokenizer)

@@ -28,6 +28,7 @@ export class Shelf {
       await this.#done("readwrite", (table) => table.add(item));
       const old = (await this.#done("readonly", (table) => table.getAllKeys())).at(-this.kept - 1);
       if (old !== undefined) await this.#done("readwrite", (table) => table.delete(IDBKeyRange.upperBound(old)));
+      localStorage.removeItem(this.name); // older: a page may go on after it was left
       return true;
     } catch {
       return false;
@@ -49,7 +50,7 @@ export class Shelf {
   /** Moves to the database what a closing page has kept. */
   async #take() {
     const last = localStorage.getItem(this.name);
-    if (last && (await this.put(JSON.parse(last)))) localStorage.removeItem(this.name);
+    if (last) await this.put(JSON.parse(last));
   }
 
   async #done(mode, act) {

@@ -189,6 +189,7 @@ def test_transformers_are_evaluated_with_true_guidance(judge: Judge) -> None:
     call = {"num_inference_steps": 1, "true_cfg_scale": 3.0, "height": SIZE, "width": SIZE, "output_type": "pt"}
     expected = stock(prompts, negative_prompt=["", ""], generator=generator, **call).images.float()
     assert torch.equal(drawn["no_condition"], expected)
+    assert {(one.height, one.width) for one in evaluation.designs} == {(SIZE, SIZE)}
     assert not any(torch.equal(drawn[name], expected) for name in ("regional_prompts", "pairs"))
 
 

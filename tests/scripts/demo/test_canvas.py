@@ -108,6 +108,17 @@ def test_layers_are_hidden_copied_ordered_and_deleted(page: Any) -> None:
     assert [one["text"] for one in pairs(page)] == ["first"]
 
 
+def test_a_page_that_was_left_and_goes_on_keeps_its_last_change(page: Any) -> None:
+    kept = "Object.keys(localStorage).some(one => one.startsWith('weftwork'))"
+    words(page, 0).fill("first")
+    page.evaluate("dispatchEvent(new Event('pagehide'))")  # as before the page comes back from the browser's cache
+    assert page.evaluate(kept)
+    words(page, 0).fill("second")
+    page.wait_for_function(f"!{kept}")
+    page.reload()
+    sync_api.expect(words(page, 0)).to_have_value("second")
+
+
 def test_a_design_comes_back_from_an_image_and_after_a_reload(page: Any, tmp_path: Path) -> None:
     page.get_by_role("button", name="Example: three garments").click()
     sync_api.expect(words(page, 2)).to_have_value("black pinstriped boots")
