@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Final
 from weftwork.attention_processors.core.method import Method, load, methods
 from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.datasets.readers.json_object import read_json
-from weftwork.evaluation.measurements.drawings import VALIDATED, VALIDATION
 from weftwork.pretrained import image_backbone, located, model_folder, model_name, shipped_name
 from weftwork.scripts.lazy_parser import LazyParser
 from weftwork.scripts.train_options import data_arguments, model_arguments, set_class_images
@@ -36,7 +35,7 @@ from weftwork.training.core.config import TrainingConfig, from_arguments
 from weftwork.training.core.config import add_arguments as add_config_arguments
 from weftwork.training.core.early_stopping import check_early_stopping
 from weftwork.training.core.quantization import quantization_options
-from weftwork.training.core.trainer import DRAWINGS, Groups, Prepared, Trainer
+from weftwork.training.core.trainer import Groups, Prepared, Trainer
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -143,11 +142,7 @@ def _checked(config: TrainingConfig, arguments: argparse.Namespace, method: Meth
         checkpoint_to_resume(arguments.resume_from_checkpoint, Path(arguments.output_dir))
     check_early_stopping(config, held_out=bool(arguments.validation_split))
     cases = arguments.validation_cases
-    if cases and trainer.synthetic == DRAWINGS:
-        scored = method.name in VALIDATED
-    else:
-        scored = trainer.synthetic is not None and method.validation is not None
-    if cases and not scored:
+    if cases and trainer.synthetic not in method.validation:
         raise UserError(
             f"validation_cases: got {cases}, but only a synthetic dataset of a method with an evaluation has cases to "
             "score; leave it out, and look at the validation images"
@@ -274,16 +269,12 @@ def _preview(prepared: Prepared, config: TrainingConfig, pipe: "DiffusionPipelin
 
 def _evaluate(trainer: Trainer, method: Method, module: "ModelMixin", pipe: "DiffusionPipeline") -> "Evaluate | None":
     """Scores cases at every validation, and shows the first ones below the truth."""
-    cases = trainer.arguments.validation_cases
-    if not cases:
+    if not trainer.arguments.validation_cases:
         return None
     from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
 
-    if trainer.synthetic == DRAWINGS:
-        evaluation, name = load(VALIDATION)(pipe, trainer.rendered(), method.name, cases)
-    else:
-        assert method.validation is not None
-        evaluation, name = load(method.validation)(pipe, module, cases)
+    path, name = method.validation[trainer.arguments.synthetic]
+    evaluation = replace(load(path)(pipe, module, trainer.arguments), count=trainer.arguments.validation_cases)
     truth, drawn = next(iter(evaluation.rows())), functools.cache(lambda: evaluation.rows()[truth]()[0])
 
     def evaluate(sheet: Path) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ import importlib
 import logging
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal
@@ -39,8 +39,8 @@ class Method:
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
         evaluation: `Measurement`; None for a method without an evaluation.
-        validation: function of a pipeline, the trained module and a number of cases that returns the `Evaluation` of
-            unseen cases and its row, for `weftwork train --validation_cases`; None for a method without.
+        validation: by synthetic dataset, for `weftwork train --validation_cases`: function of a pipeline, the trained
+            module and the options of training that returns the `Evaluation` of unseen cases, and its row.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
         example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
             all families of denoisers.
@@ -58,7 +58,7 @@ class Method:
     pipeline: str = OPEN_CONDITIONED
     trainer: str | None = None
     evaluation: str | None = None
-    validation: str | None = None
+    validation: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     demo_page: str | None = None
     example: str | None = None
     trained: bool = True

@@ -12,7 +12,10 @@ METHOD = Method(
     ),
     trainer="weftwork.training.trainers.paired:PairedTrainer",
     evaluation="weftwork.evaluation.measurements.paired:MEASUREMENT",
-    validation="weftwork.evaluation.methods.paired:validate",
+    validation={
+        "outfits": ("weftwork.evaluation.methods.paired:validate", "pairs"),
+        "drawings": ("weftwork.evaluation.methods.drawings:validate", "pairs"),
+    },
     demo_page="weftwork.scripts.demo.draw:DrawPage",
     example="weftwork.attention_processors.paired.example:example",
     usage=(

@@ -12,7 +12,10 @@ METHOD = Method(
     conditions=("weftwork.attention_processors.style.conditions:Style",),
     exports=("weftwork.attention_processors.style.card:StyleCard",),
     trainer="weftwork.training.trainers.style:StyleTrainer",
-    validation="weftwork.evaluation.methods.composition:validate",
+    validation={
+        "outfits": ("weftwork.evaluation.methods.composition:validate", "style"),
+        "drawings": ("weftwork.evaluation.methods.drawings:validate", "style"),
+    },
     demo_page="weftwork.scripts.demo.style:StylePage",
     example="weftwork.attention_processors.style.example:example",
     usage=(

@@ -22,7 +22,7 @@ METHOD = Method(
     pipeline="weftwork.pipelines.views.pipeline:AlignedViewsPipeline.from_pretrained",
     evaluation="weftwork.evaluation.measurements.views:MEASUREMENT",
     demo_page="weftwork.scripts.demo.views:ViewPage",
-    validation="weftwork.evaluation.methods.views:validate",
+    validation={"rooms": ("weftwork.evaluation.methods.views:validate", "views")},
     example="weftwork.attention_processors.views.example:example",
     usage=(
         "from weftwork.datasets.synthetic.rooms import sample",

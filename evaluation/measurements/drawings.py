@@ -19,10 +19,6 @@ PLACES: Final[Mapping[str, tuple[Path | None, str]]] = {
     "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
 }
 
-VALIDATION: Final = "weftwork.evaluation.methods.drawings:validate"
-VALIDATED: Final = {"paired": "pairs", "style": "style", "reference": "reference"}
-"""Rows of `weftwork train --validation_cases`, by method."""
-
 MEASUREMENT: Final = Measurement(
     "Measurement of pairs, styles and references on drawings that training left out: --split cells shows subjects that "
     "other designers showed in training, --split subjects those of no designer. Needs the drawings (docs/drawings.md) "

@@ -6,6 +6,7 @@ conditions, are mono, or have the channels swapped put the scores into context. 
 those of the evaluation's split, which training has not heard.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -210,14 +211,14 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
         return torch.from_numpy(shown).float(), scores
 
 
-def validate(pipe: VideoToAudioPipeline, module: Any, count: int) -> tuple[SpatialAudioEvaluation, str]:
-    """Returns the evaluation of the modules on validation cases, and its row.
+def validate(pipe: VideoToAudioPipeline, module: Any, arguments: Namespace) -> SpatialAudioEvaluation:
+    """Returns the evaluation of the modules on validation cases.
 
-    The row is not `TRAINED`, whose audio is cached, because these modules are still being trained.
+    Its row is not `TRAINED`, whose audio is cached, because these modules are still being trained.
     """
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     modules = {"modules": (module.adapter, module.controlnet)}
-    return SpatialAudioEvaluation(pipe=pipe, modules=modules, split="validation", count=count), "modules"
+    return SpatialAudioEvaluation(pipe=pipe, modules=modules, split="validation")
 
 
 def _mono(audio: Audio) -> Audio:

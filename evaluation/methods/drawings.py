@@ -4,6 +4,7 @@ Rows of pairs share a prompt that says style and ground alone, so only the pairs
 styles say subjects, colours and ground; only those of methods without a style condition name the designer.
 """
 
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import ClassVar, Final, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.encoders import TextEncoders
@@ -29,7 +30,7 @@ from weftwork.datasets.drawings.colors import painted
 from weftwork.datasets.drawings.dataset import DrawingScenes, SketchStyle
 from weftwork.datasets.drawings.rendered import RenderedDrawings
 from weftwork.datasets.drawings.scenes import compose
-from weftwork.datasets.drawings.sets import SETS
+from weftwork.datasets.drawings.sets import SETS, TARBALLS
 from weftwork.datasets.drawings.splits import VALIDATION_SEED, Split
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.strokes import stroke_region
@@ -37,9 +38,7 @@ from weftwork.evaluation.core.images import as_bytes, as_tensor
 from weftwork.evaluation.core.loading import load_adapters
 from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation
-from weftwork.evaluation.measurements.drawings import ORACLE, VALIDATED
-from weftwork.evaluation.oracles.designers import DesignerOracle
-from weftwork.evaluation.oracles.instruments import installed_instruments
+from weftwork.evaluation.measurements.drawings import ORACLE
 from weftwork.evaluation.scores.drawings import color_error, edge_scores
 from weftwork.evaluation.scores.scenes import WHITE, WHOLE, Case, Judge, mean
 from weftwork.evaluation.scores.swapped_scenes import Swapped, sketches_swapped, texts_swapped
@@ -260,19 +259,14 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         return images, self.judge.scores([one.case for one in swapped], images) | asked
 
 
-def validate(
-    pipe: ConditionedPipelineMixin, drawings: RenderedDrawings, method: str, count: int
-) -> tuple[DrawingsEvaluation, str]:
-    """Returns the evaluation of the attached adapter of a method on held-out cells, and its row.
+def validate(pipe: ConditionedPipelineMixin, module: nn.Module, arguments: Namespace) -> DrawingsEvaluation:
+    """Returns the evaluation of the attached adapter on held-out cells.
 
     The scenes are other ones than those of `weftwork evaluate drawings`.
     """
-    designers = DesignerOracle.from_pretrained(shipped(ORACLE.shipped), use_safetensors=True).eval()
-    judge = Judge(drawings, installed_instruments(), designers)
-    made = DrawingsEvaluation(
-        pipe=pipe, judge=judge, guidance_rescale=guidance_rescale(pipe), seed=VALIDATION_SEED, count=count
-    )
-    return made, VALIDATED[method]
+    opened = {"oracle": shipped(ORACLE.shipped), "drawings": arguments.drawings or TARBALLS}
+    folders = {name: [one] for name, one in (opened | {"cache_dir": arguments.cache_dir}).items()}
+    return replace(DrawingsEvaluation.open(pipe, folders), seed=VALIDATION_SEED)
 
 
 def guidance_rescale(pipe: ConditionedPipelineMixin) -> float:

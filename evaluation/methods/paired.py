@@ -4,6 +4,7 @@ Rows of pairs share one constant prompt, so only the pairs carry attributes. All
 triples of kind, colour and pattern are not in the training split.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -82,9 +83,9 @@ class PairedEvaluation(Evaluation[ConditionedPipelineMixin]):
         return self._scored(samples, self.generated(name, prompts, conditions))
 
 
-def validate(pipe: ConditionedPipelineMixin, module: nn.Module, count: int) -> tuple[PairedEvaluation, str]:
-    """Returns the evaluation of the attached adapter on validation cases, and its row."""
-    return PairedEvaluation(pipe=pipe, oracle=pretrained_oracle(), split="validation", count=count), "pairs"
+def validate(pipe: ConditionedPipelineMixin, module: nn.Module, arguments: Namespace) -> PairedEvaluation:
+    """Returns the evaluation of the attached adapter on validation cases."""
+    return PairedEvaluation(pipe=pipe, oracle=pretrained_oracle(), split="validation")
 
 
 @lru_cache(maxsize=3)

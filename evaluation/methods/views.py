@@ -7,6 +7,7 @@ blending known pixels in.
 """
 
 import logging
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -187,10 +188,9 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         return images, scores
 
 
-def validate(pipe: AlignedViewsPipeline, module: AlignedViews, count: int) -> tuple[AlignedViewsEvaluation, str]:
-    """Returns the evaluation of the modules on validation cases, and its row."""
-    views, size = {"views": [module]}, pipe.size[0]
-    return AlignedViewsEvaluation(pipe=pipe, views=views, size=size, split="validation", count=count), "views"
+def validate(pipe: AlignedViewsPipeline, module: AlignedViews, arguments: Namespace) -> AlignedViewsEvaluation:
+    """Returns the evaluation of the modules on validation cases."""
+    return AlignedViewsEvaluation(pipe=pipe, views={"views": [module]}, size=pipe.size[0], split="validation")
 
 
 def _averaged(values: np.ndarray, holes: Mask) -> np.ndarray:

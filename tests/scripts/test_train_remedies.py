@@ -256,6 +256,13 @@ def test_the_command_of_an_upload_that_failed_uploads_the_same(
     ]
 
 
+def test_cases_are_of_datasets_that_the_method_is_trained_on() -> None:
+    for method in methods().values():
+        given = load(method.trainer).synthetic_datasets if method.trainer else ()
+        assert set(method.validation) <= set(given), method.name
+        assert all(callable(load(path)) for path, _ in method.validation.values())
+
+
 @pytest.mark.parametrize("name", [one.name for one in methods().values() if one.trainer])
 def test_options_of_a_new_adapter_are_refused_beside_init_from(name: str) -> None:
     kind = load(methods()[name].trainer or "")

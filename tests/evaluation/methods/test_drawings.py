@@ -14,6 +14,7 @@ from tiny import tiny_pipe, tiny_unet
 from tiny_baselines import tiny_vision_model, write_lora
 from tiny_transformers import tiny_transformer_pipe
 
+from weftwork.attention_processors.core.method import methods
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.attention_processors.paired.adapter import PairedAdapter
 from weftwork.attention_processors.reference.adapter import ReferenceAdapter
@@ -103,6 +104,8 @@ def evaluation(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Drawin
 
 def test_every_row_is_generated_and_scored(evaluation: DrawingsEvaluation, tmp_path: Path) -> None:
     names = tuple(evaluation.pipe.adapters)
+    validated = {one.validation["drawings"][1] for one in methods().values() if "drawings" in one.validation}
+    assert validated == {"pairs", "style", "reference"} <= set(ROWS)
     report = evaluation.run(tmp_path)
     assert [row.name for row in report.rows] == ROWS and tuple(evaluation.pipe.adapters) == names
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -141,7 +144,7 @@ def test_training_scores_held_out_cells(
 ) -> None:
     judge.designers.save_pretrained(tmp_path / "oracle")
     tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(tmp_path / "model")
-    monkeypatch.setattr("weftwork.evaluation.methods.drawings.installed_instruments", lambda: STAND_IN)
+    monkeypatch.setattr("weftwork.evaluation.scores.scenes.installed_instruments", lambda: STAND_IN)
     monkeypatch.setattr("weftwork.evaluation.methods.drawings.shipped", lambda name: tmp_path / "oracle")
     command = ["train", "style", "--synthetic", "drawings", "--drawings", str(folder / "drawings"), "--samples", "24",
                "--pretrained_model_name_or_path", str(tmp_path / "model"), "--cache_dir", str(folder),
