@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.encoders.latents import encode_latents
-from weftwork.pipelines.core.guidance import guidance_name
+from weftwork.pipelines.core.guidance import guidance_arguments
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 BATCH = 16
@@ -30,6 +30,7 @@ def generate(
     conditions: ConditionRows,
     seeds: Sequence[int],
     *,
+    guidance_scale: float,
     name: str = "",
     images: Sequence[Image.Image] | None = None,
     **settings: object,
@@ -40,11 +41,10 @@ def generate(
         seeds: seeds of the noise, one per image.
         name: description of the progress bar.
         images: control image of each prompt, for pipelines that take `image`.
-        settings: further arguments of the pipeline; `guidance_scale` is also the true scale of transformers.
+        guidance_scale: also the true scale of transformers.
+        settings: further arguments of the pipeline.
     """
     pipe.set_progress_bar_config(disable=True)
-    scale = guidance_name(pipe)
-    settings |= {scale: settings.pop("guidance_scale")} if "guidance_scale" in settings else {}
     outputs = []
     for start in tqdm(range(0, len(prompts), BATCH), desc=name):
         chosen = range(start, min(start + BATCH, len(prompts)))
@@ -52,14 +52,13 @@ def generate(
         given = {adapter: rows for adapter, rows in given.items() if any(rows)}
         generator = [torch.Generator().manual_seed(seeds[i]) for i in chosen]
         more: dict[str, object] = {} if images is None else {"image": [images[i] for i in chosen]}
-        if scale == "true_cfg_scale":
-            more["negative_prompt"] = [""] * len(chosen)
         out = pipe(
             [prompts[i] for i in chosen],
             conditions=given or None,
             generator=generator,
             output_type="pt",
             **more,
+            **guidance_arguments(pipe, guidance_scale, batch=len(chosen)),
             **settings,
         )
         outputs.append(out.images.cpu())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.core.guidance import guidance_name
+from weftwork.pipelines.core.guidance import guidance_arguments
 from weftwork.pipelines.designs.design import Control, Design
 from weftwork.pipelines.designs.initial_image import binary_mask
 
@@ -74,17 +74,13 @@ def _check_prompts(pipe: Any, design: Design) -> None:
         warn_of_unknown_words(pipe.tokenizer, text, name)
 
 
-def _guidance(pipe: DiffusionPipeline, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:
-    """Returns scale and rescale of guidance, and the negative prompt, which two calls need."""
-    name, negative = guidance_name(pipe), design.negative_prompt
-    if name == "true_cfg_scale" and design.guidance_scale > 1:
-        negative = negative or ""
-    scale = {name: design.guidance_scale} if name in taken else {}
+def _guidance(pipe: DiffusionPipeline, design: Design, taken: Mapping[str, object]) -> dict[str, object]:
+    """Returns scale and rescale of guidance, and the negative prompt."""
     rescale = {"guidance_rescale": design.guidance_rescale} if design.guidance_rescale else {}
     if rescale and design.begins_with_image and "guidance_rescale" not in taken:
         logger.warning("guidance_rescale: %s takes none beside an image; it is left out", type(pipe).__name__)
         rescale = {}
-    return {"negative_prompt": negative, **scale, **rescale}
+    return {**guidance_arguments(pipe, design.guidance_scale, design.negative_prompt), **rescale}
 
 
 def _images(pipe: Any, design: Design, taken: Mapping[str, object]) -> dict[str, Any]:

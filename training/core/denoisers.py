@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from weftwork.attention_processors.core.processor import unwrapped
 from weftwork.datasets.readers.errors import UserError
-from weftwork.pipelines.core.guidance import guidance_name, is_distilled
+from weftwork.pipelines.core.guidance import is_distilled
 
 Embeds = Mapping[str, Any]
 """Prompt embeddings as arguments of a denoiser, one row per prompt."""
@@ -190,12 +190,6 @@ def call_of(denoiser: nn.Module) -> DenoiserCall:
 def denoiser_of(pipe: DiffusionPipeline) -> ModelMixin:
     """Returns the denoiser of a pipeline."""
     return getattr(pipe, "transformer", None) or pipe.unet
-
-
-def guidance_arguments(pipe: DiffusionPipeline, prompts: int, guidance_scale: float) -> dict[str, Any]:
-    """Returns arguments of a pipeline that guide the generation of images for a number of prompts."""
-    name = guidance_name(pipe)
-    return {name: guidance_scale} | ({"negative_prompt": [""] * prompts} if name == "true_cfg_scale" else {})
 
 
 def timestep_shift(scheduler: ConfigMixin, latents: Noisy) -> float | None:

@@ -24,10 +24,11 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic import rooms
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
 from weftwork.datasets.synthetic.rooms import Scene
+from weftwork.pipelines.core.guidance import guidance_arguments
 from weftwork.training.core.building import built
 from weftwork.training.core.checkpoints import checkpoint_to_resume
 from weftwork.training.core.config import TrainingConfig
-from weftwork.training.core.denoisers import denoiser_of, guidance_arguments
+from weftwork.training.core.denoisers import denoiser_of
 from weftwork.training.core.objectives import diffusion_loss
 from weftwork.training.core.task import Task
 from weftwork.training.data.image_cache import CachedLatents, Latents
@@ -302,7 +303,7 @@ class TextToImageTask(Task[Any, Sample, Batch]):
             list(self.prompts),
             num_inference_steps=20,
             generator=[torch.Generator().manual_seed(i) for i in range(len(self.prompts))],
-            **guidance_arguments(pipe, len(self.prompts), 3.0),
+            **guidance_arguments(pipe, 3.0, batch=len(self.prompts)),
             **self.sampling,
         ).images
         folder.mkdir(parents=True, exist_ok=True)

@@ -18,14 +18,13 @@ from weftwork.attention_processors.core.conditioning import Conditioning, Encode
 from weftwork.attention_processors.core.families import call_layout
 from weftwork.attention_processors.core.processor import conditioned
 from weftwork.attention_processors.encoders import TextEncoders
-from weftwork.pipelines.core.guidance import is_distilled
+from weftwork.pipelines.core.guidance import guidance_arguments, is_distilled
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 from weftwork.training.core.config import ObjectiveConfig
 from weftwork.training.core.denoisers import (
     Embeds,
     call_of,
     denoiser_of,
-    guidance_arguments,
     timestep_shift,
 )
 from weftwork.training.core.objectives import diffusion_loss, flow_matching_loss, is_flow, training_scheduler
@@ -185,7 +184,7 @@ class DenoisingTask(Task[ModuleT, SampleT, TaskBatchT]):
             control: control images, of a pipeline with a ControlNet.
         """
         self.pipe.set_progress_bar_config(disable=True)
-        options = guidance_arguments(self.pipe, len(prompts), 3.0)
+        options = guidance_arguments(self.pipe, 3.0, batch=len(prompts))
         if self.call.length is not None:
             height, width = self.size
             options |= {"height": height, "width": width, "max_sequence_length": self.prompts.length}
