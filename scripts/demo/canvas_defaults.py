@@ -24,6 +24,8 @@ EXAMPLE: Final = "example-"
 """Beginning of the file names of example designs of drawings, in `assets`."""
 SUBJECTS: Final = ASSETS / "subjects.txt"
 """Names of the subjects of the drawings' training split, written by `scripts.maintenance.fetch_drawings`."""
+TRAINED_WORDS: Final = ASSETS / "words.txt"
+"""Words of names, tags and categories of the drawings' training split, written by the same."""
 OUTFITS: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
 OUTFIT_PROMPT: Final = "a person wearing an outfit"
@@ -57,7 +59,10 @@ def defaults_of(tokenizer: "PreTrainedTokenizerBase | None") -> CanvasDefaults:
         files = sorted(ASSETS.glob(f"{EXAMPLE}*.json"))
         examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one) for one in files}
         design = {"prompt": f"{designers[0]} style, on a white background", "guidance_rescale": DRAWINGS_RESCALE}
-        words, names = known_words(tokenizer, most=len(tokenizer)), SUBJECTS.read_text(encoding="utf-8").splitlines()
+        names = SUBJECTS.read_text(encoding="utf-8").splitlines()
+        # captions have words that are rare enough to be several tokens, such as "dark", so tokens alone are no evidence
+        trained = " ".join([*PALETTE, *designers, TRAINED_WORDS.read_text(encoding="utf-8")]).split()
+        words = sorted({*known_words(tokenizer, most=len(tokenizer)), *trained})
         return CanvasDefaults(design, "a red house", designers, words, [*PALETTE, *names], examples)
     words = known_words(tokenizer)
     if "outfit" in words:

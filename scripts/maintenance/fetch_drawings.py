@@ -5,7 +5,7 @@
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --demo scripts/demo/assets
 
 `--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE, `--demo` the names that
-the demo suggests, and a cat by each designer for its buttons.
+the demo suggests, the words of captions, and a cat by each designer for its buttons.
 """
 
 import argparse
@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from weftwork.datasets.drawings.collection import Drawings
+from weftwork.attention_processors.encoders.vocabulary import WORD
+from weftwork.datasets.drawings.collection import Drawings, Subject
 from weftwork.datasets.drawings.packages import check_integrity, read_packages
 from weftwork.datasets.drawings.rendering import render
 from weftwork.datasets.drawings.sets import NAMES, PEOPLE, SETS, Package, notice
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         (arguments.sample / "NOTICE").write_text(notice(SAMPLE_SETS))
     if arguments.demo:
         drawings = read_packages(arguments.folder)
-        names = "".join(f"{one}\n" for one in trained_names(drawings))
-        (arguments.demo / "subjects.txt").write_text(names, encoding="utf-8")
+        for name, found in (("subjects", trained_names(drawings)), ("words", trained_words(drawings))):
+            (arguments.demo / f"{name}.txt").write_text("".join(f"{one}\n" for one in found), encoding="utf-8")
         cats = np.concatenate([render(drawings.vectors[key][CAT], SIDE) for key in SETS], axis=1)
         sheet = Image.fromarray(cats).quantize(COLORS, Image.Quantize.FASTOCTREE)
         sheet.save(arguments.demo / "designers.png", optimize=True)
@@ -57,13 +58,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def trained_names(drawings: Drawings) -> list[str]:
     """The names of the subjects of the training split, sorted, without lists such as "family with man, boy"."""
-    trained = {
-        subject.name
-        for code, subject in drawings.subjects.items()
+    return sorted({one.name for one in _trained(drawings) if "," not in one.name})
+
+
+def trained_words(drawings: Drawings) -> list[str]:
+    """The words of names, tags and categories in captions of the training split, sorted."""
+    texts = (text for one in _trained(drawings) for text in (one.name, *one.tags, one.category))
+    return sorted({word for text in texts for word in WORD.findall(text.lower())})
+
+
+def _trained(drawings: Drawings) -> list[Subject]:
+    codes = {
+        code
         for key, texts in drawings.vectors.items()
-        if code in texts and split_of(code, SETS[key].designer) == "train"
+        for code in texts
+        if split_of(code, SETS[key].designer) == "train"
     }
-    return sorted(name for name in trained if "," not in name)
+    return [subject for code, subject in drawings.subjects.items() if code in codes]
 
 
 def fetch(package: Package, folder: Path) -> Path:

@@ -1,6 +1,8 @@
 """Defaults of the demo's canvas are chosen by the model's vocabulary."""
 
 import string
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +11,19 @@ from tiny import tiny_studio
 from transformers import CLIPTokenizer
 
 from weftwork.attention_processors.encoders.vocabulary import WORD, known_words
+from weftwork.datasets.drawings.captions import Depicted, DepictedScene, caption
+from weftwork.datasets.drawings.collection import Drawings
+from weftwork.datasets.drawings.colors import PALETTE
 from weftwork.datasets.drawings.sets import SETS, notice
+from weftwork.datasets.drawings.splits import split_of
 from weftwork.pretrained import shipped
 from weftwork.scripts.demo.studio import ImageStudio
 
 pytest.importorskip("gradio")
 
 from weftwork.scripts.demo.canvas_defaults import ASSETS, SUBJECTS, defaults_of, outfit
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +87,16 @@ def test_subjects_of_the_training_split_are_suggested() -> None:
     assert names == sorted(set(names)) and {"red", "house", "hippopotamus"} < set(words) and "roof" not in words
     spelled = {word for name in names for word in WORD.findall(name)} - set(words)
     assert len(spelled) < 5, "names are words that the model knows"
+
+
+def test_words_of_captions_are_known() -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(shipped("tiny-drawings") / "tokenizer")
+    words = set(defaults_of(tokenizer).words)
+    drawings = Drawings.read(ROOT / "examples/drawings")
+    seen = [one for code, one in drawings.subjects.items() if split_of(code, "noto") == "train"]
+    rng, said = np.random.default_rng(0), set[str]()
+    for subject, color, style, _ in product(seen, PALETTE, SETS.values(), range(2)):
+        depicted = Depicted(subject.name, subject.tags, subject.category, (color, "dark red"))
+        said |= set(WORD.findall(caption(DepictedScene((depicted,), style.words, color), rng)))
+    assert said <= words and len(said - set(known_words(tokenizer, most=len(tokenizer)))) > 20
+    assert not words & {"lamborghini", "roof"}
