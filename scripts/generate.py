@@ -2,6 +2,7 @@
 
     weftwork generate examples/scene/scene.json
     weftwork generate design.json --output red.png --seed 7 --num_images 4
+    weftwork generate outputs/scene.png --output outputs/blue.png --seed 8
     weftwork generate design.json --model my-stable-diffusion --adapter paired=outputs/mine
     weftwork generate --input designs.jsonl --output outputs/many
     weftwork generate design.json --inspect outputs/inspection
@@ -35,7 +36,7 @@ ABLATIONS: Final = ("heads", "layers", "none")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork generate`."""
-    parser.add_argument("design", nargs="?", type=Path, help="a design file (JSON)")
+    parser.add_argument("design", nargs="?", type=Path, help="a design file (JSON), or an image with one")
     parser.add_argument(
         "--input", type=Path, help="JSONL file of many named designs, one per line, instead of a design"
     )
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     if design.seed is None:
         design = replace(design, seed=secrets.randbelow(2**31))
     output = arguments.output or Path("outputs") / f"{arguments.design.stem}.png"
-    _check_output(output)
+    _check_output(output, arguments.design)
     targets = numbered(output, arguments.num_images)
     device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
     pipe = open_pipeline(opened_model(design, arguments), adapters, design, arguments.image_encoder).to(device)
@@ -155,8 +156,10 @@ def _inspector(arguments: argparse.Namespace) -> "Inspector | None":
     return Inspector(ablate=ablate, heads=heads, with_maps=arguments.maps)
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, design: Path) -> None:
     if output.suffix.lower() != ".png":
         raise UserError(f"output: got {str(output)!r}, expected a name that ends in .png; the design is stored in it")
     if output.is_dir():
         raise UserError(f"output: got {str(output)!r}, a folder, expected a file; add a name")
+    if output.resolve() == design.resolve():
+        raise UserError(f"output: got {str(output)!r}, the design's own image, expected another; choose another name")

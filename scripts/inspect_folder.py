@@ -47,6 +47,8 @@ def describe(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: got a run without a result; pass one of its checkpoints, {unfinished[-1]}")
     files = [path] if path.is_file() else [one for one in files_below(path) if one.name.endswith(SUFFIX)]
     files = [one for one in files if one.parent != path / STATE]
+    if not path.exists():
+        raise UserError(f"folder: got nothing at {str(path)!r}, expected an adapter or a shipped model; check the path")
     if not files:
         raise UserError(f"{path}: no safetensors files found; see `weftwork convert`")
     headers = {str(file.relative_to(path)) if file != path else file.name: Header.read(file) for file in files}
@@ -114,4 +116,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for title in ("options", "metadata", "training"):
         if found[title]:
             yield f"{title}:"
-            yield from (f"  {key}: {value}" for key, value in found[title].items())
+            yield from (f"  {key}: {value}" for key, value in found[title].items() if key != "after")
+    run = found["training"]
+    while run := (run or {}).get("after"):
+        yield "after: " + ", ".join(f"{key} {value}" for key, value in run.items() if key != "after")

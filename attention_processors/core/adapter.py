@@ -161,6 +161,8 @@ class Adapter(ModelMixin, ConfigMixin, Generic[BatchT, FeaturesT]):
                 naming the first; another format version.
         """
         folder = Path(str(pretrained_model_name_or_path))
+        if not folder.exists() and len(folder.parts) != 2:  # the parts of an id on the Hub
+            raise UserError(f"adapter: got nothing at {str(folder)!r}, expected a folder or OWNER/NAME; check the path")
         if folder.is_dir():
             folder = folder / (kwargs.get("subfolder") or "")
             kwargs["variant"] = kwargs.get("variant") or only_variant(folder)

@@ -19,7 +19,7 @@ from weftwork.attention_processors.core.records import (
 )
 from weftwork.attention_processors.core.regions import Area, area_map, checked_area
 from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight, number
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 GUIDANCE = ("both", "cond_only")
 
@@ -90,8 +90,7 @@ class Condition(Recorded):
         for name in ("weight", "start", "end"):
             if (value := number(getattr(self, name))) is not None:  # of any library
                 object.__setattr__(self, name, value)
-        if self.cfg not in GUIDANCE:
-            raise UserError(f"cfg: got {self.cfg!r}, expected one of {', '.join(GUIDANCE)}")
+        check_choice("cfg", self.cfg, GUIDANCE)
         Schedule(self.start, self.end, self.curve)
         object.__setattr__(self, "region", self.checked_region())
 

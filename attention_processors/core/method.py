@@ -58,7 +58,7 @@ class Method:
     pipeline: str = OPEN_CONDITIONED
     trainer: str | None = None
     evaluation: str | None = None
-    validation: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    validation: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
     demo_page: str | None = None
     example: str | None = None
     trained: bool = True

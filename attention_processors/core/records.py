@@ -60,7 +60,7 @@ class ImageKind(Kind):
     def read(self, value: object, locate: Locate) -> Path | Image.Image:
         if not isinstance(value, str):
             raise UserError(f"got {short(value)}, expected the path of an image; write one, in quotes")
-        return locate(value)
+        return _found(value, locate, "an image")
 
     def schema(self) -> Schema:
         return {"type": "string", "minLength": 1}
@@ -170,11 +170,10 @@ class RegionKind(Kind):
     def read(self, value: object, locate: Locate) -> Any:
         if isinstance(value, list) and all(map(is_number, value)):
             return value
+        expected = ('"sketch", ' if self.sketch else "") + "[left, top, right, bottom] or the path of a mask"
         if not isinstance(value, str):
-            word = '"sketch", ' if self.sketch else ""
-            expected = f"{word}[left, top, right, bottom] or the path of a mask"
             raise UserError(f"got {short(value)}, expected {expected}; use one of these or leave it out")
-        return value if value == "sketch" else locate(value)
+        return value if value == "sketch" else _found(value, locate, expected)
 
     def schema(self) -> Schema:
         first, second = ({"type": "number", "minimum": 0, "maximum": 1, "not": {"const": end}} for end in (1, 0))
@@ -281,6 +280,14 @@ class Recorded:
         given = [{"required": [key], "properties": {key: {"not": {"type": "null"}}}} for key in cls.needs]
         schema |= {"required": required} if required else {"anyOf": given} if given else {}
         return schema | {"properties": properties}
+
+
+def _found(text: str, locate: Locate, expected: str) -> Path | Image.Image:
+    """Returns the image or the file of a text; `ValueError` if there is none."""
+    found = locate(text)
+    if isinstance(found, Path) and not found.is_file():
+        raise UserError(f"got no file at {str(found)!r}, expected {expected}; check the path")
+    return found
 
 
 def _plain(value: object) -> object:

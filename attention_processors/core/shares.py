@@ -1,11 +1,10 @@
 """Shares by name, of which mixtures are made."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 
 from weftwork.attention_processors.core.strength import number
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, nearest
 
 
 def checked_shares(what: str, given: str | Mapping[str, float]) -> dict[str, float]:
@@ -42,7 +41,6 @@ def share_row(what: str, shares: Mapping[str, float], known: Sequence[str]) -> l
     """
     for name in shares:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "use one of these"
-            raise UserError(f"{what}: got {name!r}, expected one of {', '.join(known) or 'none'}; {hint}")
+            expected = f"expected one of {', '.join(known) or 'none'}; {nearest(name, known, 'use one of these')}"
+            raise UserError(f"{what}: got {name!r}, {expected}")
     return [float(shares.get(name, 0.0)) for name in known]

@@ -1,5 +1,6 @@
 """Errors that users can fix; commands show them as one line, without a traceback."""
 
+import difflib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
@@ -10,6 +11,12 @@ class UserError(ValueError):
 
 class NotFiniteError(UserError, FloatingPointError):
     """A training step or a generation gave NaN or infinite numbers."""
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Returns the remedy for an unknown name: the nearest of the known ones, or `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
 
 
 def check_installed(user: str, *packages: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice
 
 Mode = Literal["RGB", "L"]
 Ink = Literal["auto", "dark", "light"]
@@ -52,10 +52,9 @@ def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PI
 
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
     """Converts an image of any mode to RGB or grey: upright, 16 bits and floats scaled to 8, transparency on white."""
-    if mode not in ("RGB", "L"):
-        raise UserError(f"mode: got {mode!r}, expected 'RGB' or 'L'; pass one of these")
+    check_choice("mode", mode, ("RGB", "L"))
     if 0 in image.size:
-        raise UserError(f"{name}: got {_by(image)} pixels, expected at least 1x1; pass another image")
+        raise UserError(f"{name}: got {image.width}x{image.height} pixels, expected at least 1x1; pass another image")
     with _failing_in_one_way(name):
         image = upright(image)
         image.load()
@@ -68,7 +67,7 @@ def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> 
 
 
 def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") -> Image.Image:
-    """Converts an image to a sketch: one channel, dark strokes on a light ground.
+    """Converts an image to a sketch: one channel, dark strokes on white; grey or yellowed paper is brightened.
 
     Args:
         ink: whether the strokes are "dark" or "light"; light ones are inverted. "auto" takes for the ground what two of
@@ -87,13 +86,15 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
             f"{name}: got one tone all over ({darkest} to {lightest} of 255), expected strokes on a plain ground; "
             "draw some (light strokes on a transparent ground vanish on white)"
         )
-    light = ink == "light" or (ink == "auto" and ground_tone(values) < (darkest + lightest) / 2)
-    return ImageOps.invert(grey) if light else grey
+    ground, middle = ground_tone(values), (darkest + lightest) / 2
+    if ink == "light" or (ink == "auto" and ground < middle):
+        grey, ground, middle = ImageOps.invert(grey), 255 - ground, 255 - middle
+    # encoders take everything below white for ink; a ground darker than the middle is not paper, but drawn on all over
+    return grey.point([min(255, round(tone * 255 / ground)) for tone in range(256)]) if middle < ground < 255 else grey
 
 
 def check_ink(ink: str) -> None:
-    if ink not in INKS:
-        raise UserError(f"ink: got {ink!r}, expected 'auto', 'dark' or 'light'; pass one of these")
+    check_choice("ink", ink, INKS)
 
 
 def letterbox(
@@ -214,10 +215,6 @@ def _scaled_to_8_bits(image: Image.Image, name: str) -> Image.Image:
 def _crop(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def _by(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"
 
 
 def ground_tone(values: UInt8[np.ndarray, "height width"]) -> float:

@@ -44,7 +44,8 @@ def stroke_region(sketch: Image.Image) -> Float[np.ndarray, "height width"]:
         rows, columns = (np.flatnonzero(ink.any(axis)) for axis in (1, 0))
         box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         region[box] |= _filled(ink[box], max(ink.shape) / REGION_CELLS)
-    soft = _mask_image(region).filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
+    mask = Image.fromarray(region.astype(np.uint8) * np.uint8(255))
+    soft = mask.filter(ImageFilter.GaussianBlur(SOFTNESS)).resize(sketch.size, Image.Resampling.BILINEAR)
     return np.asarray(soft, np.float32) / 255
 
 
@@ -108,7 +109,3 @@ def _enclosed(ink: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.nda
 def _grown(mask: Bool[np.ndarray, "rows columns"], radius: int) -> Bool[np.ndarray, "rows columns"]:
     """Dilates a mask with a square of this radius."""
     return maximum_filter(mask, 2 * radius + 1)
-
-
-def _mask_image(mask: Bool[np.ndarray, "rows columns"]) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * np.uint8(255))

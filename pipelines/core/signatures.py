@@ -1,10 +1,11 @@
 """Signatures of pipelines: stock parameters in front of those that a mixin adds, and checks of keyword arguments."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any, Final
+
+from weftwork.datasets.readers.errors import nearest
 
 LEGACY: Final = ("callback", "callback_steps")
 """Deprecated arguments that diffusers still reads from its `**kwargs`."""
@@ -44,7 +45,6 @@ def bound_arguments(
     known = [p.name for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     for name in kwargs:
         if name not in known and name not in LEGACY:
-            nearest = difflib.get_close_matches(name, [*known, *added], 1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "see help(pipe.__call__)"
+            hint = nearest(name, [*known, *added], "see help(pipe.__call__)")
             raise TypeError(f"{name}: unknown argument of the pipeline's call; {hint}")
     return signature.bind(*args, **kwargs)

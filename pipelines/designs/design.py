@@ -43,11 +43,12 @@ from weftwork.attention_processors.core.records import (
     recorded,
     short,
 )
+from weftwork.attention_processors.core.regions import opened
 from weftwork.attention_processors.core.strength import MAX_WEIGHT, Schedule, check_weight
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.designs.files import moved_paths
 from weftwork.pipelines.designs.initial_image import DEFAULT_STRENGTH, check_initial_image
-from weftwork.pipelines.designs.kinds import ImagesKind, ListKind, OpenedKind, each, opened
+from weftwork.pipelines.designs.kinds import ImagesKind, ListKind, OpenedKind, each
 from weftwork.pipelines.designs.samplers import SAMPLERS
 from weftwork.pretrained import IMAGE_BACKBONES
 

@@ -2,21 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
 from weftwork.attention_processors.core.records import ImageKind, Kind, Locate, Recorded, Schema, short
+from weftwork.attention_processors.core.regions import opened
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import read_image
 
 Read = TypeVar("Read")
-
-
-def opened(image: Image.Image | Path) -> Image.Image:
-    """Returns an image, or reads that of a file."""
-    return read_image(image) if isinstance(image, Path) else image
 
 
 @dataclass(frozen=True)

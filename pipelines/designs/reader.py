@@ -18,6 +18,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX, located
 from weftwork.datasets.readers.json_object import unique_keys
 from weftwork.pipelines.designs.design import NOT_BESIDE_IMAGE, OF_IMAGE, Design
+from weftwork.pipelines.designs.files import stored_if_any
 
 SCHEMA_KEY: Final = "$schema"
 SCHEMA_FILE: Final = Path(__file__).with_name("design.schema.json")
@@ -27,9 +28,10 @@ IMAGE_SUFFIX: Final = ".png"
 
 
 def read_design(path: str | Path) -> Design:
-    """Reads and checks a design, its images included; `ValueError` names the place in the file that is wrong."""
+    """Reads and checks a design, or that in an image of weftwork; `ValueError` names the place that is wrong."""
     path = Path(path)
-    return as_design(_parsed(_read_text(path), str(path)), partial(located, folder=path.parent), str(path))
+    record = stored["design"] if (stored := stored_if_any(path)) else _parsed(_read_text(path), str(path))
+    return as_design(record, partial(located, folder=path.parent), str(path))
 
 
 def read_designs(path: str | Path) -> dict[str, Design]:
@@ -106,14 +108,13 @@ def design_schema() -> Schema:
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"design: got no file at {str(path)!r}, expected a JSON file; check the path") from error
     except OSError as error:
         raise UserError(
             f"design: got {str(path)!r}, which cannot be read ({error.strerror}), expected a JSON file; check the path"
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: got a text that is not JSON ({error}), expected an object; fix it") from error
+        expected = "JSON in UTF-8, or a PNG that weftwork made"
+        raise UserError(f"{path}: got a file that is not JSON ({error.reason}), expected {expected}; fix it") from error
 
 
 def _parsed(text: str, place: str) -> object:

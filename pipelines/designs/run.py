@@ -14,7 +14,7 @@ from weftwork.attention_processors.core.attention_maps import MapRecorder, overl
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.method import load, methods
 from weftwork.attention_processors.parts.cross_gates import check_several
-from weftwork.datasets.readers.errors import NotFiniteError, UserError
+from weftwork.datasets.readers.errors import NotFiniteError, UserError, nearest
 from weftwork.pipelines.core.attach import attached
 from weftwork.pipelines.core.call import denoisers
 from weftwork.pipelines.core.initial_image import image_pipeline
@@ -28,6 +28,7 @@ from weftwork.pipelines.designs.noise import generators, variations
 from weftwork.pipelines.designs.samplers import sampler
 from weftwork.pretrained import (
     ALL,
+    IMAGE_BACKBONES,
     adapters_of,
     available,
     backbone_of,
@@ -53,9 +54,10 @@ def open_pipeline(
     """
     folder = model_folder(model)
     if not (folder / "model_index.json").is_file():
+        ready = ", ".join(name for name in IMAGE_BACKBONES if name in available()) or "none is installed"
         raise UserError(
-            f"model: got {str(model)!r}, expected a folder with model_index.json or a shipped model "
-            f"({', '.join(available()) or 'none is installed'}); check the path"
+            f"model: got {str(model)!r}, expected a folder with model_index.json or a shipped model ({ready}); check "
+            "the path"
         )
     with opening("model", model):
         pipe: Any = open_conditioned(folder, local_files_only=True)
@@ -106,11 +108,12 @@ def attach_all(
     for name in missing:
         if name not in ready:
             other = [one.backbone for adapter, one in ALL.items() if one.condition == name and adapter in available()]
+            remedy = f"pass --adapter {name}=PATH" + "".join(f", or --model {one}, which has one" for one in other)
             raise UserError(
                 f"conditions: got {name!r}, for which there is no adapter, expected a name among "
                 f"{', '.join(pipe.adapters or ()) or 'none'} (attached), {', '.join(ready) or 'none'} (shipped for "
-                f"{Path(model).name}) or {', '.join(untrained())} (without weights); pass --adapter {name}=PATH"
-                + "".join(f", or --model {one}, which has one" for one in other)
+                f"{Path(model).name}) or {', '.join(untrained())} (without weights); "
+                + nearest(name, [*(pipe.adapters or ()), *ready, *untrained()], remedy)
             )
         pipe.load_adapter(shipped(ready[name]), name)
 

@@ -5,6 +5,7 @@ Conversions are all or nothing, with a `ValueError` for a target that is not emp
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _opened(path: Path, what: str) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged pickle raises is not foreseeable
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__  # PyTorch goes on with advice to run code
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); it is damaged or of another format: download it again"
         ) from error

@@ -54,7 +54,8 @@ def dice_to_adapter(
     state = {f"tokens.{_renamed(name, NAMES)}": one for name, one in module.items() if not name.startswith(CLASSIFIER)}
     for name, tensor in unet.items():
         if found := BRANCH.fullmatch(name):
-            state[f"{_projections(found[2])}.{found[1].replace('.', '-')}.weight"] = tensor
+            kind = "to_key" if found[2] == "k" else "to_value"
+            state[f"{kind}.{found[1].replace('.', '-')}.weight"] = tensor
     layers = {
         found[1]: shape_of(unet, 2, name)[0] for name in unet if (found := BRANCH.fullmatch(name)) and found[2] == "k"
     }
@@ -97,10 +98,6 @@ def adapter_to_dice(
             layer = rest.removesuffix(".weight").replace("-", ".")
             unet[f"{layer}.processor.to_{part[3]}_ip.{EMOTION}.weight"] = tensor
     return module, unet
-
-
-def _projections(kind: str) -> str:
-    return "to_key" if kind == "k" else "to_value"
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, OverTime
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
-from weftwork.datasets.readers.errors import UserError, check_installed
+from weftwork.datasets.readers.errors import UserError, check_choice, check_installed
 from weftwork.datasets.readers.inline_images import as_text
 from weftwork.datasets.readers.sidecar_files import read_boxes
 from weftwork.datasets.synthetic.walks import PROMPT, render
@@ -210,8 +210,7 @@ def audio_request(path: str, surface: str, seconds: float, clip: str | None, box
         ValueError: an unknown surface, a wrong length, no path, too large a file, a package that is not installed, or a
             clip or boxes that cannot be read.
     """
-    if surface not in SURFACES:
-        raise UserError(f"Surface: got {surface!r}, expected one of {', '.join(SURFACES)}")
+    check_choice("Surface", surface, SURFACES)
     if not 0 < seconds <= LONGEST:
         raise UserError(f"Seconds: got {seconds}, expected more than 0 and at most {LONGEST:.0f}")
     check_installed("Sound", "av", "matplotlib")

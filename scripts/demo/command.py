@@ -101,6 +101,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_installed("demo", "gradio")
     auth = None if arguments.auth is None else _account(arguments.auth)
     check_counts(queue=arguments.queue)
+    if arguments.port is not None and not 0 < arguments.port < 1 << 16:
+        raise UserError(f"port: got {arguments.port}, expected a number from 1 to 65535; change it")
     given = {one: text for one in with_pipelines() if (text := getattr(arguments, one.option)) is not None}
     folders = {one.name: _folders(one.option, text) for one, text in given.items()}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

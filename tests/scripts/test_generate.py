@@ -49,6 +49,19 @@ def test_a_stored_design_makes_the_same_image_again(folder: Path, models: Path) 
     assert np.array_equal(read(folder / "out" / "picture.png")[0], first)
 
 
+def test_an_image_is_drawn_again_with_another_seed_beside_it(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, DESIGN)
+    assert generate(folder, models) == 0
+    made, again = folder / "out" / "picture.png", folder / "again.png"
+    options = ["--model", str(models / "model"), "--adapter", f"paired={models / 'paired'}", "--seed", "4"]
+    assert main(["generate", str(made), *options, "--output", str(made)]) == 2
+    assert "the design's own image, expected another" in capsys.readouterr().err and read(made)[1]["seed"] == 3
+    assert main(["generate", str(made), *options, "--output", str(again)]) == 0
+    assert read(again)[1]["design"] == {**read(made)[1]["design"], "seed": 4}
+
+
 def test_one_side_alone_is_heard_without_conditions_too(folder: Path, models: Path) -> None:
     write(folder, {"prompt": "a person", "num_inference_steps": 1, "width": 80})
     assert generate(folder, models) == 0

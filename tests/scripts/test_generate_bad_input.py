@@ -55,7 +55,7 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (pair(text=""), "text: got an empty text"),
     (pair(text=7), "text: got 7, expected words"),
     (pair(sketch=7), "sketch: got 7, expected the path"),
-    (pair(sketch="none.png"), "image: got no file at .*none.png"),
+    (pair(sketch="none.png"), "sketch: got no file at .*none.png"),
     (pair(sketch="broken.png"), "cannot be read"),
     (pair(sketch="blank.png"), "got one tone all over"),
     (pair(weight=-1), "weight: got -1, expected a finite number of at least 0"),
@@ -68,10 +68,10 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (pair(region=[0, 0, 1.1, 1]), "region: got .*1.1.*expected 0 <= left < right <= 1"),
     (pair(region=[0, 0, 1]), "region: got .*expected four numbers"),
     (pair(region={"left": 0}), 'region: got .*expected "sketch"'),
-    (pair(region="none.png"), "got no file at .*none.png"),
+    (pair(region="none.png"), "region: got no file at .*none.png"),
     (pair(region="black.png"), "black everywhere"),
     (whole(global_sketch=7), "global_sketch: got 7, expected the path"),
-    (whole(global_sketch="none.png"), "image: got no file at .*none.png"),
+    (whole(global_sketch="none.png"), "global_sketch: got no file at .*none.png"),
     (whole(text="all"), "unknown key 'text', expected global_sketch"),
     (whole(weight=-1), "weight: got -1"),
     (styled(7), "style: got 7, expected a name, or numbers by name"),
@@ -121,6 +121,7 @@ BAD_RUNS: list[tuple[dict[str, Any], list[str], str]] = [
     ({"loras": [{"lora": "jacket.png"}]}, [], "which cannot be opened"),
     ({"controlnets": [{"controlnet": ".", "image": "jacket.png"}]}, [], "which cannot be opened"),
     ({"conditions": {"peired": [PAIR]}}, [], "conditions: got 'peired', for which there is no adapter"),
+    ({"conditions": {"attention-control": [{"words": "a"}]}}, [], "; did you mean 'attention_control'?"),
 ]
 
 
@@ -147,7 +148,7 @@ def test_a_damaged_model_is_one_message(folder: Path, models: Path, capsys: pyte
 
 
 def test_no_design(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "got no file at" in refused(generate(folder, models), folder, capsys)
+    assert "which cannot be read (No such file or directory)" in refused(generate(folder, models), folder, capsys)
 
 
 def test_a_full_disk_leaves_the_old_image_and_no_rest(

@@ -14,7 +14,8 @@ from weftwork.scripts.cli import main
 
 def test_an_adapter_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter = paired_adapter(tiny_unet())
-    adapter.register_to_config(training={"steps": 7, "data": "outfits"})
+    before = {"steps": 5, "after": {"steps": 3, "data": "drawings"}}
+    adapter.register_to_config(training={"steps": 7, "data": "outfits", "after": before})
     adapter.save_pretrained(tmp_path)
     assert main(["inspect", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -24,6 +25,7 @@ def test_an_adapter_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["inspect", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "PairedAdapter" in said and "steps: 7" in said and "family UNet2DConditionModel" in said
+    assert said.endswith("\nafter: steps 5\nafter: data drawings, steps 3\n")
 
 
 def test_weights_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +65,8 @@ def test_modules_of_several_parts_say_what_they_are(tmp_path: Path, capsys: pyte
 def test_what_is_no_adapter_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path)]) == 2
     assert "no safetensors files found" in capsys.readouterr().err
+    assert main(["inspect", "nowhere"]) == 2
+    assert "got nothing at 'nowhere'" in capsys.readouterr().err
     for content in (b"", b"\xff" * 100, struct.pack("<Q", 2) + b"[]"):
         (tmp_path / "bad.safetensors").write_bytes(content)
         assert main(["inspect", str(tmp_path)]) == 2

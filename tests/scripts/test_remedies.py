@@ -80,7 +80,7 @@ GENERATIONS: dict[str, list[Wrong]] = {
         (f"{PLAIN} --output a.jpg", "expected a name that ends in .png; the design is stored in it"),
         (f"{PLAIN} --output folder.png", "got 'folder.png', a folder, expected a file; add a name"),
         (f"{PLAIN} --maps", "got a design without conditions, .* or leave --maps out"),
-        (f"{PLAIN} --model x", "expected a folder with model_index.json or a shipped model .*; check the path"),
+        (f"{PLAIN} --model x", r"a shipped model \(tiny-drawings, tiny-diffusion, tiny-rooms\); check the path"),
         (f"{GENERATE} long.json", "prompt: got 200 tokens, expected at most 75; shorten it"),
     ],
     f"{PAIRS} --maps": [

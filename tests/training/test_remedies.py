@@ -72,7 +72,7 @@ def new(folder: Path) -> Path:
     row(
         lambda folder: [check_unused(folder)],
         lambda folder: text("", "final/config.json")(folder).parents[1],
-        "which holds the result of another run; pass another folder",
+        "holds the result of another run; pass another folder, with --init_from .*final to train that result further",
         new,
     ),
     (

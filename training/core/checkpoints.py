@@ -26,7 +26,10 @@ def check_unused(folder: Path) -> None:
             "--resume_from_checkpoint latest, or pass another folder"
         )
     if (folder / "final").exists():
-        raise UserError(f"output_dir: got {folder}, which holds the result of another run; pass another folder")
+        raise UserError(
+            f"output_dir: got {folder}, which holds the result of another run; pass another folder, with --init_from "
+            f"{folder / 'final'} to train that result further"
+        )
 
 
 def checkpoint_to_resume(source: str | None, folder: Path) -> Path | None:

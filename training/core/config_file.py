@@ -1,12 +1,11 @@
 """Command-line options from a TOML file, named as the flags; flags take precedence."""
 
 import argparse
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, nearest
 
 FLAG = "--config"
 
@@ -29,13 +28,13 @@ def set_defaults(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> N
     known = {flag: action for action in parser._actions for flag in action.option_strings}
     for name, value in _read(path).items():
         if (action := known.get(f"--{name}")) is None or f"--{name}" == FLAG:
-            near = difflib.get_close_matches(name, [one.removeprefix("--") for one in known], 1)
-            hint = f"did you mean {near[0]!r}?" if near else "see --help for all options"
+            hint = nearest(name, (one.removeprefix("--") for one in known), "see --help for all options")
             raise UserError(f"{path}: unknown option {name!r}; {hint}")
         try:
             action.default = _value(action, value)
         except ValueError as error:
-            raise UserError(f"{path}: got {_shown(value)} for {name!r}, {error}") from error
+            shown = str(value).lower() if isinstance(value, bool) else repr(value)
+            raise UserError(f"{path}: got {shown} for {name!r}, {error}") from error
         action.required = False
 
 
@@ -71,7 +70,3 @@ def _scalar(action: argparse.Action, value: object) -> object:
     if action.choices is not None and parsed not in action.choices:
         raise UserError(f"expected one of {', '.join(map(str, action.choices))}; write one of these")
     return parsed
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -117,7 +117,7 @@ def distance(restored: StereoBatch, audio: StereoBatch) -> Float[Tensor, ""]:
     total = WAVEFORM * _relative(restored, audio)
     for window in WINDOWS:
         fine = [_magnitudes(_sides(x), window) for x in (restored, audio)]
-        coarse = [_pooled(one) for one in fine]
+        coarse = [(F.avg_pool2d(one.square(), PATCH) + 1e-9).sqrt() for one in fine]
         for ours, theirs in (fine, coarse):
             logarithms = F.l1_loss((ours + FAINT).log(), (theirs + FAINT).log())
             total = total + _relative(ours, theirs) + 0.3 * logarithms
@@ -152,10 +152,6 @@ def _magnitudes(audio: Float[Tensor, "row 4 sample"], window: int) -> Float[Tens
     shape = torch.hann_window(window, device=audio.device)
     spectra = torch.stft(audio.flatten(0, 1), window, window // 4, window=shape, return_complex=True)
     return (spectra.real.square() + spectra.imag.square() + 1e-9).sqrt()
-
-
-def _pooled(magnitudes: Float[Tensor, "row4 bin frame"]) -> Float[Tensor, "row4 band time"]:
-    return (F.avg_pool2d(magnitudes.square(), PATCH) + 1e-9).sqrt()
 
 
 def _aside(ours: Float[Tensor, "row4 band time"], theirs: Float[Tensor, "row4 band time"]) -> Float[Tensor, ""]:

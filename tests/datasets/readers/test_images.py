@@ -143,11 +143,11 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path, name: str, messag
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="mode: got 'RGBA', expected 'RGB' or 'L'"):
+    with pytest.raises(ValueError, match="mode: got 'RGBA', expected one of RGB, L"):
         as_image(NOISE, "RGBA")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="photo: got 0x5 pixels, expected at least 1x1"):
         as_image(Image.new("L", (0, 5)), name="photo")
-    with pytest.raises(ValueError, match="ink: got 'blue', expected 'auto', 'dark' or 'light'"):
+    with pytest.raises(ValueError, match="ink: got 'blue', expected one of auto, dark, light"):
         as_sketch(drawing(), "blue")  # pyright: ignore[reportArgumentType]
 
 
@@ -156,9 +156,18 @@ def test_wrong_arguments_are_named() -> None:
 
 @pytest.mark.parametrize(("ground", "stroke"), [(255, 0), (200, 150), (120, 10)])
 def test_dark_strokes_stay_and_light_ones_are_inverted(ground: int, stroke: int) -> None:
-    dark = drawing(ground=ground, stroke=stroke)
-    assert as_sketch(dark).tobytes() == dark.tobytes()
-    assert as_sketch(ImageOps.invert(dark)).tobytes() == dark.tobytes()
+    dark, on_white = drawing(ground=ground, stroke=stroke), drawing(stroke=round(stroke * 255 / ground))
+    assert as_sketch(dark).tobytes() == on_white.tobytes()
+    assert as_sketch(ImageOps.invert(dark)).tobytes() == on_white.tobytes()
+    assert as_sketch(on_white, "dark").tobytes() == on_white.tobytes()
+
+
+def test_the_grain_of_paper_becomes_white_and_a_ground_that_is_drawn_on_stays() -> None:
+    paper = Image.fromarray(np.random.default_rng(0).integers(225, 236, (60, 60)).astype(np.uint8))
+    paper.paste(40, (20, 20, 40, 22))
+    assert np.median(np.asarray(as_sketch(paper))) >= 250 and np.asarray(as_sketch(paper)).min() == 44
+    filled = drawing(ground=60, stroke=200)
+    assert as_sketch(filled, "dark").tobytes() == filled.tobytes()
 
 
 def test_a_frame_is_not_the_ground_and_ink_overrules_it() -> None:

@@ -75,7 +75,7 @@ IMAGES = [
     ),
     row(as_image, given(Image.fromarray(BRIGHT)), r"from 0.0 to 2.0 in mode F.*; save it with 8 bits", EIGHT_BITS),
     row(as_image, given(Image.new("L", (0, 1))), "got 0x1 pixels.*; pass another image", given(GREY)),
-    row(partial(as_image, GREY), given("HSV"), "mode: got 'HSV', expected 'RGB' or 'L'; pass one", given("L")),
+    row(partial(as_image, GREY), given("HSV"), "mode: got 'HSV', expected one of RGB, L; pass one", given("L")),
     row(partial(as_sketch, drawn_sketch()), given("red"), "ink: got 'red'.*; pass one of these", given("light")),
     row(from_text, given(PREFIX + "%"), "not base64.*write it again", given(as_text(GREY))),
     row(from_text, given(PREFIX + in_base64(b"x")), "unknown format.*export it again", given(as_text(GREY))),

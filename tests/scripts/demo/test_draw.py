@@ -262,6 +262,7 @@ def test_unreadable_uploads_are_reported_by_name(tmp_path: Path) -> None:
     [
         ({"auth": "me"}, "auth: got no colon"),
         ({"queue": 0}, "queue: got 0"),
+        ({"port": 70000}, "port: got 70000, expected a number from 1 to 65535; change it"),
         ({"aligned_views": "a"}, "aligned_views: got 'a', expected BACKBONE=MODULES"),
     ],
 )
