@@ -338,10 +338,9 @@ def test_a_full_disk_while_saving_leaves_the_old_adapter(tmp_path: Path) -> None
     PairedAdapter.from_pretrained(tmp_path / "it")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "/nowhere/at/all"])
-def test_a_path_that_is_no_id_of_the_hub_is_refused_without_a_network(name: str) -> None:
-    with pytest.raises(ValueError, match=f"adapter: got nothing at '{name}', expected a folder or OWNER/NAME; check"):
-        PairedAdapter.from_pretrained(name)
+def test_a_path_that_is_no_id_of_the_hub_is_refused_without_a_network() -> None:
+    with pytest.raises(ValueError, match="adapter: got nothing at 'nowhere', expected a folder or OWNER/NAME; check"):
+        PairedAdapter.from_pretrained("nowhere")
 
 
 def test_saving_over_a_file_is_refused(tmp_path: Path) -> None:
