@@ -212,6 +212,12 @@ def test_a_mixture_of_styles_is_in_the_design(page: Any) -> None:
     assert design(page)["conditions"] == {"style": expected}
 
 
+def test_width_and_height_share_a_line(page: Any) -> None:
+    page.locator("#design .settings summary").click()
+    width, height = (page.locator(f"#design [data-setting={name}]").bounding_box() for name in ("width", "height"))
+    assert width["y"] == height["y"] and width["x"] < height["x"]
+
+
 def test_the_canvas_works_with_a_keyboard(page: Any, tmp_path: Path) -> None:
     sketch = np.full((100, 100), 255, np.uint8)
     sketch[40:60, 40:60] = 0
