@@ -8,6 +8,7 @@ import { fractions, movedBox } from "./regions.js";
 const { Konva } = globalThis;
 
 const NEAR = 8; // pixels around the pointer in which strokes are looked for
+const CLICK = 3; // pixels that the pointer may move in a click
 const SHIFT = 16; // canvas pixels from a layer to its copy
 const STEP = 2; // canvas pixels between points of a stroke
 const PAINTED = 0.45; // opacity of a region while it is painted
@@ -29,7 +30,10 @@ export class Tools {
   }
 
   begin() {
-    if (this.tool === "move") return this.#drag();
+    if (this.tool === "move") {
+      this.#busy = this.#drag();
+      return;
+    }
     if (this.tool === "draw" && this.store.active?.photo) this.#leavePhoto();
     const { active, state } = this.store;
     const boxes = this.tool === "box";
@@ -119,13 +123,27 @@ export class Tools {
     this.paper.draw();
   }
 
-  /** Drags the layer whose strokes are under the pointer, or else the active one. */
+  /**
+   * Drags a layer under the pointer, strokes before images and the active one before others, or else the active one. A
+   * click on the active one picks the next: layers that cover each other are not hidden from the mouse.
+   */
   #drag() {
-    const { layers } = this.store.state;
-    const hits = layers.filter((one) => one.visible && this.#hasInk(one.id));
-    const hit = hits.find((one) => !one.photo) ?? hits[0];
-    if (hit) this.store.select(hit.id);
-    this.paper.groupOf(this.store.state.active)?.startDrag();
+    const { layers, active } = this.store.state;
+    const all = layers.filter((one) => one.visible && this.#hasInk(one.id));
+    const strokes = all.filter((one) => !one.photo);
+    const hits = strokes.length ? strokes : all;
+    const index = hits.findIndex((one) => one.id === active);
+    if (index < 0 && hits.length) this.store.select(hits[0].id);
+    const group = this.paper.groupOf(this.store.state.active);
+    group?.startDrag();
+    const from = this.paper.stage.getPointerPosition();
+    const end = () => {
+      const { x, y } = this.paper.stage.getPointerPosition();
+      if (index < 0 || Math.hypot(x - from.x, y - from.y) > CLICK) return;
+      group.stopDrag(); // of the layer that is still the active one
+      this.store.select(hits[(index + 1) % hits.length].id);
+    };
+    return { move: () => {}, end };
   }
 
   #hasInk(id) {

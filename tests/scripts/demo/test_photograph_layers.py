@@ -175,6 +175,27 @@ def test_a_copy_of_a_reference_that_acts_everywhere_is_seen_and_keys_act_on(page
     references(page, "reference.length == 1")
 
 
+def test_images_that_cover_each_other_are_picked_in_turn_and_dragged(page: Any, tmp_path: Path) -> None:
+    imported(page, tmp_path, "Reference")
+    everywhere = page.get_by_role("button", name="All", exact=True).locator("visible=true")
+    everywhere.click()
+    page.get_by_label("Duplicate").locator("visible=true").click()
+    everywhere.click()  # both cover the canvas now
+    references(page, "reference.length == 2 && !reference[1].region")
+    tool(page, "move")
+    current, picked = page.locator("#design .layer[aria-current=true] .words"), []
+    for _ in range(3):
+        picked.append(current.get_attribute("aria-label"))
+        page.locator("#design .paper").click()
+    first, second, third = picked
+    assert first == third != second == current.get_attribute("aria-label")
+    drag(page, (0.5, 0.5), (0.7, 0.5))
+    moved = references(page, "reference.some((one) => one.region)")
+    assert ["region" in one for one in moved] == [name == second for name in sorted({str(first), str(second)})]
+    page.locator("#design .paper").click()
+    assert current.get_attribute("aria-label") == first
+
+
 @pytest.fixture
 def tiny_page(browser: Any, image_encoder: ImageEncoder, no_shipped_models: None) -> Iterator[Any]:
     """The demo on a small pipeline with an untrained adapter of subjects, which none is shipped of."""
