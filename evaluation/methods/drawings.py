@@ -264,8 +264,8 @@ def validate(pipe: ConditionedPipelineMixin, module: nn.Module, arguments: Names
 
     The scenes are other ones than those of `weftwork evaluate drawings`.
     """
-    opened = {"oracle": shipped(ORACLE.shipped), "drawings": arguments.drawings or TARBALLS}
-    folders = {name: [one] for name, one in (opened | {"cache_dir": arguments.cache_dir}).items()}
+    drawings, cache = arguments.drawings or TARBALLS, arguments.cache_dir
+    folders = {"oracle": [shipped(ORACLE.shipped)], "drawings": [drawings], "cache_dir": [cache]}
     return replace(DrawingsEvaluation.open(pipe, folders), seed=VALIDATION_SEED)
 
 

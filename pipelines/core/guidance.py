@@ -1,15 +1,12 @@
-"""Guidance among the arguments of a pipeline."""
+"""Guidance arguments of pipelines: the scale under its name, and the negative prompt that true guidance needs."""
 
 import inspect
-from typing import Any, Final
+from typing import Any
 
 from diffusers import DiffusionPipeline
 from torch import nn
 
 from weftwork.pipelines.core.call import denoisers
-
-TRUE_SCALE: Final = "true_cfg_scale"
-"""Name of the scale of transformers that call the denoiser once more for the negative prompt."""
 
 
 def is_distilled(denoiser: nn.Module) -> bool:
@@ -20,16 +17,20 @@ def is_distilled(denoiser: nn.Module) -> bool:
 def guidance_arguments(
     pipe: DiffusionPipeline, guidance_scale: float, negative_prompt: str | None = None, batch: int | None = None
 ) -> dict[str, Any]:
-    """Returns the guidance scale, if the pipeline takes one, and the negative prompt, if there is one.
+    """Builds the guidance arguments of a call: `true_cfg_scale` or `guidance_scale`, and `negative_prompt`.
+
+    True guidance calls the denoiser once more for the negative prompt; distilled models read their scale instead. A
+    scale that the pipeline does not take is left out, and so is the negative prompt where there is none.
 
     Args:
         batch: number of prompts, if they are a list; each gets the negative prompt.
     """
     taken = inspect.signature(pipe.__call__).parameters
-    name = TRUE_SCALE if TRUE_SCALE in taken and not is_distilled(denoisers(pipe)[0]) else "guidance_scale"
-    if name == TRUE_SCALE and guidance_scale > 1:
+    true = "true_cfg_scale" in taken and not is_distilled(denoisers(pipe)[0])
+    if true and guidance_scale > 1:
         negative_prompt = negative_prompt or ""  # without one, these pipelines leave guidance out
-    scale = {name: guidance_scale} if name in taken else {}
-    if negative_prompt is None:
-        return scale
-    return scale | {"negative_prompt": negative_prompt if batch is None else [negative_prompt] * batch}
+    name = "true_cfg_scale" if true else "guidance_scale"
+    arguments: dict[str, Any] = {name: guidance_scale} if name in taken else {}
+    if negative_prompt is not None:
+        arguments["negative_prompt"] = negative_prompt if batch is None else [negative_prompt] * batch
+    return arguments
