@@ -273,8 +273,10 @@ def _evaluate(trainer: Trainer, method: Method, module: "ModelMixin", pipe: "Dif
         return None
     from weftwork.evaluation.core.images import SHEET_COLUMNS, contact_sheet
 
-    path, name = method.validation[trainer.arguments.synthetic]
-    evaluation = replace(load(path)(pipe, module, trainer.arguments), count=trainer.arguments.validation_cases)
+    arguments = trainer.arguments
+    path, name, *options = method.validation[arguments.synthetic]
+    evaluation = load(path)(pipe, module, *(getattr(arguments, one) for one in options))
+    evaluation = replace(evaluation, count=arguments.validation_cases)
     truth, drawn = next(iter(evaluation.rows())), functools.cache(lambda: evaluation.rows()[truth]()[0])
 
     def evaluate(sheet: Path) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ METHOD = Method(
     pipeline="weftwork.pipelines.audio.pipeline:VideoToAudioPipeline.from_pretrained",
     evaluation="weftwork.evaluation.measurements.audio:MEASUREMENT",
     demo_page="weftwork.scripts.demo.audio:AudioPage",
-    validation={"walks": ("weftwork.evaluation.methods.audio:validate", "modules")},
+    validation={"walks": ("weftwork.evaluation.methods.audio:validate", "modules", "footsteps", "prompt")},
     example="weftwork.attention_processors.audio.example:example",
     usage=(
         "from weftwork.attention_processors.audio.conditions import BoxTrack",

@@ -39,8 +39,8 @@ class Method:
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
         evaluation: `Measurement`; None for a method without an evaluation.
-        validation: by synthetic dataset, for `weftwork train --validation_cases`: function of a pipeline, the trained
-            module and the options of training that returns the `Evaluation` of unseen cases, and its row.
+        validation: by synthetic dataset, for `weftwork train --validation_cases`: function of a pipeline and the trained
+            module that returns the `Evaluation` of unseen cases, its row, and options of training that it takes too.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
         example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
             all families of denoisers.
@@ -58,7 +58,7 @@ class Method:
     pipeline: str = OPEN_CONDITIONED
     trainer: str | None = None
     evaluation: str | None = None
-    validation: Mapping[str, tuple[str, str]] = field(default_factory=dict, hash=False)
+    validation: Mapping[str, tuple[str, str, *tuple[str, ...]]] = field(default_factory=dict, hash=False)
     demo_page: str | None = None
     example: str | None = None
     trained: bool = True

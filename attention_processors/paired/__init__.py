@@ -14,7 +14,7 @@ METHOD = Method(
     evaluation="weftwork.evaluation.measurements.paired:MEASUREMENT",
     validation={
         "outfits": ("weftwork.evaluation.methods.paired:validate", "pairs"),
-        "drawings": ("weftwork.evaluation.methods.drawings:validate", "pairs"),
+        "drawings": ("weftwork.evaluation.methods.drawings:validate", "pairs", "drawings", "cache_dir"),
     },
     demo_page="weftwork.scripts.demo.draw:DrawPage",
     example="weftwork.attention_processors.paired.example:example",

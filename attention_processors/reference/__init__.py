@@ -23,7 +23,7 @@ METHOD = Method(
     conditions=("weftwork.attention_processors.reference.conditions:Reference",),
     modalities=("image", "video"),
     trainer="weftwork.training.trainers.reference:ReferenceTrainer",
-    validation={"drawings": ("weftwork.evaluation.methods.drawings:validate", "reference")},
+    validation={"drawings": ("weftwork.evaluation.methods.drawings:validate", "reference", "drawings", "cache_dir")},
     example="weftwork.attention_processors.reference.example:example",
     usage=(
         "from weftwork.attention_processors import Reference",

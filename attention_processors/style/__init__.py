@@ -14,7 +14,7 @@ METHOD = Method(
     trainer="weftwork.training.trainers.style:StyleTrainer",
     validation={
         "outfits": ("weftwork.evaluation.methods.composition:validate", "style"),
-        "drawings": ("weftwork.evaluation.methods.drawings:validate", "style"),
+        "drawings": ("weftwork.evaluation.methods.drawings:validate", "style", "drawings", "cache_dir"),
     },
     demo_page="weftwork.scripts.demo.style:StylePage",
     example="weftwork.attention_processors.style.example:example",

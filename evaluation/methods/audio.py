@@ -6,7 +6,6 @@ conditions, are mono, or have the channels swapped put the scores into context. 
 those of the evaluation's split, which training has not heard.
 """
 
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -211,14 +210,17 @@ class SpatialAudioEvaluation(Evaluation[VideoToAudioPipeline]):
         return torch.from_numpy(shown).float(), scores
 
 
-def validate(pipe: VideoToAudioPipeline, module: Any, arguments: Namespace) -> SpatialAudioEvaluation:
-    """Returns the evaluation of the modules on validation cases.
+def validate(
+    pipe: VideoToAudioPipeline, module: Any, footsteps: Path | None, prompt: str | None
+) -> SpatialAudioEvaluation:
+    """Returns the evaluation of the modules on validation cases, with the footsteps and the prompt of training.
 
     Its row is not `TRAINED`, whose audio is cached, because these modules are still being trained.
     """
     pipe.set_encoders(audio=AudioStatistics(pipe.vae))
     modules = {"modules": (module.adapter, module.controlnet)}
-    return SpatialAudioEvaluation(pipe=pipe, modules=modules, split="validation")
+    said = prompt or PROMPT
+    return SpatialAudioEvaluation(pipe=pipe, modules=modules, footsteps=footsteps, prompt=said, split="validation")
 
 
 def _mono(audio: Audio) -> Audio:

@@ -4,7 +4,6 @@ The images are outfits. Pairs describe and place each garment; a style adapter s
 sketches as one image. Garments and style are read from the image alone.
 """
 
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -110,7 +109,7 @@ class CompositionEvaluation(Evaluation[ConditionedPipelineMixin]):
         }
 
 
-def validate(pipe: ConditionedPipelineMixin, module: nn.Module, arguments: Namespace) -> CompositionEvaluation:
+def validate(pipe: ConditionedPipelineMixin, module: nn.Module) -> CompositionEvaluation:
     """Returns the evaluation of the attached adapter of styles on validation cases."""
     oracle, reader = pretrained_oracle(styled=True), fitted_reader()
     return CompositionEvaluation(pipe=pipe, controlnet=None, oracle=oracle, style_reader=reader, split="validation")

@@ -4,7 +4,6 @@ Rows of pairs share a prompt that says style and ground alone, so only the pairs
 styles say subjects, colours and ground; only those of methods without a style condition name the designer.
 """
 
-from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -259,13 +258,14 @@ class DrawingsEvaluation(Evaluation[ConditionedPipelineMixin]):
         return images, self.judge.scores([one.case for one in swapped], images) | asked
 
 
-def validate(pipe: ConditionedPipelineMixin, module: nn.Module, arguments: Namespace) -> DrawingsEvaluation:
+def validate(
+    pipe: ConditionedPipelineMixin, module: nn.Module, drawings: Path | None, cache_dir: Path
+) -> DrawingsEvaluation:
     """Returns the evaluation of the attached adapter on held-out cells.
 
     The scenes are other ones than those of `weftwork evaluate drawings`.
     """
-    drawings, cache = arguments.drawings or TARBALLS, arguments.cache_dir
-    folders = {"oracle": [shipped(ORACLE.shipped)], "drawings": [drawings], "cache_dir": [cache]}
+    folders = {"oracle": [shipped(ORACLE.shipped)], "drawings": [drawings or TARBALLS], "cache_dir": [cache_dir]}
     return replace(DrawingsEvaluation.open(pipe, folders), seed=VALIDATION_SEED)
 
 

@@ -4,7 +4,6 @@ Rows of pairs share one constant prompt, so only the pairs carry attributes. All
 triples of kind, colour and pattern are not in the training split.
 """
 
-from argparse import Namespace
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
@@ -83,7 +82,7 @@ class PairedEvaluation(Evaluation[ConditionedPipelineMixin]):
         return self._scored(samples, self.generated(name, prompts, conditions))
 
 
-def validate(pipe: ConditionedPipelineMixin, module: nn.Module, arguments: Namespace) -> PairedEvaluation:
+def validate(pipe: ConditionedPipelineMixin, module: nn.Module) -> PairedEvaluation:
     """Returns the evaluation of the attached adapter on validation cases."""
     return PairedEvaluation(pipe=pipe, oracle=pretrained_oracle(), split="validation")
 

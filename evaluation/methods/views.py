@@ -7,7 +7,6 @@ blending known pixels in.
 """
 
 import logging
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -188,7 +187,7 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         return images, scores
 
 
-def validate(pipe: AlignedViewsPipeline, module: AlignedViews, arguments: Namespace) -> AlignedViewsEvaluation:
+def validate(pipe: AlignedViewsPipeline, module: AlignedViews) -> AlignedViewsEvaluation:
     """Returns the evaluation of the modules on validation cases."""
     return AlignedViewsEvaluation(pipe=pipe, views={"views": [module]}, size=pipe.size[0], split="validation")
 

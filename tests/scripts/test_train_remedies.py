@@ -1,6 +1,7 @@
 """Remedies in errors of `weftwork train`: the same command succeeds after them."""
 
 import argparse
+import inspect
 import json
 import re
 import shutil
@@ -260,7 +261,12 @@ def test_cases_are_of_datasets_that_the_method_is_trained_on() -> None:
     for method in methods().values():
         given = load(method.trainer).synthetic_datasets if method.trainer else ()
         assert set(method.validation) <= set(given), method.name
-        assert all(callable(load(path)) for path, _ in method.validation.values())
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        for synthetic, (path, _, *options) in method.validation.items():
+            known = parser.parse_args([method.name, "--synthetic", synthetic, "--output_dir", "run"])
+            assert list(inspect.signature(load(path)).parameters)[2:] == options, path
+            assert set(options) <= vars(known).keys(), path
 
 
 @pytest.mark.parametrize("name", [one.name for one in methods().values() if one.trainer])

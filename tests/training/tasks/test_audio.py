@@ -1,8 +1,10 @@
 """Training of spatial audio: synthetic walks, user audio, audio prompts, saved folders."""
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,18 +19,22 @@ from transformers import (
     T5Tokenizer,
 )
 
+from weftwork.attention_processors.audio import METHOD
 from weftwork.attention_processors.audio.conditions import AudioPrompt, BoxTrack, DepthClip, Envelope
 from weftwork.attention_processors.core.adapter_files import state_sha256
 from weftwork.attention_processors.encoders.audio import ClapEncoder
 from weftwork.attention_processors.encoders.audio_statistics import AudioStatistics
 from weftwork.datasets.readers.audio_folder import AudioFolder
-from weftwork.datasets.synthetic.walks import SECONDS, sample
+from weftwork.datasets.synthetic.walks import PROMPT, SECONDS, sample
 from weftwork.evaluation.methods.audio import SpatialAudioEvaluation, validate
 from weftwork.pipelines.audio.pipeline import VideoToAudioPipeline
 from weftwork.pretrained import shipped
 from weftwork.scripts.cli import main
+from weftwork.scripts.train import _evaluate
 from weftwork.training.data.audio import VERSIONS, SpatialPieces, SpatialWalks, WalkSounds, cached_audio_latents
 from weftwork.training.tasks.audio import SpatialConfig
+
+FOOTSTEPS = Path(__file__).parents[3] / "examples/footsteps"
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +147,21 @@ def test_spatial_modules_are_trained_and_measured(
     assert rows["swapped"]["pan_correlation"] < -0.99 and abs(rows["mono"]["pan_correlation"]) < 0.5
     assert rows["spatial"]["envelope_l1"] != rows["no_boxes"]["envelope_l1"] != rows["stereo_envelope"]["envelope_l1"]
     assert (tmp_path / "report/spatial-audio.png").is_file()
+
+
+def test_cases_have_the_footsteps_and_the_prompt_of_training(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[SpatialAudioEvaluation] = []
+    monkeypatch.setattr(
+        "weftwork.evaluation.methods.audio.validate", lambda *given: made.append(validate(*given)) or made[-1]
+    )
+    pipe, modules = VideoToAudioPipeline.from_pretrained(model), SimpleNamespace(adapter=None, controlnet=None)
+    for footsteps, prompt in ((FOOTSTEPS, "boots on snow"), (None, None)):
+        options = {"synthetic": "walks", "validation_cases": 2, "footsteps": footsteps, "prompt": prompt}
+        trainer: Any = SimpleNamespace(arguments=Namespace(**options))
+        module: Any = modules
+        assert _evaluate(trainer, METHOD, module, pipe) is not None
+    assert [(one.footsteps, one.prompt) for one in made] == [(FOOTSTEPS, "boots on snow"), (None, PROMPT)]
+    assert "snow" in {clip.surface for clip in replace(made[0], count=40).clips}
 
 
 def test_shares_out_of_range_are_refused() -> None:
