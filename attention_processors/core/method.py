@@ -39,7 +39,7 @@ class Method:
         pipeline: function that opens a folder or Hub id of a backbone as a pipeline.
         trainer: `Trainer` class; None for a method that cannot be trained.
         evaluation: `Measurement`; None for a method without an evaluation.
-        validation: by synthetic dataset, for `weftwork train --validation_cases`: function of a pipeline and the trained
+        validation: by synthetic dataset, for `weftwork train --validation_cases`: function of a pipeline and trained
             module that returns the `Evaluation` of unseen cases, its row, and options of training that it takes too.
         demo_page: class of a page of the demo; None shows a form made from the fields of the conditions.
         example: function of a denoiser that returns an `Example`, which `weftwork benchmark backbones --check` runs on
