@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
 
 
@@ -126,8 +125,6 @@ class TextEncoders:
         length = int(length or tokenizer.model_max_length)
         if self.expand is not None:
             texts = [self.expand(text, tokenizer) for text in texts]
-        for text in texts:
-            warn_of_unknown_words(tokenizer, text, "text")
         for text, ids in zip(texts, tokenizer(list(texts)).input_ids, strict=True):
             if len(ids) > length:
                 raise UserError(

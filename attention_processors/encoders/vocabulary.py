@@ -1,42 +1,42 @@
-"""Words that the vocabulary of a small text encoder does not have."""
+"""Words that the captions of a small text encoder's training do not have."""
 
 import logging
 import re
+from pathlib import Path
 from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
 WORD: Final = re.compile(r"[^\W\d_]+")
 MAX_TOKENS: Final = 1000
-"""Vocabularies up to this size are those of a dataset, with its words as tokens; larger ones spell rare words too."""
+"""Vocabularies up to this size, and that of drawings, are those of a dataset; others spell words of all kinds."""
+TRAINED_WORDS: Final = Path(__file__).with_name("words.txt")
+"""Words of captions of drawings' training split, written by `scripts.maintenance.fetch_drawings`."""
 _WARNED: set[tuple[int, str]] = set()
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """Returns the words of a text that a small vocabulary spells in pieces, since no caption of its dataset had them.
+    """Returns the words of a text that no caption of a small vocabulary's dataset had, and that it spells in pieces.
 
     None for large vocabularies, and for those without any words.
     """
-    if len(tokenizer) > MAX_TOKENS or not _has_words(tokenizer):
+    if not (known := set(known_words(tokenizer))):
         return []
     for token in tokenizer.get_added_vocab():  # of textual inversion
         text = text.replace(token, " ")
     words = dict.fromkeys(WORD.findall(text.lower()))
-    return [word for word in words if len(tokenizer.tokenize(word)) > 1]
+    return [word for word in words if word not in known and len(tokenizer.tokenize(word)) > 1]
 
 
-def known_words(tokenizer: Any, most: int = MAX_TOKENS) -> list[str]:
-    """Returns the words that a small vocabulary has as one token; none for large ones, whose words are open.
-
-    Args:
-        most: tokens of the largest vocabulary that is small.
-    """
-    if tokenizer is None or len(tokenizer) > most or not _has_words(tokenizer):
+def known_words(tokenizer: Any) -> list[str]:
+    """Returns the words that captions of a small vocabulary's dataset had; none for large ones, which know more."""
+    if tokenizer is None or (len(tokenizer) > MAX_TOKENS and len(tokenizer.tokenize("twemoji")) > 1):
         return []
-    words = {
-        re.sub(r"</w>|\u2581", "", token) for token in tokenizer.get_vocab() if "</w>" in token or "\u2581" in token
-    }
-    return sorted(word for word in words if WORD.fullmatch(word))
+    marked = (token for token in tokenizer.get_vocab() if "</w>" in token or "\u2581" in token)
+    words = {re.sub(r"</w>|\u2581", "", token) for token in marked}
+    if "twemoji" in words:  # rare words of its captions are several tokens, such as "dark"
+        words.update(TRAINED_WORDS.read_text(encoding="utf-8").split())
+    return sorted(filter(WORD.fullmatch, words)) if any(len(word) > 2 for word in words) else []
 
 
 def warn_of_unknown_words(tokenizer: Any, text: str, name: str) -> None:
@@ -45,13 +45,7 @@ def warn_of_unknown_words(tokenizer: Any, text: str, name: str) -> None:
     _WARNED.update((len(tokenizer), word) for word in new)
     if new:
         logger.warning(
-            "%s: got %s, which the vocabulary of the model (%d tokens) does not have; such words have little effect or "
-            "a wrong one, use those of its training (see the model card)",
-            *(name, ", ".join(map(repr, new)), len(tokenizer)),
+            "%s: got %s, unknown to this model: no caption of its training had them; such words have little effect or "
+            "a wrong one, use others (see the model card)",
+            *(name, ", ".join(map(repr, new))),
         )
-
-
-def _has_words(tokenizer: Any) -> bool:
-    """Whether some token is a word of several letters, whatever marks its ends."""
-    return any(len(re.sub(r"</w>|\u2581", "", token)) > 2 and ("</w>" in token or "\u2581" in token)
-               for token in tokenizer.get_vocab())  # fmt: skip

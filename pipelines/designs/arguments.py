@@ -7,7 +7,9 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 from PIL import Image
+from transformers import PreTrainedTokenizerBase
 
+from weftwork.attention_processors.core.records import TextKind
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.guidance import guidance_arguments
@@ -26,6 +28,7 @@ def call_arguments(pipe: DiffusionPipeline, design: Design, count: int = 1) -> d
     taken = inspect.signature(pipe.__call__).parameters
     if getattr(pipe, "unet", None) is not None:
         _check_prompts(pipe, design)
+    _warn_of_words(pipe, design)
     given = {
         "prompt": design.prompt,
         "num_inference_steps": design.num_inference_steps,
@@ -71,7 +74,20 @@ def _check_prompts(pipe: Any, design: Design) -> None:
         tokens, most = len(pipe.tokenizer(text).input_ids) - 2, pipe.tokenizer.model_max_length - 2
         if tokens > most:
             raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
-        warn_of_unknown_words(pipe.tokenizer, text, name)
+
+
+def _warn_of_words(pipe: Any, design: Design) -> None:
+    tokenizer = getattr(pipe, "tokenizer", None)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    warn_of_unknown_words(tokenizer, design.prompt, "prompt")
+    warn_of_unknown_words(tokenizer, design.negative_prompt or "", "negative_prompt")
+    for name, some in design.conditions.items():
+        for index, one in enumerate(some):
+            for key, (field, entry) in one.record_fields().items():
+                if isinstance(entry.kind, TextKind):
+                    place = f"conditions.{name}[{index}]: {key}"
+                    warn_of_unknown_words(tokenizer, getattr(one, field) or "", place)
 
 
 def _guidance(pipe: DiffusionPipeline, design: Design, taken: Mapping[str, object]) -> dict[str, object]:

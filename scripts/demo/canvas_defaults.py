@@ -24,8 +24,6 @@ EXAMPLE: Final = "example-"
 """Beginning of the file names of example designs of drawings, in `assets`."""
 SUBJECTS: Final = ASSETS / "subjects.txt"
 """Names of the subjects of the drawings' training split, written by `scripts.maintenance.fetch_drawings`."""
-TRAINED_WORDS: Final = ASSETS / "words.txt"
-"""Words of names, tags and categories of the drawings' training split, written by the same."""
 OUTFITS: Final = {"three garments": (3, 3), "four garments": (8, 4)}
 """By name the index and the number of garments."""
 OUTFIT_PROMPT: Final = "a person wearing an outfit"
@@ -54,17 +52,14 @@ class CanvasDefaults:
 
 def defaults_of(tokenizer: "PreTrainedTokenizerBase | None") -> CanvasDefaults:
     """Returns the defaults for a vocabulary: with "twemoji" those of drawings, with "outfit" those of outfits."""
-    if tokenizer is not None and len(tokenizer.tokenize("twemoji")) == 1:
+    words = known_words(tokenizer)
+    if "twemoji" in words:
         designers = [one.words for one in SETS.values()]
         files = sorted(ASSETS.glob(f"{EXAMPLE}*.json"))
         examples = {one.stem.removeprefix(EXAMPLE).replace("-", " "): partial(_drawing, one) for one in files}
         design = {"prompt": f"{designers[0]} style, on a white background", "guidance_rescale": DRAWINGS_RESCALE}
         names = SUBJECTS.read_text(encoding="utf-8").splitlines()
-        # captions have words that are rare enough to be several tokens, such as "dark", so tokens alone are no evidence
-        trained = " ".join([*PALETTE, *designers, TRAINED_WORDS.read_text(encoding="utf-8")]).split()
-        words = sorted({*known_words(tokenizer, most=len(tokenizer)), *trained})
         return CanvasDefaults(design, "a red house", designers, words, [*PALETTE, *names], examples)
-    words = known_words(tokenizer)
     if "outfit" in words:
         examples = {name: partial(outfit, name) for name in OUTFITS}
         return CanvasDefaults({"prompt": OUTFIT_PROMPT}, "a red striped jacket", words=words, examples=examples)

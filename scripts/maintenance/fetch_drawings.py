@@ -5,7 +5,7 @@
     python -m weftwork.scripts.maintenance.fetch_drawings .cache/drawings --demo scripts/demo/assets
 
 `--sample` writes the drawings of some subjects by four designers as SVG files, with a NOTICE, `--demo` the names that
-the demo suggests, the words of captions, and a cat by each designer for its buttons.
+the demo suggests, a cat by each designer for its buttons, and the words of captions where warnings read them.
 """
 
 import argparse
@@ -17,8 +17,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from weftwork.attention_processors.encoders.vocabulary import WORD
+from weftwork.attention_processors.encoders.vocabulary import TRAINED_WORDS, WORD
 from weftwork.datasets.drawings.collection import Drawings, Subject
+from weftwork.datasets.drawings.colors import PALETTE
 from weftwork.datasets.drawings.packages import check_integrity, read_packages
 from weftwork.datasets.drawings.rendering import render
 from weftwork.datasets.drawings.sets import NAMES, PEOPLE, SETS, Package, notice
@@ -48,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         (arguments.sample / "NOTICE").write_text(notice(SAMPLE_SETS))
     if arguments.demo:
         drawings = read_packages(arguments.folder)
-        for name, found in (("subjects", trained_names(drawings)), ("words", trained_words(drawings))):
-            (arguments.demo / f"{name}.txt").write_text("".join(f"{one}\n" for one in found), encoding="utf-8")
+        listed = {arguments.demo / "subjects.txt": trained_names(drawings), TRAINED_WORDS: trained_words(drawings)}
+        for path, found in listed.items():
+            path.write_text("".join(f"{one}\n" for one in found), encoding="utf-8")
         cats = np.concatenate([render(drawings.vectors[key][CAT], SIDE) for key in SETS], axis=1)
         sheet = Image.fromarray(cats).quantize(COLORS, Image.Quantize.FASTOCTREE)
         sheet.save(arguments.demo / "designers.png", optimize=True)
@@ -62,9 +64,10 @@ def trained_names(drawings: Drawings) -> list[str]:
 
 
 def trained_words(drawings: Drawings) -> list[str]:
-    """The words of names, tags and categories in captions of the training split, sorted."""
-    texts = (text for one in _trained(drawings) for text in (one.name, *one.tags, one.category))
-    return sorted({word for text in texts for word in WORD.findall(text.lower())})
+    """The words of names, tags, categories, colours and designers in captions of the training split, sorted."""
+    said = [*PALETTE, *(one.words for one in SETS.values())]
+    said += [text for one in _trained(drawings) for text in (one.name, *one.tags, one.category)]
+    return sorted({word for text in said for word in WORD.findall(text.lower())})
 
 
 def _trained(drawings: Drawings) -> list[Subject]:

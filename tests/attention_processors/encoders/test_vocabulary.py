@@ -45,7 +45,7 @@ def test_a_word_is_warned_of_once(caplog: pytest.LogCaptureFixture, monkeypatch:
     for text in ("red dogs", "dogs and red"):
         warn_of_unknown_words(small_tokenizer(), text, "prompt")
     first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith("prompt: got 'dogs', which the vocabulary of the model (82 tokens) does not have")
+    assert first.startswith("prompt: got 'dogs', unknown to this model: no caption of its training had them;")
     assert "'and'" in second and "dogs" not in second
 
 
@@ -53,6 +53,7 @@ def test_a_word_is_warned_of_once(caplog: pytest.LogCaptureFixture, monkeypatch:
 @pytest.mark.parametrize(
     ("model", "known", "unknown"),
     [
+        ("tiny-drawings", "a dark turquoise cat, flat fluent style, on a white background", "lamborghini"),
         ("tiny-diffusion", "a person wearing an outfit, a red striped jacket, plain brown boots", "corgi"),
         ("tiny-audio", "a person walks on gravel", "strolls"),
     ],

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from weftwork.attention_processors.encoders.vocabulary import TRAINED_WORDS
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.datasets.drawings.splits import split_of
 from weftwork.scripts.maintenance.fetch_drawings import trained_names, trained_words
@@ -20,5 +21,6 @@ def test_the_demo_suggests_names_of_the_training_split_alone() -> None:
 
 def test_the_words_are_those_of_captions() -> None:
     found = trained_words(Drawings.read(ROOT / "examples/drawings"))
-    words = (ROOT / "scripts/demo/assets/words.txt").read_text(encoding="utf-8").splitlines()
+    words = TRAINED_WORDS.read_text(encoding="utf-8").splitlines()
     assert words == sorted(set(words)) and set(found) < set(words) and len(found) > 150
+    assert {"beige", "noto", "admission"} < set(found)

@@ -1,0 +1,30 @@
+"""Arguments of a pipeline's call from a design: what is warned of before a run."""
+
+from typing import Any
+
+import pytest
+from tiny import tiny_pipe
+from transformers import CLIPTokenizer
+
+from weftwork.attention_processors import SketchTextPair
+from weftwork.attention_processors.encoders import vocabulary
+from weftwork.pipelines import ConditionedStableDiffusionPipeline
+from weftwork.pipelines.designs.arguments import call_arguments
+from weftwork.pipelines.designs.design import Design
+from weftwork.pretrained import shipped
+
+
+def test_words_unknown_to_the_model_are_named_by_their_place(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "_WARNED", set())
+    pipe: Any = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.tokenizer = CLIPTokenizer.from_pretrained(shipped("tiny-drawings") / "tokenizer")
+    pairs = [SketchTextPair(text="a dark cat"), SketchTextPair(text="a red lamborghini")]
+    design = Design("a cat on a roof", negative_prompt="blurry roof", conditions={"paired": pairs})
+    call_arguments(pipe, design)
+    assert [one.getMessage().partition(", unknown to this model")[0] for one in caplog.records] == [
+        "prompt: got 'roof'",
+        "negative_prompt: got 'blurry'",
+        "conditions.paired[1]: text: got 'lamborghini'",
+    ]
