@@ -249,8 +249,9 @@ class Recorded:
             try:
                 values[name] = entry.kind.read(value, locate)
             except ValueError as error:
-                nested = str(error).startswith(("[", "."))  # the place in a list or object
-                raise UserError(f"{key}{'' if nested else ': '}{error}") from error
+                reason = str(error).removeprefix("image: ")  # of readers, which do not know the key
+                nested = reason.startswith(("[", "."))  # the place in a list or object
+                raise UserError(f"{key}{'' if nested else ': '}{reason}") from error
         if cls.needs and not any(key in given for key in cls.needs):
             raise UserError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
         return cls(**values)

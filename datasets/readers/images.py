@@ -39,15 +39,15 @@ def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PI
     return as_image(read_any(path, max_pixels), mode, name=f"image {str(path)!r}")
 
 
-def read_any(path: str | Path, max_pixels: int) -> Image.Image:
+def read_any(path: str | Path, max_pixels: int, name: str = "image") -> Image.Image:
     if not os.path.isfile(path):
-        raise UserError(f"image: got no file at {str(path)!r}, expected an image; check the path")
-    return decode(path, f"image: got {str(path)!r}", max_pixels)
+        raise UserError(f"{name}: got no file at {str(path)!r}, expected an image; check the path")
+    return decode(path, f"{name}: got {str(path)!r}", max_pixels)
 
 
 def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads a sketch file as dark strokes on a light ground; see ``as_sketch``."""
-    return as_sketch(read_image(path, "L", max_pixels=max_pixels), ink, name=f"sketch {str(path)!r}")
+    return as_sketch(read_any(path, max_pixels, "sketch"), ink, name=f"sketch {str(path)!r}")
 
 
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:

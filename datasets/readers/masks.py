@@ -22,7 +22,7 @@ DARKEST_WHITE: Final = 0.5
 
 def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads a mask file, see ``as_mask``; `ValueError` as `read_image` and `as_mask`."""
-    return as_mask(read_any(path, max_pixels), name=f"mask {str(path)!r}")
+    return as_mask(read_any(path, max_pixels, "mask"), name=f"mask {str(path)!r}")
 
 
 def as_mask(image: Image.Image, *, name: str = "mask") -> Image.Image:
