@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, LayerBranches
+from weftwork.attention_processors.core.regions import check_aspect
 from weftwork.attention_processors.core.strength import (
     Arguments,
     Layout,
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 FEWEST_BIASED = 16
 """Least number of tokens with a bias: torch's fused attention on a CPU takes longer for fewer keys."""
-ASPECT_TOLERANCE = 0.15
-"""Latent sides are whole numbers: aspects within this many e-folds count as equal."""
 
 
 class Encoded(ABC):
@@ -74,11 +73,7 @@ def check_layout(layers: Collection[str], region: Tensor | None, aspect: float |
             "to weftwork.attention_processors.core.families.FAMILIES"
         )
     height, width = layout.latent_size or (1, 1)
-    if aspect is not None and abs(math.log(aspect * width / height)) > ASPECT_TOLERANCE:
-        raise UserError(
-            f"region: got sketches or masks of aspect (height / width) {aspect:.2f} for an image of "
-            f"{height / width:.2f}; draw them on a canvas of the image's aspect"
-        )
+    check_aspect(aspect, height / width)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ Box = tuple[float, float, float, float]
 Area = ImageLike | Box | None
 
 REGION_SIZE = 128
+ASPECT_TOLERANCE = 0.15
+"""Latent sides are whole numbers: aspects within this many e-folds count as equal."""
 
 
 def checked_area(area: Area) -> Box | Image.Image | None:
@@ -59,6 +61,15 @@ def common_aspect(aspects: Iterable[float | None]) -> float | None:
     if len(different) > 1:
         raise UserError(f"region: got aspects (height / width) {different}, expected one: draw all on the same canvas")
     return different[0] if different else None
+
+
+def check_aspect(aspect: float | None, image: float) -> None:
+    """Raises `ValueError` for masks of another aspect (height over width) than the image."""
+    if aspect is not None and abs(math.log(aspect / image)) > ASPECT_TOLERANCE:
+        raise UserError(
+            f"region: got sketches or masks of aspect (height / width) {aspect:.2f} for an image of {image:.2f}; draw "
+            "them on a canvas of the image's aspect"
+        )
 
 
 def region_size(aspect: float) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from weftwork.attention_processors.core.records import TextKind
+from weftwork.attention_processors.core.regions import check_aspect, common_aspect
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.guidance import guidance_arguments
@@ -23,12 +24,12 @@ def call_arguments(pipe: DiffusionPipeline, design: Design, count: int = 1) -> d
     """Returns prompts, size, guidance, images and ControlNets as the pipeline's call takes them for so many images.
 
     Raises:
-        ValueError: a prompt that is too long, or something that this pipeline does not take.
+        ValueError: a prompt that is too long, regions of other aspects than the image or each other, or something that
+            this pipeline does not take.
     """
     taken = inspect.signature(pipe.__call__).parameters
     if getattr(pipe, "unet", None) is not None:
         _check_prompts(pipe, design)
-    _warn_of_words(pipe, design)
     given = {
         "prompt": design.prompt,
         "num_inference_steps": design.num_inference_steps,
@@ -38,6 +39,7 @@ def call_arguments(pipe: DiffusionPipeline, design: Design, count: int = 1) -> d
         **_control_arguments(design.controlnets),
         **_initial(design, count),
     }
+    _check_conditions(pipe, design, given["height"], given["width"])
     if design.begins_with_image and "height" not in taken:  # its size is that of the image
         given["height"] = given["width"] = None
     for name, value in given.items():
@@ -76,18 +78,25 @@ def _check_prompts(pipe: Any, design: Design) -> None:
             raise UserError(f"{name}: got {tokens} tokens, expected at most {most}; shorten it")
 
 
-def _warn_of_words(pipe: Any, design: Design) -> None:
-    tokenizer = getattr(pipe, "tokenizer", None)
-    if not isinstance(tokenizer, PreTrainedTokenizerBase):
-        return
-    warn_of_unknown_words(tokenizer, design.prompt, "prompt")
-    warn_of_unknown_words(tokenizer, design.negative_prompt or "", "negative_prompt")
+def _check_conditions(pipe: Any, design: Design, height: int | None, width: int | None) -> None:
+    """Warns of words that the model does not know, and checks aspects of regions, by the place in the design."""
+    tokenizer: Any = getattr(pipe, "tokenizer", None)
+    known = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
+    warn_of_unknown_words(known, design.prompt, "prompt")
+    warn_of_unknown_words(known, design.negative_prompt or "", "negative_prompt")
     for name, some in design.conditions.items():
+        aspect = None
         for index, one in enumerate(some):
+            place = f"conditions.{name}[{index}]"
             for key, (field, entry) in one.record_fields().items():
                 if isinstance(entry.kind, TextKind):
-                    place = f"conditions.{name}[{index}]: {key}"
-                    warn_of_unknown_words(tokenizer, getattr(one, field) or "", place)
+                    warn_of_unknown_words(known, getattr(one, field) or "", f"{place}: {key}")
+            try:
+                aspect = common_aspect((aspect, one.aspect))
+                if height and width:
+                    check_aspect(aspect, height / width)
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from error
 
 
 def _guidance(pipe: DiffusionPipeline, design: Design, taken: Mapping[str, object]) -> dict[str, object]:

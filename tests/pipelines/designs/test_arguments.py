@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from PIL import Image
 from tiny import tiny_pipe
 from transformers import CLIPTokenizer
 
@@ -28,3 +29,22 @@ def test_words_unknown_to_the_model_are_named_by_their_place(
         "negative_prompt: got 'blurry'",
         "conditions.paired[1]: text: got 'lamborghini'",
     ]
+
+
+def test_regions_of_another_aspect_are_named_by_their_place() -> None:
+    pipe: Any = tiny_pipe(ConditionedStableDiffusionPipeline)
+    plain, square, wide = (SketchTextPair(text="a cat", region=one) for one in (None, mask(64, 64), mask(64, 32)))
+
+    def check(*pairs: SketchTextPair, **sides: int) -> None:
+        call_arguments(pipe, Design("a cat", conditions={"paired": pairs}, **sides))
+
+    check(plain, square, square)
+    check(plain, wide, height=32, width=64)
+    with pytest.raises(ValueError, match=r"^conditions.paired\[1\]: region: got sketches .* 0.50 for an image of 1.00"):
+        check(plain, wide)
+    with pytest.raises(ValueError, match=r"^conditions.paired\[2\]: region: got aspects .*\[0.5, 1.0\], expected one"):
+        check(plain, square, wide)
+
+
+def mask(width: int, height: int) -> Image.Image:
+    return Image.new("L", (width, height), 255)
