@@ -96,7 +96,8 @@ class Measurement:
         )
 
     def folders(self, arguments: argparse.Namespace) -> dict[str, Sequence[Path]]:
-        """Returns `places`, and the folders of `weights`, given or shipped; logs the rows skipped for lack of weights.
+        """Returns `places`, and the folders of `weights`, given or shipped; logs rows skipped for lack of weights
+        that `--rows` names, or all.
 
         Raises:
             ValueError: required weights are neither given nor shipped.
@@ -115,13 +116,13 @@ class Measurement:
                 found[name] = [shipped(one.shipped)]
             elif not one.rows:
                 raise UserError(f"{name}: got none, and none is shipped for this backbone; train one, pass --{name}")
-            elif of_backbone:
+            elif of_backbone and (rows := [row for row in one.rows if row in (arguments.rows or one.rows)]):
                 where = (
                     "or run in a checkout, which has it in pretrained/baselines" if one.shipped else "none is shipped"
                 )
                 what = one.shipped or one.help
                 logger.info(
                     "rows left out: %s; %s is not in this installation: pass --%s, %s",
-                    *(", ".join(one.rows), what, name, where),
+                    *(", ".join(rows), what, name, where),
                 )
         return found

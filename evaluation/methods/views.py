@@ -28,6 +28,7 @@ from weftwork.attention_processors.views.warping import WarpedView, warp_mesh
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
+from weftwork.evaluation.core.report import Report
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.measurements.views import MEASUREMENT
 from weftwork.evaluation.oracles.instruments import if_installed, inpainted, perceptual_distance
@@ -91,6 +92,11 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         views = {name: [AlignedViews.from_pretrained(one) for one in some] for name, some in folders.items()}
         return cls(pipe=pipe, views=views, size=pipe.size[0])
 
+    def run(self, folder: Path, only: Sequence[str] = (), seeds: Sequence[int] = (0,)) -> Report:
+        if find_spec("cv2") is None and (not only or "warp_inpainted" in only):
+            logger.info('warp_inpainted: left out, since OpenCV is not installed; pip install ".[instruments]"')
+        return super().run(folder, only, seeds)
+
     def rows(self) -> dict[str, Callable[[], Drawn]]:
         rows: dict[str, Callable[[], Drawn]] = {
             "real": lambda: self._scored(self._true, self._depths),
@@ -104,8 +110,6 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         }
         if find_spec("cv2") is not None:
             rows["warp_inpainted"] = lambda: self._warp(inpainted)
-        else:
-            logger.info('warp_inpainted: left out, since OpenCV is not installed; pip install ".[instruments]"')
         rows |= {name: partial(self._drawn, name, name) for name in self.views}
         if TRAINED in self.views:
             rows |= {name: partial(self._drawn, name, TRAINED, blend) for name, blend in BLENDED.items()}

@@ -15,7 +15,7 @@ from weftwork.scripts.cli import main
 
 
 def options(**given: Any) -> Namespace:
-    return Namespace(**{"model": None, "adapter": None, "baseline": None, "limit": 1, **given})
+    return Namespace(**{"model": None, "adapter": None, "baseline": None, "limit": 1, "rows": (), **given})
 
 
 def test_rows_without_their_weights_are_named(
@@ -28,6 +28,11 @@ def test_rows_without_their_weights_are_named(
     (message,) = caplog.messages
     assert message.startswith("rows left out: global_sketch, global_sketch_unnamed; paired-global-sketch is not in")
     assert "--baseline" in message and "pretrained/baselines" in message
+    caplog.clear()
+    for rows, named in ((["pairs"], []), (["pairs", "global_sketch"], ["rows left out: global_sketch"])):
+        with caplog.at_level("INFO", "weftwork"):
+            PAIRED.folders(options(rows=rows))
+        assert [message.partition(";")[0] for message in caplog.messages] == named
 
 
 def test_a_baseline_is_left_out_beside_own_weights_unless_given() -> None:

@@ -98,6 +98,21 @@ def test_instruments_that_are_not_installed_are_left_out(
     assert evaluation.rows()["real"]()[1]["stlpips"] > 0
 
 
+def test_inpainting_that_is_not_installed_is_named_where_it_is_asked_for(
+    evaluation: AlignedViewsEvaluation,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("weftwork.evaluation.methods.views.find_spec", lambda name: None)
+    with caplog.at_level("INFO", "weftwork.evaluation.methods.views"):
+        evaluation.run(tmp_path, ["real"])
+        assert "warp_inpainted" not in caplog.text
+        with pytest.raises(UserError, match="rows: got warp_inpainted, expected some of real"):
+            evaluation.run(tmp_path, ["warp_inpainted"])
+    assert caplog.text.count("warp_inpainted: left out, since OpenCV is not installed") == 1
+
+
 def test_targets_are_by_turns_between_and_beyond(evaluation: AlignedViewsEvaluation) -> None:
     first, second = evaluation.cases
     assert first.warped.seen.mean() > second.warped.seen.mean()
