@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weftwork.attention_processors.core.method import Method, load
-from weftwork.datasets.readers.errors import check_counts, check_installed
+from weftwork.datasets.readers.errors import UserError, check_counts, check_installed
 from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.core.measurement import Measurement
 from weftwork.evaluation.measurements import measured
@@ -54,7 +54,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints the table and writes the report; `ValueError` for options out of range, or missing weights."""
     method = measured()[arguments.method]
     measurement, curve = _measurement(method), getattr(arguments, "curve", False)
-    check_counts(limit=arguments.limit)
+    check_counts(limit=arguments.limit, num_inference_steps=arguments.num_inference_steps)
+    if min(arguments.seed) < 0 or len(set(arguments.seed)) < len(arguments.seed):
+        got = ", ".join(map(str, arguments.seed))
+        raise UserError(f"seed: got {got}, expected different whole numbers of at least 0; change them")
     if curve:
         check_installed("curve", "matplotlib")
     device = device_named(arguments.device)

@@ -59,6 +59,13 @@ def test_a_limit_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
     for name in measured():
         assert main(["evaluate", name, "--limit", "0"]) == 2
         assert "limit: got 0, expected at least 1" in capsys.readouterr().err
+    for options, message in (
+        (("--num_inference_steps", "0"), "num_inference_steps: got 0, expected at least 1"),
+        (("--seed", "-1"), "seed: got -1, expected different whole numbers of at least 0; change them"),
+        (("--seed", "1", "2", "1"), "seed: got 1, 2, 1, expected different whole numbers"),
+    ):
+        assert main(["evaluate", "paired", *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_weights_that_are_not_shipped_are_named_by_their_content(
