@@ -32,9 +32,11 @@ def run(arguments: argparse.Namespace) -> None:
     from accelerate import PartialState
 
     from weftwork.pipelines.designs.identity import identity
-    from weftwork.pipelines.designs.reader import read_designs
+    from weftwork.pipelines.designs.reader import IMAGE_SUFFIX, read_designs
 
     folder = arguments.output or Path("outputs") / arguments.input.stem
+    if folder.is_file() or folder.suffix.lower() == IMAGE_SUFFIX:
+        raise UserError(f"output: got {str(folder)!r}, expected a folder for all images; choose another name")
     designs = {
         name: _seeded(replaced(design, arguments), index * arguments.num_images)
         for index, (name, design) in enumerate(read_designs(arguments.input).items())

@@ -234,6 +234,15 @@ def test_names_that_cannot_be_files_are_refused(
     assert message in capsys.readouterr().err and not (folder / "many").exists()
 
 
+def test_an_output_of_one_image_is_refused(folder: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_many(folder, *FEW)
+    (folder / "file").write_text("kept")
+    for name in ("many.png", "file"):
+        assert many(folder, models, "--output", str(folder / name)) == 2
+        assert f"{name}', expected a folder for all images; choose another name" in capsys.readouterr().err
+    assert not (folder / "many.png").exists()
+
+
 def test_maps_of_a_design_without_conditions_are_refused(
     folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
