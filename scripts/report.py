@@ -80,9 +80,15 @@ def found(folders: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(content, dict) and content.get("kind") in KINDS and isinstance(content.get("rows"), list):
+        if isinstance(content, dict) and content.get("kind") in KINDS and _has_rows(content):
             reports.append((path, content))
     yield from sorted(reports, key=lambda one: (list(KINDS).index(one[1]["kind"]), str(one[1]["name"]), str(one[0])))
+
+
+def _has_rows(content: Record) -> bool:
+    rows = content.get("rows")
+    named = isinstance(rows, list) and all(isinstance(row, dict) and {"name", "scores"} <= set(row) for row in rows)
+    return named and "name" in content
 
 
 def training_runs(folders: Sequence[Path]) -> list[TrainingRun]:

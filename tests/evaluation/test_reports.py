@@ -267,6 +267,8 @@ def test_the_page_has_every_report_and_needs_no_network(tmp_path: Path) -> None:
     Report("benchmark", "benchmark-step", [Row("plain", {"ratio": 1.0})]).write(tmp_path)
     (tmp_path / "other.json").write_text("[1]")
     (tmp_path / "broken.json").write_text("{")
+    for name, rows in (("plain", [1]), ("bare", [{"name": "a"}])):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"kind": "benchmark", "name": "others", "rows": rows}))
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
     assert page.count("<table>") == 2 and page.count("data:image/png;base64,") == 2
