@@ -7,6 +7,7 @@
 Pieces do not overlap; the rest of a file is left out.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds, read_
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.folders import files_below
 from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
+
+logger = logging.getLogger(__name__)
 
 SIDECARS: Final = (".npz", ".json")
 
@@ -69,6 +72,11 @@ class AudioFolder(Dataset[AudioPiece]):
         paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
         if not paths:
             raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SUFFIXES)}; add some")
+        names = {path.with_suffix("") for path in paths}
+        for path in files_below(folder):
+            whose, kind = path.with_suffix("").with_suffix(""), path.with_suffix("").suffix
+            if path.suffix in SIDECARS and kind in (".boxes", ".depth") and whose not in names:
+                logger.warning("%s: got a file that is read for no audio, expected the name of one; rename it", path)
         problems: list[str] = []
         self._pieces: list[AudioPiece] = []
         for path in paths:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from weftwork.datasets.readers.audio_folder import AudioFolder
@@ -37,3 +38,15 @@ def test_linked_folders_are_read_and_are_part_of_identity(tmp_path: Path) -> Non
     (tmp_path / "kept/unet.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     assert path_digest(tmp_path / "steps", "model") != before
     assert describe(tmp_path / "steps")["path"] == str(tmp_path / "steps")
+
+
+def test_boxes_of_no_audio_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    soundfile.write(tmp_path / "a walk.2.wav", np.full(800, 0.1), 8000)
+    for name in ("a walk.2.boxes", "a_walk.2.boxes", "a walk.depth"):
+        values = {"times": [0.0], "boxes": [[0.1, 0.1, 0.5, 0.9]], "depth": np.ones((1, 2, 2)), "metric": True}
+        np.savez(tmp_path / f"{name}.npz", **values)
+    assert len(AudioFolder(tmp_path, 0.1)[0].boxes) == 1
+    assert [Path(one.getMessage().partition(": got")[0]).name for one in caplog.records] == [
+        "a walk.depth.npz",
+        "a_walk.2.boxes.npz",
+    ]
