@@ -26,14 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from weftwork.attention_processors.core.branch import Branch, DecoupledBranch, LayerBranches
 from weftwork.attention_processors.core.regions import check_aspect
-from weftwork.attention_processors.core.strength import (
-    Arguments,
-    Layout,
-    Sampling,
-    Schedule,
-    Strength,
-    anchor_windows,
-)
+from weftwork.attention_processors.core.strength import Arguments, Layout, Sampling, Schedule, Strength, anchor_windows
 from weftwork.datasets.readers.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -11,14 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from weftwork.attention_processors.core.condition import Condition
-from weftwork.attention_processors.core.records import (
-    ChoiceKind,
-    ImageKind,
-    RegionKind,
-    Schema,
-    TextKind,
-    recorded,
-)
+from weftwork.attention_processors.core.records import ChoiceKind, ImageKind, RegionKind, Schema, TextKind, recorded
 from weftwork.attention_processors.core.regions import Area, ImageLike, from_array, resized
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import INKS, Ink, as_sketch, check_ink, letterbox, read_sketch

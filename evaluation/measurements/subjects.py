@@ -1,10 +1,9 @@
 """The measurement of subjects."""
 
-from pathlib import Path
 from typing import Final
 
-from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.evaluation.core.measurement import Measurement, Weights
+from weftwork.evaluation.measurements.drawings import PLACES
 
 MEASUREMENT: Final = Measurement(
     "Measurement of several subjects per image, shown alone and placed by words, on drawings that training left out: "
@@ -22,8 +21,5 @@ MEASUREMENT: Final = Measurement(
     curve=("subjects_right", "layout_change"),
     curve_over="first share of the steps with subjects",
     splits=("subjects", "cells"),
-    places={
-        "drawings": (TARBALLS, "npm tarballs, or SVG files"),
-        "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
-    },
+    places=PLACES,
 )

@@ -29,12 +29,7 @@ from weftwork.scripts.converters import ip_adapter as ip_adapter_checkpoint
 from weftwork.scripts.converters import moai as moai_checkpoint
 from weftwork.scripts.converters.face_lora import LORA_NAME, from_lora, to_lora, without_lora
 from weftwork.scripts.converters.ip_adapter import adapter_to_ip_adapter, denoiser_for, ip_adapter_to_adapter
-from weftwork.scripts.converters.lots import (
-    GROUPS,
-    adapter_to_lots,
-    lots_to_adapter,
-    sdxl_layers,
-)
+from weftwork.scripts.converters.lots import GROUPS, adapter_to_lots, lots_to_adapter, sdxl_layers
 from weftwork.scripts.converters.published import Config, Groups, adapter_on_meta
 from weftwork.scripts.converters.transformers import FORMATS, adapter_to_published, published_to_adapter
 

@@ -25,15 +25,7 @@ from weftwork.scripts.demo.jobs import Report, Step, User
 from weftwork.scripts.demo.pages import PipelinePage
 from weftwork.scripts.demo.points import points_shown, points_viewer
 from weftwork.scripts.demo.studio import Studio, seed_or_random
-from weftwork.scripts.demo.widgets import (
-    QUIET,
-    RunButtons,
-    Values,
-    downloads,
-    image_upload,
-    run_settings,
-    state_line,
-)
+from weftwork.scripts.demo.widgets import QUIET, RunButtons, Values, downloads, image_upload, run_settings, state_line
 
 ROOMS: Final = 6
 """Number of rooms of the test split."""

@@ -13,25 +13,12 @@ import numpy as np
 from weftwork.datasets.readers.errors import UserError, check_choice
 from weftwork.datasets.synthetic.checks import check_draw, check_side
 from weftwork.datasets.synthetic.outfits.drawing import paint_image, read_layers
-from weftwork.datasets.synthetic.outfits.figure import (
-    FIRST_GARMENT,
-    Canvas,
-    draw_figure,
-    paint_body,
-    paint_head,
-)
+from weftwork.datasets.synthetic.outfits.figure import FIRST_GARMENT, Canvas, draw_figure, paint_body, paint_head
 from weftwork.datasets.synthetic.outfits.garments import PAINTERS
 from weftwork.datasets.synthetic.outfits.sketches import draw_sketch
 from weftwork.datasets.synthetic.outfits.styles import STYLES, paint_styled
 from weftwork.datasets.synthetic.outfits.texts import caption, describe
-from weftwork.datasets.synthetic.outfits.vocabulary import (
-    COLORS,
-    KINDS,
-    KINDS_BY_SLOT,
-    PATTERNS,
-    SLOTS,
-    Garment,
-)
+from weftwork.datasets.synthetic.outfits.vocabulary import COLORS, KINDS, KINDS_BY_SLOT, PATTERNS, SLOTS, Garment
 
 SPLITS: Final = ("train", "validation", "test")
 COUNT_SHARES: Final = (0.05, 0.15, 0.40, 0.40)
