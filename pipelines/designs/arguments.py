@@ -80,7 +80,7 @@ def _check_prompts(pipe: Any, design: Design) -> None:
 
 def _check_conditions(pipe: Any, design: Design, height: int | None, width: int | None) -> None:
     """Warns of words that the model does not know, and checks aspects of regions, by the place in the design."""
-    tokenizer: Any = getattr(pipe, "tokenizer", None)
+    tokenizer = getattr(pipe, "tokenizer", None)
     known = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
     warn_of_unknown_words(known, design.prompt, "prompt")
     warn_of_unknown_words(known, design.negative_prompt or "", "negative_prompt")
