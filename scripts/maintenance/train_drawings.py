@@ -6,10 +6,11 @@
     python -m weftwork.scripts.maintenance.train_drawings denoiser --init_from pretrained/tiny-diffusion \
         --vae outputs/drawings-vae/final --output_dir outputs/drawings
 
-A FLUX folder is trained from random weights; `--init_from` goes on from an earlier one:
+A FLUX folder is trained from random weights. `--init_from` goes on from an earlier one, or takes the words of a Stable
+Diffusion folder:
 
     python -m weftwork.scripts.maintenance.train_drawings flux --vae outputs/drawings-vae/final \
-        --output_dir outputs/flux
+        --init_from outputs/drawings/pipeline --output_dir outputs/flux
 
 A checkpoint of a denoiser (its averaged weights) becomes such a folder by
 
@@ -138,12 +139,21 @@ def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawin
 
 def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
     vae, data = _latents(arguments, config, drawings)
-    if arguments.init_from:
+    channels = vae.config["latent_channels"]
+    if arguments.init_from and (arguments.init_from / "transformer").is_dir():
         module = FluxDenoiser.from_pretrained(arguments.init_from)
+    elif arguments.init_from:
+        module = FluxDenoiser.from_words(arguments.init_from, channels)
     else:
         tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed), arguments.vocabulary)
-        module = FluxDenoiser.build(tokenizer, vae.config["latent_channels"])
-    folder = train(FluxTask(module, vae), ConcatDataset(data), config)
+        module = FluxDenoiser.build(tokenizer, channels)
+    if not torch.accelerator.is_available():
+        # as for the U-Net: in bfloat16 on a CPU, fused kernels are slower backwards than all else together
+        module.transformer.set_attention_backend("_native_math")
+        module.text_encoder_2.set_attn_implementation("eager")
+    task = FluxTask(module, vae)
+    task.sampling = {**task.sampling, "height": arguments.resolution, "width": arguments.resolution}
+    folder = train(task, ConcatDataset(data), config)
     export_flux(folder, vae, Path(config.output_dir) / "pipeline")
 
 

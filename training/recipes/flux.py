@@ -97,6 +97,16 @@ class FluxDenoiser(nn.Module):
         return cls(build_transformer(latent_channels), text, build_t5(tokenizer), tokenizer)
 
     @classmethod
+    def from_words(cls, folder: Path, latent_channels: int) -> "FluxDenoiser":
+        """Takes tokenizer, CLIP encoder and vectors of tokens from a Stable Diffusion folder; the rest is new."""
+        tokenizer = saved_tokenizer(folder)
+        text, t5 = CLIPTextModel.from_pretrained(folder / "text_encoder").float(), build_t5(tokenizer)
+        vectors = text.get_input_embeddings().weight.detach()
+        with torch.no_grad():  # T5 adds to vectors of unit variance
+            t5.get_input_embeddings().weight.copy_(vectors / vectors.std())
+        return cls(build_transformer(latent_channels), text, t5, tokenizer)
+
+    @classmethod
     def from_pretrained(cls, folder: Path) -> "FluxDenoiser":
         """Opens a checkpoint, or the parts of a FLUX folder, in float32; `ValueError` without a tokenizer."""
         return cls(
