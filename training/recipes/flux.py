@@ -28,7 +28,7 @@ PADDED: Final = ((0.86, 0), (0.08, 64), (0.04, 160), (0.02, 512))
 """Shares of batches by the number of tokens that captions are padded to; 0 is as few as possible.
 
 FLUX has no mask of padding. With several lengths in training, padding means nothing, and the 512 tokens that pipelines
-pad to by default are read as well as fewer.
+pad to by default are read as well as fewer. Longer batches have fewer images: none takes much longer than others.
 """
 
 
@@ -144,7 +144,9 @@ class FluxTask(DrawingTask):
 
     def denoising_loss(self, captions: list[str], latents: Tensor, generator: torch.Generator) -> Tensor:
         drawn = torch.multinomial(torch.tensor([share for share, _ in PADDED]), 1, generator=generator)
-        token_ids = self.tokens(captions, PADDED[int(drawn)][1]).to(latents.device)
+        length = PADDED[int(drawn)][1]
+        kept = len(latents) if length <= TEXT_LENGTH else max(1, len(latents) * TEXT_LENGTH // length)
+        token_ids, latents = self.tokens(captions[:kept], length).to(latents.device), latents[:kept]
         return flow_matching_loss(
             lambda x, t: self.module(x, t, token_ids), self.scheduler, latents, generator, logit_normal=TIMESTEPS
         )
