@@ -19,12 +19,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear, MultiHeadAttention, gelu
+from weftwork.attention_processors.core.batch_invariant import BatchInvariantLinear, MultiHeadAttention, gelu, is_exact
 from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
 
 MASKINGS = ("compression", "pair", "modality", "all")
 FUSIONS = ("deferred", "mean")
 ISOLATIONS = ("shared_norm", "per_pair")
+PADDING = 64
+"""Lengths of padded sequences are multiples of it: few shapes."""
 
 
 class ImageProjector(nn.Module):
@@ -170,7 +172,8 @@ class PairFormer(nn.Module):
         if self.masking in ("compression", "pair"):
             if drawn is not None:  # read-outs and texts pass in any case
                 keep = keep & F.pad(drawn, (self.num_readout_tokens, text_tokens.shape[2]), value=True)
-            tokens = _per_pair(self._transform, normal, keep)
+            whole = drawn is None or is_exact(normal)
+            tokens = (_per_pair if whole else _padded)(self._transform, normal, keep)
             tokens = tokens if drawn is None else torch.where(keep[..., None], tokens, normal)
         else:
             joint = self._transform(normal.flatten(1, 2), self._joint_mask(real, image_tokens.shape[2]))
@@ -313,6 +316,24 @@ def _per_pair(
             parts.append(function(items[rows][:, kept]).flatten(0, 1).to(items))
     result = torch.zeros_like(items).flatten(0, 1).index_copy(0, torch.cat(places), torch.cat(parts))
     return result.view_as(sequence)
+
+
+def _padded(
+    function: Callable[[Tensor, Tensor], Tensor],
+    sequence: Float[Tensor, "design pair token dim"],
+    keep: Bool[Tensor, "design pair token"],
+) -> Float[Tensor, "design pair token dim"]:
+    """Computes `_per_pair` in one call, with the kept tokens of each pair in front and a mask of the padding.
+
+    Apart, sequences of unlike lengths would be as many small calls, each with kernels to be compiled for its shapes.
+    """
+    keep, counts = keep.flatten(0, 1), keep.sum(2).flatten()
+    length = min(keep.shape[1], -(-int(counts.max()) // PADDING) * PADDING)
+    mask = torch.arange(length, device=keep.device) < counts.clamp(min=1)[:, None]  # no row without keys
+    items, order = sequence.flatten(0, 1), keep.byte().argsort(dim=1, descending=True, stable=True)
+    places = order[:, :length, None].expand(-1, -1, items.shape[-1])
+    front = function(items.gather(1, places), mask[:, None, None]).to(items)
+    return torch.zeros_like(items).scatter(1, places, front).where(keep[..., None], 0.0).view_as(sequence)
 
 
 def _mean_of_pairs(

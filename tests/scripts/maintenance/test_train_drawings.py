@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, StableDiffusionPipeline
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from weftwork.datasets.drawings.collection import Drawings
 from weftwork.scripts.maintenance.train_drawings import main
@@ -101,6 +102,27 @@ def test_captions_of_flux_are_padded_to_several_lengths() -> None:
     ids = [task.tokens(["a red car", ""], length) for length in (0, 64)]
     assert [one.shape[1] for one in ids] == [5, 64]
     assert torch.equal(ids[0], ids[1][:, :5])
+
+
+def test_long_captions_of_flux_have_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = flux_task(), []
+    monkeypatch.setattr("weftwork.training.recipes.flux.PADDED", ((1.0, 512),))
+    forward = task.module.forward
+    monkeypatch.setattr(
+        task.module, "forward", lambda x, t, ids: seen.append((len(x), *ids.shape)) or forward(x, t, ids)
+    )
+    task.denoising_loss(["a red car"] * 22, torch.randn(22, 16, 4, 4), torch.Generator().manual_seed(0))
+    assert seen == [(2, 2, 512)]
+
+
+def test_flux_starts_from_the_words_of_a_stable_diffusion_folder() -> None:
+    folder = ROOT / "pretrained/tiny-drawings"
+    module, known = FluxDenoiser.from_words(folder, 16), CLIPTextModel.from_pretrained(folder / "text_encoder")
+    given, taken = (one.get_input_embeddings().weight.detach() for one in (known, module.text_encoder_2))
+    assert torch.equal(given, module.text_encoder.get_input_embeddings().weight)
+    assert taken.std() == pytest.approx(1.0)
+    torch.testing.assert_close(taken, given / given.std())
+    assert module.tokenizer.get_vocab() == CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
 
 
 def test_validation_images_of_flux_are_guided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
