@@ -14,6 +14,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.pipelines.core.guidance import guidance_arguments
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
+from weftwork.pipelines.core.text_length import text_length
 
 BATCH = 16
 SHEET_COLUMNS = 8
@@ -59,6 +60,7 @@ def generate(
             output_type="pt",
             **more,
             **guidance_arguments(pipe, guidance_scale, batch=len(chosen)),
+            **text_length(pipe),
             **settings,
         )
         outputs.append(out.images.cpu())

@@ -14,6 +14,7 @@ from weftwork.attention_processors.core.regions import check_aspect, common_aspe
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.guidance import guidance_arguments
+from weftwork.pipelines.core.text_length import text_length
 from weftwork.pipelines.designs.design import Control, Design
 from weftwork.pipelines.designs.initial_image import binary_mask
 
@@ -35,6 +36,7 @@ def call_arguments(pipe: DiffusionPipeline, design: Design, count: int = 1) -> d
         "num_inference_steps": design.num_inference_steps,
         **_size(pipe, design, taken),
         **_guidance(pipe, design, taken),
+        **text_length(pipe),
         **_images(pipe, design, taken),
         **_control_arguments(design.controlnets),
         **_initial(design, count),

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.data import ConcatDataset
 
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
@@ -125,10 +124,6 @@ def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawin
     module = TextDenoiser.from_pretrained(arguments.init_from)
     if module.unet.config["in_channels"] != vae.config["latent_channels"]:
         module.unet = for_latents(module.unet, vae.config["latent_channels"])
-    if not torch.accelerator.is_available():
-        # in bfloat16 on a CPU, explicit attention takes a third of the time of fused kernels
-        module.unet.set_attn_processor(AttnProcessor())
-        module.text_encoder.set_attn_implementation("eager")
     task = DrawingTask(module, build_scheduler(), vae)
     task.sampling = {"height": arguments.resolution, "width": arguments.resolution}
     if len(module.tokenizer) < arguments.vocabulary:
@@ -147,10 +142,6 @@ def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: 
     else:
         tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed), arguments.vocabulary)
         module = FluxDenoiser.build(tokenizer, channels)
-    if not torch.accelerator.is_available():
-        # as for the U-Net: in bfloat16 on a CPU, fused kernels are slower backwards than all else together
-        module.transformer.set_attention_backend("_native_math")
-        module.text_encoder_2.set_attn_implementation("eager")
     task = FluxTask(module, vae)
     task.sampling = {**task.sampling, "height": arguments.resolution, "width": arguments.resolution}
     folder = train(task, ConcatDataset(data), config)

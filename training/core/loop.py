@@ -38,6 +38,7 @@ from weftwork.training.core.checkpoints import (
     truncate_metrics,
 )
 from weftwork.training.core.config import TrainingConfig
+from weftwork.training.core.cpu_attention import explicit_attention
 from weftwork.training.core.early_stopping import EarlyStopping, check_early_stopping
 from weftwork.training.core.gradients import average_gradients, broadcast_parameters
 from weftwork.training.core.interruptions import Terminated, deferred_signals, terminable
@@ -198,9 +199,11 @@ class _Run:
             here = micro * accelerator.num_processes + accelerator.process_index
             seed = (config.seed << 40) + (here << 8)
             generator = torch.Generator().manual_seed(seed)
-            with accelerator.autocast():
-                loss = self.task.training_loss(batch, generator, micro)
-            accelerator.backward(loss / config.gradient_accumulation_steps)
+            on_cpu = accelerator.device.type == "cpu" and config.mixed_precision == "bf16"
+            with explicit_attention(wanted=on_cpu):
+                with accelerator.autocast():
+                    loss = self.task.training_loss(batch, generator, micro)
+                accelerator.backward(loss / config.gradient_accumulation_steps)
             total += loss.item() / config.gradient_accumulation_steps
         with (
             deferred_signals() if accelerator.num_processes == 1 else nullcontext()
