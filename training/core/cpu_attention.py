@@ -33,7 +33,8 @@ class _Explicit(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _probabilities(query: Tensor, key: Tensor, *_: object, **__: object) -> int:
+def _probabilities(query: object, key: object, *_: object, **__: object) -> int:
+    assert isinstance(query, Tensor) and isinstance(key, Tensor)
     return query[..., 0].numel() * key.shape[-2]
 
 

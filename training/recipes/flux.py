@@ -101,7 +101,7 @@ class FluxDenoiser(nn.Module):
         """Takes tokenizer, CLIP encoder and vectors of tokens from a Stable Diffusion folder; the rest is new."""
         tokenizer = saved_tokenizer(folder)
         text, t5 = CLIPTextModel.from_pretrained(folder / "text_encoder").float(), build_t5(tokenizer)
-        vectors = text.get_input_embeddings().weight.detach()
+        vectors = next(vectors for name, vectors in text.state_dict().items() if "token_embedding" in name)
         with torch.no_grad():  # T5 adds to vectors of unit variance
             t5.get_input_embeddings().weight.copy_(vectors / vectors.std())
         return cls(build_transformer(latent_channels), text, t5, tokenizer)
