@@ -34,6 +34,7 @@ from weftwork.evaluation.scores.scenes import Judge, mean
 from weftwork.evaluation.scores.swapped_scenes import sketches_swapped, texts_swapped
 from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.pipelines.core.opening import conditioned_class
+from weftwork.pipelines.core.text_length import text_length
 from weftwork.pipelines.designs.files import stored_if_any
 from weftwork.scripts.cli import main
 
@@ -190,7 +191,8 @@ def test_transformers_are_evaluated_with_true_guidance(judge: Judge) -> None:
     prompts = [setting(case.shown) for case in evaluation.cases]
     generator = [torch.Generator().manual_seed(seed) for seed in range(2)]
     call = {"num_inference_steps": 1, "true_cfg_scale": 3.0, "height": SIZE, "width": SIZE, "output_type": "pt"}
-    expected = stock(prompts, negative_prompt=["", ""], generator=generator, **call).images.float()
+    given = {"negative_prompt": ["", ""], "generator": generator, **text_length(stock), **call}
+    expected = stock(prompts, **given).images.float()
     assert torch.equal(drawn["no_condition"], expected)
     assert {(one.height, one.width) for one in evaluation.designs} == {(SIZE, SIZE)}
     assert not any(torch.equal(drawn[name], expected) for name in ("regional_prompts", "pairs"))
