@@ -172,8 +172,8 @@ class PairFormer(nn.Module):
         if self.masking in ("compression", "pair"):
             if drawn is not None:  # read-outs and texts pass in any case
                 keep = keep & F.pad(drawn, (self.num_readout_tokens, text_tokens.shape[2]), value=True)
-            whole = drawn is None or is_exact(normal)
-            tokens = (_per_pair if whole else _padded)(self._transform, normal, keep)
+            apply = _per_pair if drawn is None or is_exact(normal) else _padded  # padding changes the rounding
+            tokens = apply(self._transform, normal, keep)
             tokens = tokens if drawn is None else torch.where(keep[..., None], tokens, normal)
         else:
             joint = self._transform(normal.flatten(1, 2), self._joint_mask(real, image_tokens.shape[2]))
@@ -325,7 +325,7 @@ def _padded(
 ) -> Float[Tensor, "design pair token dim"]:
     """Computes `_per_pair` in one call, with the kept tokens of each pair in front and a mask of the padding.
 
-    Apart, sequences of unlike lengths would be as many small calls, each with kernels to be compiled for its shapes.
+    `_per_pair` calls the function once per set of kept tokens; on a CPU, each new length needs kernels to be compiled.
     """
     keep, counts = keep.flatten(0, 1), keep.sum(2).flatten()
     length = min(keep.shape[1], -(-int(counts.max()) // PADDING) * PADDING)

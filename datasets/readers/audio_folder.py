@@ -69,14 +69,15 @@ class AudioFolder(Dataset[AudioPiece]):
         folder = Path(folder)
         if not seconds > 0:
             raise UserError(f"seconds: got {seconds}, expected a length above 0")
-        paths = [path for path in files_below(folder) if path.suffix.lower() in SUFFIXES]
+        files = list(files_below(folder))
+        paths = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not paths:
             raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SUFFIXES)}; add some")
         names = {path.with_suffix("") for path in paths}
-        for path in files_below(folder):
-            whose, kind = path.with_suffix("").with_suffix(""), path.with_suffix("").suffix
-            if path.suffix in SIDECARS and kind in (".boxes", ".depth") and whose not in names:
-                logger.warning("%s: got a file that is read for no audio, expected the name of one; rename it", path)
+        for path in files:
+            base = path.with_suffix("")
+            if path.suffix in SIDECARS and base.suffix in (".boxes", ".depth") and base.with_suffix("") not in names:
+                logger.warning("%s: got no audio file of this name, so it is not read; rename it", path)
         problems: list[str] = []
         self._pieces: list[AudioPiece] = []
         for path in paths:

@@ -96,8 +96,7 @@ class Measurement:
         )
 
     def folders(self, arguments: argparse.Namespace) -> dict[str, Sequence[Path]]:
-        """Returns `places`, and the folders of `weights`, given or shipped; logs rows skipped for lack of weights
-        that `--rows` names, or all.
+        """Returns `places`, and the folders of `weights`, given or shipped; logs requested rows that lack weights.
 
         Raises:
             ValueError: required weights are neither given nor shipped.

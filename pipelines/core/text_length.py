@@ -1,4 +1,4 @@
-"""How many tokens of text a transformer's pipeline pads prompts to."""
+"""The number of tokens that pipelines of transformers pad prompts to."""
 
 import inspect
 import sys

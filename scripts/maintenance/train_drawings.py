@@ -143,7 +143,7 @@ def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: 
         tokenizer = tokenizer_to_resume(config) or build_tokenizer(_texts(data, config.seed), arguments.vocabulary)
         module = FluxDenoiser.build(tokenizer, channels)
     task = FluxTask(module, vae)
-    task.sampling = {**task.sampling, "height": arguments.resolution, "width": arguments.resolution}
+    task.sampling = {"height": arguments.resolution, "width": arguments.resolution}
     folder = train(task, ConcatDataset(data), config)
     export_flux(folder, vae, Path(config.output_dir) / "pipeline")
 

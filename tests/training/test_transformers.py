@@ -19,7 +19,8 @@ from weftwork.pipelines import conditions
 from weftwork.pipelines.core.opening import conditioned_class, open_conditioned
 from weftwork.scripts.benchmarks.backbones import memory
 from weftwork.scripts.cli import main
-from weftwork.training.core.denoisers import packed, unpacked
+from weftwork.training.core.denoisers import call_of, packed, unpacked
+from weftwork.training.data.prompts import Prompts
 from weftwork.training.tasks.style import StyledRecord, StyleTask
 from weftwork.training.trainers.captioned import StyleConfig
 
@@ -255,3 +256,11 @@ def test_options_of_other_backbones_are_refused(folder: Path, capsys: pytest.Cap
     assert main(command(folder, "sd3", "style", folder / "refused", "--snr_gamma=5")) == 2
     assert "snr_gamma: has no effect with SD3Transformer2DModel" in capsys.readouterr().err
     assert not (folder / "refused").exists()
+
+
+def test_prompts_are_as_long_as_in_generation() -> None:
+    pipe = tiny_transformer_pipe("flux")
+    for tokenizer in (pipe.tokenizer, pipe.tokenizer_2):
+        tokenizer.model_max_length = 20
+    states = Prompts(pipe, call_of(pipe.transformer))(["a cat"], (64, 64))["encoder_hidden_states"]
+    assert isinstance(states, torch.Tensor) and states.shape[1] == 20

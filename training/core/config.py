@@ -92,7 +92,7 @@ class ObjectiveConfig:
     logit_std: float = option(1.4, "standard deviation of that logit; 1 with flow matching and no --logit_mean")
     weighting_scheme: str = option("logit_normal", f"with flow matching: {', '.join(WEIGHTING_SCHEMES)}")
     guidance_scale: float = option(3.5, "guidance that distilled backbones read, such as FLUX.1-dev")
-    max_sequence_length: int | None = option(None, "tokens of prompts of transformers; none = those of their pipelines")
+    max_sequence_length: int | None = option(None, "tokens of prompts of transformers; none = as in generation")
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
 from weftwork.datasets.readers.errors import UserError
+from weftwork.pipelines.core.text_length import text_length
 from weftwork.training.core.denoisers import DenoiserCall, Embeds, Rows, call_of, denoiser_of
 from weftwork.training.data.feature_cache import FeatureCache
 
@@ -69,7 +70,7 @@ class Prompts:
     """Encodes captions as the pipeline of the backbone encodes prompts.
 
     Args:
-        length: number of tokens that transformers read; None for that of the family's pipelines.
+        length: number of tokens that transformers read; None for as many as in generation.
         cache: of prompt embeddings.
     """
 
@@ -77,7 +78,7 @@ class Prompts:
         self, pipe: DiffusionPipeline, call: DenoiserCall, length: int | None = None, cache: FeatureCache | None = None
     ) -> None:
         self.pipe, self.call, self.cache = pipe, call, cache
-        self.length = length or call.length
+        self.length = length or text_length(pipe).get("max_sequence_length", call.length)
 
     @torch.no_grad()
     def __call__(self, captions: Sequence[str], size: tuple[int, int]) -> Embeds:

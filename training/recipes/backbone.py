@@ -25,6 +25,7 @@ from weftwork.datasets.synthetic import rooms
 from weftwork.datasets.synthetic.outfits import Garment, caption, describe
 from weftwork.datasets.synthetic.rooms import Scene
 from weftwork.pipelines.core.guidance import guidance_arguments
+from weftwork.pipelines.core.text_length import text_length
 from weftwork.training.core.building import built
 from weftwork.training.core.checkpoints import checkpoint_to_resume
 from weftwork.training.core.config import TrainingConfig
@@ -304,6 +305,7 @@ class TextToImageTask(Task[Any, Sample, Batch]):
             num_inference_steps=20,
             generator=[torch.Generator().manual_seed(i) for i in range(len(self.prompts))],
             **guidance_arguments(pipe, 3.0, batch=len(self.prompts)),
+            **text_length(pipe),
             **self.sampling,
         ).images
         folder.mkdir(parents=True, exist_ok=True)

@@ -133,11 +133,7 @@ class FluxDenoiser(nn.Module):
 class FluxTask(DrawingTask):
     """Latents from captions by flow matching; guidance is that of two calls (`true_cfg_scale`)."""
 
-    sampling: Mapping[str, object] = {
-        "height": 128,
-        "width": 128,
-        "max_sequence_length": 64,
-    }
+    sampling: Mapping[str, object] = {"height": 128, "width": 128}
 
     def __init__(self, module: FluxDenoiser, vae: AutoencoderKL) -> None:
         super().__init__(module, build_scheduler(), vae)
