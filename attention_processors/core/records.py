@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import reprlib
 import sys
 from abc import ABC, abstractmethod
@@ -249,9 +250,8 @@ class Recorded:
             try:
                 values[name] = entry.kind.read(value, locate)
             except ValueError as error:
-                reason = str(error).removeprefix("image: ")  # of readers, which do not know the key
-                nested = reason.startswith(("[", "."))  # the place in a list or object
-                raise UserError(f"{key}{'' if nested else ': '}{reason}") from error
+                nested = str(error).startswith(("[", "."))  # the place in a list or object
+                raise UserError(f"{key}{'' if nested else ': '}{error}") from error
         if cls.needs and not any(key in given for key in cls.needs):
             raise UserError(f"got {short(dict(record))}, expected at least one of {', '.join(cls.needs)}; add it")
         return cls(**values)
@@ -286,7 +286,7 @@ class Recorded:
 def _found(text: str, locate: Locate, expected: str) -> Path | Image.Image:
     """Returns the image or the file of a text; `ValueError` if there is none."""
     found = locate(text)
-    if isinstance(found, Path) and not found.is_file():
+    if isinstance(found, Path) and not os.path.isfile(found):  # is_file raises for names that are too long
         raise UserError(f"got no file at {str(found)!r}, expected {expected}; check the path")
     return found
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.records import ChoiceKind, ImageKind, RegionKind, Schema, TextKind, recorded
 from weftwork.attention_processors.core.regions import Area, ImageLike, from_array, resized
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import INKS, Ink, as_sketch, check_ink, letterbox, read_sketch
+from weftwork.datasets.readers.errors import UserError, check_choice
+from weftwork.datasets.readers.images import INKS, Ink, as_sketch, letterbox, read_sketch
 from weftwork.datasets.readers.strokes import stroke_region
 from weftwork.datasets.readers.texts import check_characters
 
@@ -63,7 +63,7 @@ class SketchTextPair(Condition):
         if self.sketch is None and self.text is None:
             raise UserError("pair: got neither sketch nor text; give at least one of them")
         _check_text(self.text)
-        check_ink(self.ink)
+        check_choice("ink", self.ink, INKS)
         if self.sketch is not None:
             _read_sketch(self)
         super().__post_init__()

@@ -69,7 +69,7 @@ class AudioFolder(Dataset[AudioPiece]):
         folder = Path(folder)
         if not seconds > 0:
             raise UserError(f"seconds: got {seconds}, expected a length above 0")
-        files = list(files_below(folder))
+        files = files_below(folder)
         paths = [path for path in files if path.suffix.lower() in SUFFIXES]
         if not paths:
             raise UserError(f"{folder}: got no audio files, expected names that end in {', '.join(SUFFIXES)}; add some")
@@ -83,8 +83,7 @@ class AudioFolder(Dataset[AudioPiece]):
         for path in paths:
             length = _tried(problems, audio_seconds, path)
             for name, read in (("boxes", read_boxes), ("depth", read_depth)):
-                beside = _beside(path, name)
-                if beside is not None:
+                if beside := _tried(problems, _beside, path, name):
                     _tried(problems, read, beside, 0.0, float("inf"))
             count = int((length or 0.0) / seconds + 1e-9)
             self._pieces += [AudioPiece(path, index * seconds, seconds) for index in range(count)]
@@ -101,9 +100,11 @@ class AudioFolder(Dataset[AudioPiece]):
 
 
 def _beside(path: Path, name: str) -> Path | None:
-    """Returns the sidecar file of an audio file by its kind."""
-    found = [path.with_name(f"{path.stem}.{name}{suffix}") for suffix in SIDECARS]
-    return next((one for one in found if one.is_file()), None)
+    """Returns the sidecar file of an audio file by its kind; `ValueError` for two."""
+    found = [one for suffix in SIDECARS if (one := path.with_name(f"{path.stem}.{name}{suffix}")).is_file()]
+    if len(found) > 1:
+        raise UserError(f"{found[0]}: got {found[1].name} beside it, expected one of them; remove one")
+    return found[0] if found else None
 
 
 def _tried(problems: list[str], read: Callable[..., Read], *arguments: object) -> Read | None:

@@ -246,8 +246,7 @@ def _styles(rows: datasets.Dataset, column: str) -> list[object]:
 
 
 def _wrong_texts(texts: Sequence[object], column: str) -> list[str]:
-    wrong = (wrong_text(text, f"{column}[{index}]") for index, text in enumerate(texts))
-    return [problem for problem in wrong if problem]
+    return [wrong for index, text in enumerate(texts) if (wrong := wrong_text(text, f"{column}[{index}]"))]
 
 
 def _wrong_images(cells: Iterable[Cell | None], column: str) -> list[str]:

@@ -62,11 +62,13 @@ class FootstepFolder:
             raise UserError(
                 f"{self.folder / CREDITS}: got {missing[0]!r}, which is not in the folder; remove its entry"
             )
-        for path in paths:
+        found = []
+        for name, path in names.items():
             audio_seconds(path)  # refuses what cannot be read
-        return tuple(
-            Recording(path, **{"surface": surface_of(name), **credited.get(name, {})}) for name, path in names.items()
-        )
+            found.append(Recording(path, **{"surface": surface_of(name), **credited.get(name, {})}))
+            if not found[-1].surface:
+                raise UserError(f"{path}: got no surface, expected <surface>/<name> or <surface>_<name>; rename it")
+        return tuple(found)
 
     @property
     def surfaces(self) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
     Raises:
         ValueError: there are no strokes; all is one tone.
     """
-    check_ink(ink)
+    check_choice("ink", ink, INKS)
     grey = as_image(image, "L", name=name)
     values = np.asarray(grey)
     darkest, lightest = int(values.min()), int(values.max())
@@ -91,10 +91,6 @@ def as_sketch(image: Image.Image, ink: Ink = "auto", *, name: str = "sketch") ->
         grey, ground, middle = ImageOps.invert(grey), 255 - ground, 255 - middle
     # encoders take everything below white for ink; a ground darker than the middle is not paper, but drawn on all over
     return grey.point([min(255, round(tone * 255 / ground)) for tone in range(256)]) if middle < ground < 255 else grey
-
-
-def check_ink(ink: str) -> None:
-    check_choice("ink", ink, INKS)
 
 
 def letterbox(

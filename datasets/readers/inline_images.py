@@ -1,4 +1,4 @@
-"""Inline images: PNGs in data URIs, so that one file can hold a whole design."""
+"""Inline images: data URIs, written as PNG, so that one file can hold a whole design."""
 
 import base64
 import binascii
@@ -22,14 +22,14 @@ def as_text(image: Image.Image) -> str:
 
 
 def from_text(text: str) -> Image.Image:
-    """Decodes the image in a data URI that begins with `PREFIX`; `ValueError` unless it is a whole PNG."""
+    """Decodes the image in a data URI; `ValueError` unless it is a whole image."""
     try:
-        content = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+        content = base64.b64decode(text.partition(",")[2], validate=True)
     except binascii.Error as error:
-        raise UserError(f"image: got a text that is not base64 ({error}), expected a PNG; write it again") from error
-    return as_image(decode(BytesIO(content), "image: got an inline image"), name="image")
+        raise UserError(f"got a text that is not base64 ({error}), expected an image; write it again") from error
+    return as_image(decode(BytesIO(content), "got an inline image"), name="inline image")
 
 
 def located(text: str, folder: Path) -> Path | Image.Image:
     """Returns the image of a data URI, or a path relative to a folder."""
-    return from_text(text) if text.startswith(PREFIX) else folder / text
+    return from_text(text) if text.startswith("data:image/") else folder / text

@@ -10,9 +10,9 @@ from weftwork.datasets.readers.errors import UserError
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file; `ValueError` for anything else."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path}: got a text that is not JSON ({error}); restore it") from error
+        config = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: got a text that is not JSON ({error}), expected an object; restore it") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: got a {type(config).__name__}, expected an object of options; restore it")
     return config

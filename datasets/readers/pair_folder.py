@@ -24,13 +24,14 @@ import os
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeGuard
 
 from PIL import Image
 from torch.utils.data import Dataset
 
-from weftwork.datasets.readers.atomic import atomic_path
+from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
 from weftwork.datasets.readers.json_object import unique_keys
@@ -135,11 +136,10 @@ def validate(folder: str | Path, *, ink: Ink = "auto") -> list[Problem]:
     """Lists all problems of a folder: its lines, and every image, which is opened."""
     rows, problems = _read(Path(folder))
     for row in rows:
-        regions = [pair.region for pair in row.pairs if isinstance(pair.region, Path)]
-        readings: list[Callable[[], Image.Image]] = [
-            lambda path=row.image: read_image(path),
-            *(lambda path=path: read_mask(path) for path in regions),
-            *(lambda path=pair.sketch: read_sketch(path, ink) for pair in row.pairs if pair.sketch),
+        readings = [
+            partial(read_image, row.image),
+            *(partial(read_mask, pair.region) for pair in row.pairs if isinstance(pair.region, Path)),
+            *(partial(read_sketch, pair.sketch, ink) for pair in row.pairs if pair.sketch),
         ]
         for reading in readings:
             try:
@@ -162,8 +162,7 @@ def write_pair_folder(samples: Iterable[PairSample], folder: str | Path) -> Path
         ValueError: the folder exists and is not empty, or there are no samples.
     """
     folder = Path(folder).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"folder: got {str(folder)!r}, which is not empty, expected a new one; choose another name")
+    check_new_folder(folder)
     with atomic_path(folder) as stage:
         for name in ("images", "sketches", "regions"):
             (stage / name).mkdir(parents=True)
@@ -202,9 +201,8 @@ def _read(folder: Path) -> tuple[list[_Row], list[Problem]]:
     try:
         lines = (folder / METADATA).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        got, remedy = (
-            ("other bytes", "save it as UTF-8") if isinstance(error, ValueError) else ("no such file", "write one")
-        )
+        found = isinstance(error, ValueError)
+        got, remedy = ("other bytes", "save it as UTF-8") if found else ("no such file", "write one")
         return [], [Problem(METADATA, "", f"got {got} in {str(folder)!r}, expected lines of UTF-8 text; {remedy}")]
     rows: list[_Row] = []
     problems: list[Problem] = []
@@ -267,9 +265,9 @@ def _pair(record: object, key: str, folder: Path, fail: Fail) -> _Pair | None:
 
 def _check_text(text: str, key: str, fail: Fail) -> None:
     try:
-        check_characters(text)
+        check_characters(text, key)
     except UserError as error:
-        fail(f"{key}: {error}")
+        fail(str(error))
 
 
 def _is_object(record: object, key: str, keys: Sequence[str], fail: Fail) -> TypeGuard[dict[str, object]]:

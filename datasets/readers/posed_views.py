@@ -1,10 +1,10 @@
 """Posed views: clips of static scenes with a camera per frame, and depth where it is known.
 
     root/<clip>.txt                cameras, as RealEstate10K has them
-    root/<clip>/<time>.png         frame; JPEG and the other formats of images too
+    root/<clip>/<time>.png         frame, or .jpg, .jpeg, .webp
     root/<clip>/<time>.npy         its depth, optional: [height, width], along the camera's axis, in the cameras' unit
 
-A line of the cameras' file, after a first line that is ignored (the address of the video):
+A line of the cameras' file, after a first line with the address of the video, which may be left out:
 
     <time> <focal x> <focal y> <center x> <center y> 0 0 <twelve numbers: world to camera, [3, 4] row by row>
 
@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
+from weftwork.datasets.readers.sidecar_files import load_arrays
 
 NUMBERS: Final = 19
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
@@ -58,12 +59,7 @@ class Frame:
         path = self.path.with_suffix(".npy")
         if not path.is_file():
             return None
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise UserError(
-                f"{path}: got a file that numpy cannot read ({error}), expected an array; save it again"
-            ) from error
+        values = np.asarray(load_arrays(path))
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
             raise UserError(f"{path}: got {values.dtype} of shape {values.shape}, expected numbers [height, width]")
         if not (np.isfinite(values) & (values > 0)).any():
@@ -79,12 +75,12 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
     """
     path = Path(cameras)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cameras: got {str(path)!r}, which cannot be read ({error}), expected a text file") from error
     frames, before = [], -1
-    for number, line in enumerate(lines, 2):
-        if not line.strip():
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or (number == 1 and len(line.split()) != NUMBERS):
             continue
         try:
             time, camera = _camera(line.split())
@@ -93,8 +89,10 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
         if time <= before:
             raise UserError(f"{path}, line {number}: got time {time} after {before}, expected a later one; sort them")
         before = time
-        found = [path.with_suffix("") / f"{time}{suffix}" for suffix in SUFFIXES]
-        frames += [Frame(time, camera, file) for file in found if file.is_file()][:1]
+        found = [file for suffix in SUFFIXES if (file := path.with_suffix("") / f"{time}{suffix}").is_file()]
+        if len(found) > 1:
+            raise UserError(f"{found[0]}: got {found[1].name} beside it, expected one image per time; remove one")
+        frames += [Frame(time, camera, file) for file in found]
     if not frames:
         raise UserError(
             f"{path}: got no frame for its times in {path.with_suffix('')}, expected images called <time>.png or .jpg"

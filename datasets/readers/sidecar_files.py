@@ -76,7 +76,7 @@ def read_depth(path: Path, start: float, seconds: float) -> DepthFrames:
 def read_array(path: Path) -> Array:
     """Reads a file of `numpy.save`, never pickled code; `ValueError` unless it is an array of finite numbers."""
     packed = is_zipfile(path)  # its members may be of any size
-    values = None if packed else _loaded(path)
+    values = None if packed else load_arrays(path)
     if (
         not isinstance(values, np.ndarray)
         or not np.issubdtype(values.dtype, np.number)
@@ -86,8 +86,8 @@ def read_array(path: Path) -> Array:
     return values.astype(np.float64)
 
 
-def _loaded(path: Path) -> Array | dict[str, Array]:
-    """Loads an array, or arrays by name."""
+def load_arrays(path: Path) -> Array | dict[str, Array]:
+    """Loads an array, or arrays by name, never pickled code; `ValueError` for a file that cannot be read."""
     if path.suffix == ".json":
         return _from_json(path)
     try:
@@ -109,18 +109,17 @@ def _from_json(path: Path) -> dict[str, Array]:
 
 
 def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array, bool]:
-    arrays = _loaded(path)
+    arrays = load_arrays(path)
     wanted = ("times", name, *([flag] if flag else []))
     found = list(arrays) if isinstance(arrays, dict) else []
     if not set(wanted) <= set(found):
         raise UserError(f"{path}: got {', '.join(found) or 'no names'}, expected {', '.join(wanted)}; save it with all")
     try:
         times, values = (np.asarray(arrays[one], np.float64) for one in wanted[:2])
-        switch = bool(arrays[flag]) if flag else False
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: got values that are not numbers ({error}), expected numbers; save it again"
-        ) from error
+        switch = {0.0: False, 1.0: True}[float(arrays[flag])] if flag else False
+    except (KeyError, TypeError, ValueError) as error:
+        got = f"values that are not numbers{f', or {flag} neither true nor false' if flag else ''}"
+        raise UserError(f"{path}: got {got} ({error}), expected such; save it again") from error
     if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise UserError(f"{path}: got times that do not increase, expected seconds [frame]; sort them")
     return times, values, switch

@@ -20,12 +20,10 @@ from typing import Final, Literal
 from PIL import Image
 from torch.utils.data import Dataset
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
 from weftwork.datasets.readers.images import as_sketch, compose_sketches, read_image
 from weftwork.datasets.readers.pair_folder import PairSample, Problem
 from weftwork.datasets.readers.texts import check_characters
-
-__all__ = ["ANNOTATIONS", "DROPPED", "PairSample", "Problem", "Sketchy", "validate"]
 
 ANNOTATIONS: Final = (
     "{split}_sketchy.json",
@@ -73,8 +71,8 @@ class Sketchy(Dataset[PairSample]):
         size: int | None = None,
         global_sketch: GlobalSketch = "composed",
     ) -> None:
-        if global_sketch not in ("composed", "full"):
-            raise UserError(f"global_sketch: got {global_sketch!r}, expected 'composed' or 'full'; pass one of these")
+        check_choice("global_sketch", global_sketch, ("composed", "full"))
+        check_counts(size=1 if size is None else size)
         file = _annotation_file(Path(root), split, annotations)
         self._outfits, problems = _read(file, Path(root) / split, drop)
         if problems:
@@ -224,9 +222,9 @@ def _wrong_annotation(row: Row, images: Collection[str], pairs: dict[str, dict[s
     if not isinstance(row.get("description"), str | None):
         return f"description: got {row['description']!r}, expected a text; quote it"
     try:
-        check_characters(str(row.get("description") or ""))
+        check_characters(str(row.get("description") or ""), "description")
     except UserError as error:
-        return f"description: {error}"
+        return str(error)
     if str(row["image_id"]) not in images:
         return f"image_id: got {row['image_id']!r}, expected the id of one of the images; drop it or add its image"
     return _doubled(row["id"], pairs.get(str(row["image_id"]), {}))

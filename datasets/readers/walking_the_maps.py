@@ -159,8 +159,9 @@ def _names(split: Path) -> list[str]:
         names = [line.strip() for line in split.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"split: got {str(split)!r}, which cannot be read ({error}), expected a text file") from error
-    if not names:
-        raise UserError(f"split: got no names in {str(split)!r}, expected one on each line; write some")
+    if not names or len(set(names)) < len(names):
+        got = "a name twice" if names else "no names"
+        raise UserError(f"split: got {got} in {str(split)!r}, expected one on each line; write each once")
     return names
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
 from weftwork.attention_processors.core.records import ImageKind, Kind, Locate, Recorded, Schema, short
-from weftwork.attention_processors.core.regions import opened
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.images import as_image, decode
 
 Read = TypeVar("Read")
 
@@ -31,7 +32,9 @@ class OpenedKind(ImageKind):
     """An image, which is opened."""
 
     def read(self, value: object, locate: Locate) -> Image.Image:
-        return opened(super().read(value, locate))
+        found = super().read(value, locate)
+        opened = decode(found, f"got {value!r}") if isinstance(found, Path) else found
+        return as_image(opened, name=f"image {value!r}")
 
 
 @dataclass(frozen=True)

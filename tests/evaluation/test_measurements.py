@@ -63,6 +63,10 @@ def test_a_limit_is_at_least_one(capsys: pytest.CaptureFixture[str]) -> None:
         (("--num_inference_steps", "0"), "num_inference_steps: got 0, expected at least 1"),
         (("--seed", "-1"), "seed: got -1, expected different whole numbers of at least 0; change them"),
         (("--seed", "1", "2", "1"), "seed: got 1, 2, 1, expected different whole numbers"),
+        (("--guidance_scale", "nan"), "guidance_scale: got nan, expected a finite number of at least 0"),
+        (("--guidance_scale", "inf"), "guidance_scale: got inf, expected a finite number of at least 0"),
+        (("--guidance_scale", "-1"), "guidance_scale: got -1.0, expected a finite number of at least 0"),
+        (("--rows", "pairs", "real", "pairs"), "rows: got pairs, real, pairs, expected different names"),
     ):
         assert main(["evaluate", "paired", *options]) == 2
         assert message in capsys.readouterr().err

@@ -58,6 +58,8 @@ BAD_DESIGNS: list[tuple[Any, str]] = [
     (pair(sketch="none.png"), "sketch: got no file at .*none.png"),
     (pair(sketch="broken.png"), "paired\\[0\\]: sketch: got '.*broken.png', which cannot be read"),
     (pair(sketch="data:image/png;base64,!"), "paired\\[0\\]: sketch: got a text that is not base64"),
+    ({**DESIGN, "image": "data:image/jpeg;base64,AAAA"}, "json: image: got an inline image, which cannot be read"),
+    ({**DESIGN, "image": "a" * 300}, "json: image: got no file at '.*aaa', expected an image"),
     ({**DESIGN, "image": "broken.png"}, "json: image: got '.*broken.png', which cannot be read"),
     ({**DESIGN, "image": "jacket.png", "mask_image": "broken.png"}, "json: mask_image: got '.*', which cannot be"),
     (pair(sketch="blank.png"), "got one tone all over"),

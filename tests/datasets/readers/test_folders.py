@@ -50,3 +50,12 @@ def test_boxes_of_no_audio_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptu
         "a walk.depth.npz",
         "a_walk.2.boxes.npz",
     ]
+
+
+def test_two_sidecar_files_of_one_kind_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "walk.wav", np.full(800, 0.1), 8000)
+    (tmp_path / "walk.boxes.json").write_text('{"times": [0], "boxes": [[0, 0, 1, 1]]}')
+    assert len(AudioFolder(tmp_path, 0.1)[0].boxes) == 1
+    np.savez(tmp_path / "walk.boxes.npz", times=[0.0], boxes=[[0, 0, 1, 1]])
+    with pytest.raises(ValueError, match=r"walk\.boxes\.npz: got walk\.boxes\.json beside it, expected one of them"):
+        AudioFolder(tmp_path, 0.1)

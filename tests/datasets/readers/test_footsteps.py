@@ -65,7 +65,12 @@ def test_unusable_folders_are_named(tmp_path: Path) -> None:
     (folder / "footsteps.json").write_text(json.dumps({"wood/one.wav": {"floor": "wood"}}))
     with pytest.raises(ValueError, match="expected texts named author, license, source, surface; correct the entry"):
         FootstepFolder(folder)
+    (folder / "footsteps.json").write_text('{"wood/one.wav": {"license": "a"}, "wood/one.wav": {"license": "b"}}')
+    with pytest.raises(ValueError, match=r"not JSON \(a key given twice among wood/one\.wav"):
+        FootstepFolder(folder)
     (folder / "footsteps.json").unlink()
+    with pytest.raises(ValueError, match=r"7\.wav: got no surface, expected <surface>/<name> or .*; rename it"):
+        FootstepFolder(write(tmp_path / "numbered", ["7.wav"]))
     (folder / "wood/two.wav").write_bytes(b"no audio")
     with pytest.raises(ValueError, match=r"two\.wav: got a file that cannot be read"):
         FootstepFolder(folder)

@@ -102,6 +102,26 @@ def test_bad_cameras_are_refused(root: Path, text: str, message: str) -> None:
         read_clip(root / "clip.txt")
 
 
+def test_the_address_may_be_left_out(root: Path) -> None:
+    whole, text = read_clip(root / "clip.txt"), (root / "clip.txt").read_text()
+    (root / "clip.txt").write_text(text.split("\n", 1)[1], encoding="utf-8-sig")
+    assert [frame.time for frame in read_clip(root / "clip.txt")] == [frame.time for frame in whole]
+
+
+def test_two_images_of_one_time_are_refused(root: Path) -> None:
+    path = read_clip(root / "clip.txt")[0].path
+    path.with_suffix(".jpg").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"got .*\.jpg beside it, expected one image per time; remove one"):
+        read_clip(root / "clip.txt")
+
+
+def test_arrays_by_name_are_no_depth(root: Path) -> None:
+    with (root / "clip/1000.npy").open("wb") as file:
+        np.savez(file, depth=np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"1000\.npy: got .*, expected numbers \[height, width\]"):
+        _ = read_clip(root / "clip.txt")[0].depth
+
+
 def test_missing_and_short_clips_are_refused(root: Path) -> None:
     with pytest.raises(ValueError, match=r"cameras: got .*none\.txt"):
         read_clip(root / "none.txt")

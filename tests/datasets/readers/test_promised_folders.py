@@ -107,7 +107,7 @@ PAIRS = [
     ("7: got pair 0 empty.*; drop it", lambda _: sample(texts=(None,)), lambda _: sample(texts=(), sketches=())),
     ("samples: got none.*; pass samples", lambda folder: write_pair_folder([], folder / "new"), new),
     (
-        "which is not empty, expected a new one; choose another name",
+        "got a file or a folder with files, expected none; name another, or remove it",
         lambda folder: write_pair_folder([SAMPLE], text("x")(folder).parent),
         new,
     ),
@@ -161,7 +161,7 @@ SKETCHY = [
     row(
         lambda kind: Sketchy(kind[0], global_sketch=kind[1]),
         lambda folder: (GARMENT(folder), "none"),
-        "global_sketch: got 'none', expected 'composed' or 'full'; pass one of these",
+        "global_sketch: got 'none', expected one of composed, full; pass one of these",
         lambda folder: (folder, "full"),
     ),
     (

@@ -143,8 +143,10 @@ def test_another_split_and_wrong_options_are_named(tmp_path: Path) -> None:
     root = build(tmp_path)
     with pytest.raises(ValueError, match=r"annotations: got no test_sketchy.json or test_square"):
         Sketchy(root, "test")
-    with pytest.raises(ValueError, match="global_sketch: got 'none', expected 'composed' or 'full'"):
+    with pytest.raises(ValueError, match="global_sketch: got 'none', expected one of composed, full"):
         Sketchy(root, global_sketch="none")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="size: got 0, expected at least 1"):
+        Sketchy(root, size=0)
 
 
 @pytest.mark.parametrize(

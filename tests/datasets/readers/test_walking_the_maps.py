@@ -151,10 +151,10 @@ def test_a_walk_written_in_this_layout_is_read_back(tmp_path: Path) -> None:
 # Bad input
 
 
-@pytest.mark.parametrize("text", ["", "\n \n"])
-def test_splits_without_names_are_refused(root: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "\n \n", "one\none\n"])
+def test_splits_without_or_with_doubled_names_are_refused(root: Path, text: str) -> None:
     (root / "train.txt").write_text(text)
-    with pytest.raises(ValueError, match="split: got no names in"):
+    with pytest.raises(ValueError, match=r"split: got (no names|a name twice) in .*, expected one on each line"):
         chunks(root)
 
 
@@ -249,6 +249,7 @@ GOOD = {"times": np.arange(3) / 4, "boxes": np.tile([0.1, 0.1, 0.2, 0.2], (3, 1)
         ("boxes", {"boxes": np.tile([0.3, 0.1, 0.2, 0.2], (3, 1))}, r"the box \[0.3, 0.1, 0.2, 0.2\]"),
         ("boxes", {"boxes": np.tile([np.nan, 0.1, 0.2, 0.2], (3, 1))}, r"the box \[nan, 0.1"),
         ("boxes", {"boxes": np.array([["a"] * 4] * 3)}, "values that are not numbers"),
+        ("depth", {"metric": np.nan}, "or metric neither true nor false"),
         ("depth", {"depth": np.ones((2, 2, 2))}, r"depth of shape \(2, 2, 2\) for 3 times"),
         ("depth", {"depth": np.full((3, 2, 2), np.nan)}, "depth that is not finite"),
         ("depth", {"depth": np.zeros((3, 2, 2))}, "in metres, not above 0"),
