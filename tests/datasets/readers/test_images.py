@@ -1,5 +1,6 @@
 """People's images: everything that opens is brought to one convention, everything else is one clear line."""
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from weftwork.datasets.readers.images import (
     read_image,
     read_sketch,
 )
+from weftwork.datasets.readers.inline_images import located
 from weftwork.datasets.readers.masks import as_mask
 
 RNG = np.random.default_rng(0)
@@ -269,3 +271,10 @@ def test_hairlines_stay_visible_on_large_sheets() -> None:
     ImageDraw.Draw(thick).ellipse((300, 300, 2700, 2700), outline=0, width=24)
     plain = thick.resize((256, 256), Image.Resampling.BICUBIC)
     assert letterbox(thick, 256).tobytes() == plain.tobytes()
+
+
+def test_inline_images_may_be_of_any_format(tmp_path: Path) -> None:
+    NOISE.convert("RGB").save(tmp_path / "noise.jpg")
+    text = f"data:image/jpeg;base64,{base64.b64encode((tmp_path / 'noise.jpg').read_bytes()).decode()}"
+    image = located(text, tmp_path)
+    assert isinstance(image, Image.Image) and image.tobytes() == read_image(tmp_path / "noise.jpg").tobytes()
