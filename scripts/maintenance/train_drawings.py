@@ -12,6 +12,11 @@ Diffusion folder:
     python -m weftwork.scripts.maintenance.train_drawings flux --vae outputs/drawings-vae/final \
         --init_from outputs/drawings/pipeline --output_dir outputs/flux
 
+`people` teaches a Stable Diffusion folder people with expressions instead (docs/expressions.md), with its autoencoder:
+
+    python -m weftwork.scripts.maintenance.train_drawings people --init_from pretrained/tiny-drawings \
+        --output_dir outputs/people
+
 A checkpoint of a denoiser (its averaged weights) becomes such a folder by
 
     python -m weftwork.scripts.maintenance.train_drawings export outputs/drawings/checkpoint-2000 \
@@ -39,6 +44,7 @@ from weftwork.training.core.config import TrainingConfig, add_arguments, from_ar
 from weftwork.training.core.loop import train
 from weftwork.training.data.drawings import SceneImages, SingleDrawings
 from weftwork.training.data.image_cache import OutfitImages, cached_latents
+from weftwork.training.data.people import PeopleImages
 from weftwork.training.recipes.autoencoder import frozen_autoencoder, standardized, widened
 from weftwork.training.recipes.backbone import (
     LatentDataset,
@@ -49,7 +55,7 @@ from weftwork.training.recipes.backbone import (
     for_latents,
     tokenizer_to_resume,
 )
-from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, drawing_caption
+from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, PeopleTask, drawing_caption
 from weftwork.training.recipes.flux import FluxDenoiser, FluxTask, export_flux
 
 CAPTIONS_PER_IMAGE = 4
@@ -65,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     first.add_argument("--decoder_only", action="store_true", help="keep the latents that a denoiser was trained on")
     second = stages.add_parser("denoiser", help="a U-Net of latents from captions, with the text encoder")
     third = stages.add_parser("flux", help="a FLUX transformer of latents from captions, with the text encoders")
+    fourth = stages.add_parser("people", help="a U-Net of people with expressions, with the text encoder")
+    fourth.add_argument("--people", type=int, default=12_000, help="people to draw")
+    add_arguments(
+        fourth, TrainingConfig, max_train_steps=1500, train_batch_size=32, learning_rate=1e-3, validation_steps=500
+    )
     for stage in (second, third):
         stage.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
         stage.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
@@ -72,10 +83,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = {"max_train_steps": 30_000, "train_batch_size": 32, "validation_steps": 500}
         add_arguments(stage, TrainingConfig, learning_rate=5e-4, **options)
     for stage in (first, second, third):
-        stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
-        stage.add_argument("--drawings", type=Path, default=TARBALLS, help="npm tarballs, or SVG files")
         stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
         stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
+    for stage in (first, second, third, fourth):
+        stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
+        stage.add_argument("--drawings", type=Path, default=TARBALLS, help="npm tarballs, or SVG files")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
     last = stages.add_parser("export", help="a checkpoint of a denoiser as a folder of its pipeline")
     last.add_argument("checkpoint", type=Path, help="folder checkpoint-N of a run")
@@ -90,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     config = from_arguments(TrainingConfig, arguments)
     torch.manual_seed(config.seed)
+    if arguments.stage == "people":
+        return train_people(arguments, config)
     drawings = open_rendered(arguments.drawings, arguments.cache_dir)
     stage = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}[arguments.stage]
     stage(arguments, config, drawings)
@@ -146,6 +160,16 @@ def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: 
     task.sampling = {"height": arguments.resolution, "width": arguments.resolution}
     folder = train(task, ConcatDataset(data), config)
     export_flux(folder, vae, Path(config.output_dir) / "pipeline")
+
+
+def train_people(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    vae = frozen_autoencoder(arguments.init_from / "vae", config)
+    images = PeopleImages(arguments.cache_dir, arguments.drawings, "train", arguments.people)
+    with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        latents = cached_latents(arguments.cache_dir, vae, images)
+    task = PeopleTask(TextDenoiser.from_pretrained(arguments.init_from), build_scheduler(), vae)
+    shown = list(zip(images.people, images.expressions, strict=True))
+    export_pipeline(train(task, LatentDataset(latents, shown), config), vae, Path(config.output_dir) / "pipeline")
 
 
 def _latents(

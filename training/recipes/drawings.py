@@ -1,4 +1,4 @@
-"""Recipe of backbones that draw: the autoencoder's loss on edges, captions of scenes and outfits."""
+"""Recipe of backbones that draw: the autoencoder's loss on edges, captions of scenes, outfits and people."""
 
 import re
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weftwork.datasets.drawings.captions import DepictedScene, caption
 from weftwork.datasets.drawings.scenes import SIZE
+from weftwork.datasets.people import dataset as people
 from weftwork.training.recipes.autoencoder import AutoencoderTask
 from weftwork.training.recipes.backbone import TextToImageTask, training_caption
 
@@ -52,6 +53,27 @@ class DrawingTask(TextToImageTask):
 
     def caption(self, shown: Any, rng: np.random.Generator) -> str:
         return drawing_caption(shown, rng)
+
+
+class PeopleTask(TextToImageTask):
+    """Latents of pairs of a person and an expression, which half of the captions name."""
+
+    prompts: Sequence[str] = tuple(
+        f"a person with {looks} clothes{told}"
+        for looks in (
+            "pale skin, an afro and red",
+            "dark skin, short hair and blue",
+            "tan skin, a hijab and green",
+            "brown skin, a mohawk and yellow",
+        )
+        for told in ("", ", showing rage")
+    )
+
+    def caption(self, shown: Any, rng: np.random.Generator) -> str:
+        person, expression = shown
+        if rng.random() < UNCONDITIONAL_SHARE:
+            return ""
+        return people.caption(person, expression if rng.random() < 0.5 else None)
 
 
 def drawing_caption(shown: Any, rng: np.random.Generator) -> str:
