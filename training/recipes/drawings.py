@@ -56,24 +56,21 @@ class DrawingTask(TextToImageTask):
 
 
 class PeopleTask(TextToImageTask):
-    """Latents of pairs of a person and an expression, which half of the captions name."""
+    """Latents from captions of people, by pairs of a person and an expression."""
 
     prompts: Sequence[str] = tuple(
-        f"a person with {looks} clothes{told}"
+        f"a person with {looks} clothes{expression}"
         for looks in (
             "pale skin, an afro and red",
             "dark skin, short hair and blue",
             "tan skin, a hijab and green",
             "brown skin, a mohawk and yellow",
         )
-        for told in ("", ", showing rage")
+        for expression in ("", ", showing rage")
     )
 
     def caption(self, shown: Any, rng: np.random.Generator) -> str:
-        person, expression = shown
-        if rng.random() < UNCONDITIONAL_SHARE:
-            return ""
-        return people.caption(person, expression if rng.random() < 0.5 else None)
+        return person_caption(shown, rng)
 
 
 def drawing_caption(shown: Any, rng: np.random.Generator) -> str:
@@ -81,6 +78,14 @@ def drawing_caption(shown: Any, rng: np.random.Generator) -> str:
     if not isinstance(shown, DepictedScene):
         return plainer(training_caption(shown, rng), rng)
     return "" if rng.random() < UNCONDITIONAL_SHARE else caption(shown, rng)
+
+
+def person_caption(shown: tuple[people.Person, str], rng: np.random.Generator) -> str:
+    """Draws a caption of a person, half of the time with the expression, sometimes the empty one."""
+    person, expression = shown
+    if rng.random() < UNCONDITIONAL_SHARE:
+        return ""
+    return people.caption(person, expression if rng.random() < 0.5 else None)
 
 
 def plainer(words: str, rng: np.random.Generator) -> str:

@@ -1,5 +1,6 @@
 """Training on drawings: both stages run on a few drawings and write folders that open again."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, StableDiffusionPipeline
+from tiny_people import people_folder
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from weftwork.datasets.drawings.collection import Drawings
+from weftwork.datasets.people.dataset import caption
+from weftwork.datasets.people.parts import Person
 from weftwork.scripts.maintenance.train_drawings import main
 from weftwork.training.recipes.autoencoder import build_autoencoder
 from weftwork.training.recipes.backbone import build_tokenizer
-from weftwork.training.recipes.drawings import DrawingAutoencoderTask, plainer
+from weftwork.training.recipes.drawings import DrawingAutoencoderTask, person_caption, plainer
 from weftwork.training.recipes.flux import FluxDenoiser, FluxTask
 
 ROOT = Path(__file__).parents[3]
@@ -50,6 +54,36 @@ def test_both_stages_write_a_folder_that_draws(folder: Path) -> None:
     image = pipe("a banana", num_inference_steps=1, output_type="np").images[0]
     assert image.shape == (128, 128, 3) and np.isfinite(image).all()
     assert "eggplant</w>" in pipe.tokenizer.get_vocab()
+
+
+def test_people_are_learned_on_the_folders_own_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = ROOT / "pretrained/tiny-drawings"
+    short = {"people": 4, "max_train_steps": 1, "train_batch_size": 2, "validation_steps": 0, "lr_warmup_steps": 0}
+    paths = {
+        "init_from": start,
+        "drawings": people_folder(tmp_path, monkeypatch),
+        "cache_dir": tmp_path / "cache",
+        "output_dir": tmp_path / "run",
+    }
+    main(["people", *(f"--{name}={one}" for name, one in (short | paths).items()), "--report_to=none", "--use_cpu"])
+    before, after = (StableDiffusionPipeline.from_pretrained(one) for one in (start, tmp_path / "run/pipeline"))
+    changed = {
+        name: not torch.equal(weights(before, name), vectors_to_half(after, name))
+        for name in ("vae", "unet", "text_encoder")
+    }
+    assert changed == {"vae": False, "unet": True, "text_encoder": True}
+
+
+def weights(pipe: Any, name: str) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(pipe.components[name].parameters()).half()
+
+
+def test_half_of_the_captions_of_people_name_their_expression() -> None:
+    person, rng = Person("a bob", "tan", "red"), np.random.default_rng(0)
+    captions = Counter(person_caption((person, "rage"), rng) for _ in range(400))
+    told, left_out = caption(person, "rage"), caption(person)
+    assert set(captions) == {"", told, left_out}
+    assert 0.8 < captions[told] / captions[left_out] < 1.25 and 20 < captions[""] < 60
 
 
 def test_a_decoder_is_trained_alone_on_the_latents_that_are_there(folder: Path) -> None:
