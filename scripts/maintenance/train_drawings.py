@@ -12,7 +12,8 @@ Diffusion folder:
     python -m weftwork.scripts.maintenance.train_drawings flux --vae outputs/drawings-vae/final \
         --init_from outputs/drawings/pipeline --output_dir outputs/flux
 
-`people` teaches a Stable Diffusion folder people with expressions instead (docs/expressions.md), with its autoencoder:
+`people` and `hands` teach a Stable Diffusion folder people with expressions (docs/expressions.md) or hands
+(docs/parts.md) instead, on its own autoencoder:
 
     python -m weftwork.scripts.maintenance.train_drawings people --init_from pretrained/tiny-drawings \
         --output_dir outputs/people
@@ -40,10 +41,12 @@ from torch.utils.data import ConcatDataset
 from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
 from weftwork.datasets.drawings.scenes import SIZE
 from weftwork.datasets.drawings.sets import TARBALLS
+from weftwork.datasets.people.dataset import caption
 from weftwork.training.core.config import TrainingConfig, add_arguments, from_arguments
 from weftwork.training.core.loop import train
 from weftwork.training.data.drawings import SceneImages, SingleDrawings
 from weftwork.training.data.image_cache import OutfitImages, cached_latents
+from weftwork.training.data.parts import HandViews
 from weftwork.training.data.people import PeopleImages
 from weftwork.training.recipes.autoencoder import frozen_autoencoder, standardized, widened
 from weftwork.training.recipes.backbone import (
@@ -55,7 +58,7 @@ from weftwork.training.recipes.backbone import (
     for_latents,
     tokenizer_to_resume,
 )
-from weftwork.training.recipes.drawings import DrawingAutoencoderTask, DrawingTask, PeopleTask, drawing_caption
+from weftwork.training.recipes.drawings import CaptionedTask, DrawingAutoencoderTask, DrawingTask, drawing_caption
 from weftwork.training.recipes.flux import FluxDenoiser, FluxTask, export_flux
 
 CAPTIONS_PER_IMAGE = 4
@@ -71,11 +74,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     first.add_argument("--decoder_only", action="store_true", help="keep the latents that a denoiser was trained on")
     second = stages.add_parser("denoiser", help="a U-Net of latents from captions, with the text encoder")
     third = stages.add_parser("flux", help="a FLUX transformer of latents from captions, with the text encoders")
-    fourth = stages.add_parser("people", help="a U-Net of people with expressions, with the text encoder")
-    fourth.add_argument("--people", type=int, default=12_000, help="people to draw")
-    add_arguments(
-        fourth, TrainingConfig, max_train_steps=1500, train_batch_size=32, learning_rate=1e-3, validation_steps=500
-    )
+    others = [
+        stages.add_parser("people", help="a U-Net of people with expressions, with the text encoder"),
+        stages.add_parser("hands", help="a U-Net of hands, whole and as parts, with the text encoder"),
+    ]
+    for stage in others:
+        stage.add_argument("--samples", type=int, default=12_000, help="people or hands to draw")
+        options = {"max_train_steps": 1200, "train_batch_size": 32, "validation_steps": 300}
+        add_arguments(stage, TrainingConfig, learning_rate=1e-3, **options)
     for stage in (second, third):
         stage.add_argument("--vae", type=Path, required=True, help="folder of the trained autoencoder")
         stage.add_argument("--vocabulary", type=int, default=3000, help="tokens of the text encoder")
@@ -85,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stage in (first, second, third):
         stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
         stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
-    for stage in (first, second, third, fourth):
+    for stage in (first, second, third, *others):
         stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
         stage.add_argument("--drawings", type=Path, default=TARBALLS, help="npm tarballs, or SVG files")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
@@ -102,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     config = from_arguments(TrainingConfig, arguments)
     torch.manual_seed(config.seed)
-    if arguments.stage == "people":
-        return train_people(arguments, config)
+    if arguments.stage in ("people", "hands"):
+        return train_captioned(arguments, config)
     drawings = open_rendered(arguments.drawings, arguments.cache_dir)
     stage = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}[arguments.stage]
     stage(arguments, config, drawings)
@@ -162,13 +168,18 @@ def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: 
     export_flux(folder, vae, Path(config.output_dir) / "pipeline")
 
 
-def train_people(arguments: argparse.Namespace, config: TrainingConfig) -> None:
-    vae = frozen_autoencoder(arguments.init_from / "vae", config)
-    images = PeopleImages(arguments.cache_dir, arguments.drawings, "train", arguments.people)
+def train_captioned(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    vae, cache = frozen_autoencoder(arguments.init_from / "vae", config), arguments.cache_dir
+    if arguments.stage == "people":
+        images = PeopleImages(cache, arguments.drawings, "train", arguments.samples)
+        shown = [(caption(*one), caption(one[0])) for one in zip(images.people, images.expressions, strict=True)]
+    else:
+        images = HandViews(cache, "train", arguments.samples, SIZE)
+        shown = [(one,) for one in images.truth for _ in ("whole", "part")]
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-        latents = cached_latents(arguments.cache_dir, vae, images)
-    task = PeopleTask(TextDenoiser.from_pretrained(arguments.init_from), build_scheduler(), vae)
-    shown = list(zip(images.people, images.expressions, strict=True))
+        latents = cached_latents(cache, vae, images)
+    prompts = [captions[0] for captions in shown[:16:2]]
+    task = CaptionedTask(TextDenoiser.from_pretrained(arguments.init_from), build_scheduler(), vae, prompts)
     export_pipeline(train(task, LatentDataset(latents, shown), config), vae, Path(config.output_dir) / "pipeline")
 
 

@@ -1,4 +1,4 @@
-"""Recipe of backbones that draw: the autoencoder's loss on edges, captions of scenes, outfits and people."""
+"""Recipe of backbones that draw: the autoencoder's loss on edges, captions of what is drawn."""
 
 import re
 from collections.abc import Sequence
@@ -7,13 +7,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, ConfigMixin
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from weftwork.datasets.drawings.captions import DepictedScene, caption
 from weftwork.datasets.drawings.scenes import SIZE
-from weftwork.datasets.people import dataset as people
 from weftwork.training.recipes.autoencoder import AutoencoderTask
 from weftwork.training.recipes.backbone import TextToImageTask, training_caption
 
@@ -55,22 +54,19 @@ class DrawingTask(TextToImageTask):
         return drawing_caption(shown, rng)
 
 
-class PeopleTask(TextToImageTask):
-    """Latents from captions of people, by pairs of a person and an expression."""
+class CaptionedTask(TextToImageTask):
+    """Latents from captions of images that have some to choose from.
 
-    prompts: Sequence[str] = tuple(
-        f"a person with {looks} clothes{expression}"
-        for looks in (
-            "pale skin, an afro and red",
-            "dark skin, short hair and blue",
-            "tan skin, a hijab and green",
-            "brown skin, a mohawk and yellow",
-        )
-        for expression in ("", ", showing rage")
-    )
+    Args:
+        prompts: eight, for validation images.
+    """
+
+    def __init__(self, module: nn.Module, scheduler: ConfigMixin, vae: AutoencoderKL, prompts: Sequence[str]) -> None:
+        super().__init__(module, scheduler, vae)
+        self.prompts = prompts
 
     def caption(self, shown: Any, rng: np.random.Generator) -> str:
-        return person_caption(shown, rng)
+        return "" if rng.random() < UNCONDITIONAL_SHARE else shown[rng.integers(len(shown))]
 
 
 def drawing_caption(shown: Any, rng: np.random.Generator) -> str:
@@ -78,14 +74,6 @@ def drawing_caption(shown: Any, rng: np.random.Generator) -> str:
     if not isinstance(shown, DepictedScene):
         return plainer(training_caption(shown, rng), rng)
     return "" if rng.random() < UNCONDITIONAL_SHARE else caption(shown, rng)
-
-
-def person_caption(shown: tuple[people.Person, str], rng: np.random.Generator) -> str:
-    """Draws a caption of a person, half of the time with the expression, sometimes the empty one."""
-    person, expression = shown
-    if rng.random() < UNCONDITIONAL_SHARE:
-        return ""
-    return people.caption(person, expression if rng.random() < 0.5 else None)
 
 
 def plainer(words: str, rng: np.random.Generator) -> str:

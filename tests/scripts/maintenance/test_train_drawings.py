@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxPipeline, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, FluxPipeline, StableDiffusionPipeline
+from tiny import tiny_pipe
 from tiny_people import people_folder
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from weftwork.datasets.drawings.collection import Drawings
-from weftwork.datasets.people.dataset import caption
-from weftwork.datasets.people.parts import Person
+from weftwork.pipelines.core.mixin import ConditionedStableDiffusionPipeline
 from weftwork.scripts.maintenance.train_drawings import main
 from weftwork.training.recipes.autoencoder import build_autoencoder
 from weftwork.training.recipes.backbone import build_tokenizer
-from weftwork.training.recipes.drawings import DrawingAutoencoderTask, person_caption, plainer
+from weftwork.training.recipes.drawings import CaptionedTask, DrawingAutoencoderTask, plainer
 from weftwork.training.recipes.flux import FluxDenoiser, FluxTask
 
 ROOT = Path(__file__).parents[3]
@@ -56,20 +56,23 @@ def test_both_stages_write_a_folder_that_draws(folder: Path) -> None:
     assert "eggplant</w>" in pipe.tokenizer.get_vocab()
 
 
-def test_people_are_learned_on_the_folders_own_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = ROOT / "pretrained/tiny-drawings"
-    short = {"people": 4, "max_train_steps": 1, "train_batch_size": 2, "validation_steps": 0, "lr_warmup_steps": 0}
+@pytest.mark.parametrize("stage", ["people", "hands"])
+def test_people_or_hands_are_learned_on_the_folders_own_latents(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tmp_path / "start"
+    tiny_pipe(ConditionedStableDiffusionPipeline).save_pretrained(start)
+    short = {"samples": 8, "max_train_steps": 1, "train_batch_size": 2, "validation_steps": 0, "lr_warmup_steps": 0}
     paths = {
         "init_from": start,
         "drawings": people_folder(tmp_path, monkeypatch),
         "cache_dir": tmp_path / "cache",
         "output_dir": tmp_path / "run",
     }
-    main(["people", *(f"--{name}={one}" for name, one in (short | paths).items()), "--report_to=none", "--use_cpu"])
+    main([stage, *(f"--{name}={one}" for name, one in (short | paths).items()), "--report_to=none", "--use_cpu"])
     before, after = (StableDiffusionPipeline.from_pretrained(one) for one in (start, tmp_path / "run/pipeline"))
     changed = {
-        name: not torch.equal(weights(before, name), vectors_to_half(after, name))
-        for name in ("vae", "unet", "text_encoder")
+        name: not torch.equal(weights(before, name), weights(after, name)) for name in ("vae", "unet", "text_encoder")
     }
     assert changed == {"vae": False, "unet": True, "text_encoder": True}
 
@@ -78,12 +81,11 @@ def weights(pipe: Any, name: str) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(pipe.components[name].parameters()).half()
 
 
-def test_half_of_the_captions_of_people_name_their_expression() -> None:
-    person, rng = Person("a bob", "tan", "red"), np.random.default_rng(0)
-    captions = Counter(person_caption((person, "rage"), rng) for _ in range(400))
-    told, left_out = caption(person, "rage"), caption(person)
-    assert set(captions) == {"", told, left_out}
-    assert 0.8 < captions[told] / captions[left_out] < 1.25 and 20 < captions[""] < 60
+def test_captions_are_drawn_from_those_of_an_image() -> None:
+    task, rng = CaptionedTask(torch.nn.Identity(), DDIMScheduler(), AutoencoderKL(), []), np.random.default_rng(0)
+    captions = Counter(task.caption(("a person", "a person, showing rage"), rng) for _ in range(400))
+    assert set(captions) == {"", "a person", "a person, showing rage"}
+    assert 0.8 < captions["a person"] / captions["a person, showing rage"] < 1.25 and 20 < captions[""] < 60
 
 
 def test_a_decoder_is_trained_alone_on_the_latents_that_are_there(folder: Path) -> None:
