@@ -11,6 +11,24 @@ REFERENCE = "reference"
 ENCODER = "image_encoder"
 
 
+Trained = Mapping[str, Sequence[str]]
+"""Names of the attached adapters by row; of several, trained with different seeds, an evaluation's seed chooses one."""
+
+
+def load_trained(pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]], rows: Sequence[str]) -> Trained:
+    """Loads all folders of those of `rows` that have some."""
+    trained = {row: [f"{row}_{index}" for index in range(len(folders[row]))] for row in rows if row in folders}
+    for row, names in trained.items():
+        for name, folder in zip(names, folders[row], strict=True):
+            pipe.load_adapter(folder, name)
+    return trained
+
+
+def of_seed(trained: Trained, seed: int) -> dict[str, str]:
+    """Returns the name of each row's adapter for a seed."""
+    return {row: names[seed % len(names)] for row, names in trained.items()}
+
+
 def load_adapters(pipe: ConditionedPipelineMixin, files: Mapping[str, Path], names: Sequence[str]) -> None:
     """Loads those of `names` that have a folder, and the encoder that `reference` needs; `ValueError` without it."""
     for name in names:

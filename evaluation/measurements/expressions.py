@@ -12,8 +12,8 @@ MEASUREMENT: Final = Measurement(
     "weftwork.evaluation.methods.expressions:ExpressionEvaluation",
     {
         "oracle": Weights("", "folder of the classifier of people"),
-        "expressions": Weights("", "adapter folder: with a bank", ("names", "guided", "images", "mixed")),
-        "no_bank": Weights("", "adapter folder: without one", ("no_bank_names", "no_bank_images")),
+        "expressions": Weights("", "adapters with a bank", ("names", "guided", "images", "mixed"), several=True),
+        "no_bank": Weights("", "adapters without one", ("no_bank_names", "no_bank_images"), several=True),
     },
     backbone="tiny-diffusion",
     places={"people": (TARBALLS, "tarball of the people's parts")},

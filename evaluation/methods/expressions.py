@@ -5,7 +5,7 @@ expression is that of another person's image, whose looks must not show.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Final, Self
@@ -17,7 +17,7 @@ from weftwork.attention_processors.expressions.conditions import Expression
 from weftwork.datasets.people.dataset import PersonSample, caption, labels, sample
 from weftwork.datasets.people.parts import EXPRESSIONS, Person, draw, open_parts
 from weftwork.evaluation.core.images import ConditionRows, as_tensor
-from weftwork.evaluation.core.loading import load_adapters
+from weftwork.evaluation.core.loading import Trained, load_trained, of_seed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.people import PersonOracle
 from weftwork.evaluation.scores.people import score_people
@@ -44,13 +44,12 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     folder: Path
     oracle: PersonOracle
+    trained: Trained = field(default_factory=dict)
 
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
-        files = {name: several[0] for name, several in folders.items()}
-        oracle = PersonOracle.from_pretrained(files["oracle"], use_safetensors=True).eval()
-        load_adapters(pipe, files, ADAPTERS)
-        return cls(pipe=pipe, folder=files["people"], oracle=oracle)
+        oracle = PersonOracle.from_pretrained(folders["oracle"][0], use_safetensors=True).eval()
+        return cls(pipe=pipe, folder=folders["people"][0], oracle=oracle, trained=load_trained(pipe, folders, ADAPTERS))
 
     @cached_property
     def samples(self) -> list[PersonSample]:
@@ -63,7 +62,7 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
         return [labels(self.split, OTHERS + index, self.seed)[0] for index in range(self.count)]
 
     def rows(self) -> dict[str, Callable[[], Drawn]]:
-        adapters = self.pipe.adapters or {}
+        adapters = of_seed(self.trained, self.seed)
         rows = self.bounds(lambda: as_tensor([one.image for one in self.samples]), self._scored)
         rows |= {
             "no_condition": lambda: self._row("no_condition", {}),
@@ -71,11 +70,11 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
         }
         for name, before in zip(ADAPTERS, ("", "no_bank_"), strict=True):
             if name in adapters:
-                rows[f"{before}names"] = partial(self._named, name, 1.0)
-                rows[f"{before}images"] = partial(self._shown, name)
+                rows[f"{before}names"] = partial(self._named, adapters[name], 1.0)
+                rows[f"{before}images"] = partial(self._shown, adapters[name])
         if "expressions" in adapters:
-            rows["guided"] = partial(self._named, "expressions", GUIDANCE)
-            rows["mixed"] = self._mixed
+            rows["guided"] = partial(self._named, adapters["expressions"], GUIDANCE)
+            rows["mixed"] = partial(self._mixed, adapters["expressions"])
         return rows
 
     def _named(self, name: str, guidance: float) -> Drawn:
@@ -92,7 +91,7 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
         ]
         return self._row(name, {name: [[Expression(prior=adapter.prior(image))] for image in shown]})
 
-    def _mixed(self) -> Drawn:
+    def _mixed(self, name: str) -> Drawn:
         names = list(EXPRESSIONS)
         steps = [1 + index % (len(names) - 1) for index in range(self.count)]
         pairs = [
@@ -100,7 +99,7 @@ class ExpressionEvaluation(Evaluation[ConditionedPipelineMixin]):
             for one, step in zip(self.samples, steps, strict=True)
         ]
         given = [[Expression(dict.fromkeys(pair, 0.5))] for pair in pairs]
-        images = self._images("mixed", {"expressions": given})
+        images = self._images("mixed", {name: given})
         return images, self._scores(images, pairs)
 
     def _row(self, name: str, conditions: ConditionRows, *, named: bool = False) -> Drawn:

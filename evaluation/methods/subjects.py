@@ -22,7 +22,7 @@ from weftwork.datasets.drawings.scenes import SIZE, Canvas, compose
 from weftwork.datasets.drawings.splits import Split
 from weftwork.datasets.readers.errors import UserError
 from weftwork.evaluation.core.images import ConditionRows, as_tensor
-from weftwork.evaluation.core.loading import ENCODER
+from weftwork.evaluation.core.loading import ENCODER, Trained, load_trained, of_seed
 from weftwork.evaluation.core.report import Row
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.oracles.instruments import Instruments, installed_instruments
@@ -39,30 +39,20 @@ SEARCHED: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
-    """Evaluation on scenes of two subjects or more.
-
-    Args:
-        trained: names of the attached adapters of subjects by row; of several, trained with different seeds, the
-            evaluation's seed chooses one.
-    """
+    """Evaluation on scenes of two subjects or more."""
 
     name: ClassVar[str] = "subjects"
 
     split: Split = "subjects"
     drawings: RenderedDrawings
     instruments: Instruments
-    trained: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    trained: Trained = field(default_factory=dict)
 
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
         if ENCODER not in folders and {*ROWS, "reference"} & set(folders):
             raise UserError(f"{ENCODER}: got none, needed by images of subjects; pass the one of the training")
-        instruments = installed_instruments()
-        trained: dict[str, list[str]] = {}
-        for row in ROWS:
-            for index, folder in enumerate(folders.get(row, ())):
-                trained.setdefault(row, []).append(f"{row}_{index}")
-                pipe.load_adapter(folder, f"{row}_{index}")
+        instruments, trained = installed_instruments(), load_trained(pipe, folders, ROWS)
         if "reference" in folders:
             pipe.load_adapter(folders["reference"][0], "reference")
         if ENCODER in folders:
@@ -90,8 +80,7 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
             "other_scene": lambda: self._scored(self._real().roll(1, 0)),
             "text_only": partial(self._row, "text_only", {}),
         }
-        for row, some in self.trained.items():
-            rows[row] = partial(self._subjects, some[self.seed % len(some)])
+        rows |= {row: partial(self._subjects, name) for row, name in of_seed(self.trained, self.seed).items()}
         if "reference" in (self.pipe.adapters or ()):
             rows["reference"] = partial(self._references, regions=False)
             rows["reference_regions"] = partial(self._references, regions=True)
@@ -102,10 +91,10 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
         if "subjects" not in self.trained:
             raise UserError("curve: got no adapter of subjects, whose start it changes; pass --subjects")
         few = replace(self, count=max(2, self.count // 4))
-        alone, some = few._row("text_only", {})[0], few.trained["subjects"]
+        alone, adapter = few._row("text_only", {})[0], of_seed(few.trained, few.seed)["subjects"]
         rows = []
         for start in CURVE:
-            images, scores = few._subjects(some[few.seed % len(some)], start)
+            images, scores = few._subjects(adapter, start)
             change = float(few.instruments.distance(images, alone).mean())
             rows.append(Row(f"subjects_{start:g}", {**scores, "layout_change": change}))
         return rows

@@ -36,7 +36,13 @@ def test_rows_of_tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     pipe.attach(expressions=expression_adapter(pipe.unet, **options))
     pipe.attach(no_bank=expression_adapter(pipe.unet, bank="none", **options))
     oracle = PersonOracle(LABELS, (8, 8, 8, 8)).eval()
-    settings = {"count": 2, "num_inference_steps": 1, "folder": people_folder(tmp_path, monkeypatch)}
+    trained = {"expressions": ["expressions"], "no_bank": ["expressions", "no_bank"]}
+    settings = {
+        "trained": trained,
+        "count": 2,
+        "num_inference_steps": 1,
+        "folder": people_folder(tmp_path, monkeypatch),
+    }
     evaluation = ExpressionEvaluation(pipe=pipe, oracle=oracle, **settings)
     assert tuple(evaluation.rows()) == (*ROWS, "guided", "mixed")
     report = evaluation.run(tmp_path / "report", only=("real", "no_bank_images", "guided", "mixed"), seeds=(0, 1))
