@@ -39,7 +39,11 @@ SEARCHED: Final = 100
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
-    """Evaluation on scenes of two subjects or more."""
+    """Evaluation on scenes of two subjects or more.
+
+    Args:
+        galleries: vectors of the drawings of a set, encoded once for all seeds.
+    """
 
     name: ClassVar[str] = "subjects"
 
@@ -47,6 +51,7 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
     drawings: RenderedDrawings
     instruments: Instruments
     trained: Trained = field(default_factory=dict)
+    galleries: dict[str, tuple[list[int], Tensor]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]]) -> Self:
@@ -140,12 +145,8 @@ class SubjectEvaluation(Evaluation[ConditionedPipelineMixin]):
 
     def _gallery(self, key: str) -> tuple[list[int], Float[Tensor, "subject dim"]]:
         """Returns the drawings of a set in the split, and their vectors without their mean."""
-        if key not in self._galleries:
+        if key not in self.galleries:
             rows = DrawingScenes(self.drawings, self.split, 1).rows_by_set[key]
             vectors = self.instruments.encode(as_tensor([self._alone(row) for row in rows]))
-            self._galleries[key] = rows, F.normalize(vectors - vectors.mean(0), dim=1)
-        return self._galleries[key]
-
-    @cached_property
-    def _galleries(self) -> dict[str, tuple[list[int], Tensor]]:
-        return {}
+            self.galleries[key] = rows, F.normalize(vectors - vectors.mean(0), dim=1)
+        return self.galleries[key]
