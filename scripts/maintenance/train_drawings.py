@@ -66,6 +66,23 @@ CAPTIONS_PER_IMAGE = 4
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO)
+    if arguments.stage == "export":
+        vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True)
+        export = export_flux if (arguments.checkpoint / "transformer").is_dir() else export_pipeline
+        export(arguments.checkpoint, vae, arguments.output_dir)
+        return
+    config = from_arguments(TrainingConfig, arguments)
+    torch.manual_seed(config.seed)
+    if arguments.stage in ("people", "hands"):
+        return train_captioned(arguments, config)
+    drawings = open_rendered(arguments.drawings, arguments.cache_dir)
+    stage = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}[arguments.stage]
+    stage(arguments, config, drawings)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
     first = stages.add_parser("autoencoder", help="images to latents and back")
@@ -99,20 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     last.add_argument("checkpoint", type=Path, help="folder checkpoint-N of a run")
     last.add_argument("--vae", type=Path, required=True, help="folder of the autoencoder that it was trained with")
     last.add_argument("--output_dir", type=Path, required=True, help="folder of the result")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO)
-    if arguments.stage == "export":
-        vae = AutoencoderKL.from_pretrained(arguments.vae, use_safetensors=True)
-        export = export_flux if (arguments.checkpoint / "transformer").is_dir() else export_pipeline
-        export(arguments.checkpoint, vae, arguments.output_dir)
-        return
-    config = from_arguments(TrainingConfig, arguments)
-    torch.manual_seed(config.seed)
-    if arguments.stage in ("people", "hands"):
-        return train_captioned(arguments, config)
-    drawings = open_rendered(arguments.drawings, arguments.cache_dir)
-    stage = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}[arguments.stage]
-    stage(arguments, config, drawings)
+    return parser
 
 
 def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
