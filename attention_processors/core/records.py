@@ -56,7 +56,7 @@ class TextKind(Kind):
 
 @dataclass(frozen=True)
 class ImageKind(Kind):
-    """The path of an image, relative to the file, or a PNG in a data URI."""
+    """The path of an image, relative to the file, or an image in a data URI."""
 
     def read(self, value: object, locate: Locate) -> Path | Image.Image:
         if not isinstance(value, str):

@@ -80,7 +80,7 @@ def read_clip(cameras: str | Path) -> tuple[Frame, ...]:
         raise UserError(f"cameras: got {str(path)!r}, which cannot be read ({error}), expected a text file") from error
     frames, before = [], -1
     for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == 1 and len(line.split()) != NUMBERS):
+        if not line.strip() or (number == 1 and not line.split()[0].isdecimal()):  # an address, not a time
             continue
         try:
             time, camera = _camera(line.split())

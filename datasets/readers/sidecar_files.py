@@ -119,7 +119,8 @@ def _read(path: Path, name: str, flag: str | None = None) -> tuple[Times, Array,
         switch = {0.0: False, 1.0: True}[float(arrays[flag])] if flag else False
     except (KeyError, TypeError, ValueError) as error:
         got = f"values that are not numbers{f', or {flag} neither true nor false' if flag else ''}"
-        raise UserError(f"{path}: got {got} ({error}), expected such; save it again") from error
+        expected = f"numbers{f', and {flag} true or false' if flag else ''}"
+        raise UserError(f"{path}: got {got} ({error}), expected {expected}; save it again") from error
     if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise UserError(f"{path}: got times that do not increase, expected seconds [frame]; sort them")
     return times, values, switch

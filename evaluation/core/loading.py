@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from weftwork.attention_processors.encoders import ImageEncoder
 from weftwork.datasets.readers.errors import UserError
@@ -9,10 +10,9 @@ from weftwork.pipelines.core.mixin import ConditionedPipelineMixin
 
 REFERENCE = "reference"
 ENCODER = "image_encoder"
-
-
 Trained = Mapping[str, Sequence[str]]
-"""Names of the attached adapters by row; of several, trained with different seeds, an evaluation's seed chooses one."""
+"""Names of the attached adapters by row, several if they were trained with different seeds."""
+Choice = TypeVar("Choice")
 
 
 def load_trained(pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[Path]], rows: Sequence[str]) -> Trained:
@@ -24,9 +24,9 @@ def load_trained(pipe: ConditionedPipelineMixin, folders: Mapping[str, Sequence[
     return trained
 
 
-def of_seed(trained: Trained, seed: int) -> dict[str, str]:
-    """Returns the name of each row's adapter for a seed."""
-    return {row: names[seed % len(names)] for row, names in trained.items()}
+def of_seed(trained: Mapping[str, Sequence[Choice]], seed: int) -> dict[str, Choice]:
+    """Returns what an evaluation's seed chooses in each row."""
+    return {row: several[seed % len(several)] for row, several in trained.items()}
 
 
 def load_adapters(pipe: ConditionedPipelineMixin, files: Mapping[str, Path], names: Sequence[str]) -> None:

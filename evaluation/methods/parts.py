@@ -12,6 +12,7 @@ from PIL import Image
 
 from weftwork.datasets.synthetic.hands import HandSample, sample
 from weftwork.evaluation.core.images import as_bytes, as_tensor
+from weftwork.evaluation.core.loading import of_seed
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.scores.hands import score_hands
 from weftwork.pipelines.core.mixin import ConditionedPipelineMixin, ConditionedStableDiffusionControlNetPipeline
@@ -51,7 +52,7 @@ class PartEvaluation(Evaluation[ConditionedPipelineMixin]):
         rows = self.bounds(lambda: self._resized(self.hands), self._scored)
         rows |= {"other_hand": self._others, "no_condition": partial(self._generated, "no_condition")}
         return rows | {
-            name: partial(self._generated, name, some[self.seed % len(some)]) for name, some in self.controlnets.items()
+            name: partial(self._generated, name, one) for name, one in of_seed(self.controlnets, self.seed).items()
         }
 
     def _resized(self, hands: Sequence[HandSample]) -> Images:

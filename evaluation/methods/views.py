@@ -28,6 +28,7 @@ from weftwork.attention_processors.views.warping import WarpedView, warp_mesh
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, View, sample
 from weftwork.evaluation.core.images import reconstructed
+from weftwork.evaluation.core.loading import of_seed
 from weftwork.evaluation.core.report import Report
 from weftwork.evaluation.core.runner import Drawn, Evaluation, Images
 from weftwork.evaluation.measurements.views import MEASUREMENT
@@ -142,8 +143,7 @@ class AlignedViewsEvaluation(Evaluation[AlignedViewsPipeline]):
         return np.stack([case.truth.depth for case in self.cases])
 
     def _modules(self, trained: str) -> AlignedViews:
-        several = self.views[trained]
-        return several[self.seed % len(several)]
+        return of_seed(self.views, self.seed)[trained]
 
     def _warp(self, fill: Fill) -> Drawn:
         """Scores warped references, with unseen pixels filled."""

@@ -33,8 +33,9 @@ class OpenedKind(ImageKind):
 
     def read(self, value: object, locate: Locate) -> Image.Image:
         found = super().read(value, locate)
-        opened = decode(found, f"got {value!r}") if isinstance(found, Path) else found
-        return as_image(opened, name=f"image {value!r}")
+        if isinstance(found, Path):
+            return as_image(decode(found, f"got {value!r}"), name=f"image {value!r}")
+        return as_image(found)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.utils.data import ConcatDataset
 
-from weftwork.datasets.drawings.rendered import RenderedDrawings, open_rendered
+from weftwork.datasets.drawings.rendered import open_rendered
 from weftwork.datasets.drawings.scenes import SIZE
 from weftwork.datasets.drawings.sets import TARBALLS
 from weftwork.datasets.people.dataset import caption
@@ -75,11 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     config = from_arguments(TrainingConfig, arguments)
     torch.manual_seed(config.seed)
-    if arguments.stage in ("people", "hands"):
-        return train_captioned(arguments, config)
-    drawings = open_rendered(arguments.drawings, arguments.cache_dir)
-    stage = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}[arguments.stage]
-    stage(arguments, config, drawings)
+    stages = {"autoencoder": train_autoencoder, "denoiser": train_denoiser, "flux": train_flux}
+    stages.get(arguments.stage, train_captioned)(arguments, config)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,12 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     first.add_argument("--decoder_only", action="store_true", help="keep the latents that a denoiser was trained on")
     second = stages.add_parser("denoiser", help="a U-Net of latents from captions, with the text encoder")
     third = stages.add_parser("flux", help="a FLUX transformer of latents from captions, with the text encoders")
-    others = [
-        stages.add_parser("people", help="a U-Net of people with expressions, with the text encoder"),
-        stages.add_parser("hands", help="a U-Net of hands, whole and as parts, with the text encoder"),
-    ]
-    for stage in others:
-        stage.add_argument("--samples", type=int, default=12_000, help="people or hands to draw")
+    people = stages.add_parser("people", help="a U-Net of people with expressions, with the text encoder")
+    hands = stages.add_parser("hands", help="a U-Net of hands, whole and as parts, with the text encoder")
+    for stage in (people, hands):
+        stage.add_argument("--samples", type=int, default=12_000, help="images to draw")
         options = {"max_train_steps": 1200, "train_batch_size": 32, "validation_steps": 300}
         add_arguments(stage, TrainingConfig, learning_rate=1e-3, **options)
     for stage in (second, third):
@@ -108,9 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     for stage in (first, second, third):
         stage.add_argument("--scenes", type=int, default=24_000, help="scenes to draw")
         stage.add_argument("--outfits", type=int, default=4000, help="outfits to draw")
-    for stage in (first, second, third, *others):
-        stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
+    for stage in (first, second, third, people):
         stage.add_argument("--drawings", type=Path, default=TARBALLS, help="npm tarballs, or SVG files")
+    for stage in (first, second, third, people, hands):
+        stage.add_argument("--init_from", type=Path, required=stage is not third, help="start from this folder")
         stage.add_argument("--cache_dir", type=Path, default=Path(".cache/pictures"), help="drawn images and latents")
     last = stages.add_parser("export", help="a checkpoint of a denoiser as a folder of its pipeline")
     last.add_argument("checkpoint", type=Path, help="folder checkpoint-N of a run")
@@ -119,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
-    cache = arguments.cache_dir
+def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    cache, drawings = arguments.cache_dir, open_rendered(arguments.drawings, arguments.cache_dir)
     images: list[Any] = [
         SceneImages(cache, drawings, "train", arguments.scenes).images,
         OutfitImages(cache, "train", arguments.outfits).images,
@@ -143,8 +139,8 @@ def train_autoencoder(arguments: argparse.Namespace, config: TrainingConfig, dra
     standardized(trained, some).save_pretrained(folder, safe_serialization=True)
 
 
-def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
-    vae, data = _latents(arguments, config, drawings)
+def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    vae, data = _latents(arguments, config)
     module = TextDenoiser.from_pretrained(arguments.init_from)
     if module.unet.config["in_channels"] != vae.config["latent_channels"]:
         module.unet = for_latents(module.unet, vae.config["latent_channels"])
@@ -156,8 +152,8 @@ def train_denoiser(arguments: argparse.Namespace, config: TrainingConfig, drawin
     export_pipeline(folder, vae, Path(config.output_dir) / "pipeline")
 
 
-def train_flux(arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings) -> None:
-    vae, data = _latents(arguments, config, drawings)
+def train_flux(arguments: argparse.Namespace, config: TrainingConfig) -> None:
+    vae, data = _latents(arguments, config)
     channels = vae.config["latent_channels"]
     if arguments.init_from and (arguments.init_from / "transformer").is_dir():
         module = FluxDenoiser.from_pretrained(arguments.init_from)
@@ -182,17 +178,15 @@ def train_captioned(arguments: argparse.Namespace, config: TrainingConfig) -> No
         shown = [(one,) for one in images.truth for _ in ("whole", "part")]
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         latents = cached_latents(cache, vae, images)
-    prompts = [captions[0] for captions in shown[:16:2]]
+    prompts = [captions[0] for captions in shown[:16:2]]  # hands have two images each
     task = CaptionedTask(TextDenoiser.from_pretrained(arguments.init_from), build_scheduler(), vae, prompts)
     export_pipeline(train(task, LatentDataset(latents, shown), config), vae, Path(config.output_dir) / "pipeline")
 
 
-def _latents(
-    arguments: argparse.Namespace, config: TrainingConfig, drawings: RenderedDrawings
-) -> tuple[AutoencoderKL, list[LatentDataset]]:
+def _latents(arguments: argparse.Namespace, config: TrainingConfig) -> tuple[AutoencoderKL, list[LatentDataset]]:
     """Opens the frozen autoencoder, and the latents of scenes and outfits."""
     vae, cache = frozen_autoencoder(arguments.vae, config), arguments.cache_dir
-    scenes = SceneImages(cache, drawings, "train", arguments.scenes)
+    scenes = SceneImages(cache, open_rendered(arguments.drawings, cache), "train", arguments.scenes)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
         if arguments.resolution < SIZE:
             small = SingleDrawings(scenes, arguments.resolution)

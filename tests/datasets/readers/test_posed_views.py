@@ -108,6 +108,12 @@ def test_the_address_may_be_left_out(root: Path) -> None:
     assert [frame.time for frame in read_clip(root / "clip.txt")] == [frame.time for frame in whole]
 
 
+def test_a_first_line_that_begins_with_a_time_is_no_address(root: Path) -> None:
+    (root / "clip.txt").write_text("1000 0.5\n")
+    with pytest.raises(ValueError, match="line 1: "):
+        read_clip(root / "clip.txt")
+
+
 def test_two_images_of_one_time_are_refused(root: Path) -> None:
     path = read_clip(root / "clip.txt")[0].path
     path.with_suffix(".jpg").write_bytes(path.read_bytes())

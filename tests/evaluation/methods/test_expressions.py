@@ -8,6 +8,7 @@ from tiny import expression_adapter, tiny_pipe
 from tiny_people import people_folder
 
 from weftwork.datasets.people import EXPRESSIONS, Person
+from weftwork.evaluation.core.loading import of_seed
 from weftwork.evaluation.methods.expressions import ExpressionEvaluation
 from weftwork.evaluation.oracles.people import LABELS, PersonOracle, PersonReading
 from weftwork.evaluation.scores.people import score_people
@@ -45,6 +46,7 @@ def test_rows_of_tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     }
     evaluation = ExpressionEvaluation(pipe=pipe, oracle=oracle, **settings)
     assert tuple(evaluation.rows()) == (*ROWS, "guided", "mixed")
+    assert [of_seed(trained, seed)["no_bank"] for seed in (0, 1, 2)] == ["expressions", "no_bank", "expressions"]
     report = evaluation.run(tmp_path / "report", only=("real", "no_bank_images", "guided", "mixed"), seeds=(0, 1))
     scores = {row.name: dict(row.scores) for row in report.rows}
     common = {"expression_accuracy", "identity_accuracy", "identity_leakage"}
