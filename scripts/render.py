@@ -1,7 +1,7 @@
 """Render posed views of OpenArena's maps with exact depth, as a folder for `weftwork train aligned-views`.
 
     weftwork render outputs/places --split train
-    weftwork train aligned-views --pretrained_model_name_or_path my-model --train_data_dir outputs/places --margin 2
+    weftwork train aligned-views --pretrained_model_name_or_path my-model --train_data_dir outputs/places
 
 Each clip has four frames; maps are divided between the splits. Needs the maps (Debian: openarena-081-maps,
 openarena-081-textures, openarena-data, openarena-085-data) and pip install ".[places]".

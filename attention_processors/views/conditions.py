@@ -12,6 +12,7 @@ from weftwork.attention_processors.core.condition import Condition
 from weftwork.datasets.readers.cameras import Camera
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import as_image
+from weftwork.datasets.readers.posed_views import Frame
 
 if TYPE_CHECKING:
     from weftwork.datasets.synthetic.rooms import View
@@ -95,6 +96,24 @@ class ReferenceView(Condition):
     def of_view(cls, view: "View") -> "ReferenceView":
         """Makes a reference from a rendered view of a room, with its exact depth."""
         return cls.of_depth(view.image / 255, view.depth, view.camera)
+
+    @classmethod
+    def of_frame(cls, frame: Frame, size: int) -> "ReferenceView":
+        """Makes a reference from a frame of a clip, squeezed to a square of `size` pixels.
+
+        Raises:
+            ValueError: a frame without depth; and as for `of_image`.
+        """
+        depth = frame.depth
+        if depth is None:
+            raise UserError(
+                f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
+                "write the output of a depth model to it"
+            )
+        try:
+            return cls.of_image(frame.image, depth, frame.camera, (size, size))
+        except UserError as error:
+            raise UserError(f"{frame.path}: {error}") from error
 
     @property
     def known(self) -> Bool[np.ndarray, "height width"]:

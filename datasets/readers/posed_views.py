@@ -14,6 +14,7 @@ that are not on disk are skipped, since clips of RealEstate10K list more than pe
 Source: https://google.github.io/realestate10k (arXiv 1805.09817).
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from weftwork.datasets.readers.images import read_image
 from weftwork.datasets.readers.sidecar_files import load_arrays
 
 NUMBERS: Final = 19
+MARGIN: Final = 30
+"""Frames from one reference to the other, unless clips are too short for it."""
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 PLACES: Final[Mapping[str, float]] = {
     "reference_0": 0.0,
@@ -38,6 +41,7 @@ PLACES: Final[Mapping[str, float]] = {
     "extrapolating": 1.5,
 }
 """Place of each view in a stretch of frames, in margins."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,26 +118,32 @@ class PosedViews(Dataset[Mapping[str, Frame]]):
     """Dataset of stretches of clips: a frame per name in `PLACES`, the references `margin` frames apart.
 
     Args:
-        margin: frames from one reference to the other, an even number.
+        margin: frames from one reference to the other, an even number; None for `MARGIN`, or as many as the longest
+            clip has frames for, which is logged.
         step: frames between the starts of stretches.
 
     Raises:
         ValueError: no clip in the folder, none that is long enough, an odd margin, or one that `read_clip` rejects.
     """
 
-    def __init__(self, root: str | Path, *, margin: int = 30, step: int = 10) -> None:
-        if margin < 2 or margin % 2 or step < 1:
+    def __init__(self, root: str | Path, *, margin: int | None = None, step: int = 10) -> None:
+        if (margin is not None and (margin < 2 or margin % 2)) or step < 1:
             raise UserError(f"margin, step: got {margin} and {step}, expected an even number above 0, and one above 0")
         files = sorted(Path(root).glob("*.txt"))
         if not files:
             raise UserError(f"root: got {str(root)!r}, expected a folder with <clip>.txt files; check the path")
         self._clips = [read_clip(file) for file in files]
+        longest = max(map(len, self._clips))
+        if margin is None and (margin := _largest_margin(longest)) < MARGIN:
+            logger.info("%s: references %d frames apart, the most in clips of up to %d frames", root, margin, longest)
         self._margin = margin
         last = round(max(PLACES.values()) * margin)
         self._starts = [(i, start) for i, clip in enumerate(self._clips) for start in range(0, len(clip) - last, step)]
         if not self._starts:
-            longest = max(map(len, self._clips))
-            raise UserError(f"margin: got {margin} for clips of up to {longest} frames, expected over {last}; lower it")
+            raise UserError(
+                f"margin: got {margin} for clips of up to {longest} frames, expected over {last}; lower it, or take "
+                "longer clips"
+            )
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -141,3 +151,8 @@ class PosedViews(Dataset[Mapping[str, Frame]]):
     def __getitem__(self, index: int) -> Mapping[str, Frame]:
         clip, start = self._starts[index]
         return {name: self._clips[clip][start + round(place * self._margin)] for name, place in PLACES.items()}
+
+
+def _largest_margin(frames: int) -> int:
+    """Returns `MARGIN`, or less where the farthest of `PLACES` has to be within so many frames; 2 at least."""
+    return max(2, min(MARGIN, int((frames - 1) / max(PLACES.values())) // 2 * 2))

@@ -10,7 +10,7 @@ def _views(name: str, *rows: str) -> Weights:
 
 
 MEASUREMENT: Final = Measurement(
-    "Measurement of novel views of rooms: image, geometry, and their alignment.",
+    "Measurement of novel views, of rooms or of your own clips: image, geometry, and their alignment.",
     "weftwork.evaluation.methods.views:AlignedViewsEvaluation",
     {
         "no_instillation": _views("aligned-views-none", "no_instillation"),
@@ -24,4 +24,5 @@ MEASUREMENT: Final = Measurement(
     },
     backbone="tiny-rooms",
     guidance_scale=1.0,
+    places={"clips": (None, "folder of clips with cameras and depth instead of rooms, no split")},
 )

@@ -32,7 +32,7 @@ class ViewScores:
         psnr_unseen: the same over the pixels of all views together that no reference shows.
         ssim: structural similarity of the image, at most 1.
         depth_error_seen, depth_error_unseen: mean of |depth - truth| / truth over the pixels of all views that are
-            visible in references, and over the others.
+            visible in references, and over the others; pixels of infinite depth are left out.
         alignment: see `alignment`.
     """
 
@@ -51,16 +51,20 @@ def score_views(
     true_depths: Sequence[Depth],
     seen: Sequence[Bool[np.ndarray, "height width"]],
 ) -> ViewScores:
-    """Scores generated views; images are in [0, 1]."""
-    errors = [np.abs(d - t) / t for d, t in zip(depths, true_depths, strict=True)]
+    """Scores generated views; images are in [0, 1], depths that are not known infinite."""
+    known = [np.isfinite(t) & ~np.isinf(d) for d, t in zip(depths, true_depths, strict=True)]
+    errors = [
+        np.abs(np.where(k, d, 1) - np.where(k, t, 1)) / np.where(k, t, 1)
+        for d, t, k in zip(depths, true_depths, known, strict=True)
+    ]
     squares = [np.square(d - t).mean(-1) for d, t in zip(images, true_images, strict=True)]
     unseen = [~one for one in seen]
     return ViewScores(
         psnr=float(np.mean([psnr(*pair) for pair in zip(images, true_images, strict=True)])),
         psnr_unseen=_decibels(_mean_where(squares, unseen)),
         ssim=float(np.mean([ssim(*pair) for pair in zip(images, true_images, strict=True)])),
-        depth_error_seen=_mean_where(errors, seen),
-        depth_error_unseen=_mean_where(errors, unseen),
+        depth_error_seen=_mean_where(errors, [s & k for s, k in zip(seen, known, strict=True)]),
+        depth_error_unseen=_mean_where(errors, [s & k for s, k in zip(unseen, known, strict=True)]),
         alignment=float(np.mean([alignment(*pair) for pair in zip(images, depths, strict=True)])),
     )
 

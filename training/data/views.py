@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 from weftwork.attention_processors.encoders.latents import encode_latents
 from weftwork.attention_processors.views.batch import ViewsBatch, WarpedScene
 from weftwork.attention_processors.views.conditions import ReferenceView
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.posed_views import Frame, PosedViews
+from weftwork.datasets.readers.posed_views import PosedViews
 from weftwork.datasets.synthetic.rooms import REFERENCES, TARGETS, Scene, sample
 from weftwork.training.data.image_cache import DrawnImages, Latents, Pixels, encoded_rows, saved_once, vae_key
 
@@ -109,19 +108,8 @@ class ClipImages:
         """Returns references and target of a sample."""
         place, target = divmod(index, len(TARGETS))
         frames = self.stretches[place]
-        return [self._read(frames[one]) for one in REFERENCES], self._read(frames[TARGETS[target]])
-
-    def _read(self, frame: Frame) -> ReferenceView:
-        depth = frame.depth
-        if depth is None:
-            raise UserError(
-                f"{frame.path}: got a frame without depth, expected {frame.path.with_suffix('.npy').name} beside it; "
-                "write the output of a depth model to it"
-            )
-        try:
-            return ReferenceView.of_image(frame.image, depth, frame.camera, (self.size, self.size))
-        except UserError as error:
-            raise UserError(f"{frame.path}: {error}") from error
+        made = [ReferenceView.of_frame(frames[one], self.size) for one in (*REFERENCES, TARGETS[target])]
+        return made[:-1], made[-1]
 
 
 class ViewsRecord(NamedTuple):

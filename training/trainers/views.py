@@ -40,7 +40,7 @@ class ViewsModel:
 class ViewsData:
     """Options of clips."""
 
-    margin: int = option(30, "frames from one reference to the other")
+    margin: int | None = option(None, "frames from one reference to the other; none = 30, or fewer in shorter clips")
 
 
 class ViewsTrainer(Trainer):

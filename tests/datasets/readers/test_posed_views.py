@@ -121,6 +121,17 @@ def test_two_images_of_one_time_are_refused(root: Path) -> None:
         read_clip(root / "clip.txt")
 
 
+def test_short_clips_choose_the_margin_and_say_so(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "weftwork.datasets.readers.posed_views"):
+        chosen = PosedViews(root)
+    assert "references 6 frames apart, the most in clips of up to 12 frames" in caplog.text
+    assert {name: frame.time for name, frame in chosen[0].items()} == {
+        name: frame.time for name, frame in PosedViews(root, margin=6)[0].items()
+    }
+    with pytest.raises(ValueError, match="margin: got 8 for clips of up to 12 frames"):
+        PosedViews(root, margin=8)
+
+
 def test_arrays_by_name_are_no_depth(root: Path) -> None:
     with (root / "clip/1000.npy").open("wb") as file:
         np.savez(file, depth=np.ones((2, 2)))
@@ -133,7 +144,12 @@ def test_missing_and_short_clips_are_refused(root: Path) -> None:
         read_clip(root / "none.txt")
     with pytest.raises(ValueError, match=r"expected a folder with <clip>\.txt files"):
         PosedViews(root / "clip")
-    with pytest.raises(ValueError, match="margin: got 30 for clips of up to 12 frames, expected over 45"):
+    with pytest.raises(ValueError, match="margin: got 30 for clips of up to 12 frames, expected over 45; lower it, or"):
+        PosedViews(root, margin=30)
+    (root / "clip.txt").write_text(URL + "\n".join((root / "clip.txt").read_text().splitlines()[1:4]))
+    with pytest.raises(
+        ValueError, match=r"margin: got 2 for clips of up to 3 frames, expected over 3; .* longer clips"
+    ):
         PosedViews(root)
     with pytest.raises(ValueError, match="margin, step: got 3 and 10"):
         PosedViews(root, margin=3)

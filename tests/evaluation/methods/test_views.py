@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import tiny_pipe
 
 from weftwork.attention_processors.views.adapter import AlignedViews
 from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.posed_views import PosedViews
+from weftwork.datasets.synthetic.rooms import sample
 from weftwork.evaluation.methods.views import BLENDED, VARIANTS, AlignedViewsEvaluation
 from weftwork.evaluation.oracles.instruments import inpainted
 from weftwork.pipelines.views.pipeline import AlignedViewsPipeline
@@ -133,9 +136,48 @@ def test_without_instillation_its_variants_are_left_out(evaluation: AlignedViews
     assert list(few.rows()) == FIXED
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rooms as clips of four frames, with a corner of unknown depth."""
+    folder = tmp_path_factory.mktemp("clips")
+    for room in range(2):
+        (folder / f"room-{room}").mkdir()
+        lines = []
+        for i, name in enumerate(("reference_0", "interpolating", "reference_1", "extrapolating")):
+            view = sample("train", room, size=64).views[name]
+            pose = view.camera.world_to_camera[:3].flatten().tolist()
+            lines.append(" ".join(map(str, [i, *view.camera.focal, *view.camera.center, 0, 0, *pose])))
+            Image.fromarray(view.image).save(folder / f"room-{room}" / f"{i}.png")
+            view.depth[:8, :8] = 0
+            np.save(folder / f"room-{room}" / f"{i}.npy", view.depth)
+        (folder / f"room-{room}.txt").write_text("\n".join(lines))
+    return folder
+
+
+def test_clips_are_measured_instead_of_rooms(
+    evaluation: AlignedViewsEvaluation, clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = replace(evaluation, clips=PosedViews(clips), count=9)
+    with caplog.at_level("INFO", "weftwork.evaluation.methods.views"):
+        few.run(tmp_path, ["real", "shuffled", "warp", "reconstruction", "instillation"])
+    assert "limit: 4, all views of the clips" in caplog.text
+    report = json.loads((tmp_path / "aligned-views.json").read_text())
+    scores = {row["name"]: row["scores"] for row in report["rows"]}
+    assert report["count"] == 4 and np.isfinite([[*row.values()] for row in scores.values()]).all()
+    assert scores["real"]["depth_error_seen"] == 0 < scores["reconstruction"]["depth_error_seen"]
+    room = sample("train", 1, size=64).views["extrapolating"]
+    last = replace(few, count=4).cases[3]
+    assert np.array_equal(last.truth.image, room.image / 255)
+    assert np.isinf(last.depth[:8, :8]).all() and np.isfinite(last.depth).sum() == 64 * 64 - 8 * 8
+    two = replace(few, count=2).cases
+    assert np.array_equal(two[0].references[0].image, replace(few, count=4).cases[0].references[0].image)
+    with pytest.raises(UserError, match="split: got 'validation', which has no effect with clips"):
+        replace(few, split="validation").run(tmp_path)
+
+
 @pytest.mark.slow
 def test_the_command_evaluates_folders(
-    evaluation: AlignedViewsEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    evaluation: AlignedViewsEvaluation, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluation.pipe.save_pretrained(tmp_path / "model")
     evaluation.views["concatenated"][0].save_pretrained(tmp_path / "views")
@@ -145,5 +187,8 @@ def test_the_command_evaluates_folders(
     rows = json.loads((tmp_path / "out" / "aligned-views.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [*FIXED, "concatenated"]
     assert main([*command, *few]) == 2
+    clips_of = ["--concatenated", str(tmp_path / "views"), "--clips", str(clips), "--rows", "real"]
+    assert main([*command, *few, *clips_of]) == 0
+    assert json.loads((tmp_path / "out" / "aligned-views.json").read_text())["count"] == 2
     message = "views: got none, and none are shipped for this backbone; pass one of --no_instillation, --concatenated"
     assert message in capsys.readouterr().err
