@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,11 +20,9 @@ from torch.utils.data import Dataset
 from weftwork.datasets.readers.audio_files import SUFFIXES, audio_seconds, read_audio
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.folders import files_below
-from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_boxes, read_depth
+from weftwork.datasets.readers.sidecar_files import SIDECARS, BoxFrames, DepthFrames, beside, read_boxes, read_depth
 
 logger = logging.getLogger(__name__)
-
-SIDECARS: Final = (".npz", ".json")
 
 Read = TypeVar("Read")
 
@@ -44,13 +42,13 @@ class AudioPiece:
     @property
     def boxes(self) -> tuple[BoxFrames, ...]:
         """Tracks that are seen in this piece, with times from its beginning."""
-        path = _beside(self.path, "boxes")
+        path = beside(self.path.with_suffix(""), "boxes")
         return () if path is None else read_boxes(path, self.start, self.seconds)
 
     @property
     def depth(self) -> DepthFrames | None:
         """Depth maps; None without a file, or without maps in this piece."""
-        path = _beside(self.path, "depth")
+        path = beside(self.path.with_suffix(""), "depth")
         found = None if path is None else read_depth(path, self.start, self.seconds)
         return found if found is not None and len(found.times) else None
 
@@ -83,8 +81,8 @@ class AudioFolder(Dataset[AudioPiece]):
         for path in paths:
             length = _tried(problems, audio_seconds, path)
             for name, read in (("boxes", read_boxes), ("depth", read_depth)):
-                if beside := _tried(problems, _beside, path, name):
-                    _tried(problems, read, beside, 0.0, float("inf"))
+                if sidecar := _tried(problems, beside, path.with_suffix(""), name):
+                    _tried(problems, read, sidecar, 0.0, float("inf"))
             count = int((length or 0.0) / seconds + 1e-9)
             self._pieces += [AudioPiece(path, index * seconds, seconds) for index in range(count)]
         if problems:
@@ -97,14 +95,6 @@ class AudioFolder(Dataset[AudioPiece]):
 
     def __getitem__(self, index: int) -> AudioPiece:
         return self._pieces[index]
-
-
-def _beside(path: Path, name: str) -> Path | None:
-    """Returns the sidecar file of an audio file by its kind; `ValueError` for two."""
-    found = [one for suffix in SIDECARS if (one := path.with_name(f"{path.stem}.{name}{suffix}")).is_file()]
-    if len(found) > 1:
-        raise UserError(f"{found[0]}: got {found[1].name} beside it, expected one of them; remove one")
-    return found[0] if found else None
 
 
 def _tried(problems: list[str], read: Callable[..., Read], *arguments: object) -> Read | None:

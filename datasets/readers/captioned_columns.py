@@ -25,7 +25,24 @@ class Cell(TypedDict):
     path: str | None
 
 
-def find_image_column(features: Features, given: str | None) -> str:
+def find_columns(
+    features: Features,
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    style_column: str | None = None,
+    style: str | None = None,
+    styled: bool = True,
+) -> tuple[str, str, str | None, str | None]:
+    """Returns the columns of images, captions and styles, and the style of all images; one of the last two is None."""
+    for name, value in (("style", style), ("style_column", style_column)):
+        if not styled and value is not None:
+            raise UserError(f"{name}: got {value!r}, has no effect with styled=False; leave it out")
+    image, caption = _image_column(features, image_column), _caption_column(features, caption_column)
+    return image, caption, _style_column(features, style_column, style) if styled else None, style if styled else "any"
+
+
+def _image_column(features: Features, given: str | None) -> str:
     """Returns the name of the image column."""
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     if given is None:
@@ -45,7 +62,7 @@ def find_image_column(features: Features, given: str | None) -> str:
     return given
 
 
-def find_caption_column(features: Features, given: str | None) -> str:
+def _caption_column(features: Features, given: str | None) -> str:
     """Returns the name of the caption column."""
     if given is not None:
         check_choice("caption_column", given, features)
@@ -59,7 +76,7 @@ def find_caption_column(features: Features, given: str | None) -> str:
     return found[0]
 
 
-def find_style_column(features: Features, given: str | None, style: str | None) -> str | None:
+def _style_column(features: Features, given: str | None, style: str | None) -> str | None:
     """Returns the name of the style column; None if all images have the given style."""
     if given is not None:
         check_choice("style_column", given, features)

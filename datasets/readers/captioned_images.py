@@ -36,9 +36,7 @@ from weftwork.datasets.readers.captioned_columns import (
     STYLE_COLUMN,
     Cell,
     check_header,
-    find_caption_column,
-    find_image_column,
-    find_style_column,
+    find_columns,
     read_cell,
     wrong_text,
 )
@@ -88,21 +86,14 @@ class CaptionedImages(Dataset[CaptionedImage]):
         self,
         rows: datasets.Dataset,
         *,
-        image_column: str | None = None,
-        caption_column: str | None = None,
-        style_column: str | None = None,
-        style: str | None = None,
-        styled: bool = True,
         name: str = "dataset",
+        **options: Unpack[Options],
     ) -> None:
         rows = rows.with_format(None)
         try:
             if not len(rows):
                 raise UserError("rows: got none, expected at least one; add images or choose another split")
-            self._image_column = find_image_column(rows.features, image_column)
-            caption_column = find_caption_column(rows.features, caption_column)
-            style = style if styled else "any"
-            style_column = find_style_column(rows.features, style_column, style) if styled else None
+            self._image_column, caption_column, style_column, style = find_columns(rows.features, **options)
         except ValueError as error:
             raise UserError(f"{name}: {error}") from None
         self._name = name
@@ -144,11 +135,12 @@ class CaptionedImages(Dataset[CaptionedImage]):
         """Opens a dataset by its name on the Hub, or by the path of a folder of `save_to_disk` or of parquet files.
 
         Args:
-            split: name of the split; ignored for a dataset that was saved without splits.
+            split: name of the split, of a dataset that was saved with splits.
             config_name: configuration of a dataset on the Hub that has several.
 
         Raises:
-            ValueError: no such folder, a dataset that cannot be opened, or no such split; and as for the class.
+            ValueError: no such folder, a dataset that cannot be opened, no such split, or a split or configuration of a
+                dataset that was saved without; and as for the class.
         """
         rows = load(name_or_path, split, config_name)
         assert isinstance(rows, datasets.Dataset)
@@ -211,12 +203,13 @@ def load(
 ) -> datasets.Dataset | datasets.IterableDataset:
     """Loads a split of a dataset on disk or on the Hub; with `streaming` rows are read on access."""
     path = Path(name_or_path)
+    saved = any((path / name).is_file() for name in SAVED)
     if not path.is_dir() and not (isinstance(name_or_path, str) and HUB_NAME.fullmatch(name_or_path)):
         raise UserError(
             f"dataset: got no folder at {str(path)!r}, expected one, or a name on the Hub (owner/name); check the path"
         )
     try:
-        if any((path / name).is_file() for name in SAVED):
+        if saved:
             loaded = datasets.load_from_disk(str(path))
         else:
             loaded = datasets.load_dataset(str(name_or_path), config_name, split=split, streaming=streaming)
@@ -225,6 +218,10 @@ def load(
             f"dataset: got {str(name_or_path)!r}, which cannot be opened ({_reason(error)}), expected a folder or a "
             "name on the Hub; check it, its split and its config_name"
         ) from error
+    whole = isinstance(loaded, datasets.Dataset | datasets.IterableDataset)
+    for name, value, default in (("split", split, "train"), ("config_name", config_name, None)):
+        if saved and value != default and (whole or name != "split"):
+            raise UserError(f"{name}: got {value!r}, but {str(path)!r} was saved without any; leave it out")
     if isinstance(loaded, datasets.Dataset | datasets.IterableDataset):
         return loaded
     check_choice("split", split, map(str, loaded))

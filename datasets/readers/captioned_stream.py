@@ -15,9 +15,7 @@ from torch.utils.data import IterableDataset
 
 from weftwork.datasets.readers.captioned_columns import (
     check_header,
-    find_caption_column,
-    find_image_column,
-    find_style_column,
+    find_columns,
     read_cell,
     wrong_text,
 )
@@ -37,9 +35,8 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
 
     Args:
         rows: with known columns.
-        options: names of columns, as of `CaptionedImages`; `style` is the style of all images, for a dataset without a
-            style column.
-        styles: names in the style column; not needed for labels.
+        options: as of `CaptionedImages`.
+        styles: names in the style column, unless it has labels.
         seed, buffer: seed and buffer size of shuffling.
         name: name of the dataset in messages.
 
@@ -47,8 +44,8 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         left_out: number of wrong rows so far.
 
     Raises:
-        ValueError: a column that is missing or ambiguous; no style, or both a column and a name; or a style column
-            without `styles`.
+        ValueError: a column that is missing or ambiguous; no style, or both a column and a name; a style column
+            without `styles`, or `styles` without effect.
     """
 
     def __init__(
@@ -65,10 +62,7 @@ class CaptionedStream(IterableDataset[CaptionedImage]):
         features = rows.features
         assert features is not None
         try:
-            style = options.get("style")
-            self._image = find_image_column(features, options.get("image_column"))
-            self._caption = find_caption_column(features, options.get("caption_column"))
-            self._style_column = find_style_column(features, options.get("style_column"), style)
+            self._image, self._caption, self._style_column, style = find_columns(features, **options)
             self.styles = _names(features, self._style_column, style, styles)
         except ValueError as error:
             raise UserError(f"{name}: {error}") from None
@@ -128,11 +122,11 @@ def _names(
     features: datasets.Features, column: str | None, style: str | None, styles: Sequence[str]
 ) -> tuple[str, ...]:
     """Returns the names of all styles, which a stream does not list in advance."""
-    if column is None:
-        assert style is not None
-        return (style.strip(),)
-    if isinstance(features[column], datasets.ClassLabel):
-        return tuple(features[column].names)
-    if not styles:
+    feature = None if column is None else features[column]
+    labels = feature.names if isinstance(feature, datasets.ClassLabel) else ()
+    known = tuple(labels) if style is None else (style.strip(),)
+    if known and styles:
+        raise UserError(f"styles: has no effect with data whose styles are {', '.join(known)}; leave it out")
+    if not known and not styles:
         raise UserError(f"styles: got none for the column {column!r}, expected its names; pass them, in order")
-    return tuple(styles)
+    return known or tuple(styles)

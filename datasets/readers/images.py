@@ -31,23 +31,23 @@ MAX_ASPECT: Final = 16
 BICUBIC: Final = Image.Resampling.BICUBIC
 
 
-def read_image(path: str | Path, mode: Mode = "RGB", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(path: str | Path, mode: Mode = "RGB") -> Image.Image:
     """Reads an image file: upright, 8 bits a channel, on white.
 
-    `ValueError` if it is missing, not an image, damaged, cut short, or holds more than ``max_pixels``.
+    `ValueError` if it is missing, not an image, damaged, cut short, or holds more than `MAX_PIXELS`.
     """
-    return as_image(read_any(path, max_pixels), mode, name=f"image {str(path)!r}")
+    return as_image(read_any(path), mode, name=f"image {str(path)!r}")
 
 
-def read_any(path: str | Path, max_pixels: int, name: str = "image") -> Image.Image:
+def read_any(path: str | Path, name: str = "image") -> Image.Image:
     if not os.path.isfile(path):
         raise UserError(f"{name}: got no file at {str(path)!r}, expected an image; check the path")
-    return decode(path, f"{name}: got {str(path)!r}", max_pixels)
+    return decode(path, f"{name}: got {str(path)!r}")
 
 
-def read_sketch(path: str | Path, ink: Ink = "auto", *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_sketch(path: str | Path, ink: Ink = "auto") -> Image.Image:
     """Reads a sketch file as dark strokes on a light ground; see ``as_sketch``."""
-    return as_sketch(read_any(path, max_pixels, "sketch"), ink, name=f"sketch {str(path)!r}")
+    return as_sketch(read_any(path, "sketch"), ink, name=f"sketch {str(path)!r}")
 
 
 def as_image(image: Image.Image, mode: Mode = "RGB", *, name: str = "image") -> Image.Image:
@@ -147,26 +147,26 @@ def compose_sketches(sketches: Sequence[Image.Image]) -> Image.Image:
     return ImageOps.invert(canvas)
 
 
-def decode(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(source: str | Path | BinaryIO, place: str) -> Image.Image:
     """Decodes the first frame of an image, upright.
 
     Args:
         place: beginning of errors, for example "image: got 'a.png'".
     """
-    with opened(source, place, max_pixels) as image, _failing_in_one_way(place):
+    with opened(source, place) as image, _failing_in_one_way(place):
         image.load()
         return upright(image)
 
 
 @contextmanager
-def opened(source: str | Path | BinaryIO, place: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def opened(source: str | Path | BinaryIO, place: str) -> Iterator[Image.Image]:
     """Opens an image and checks format and size, without reading pixels; the arguments are `decode`'s."""
     with _failing_in_one_way(place):
         image = Image.open(source, formats=FORMATS)
     with image:
-        if image.width * image.height > max_pixels:
+        if image.width * image.height > MAX_PIXELS:
             raise UserError(
-                f"{place} with {image.width}x{image.height} pixels, expected at most {max_pixels}; scale it down"
+                f"{place} with {image.width}x{image.height} pixels, expected at most {MAX_PIXELS}; scale it down"
             )
         yield image
 

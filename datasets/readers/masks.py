@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import MAX_PIXELS, read_any, upright
+from weftwork.datasets.readers.images import read_any, upright
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +20,9 @@ DARKEST_WHITE: Final = 0.5
 """A mask whose brightest value is below this share of white cannot be meant."""
 
 
-def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_mask(path: str | Path) -> Image.Image:
     """Reads a mask file, see ``as_mask``; `ValueError` as `read_image` and `as_mask`."""
-    return as_mask(read_any(path, max_pixels, "mask"), name=f"mask {str(path)!r}")
+    return as_mask(read_any(path, "mask"), name=f"mask {str(path)!r}")
 
 
 def as_mask(image: Image.Image, *, name: str = "mask") -> Image.Image:

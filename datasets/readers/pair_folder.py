@@ -32,8 +32,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from weftwork.datasets.readers.atomic import atomic_path, check_new_folder
-from weftwork.datasets.readers.errors import UserError
-from weftwork.datasets.readers.images import Ink, as_image, compose_sketches, read_image, read_sketch
+from weftwork.datasets.readers.errors import UserError, check_choice
+from weftwork.datasets.readers.images import INKS, Ink, as_image, compose_sketches, read_image, read_sketch
 from weftwork.datasets.readers.json_object import unique_keys
 from weftwork.datasets.readers.masks import read_mask
 from weftwork.datasets.readers.texts import check_characters
@@ -104,6 +104,7 @@ class PairFolder(Dataset[PairSample]):
     """Dataset of a folder in the plain format, in the order of its lines."""
 
     def __init__(self, folder: str | Path, *, ink: Ink = "auto") -> None:
+        check_choice("ink", ink, INKS)
         self._rows, problems = _read(Path(folder))
         self._ink: Ink = ink
         if problems:
@@ -134,6 +135,7 @@ class PairFolder(Dataset[PairSample]):
 
 def validate(folder: str | Path, *, ink: Ink = "auto") -> list[Problem]:
     """Lists all problems of a folder: its lines, and every image, which is opened."""
+    check_choice("ink", ink, INKS)
     rows, problems = _read(Path(folder))
     for row in rows:
         readings = [

@@ -10,13 +10,15 @@ in `.json`, is read too, with null for NaN.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zipfile import is_zipfile
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from weftwork.datasets.readers.errors import UserError
+
+SIDECARS: Final = (".npz", ".json")
 
 Times = Float[np.ndarray, " frame"]
 Array = Float[np.ndarray, "..."]
@@ -35,6 +37,14 @@ class DepthFrames(NamedTuple):
     times: Times
     depth: Float32[np.ndarray, "frame height width"]
     metric: bool
+
+
+def beside(base: Path, kind: str) -> Path | None:
+    """Returns the sidecar file of a video or audio file, of its path without suffix; `ValueError` for two."""
+    found = [one for suffix in SIDECARS if (one := base.with_name(f"{base.name}.{kind}{suffix}")).is_file()]
+    if len(found) > 1:
+        raise UserError(f"{found[0]}: got {found[1].name} beside it, expected one of them; remove one")
+    return found[0] if found else None
 
 
 def read_boxes(path: Path, start: float, seconds: float) -> tuple[BoxFrames, ...]:

@@ -3,8 +3,8 @@
     root/<sample>/audio/<sample>.wav
     root/<sample>/frames_4fps/*.jpg          4 a second, in natural order of their names
     root/<sample>/<sample>.metadata.json     {"processed": {"video_duration": seconds}, ...}
-    root/<sample>/<sample>.boxes.npz         optional, see `sidecar_files`
-    root/<sample>/<sample>.depth.npz         optional, see `sidecar_files`
+    root/<sample>/<sample>.boxes.npz         or .json; optional, see `sidecar_files`
+    root/<sample>/<sample>.depth.npz         or .json; optional, see `sidecar_files`
     envelopes/<sample>_<a>_<b>.npy           optional: predicted loudness from frame a to frame b of 30 a second
 
 A split is a text file with the name of a sample on each line. Chunks do not overlap; the rest of a video is left out.
@@ -29,7 +29,7 @@ from torch.utils.data import Dataset
 from weftwork.datasets.readers.audio_files import audio_rate, audio_seconds, read_audio
 from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.images import read_image
-from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, read_array, read_boxes, read_depth
+from weftwork.datasets.readers.sidecar_files import BoxFrames, DepthFrames, beside, read_array, read_boxes, read_depth
 
 TEXT: Final = "A person walks."
 """Prompt of all samples."""
@@ -87,15 +87,15 @@ class MapChunk:
 
     @property
     def boxes(self) -> tuple[BoxFrames, ...] | None:
-        """Tracks that are seen in this chunk; None without a file; `ValueError` as `read_boxes`."""
-        path = self.folder / f"{self.name}.boxes.npz"
-        return read_boxes(path, self.start, self.seconds) if path.is_file() else None
+        """Tracks that are seen in this chunk; None without a file; `ValueError` as `beside` and `read_boxes`."""
+        path = beside(self.folder / self.name, "boxes")
+        return None if path is None else read_boxes(path, self.start, self.seconds)
 
     @property
     def depth(self) -> DepthFrames | None:
-        """Depth maps; None without a file; `ValueError` as `read_depth`."""
-        path = self.folder / f"{self.name}.depth.npz"
-        return read_depth(path, self.start, self.seconds) if path.is_file() else None
+        """Depth maps; None without a file; `ValueError` as `beside` and `read_depth`."""
+        path = beside(self.folder / self.name, "depth")
+        return None if path is None else read_depth(path, self.start, self.seconds)
 
     @property
     def envelope(self) -> Float[np.ndarray, " frame"] | None:

@@ -206,6 +206,13 @@ def test_splits(tmp_path: Path) -> None:
         CaptionedImages.from_name(parquet(tmp_path / "parquet"), "test")
 
 
+def test_a_split_of_a_set_that_was_saved_without_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"split: got 'test', but '.*one' was saved without any; leave it out"):
+        CaptionedImages.from_name(saved(tmp_path / "one"), "test")
+    with pytest.raises(ValueError, match=r"config_name: got 'a', but '.*two' was saved without any; leave it out"):
+        CaptionedImages.from_name(saved_splits(tmp_path / "two"), "rest", config_name="a")
+
+
 @pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
 def test_a_name_that_is_nowhere_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
@@ -249,6 +256,8 @@ BAD_SETS: list[tuple[datasets.Dataset, dict[str, Any], str]] = [
     (made(style=None), {}, "got the columns image, text, expected 'style' among them; pass style_column, or style"),
     (made(), {"style": "ink"}, "style: got 'ink' and the column 'style', expected one of them; leave style= out"),
     (made(), {"style": "ink", "style_column": "text"}, "style: got 'ink' and the column 'text', expected one of them"),
+    (made(), {"styled": False, "style": "ink"}, "style: got 'ink', has no effect with styled=False; leave it out"),
+    (made(), {"styled": False, "style_column": "text"}, "style_column: got 'text', has no effect with styled=False"),
     (made(style=None), {"style": " "}, "style: got ' ', expected a name; write one"),
     (made(image=[photo(1), None]), {}, r"image\[1\]: got none, expected an image; add it or drop the row"),
     (made(image=[photo(1), b"none"]), {}, r"image\[1\]: got an image, which cannot be read \(unknown format\)"),

@@ -66,6 +66,26 @@ def test_labels_bring_their_names() -> None:
     assert [one.style for one in source] == ["neon"]
 
 
+def test_a_stream_may_leave_styles_out() -> None:
+    source = CaptionedStream(rows(2).to_iterable_dataset(), styled=False)
+    source.place(0)
+    assert source.styles == ("any",) and [one.style for one in source] == ["any"] * 2
+
+
+@pytest.mark.parametrize("options", [{"styled": False}, {"style": "ink"}, {}])
+def test_names_of_styles_that_are_known_are_refused(options: dict[str, Any]) -> None:
+    data = rows(2, style=[1, 0]).cast_column("style", datasets.ClassLabel(names=["ink", "neon"]))
+    data = data.remove_columns("style") if "style" in options else data
+    with pytest.raises(ValueError, match=r"styles: has no effect with data whose styles are (ink|any|ink, neon); "):
+        stream(data, 1, **options)
+
+
+def test_unknown_options_are_refused() -> None:
+    options: dict[str, Any] = {"caption_colum": "text"}
+    with pytest.raises(TypeError, match="caption_colum"):
+        stream(rows(2), 1, **options)
+
+
 def test_names_of_styles_are_asked_for() -> None:
     with pytest.raises(ValueError, match="styles: got none for the column 'style', expected its names"):
         CaptionedStream(rows(2).to_iterable_dataset())

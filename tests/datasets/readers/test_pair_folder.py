@@ -129,6 +129,13 @@ def test_light_sketches_are_inverted_and_texts_stripped(tmp_path: Path) -> None:
     assert as_stored is not None and as_stored.tobytes() == ImageOps.invert(drawing(3)).tobytes()
 
 
+def test_the_ink_is_checked_at_once(tmp_path: Path) -> None:
+    folder: Any = lines(tmp_path / "pairs", row())
+    for read in (PairFolder, validate):
+        with pytest.raises(ValueError, match="ink: got 'pale', expected one of auto, dark, light; pass one of these"):
+            read(folder, ink="pale")  # pyright: ignore[reportArgumentType]
+
+
 def test_lines_of_other_editors_are_read(tmp_path: Path) -> None:
     folder = lines(tmp_path / "pairs", row())
     text = (folder / "metadata.jsonl").read_text()

@@ -99,6 +99,13 @@ def test_boxes_and_depth_are_of_the_chunk_and_may_be_missing(root: Path) -> None
     assert second.depth.metric is False
     np.savez(root / "one" / "one.boxes.npz", times=times, boxes=boxes[0])
     assert len(chunks(root)[0].boxes or ()) == 1
+    path = root / "one" / "one.boxes.json"
+    path.write_text(json.dumps({"times": times.tolist(), "boxes": boxes[1, 12:13].tolist() * 20}))
+    with pytest.raises(ValueError, match=r"one.boxes.npz: got one.boxes.json beside it, expected one of them; remove"):
+        _ = chunks(root)[0].boxes
+    path.with_suffix(".npz").unlink()
+    (track,) = chunks(root)[0].boxes or ()
+    np.testing.assert_allclose(track.boxes[0], boxes[1, 12])
 
 
 def test_boxes_may_be_in_json(tmp_path: Path) -> None:
