@@ -9,11 +9,11 @@ weftwork evaluate spatial-audio --seed 0 1 2
 
 import argparse
 import functools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from weftwork.attention_processors.core.method import Method, load
+from weftwork.attention_processors.core.records import check_guidance
 from weftwork.datasets.readers.errors import UserError, check_counts, check_installed
 from weftwork.evaluation.core.curve import plot_curve
 from weftwork.evaluation.core.measurement import Measurement
@@ -59,8 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     if min(arguments.seed) < 0 or len(set(arguments.seed)) < len(arguments.seed):
         got = ", ".join(map(str, arguments.seed))
         raise UserError(f"seed: got {got}, expected different whole numbers of at least 0; change them")
-    if not 0 <= (scale := arguments.guidance_scale) < math.inf:
-        raise UserError(f"guidance_scale: got {scale}, expected a finite number of at least 0; 1 turns guidance off")
+    check_guidance(arguments.guidance_scale)
     if len(set(arguments.rows)) < len(arguments.rows):
         raise UserError(f"rows: got {', '.join(arguments.rows)}, expected different names; leave out the doubled ones")
     if curve:

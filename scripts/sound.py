@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.attention_processors.core.records import check_guidance
+from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
@@ -112,14 +113,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raises for options that have no effect together."""
+    """Raises for numbers out of range, and for options that have no effect together."""
+    check_counts(num_inference_steps=arguments.num_inference_steps)
+    check_guidance(arguments.guidance_scale)
     if not any(getattr(arguments, name) for name in ("video", *INPUTS)) and arguments.prompt is None:
         raise UserError(f"sound: got nothing to follow; pass a video, --prompt or one of --{', --'.join(INPUTS)}")
     if arguments.detector and (arguments.video is None or arguments.boxes is not None):
         raise UserError("detector: got it without a video, or beside --boxes; pass a video and no boxes with it")
-    for name in ("keyframes", "apart"):
-        if getattr(arguments, name) and arguments.boxes is None:
-            raise UserError(f"{name}: has no effect without --boxes; pass them, or leave it out")
+    for name, other in (("keyframes", "boxes"), ("apart", "boxes"), ("audio_encoder", "like")):
+        if getattr(arguments, name) and getattr(arguments, other) is None:
+            raise UserError(f"{name}: has no effect without --{other}; pass it, or leave it out")
     if not (arguments.balance or arguments.detector or arguments.apart):
         raise UserError("balance: has no effect without --detector or --apart; pass one of them, or leave it out")
 

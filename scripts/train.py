@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.class_designs:
         with state.main_process_first():
             task.prior = _prior(arguments, task, reuse=not state.is_main_process)
-    if arguments.cache_features and not arguments.dry_run and hasattr(task, "cache_features"):
+    if arguments.cache_features and not arguments.dry_run:
         task.cache_features(arguments.cache_dir / "features")
     if plugin is not None:
         state.print(shard(denoiser, plugin, pipe.device))

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    check_counts(num_inference_steps=arguments.num_inference_steps)
     if not 1 < arguments.field_of_view < 179:
         raise UserError(f"field_of_view: got {arguments.field_of_view}, expected degrees between 1 and 179; change it")
     if arguments.turn is None and arguments.frames is not None:

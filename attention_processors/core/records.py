@@ -328,6 +328,14 @@ def is_finite(value: object) -> bool:
     return is_number(value) and math.isfinite(value)
 
 
+def check_guidance(scale: object) -> None:
+    """Raises `ValueError` unless a guidance scale is a finite number of at least 0."""
+    if not (is_number(scale) and 0 <= scale < math.inf):
+        raise UserError(
+            f"guidance_scale: got {short(scale)}, expected a finite number of at least 0; 1 turns guidance off"
+        )
+
+
 def short(value: object) -> str:
     """Returns a value for an error text, shortened."""
     return reprlib.repr(value)

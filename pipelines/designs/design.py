@@ -39,6 +39,7 @@ from weftwork.attention_processors.core.records import (
     Schema,
     TextKind,
     WholeKind,
+    check_guidance,
     is_finite,
     recorded,
     short,
@@ -263,11 +264,7 @@ class Design(Recorded):
     files: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not (is_finite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise UserError(
-                f"guidance_scale: got {short(self.guidance_scale)}, expected a finite number of at least 0; "
-                "1 turns guidance off"
-            )
+        check_guidance(self.guidance_scale)
         if not (is_finite(self.guidance_rescale) and 0 <= self.guidance_rescale <= 1):
             raise UserError(
                 f"guidance_rescale: got {short(self.guidance_rescale)}, expected a number from 0 to 1; 0.7 is usual"

@@ -23,7 +23,9 @@ from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_comman
 from weftwork.scripts.outputs import naming_replaced
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "linear", "audio", "backbones")
-SIZES = ("full", "tiny")
+USERS = {"design": ("generate",), "size": ("style", "instillation", "training", "growth", "audio", "backbones")}
+"""Benchmarks by the option that no other reads."""
+DEFAULTS = {"design": Path("examples/scene/scene.json"), "size": "full"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of the report; of --check, of a file of outcomes that runs add to",
     )
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
-    parser.add_argument("--design", type=Path, default=Path("examples/scene/scene.json"), help="design of `generate`")
-    parser.add_argument(
-        "--size",
-        choices=SIZES,
-        default="full",
-        help="size of the denoisers of `style`, `instillation`, `training`, `audio`, `backbones`, and of `growth`",
-    )
+    parser.add_argument("--design", type=Path, default=DEFAULTS["design"], help="design of `generate`")
+    parser.add_argument("--size", choices=("full", "tiny"), default="full", help=f"of {', '.join(USERS['size'])}")
     parser.add_argument("--check", action="store_true", help="of `backbones`: check instead of timing")
     parser.add_argument(
         "--only",
@@ -66,6 +63,9 @@ def run(arguments: argparse.Namespace) -> int | None:
         raise UserError(
             "check, only, write: got some without `backbones --check`, where they have no effect; drop them"
         )
+    for name, users in USERS.items():
+        if getattr(arguments, name) != DEFAULTS[name] and (checks or arguments.name not in users):
+            raise UserError(f"{name}: has no effect with this benchmark, but with {', '.join(users)}; leave it out")
     if checks:
         from weftwork.scripts.benchmarks.backbones.table import check
 

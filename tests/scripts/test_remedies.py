@@ -148,11 +148,16 @@ COMMANDS: dict[str, list[Wrong]] = {
     ],
     SOUND: [
         ("sound --seconds 1", "got nothing to follow; pass a video, --prompt or one of --boxes, --depth"),
-        (f"{SOUND} --keyframes", "keyframes: has no effect without --boxes; pass them, or leave it out"),
-        (f"{SOUND} --apart", "apart: has no effect without --boxes; pass them, or leave it out"),
+        (f"{SOUND} --keyframes", "keyframes: has no effect without --boxes; pass it, or leave it out"),
+        (f"{SOUND} --apart", "apart: has no effect without --boxes; pass it, or leave it out"),
+        (f"{SOUND} --audio_encoder x", "audio_encoder: has no effect without --like; pass it, or leave it out"),
+        (f"{SOUND} --guidance_scale nan", "got nan, expected a finite number of at least 0; 1 turns guidance off"),
+        (f"{SOUND} --guidance_scale -1", "guidance_scale: got -1.0, .*; 1 turns guidance off"),
+        (f"{SOUND} --num_inference_steps 0", "num_inference_steps: got 0, expected at least 1; raise it"),
     ],
     VIEW: [
         (f"{VIEW} --field_of_view 180", "expected degrees between 1 and 179; change it"),
+        (f"{VIEW} --num_inference_steps 0", "num_inference_steps: got 0, expected at least 1; raise it"),
         (f"{VIEW} --turn 120", "expected up to 90 degrees and at least 3 frames; change them"),
         (f"{VIEW} --vae x", "vae: has no effect with views, which is no folder of convert moai; leave it out"),
         (VIEW.replace("depth.npy", "wide.npy"), "expected .* of its aspect; save the depth of the whole image"),
@@ -167,6 +172,8 @@ COMMANDS: dict[str, list[Wrong]] = {
         (MEASURE.replace("1", "0"), "limit: got 0, expected at least 1; raise it"),
         (MEASURE.replace("real", "false"), "rows: got false, expected some of real, .*; correct the names"),
         (MEASURE.replace("--adapter paired", ""), "adapter: got none, .*; train one, pass --adapter"),
+        ("benchmark step --size tiny", "size: has no effect with this benchmark, but with style, .*; leave it out"),
+        ("benchmark step --design x", "design: has no effect with this benchmark, but with generate; leave it out"),
         ("report .", "no reports found in .; run weftwork evaluate, benchmark, train or generate first"),
     ],
     "evaluate aligned-views --model views --detached modules --rows real --limit 1 --output reports": [

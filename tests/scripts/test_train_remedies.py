@@ -66,6 +66,12 @@ TRAININGS: dict[str, list[Wrong]] = {
         (f"{DRY} --resolution 60", "got 60, expected a multiple of 16; the backbone needs it"),
         (f"{DRY} --train_batch_size 64", "got 2 samples, .* 64 per process; lower --train_batch_size or add data"),
         (f"{DRY} --streaming", "streaming: got it without --dataset_name.*; stream a dataset, in squares"),
+        (f"{DRY} --styles red", "styles: has no effect without --streaming, .*; leave it out"),
+        (f"{DRY} --samples 3", "samples: has no effect with own data of style; leave it out"),
+        (
+            "train expressions --synthetic people --validation_prompt a --output_dir run",
+            "validation_prompt: has no effect with a synthetic dataset of expressions; leave it out",
+        ),
         (f"{DRY} --report_to zzz", "report_to: got 'zzz', .*; install it or choose another"),
         (f"{DRY} --train_data_dir long", "texts: got 1 that are too long; shorten these:\n  row 2: 'a a"),
         (f"{DRY} --validation_split 1", r"got 1.0, expected a share in \[0, 1\); lower it"),
@@ -93,7 +99,8 @@ TRAININGS: dict[str, list[Wrong]] = {
         (REFERENCE, "image_encoder: got none; name a CLIP vision model, for example"),
     ],
     STYLED: [
-        (f"{STYLED} --style a", "style: got 'a' beside --synthetic, which has its own styles; leave it out"),
+        (f"{STYLED} --style a", "style: has no effect with a synthetic dataset of style; leave it out"),
+        (f"{STYLED} --resolution 64", "resolution: has no effect with a synthetic dataset of style; leave it out"),
         (
             f"{STYLED} --aspect_buckets",
             "aspect_buckets: has no effect with a synthetic dataset of style; leave it out",

@@ -142,6 +142,8 @@ class Trainer(ABC):
         where, idle = f"a synthetic dataset of {self.arguments.method}", self.own_only
         if self.synthetic is None:
             where, idle = f"own data of {self.arguments.method}", self.synthetic_only
+            if getattr(self.arguments, "samples", self.samples) != self.samples:
+                idle = (*idle, "samples")
         if not 0 <= self.arguments.validation_split < 1:
             raise UserError(
                 f"validation_split: got {self.arguments.validation_split}, expected a share in [0, 1); lower it"

@@ -35,7 +35,7 @@ class CaptionedTrainer(Trainer):
     data_options: ClassVar[type[CaptionedData]] = CaptionedData
     samples = 12_000
     sources = ("train_data_dir", "dataset_name", "synthetic")
-    own_only = ("aspect_buckets", "image_column", "caption_column")
+    own_only = ("aspect_buckets", "image_column", "caption_column", "resolution")
 
     def column_options(self) -> dict[str, str | None]:
         """Returns the columns of user data by option."""

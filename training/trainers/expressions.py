@@ -49,3 +49,4 @@ class ExpressionTrainer(Trainer):
     synthetic_datasets = ("people",)
     sources = ("synthetic",)
     samples = 12_000
+    without_effect = ("resolution", "validation_prompt")

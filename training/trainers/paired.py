@@ -53,7 +53,7 @@ class PairedTrainer(Trainer):
     folder = "folder with metadata.jsonl, or the Sketchy dataset"
     synthetic_datasets = ("outfits", "drawings")
     samples = 6_000
-    own_only = ("aspect_buckets", "ink")
+    own_only = ("aspect_buckets", "ink", "resolution")
     synthetic_only = ("merged", "unnamed_share")
 
     def check(self) -> None:

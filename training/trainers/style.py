@@ -36,15 +36,13 @@ class StyleTrainer(CaptionedTrainer):
     preparation = "weftwork.training.tasks.style:prepare"
     folder = "folder of images with metadata.jsonl: text and style"
     synthetic_datasets = ("outfits", "drawings")
-    own_only = (*CaptionedTrainer.own_only, "style_column")
+    own_only = (*CaptionedTrainer.own_only, "style", "style_column")
 
     def check(self) -> None:
         super().check()
         arguments = self.arguments
-        if self.synthetic and arguments.style:
-            raise UserError(
-                f"style: got {arguments.style!r} beside --synthetic, which has its own styles; leave it out"
-            )
+        if arguments.styles and not arguments.streaming:
+            raise UserError("styles: has no effect without --streaming, since all rows are read; leave it out")
         if arguments.streaming and (arguments.dataset_name is None or arguments.aspect_buckets):
             raise UserError(
                 "streaming: got it without --dataset_name or with --aspect_buckets; stream a dataset, in squares"

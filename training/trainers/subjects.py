@@ -40,3 +40,4 @@ class SubjectTrainer(Trainer):
     synthetic_datasets = ("drawings",)
     sources = ("synthetic",)
     samples = 12_000
+    without_effect = ("resolution", "validation_prompt")
