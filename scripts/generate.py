@@ -46,13 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help=f"a shipped model or a folder (default: that of the design, else {DEFAULT_MODEL})"
     )
-    parser.add_argument(
-        "--adapter",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="adapter or style card, by name; can be repeated",
-    )
+    own = "adapter or style card, by name; can be repeated"
+    parser.add_argument("--adapter", action="append", default=[], metavar="NAME=PATH", help=own)
     parser.add_argument("--image_encoder", help="CLIP folder or Hub id, for references in the design")
     parser.add_argument("--seed", type=int, help="seed of the first image; further images use the following seeds")
     parser.add_argument("--num_inference_steps", type=int, help="denoising steps")
@@ -62,12 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative_prompt", help="prompt that guidance leads away from")
     parser.add_argument("--strength", type=float, help="share of the steps that are run on the design's image")
     parser.add_argument("--maps", action="store_true", help="also write attention maps, as NAME-maps.png")
-    parser.add_argument(
-        "--inspect",
-        type=Path,
-        metavar="FOLDER",
-        help="also write what each attention layer and head reads, as plots and JSON; needs matplotlib",
-    )
+    seen = "also write what each attention layer and head reads, as plots and JSON; needs matplotlib"
+    parser.add_argument("--inspect", type=Path, metavar="FOLDER", help=seen)
     parser.add_argument(
         "--ablate",
         choices=ABLATIONS,

@@ -71,11 +71,7 @@ def data_arguments(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup"
         metavar="FILE",
         help="prior preservation: designs (JSON or JSONL) of what the adapter should go on making as it does now",
     )
-    data.add_argument(
-        "--num_class_images",
-        type=int,
-        help="images made of --class_designs before training (default: 100)",
-    )
+    data.add_argument("--num_class_images", type=int, help="images made of --class_designs at first (default: 100)")
     data.add_argument("--prior_loss_weight", type=float, help="factor of their loss (default: 1)")
     data.add_argument(
         "--validation_split",

@@ -8,21 +8,25 @@
 The pipeline is changed in nothing but the processors of its denoiser; it may be a modular one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from weftwork.attention_processors.core.adapter import Adapter
 from weftwork.attention_processors.core.attached import AttachedAdapters, own_copy, release
 from weftwork.attention_processors.core.attention_maps import MapRecorder
+from weftwork.attention_processors.core.condition import Condition
 from weftwork.attention_processors.core.conditioning import Encoded
 from weftwork.attention_processors.core.families import family_of
 from weftwork.attention_processors.core.processor import install, restore
+from weftwork.attention_processors.core.records import TextKind
 from weftwork.attention_processors.encoders import TextEncoders
 from weftwork.attention_processors.encoders.latents import ImageLatents
+from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.attention_processors.encoders.words import PromptWords
 from weftwork.datasets.readers.errors import UserError
 from weftwork.pipelines.core.call import ConditionedCall, denoisers
@@ -154,11 +158,21 @@ def encoded(
         if name not in given:
             continue
         designs = designs_of(name, given[name], count, adapter.condition_type)
+        _warn_of_unknown_words(pipe, name, designs)
         batch = adapter.collate(designs).to(device).scaled(pipe.adapters.weights[name])
         with text.scaled(lora_scale):
             features = adapter.features(batch, {**own, **frozen_encoders(pipe)})
         made[name] = pipe.adapters(name, features)
     return made, count
+
+
+def _warn_of_unknown_words(pipe: DiffusionPipeline, name: str, designs: Sequence[Sequence[Condition]]) -> None:
+    tokenizer = getattr(pipe, "tokenizer", None)
+    known = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
+    for index, one in (numbered for design in designs for numbered in enumerate(design)):
+        for key, (field, entry) in one.record_fields().items():
+            if isinstance(entry.kind, TextKind):
+                warn_of_unknown_words(known, getattr(one, field) or "", f"conditions.{name}[{index}]: {key}")
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from weftwork.attention_processors.core.records import TextKind
 from weftwork.attention_processors.core.regions import check_aspect, common_aspect
 from weftwork.attention_processors.encoders.vocabulary import warn_of_unknown_words
 from weftwork.datasets.readers.errors import UserError
@@ -81,7 +80,7 @@ def _check_prompts(pipe: Any, design: Design) -> None:
 
 
 def _check_conditions(pipe: Any, design: Design, height: int | None, width: int | None) -> None:
-    """Warns of words that the model does not know, and checks aspects of regions, by the place in the design."""
+    """Warns of words of prompts that the model does not know, and checks aspects of regions, by their place."""
     tokenizer = getattr(pipe, "tokenizer", None)
     known = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else None
     warn_of_unknown_words(known, design.prompt, "prompt")
@@ -90,9 +89,6 @@ def _check_conditions(pipe: Any, design: Design, height: int | None, width: int 
         aspect = None
         for index, one in enumerate(some):
             place = f"conditions.{name}[{index}]"
-            for key, (field, entry) in one.record_fields().items():
-                if isinstance(entry.kind, TextKind):
-                    warn_of_unknown_words(known, getattr(one, field) or "", f"{place}: {key}")
             try:
                 aspect = common_aspect((aspect, one.aspect))
                 if height and width:

@@ -41,28 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--design", type=Path, default=DEFAULTS["design"], help="design of `generate`")
     parser.add_argument("--size", choices=("full", "tiny"), default="full", help=f"of {', '.join(USERS['size'])}")
     parser.add_argument("--check", action="store_true", help="of `backbones`: check instead of timing")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        default=(),
-        metavar="NAME",
-        help="with --check, methods, families and properties; none = all",
-    )
-    parser.add_argument(
-        "--write",
-        type=Path,
-        metavar="PAGE",
-        help="with --check, the page that gets the table of all cells checked so far: docs/backbones.md",
-    )
+    only = "with --check, methods, families and properties; none = all"
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help=only)
+    table = "with --check, the page that gets the table of all cells checked so far: docs/backbones.md"
+    parser.add_argument("--write", type=Path, metavar="PAGE", help=table)
 
 
 def run(arguments: argparse.Namespace) -> int | None:
     """Prints the table and writes the report; returns 1 if a check fails."""
     checks = arguments.check and arguments.name == "backbones"
     if not checks and (arguments.check or arguments.only or arguments.write):
-        raise UserError(
-            "check, only, write: got some without `backbones --check`, where they have no effect; drop them"
-        )
+        raise UserError("check, only, write: have no effect without `backbones --check`; leave them out")
     for name, users in USERS.items():
         if getattr(arguments, name) != DEFAULTS[name] and (checks or arguments.name not in users):
             raise UserError(f"{name}: has no effect with this benchmark, but with {', '.join(users)}; leave it out")

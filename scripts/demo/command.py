@@ -70,13 +70,8 @@ footer button { color: var(--body-text-color) !important }
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `weftwork demo`."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a folder (default: %(default)s)")
-    parser.add_argument(
-        "--adapter",
-        action="append",
-        default=[],
-        metavar="NAME=PATH",
-        help="an adapter or ControlNet by name, before the shipped",
-    )
+    own = "an adapter or ControlNet by name, before the shipped"
+    parser.add_argument("--adapter", action="append", default=[], metavar="NAME=PATH", help=own)
     parser.add_argument("--image_encoder", help="CLIP's folder or Hub id, for references")
     for method in with_pipelines():
         text = f"folders for {method.name} (default: shipped)"
@@ -106,19 +101,20 @@ def run(arguments: argparse.Namespace) -> None:
     given = {one: text for one in with_pipelines() if (text := getattr(arguments, one.option)) is not None}
     folders = {one.name: _folders(one.option, text) for one, text in given.items()}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="weftwork-gradio-"))  # before gradio is imported
-    _opened(arguments, folders).launch(
-        server_name=arguments.host,
-        server_port=arguments.port,
-        auth=auth,
-        max_file_size=UPLOAD,
-        state_session_capacity=SESSIONS,
-        show_error=True,
-        share=False,
-        ssr_mode=False,
-        footer_links=["api"],
-        css=CSS,
-    )
+    with tempfile.TemporaryDirectory(prefix="weftwork-gradio-") as uploads:
+        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)  # before gradio is imported
+        _opened(arguments, folders).launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            auth=auth,
+            max_file_size=UPLOAD,
+            state_session_capacity=SESSIONS,
+            show_error=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=["api"],
+            css=CSS,
+        )
 
 
 @contextlib.contextmanager

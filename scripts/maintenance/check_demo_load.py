@@ -80,7 +80,7 @@ def serve(waiting: int, room: Path, *options: str) -> tuple["subprocess.Popen[by
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "weftwork.scripts.cli", "demo", "--port", str(port), "--queue", str(waiting)]
     command += options
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(room / "gradio"), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "TMPDIR": str(room), "HF_HUB_OFFLINE": "1"}
     with (room / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"

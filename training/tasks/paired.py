@@ -96,12 +96,8 @@ def _drawings(
 
 
 def _options(trainer: PairedTrainer) -> dict[str, Any]:
-    arguments = trainer.arguments
-    return {
-        "merged": arguments.merged,
-        "unnamed_share": arguments.unnamed_share,
-        "by_count": arguments.pair_buckets,
-    }
+    given = trainer.arguments
+    return {"merged": given.merged, "unnamed_share": given.unnamed_share, "by_count": given.pair_buckets}
 
 
 def _own(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny import tiny_pipe
+from tiny import paired_adapter, tiny_pipe
 from transformers import CLIPTokenizer
 
 from weftwork.attention_processors import SketchTextPair
@@ -20,10 +20,12 @@ def test_words_unknown_to_the_model_are_named_by_their_place(
 ) -> None:
     monkeypatch.setattr(vocabulary, "_WARNED", set())
     pipe: Any = tiny_pipe(ConditionedStableDiffusionPipeline)
+    pipe.attach(paired=paired_adapter(pipe.unet))
     pipe.tokenizer = CLIPTokenizer.from_pretrained(shipped("tiny-drawings") / "tokenizer")
+    pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer), mean_resizing=False)
     pairs = [SketchTextPair(text="a dark cat"), SketchTextPair(text="a red lamborghini")]
-    design = Design("a cat on a roof", negative_prompt="blurry roof", conditions={"paired": pairs})
-    call_arguments(pipe, design)
+    call_arguments(pipe, Design("a cat on a roof", negative_prompt="blurry roof"))
+    pipe.encode_conditions({"paired": pairs})  # as every call with conditions does
     assert [one.getMessage().partition(", unknown to this model")[0] for one in caplog.records] == [
         "prompt: got 'roof'",
         "negative_prompt: got 'blurry'",

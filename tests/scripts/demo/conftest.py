@@ -33,6 +33,14 @@ class Wordless(VideoToAudioPipeline):
         return super().__call__(conditions, prompt_embeds=prompt_embeds(), **options)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps folders of gradio and its client, which are never removed, among those that pytest removes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("temporary")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def queue() -> Iterator[JobQueue]:
     queue = JobQueue()
