@@ -23,7 +23,10 @@ from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_comman
 from weftwork.scripts.outputs import naming_replaced
 
 NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "linear", "audio", "backbones")
-USERS = {"design": ("generate",), "size": ("style", "instillation", "training", "growth", "audio", "backbones")}
+USERS = {
+    "design": ("generate",),
+    "size": ("style", "instillation", "training", "growth", "linear", "audio", "backbones"),
+}
 """Benchmarks by the option that no other reads."""
 DEFAULTS = {"design": Path("examples/scene/scene.json"), "size": "full"}
 
