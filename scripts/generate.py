@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from weftwork.datasets.readers.errors import UserError, check_installed
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pretrained import DEFAULT_MODEL
-from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced
+from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced, warn_of_unused
 from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
@@ -83,10 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     if (arguments.design is None) == (arguments.input is None):
         raise UserError("design, input: got neither or both; pass one design file, or --input with a file of many")
-    count = arguments.num_images
-    if not 1 <= count <= MAX_IMAGES:
-        raise UserError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
-    _check_inspection(arguments)
+    _check_options(arguments)
     if arguments.input is not None:
         from weftwork.scripts.generate_many import run as run_many
 
@@ -112,6 +109,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_output(output, arguments.design)
     targets = numbered(output, arguments.num_images)
     device, adapters = device_named(arguments.device or "cpu"), adapter_paths(arguments.adapter)
+    warn_of_unused(adapters, [design])
     pipe = open_pipeline(opened_model(design, arguments), adapters, design, arguments.image_encoder).to(device)
     folder, inspector = arguments.inspect, _inspector(arguments)
     with naming_replaced([*targets, *(map(maps_path, targets) if arguments.maps else ())]):
@@ -125,7 +123,10 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"took {time.perf_counter() - began:.1f} s, seed {design.seed}")
 
 
-def _check_inspection(arguments: argparse.Namespace) -> None:
+def _check_options(arguments: argparse.Namespace) -> None:
+    count = arguments.num_images
+    if not 1 <= count <= MAX_IMAGES:
+        raise UserError(f"num_images: got {count}, expected 1 to {MAX_IMAGES}; run the command again for more")
     folder = arguments.inspect
     if folder is None:
         if arguments.ablate is not None:

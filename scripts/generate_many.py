@@ -13,7 +13,7 @@ from weftwork.datasets.readers.errors import UserError
 from weftwork.datasets.readers.inline_images import PREFIX
 from weftwork.pipelines.core.hardware import device_named
 from weftwork.pipelines.designs.files import FOLDERS
-from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced
+from weftwork.scripts.generate_options import adapter_paths, opened_model, replaced, warn_of_unused
 from weftwork.scripts.outputs import naming_replaced
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name, one in designs.items()
     }
     files = _files(designs, folder, arguments)
+    warn_of_unused(given, designs.values())
     missing = [name for name, design in designs.items() if not _is_made(design, made_of[name], files[name])]
     state = PartialState()
     with state.split_between_processes(missing) as share:

@@ -1,16 +1,19 @@
 """Options shared by commands that generate images."""
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weftwork.datasets.readers.errors import UserError
+from weftwork.datasets.readers.errors import UserError, nearest
 from weftwork.pretrained import DEFAULT_MODEL, image_backbone
 
 if TYPE_CHECKING:
     from weftwork.pipelines.designs.design import Design
+
+logger = logging.getLogger(__name__)
 
 
 def replaced(design: "Design", arguments: argparse.Namespace) -> "Design":
@@ -37,3 +40,13 @@ def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"adapter: got {name!r} twice, expected each name once; drop one")
         paths[name] = Path(path)
     return paths
+
+
+def warn_of_unused(adapters: Iterable[str], designs: Iterable["Design"]) -> None:
+    """Warns of adapters whose name no condition of any design has, and which do nothing."""
+    used = dict.fromkeys(name for design in designs for name in design.conditions)
+    for name in adapters:
+        if name not in used:
+            others = f", but {', '.join(used)}" if used else ""
+            remedy = nearest(name, used, f"leave --adapter {name} out")
+            logger.warning("adapter: got %r, which no condition has%s; %s", name, others, remedy)

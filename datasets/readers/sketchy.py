@@ -20,7 +20,7 @@ from typing import Final, Literal
 from PIL import Image
 from torch.utils.data import Dataset
 
-from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
+from weftwork.datasets.readers.errors import UserError, check_choice, check_counts, nearest
 from weftwork.datasets.readers.images import as_sketch, compose_sketches, read_image
 from weftwork.datasets.readers.pair_folder import PairSample, Problem
 from weftwork.datasets.readers.texts import check_characters
@@ -58,7 +58,8 @@ class Sketchy(Dataset[PairSample]):
         global_sketch: "composed" of the garments that are kept, or the "full" sketch on disk.
 
     Raises:
-        ValueError: a folder or the JSON is missing, or a row of it is wrong; ``validate`` lists all.
+        ValueError: a folder or the JSON is missing, a category of ``drop`` is in none of its rows, or a row is wrong;
+            ``validate`` lists all of those.
     """
 
     def __init__(
@@ -158,6 +159,11 @@ def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit
     """Reads the outfits of a JSON and the problems of its wrong rows; no image is opened."""
     document = _load(file)
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
+    known = {str(row.get("category_name")) for row in document["annotations"] if isinstance(row, dict)}
+    for name in drop:
+        if name not in known and name not in DROPPED:
+            remedy = nearest(name, known, "leave it out")
+            raise UserError(f"drop: got {name!r}, expected among {', '.join(sorted(known))}; {remedy}")
     problems: list[Problem] = []
     images: dict[str, Row] = {}
     pairs: dict[str, dict[str, str | None]] = {}

@@ -136,6 +136,17 @@ def test_maps_beside_an_inspection_are_refused_before_the_drawing(
     assert generate(folder, models, *options) == 0
 
 
+def test_an_adapter_that_no_condition_names_is_warned_of(
+    folder: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder, {**DESIGN, "conditions": {"paired": [PAIR]}})
+    assert generate(folder, models, "--adapter", f"pared={models / 'paired'}") == 0
+    assert "got 'pared', which no condition has, but paired; did you mean 'paired'?" in capsys.readouterr().err
+    write(folder, {"prompt": "a red jacket"})
+    assert generate(folder, models, "--adapter", f"mood={models / 'paired'}") == 0
+    assert "got 'mood', which no condition has; leave --adapter mood out" in capsys.readouterr().err
+
+
 def test_everything_a_file_may_say(folder: Path) -> None:
     Image.new("L", (64, 64), 255).save(folder / "mask.png")
     pairs = [PAIR, {"text": "boots", "region": [0, 0.5, 1, 1], "weight": 0.5, "start": 0.1, "end": 0.9, "sketch": None}]
