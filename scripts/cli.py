@@ -14,6 +14,7 @@ from typing import Final
 
 from weftwork.datasets.readers.errors import UserError
 from weftwork.scripts.lazy_parser import LazyParser
+from weftwork.training.core.interruptions import terminable
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "generate": ("generate", "an image from a design file"),
@@ -87,7 +88,7 @@ def _fill(name: str, parser: argparse.ArgumentParser, given: Sequence[str]) -> N
 
 
 def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
-    """Runs a command with logging to standard error; prints user errors as one message."""
+    """Runs a command with logging to standard error; user errors are one message, SIGTERM leaves no temporary files."""
     logger, handler = logging.getLogger("weftwork"), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)
@@ -95,7 +96,7 @@ def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
     for name in ROUTINE:
         logging.getLogger(name).addFilter(_is_unusual)
     try:
-        with warnings.catch_warnings():
+        with terminable(), warnings.catch_warnings():
             for kind in (FutureWarning, DeprecationWarning):  # for those who write code with a library
                 warnings.simplefilter("ignore", kind)
             return run() or 0

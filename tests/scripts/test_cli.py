@@ -1,8 +1,10 @@
 """The command line: help without heavy imports, the version, and options of trainers that mirror the adapters'."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +36,21 @@ def test_help_imports_no_heavy_library() -> None:
     program = PROGRAM.format(commands=commands)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_termination_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_: object) -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                signal.raise_signal(signal.SIGTERM)
+                (Path(folder) / "last").touch()
+
+    monkeypatch.setattr("weftwork.scripts.inspect_folder.run", run)
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "folder"])
+    assert ended.value.code == 143 and not list(tmp_path.iterdir())
 
 
 WAITING = """

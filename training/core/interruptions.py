@@ -16,12 +16,13 @@ class Terminated(SystemExit):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raises `Terminated` where SIGTERM arrives within the block; no effect off the main thread."""
+    """Raises `Terminated` where SIGTERM first arrives within the block; no effect off the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the removal of files short
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
