@@ -15,7 +15,7 @@ class ExpressionConfig(StyleConfig):
     style_dropout: float = option(0.05, "share of images with the null expression")
     image_share: float = option(0.5, "share of images whose prior is that of another person's image")
     quantization_weight: float = option(1.0, "weight of the loss of vector quantization")
-    divergence_weight: float = option(0.01, "weight of the divergence of images' priors from those of their names")
+    divergence_weight: float = option(1.0, "weight of the divergence of images' priors from those of their names")
 
 
 @dataclass(frozen=True)
