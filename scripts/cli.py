@@ -88,7 +88,7 @@ def _fill(name: str, parser: argparse.ArgumentParser, given: Sequence[str]) -> N
 
 
 def _guarded(run: Callable[[], int | None], *, show_traceback: bool) -> int:
-    """Runs a command with logging to standard error; user errors are one message, SIGTERM leaves no temporary files."""
+    """Runs a command with logging to standard error; user errors are one message, SIGTERM cleans up."""
     logger, handler = logging.getLogger("weftwork"), logging.StreamHandler(sys.stderr)
     level = logger.level
     logger.addHandler(handler)

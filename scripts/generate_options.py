@@ -43,10 +43,9 @@ def adapter_paths(given: Sequence[str]) -> dict[str, Path]:
 
 
 def warn_of_unused(adapters: Iterable[str], designs: Iterable["Design"]) -> None:
-    """Warns of adapters whose name no condition of any design has, and which do nothing."""
+    """Logs a warning for each adapter without conditions of its name in any design."""
     used = dict.fromkeys(name for design in designs for name in design.conditions)
     for name in adapters:
         if name not in used:
-            others = f", but {', '.join(used)}" if used else ""
             remedy = nearest(name, used, f"leave --adapter {name} out")
-            logger.warning("adapter: got %r, which no condition has%s; %s", name, others, remedy)
+            logger.warning("adapter: %r has no effect without conditions of this name; %s", name, remedy)

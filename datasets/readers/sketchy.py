@@ -20,7 +20,7 @@ from typing import Final, Literal
 from PIL import Image
 from torch.utils.data import Dataset
 
-from weftwork.datasets.readers.errors import UserError, check_choice, check_counts, nearest
+from weftwork.datasets.readers.errors import UserError, check_choice, check_counts
 from weftwork.datasets.readers.images import as_sketch, compose_sketches, read_image
 from weftwork.datasets.readers.pair_folder import PairSample, Problem
 from weftwork.datasets.readers.texts import check_characters
@@ -58,8 +58,8 @@ class Sketchy(Dataset[PairSample]):
         global_sketch: "composed" of the garments that are kept, or the "full" sketch on disk.
 
     Raises:
-        ValueError: a folder or the JSON is missing, a category of ``drop`` is in none of its rows, or a row is wrong;
-            ``validate`` lists all of those.
+        ValueError: a folder or the JSON is missing, it has no such category to drop, or a row of it is wrong;
+            ``validate`` lists all wrong rows.
     """
 
     def __init__(
@@ -161,9 +161,7 @@ def _read(file: Path, folder: Path, drop: Collection[str]) -> tuple[list[_Outfit
     drop = (drop,) if isinstance(drop, str) else tuple(drop)
     known = {str(row.get("category_name")) for row in document["annotations"] if isinstance(row, dict)}
     for name in drop:
-        if name not in known and name not in DROPPED:
-            remedy = nearest(name, known, "leave it out")
-            raise UserError(f"drop: got {name!r}, expected among {', '.join(sorted(known))}; {remedy}")
+        check_choice("drop", name, sorted({*known, *DROPPED}))
     problems: list[Problem] = []
     images: dict[str, Row] = {}
     pairs: dict[str, dict[str, str | None]] = {}

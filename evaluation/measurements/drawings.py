@@ -13,16 +13,16 @@ def _drawings(kind: str, *rows: str, shipped: str = "") -> Weights:
 
 
 ORACLE: Final = _drawings("oracle", shipped="designer-oracle")
-SPLITS: Final = ("cells", "subjects")
+SPLITS: Final = ("cells", "subjects", "train")
 PLACES: Final[Mapping[str, tuple[Path | None, str]]] = {
     "drawings": (TARBALLS, "npm tarballs, or SVG files"),
     "cache_dir": (Path(".cache/pictures"), "rendered drawings"),
 }
 
 MEASUREMENT: Final = Measurement(
-    "Measurement of pairs, styles and references on drawings that training left out: --split cells shows subjects that "
-    "other designers showed in training, --split subjects those of no designer. Needs the drawings (docs/drawings.md) "
-    'and networks of others: pip install ".[drawings,instruments]".',
+    "Measurement of pairs, styles and references on drawings: --split cells shows subjects that other designers showed "
+    "in training, --split subjects those of no designer, --split train those of training, to choose settings on. Needs "
+    'the drawings (docs/drawings.md) and networks of others: pip install ".[drawings,instruments]".',
     "weftwork.evaluation.methods.drawings:DrawingsEvaluation",
     {
         "oracle": ORACLE,

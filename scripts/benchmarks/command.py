@@ -22,11 +22,10 @@ from weftwork.datasets.readers.errors import UserError, check_counts
 from weftwork.scripts.benchmarks.timing import interleaved, ratios, timed_command
 from weftwork.scripts.outputs import naming_replaced
 
-NAMES = ("generate", "step", "encoding", "style", "instillation", "training", "growth", "linear", "audio", "backbones")
-USERS = {
-    "design": ("generate",),
-    "size": ("style", "instillation", "training", "growth", "linear", "audio", "backbones"),
-}
+SIZED = ("style", "instillation", "training", "growth", "linear", "audio", "backbones")
+"""Benchmarks with a module of their own, whose `measure` takes a size."""
+NAMES = ("generate", "step", "encoding", *SIZED)
+USERS = {"design": ("generate",), "size": SIZED}
 """Benchmarks by the option that no other reads."""
 DEFAULTS = {"design": Path("examples/scene/scene.json"), "size": "full"}
 
@@ -65,9 +64,8 @@ def run(arguments: argparse.Namespace) -> int | None:
     from weftwork.evaluation.core.report import Report, Row
 
     check_counts(rounds=arguments.rounds)
-    here = {"generate": _generate, "step": _step, "encoding": _encoding}
-    if arguments.name in here:
-        measured = here[arguments.name](arguments)
+    if arguments.name not in SIZED:
+        measured = {"generate": _generate, "step": _step, "encoding": _encoding}[arguments.name](arguments)
     else:
         name = "blocks" if arguments.name == "backbones" else arguments.name
         module = import_module(f"weftwork.scripts.benchmarks.{name}")

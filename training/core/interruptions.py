@@ -16,20 +16,21 @@ class Terminated(SystemExit):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raises `Terminated` where SIGTERM first arrives within the block; no effect off the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+    """Raises `Terminated` once where SIGTERM arrives within the block; no effect off the main thread, or nested."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is _terminate:
         yield
         return
-
-    def terminate(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the removal of files short
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the cleanup
+    raise Terminated
 
 
 @contextmanager
