@@ -1,5 +1,6 @@
 """Renderer of maps by OpenGL without a window (EGL): colours and exact depth."""
 
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -115,8 +116,7 @@ def projection(camera: Camera) -> Float[np.ndarray, "4 4"]:
 
 def _context() -> Any:
     check_installed("places", "moderngl")
-    import moderngl  # pyright: ignore[reportMissingImports]
-
+    moderngl: Any = import_module("moderngl")  # its types reject the backend
     try:
         return moderngl.create_standalone_context(backend="egl")
     except Exception as error:  # drivers raise anything
